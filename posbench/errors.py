@@ -1,0 +1,36 @@
+"""What a user can get wrong. Each message is one line: what was given, what is allowed, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PosbenchError(Exception):
+    """A user's mistake or a limit: scripts print its message as one line and exit with status 2."""
+
+
+class ConfigError(PosbenchError):
+    """A setting that is unknown, of the wrong type or out of its range."""
+
+
+class LengthError(PosbenchError):
+    """A length that cannot be reached exactly, or that a scheme, task or corpus does not allow."""
+
+
+class IncompatibleError(PosbenchError):
+    """Parts that cannot work together, such as an extension on a scheme without what it needs."""
+
+
+class DataError(PosbenchError):
+    """Text or files that are missing, empty, changed or not what they claim to be."""
+
+
+class UndefinedError(PosbenchError):
+    """A model that has no answer here by definition, such as a learned table past its length."""
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
+    """The error for a name that is not in a closed list, with the nearest one named."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint}")
