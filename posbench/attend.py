@@ -1,0 +1,99 @@
+"""Attention as every scheme shares it: regions, each by one kernel call, merged by log-sum-exp."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from posbench.geometry import Geometry, Mask
+from posbench.terms import PairValue, Term
+
+if TYPE_CHECKING:
+    from posbench.scheme import PositionScheme, Site
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """All that a kernel needs to know of one region.
+
+    Attributes:
+        q_BHTE, k_BHSE, v_BHSD: queries (gain applied), keys and values.
+        scale: factor on q . k.
+        geo: the region's geometry; causality is by its indices.
+        masks: what must hold for a pair besides causality.
+        term, value: additive logits and additive values, or None.
+        with_lse: whether the log-sum-exp of the visible logits is asked for.
+    """
+
+    q_BHTE: Tensor
+    k_BHSE: Tensor
+    v_BHSD: Tensor
+    scale: float
+    geo: Geometry
+    masks: tuple[Mask, ...] = ()
+    term: Term | None = None
+    value: PairValue | None = None
+    with_lse: bool = False
+
+
+class Kernel(Protocol):
+    """Pairs -> (B, H, T, D) output and, where asked for, (B, H, T) log-sum-exp.
+
+    A query that sees nothing gets zeros and -inf.
+    """
+
+    def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]: ...
+
+
+def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
+    """(B, H, T, D): softmax attention with everything that the scheme adds to it."""
+    regions = scheme.regions(site)
+    denominator = scheme.denominator(site)
+    with_lse = len(regions) > 1 or denominator is not None
+    own_mask = scheme.mask(site)
+    parts = []
+    for region in regions:
+        here = replace(site, geo=region.geo)
+        q_BHTE, k_BHSE = scheme.qk(here)
+        gain = scheme.gain(here)
+        if gain is not None:
+            q_BHTE = q_BHTE * gain[..., None].to(q_BHTE.dtype)
+        pairs = Pairs(
+            q_BHTE,
+            k_BHSE,
+            v_BHSD,
+            1 / math.sqrt(site.q_BHTD.shape[-1]),
+            region.geo,
+            tuple(mask for mask in (own_mask, region.mask) if mask is not None),
+            scheme.term(here),
+            scheme.value(here),
+            with_lse,
+        )
+        parts.append(kernel(pairs))
+    out_BHTD, lse_BHT = parts[0] if len(parts) == 1 else merge(parts)
+    if denominator is not None:
+        assert lse_BHT is not None
+        seen = lse_BHT.isfinite()
+        lse_BHT = torch.where(seen, lse_BHT, 0)
+        share = torch.where(seen, torch.exp(lse_BHT - denominator(lse_BHT)), 0)
+        out_BHTD = out_BHTD * share[..., None].to(out_BHTD.dtype)
+    return out_BHTD
+
+
+def merge(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
+    """The attention over a union of disjoint sets of pairs from the attention over each; exact."""
+    outs = torch.stack([out for out, _ in parts])
+    lses = torch.stack([lse for _, lse in parts if lse is not None])
+    # Rows that see nothing in a region weigh nothing; -inf - -inf would poison value and gradient.
+    top = lses.amax(0).detach()
+    top = torch.where(top.isfinite(), top, 0)
+    weight = torch.exp(lses - top)
+    total = weight.sum(0)
+    some = total > 0
+    total = torch.where(some, total, 1)
+    out = (outs * (weight / total)[..., None].to(outs.dtype)).sum(0)
+    return out, torch.where(some, top + torch.log(total), -torch.inf)

@@ -1,0 +1,52 @@
+"""The specification: every pair written out, in float32 or float64, a few query rows at a time.
+
+Memory is chunk x S, not T x S. Every other kernel and every scheme is held to it, values and gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from posbench.attend import Pairs
+
+# Logits held at once, over batch, heads, rows and keys: 64 MiB in float32.
+CHUNK = 1 << 24
+
+
+def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """(B, H, T, D) output and (B, H, T) log-sum-exp, always both."""
+    batch, heads, queries, _ = pairs.q_BHTE.shape
+    rows = max(1, chunk // (max(batch, len(pairs.k_BHSE)) * heads * pairs.k_BHSE.shape[2]))
+    if rows >= queries:
+        return _rows(pairs, slice(0, queries))
+    # Training recomputes a chunk in the backward pass, or its weights would add up to T x S after all.
+    again = torch.is_grad_enabled()
+    parts = []
+    for start in range(0, queries, rows):
+        part = slice(start, min(start + rows, queries))
+        parts.append(checkpoint(_rows, pairs, part, use_reentrant=False) if again else _rows(pairs, part))
+    outs, lses = zip(*parts, strict=True)
+    return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+def _rows(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
+    exact = torch.float64 if pairs.q_BHTE.dtype == torch.float64 else torch.float32
+    q_BHRE, k_BHSE = pairs.q_BHTE[:, :, rows].to(exact), pairs.k_BHSE.to(exact)
+    logits = q_BHRE @ k_BHSE.transpose(-1, -2) * pairs.scale
+    if pairs.term is not None:
+        logits = logits + pairs.term.logits(pairs.geo, rows).to(exact)
+    logits = logits.masked_fill(~pairs.geo.visible(pairs.masks, rows), -torch.inf)
+    # Not logsumexp and softmax: on a row that sees nothing their gradients are NaN.
+    top = logits.detach().amax(-1, keepdim=True)
+    weight = torch.exp(logits - torch.where(top.isfinite(), top, 0))
+    total = weight.sum(-1, keepdim=True)
+    some = total > 0
+    total = torch.where(some, total, 1)
+    weight = weight / total
+    out = weight @ pairs.v_BHSD.to(exact)
+    if pairs.value is not None:
+        out = out + pairs.value.weighted(weight, pairs.geo, rows)
+    lse = torch.where(some, top + torch.log(total), -torch.inf).squeeze(-1)
+    return out.to(pairs.v_BHSD.dtype), lse

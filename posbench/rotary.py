@@ -1,0 +1,46 @@
+"""Rotation of pairs of dimensions, in both layouts, for every scheme and extension that rotates."""
+
+import torch
+from torch import Tensor
+
+from posbench.scheme import Site
+
+
+def frequencies(dims: int, base: float) -> Tensor:
+    """(dims/2,) float64 radians per token: base^(-2m/dims). RoFormer, section 3.2.2. arXiv:2104.09864."""
+    return base ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
+
+
+def rotate(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor, interleaved: bool) -> Tensor:
+    """Each pair of dimensions turned by its angle.
+
+    Half-split (Llama, NeoX) pairs m with m + D/2, interleaved (RoFormer, GPT-J) pairs 2m with 2m + 1: the
+    same family of functions, up to a permutation of the dimensions.
+    """
+    if interleaved:
+        first, second = x_BHTD[..., 0::2], x_BHTD[..., 1::2]
+        turned = torch.stack((first * cos_TM - second * sin_TM, second * cos_TM + first * sin_TM), -1)
+        return turned.flatten(-2)
+    first, second = x_BHTD.chunk(2, -1)
+    return torch.cat((first * cos_TM - second * sin_TM, second * cos_TM + first * sin_TM), -1)
+
+
+def angles(theta_M: Tensor, site: Site, owner: object) -> tuple[tuple[Tensor, Tensor], ...]:
+    """((cos, sin) at the queries, (cos, sin) at the keys), each (T or S, M); kept on the geometry for `owner`.
+
+    Angles are computed in float64 and rounded once: bfloat16 holds no integer above 256 exactly, and
+    float32 angles lose digits with the position.
+    """
+    dtype = torch.float64 if site.q_BHTD.dtype == torch.float64 else torch.float32
+
+    def compute() -> tuple[tuple[Tensor, Tensor], ...]:
+        theta = theta_M.to(site.geo.q_pos_T.device)
+        for change in reversed(site.spectrum):
+            theta = change(theta)
+        both_sides = []
+        for pos in (site.geo.q_pos_T, site.geo.k_pos_S):
+            angle = pos.double()[:, None] * theta
+            both_sides.append((angle.cos().to(dtype), angle.sin().to(dtype)))
+        return tuple(both_sides)
+
+    return site.geo.memo((owner, site.spectrum, dtype), compute)

@@ -1,0 +1,34 @@
+"""ALiBi: a fixed penalty that grows linearly with distance.
+
+Press, Smith, Lewis. Train Short, Test Long. ICLR 2022, section 3. arXiv:2108.12409.
+"""
+
+import torch
+from torch import Tensor
+
+from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.terms import DistanceTable, Term
+
+
+class ALiBi(PositionScheme):
+    """logit(h, i, j) = q_i . k_j / sqrt(D) - slope_h * (i - j)."""
+
+    traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.slope_H = slopes(shape.heads)
+
+    def term(self, site: Site) -> Term:
+        return DistanceTable(self.penalty, fixed=self)
+
+    def penalty(self, distance: Tensor) -> Tensor:
+        """(H, *shape of distance) nats."""
+        return -torch.tensordot(self.slope_H.to(distance.device), distance.double(), 0)
+
+
+def slopes(heads: int) -> Tensor:
+    """(H,) float64 nats per token; heads past a power of two fill the half steps, as the authors' code does."""
+    base = 1 << (heads.bit_length() - 1)
+    steps = torch.cat([torch.arange(1, base + 1), torch.arange(heads - base) + 0.5])
+    return 2.0 ** (-8.0 / base * steps.double())

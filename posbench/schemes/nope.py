@@ -1,0 +1,15 @@
+"""NoPE: no position encoding; order reaches the model through the causal mask alone.
+
+Kazemnejad et al. The Impact of Positional Encoding on Length Generalization. NeurIPS 2023. arXiv:2305.19466.
+"""
+
+from posbench.scheme import PositionScheme, Shape, Traits
+
+
+class NoPE(PositionScheme):
+    """logit(i, j) = q_i . k_j / sqrt(D)."""
+
+    traits = Traits(relative=True)
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()

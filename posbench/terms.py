@@ -1,0 +1,130 @@
+"""The structures of additive logit terms: schemes that share a structure share a kernel.
+
+Every term can write out its logits for a few rows (`logits`); that is the specification. A kernel may know
+a structure and do better. Negative distances are never visible, so a term may say anything there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from posbench.geometry import Geometry
+
+# Integer or fractional distances of any shape -> integer classes of that shape.
+Index = Callable[[Tensor], Tensor]
+
+
+class Term:
+    """What is added to the scaled logits of the pairs of one region."""
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        """Broadcastable to (B, H, R, S), nats, for the queries in `rows`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceTable(Term):
+    """A function of head and distance alone.
+
+    Attributes:
+        of: distances >= 0 of any shape -> (H, *shape) nats. Called once with 0 .. N-1 where positions are
+            consecutive, with the distances of the pairs elsewhere.
+        fixed: the owner of a function without parameters; what is made of it is kept on the geometry.
+    """
+
+    of: Callable[[Tensor], Tensor]
+    fixed: Hashable | None = None
+
+    def table(self, geo: Geometry) -> Tensor:
+        """(H, N): distance 0 to the largest of a geometry whose positions are consecutive."""
+        assert geo.offset is not None
+        return self.of(torch.arange(geo.offset + len(geo.q_pos_T), device=geo.q_pos_T.device))
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        distance_RS = geo.distance(rows).clamp(min=0)
+        return self.of(distance_RS) if geo.offset is None else self.table(geo)[:, distance_RS]
+
+
+@dataclass(frozen=True, eq=False)
+class Separable(Term):
+    """A part of the query and a part of the key: row(i) + column(j)."""
+
+    row_BHT: Tensor
+    column_BHS: Tensor
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        return self.row_BHT[..., rows, None] + self.column_BHS[..., None, :]
+
+
+@dataclass(frozen=True, eq=False)
+class QueryContent(Term):
+    """What query i says of the class of a pair: content[i, index(distance)]."""
+
+    content_BHTK: Tensor
+    index: Index
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        content_BHRK = self.content_BHTK[:, :, rows]
+        index_RS = self.index(geo.distance(rows).clamp(min=0))
+        return content_BHRK.gather(-1, index_RS.expand(*content_BHRK.shape[:2], *index_RS.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class KeyContent(Term):
+    """What key j says of the class of a pair: content[j, index(distance)]."""
+
+    content_BHSK: Tensor
+    index: Index
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        index_SR = self.index(geo.distance(rows).clamp(min=0)).transpose(0, 1)
+        gathered = self.content_BHSK.gather(
+            -1, index_SR.expand(*self.content_BHSK.shape[:2], *index_SR.shape)
+        )
+        return gathered.transpose(-1, -2)
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(Term):
+    """Any closed form of the two positions: of(q_pos (R, 1), k_pos (1, S)) -> broadcastable to (B, H, R, S)."""
+
+    of: Callable[[Tensor, Tensor], Tensor]
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        return self.of(geo.q_pos_T[rows, None], geo.k_pos_S[None, :])
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Term):
+    """Several terms on one layer."""
+
+    parts: tuple[Term, ...]
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        first, *others = (part.logits(geo, rows) for part in self.parts)
+        return sum(others, start=first)
+
+
+def add(terms: Iterable[Term | None]) -> Term | None:
+    """The sum of the terms that are there, or None."""
+    parts = tuple(term for term in terms if term is not None)
+    return Sum(parts) if len(parts) > 1 else next(iter(parts), None)
+
+
+@dataclass(frozen=True, eq=False)
+class PairValue:
+    """What is added to the values per pair: the row of `table` for the class of the pair's distance."""
+
+    table_KD: Tensor
+    index: Index
+
+    def weighted(self, weight_BHRS: Tensor, geo: Geometry, rows: slice) -> Tensor:
+        """(B, H, R, D): the attention-weighted sum over the keys."""
+        index_RS = self.index(geo.distance(rows).clamp(min=0))
+        by_class = weight_BHRS.new_zeros(*weight_BHRS.shape[:-1], len(self.table_KD))
+        by_class = by_class.scatter_add(-1, index_RS.expand(weight_BHRS.shape), weight_BHRS)
+        return by_class @ self.table_KD.to(weight_BHRS.dtype)
