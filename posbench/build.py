@@ -3,7 +3,8 @@
 import importlib
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from posbench.errors import ConfigError, unknown
 
@@ -30,4 +31,25 @@ def build(settings: Mapping[str, Any], *args: Any) -> Any:
     for key in keywords:
         if key not in parameters:
             raise unknown(f"setting of {target.__name__}", key, list(parameters)[len(args) :])
+    hints = _hints(target)
+    for key, value in keywords.items():
+        if not admits(hints.get(key, Any), value):
+            raise ConfigError(
+                f"setting {key} of {target.__name__} is {value!r}: give {inspect.formatannotation(hints[key])}"
+            )
     return target(*args, **keywords)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # annotated with what is imported for type checkers only
+        return {}
+
+
+def admits(annotation: Any, value: Any) -> bool:
+    """Whether a setting has its annotated type; only unions of plain types are judged."""
+    allowed = set(get_args(annotation) if isinstance(annotation, UnionType) else [annotation])
+    if not allowed <= {bool, int, float, str, NoneType}:
+        return True
+    return type(value) in allowed or (type(value) is int and float in allowed)

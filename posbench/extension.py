@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from posbench.attend import Kernel
@@ -28,11 +31,20 @@ class Context:
         """
         if given == "auto":
             return max(1.0, self.length / self.shape.train_len)
-        if isinstance(given, str) or given < 1:
+        if isinstance(given, str) or not 1 <= given < math.inf:
             raise ConfigError(
                 f"factor {given!r}: give a number of at least 1, or auto for eval_len / train_len"
             )
         return float(given)
+
+    def tokens(self, setting: str, given: int | None, default: int, least: int = 1) -> int:
+        """A setting that counts tokens; None is its default."""
+        count = default if given is None else given
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise ConfigError(
+                f"{setting} {count!r}: give a whole number of tokens of at least {least}, or null for the default"
+            )
+        return count
 
 
 class Extension(PositionScheme):
@@ -63,10 +75,21 @@ class Extension(PositionScheme):
         self.context = context
         self.traits = inner.traits
 
+    @staticmethod
+    def identity(length: int) -> dict[str, Any]:
+        """Settings with which nothing changes in sequences of up to `length` tokens; a law holds it to them."""
+        raise NotImplementedError
+
     def depends_on_length(self, given: float | str) -> None:
         """Take back the promise of prefix stability where a setting follows the evaluated length."""
         if given == "auto":
             self.traits = replace(self.traits, prefix_stable=False)
+
+    def times(self, own: Tensor | float, site: Site) -> Tensor:
+        """The inner gain multiplied by `own`, broadcastable to (B, H, T)."""
+        inner = self.inner.gain(site)
+        own = torch.as_tensor(own, dtype=torch.float64, device=site.q_BHTD.device)
+        return own if inner is None else own * inner
 
     def check(self, length: int) -> None:
         self.inner.check(length)
@@ -103,9 +126,17 @@ class Extension(PositionScheme):
 
 
 class SpectrumExtension(Extension):
-    """An extension that changes only the angular frequencies of a rotation."""
+    """An extension that changes the angular frequencies of a rotation."""
 
     requires = frozenset({"spectrum"})
+
+    def __init__(self, inner: PositionScheme, context: Context) -> None:
+        super().__init__(inner, context)
+        if context.shape.head_dim < 4:
+            raise IncompatibleError(
+                f"{type(self).__name__} spreads a factor over frequencies and a head dimension of "
+                f"{context.shape.head_dim} has one: choose heads of at least 4 dimensions"
+            )
 
     def spectrum(self, theta_M: Tensor) -> Tensor:
         """(M,) float64 radians per token in, the changed ones out."""

@@ -3,11 +3,20 @@
 import torch
 from torch import Tensor
 
+from posbench.errors import ConfigError
 from posbench.scheme import Site
 
 
 def frequencies(dims: int, base: float) -> Tensor:
     """(dims/2,) float64 radians per token: base^(-2m/dims). RoFormer, section 3.2.2. arXiv:2104.09864."""
+    if dims % 2:
+        raise ConfigError(
+            f"angles take dimensions in pairs and here are {dims}: choose a width and heads with an even width / heads"
+        )
+    if not base > 1:
+        raise ConfigError(
+            f"base {base} of the angular frequencies: give a number above 1 (10000 in the papers)"
+        )
     return base ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
 
 

@@ -55,8 +55,8 @@ class Site:
         geo: the geometry, already placed by the scheme; in a region, that region's.
         x_BTW, x_BSW: the normalised residual stream at the queries and at the keys.
         q_BHTD, k_BHSD: queries and keys as projected, before the scheme.
-        spectrum: changes that extensions make to the angular frequencies, innermost last; whoever rotates
-            applies them in order to its own (M,) float64 radians per token.
+        spectrum: changes that extensions make to the angular frequencies, outermost first; whoever rotates
+            applies them to its own (M,) float64 radians per token, the innermost before the others.
     """
 
     layer: int

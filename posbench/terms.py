@@ -18,6 +18,14 @@ from posbench.geometry import Geometry
 Index = Callable[[Tensor], Tensor]
 
 
+def whole(distance: Tensor) -> Tensor:
+    """The integer part of distances, int64.
+
+    i/k - j/k may fall short of a whole number by a rounding error, which must not move it down a class.
+    """
+    return torch.floor(distance + 1e-6).long() if distance.is_floating_point() else distance
+
+
 class Term:
     """What is added to the scaled logits of the pairs of one region."""
 

@@ -5,7 +5,6 @@ Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021, s
 
 from torch import Tensor
 
-from posbench.errors import ConfigError
 from posbench.rotary import angles, frequencies, rotate
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 
@@ -17,13 +16,6 @@ class RoPE(PositionScheme):
 
     def __init__(self, shape: Shape, base: float = 10000.0, interleaved: bool = False) -> None:
         super().__init__()
-        if shape.head_dim % 2:
-            raise ConfigError(
-                f"rope turns pairs of dimensions and the head dimension is {shape.head_dim}: choose a width and "
-                "heads with an even width / heads"
-            )
-        if base <= 1:
-            raise ConfigError(f"rope base {base}: give a number above 1 (10000 in the paper)")
         self.interleaved = interleaved
         self.theta_M = frequencies(shape.head_dim, base)
 

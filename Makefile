@@ -1,0 +1,66 @@
+# posbench from the command line. `make` alone prints this help; every target but help and clean
+# first installs what it needs into .venv, once.
+#
+#   PYTHON=python3.12     the interpreter that makes .venv: 3.11, 3.12 or 3.13
+#   TORCH_INDEX=URL       a further package index for torch. Without a GPU, PyTorch's CPU index
+#                         https://download.pytorch.org/whl/cpu saves gigabytes of CUDA packages
+#   ARGS="..."            passed on: make sweep ARGS="'grid.scheme=[rope,alibi]' train.length=128"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help install demo sweep figures benchmark test check gpu-check clean
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+ARGS ?=
+BIN := .venv/bin
+
+help: ## show this help
+	@sed -n '/^#  /s/^# //p' Makefile
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+install: .venv/.ready ## make .venv from pyproject.toml and requirements-lock.txt
+
+demo: .venv/.ready ## train, evaluate and draw on two CPU cores, in minutes, without a download
+	$(BIN)/python scripts/sweep.py experiment=demo $(ARGS)
+
+sweep: .venv/.ready ## the whole extrapolation experiment; started again, it does what is missing
+	$(BIN)/python scripts/sweep.py experiment=extrapolation $(ARGS)
+
+figures: .venv/.ready ## redraw every figure and table from the rows, without torch
+	$(BIN)/python scripts/figures.py $(ARGS)
+
+benchmark: .venv/.ready ## time a training step beside other implementations; fails where it is slow
+	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+test: .venv/.ready ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.ready ## check format, lint, types and import layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+gpu-check: .venv/.ready ## run the tests that need a GPU; without one they say that they are skipped
+	$(BIN)/python -m pytest -m gpu -rs $(ARGS); status=$$?; [ $$status -eq 5 ] || exit $$status
+
+clean: ## remove .venv and everything cached; results/ stays
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A .venv that is whole and of a Python that posbench supports is kept, whatever PYTHON says.
+SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+VENV_IS_WHOLE := { $(BIN)/python $(SUPPORTED) && $(BIN)/python -m pip --version; } >/dev/null 2>&1
+
+.venv/.ready: pyproject.toml requirements-lock.txt
+	@$(VENV_IS_WHOLE) || $(PYTHON) $(SUPPORTED) 2>/dev/null || { \
+		echo "PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there): posbench needs Python" \
+			"3.11 to 3.13; name one, such as make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Installing into .venv: two minutes and 1.6 GB, more with CUDA"
+	@rm -f $@
+	@$(VENV_IS_WHOLE) || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c requirements-lock.txt -e '.[dev]'
+	@touch $@

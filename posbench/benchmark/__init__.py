@@ -1,0 +1,1 @@
+"""posbench beside other implementations of the same thing, timed in one process."""

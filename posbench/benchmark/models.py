@@ -1,0 +1,133 @@
+"""Language models of one shape: ours, and its peers as their own projects build them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posbench.model.gpt import GPT, Size
+from posbench.schemes.rope import RoPE
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Counts of a model and of the batch that it is trained on."""
+
+    layers: int
+    width: int
+    heads: int
+    length: int
+    batch: int
+    vocabulary: int = 384
+
+    def __str__(self) -> str:
+        return f"{self.layers} layers, width {self.width}, {self.heads} heads, {self.batch} x {self.length}"
+
+
+# Token ids (B, T) -> logits (B, T, V).
+Model = Callable[[Tensor], Tensor]
+Maker = Callable[[Shape], tuple[nn.Module, Model]]
+
+
+def ours(shape: Shape) -> tuple[nn.Module, Model]:
+    size = Size(shape.layers, shape.width, shape.heads)
+    model = GPT(size, shape.vocabulary, RoPE(size.shape(shape.length)), seed=0)
+    return model, lambda ids: model.head(model(ids)[0])
+
+
+def gpt2(shape: Shape) -> tuple[nn.Module, Model]:
+    """transformers' GPT2LMHeadModel: learned positions, LayerNorm, biases, tied head."""
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    config = GPT2Config(
+        vocab_size=shape.vocabulary,
+        n_positions=shape.length,
+        n_embd=shape.width,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
+    return model, lambda ids: model(ids).logits
+
+
+def x_transformers(shape: Shape) -> tuple[nn.Module, Model]:
+    """lucidrains' x-transformers with rotary positions on all dimensions and its flash attention."""
+    from x_transformers import Decoder, TransformerWrapper
+
+    head_dim = shape.width // shape.heads
+    layers = Decoder(
+        dim=shape.width,
+        depth=shape.layers,
+        heads=shape.heads,
+        attn_dim_head=head_dim,
+        rotary_pos_emb=True,
+        rotary_emb_dim=head_dim,
+        attn_flash=True,
+    )
+    model = TransformerWrapper(
+        num_tokens=shape.vocabulary, max_seq_len=shape.length, use_abs_pos_emb=False, attn_layers=layers
+    )
+    return model, model
+
+
+def plain(shape: Shape) -> tuple[nn.Module, Model]:
+    """What our model would be with RoPE written into it: SDPA, cached tables, nothing else."""
+    model = Plain(shape)
+    return model, model
+
+
+class Plain(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
+        self.blocks = nn.ModuleList(PlainBlock(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        dims = shape.width // shape.heads
+        theta_M = 10000.0 ** (-torch.arange(0, dims, 2) / dims)
+        angle_TM = torch.outer(torch.arange(shape.length), theta_M)
+        self.cos_TM, self.sin_TM = angle_TM.cos(), angle_TM.sin()
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        x_BTW = self.embedding(ids_BT)
+        for block in self.blocks:
+            x_BTW = block(x_BTW, self.cos_TM, self.sin_TM)
+        return self.head(self.norm(x_BTW))
+
+
+class PlainBlock(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads, width = shape.heads, shape.width
+        self.norm, self.mlp_norm = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x_BTW: Tensor, cos_TM: Tensor, sin_TM: Tensor) -> Tensor:
+        qkv = self.qkv(self.norm(x_BTW)).unflatten(-1, (3, self.heads, -1)).transpose(1, 3)
+        q, k, v = qkv.unbind(2)
+        q, k = turn(q, cos_TM, sin_TM), turn(k, cos_TM, sin_TM)
+        out_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
+        return x_BTW + self.down(F.gelu(self.up(self.mlp_norm(x_BTW))))
+
+
+def turn(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor) -> Tensor:
+    first, second = x_BHTD.chunk(2, -1)
+    return torch.cat((first * cos_TM - second * sin_TM, second * cos_TM + first * sin_TM), -1)
+
+
+def version(package: str) -> str:
+    return f"{package} {metadata.version(package)}"

@@ -1,0 +1,108 @@
+"""Synthetic associative recall: records `K V K`, a key, its value, and the key again as an echo.
+
+A small model trained on text alone never learns to look a key up, so part of its training is records. The
+echo matters: counted in the loss it makes the model name the key that it has just read, which forms the
+previous-token head that looking up needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from posbench.data.vocabulary import Vocabulary
+from posbench.errors import LengthError
+
+# Tokens of context for each record of the evaluated form; records take three, text between them the rest.
+TOKENS_PER_RECORD = 3.5
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The evaluated form: bos, records of distinct keys with text somewhere between them, then a question.
+
+    Attributes:
+        ids: (C,) everything before the question.
+        key_ids, value_ids: (R,) in the order of the records.
+        offsets: (R,) index in `ids` of each record's first token.
+    """
+
+    ids: np.ndarray
+    key_ids: np.ndarray
+    value_ids: np.ndarray
+    offsets: np.ndarray
+
+
+def records_in(length: int, vocabulary: Vocabulary) -> int:
+    """How many records a context of `length` tokens holds, its question and answer among them."""
+    records = int(length / TOKENS_PER_RECORD)
+    if length < 9 or records > vocabulary.keys:
+        longest = int((vocabulary.keys + 1) * TOKENS_PER_RECORD) - 1
+        raise LengthError(
+            f"key_value at {length} tokens: {vocabulary.keys} distinct keys allow 9 to {longest}; "
+            "evaluate at other lengths, or raise data.keys (which is another model)"
+        )
+    return records
+
+
+def context(
+    rng: np.random.Generator,
+    vocabulary: Vocabulary,
+    text: np.ndarray,
+    length: int,
+    records: int | None = None,
+) -> Context:
+    """A context that reaches exactly `length` tokens with its question `K` and answer `V`.
+
+    Args:
+        text: at least `length` ids of running text, the filler.
+        records: how many; by default as many as `records_in` says.
+    """
+    count = records_in(length, vocabulary) if records is None else records
+    key_ids = rng.permutation(vocabulary.key_ids)[:count]
+    value_ids = rng.choice(vocabulary.value_ids, count)
+    filler = length - 3 - 3 * count
+    # All filler stands in one place: before a record chosen at random, or after the last.
+    before = int(rng.integers(count + 1))
+    rows = np.stack([key_ids, value_ids, key_ids], 1)
+    ids = np.concatenate([[vocabulary.bos], rows[:before].ravel(), text[:filler], rows[before:].ravel()])
+    offsets = 1 + 3 * np.arange(count) + filler * (np.arange(count) >= before)
+    return Context(ids, key_ids, value_ids, offsets)
+
+
+def questions(made: Context) -> np.ndarray:
+    """(R, 2): for each record the suffix key, value; only the value is scored."""
+    return np.stack([made.key_ids, made.value_ids], 1)
+
+
+def training_sequence(
+    rng: np.random.Generator, vocabulary: Vocabulary, text: np.ndarray, length: int, asked: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(length,) ids and (length,) booleans: which of them count in the loss as targets.
+
+    A share `asked` has the evaluated form, all keys distinct and one question at its end. The others draw
+    their keys from a pool of m, m log-uniform from 2 to the number of records: small pools repeat often and
+    give the signal, large ones the skill. What counts is the value of a key that has been seen, and the echo.
+    """
+    counted = np.zeros(length, bool)
+    if rng.random() < asked:
+        count = min(records_in(length, vocabulary), vocabulary.keys)
+        made = context(rng, vocabulary, text, length, count)
+        gold = int(rng.integers(count))
+        counted[made.offsets + 2] = True
+        counted[-1] = True
+        return np.concatenate([made.ids, [made.key_ids[gold], made.value_ids[gold]]]), counted
+    count = (length - 1) // 3
+    pool = int(np.exp(rng.uniform(np.log(2), np.log(count + 1))))
+    pool = min(pool, vocabulary.keys)
+    pool_keys = rng.permutation(vocabulary.key_ids)[:pool]
+    pool_values = rng.choice(vocabulary.value_ids, pool)
+    drawn = rng.integers(pool, size=count)
+    rows = np.stack([pool_keys[drawn], pool_values[drawn], pool_keys[drawn]], 1).ravel()
+    ids = np.concatenate([[vocabulary.bos], rows, text[: length - 1 - 3 * count]])
+    first = np.zeros(count, bool)
+    first[np.unique(drawn, return_index=True)[1]] = True
+    counted[2 : 2 + 3 * count : 3] = ~first
+    counted[3 : 3 + 3 * count : 3] = True
+    return ids, counted

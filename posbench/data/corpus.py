@@ -1,0 +1,94 @@
+"""A corpus: documents of three splits as memory-mapped tokens, opened by what they say and not by where it lies."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from posbench.data import build, shard, tokenizer
+from posbench.data.config import DataConfig
+from posbench.data.files import Files
+from posbench.data.hub import Hub
+from posbench.data.shard import Shard
+from posbench.data.source import Source, digest
+from posbench.data.sources import PinnedSources
+from posbench.data.splits import SPLITS
+from posbench.data.stdlib import StandardLibrary
+from posbench.data.tokenizer import Tokenizer
+from posbench.data.vocabulary import Vocabulary
+from posbench.errors import DataError, unknown
+
+FORMAT = "1"  # of the folder: another number makes every corpus another one
+
+SOURCES: dict[str, Callable[[DataConfig], Source]] = {
+    "sources": PinnedSources,
+    "stdlib": StandardLibrary,
+    "files": Files,
+    "hub": Hub,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    name: str
+    fingerprint: str
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    folder: Path
+
+    def split(self, name: str) -> Shard:
+        if name not in SPLITS:
+            raise unknown("split", name, SPLITS)
+        return self._shards[name]
+
+    @cached_property
+    def _shards(self) -> dict[str, Shard]:
+        return {split: shard.read(self.folder, split) for split in SPLITS}
+
+    def byte_lengths(self, ids: np.ndarray) -> np.ndarray:
+        """The bytes of text that each id stands for: none for the bos, keys and values."""
+        return self._byte_table[ids]
+
+    @cached_property
+    def _byte_table(self) -> np.ndarray:
+        table = np.zeros(self.vocabulary.size, dtype=np.int64)
+        table[: self.tokenizer.size] = self.tokenizer.byte_lengths(np.arange(self.tokenizer.size))
+        return table
+
+
+def open_corpus(config: DataConfig, cache: Path, progress: build.Say | None = None) -> Corpus:
+    """The corpus of these settings, built under cache/<fingerprint>/ if it is not there yet.
+
+    Where it is there, neither the text nor what it came from is looked at, so the folder can be carried to another
+    machine. There, data.fingerprint opens it even where the fingerprint could not be computed.
+    """
+    key = config.fingerprint or fingerprint(config)
+    folder = Path(cache) / key
+    build.ensure(folder, partial(_parts, config), progress or build.aloud)
+    saved = tokenizer.reopen(folder, build.read_meta(folder)["tokenizer"])
+    vocabulary = Vocabulary(saved.fingerprint, saved.size, config.keys, config.values)
+    return Corpus(config.name, key, vocabulary, saved, folder)
+
+
+def fingerprint(config: DataConfig) -> str:
+    """What the shards will hold: a function of the documents, their splits and the tokenizer, and of nothing else."""
+    return digest([FORMAT, open_source(config).fingerprint(), tokenizer.identity(config.tokenizer)])
+
+
+def _parts(config: DataConfig) -> tuple[Source, Tokenizer]:
+    if config.fingerprint and config.fingerprint != (found := fingerprint(config)):
+        raise DataError(
+            f"data={config.name} has fingerprint {found} here, data.fingerprint asks for {config.fingerprint}: "
+            "copy that folder into the cache, or remove the setting"
+        )
+    source = open_source(config)
+    texts = (document.text for document in source.documents("train"))
+    return source, tokenizer.make(config.tokenizer, texts)
+
+
+def open_source(config: DataConfig) -> Source:
+    if config.source not in SOURCES:
+        raise unknown("data.source", config.source, SOURCES)
+    return SOURCES[config.source](config)

@@ -1,0 +1,137 @@
+"""Measuring cells: rows that are a pure function of the cell, whatever went wrong among them."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import resource
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posbench import checkpoints
+from posbench.build import build
+from posbench.data.corpus import Corpus
+from posbench.errors import DataError, UndefinedError
+from posbench.kernels import Recording
+from posbench.model.gpt import GPT
+from posbench.plan import Cell, ModelPlan, extended
+from posbench.records import Store
+from posbench.settings import RuntimeSettings
+from posbench.subjects.checkpoint import CheckpointSubject
+from posbench.tasks.task import Task
+from posbench.train import build_model, pick_device, precision
+
+
+class Trained:
+    """A model as training left it.
+
+    Raises:
+        DataError: if there is none at `folder`.
+    """
+
+    def __init__(self, plan: ModelPlan, folder: Path, corpus: Corpus, runtime: RuntimeSettings) -> None:
+        found = checkpoints.facts(folder / "final")
+        weights = checkpoints.tensors(folder / "final", "model") if found is not None else None
+        if found is None or weights is None:
+            raise DataError(
+                f"no trained model of {plan.label} at {folder}: run scripts/train.py with the same settings first"
+            )
+        self.plan, self.corpus, self.runtime, self.facts = plan, corpus, runtime, found
+        self.device = pick_device(runtime.device)
+        self.model: GPT = build_model(plan.settings, corpus.vocabulary.size)
+        self.model.load_state_dict(weights)
+        self.model.to(self.device)
+
+    def evaluate(self, cell: Cell, store: Store) -> str:
+        """Measure a cell and store its rows; the status."""
+        started = time.monotonic()
+        kernel = Recording(self.runtime.kernel)
+        task: Task = build(cell.task.build)
+        measures: list[dict[str, Any]] = []
+        status = "ok" if self.facts["status"] == "ok" else "diverged"
+        if status == "ok":
+            try:
+                measures = self.measure(cell, task, kernel)
+            except UndefinedError:
+                status = "undefined"
+            except (torch.OutOfMemoryError, MemoryError):
+                status = "out_of_memory"
+            except RuntimeError as error:
+                if "can't allocate memory" not in str(error):
+                    raise
+                status = "out_of_memory"
+        if not measures:
+            measures = [
+                {
+                    "metric": task.metric,
+                    "value": None,
+                    "n": 0,
+                    "unit": task.unit,
+                    "document": "",
+                    "example": 0,
+                }
+            ]
+        shared = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
+        store.write(cell.id, [{**shared, **measure} for measure in measures], self.sidecar(status, started))
+        return status
+
+    def measure(self, cell: Cell, task: Task, kernel: Recording) -> list[dict[str, Any]]:
+        """The measured part of the rows."""
+        settings = self.plan.settings
+        subject = CheckpointSubject(
+            self.model,
+            extended(self.model.scheme, cell.extension, settings, cell.length),
+            settings.train.length,
+            kernel,
+            precision(self.device, cell.dtype),
+            self.runtime.tokens_per_pass,
+        )
+        prompts = list(task.prompts(cell.length, self.corpus, settings.train.length, cell.seed))
+        return [
+            vars(measure)
+            for prompt, scores in zip(prompts, subject.score(prompts), strict=True)
+            for measure in task.measure(prompt, scores)
+        ]
+
+    def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
+        """What all rows of a cell have in common."""
+        settings = self.plan.settings
+        return {
+            "cell": cell.id,
+            "model": self.plan.id,
+            "scheme": settings.scheme.name,
+            "extension": cell.extension.name,
+            "size": settings.size.name,
+            "n_params": self.facts["n_params"],
+            "train_len": settings.train.length,
+            "train_tokens": self.facts["train_tokens"],
+            "train_seed": settings.train.seed,
+            "corpus": settings.data.name,
+            "task": task.task,
+            "variant": task.variant,
+            "protocol": task.protocol,
+            "eval_len": cell.length,
+            "eval_seed": cell.seed,
+            "dtype": cell.dtype,
+        }
+
+    def sidecar(self, status: str, started: float) -> dict[str, Any]:
+        """What is true of this run and not of the cell."""
+        cuda = self.device.type == "cuda"
+        return {
+            "status": status,
+            "seconds": round(time.monotonic() - started, 3),
+            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or "cpu",
+            "peak_bytes": torch.cuda.max_memory_allocated(self.device)
+            if cuda
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "threads": torch.get_num_threads(),
+            "posbench": version("posbench"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }

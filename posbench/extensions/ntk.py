@@ -1,0 +1,45 @@
+"""NTK-aware scaling: a larger base of the rotation, so that fast frequencies stay and the slowest goes to 1/k.
+
+bloc97, 2023: https://www.reddit.com/r/LocalLLaMA/comments/14lz7j5 (base * k^(d/(d-2)), the default).
+Su, 2023: https://kexue.fm/archives/9675 (base * k, which leaves the slowest frequency at k^(-1+2/d)).
+With factor auto it is what is called dynamic NTK, the factor fixed for the whole evaluated sequence.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posbench.errors import unknown
+from posbench.extension import Context, SpectrumExtension
+from posbench.scheme import PositionScheme
+
+EXPONENTS = ("bloc97", "su")
+
+
+class NTK(SpectrumExtension):
+    """theta_m becomes theta_m * k^(-m / (M - 1)) over M frequencies (bloc97), or theta_m * k^(-m / M) (su)."""
+
+    def __init__(
+        self,
+        inner: PositionScheme,
+        context: Context,
+        factor: float | str = "auto",
+        exponent: str = "bloc97",
+    ) -> None:
+        super().__init__(inner, context)
+        if exponent not in EXPONENTS:
+            raise unknown("exponent of ntk", exponent, EXPONENTS)
+        self.exponent = exponent
+        self.k = context.factor(factor)
+        self.depends_on_length(factor)
+
+    @staticmethod
+    def identity(length: int) -> dict[str, Any]:
+        return {"factor": 1}
+
+    def spectrum(self, theta_M: Tensor) -> Tensor:
+        count = len(theta_M)
+        # A base b * c turns b^(-m/M) into b^(-m/M) * c^(-m/M): no need to know b.
+        slowest = count - 1 if self.exponent == "bloc97" else count
+        return theta_M * self.k ** (-torch.arange(count, device=theta_M.device).double() / slowest)

@@ -1,0 +1,41 @@
+"""ReRoPE: distances as trained within a window, and the same distance for everything beyond it.
+
+Su, 2023: https://kexue.fm/archives/9708 (Rectified Rotary Position Embeddings, the form with 1/k = 0).
+For any scheme that feels distances only, not just rotations; without the log n factor, which is an extension
+of its own.
+"""
+
+from typing import Any
+
+import torch
+
+from posbench.extension import Context, Extension
+from posbench.geometry import Geometry, Region, both
+from posbench.scheme import PositionScheme, Site
+
+
+class ReRoPE(Extension):
+    """The distance n = i - j becomes min(n, w); w is `window`, by default half of the training length."""
+
+    requires = frozenset({"positions"})
+    requires_relative = True
+
+    def __init__(self, inner: PositionScheme, context: Context, window: int | None = None) -> None:
+        super().__init__(inner, context)
+        self.window = context.tokens("window", window, context.shape.train_len // 2)
+
+    @staticmethod
+    def identity(length: int) -> dict[str, Any]:
+        return {"window": length}
+
+    def regions(self, site: Site) -> list[Region]:
+        regions = self.inner.regions(site)
+        if len(site.geo.k_index_S) <= self.window:
+            return regions
+        near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
+        far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
+        return [*near, Region(far, lambda i, j: i - j >= self.window)]
+
+    def far(self, geo: Geometry) -> Geometry:
+        """Every key w tokens before every query."""
+        return geo.at(torch.full_like(geo.q_pos_T, self.window), torch.zeros_like(geo.k_pos_S))

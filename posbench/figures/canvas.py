@@ -1,0 +1,156 @@
+"""The page of a figure: title, panels and caption in inches, length axes, and labels at the ends of lines."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
+
+GREY = "#666666"
+GUESS_STYLES: dict[str, Literal[":", "--"]] = {"chance": ":", "context_guess": "--"}
+_CAPTION_POINTS = 7.5
+_LINE_INCHES = 1.35 * _CAPTION_POINTS / 72
+
+
+def page(
+    title: str,
+    caption: str,
+    *,
+    panel: tuple[float, float],
+    columns: int = 1,
+    rows: int = 1,
+    gap: tuple[float, float] = (0.3, 0.5),
+    right: float = 0.2,
+    share: bool = False,
+) -> tuple[Figure, NDArray]:
+    """A figure of equal panels (sizes in inches), with room at the right and a caption under the axes."""
+    left, top, bottom = 0.7, 0.65, 0.75
+    width = left + columns * panel[0] + (columns - 1) * gap[0] + right
+    letters = int((width - 0.4) * 72 / (0.56 * _CAPTION_POINTS))
+    lines = textwrap.wrap(caption, letters)
+    bottom += len(lines) * _LINE_INCHES
+    height = top + rows * panel[1] + (rows - 1) * gap[1] + bottom
+    figure = Figure(figsize=(width, height))
+    figure.text(0.2 / width, 1 - 0.12 / height, title, va="top", fontsize=11, fontweight="bold")
+    figure.text(
+        0.2 / width,
+        0.1 / height,
+        "\n".join(lines),
+        va="bottom",
+        fontsize=_CAPTION_POINTS,
+        color="#444444",
+        linespacing=1.3,
+    )
+    axes = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        sharex=share,
+        sharey=share,
+        gridspec_kw={
+            "left": left / width,
+            "right": 1 - right / width,
+            "top": 1 - top / height,
+            "bottom": bottom / height,
+            "wspace": gap[0] / panel[0],
+            "hspace": gap[1] / panel[1],
+        },
+    )
+    return figure, axes
+
+
+def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -> None:
+    """Powers of two evenly spaced, each with its multiple of the training length, which is marked."""
+    axes.set_xscale("log", base=2)
+    powers = [train_len * 2.0**power for power in range(-20, 21)]
+    ticks = [length for length in powers if lengths[0] <= length <= lengths[-1]]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: f"{length:.0f}\n{length / train_len:g}×"))
+    axes.set_xlabel(name)
+    axes.axvline(train_len, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
+    axes.annotate(
+        "trained here",
+        (train_len, 1),
+        (3, 2),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        fontsize=7.5,
+        color=GREY,
+    )
+
+
+def value_axis(axes: Axes, values: Sequence[float], name: str, share: bool = False) -> None:
+    """From 0 to 1 for a share; otherwise linear, unless one line would press the others flat."""
+    finite = np.asarray(values, dtype=float)
+    finite = finite[np.isfinite(finite)]
+    low, high = finite.min(), finite.max()
+    axes.set_ylabel(name)
+    if share:
+        axes.set_ylim(0, 1.02)
+    elif low > 0 and high / low > 4:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.1, high * 1.1)
+        steps = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 3, 5)]
+        axes.yaxis.set_major_locator(
+            FixedLocator([step for step in steps if low / 1.1 <= step <= high * 1.1])
+        )
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        margin = 0.06 * (high - low) or 0.1
+        axes.set_ylim(low - margin, high + margin)
+
+
+@dataclass(frozen=True)
+class EndLabel:
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def end_labels(axes: Axes, labels: Sequence[EndLabel], side: str = "right") -> None:
+    """Write labels beside the axes' edge, moved apart just enough, each with a line to where it belongs."""
+    labels = sorted(labels, key=lambda each: each.y)
+    box, points = axes.get_window_extent(), axes.get_figure().dpi / 72  # type: ignore[union-attr]
+    wanted = [axes.transData.transform((each.x, each.y))[1] for each in labels]
+    heights = spread(wanted, gap=10.5 * points, low=box.y0, high=box.y1)
+    for each, height in zip(labels, heights, strict=True):
+        axes.annotate(
+            each.text,
+            (each.x, each.y),
+            (1.035 if side == "right" else 0.01, (height - box.y0) / box.height),
+            textcoords="axes fraction",
+            ha="left",
+            va="center",
+            fontsize=8,
+            color=each.colour,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": each.colour,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
+            annotation_clip=False,
+        )
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Sorted heights at least `gap` apart, nearest to the wanted ones in squares (isotonic regression)."""
+    blocks: list[tuple[float, int]] = []  # mean of wanted - i * gap, and how many labels move together
+    for place, height in enumerate(wanted):
+        mean, size = height - place * gap, 1
+        while blocks and blocks[-1][0] > mean:
+            before, count = blocks.pop()
+            mean, size = (before * count + mean * size) / (count + size), size + count
+        blocks.append((mean, size))
+    top = max(low, high - gap * (len(wanted) - 1))
+    flat = [min(max(mean, low), top) for mean, size in blocks for _ in range(size)]
+    return [height + place * gap for place, height in enumerate(flat)]

@@ -1,0 +1,26 @@
+"""The loss of tokens by their position in the document: where a scheme begins to fail."""
+
+from posbench.figures import Drawing
+from posbench.figures.canvas import page
+from posbench.figures.lines import draw_lines
+from posbench.figures.source import Source
+from posbench.tables.captions import caption
+from posbench.tables.measures import measure_named
+from posbench.tables.selection import longest
+from posbench.tables.summary import summarise
+
+
+def draw(
+    source: Source,
+    *,
+    title: str = "Loss by position in the document",
+    measure: str = "bits_per_byte",
+    extension: str | None = "none",
+) -> Drawing:
+    what = measure_named(measure)
+    rows = longest(source.pick(what.task, protocol="prefix", extension=extension))
+    shown = summarise(rows, what, by=["position"], within_seed=False)
+    note = "A point is the mean over the tokens since the point before."
+    figure, axes = page(title, caption([(rows, shown, what)], note), panel=(5.2, 3.6), right=1.5)
+    draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]))
+    return figure, shown

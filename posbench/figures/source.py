@@ -1,0 +1,100 @@
+"""What a figure draws from: rows of one setting and one kernel, and the look of every series."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from posbench.errors import ConfigError, IncompatibleError, unknown
+from posbench.tables.selection import SERIES, SETTING, label, series_of
+
+# Told apart with any common colour blindness, and in grey by their markers; the two lists never fall in step.
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#882255", "#56B4E9", "#000000", "#CC79A7"]
+COLOURS += ["#999933", "#332288"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
+
+
+class MissingRowsError(ConfigError):
+    """A figure whose rows are not there: the others can still be drawn."""
+
+
+@dataclass(frozen=True)
+class Look:
+    label: str
+    colour: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Source:
+    rows: pd.DataFrame
+    order: Sequence[str]
+    looks: Mapping[tuple[str, str], Look]
+    mix_kernels: bool = False
+
+    @classmethod
+    def of(
+        cls, rows: pd.DataFrame, order: Sequence[str], where: Mapping[str, Any] | None, mix_kernels: bool
+    ) -> "Source":
+        looks = _looks(rows, order)  # of all rows, so that a series looks the same in every figure
+        for column, wanted in (where or {}).items():
+            if column not in rows:
+                raise unknown("column in where:", column, rows.columns)
+            chosen = wanted if isinstance(wanted, list | tuple) else [wanted]
+            rows = rows[rows[column].isin(chosen)]
+            if rows.empty:
+                raise MissingRowsError(f"no rows with {column} {wanted}: evaluate them or change where:")
+        return cls(rows, order, looks, mix_kernels)
+
+    def pick(self, task: str, **wanted: Any) -> pd.DataFrame:
+        """The rows of one task, protocol and so on; a value of None takes any, if there is only one."""
+        rows = self.rows[self.rows["task"] == task]
+        for column, value in wanted.items():
+            rows = rows if value is None else rows[rows[column] == value]
+        if rows.empty:
+            asked = ", ".join(f"{key} {value}" for key, value in wanted.items() if value is not None)
+            raise MissingRowsError(
+                f"no rows of task {task} with {asked or 'any protocol'}: evaluate them first"
+            )
+        for column in ["protocol", "variant", *SETTING]:
+            found = sorted(set(rows[column]))
+            if len(found) > 1:
+                raise ConfigError(
+                    f"a figure shows one {column}, the rows hold {', '.join(map(str, found))}: "
+                    f"choose one with where: {{{column}: {found[0]}}}"
+                )
+        if not self.mix_kernels:
+            _one_kernel(rows)
+        return rows
+
+    def series(self, shown: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
+        """The lines of a summary, in the experiment's order."""
+        groups = dict(iter(shown.groupby(SERIES)))
+        return [(self.looks[key], groups[key]) for key in series_of(shown, self.order)]
+
+
+def _one_kernel(rows: pd.DataFrame) -> None:
+    """Kernels differ in rounding: a step in a line must not be one."""
+    computed = rows[rows["value"].notna()]
+    for (scheme, extension), kernels in computed.groupby(SERIES)["kernel"]:
+        names = sorted(kernels.unique())
+        if len(names) > 1:
+            raise IncompatibleError(
+                f"{label(scheme, extension)} was computed with kernels {', '.join(names)}: "
+                "evaluate it with one, or set mix_kernels: true"
+            )
+
+
+def _looks(rows: pd.DataFrame, order: Sequence[str]) -> dict[tuple[str, str], Look]:
+    series = series_of(rows, order)
+    schemes = list(dict.fromkeys(scheme for scheme, _ in series))
+    extensions = list(dict.fromkeys(extension for _, extension in series if extension != "none"))
+    looks = {}
+    for scheme, extension in series:
+        place = schemes.index(scheme)
+        if extension != "none":
+            place += 1 + extensions.index(extension)  # never the colour of what it extends
+        look = Look(label(scheme, extension), COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+        looks[scheme, extension] = look
+    return looks

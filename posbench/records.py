@@ -1,0 +1,201 @@
+"""Rows, one number each: their schema, and the store that keeps the rows of a cell in one parquet file."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from posbench.errors import ConfigError, DataError
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from harmless to worst
+NULLABLE = ("position", "depth", "value")
+
+_TYPES: dict[str, pa.DataType] = {
+    "cell": pa.string(),
+    "model": pa.string(),
+    "scheme": pa.string(),
+    "extension": pa.string(),  # "none" where the scheme runs as it was trained
+    "size": pa.string(),
+    "n_params": pa.int64(),
+    "train_len": pa.int64(),
+    "train_tokens": pa.int64(),
+    "train_seed": pa.int64(),
+    "corpus": pa.string(),
+    "task": pa.string(),
+    "variant": pa.string(),
+    "protocol": pa.string(),
+    "eval_len": pa.int64(),
+    "eval_seed": pa.int64(),
+    "document": pa.string(),  # or the id of a context: the cluster of the bootstrap
+    "example": pa.int64(),
+    "position": pa.int64(),  # of a token, the end of a bucket of tokens, or the index of the gold record
+    "depth": pa.float64(),  # of the gold record: 0 the first, 1 the last
+    "metric": pa.string(),
+    "value": pa.float64(),  # the sum over n things; null where the status allows no number
+    "n": pa.int64(),
+    "unit": pa.string(),
+    "status": pa.string(),
+    "kernel": pa.string(),
+    "dtype": pa.string(),
+}
+COLUMNS = tuple(_TYPES)
+SCHEMA = pa.schema(
+    [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in _TYPES.items()],
+    metadata={"posbench.rows": str(SCHEMA_VERSION)},
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Store:
+    """The finished cells of a folder: a cell whose file is there is whole and is never computed again."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def path(self, cell: str) -> Path:
+        return self.root / f"{cell}.parquet"
+
+    def has(self, cell: str) -> bool:
+        """Whether the cell is done; a torn file or one of another version is set aside, with a warning."""
+        path = self.path(cell)
+        if not path.exists():
+            return False
+        fault = _fault(path)
+        if fault:
+            _set_aside(path, fault)
+        return not fault
+
+    def write(self, cell: str, rows: list[dict[str, Any]], sidecar: dict[str, Any]) -> None:
+        """The rows are a pure function of the cell; what is not (times, versions, dates) is the sidecar's."""
+        table = _table_of(rows)
+        # The sidecar goes first, so that a cell that is there has one.
+        with _replacing(self.path(cell).with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(sidecar, indent=1, sort_keys=True, default=str) + "\n")
+        _write(table, self.path(cell))
+
+    def read(self, cell: str) -> pd.DataFrame:
+        return read_rows(self.path(cell))
+
+    def collect(self, cells: Iterable[str]) -> pd.DataFrame:
+        """The rows of several cells, by the cells' names: the order of a grid leaves no trace."""
+        tables = [_read(self.path(cell)) for cell in sorted(set(cells))]
+        return _frame(pa.concat_tables([SCHEMA.empty_table(), *tables]))
+
+
+def write_rows(rows: pd.DataFrame, path: Path | str) -> None:
+    """Write collected rows, such as an experiment's rows.parquet."""
+    _write(_table_of({name: rows[name].tolist() for name in rows}), Path(path))
+
+
+def read_rows(path: Path | str) -> pd.DataFrame:
+    return _frame(_read(Path(path)))
+
+
+def _table_of(rows: list[dict[str, Any]] | dict[str, list[Any]]) -> pa.Table:
+    """A table of the schema's columns and types, from a list of rows or from columns."""
+    if isinstance(rows, list):
+        given: set[str] = set().union(*rows) if rows else set(COLUMNS)
+        columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+    else:
+        given, columns = set(rows), rows
+    if unknown := sorted(given - set(COLUMNS)):
+        raise DataError(f"rows have unknown columns {', '.join(unknown)}: use only {', '.join(COLUMNS)}")
+    if missing := [name for name in COLUMNS if name not in given and name not in NULLABLE]:
+        raise DataError(f"rows lack the columns {', '.join(missing)}: every row must have them")
+    blank = [None] * max((len(column) for column in columns.values()), default=0)
+    table = pa.table({name: _array(name, columns.get(name, blank)) for name in COLUMNS}, schema=SCHEMA)
+    _check(table)
+    return table
+
+
+def _array(name: str, values: list[Any]) -> pa.Array:
+    try:
+        array = pa.array(values, _TYPES[name], from_pandas=name in NULLABLE)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"row column {name!r} must hold {_TYPES[name]}: {reason}") from None
+    if array.null_count and name not in NULLABLE:
+        raise DataError(f"row column {name!r} has empty values: only {', '.join(NULLABLE)} may have some")
+    return array
+
+
+def _check(table: pa.Table) -> None:
+    """Statuses are of the list, and 'ok' means a finite number: a NaN must not slip into a mean."""
+    finite = pc.fill_null(pc.is_finite(table["value"]), False)
+    others = ", ".join(STATUSES[1:])
+    for status in sorted(pc.unique(table["status"]).to_pylist()):
+        if status not in STATUSES:
+            raise DataError(f"row status {status!r} is unknown: use one of {', '.join(STATUSES)}")
+    if pc.any(pc.and_not(pc.equal(table["status"], "ok"), finite)).as_py():
+        raise DataError(f"a row is 'ok' without a finite value: set its status to one of {others}")
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame = table.to_pandas()
+    frame["position"] = frame["position"].astype("Int64")
+    return frame
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    with _replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name that becomes `path` when all is written, so that a file that is there is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path} ({error.strerror or error}): choose a results folder that can be written"
+        ) from None
+    finally:
+        # Where even the folder cannot be made there is nothing to take away.
+        if temporary.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.exists():
+        raise DataError(f"no rows at {path}: run the sweep that makes them")
+    fault = _fault(path)
+    if not fault:
+        try:
+            return pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            fault = str(error).splitlines()[0]
+    _set_aside(path, fault)
+    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run again to compute it anew")
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with a file, from its footer alone, which a torn file lacks; '' if nothing is."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        return str(error).splitlines()[0]
+    version = metadata.get(b"posbench.rows", b"none").decode()
+    return "" if version == str(SCHEMA_VERSION) else f"row schema {version}, this is {SCHEMA_VERSION}"
+
+
+def _set_aside(path: Path, fault: str) -> None:
+    broken = path.with_name(path.name + ".broken")
+    _log.warning("%s cannot be used (%s): set aside as %s", path, fault, broken.name)
+    try:
+        os.replace(path, broken)
+    except FileNotFoundError:
+        return  # another process was faster

@@ -1,0 +1,169 @@
+"""What a user may set, as plain dataclasses; configs/ mirrors them. Hydra is not needed to read or make one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from posbench.data.config import DataConfig
+
+
+@dataclass
+class SchemeSettings:
+    """A position scheme: a label for rows, and what builds it."""
+
+    name: str = "rope"
+    build: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ExtensionSettings:
+    """A context extension around a trained scheme; no build is none."""
+
+    name: str = "none"
+    build: dict[str, Any] | None = None
+
+
+@dataclass
+class SizeSettings:
+    """Counts of a model; `name` is a label."""
+
+    name: str = "tiny"
+    layers: int = 3
+    width: int = 96
+    heads: int = 6
+    mlp: int = 4
+
+
+@dataclass
+class TrainSettings:
+    """One training. Lengths are tokens; a step reads `batch` sequences of `length`."""
+
+    length: int = 64
+    steps: int = 300
+    batch: int = 48
+    accumulate: int = 1  # the batch is computed in this many parts
+    records: float = 0.5  # share of the sequences that are synthetic records
+    asked: float = 0.25  # share of those that have the evaluated form
+    optimizer: str = "muon"  # muon (matrices; AdamW for the rest) or adamw
+    lr: float = 0.003  # AdamW's
+    matrix_lr: float = 0.02  # Muon's
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    warmup: float = 0.05  # share of the steps
+    decay: float = 0.3  # share of the steps, linear to zero
+    clip: float = 1.0  # of the gradient's norm
+    dtype: str = "float32"  # or bfloat16, by autocast
+    validate_every: int = 100  # steps
+    validate_batches: int = 4
+    seed: int = 0
+
+
+@dataclass
+class TaskSettings:
+    """A task: a label for rows, and what builds it."""
+
+    name: str = "perplexity"
+    build: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RuntimeSettings:
+    """How and where it runs; never part of an identity."""
+
+    device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
+    kernel: str = "auto"  # dense, sdpa
+    launcher: str = "inline"  # or local: several processes
+    workers: int = 0  # local: processes; 0 is one a GPU, or one a core
+    threads: int = 1  # CPU threads a process; other numbers may round differently
+    compile: bool = False
+    results: str = "results"
+    cache: str = ".cache/posbench"
+    checkpoint_every: int = 100  # steps
+    tokens_per_pass: int = 16384  # evaluation batch
+    wandb: str = "auto"  # online with a key, else offline; online, offline, disabled
+    wandb_project: str = "posbench"
+
+
+@dataclass
+class ModelSettings:
+    """Everything that makes one trained model."""
+
+    scheme: SchemeSettings = field(default_factory=SchemeSettings)
+    size: SizeSettings = field(default_factory=SizeSettings)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+
+@dataclass
+class GridSettings:
+    """The models of a sweep are the product of these lists; extensions are tried on each trained model."""
+
+    scheme: list[str] = field(default_factory=list)
+    seed: list[int] = field(default_factory=lambda: [0])
+    size: list[str] = field(default_factory=list)  # empty: the chosen size alone
+    train: dict[str, Any] = field(default_factory=dict)  # a list for each train setting that varies
+    extension: list[str] = field(default_factory=list)  # beside none
+    extend: list[str] = field(default_factory=list)  # schemes that get them; empty: all that can carry them
+
+
+@dataclass
+class AdjustSettings:
+    """Settings of schemes and extensions in place of those in their files, by name."""
+
+    scheme: dict[str, Any] = field(default_factory=dict)
+    extension: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluationSettings:
+    """One task at several lengths, given in tokens or as multiples of the training length."""
+
+    task: str = ""  # by default the name of the entry
+    multiples: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)  # of the task, in place of those in its file
+    seed: int = 0
+    dtype: str = "float32"
+    extensions: bool = True  # whether extended models take it too
+
+
+@dataclass
+class TrainScript(ModelSettings):
+    """scripts/train.py."""
+
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+
+@dataclass
+class EvaluateScript(ModelSettings):
+    """scripts/evaluate.py: one trained model, one extension, one task."""
+
+    extension: ExtensionSettings = field(default_factory=ExtensionSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+
+@dataclass
+class SweepScript:
+    """scripts/sweep.py: an experiment."""
+
+    name: str = "experiment"
+    size: SizeSettings = field(default_factory=SizeSettings)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    grid: GridSettings = field(default_factory=GridSettings)
+    adjust: AdjustSettings = field(default_factory=AdjustSettings)
+    evaluate: dict[str, EvaluationSettings] = field(default_factory=dict)
+    figures: list[str] = field(default_factory=list)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+
+
+@dataclass
+class FiguresScript:
+    """scripts/figures.py: tables and figures from rows alone."""
+
+    experiments: list[str] = field(default_factory=list)  # empty: all that have rows
+    results: str = "results"

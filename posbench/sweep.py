@@ -1,0 +1,116 @@
+"""A whole experiment: plan, train, evaluate, collect; what is done already is not done again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from posbench import launchers
+from posbench.board import board
+from posbench.data.corpus import Corpus, open_corpus
+from posbench.errors import PosbenchError
+from posbench.plan import Cell, ModelPlan, Plan
+from posbench.settings import RuntimeSettings
+from posbench.train import Trainer
+from posbench.work import Job, Places
+
+
+def pending(plan: Plan, places: Places) -> list[Job]:
+    """What is left to do: trainings, and the cells of each model and extension together."""
+    store = places.store
+    wanted = {cell.model.id for cell in plan.cells if not store.has(cell.id)}
+    # A model whose cells are all there is not needed, but one that nobody evaluates was asked for itself.
+    wanted |= {model.id for model in plan.models} - {cell.model.id for cell in plan.cells}
+    jobs = [Job(model) for model in plan.models if model.id in wanted and not places.trained(model)]
+    for _, cells in groupby(plan.cells, key=lambda cell: (cell.model.id, cell.extension.name)):
+        todo = tuple(cell for cell in cells if not store.has(cell.id))
+        if todo:
+            jobs.append(Job(todo[0].model, todo))
+    return jobs
+
+
+def run(plan: Plan, runtime: RuntimeSettings, say: Callable[[str], None] = print) -> None:
+    """Do what is left of a plan.
+
+    Raises:
+        PosbenchError: once all that could be done is done, if some jobs failed.
+    """
+    places = Places(Path(runtime.results))
+    for line in plan.dropped:
+        say(f"left out: {line}")
+    jobs = pending(plan, places)
+    trainings = sum(not job.cells for job in jobs)
+    cells = sum(len(job.cells) for job in jobs)
+    say(
+        f"{len(plan.models)} models, {trainings} to train; {len(plan.cells)} cells, {cells} to measure"
+        + (f"; about {estimate(jobs, runtime)}" if jobs else "")
+    )
+    if not jobs:
+        return
+    with board(len(jobs)) as shown:
+        failures = launchers.run(jobs, runtime, shown)
+    if failures:
+        raise PosbenchError(f"{len(failures)} jobs failed, the first: {failures[0]}; run again to retry them")
+
+
+def estimate(jobs: Sequence[Job], runtime: RuntimeSettings) -> str:
+    """How long the jobs will take, from a step and a pass of the first model of each size, timed here."""
+    torch.set_num_threads(runtime.threads)
+    speeds: dict[tuple[str, int], tuple[float, float]] = {}
+    seconds = 0.0
+    for job in jobs:
+        settings = job.model.settings
+        key = (settings.size.name, settings.train.length)
+        if key not in speeds:
+            corpus = open_corpus(settings.data, Path(runtime.cache))
+            speeds[key] = speed(job.model, corpus, runtime)
+        step, token = speeds[key]
+        seconds += settings.train.steps * step if not job.cells else 0.0
+        seconds += (
+            sum(tokens(cell, open_corpus(settings.data, Path(runtime.cache))) for cell in job.cells) * token
+        )
+    workers = len(launchers.places(runtime, len(jobs)))
+    return f"{max(1, round(seconds / workers / 60))} minutes on {workers} worker{'s' if workers > 1 else ''}"
+
+
+def speed(model: ModelPlan, corpus: Corpus, runtime: RuntimeSettings) -> tuple[float, float]:
+    """Seconds a training step, and seconds a token of evaluation at the training length."""
+    trainer = Trainer(model.settings, corpus, Path(runtime.results), runtime)
+    trainer.step(0)
+    started = time.perf_counter()
+    trainer.step(1).item()
+    step = time.perf_counter() - started
+    started = time.perf_counter()
+    with torch.no_grad():
+        batch = trainer.held_out.at(0)
+        trainer.loss(batch).item()
+    return step, (time.perf_counter() - started) / batch.counted.size
+
+
+def tokens(cell: Cell, corpus: Corpus) -> int:
+    """Tokens that a cell reads."""
+    from posbench.build import build
+
+    task = build(cell.task.build)
+    train_len = cell.model.settings.train.length
+    return sum(
+        len(prompt.context) + prompt.suffixes.size
+        for prompt in task.prompts(cell.length, corpus, train_len, cell.seed)
+    )
+
+
+def collect(cells: Iterable[Cell], places: Places) -> pd.DataFrame:
+    """The rows of cells in their order, under the labels of today's configs."""
+    frames = []
+    for cell in cells:
+        rows = places.store.read(cell.id)
+        settings = cell.model.settings
+        rows["scheme"], rows["extension"] = settings.scheme.name, cell.extension.name
+        rows["size"], rows["corpus"] = settings.size.name, settings.data.name
+        frames.append(rows)
+    return pd.concat(frames, ignore_index=True)

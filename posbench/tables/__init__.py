@@ -1,0 +1,1 @@
+"""Rows to numbers, numbers to tables: csv, markdown and LaTeX."""

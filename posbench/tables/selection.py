@@ -1,0 +1,71 @@
+"""Which rows make a number: series, lengths, and what their status allows to conclude."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+SERIES = ["scheme", "extension"]  # what a line of a figure and a row of a table is
+SETTING = ["corpus", "size", "train_len", "train_tokens"]  # what one figure or table must not mix
+
+
+def label(scheme: str, extension: str) -> str:
+    return scheme if extension == "none" else f"{scheme} + {extension}"
+
+
+def series_of(rows: pd.DataFrame, order: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Every (scheme, extension) of the rows: plain schemes first, in the given order, others by name."""
+
+    def rank(name: str) -> tuple[int, str]:
+        return (order.index(name) if name in order else len(order), name)
+
+    pairs = rows[SERIES].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(
+        pairs, key=lambda pair: (pair[1] != "none", rank(pair[0]), rank(label(*pair)), rank(pair[1]))
+    )
+
+
+def at_lengths(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the prefix protocol as rows of every length, each the sum of the buckets that end by it.
+
+    The lengths are the buckets' ends that are the training length times a power of two, and the longest.
+    """
+    if not len(rows) or rows["protocol"].iat[0] != "prefix":
+        return rows
+    rows = longest(rows)
+    ends = rows[["position", "train_len", "eval_len"]].dropna().drop_duplicates()
+    lengths = {
+        int(end)
+        for end, train_len, last in ends.itertuples(index=False)
+        if end == last or math.log2(end / train_len) in range(32)
+    }
+    # A row without a position says something of all lengths, such as that there is no number.
+    parts = [
+        rows[(rows["position"] <= length).fillna(True).astype(bool)].assign(eval_len=length)
+        for length in sorted(lengths or set(rows["eval_len"]))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def longest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each series at its longest context: with the prefix protocol a shorter one holds the same targets."""
+    return rows[rows["eval_len"] == rows.groupby([*SERIES, "train_seed"])["eval_len"].transform("max")]
+
+
+def gated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Spread `not_learned` from the training length to every length of the model, and to its extensions."""
+    home = rows.loc[
+        (rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"]), ["model", "extension"]
+    ].drop_duplicates()
+    if home.empty:
+        return rows
+    models = set(home.loc[home["extension"] == "none", "model"])
+    own = pd.MultiIndex.from_frame(rows[["model", "extension"]]).isin(list(home.itertuples(index=False)))
+    failed = (rows["status"] == "ok") & (rows["model"].isin(models) | own)
+    return rows.assign(status=rows["status"].mask(failed, "not_learned"))
+
+
+def conclusive(rows: pd.DataFrame) -> pd.DataFrame:
+    """What a number may be made of: of a model that did not learn the task, only the training length."""
+    at_home = rows["eval_len"] == rows["train_len"]
+    return rows[(rows["status"] == "ok") | ((rows["status"] == "not_learned") & at_home)]

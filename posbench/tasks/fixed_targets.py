@@ -1,0 +1,31 @@
+"""Fixed targets: the same last tokens at every context length; only the context grows.
+
+The protocol to conclude from. Su's length test (https://kexue.fm/archives/9708, eval_loss.py of
+bojone/rerope) scores the last train_len tokens; here the last quarter of them, so that at the training
+length a target has most of its context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from posbench.data.corpus import Corpus
+from posbench.errors import LengthError
+from posbench.subjects.subject import Prompt
+from posbench.tasks.perplexity import Perplexity
+
+
+class FixedTargets(Perplexity):
+    """The last train_len / 4 targets of a stretch, read with `length` tokens up to them."""
+
+    protocol = "fixed_targets"
+
+    def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        targets = max(1, train_len // 4)
+        if length < targets:
+            raise LengthError(
+                f"fixed_targets at {length} tokens: its {targets} targets (a quarter of the training length "
+                f"{train_len}) need at least as many; choose a length of {targets} or more"
+            )
+        for document, example, ids in self.stretches(length, corpus, seed):
+            yield self.prompt(corpus, ids[-length - 1 :], targets, document, example)

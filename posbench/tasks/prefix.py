@@ -1,0 +1,62 @@
+"""Documents from their start, and the loss by position.
+
+For a scheme whose numbers for a prefix depend on nothing after it, one pass at the longest length gives
+every shorter one; the others get a pass a length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from posbench.data.corpus import Corpus
+from posbench.subjects.subject import Prompt, Scores
+from posbench.tasks.perplexity import Perplexity
+from posbench.tasks.task import Measure
+
+
+class Prefix(Perplexity):
+    """The first `length` targets of a document, summed within buckets of positions.
+
+    A row's position is the END of its bucket: the loss at a length is the sum over the buckets up to it.
+    """
+
+    protocol = "prefix"
+
+    def starts(self, tokens: int) -> range:
+        return range(1)
+
+    def lengths(self, lengths: list[int], prefix_stable: bool) -> list[int]:
+        return [max(lengths)] if prefix_stable else lengths
+
+    def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        ends = bucket_ends(length, train_len)
+        for document, example, ids in self.stretches(length, corpus, seed):
+            prompt = self.prompt(corpus, ids[: length + 1], length, document, example)
+            prompt.facts["ends"] = ends
+            yield prompt
+
+    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
+        ends = prompt.facts["ends"]
+        starts = np.concatenate([[0], ends[:-1]])
+        document, example = prompt.facts["document"], prompt.facts["example"]
+        for metric, unit, values in (
+            ("nll", "nats", -scores.logprob[0]),
+            ("bytes", "bytes", prompt.facts["bytes"]),
+        ):
+            sums = np.add.reduceat(values, starts)
+            for start, end, total in zip(starts, ends, sums, strict=True):
+                yield Measure(
+                    metric, float(total), int(end - start), unit, document, example, position=int(end)
+                )
+
+
+def bucket_ends(length: int, train_len: int) -> np.ndarray:
+    """Ends of position buckets: an eighth of the training length wide up to it, then eight to the octave."""
+    step = max(1, train_len // 8)
+    ends = list(range(step, train_len + 1, step))
+    while ends[-1] < length:
+        step = max(step, ends[-1] // 8)
+        ends.append(ends[-1] + step)
+    return np.array([end for end in ends if end < length] + [length])

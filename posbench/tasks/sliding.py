@@ -1,0 +1,36 @@
+"""Sliding windows with a stride, the protocol of Position Interpolation and YaRN (stride 256).
+
+Every target has at least length - stride tokens of context, but for the first window's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from posbench.data.corpus import Corpus
+from posbench.errors import ConfigError, LengthError
+from posbench.subjects.subject import Prompt
+from posbench.tasks.perplexity import Perplexity
+
+
+class Sliding(Perplexity):
+    """Windows of `length` read tokens moved by `stride`; each scores the targets that no earlier one has."""
+
+    protocol = "sliding"
+
+    def __init__(self, horizon: int, examples: int, stride: int) -> None:
+        super().__init__(horizon, examples)
+        if stride < 1:
+            raise ConfigError(f"sliding with stride {stride}: give at least 1 token")
+        self.stride, self.variant = stride, f"stride={stride}"
+
+    def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        if self.stride > length:
+            raise LengthError(
+                f"sliding at {length} tokens with stride {self.stride} would skip targets: choose a stride up to {length}"
+            )
+        for document, example, ids in self.stretches(length, corpus, seed):
+            yield self.prompt(corpus, ids[: length + 1], length, document, example)
+            for scored in range(length, self.horizon, self.stride):
+                stop = min(scored + self.stride, self.horizon)
+                yield self.prompt(corpus, ids[stop - length : stop + 1], stop - scored, document, example)

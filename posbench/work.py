@@ -1,0 +1,127 @@
+"""One job of a sweep: train a model, or measure some cells on one; what several processes may try at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from posbench import checkpoints
+from posbench.data.corpus import Corpus, open_corpus
+from posbench.errors import ConfigError
+from posbench.evaluate import Trained
+from posbench.plan import Cell, ModelPlan
+from posbench.records import Store
+from posbench.settings import RuntimeSettings
+from posbench.train import Stopped, Trainer
+
+# Called with (steps or cells done, of how many, what to show).
+Tell = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Train `model` (no cells), or measure `cells`, all of one model and one extension."""
+
+    model: ModelPlan
+    cells: tuple[Cell, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        if not self.cells:
+            return f"train {self.model.label}"
+        extension = self.cells[0].extension
+        with_extension = "" if extension.build is None else f" + {extension.name}"
+        return f"evaluate {self.model.label}{with_extension}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie under a results folder."""
+
+    results: Path
+
+    def model(self, model: ModelPlan) -> Path:
+        """The folder of a model."""
+        return self.results / "models" / model.id
+
+    @property
+    def store(self) -> Store:
+        """All cells."""
+        return Store(self.results / "cells")
+
+    def lock(self, job: Job) -> FileLock:
+        """Held while a job runs; the system frees it when its process dies."""
+        folder = self.results / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"results folder {self.results} cannot be written ({error.strerror}): give another runtime.results"
+            ) from None
+        extension = job.cells[0].extension.name if job.cells else ""
+        return FileLock(folder / f"{job.model.id}.{'train' if not job.cells else extension}.lock")
+
+    def trained(self, model: ModelPlan) -> bool:
+        """Whether the model is there, whole."""
+        return checkpoints.facts(self.model(model) / "final") is not None
+
+
+class Worker:
+    """Runs jobs one after another in one process; keeps the last model and corpus at hand."""
+
+    def __init__(self, runtime: RuntimeSettings) -> None:
+        self.runtime = runtime
+        self.places = Places(Path(runtime.results))
+        self.corpora: dict[str, Corpus] = {}
+        self.last: Trained | None = None
+        torch.set_num_threads(runtime.threads)
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+
+    def run(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> str:
+        """Do what of a job is not done yet; "done", or "busy" if another process has it.
+
+        Raises:
+            Stopped: once `stop` says so, with nothing lost.
+        """
+        try:
+            with self.places.lock(job).acquire(timeout=0):
+                if job.cells:
+                    self.evaluate(job, tell, stop)
+                else:
+                    self.train(job, tell, stop)
+        except Timeout:
+            return "busy"
+        return "done"
+
+    def corpus(self, model: ModelPlan) -> Corpus:
+        """The data of a model."""
+        if model.corpus not in self.corpora:
+            self.corpora[model.corpus] = open_corpus(model.settings.data, Path(self.runtime.cache))
+        return self.corpora[model.corpus]
+
+    def train(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> None:
+        """Train a model, unless it is there."""
+        if self.places.trained(job.model):
+            return
+        steps = job.model.settings.train.steps
+        folder = self.places.model(job.model)
+        trainer = Trainer(job.model.settings, self.corpus(job.model), folder, self.runtime)
+        trainer.run(lambda step, metrics: tell(step, steps, f"loss {metrics['loss']:.3f}"), stop)
+
+    def evaluate(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> None:
+        """Measure the cells that are not there."""
+        todo = [cell for cell in job.cells if not self.places.store.has(cell.id)]
+        for index, cell in enumerate(todo):
+            if stop():
+                raise Stopped
+            if self.last is None or self.last.plan.id != job.model.id:
+                folder = self.places.model(job.model)
+                self.last = Trained(job.model, folder, self.corpus(job.model), self.runtime)
+            self.last.evaluate(cell, self.places.store)
+            tell(index + 1, len(todo), f"{cell.task.name} at {cell.length}")

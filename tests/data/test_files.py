@@ -1,0 +1,158 @@
+"""Your own text: every kind of file gives the same documents, and every mistake gets one line."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from posbench.data.config import DataConfig
+from posbench.data.corpus import fingerprint, open_corpus
+from posbench.data.files import Files
+from posbench.data.splits import SPLITS
+from posbench.errors import ConfigError, DataError
+
+BOOKS = Path(__file__).parents[3] / "shared" / "corpus" / "books"
+ROWS = [{"title": f"title {n}", "body": f"text {n}: naïve\r\n日本語", "year": 1900 + n} for n in range(8)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "tables[1]"  # a name that reads as a glob
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "rows.parquet")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "rows.json").write_text(json.dumps(ROWS))
+    return folder
+
+
+def settings(path: object, **changes: str) -> DataConfig:
+    return replace(DataConfig(source="files", path=str(path), text_column="body"), **changes)
+
+
+def pairs(config: DataConfig) -> list[tuple[str, str]]:
+    """Name and text of every document, whatever its split."""
+    return [pair for documents in documents_of(config).values() for pair in documents]
+
+
+def documents_of(config: DataConfig) -> dict[str, list[tuple[str, str]]]:
+    source = Files(config)
+    return {split: [tuple(document) for document in source.documents(split)] for split in SPLITS}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "json"])
+def test_tables_are_read_by_column(folder: Path, suffix: str) -> None:
+    config = settings(folder / f"rows.{suffix}", name_column="title")
+    assert sorted(pairs(config)) == [(row["title"], row["body"]) for row in ROWS]
+    assert all(documents_of(config).values())
+
+
+def test_rows_without_a_name_are_called_by_their_place(folder: Path) -> None:
+    assert sorted(dict(pairs(settings(folder / "rows.jsonl")))) == [f"rows.jsonl:{n}" for n in range(8)]
+
+
+def test_text_files_keep_every_byte(tmp_path: Path) -> None:
+    contents = {f"{n}.txt": f"line {n}\r\nend \r {n}\n\n" for n in range(4)}
+    for name, text in contents.items():
+        (tmp_path / name).write_bytes(text.encode())
+    assert dict(pairs(settings(tmp_path))) == {f"{name}:0": text for name, text in contents.items()}
+
+
+def test_a_folder_and_a_glob_are_the_same_corpus(tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / "deep" / str(n)).mkdir(parents=True)
+        (tmp_path / "deep" / str(n) / "file.txt").write_text(f"text {n}")
+    assert fingerprint(settings(tmp_path / "deep")) == fingerprint(settings(f"{tmp_path}/deep/**/*.txt"))
+
+
+def test_rows_that_share_a_name_share_a_split(tmp_path: Path) -> None:
+    lines = [json.dumps({"book": f"book {n % 5}", "body": f"part {n}"}) for n in range(40)]
+    (tmp_path / "parts.jsonl").write_text("\n".join(lines))
+    found = documents_of(settings(tmp_path, name_column="book"))
+    names = {split: {name for name, _ in rows} for split, rows in found.items()}
+    assert sum(map(len, names.values())) == 5 == len(set().union(*names.values()))
+
+
+def test_other_columns_are_another_corpus(folder: Path) -> None:
+    config = settings(folder / "rows.parquet")
+    assert fingerprint(config) != fingerprint(replace(config, text_column="title"))
+    assert fingerprint(config) != fingerprint(replace(config, name_column="title"))
+
+
+def opened(config: DataConfig) -> None:
+    fingerprint(config)
+    documents_of(config)
+
+
+def fails(config: DataConfig, match: str, error: type[Exception] = DataError) -> None:
+    with pytest.raises(error, match=match) as caught:
+        opened(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    fails(settings(tmp_path / "none"), r"no file at .*none: give a file, a folder or a glob")
+    fails(settings(tmp_path), r"folder .* holds no file that ends in \.parquet, \.jsonl, \.json, \.txt")
+    fails(settings(f"{tmp_path}/*.txt"), r"no file at .*\*\.txt")
+
+
+def test_what_is_empty_is_named(folder: Path) -> None:
+    for nothing in ("", "\n", "{}\n", '{"body": null}\n{"body": ""}\n'):
+        (folder / "rows.jsonl").write_text(nothing)
+        fails(settings(folder / "rows.jsonl"), r"rows\.jsonl (holds no text in|has no column) 'body'")
+    (folder / "empty.txt").write_text("")
+    fails(settings(folder / "empty.txt"), r"empty\.txt holds no text")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "json"])
+def test_a_wrong_column_is_answered_with_the_right_ones(folder: Path, suffix: str) -> None:
+    path = folder / f"rows.{suffix}"
+    fails(settings(path, text_column="text"), r"no column 'text': choose one of title, body, year")
+    fails(settings(path, name_column="id"), r"no column 'id': choose one of title, body, year")
+    fails(settings(path, text_column="year"), r"column 'year' holds int, not text")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "json", "txt"])
+def test_what_is_not_what_it_claims_is_named(
+    folder: Path, suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / f"broken.{suffix}"
+    path.write_bytes(b"\xff\xfenot this\x00")
+    fails(settings(path), rf"broken\.{suffix} is not .*: (mend|convert) or remove it")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_kinds_of_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    fails(settings(tmp_path / "a.pdf"), r"a\.pdf is not one of \.parquet")
+
+
+def test_two_documents_cannot_fill_three_splits(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+    fails(settings(tmp_path), r"holds 2 documents, and each of train, validation, test needs one")
+
+
+def test_settings_that_contradict_each_other(folder: Path) -> None:
+    path = str(folder / "rows.parquet")
+    both = dict.fromkeys(SPLITS, path)
+    fails(settings(""), r"data\.path=''.*no split: set data\.path", ConfigError)
+    fails(replace(settings(path), paths=both), r"set data\.path, .* or data\.paths", ConfigError)
+    fails(replace(settings(""), paths={"train": path}), r"data\.paths for train: set", ConfigError)
+    fails(replace(settings(""), paths=both | {"valid": path}), r"did you mean 'validation'", ConfigError)
+    fails(replace(settings(""), paths=both), r"rows\.parquet is in train and in validation")
+
+
+@pytest.mark.skipif(not BOOKS.is_dir(), reason=f"the sample of books is not at {BOOKS}")
+def test_books_open(tmp_path: Path) -> None:
+    held_out = pq.read_table(BOOKS / "valid.parquet")  # a book each; the train split takes seconds
+    for n, split in enumerate(("train", "validation")):
+        pq.write_table(held_out.slice(n, 1), tmp_path / f"{split}.parquet")
+    paths = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "validation")}
+    paths["test"] = str(BOOKS / "test.parquet")
+    config = DataConfig(source="files", paths=paths, name_column="title")
+    test = open_corpus(config, tmp_path / "cache", lambda line: None).split("test")
+    assert "The Origin Of Species" in test.names
+    assert len(test.at_least(2**19)) == len(test) == 4

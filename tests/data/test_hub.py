@@ -1,0 +1,126 @@
+"""Hub data sets: what is taken from a stream, and what is said where there is no network."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from posbench.data import hub, network
+from posbench.data.config import DataConfig
+from posbench.data.corpus import fingerprint, open_corpus
+from posbench.data.hub import Hub, articles
+from posbench.errors import ConfigError, DataError
+
+SETTINGS: dict[str, Any] = {"name": "pg19", "source": "hub", "repository": "some/books", "revision": "c0ffee"}
+
+
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def no_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://192.0.2.1")  # reserved: nobody answers
+
+
+@pytest.mark.parametrize("cut", [offline, no_route])
+def test_without_a_network_the_offline_choices_are_named_at_once(
+    cut: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cut(monkeypatch)
+    monkeypatch.setattr(network, "SECONDS", 1)
+    began = time.monotonic()
+    expected = r"data=pg19 \(some/books\) has to be downloaded.*data=sources, data=stdlib or data=files"
+    with pytest.raises(DataError, match=expected) as caught:
+        open_corpus(DataConfig(**SETTINGS), tmp_path, lambda line: None)
+    assert time.monotonic() - began < 5
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fingerprint_needs_no_network_and_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    offline(monkeypatch)
+    changes = [
+        {},
+        {"revision": "beef"},
+        {"subset": "s"},
+        {"train_bytes": 5},
+        {"held_out": 1},
+        {"lines": True},
+    ]
+    assert len({fingerprint(DataConfig(**SETTINGS | change)) for change in changes}) == len(changes)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
+    """What the hub is made to hold: twenty documents of ten bytes a split."""
+    held = {
+        split: [{"id": f"{split} {n}", "text": f"{n:>9}\n"} for n in range(20)]
+        for split in ("train", "validation", "test")
+    }
+
+    def stream(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
+        yield from held[split]
+
+    monkeypatch.setattr(hub, "download", stream)
+    return held
+
+
+def names(config: DataConfig, split: str) -> list[str]:
+    return [document.name for document in Hub(config).documents(split)]
+
+
+def test_splits_are_those_of_the_data_set_and_train_ends_at_its_budget(rows: Any) -> None:
+    config = DataConfig(**SETTINGS, name_column="id", train_bytes=25)
+    assert names(config, "train") == ["train 0", "train 1", "train 2"]
+    assert names(config, "test") == [f"test {n}" for n in range(20)]
+
+
+def test_documents_are_held_out_of_the_only_split(rows: Any) -> None:
+    config = DataConfig(**SETTINGS, held_out=3, train_bytes=20)
+    assert names(config, "test") == ["train:0", "train:1", "train:2"]
+    assert names(config, "validation") == ["train:3", "train:4", "train:5"]
+    assert names(config, "train") == ["train:6", "train:7"]
+
+
+def test_a_corpus_is_built_from_a_stream(rows: Any, tmp_path: Path) -> None:
+    corpus = open_corpus(DataConfig(**SETTINGS), tmp_path, lambda line: None)
+    assert len(corpus.split("validation")) == 20
+    assert corpus.tokenizer.decode(corpus.split("test").document(7)[1:]) == "        7\n"
+
+
+def test_lines_are_joined_to_articles() -> None:
+    lines = [
+        "",
+        " = One = \n",
+        "",
+        " Text . \n",
+        " = = Part = = \n",
+        " More . \n",
+        " = Two = \n",
+        " End . \n",
+    ]
+    assert list(articles(lines)) == [
+        ("One", " = One = \n Text . \n = = Part = = \n More . \n"),
+        ("Two", " = Two = \n End . \n"),
+    ]
+
+
+def test_what_the_hub_answers_is_passed_on_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no such revision\nwith a long tail")
+
+    monkeypatch.setattr(hub, "need_hub", lambda what: None)
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    with pytest.raises(
+        DataError, match=r"some/books@c0ffee: no such revision: try again, or choose data=sources"
+    ):
+        list(Hub(DataConfig(**SETTINGS)).documents("test"))
+
+
+def test_wrong_columns_and_missing_settings(rows: Any) -> None:
+    with pytest.raises(DataError, match=r"some/books has no column 'body': choose one of id, text"):
+        names(DataConfig(**SETTINGS, text_column="body"), "test")
+    with pytest.raises(ConfigError, match=r"needs data\.repository and data\.revision"):
+        Hub(DataConfig(**SETTINGS | {"revision": ""}))

@@ -1,0 +1,46 @@
+"""The standard library as a corpus: hand-written modules, each in one split."""
+
+from pathlib import Path
+
+import pytest
+
+from posbench.data.config import DataConfig
+from posbench.data.splits import SPLITS
+from posbench.data.stdlib import StandardLibrary
+from posbench.errors import DataError
+
+
+def test_modules_are_there_once_and_tests_are_not() -> None:
+    source = StandardLibrary(DataConfig(source="stdlib"))
+    found = {split: {document.name for document in source.documents(split)} for split in SPLITS}
+    names = set().union(*found.values())
+    assert {"json/decoder.py", "typing.py", "heapq.py"} <= names
+    assert not [name for name in names if "/tests/" in name or name.startswith(("test/", "site-packages/"))]
+    assert sum(map(len, found.values())) == len(names)
+    assert all(found.values())
+
+
+def test_the_fingerprint_follows_content_and_latin_1_is_skipped(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py", "deep/c.py", "test/d.py", "_sysconfigdata__linux.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}")
+    (tmp_path / "old.py").write_bytes(b"# na\xefve")
+
+    def source() -> StandardLibrary:
+        made = StandardLibrary(DataConfig())
+        made.root = tmp_path
+        return made
+
+    assert list(source().texts) == ["a.py", "b.py", "deep/c.py"]
+    before = source().fingerprint()
+    (tmp_path / "test" / "d.py").write_text("changed")
+    assert source().fingerprint() == before
+    (tmp_path / "a.py").write_text("changed")
+    assert source().fingerprint() != before
+
+
+def test_a_library_without_sources_is_named(tmp_path: Path) -> None:
+    source = StandardLibrary(DataConfig())
+    source.root = tmp_path
+    with pytest.raises(DataError, match=r"holds no Python sources: choose data=sources or data=files"):
+        source.fingerprint()

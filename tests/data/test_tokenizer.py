@@ -1,0 +1,167 @@
+"""Tokenizers: exact round trips and byte counts, whatever the tokenizer was pretrained to do to text."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer as Encoder
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from posbench.data import hugging_face, subword, tokenizer
+from posbench.data.config import TokenizerConfig
+from posbench.data.tokenizer import Tokenizer
+from posbench.errors import ConfigError, DataError
+
+SAMPLE = "def f(x):\n    return 'naïve'  # 日本語 is 🙂\n" * 20
+TEXTS = [
+    SAMPLE,
+    " leading and trailing \n\n",
+    "\r\n\t  mixed\rends ",
+    "ﬁ e\u0301 é ½ Å",  # what Unicode normalisation would change
+    "<|endoftext|> <s> spelled out </s>",
+    "🙂日本語∑\u200b\x00",
+    "",
+]
+
+
+def trained(encoder: Encoder, special: str, size: int = 400) -> Encoder:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=[special], initial_alphabet=alphabet, show_progress=False
+    )
+    encoder.train_from_iterator([SAMPLE], trainer)
+    return encoder
+
+
+def byte_level(folder: Path) -> str:
+    """As GPT-2, with all that alters text: a first space, normalisation, special tokens, added tokens."""
+    encoder = Encoder(models.BPE())
+    encoder.normalizer = normalizers.NFKC()
+    encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    encoder.decoder = decoders.ByteLevel()
+    trained(encoder, "<|endoftext|>").add_tokens(["日本"])
+    end = encoder.token_to_id("<|endoftext|>")
+    encoder.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", end)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=encoder, eos_token="<|endoftext|>").save_pretrained(folder)
+    return str(folder)
+
+
+def sentencepiece(folder: Path) -> str:
+    """As Llama 2: ▁ for a space and one put in front, bytes as <0x0A> where no token fits."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"definaïtur本"]
+    merges = [("d", "e"), ("de", "f"), ("▁", "def"), ("▁", "▁"), ("n", "a")]
+    pieces += ["".join(merge) for merge in merges]
+    encoder = Encoder(
+        models.BPE(
+            {piece: index for index, piece in enumerate(pieces)},
+            merges,
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    encoder.add_special_tokens(["<unk>", "<s>", "</s>"])
+    encoder.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    encoder.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=encoder, bos_token="<s>", eos_token="</s>").save_pretrained(
+        folder
+    )
+    return str(folder)
+
+
+@pytest.fixture(params=["bytes", "bpe", "byte_level", "sentencepiece", "tokenizer.json"])
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
+    match request.param:
+        case "byte_level":
+            config = TokenizerConfig("hugging_face", name=byte_level(tmp_path))
+        case "sentencepiece":
+            config = TokenizerConfig("hugging_face", name=sentencepiece(tmp_path))
+        case "tokenizer.json":
+            config = TokenizerConfig("hugging_face", name=f"{byte_level(tmp_path)}/tokenizer.json")
+        case kind:
+            config = TokenizerConfig(kind, size=300)
+    return tokenizer.make(config, [SAMPLE])
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_comes_back_and_its_bytes_add_up(made: Tokenizer, text: str) -> None:
+    ids = made.encode(text)
+    assert made.decode(ids) == text
+    assert made.byte_lengths(ids).sum() == len(text.encode("utf-8"))
+    assert ids.size == 0 or ids.max() < made.size
+    assert np.array_equal(made.encode_all([text, "x"])[0], ids)
+
+
+def test_prefixes_of_ids_count_the_bytes_that_they_decode_to(made: Tokenizer) -> None:
+    text = SAMPLE[:60]
+    ids = made.encode(text)
+    whole = text.encode("utf-8")
+    for n in range(len(ids) + 1):
+        count = int(made.byte_lengths(ids[:n]).sum())
+        assert made.decode(ids[:n]) == whole[:count].decode("utf-8", errors="replace")
+
+
+def test_a_corpus_folder_is_enough_to_reopen_a_tokenizer(made: Tokenizer, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    made.save(folder)
+    again = tokenizer.reopen(folder, made.name)
+    assert (again.fingerprint, again.size) == (made.fingerprint, made.size)
+    assert np.array_equal(again.encode(SAMPLE), made.encode(SAMPLE))
+
+
+def test_subwords_shorten_text(tmp_path: Path) -> None:
+    for made in (subword.train(400, [SAMPLE]), hugging_face.load(byte_level(tmp_path))):
+        assert len(made.encode(SAMPLE)) < len(SAMPLE.encode()) / 2
+
+
+def test_a_bpe_follows_from_its_text_and_size() -> None:
+    texts = [SAMPLE, "another text, and another one"]
+    one, two = (subword.train(300, texts) for _ in range(2))
+    assert one.fingerprint == two.fingerprint
+    assert one.size == 300
+    assert subword.train(301, texts).fingerprint != one.fingerprint
+    assert subword.train(300, texts[1:]).fingerprint != one.fingerprint
+    with pytest.raises(ConfigError, match=r"data.tokenizer.size=256: .* at least 257"):
+        subword.train(256, texts)
+
+
+def test_training_text_is_capped() -> None:
+    assert list(subword.head(["abc", "def", "ghi"], 5)) == ["abc", "de"]
+    assert list(subword.head(["abc", "def"], 9)) == ["abc", "def"]
+
+
+def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path) -> None:
+    words = {"[UNK]": 0, "def": 1, "return": 2}
+    encoder = Encoder(models.WordPiece(words, unk_token="[UNK]"))
+    encoder.normalizer = normalizers.Lowercase()
+    encoder.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=encoder, unk_token="[UNK]").save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"does not give text back exactly.*kind=bytes or bpe"):
+        hugging_face.load(str(tmp_path))
+
+
+def test_a_name_that_is_not_here_fails_at_once_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"tokenizer 'no/such' has to be downloaded.*kind=bytes or bpe"):
+        hugging_face.load("no/such")
+    assert time.monotonic() - began < 10
+
+
+def test_what_holds_no_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"is no tokenizer that can be loaded"):
+        hugging_face.load(str(tmp_path))
+    for text in ("", json.dumps({"version": "1.0"})):
+        (tmp_path / "tokenizer.json").write_text(text)
+        with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer\.json that can be read"):
+            hugging_face.load.__wrapped__(f"{tmp_path}/tokenizer.json")
+    with pytest.raises(ConfigError, match=r"needs data\.tokenizer\.name"):
+        hugging_face.load("")

@@ -1,0 +1,147 @@
+"""Small attention calls with every structure of term, mask and geometry, made anew from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from posbench.attend import Pairs
+from posbench.geometry import Geometry, Mask
+from posbench.terms import (
+    DistanceTable,
+    Elementwise,
+    KeyContent,
+    PairValue,
+    QueryContent,
+    Separable,
+    Sum,
+    Term,
+)
+
+HEADS, DIMS, KEYS, CLASSES = 2, 4, 12, 5
+
+
+def near(i: Tensor, j: Tensor) -> Tensor:
+    """A window of five tokens."""
+    return i - j < 5
+
+
+def sparse(i: Tensor, j: Tensor) -> Tensor:
+    """The diagonal and every third pair."""
+    return (i == j) | ((i + 2 * j) % 3 == 0)
+
+
+def clipped(distance: Tensor) -> Tensor:
+    return distance.long().clamp(max=CLASSES - 1)
+
+
+@dataclass
+class Leaves:
+    """Tensors that were drawn, in order; those whose gradient a test asks for."""
+
+    generator: torch.Generator
+    drawn: list[Tensor]
+    dtype: torch.dtype
+
+    def __call__(self, *shape: int) -> Tensor:
+        leaf = torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+        self.drawn.append(leaf.requires_grad_())
+        return leaf
+
+
+Make = Callable[[Leaves, int, int], Term | None]
+
+
+def table(draw: Leaves, batch: int, queries: int) -> Term:
+    row_HN = draw(HEADS, 2 * KEYS)
+    return DistanceTable(lambda distance: row_HN[:, distance.long()])
+
+
+def smooth(draw: Leaves, batch: int, queries: int) -> Term:
+    slope_H = draw(HEADS)
+    return DistanceTable(lambda distance: torch.tensordot(slope_H, distance.to(slope_H.dtype).sqrt(), 0))
+
+
+def separable(draw: Leaves, batch: int, queries: int) -> Term:
+    return Separable(draw(batch, HEADS, queries), draw(batch, HEADS, KEYS))
+
+
+def query_content(draw: Leaves, batch: int, queries: int) -> Term:
+    return QueryContent(draw(batch, HEADS, queries, CLASSES), clipped)
+
+
+def key_content(draw: Leaves, batch: int, queries: int) -> Term:
+    return KeyContent(draw(batch, HEADS, KEYS, CLASSES), clipped)
+
+
+def elementwise(draw: Leaves, batch: int, queries: int) -> Term:
+    phase_H = draw(HEADS)
+    return Elementwise(lambda i, j: torch.cos(phase_H[:, None, None] * (i - j).to(phase_H.dtype)))
+
+
+def by_query_alone(draw: Leaves, batch: int, queries: int) -> Term:
+    slope_H = draw(HEADS)
+    return Elementwise(lambda i, j: slope_H[:, None, None] * i.to(slope_H.dtype))
+
+
+def several(draw: Leaves, batch: int, queries: int) -> Term:
+    return Sum(
+        tuple(make(draw, batch, queries) for make in (table, separable, query_content, by_query_alone))
+    )
+
+
+TERMS: dict[str, Make] = {
+    "none": lambda draw, batch, queries: None,
+    "table": table,
+    "smooth": smooth,
+    "separable": separable,
+    "query_content": query_content,
+    "key_content": key_content,
+    "elementwise": elementwise,
+    "by_query_alone": by_query_alone,
+    "sum": several,
+}
+MASKS: dict[str, tuple[Mask, ...]] = {"causal": (), "near": (near,), "both": (near, sparse)}
+GEOMETRIES: dict[str, Geometry] = {
+    "square": Geometry.span(0, KEYS),
+    "suffix": Geometry.span(KEYS - 4, KEYS),
+    "moved": Geometry.span(0, KEYS).at(torch.arange(KEYS) / 3, torch.arange(KEYS) / 3),
+}
+
+
+def case(
+    term: str,
+    mask: str = "causal",
+    geometry: str = "square",
+    dtype: torch.dtype = torch.float64,
+    shared: bool = False,
+    value: bool = False,
+) -> tuple[Pairs, list[Tensor]]:
+    """The call and its leaves; `shared` gives three queries sequences over one sequence of keys."""
+    draw = Leaves(torch.Generator().manual_seed(7), [], dtype)
+    geo = replace(GEOMETRIES[geometry], _memo={})
+    batch, queries = (3 if shared else 2), len(geo.q_index_T)
+    keys = 1 if shared else batch
+    pairs = Pairs(
+        draw(batch, HEADS, queries, DIMS),
+        draw(keys, HEADS, KEYS, DIMS),
+        draw(keys, HEADS, KEYS, DIMS),
+        DIMS**-0.5,
+        geo,
+        MASKS[mask],
+        TERMS[term](draw, batch, queries),
+        PairValue(draw(CLASSES, DIMS), clipped) if value else None,
+    )
+    return pairs, draw.drawn
+
+
+def gradients(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    """Of a random projection of the output, so that no component cancels another."""
+    probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = torch.autograd.grad(
+        (out * probe.to(out.dtype)).sum(), leaves, retain_graph=True, allow_unused=True
+    )
+    return [torch.zeros_like(leaf) if one is None else one for one, leaf in zip(found, leaves, strict=True)]

@@ -1,0 +1,144 @@
+"""The specification itself, against sums over pairs written out in Python, and against its own chunks."""
+
+import math
+
+import pytest
+import torch
+from cases import CLASSES, MASKS, TERMS, case, clipped, gradients
+
+from posbench.attend import Pairs
+from posbench.geometry import Geometry
+from posbench.kernels.dense import dense
+
+EXACT = {"rtol": 0, "atol": 1e-12}
+
+
+def loop(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention, one pair at a time."""
+    batch, heads, queries, _ = pairs.q_BHTE.shape
+    geo = pairs.geo
+    term = None if pairs.term is None else pairs.term.logits(geo, slice(None))
+    out = torch.zeros(batch, heads, queries, pairs.v_BHSD.shape[-1], dtype=torch.float64)
+    lse = torch.full((batch, heads, queries), -math.inf, dtype=torch.float64)
+    for b in range(batch):
+        for h in range(heads):
+            for t in range(queries):
+                i, weights, rows = int(geo.q_index_T[t]), [], []
+                for s in range(len(geo.k_index_S)):
+                    j = int(geo.k_index_S[s])
+                    seen = all(bool(mask(torch.tensor(i), torch.tensor(j))) for mask in pairs.masks)
+                    if j > i or not seen:
+                        continue
+                    logit = float(pairs.q_BHTE[b, h, t] @ pairs.k_BHSE[b, h, s]) * pairs.scale
+                    if term is not None:
+                        logit += float(term.expand(batch, heads, queries, len(geo.k_index_S))[b, h, t, s])
+                    row = pairs.v_BHSD[b, h, s]
+                    if pairs.value is not None:
+                        distance = geo.q_pos_T[t] - geo.k_pos_S[s]
+                        row = row + pairs.value.table_KD[int(clipped(distance))]
+                    weights.append(math.exp(logit))
+                    rows.append(row)
+                if weights:
+                    lse[b, h, t] = math.log(sum(weights))
+                    mixed = [w / sum(weights) * row for w, row in zip(weights, rows, strict=True)]
+                    out[b, h, t] = torch.stack(mixed).sum(0)
+    return out, lse
+
+
+@pytest.mark.parametrize("geometry", ["square", "suffix", "moved"])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("term", ["none", "smooth", "key_content"])
+def test_is_the_sum_over_pairs(term: str, mask: str, geometry: str) -> None:
+    pairs, _ = case(term, mask, geometry, value=True)
+    with torch.no_grad():
+        out, lse = dense(pairs)
+        expected_out, expected_lse = loop(pairs)
+    torch.testing.assert_close(out, expected_out, **EXACT)
+    torch.testing.assert_close(lse, expected_lse, **EXACT)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 300])
+@pytest.mark.parametrize("term", TERMS)
+def test_chunks_change_nothing(term: str, chunk: int) -> None:
+    pairs, leaves = case(term, "near", "square", value=True)
+    whole, whole_lse = dense(pairs)
+    parts, parts_lse = dense(pairs, chunk)
+    torch.testing.assert_close(parts, whole, **EXACT)
+    torch.testing.assert_close(parts_lse, whole_lse, **EXACT)
+    for one, other in zip(
+        gradients(parts, leaves) + gradients(parts_lse, leaves),
+        gradients(whole, leaves) + gradients(whole_lse, leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    pairs, leaves = case("query_content", "both", "moved", value=True)
+
+    def outputs(*_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return dense(pairs)
+
+    # gradcheck perturbs its inputs in place; the call holds those very tensors.
+    assert torch.autograd.gradcheck(outputs, tuple(leaves), atol=1e-6)
+
+
+def test_a_row_that_sees_nothing_is_zero_with_finite_gradients() -> None:
+    pairs, leaves = case("separable")
+    blind = Pairs(
+        pairs.q_BHTE,
+        pairs.k_BHSE,
+        pairs.v_BHSD,
+        pairs.scale,
+        pairs.geo,
+        (lambda i, j: (i % 2 == 0) & (j >= 0),),
+        pairs.term,
+    )
+    out, lse = dense(blind)
+    assert (out[:, :, 1::2] == 0).all()
+    assert (lse[:, :, 1::2] == -torch.inf).all()
+    assert lse[:, :, 0::2].isfinite().all()
+    for gradient in gradients(out, leaves) + gradients(lse[:, :, 0::2], leaves):
+        assert gradient.isfinite().all()
+
+
+def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
+    pairs, _ = case("smooth", dtype=torch.bfloat16)
+    out, lse = dense(pairs)
+    wide = Pairs(
+        pairs.q_BHTE.float(),
+        pairs.k_BHSE.float(),
+        pairs.v_BHSD.float(),
+        pairs.scale,
+        pairs.geo,
+        term=pairs.term,
+    )
+    assert out.dtype == torch.bfloat16
+    assert lse.dtype == torch.float32
+    assert torch.equal(out, dense(wide)[0].bfloat16())
+
+
+def test_keys_of_one_sequence_serve_many_queries() -> None:
+    pairs, _ = case("table", geometry="suffix", shared=True)
+    out, _ = dense(pairs)
+    wide = Pairs(
+        pairs.q_BHTE,
+        pairs.k_BHSE.expand(3, -1, -1, -1),
+        pairs.v_BHSD.expand(3, -1, -1, -1),
+        pairs.scale,
+        pairs.geo,
+        term=pairs.term,
+    )
+    torch.testing.assert_close(out, dense(wide)[0], **EXACT)
+
+
+def test_the_number_of_classes_is_that_of_the_cases() -> None:
+    assert int(clipped(torch.arange(100)).max()) == CLASSES - 1
+
+
+def test_a_geometry_of_one_token() -> None:
+    geo = Geometry.span(0, 1)
+    one = torch.ones(1, 1, 1, 2)
+    out, lse = dense(Pairs(one, one, one, 0.5, geo))
+    assert torch.equal(out, one)
+    assert float(lse) == 1.0

@@ -1,0 +1,61 @@
+"""scaled_dot_product_attention against the specification, values and gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import GEOMETRIES, MASKS, TERMS, case, gradients
+
+from posbench.kernels.dense import dense
+from posbench.kernels.sdpa import refusal, sdpa
+from posbench.terms import DistanceTable
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("term", TERMS)
+def test_equals_dense(term: str, mask: str, geometry: str) -> None:
+    pairs, leaves = case(term, mask, geometry)
+    assert refusal(pairs) is None
+    out, none = sdpa(pairs)
+    expected, _ = dense(pairs)
+    assert none is None
+    torch.testing.assert_close(out, expected, **EXACT)
+    for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_many_questions_over_one_context(term: str) -> None:
+    pairs, leaves = case(term, geometry="suffix", shared=True)
+    out, expected = sdpa(pairs)[0], dense(pairs)[0]
+    torch.testing.assert_close(out, expected, **EXACT)
+    for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+@pytest.mark.parametrize("term", TERMS)
+def test_in_training_precision(term: str, dtype: torch.dtype, tolerance: float) -> None:
+    pairs, leaves = case(term, dtype=dtype)
+    out, expected = sdpa(pairs)[0], dense(pairs)[0]
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+    for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=3 * tolerance)
+
+
+def test_a_table_without_parameters_is_made_once_for_a_geometry() -> None:
+    pairs, _ = case("none")
+    calls = []
+
+    def slope(distance: torch.Tensor) -> torch.Tensor:
+        calls.append(len(distance))
+        return -torch.tensordot(torch.tensor([0.5, 0.25]), distance.float(), 0)
+
+    owner = object()
+    for _ in range(3):
+        sdpa(replace(pairs, term=DistanceTable(slope, fixed=owner)))
+    assert calls == [len(pairs.geo.k_pos_S)]

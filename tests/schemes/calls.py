@@ -1,0 +1,63 @@
+"""A scheme's attention on random queries, keys and values, for comparison with another implementation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from posbench.attend import attend
+from posbench.geometry import Geometry
+from posbench.kernels import Recording
+from posbench.scheme import PositionScheme, Shape, Site
+
+SHAPE = Shape(layers=2, heads=4, head_dim=8, width=32, train_len=16)
+
+
+def site(tokens: int = 20, layer: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0) -> Site:
+    """Two random sequences; queries and keys ask for gradients."""
+    draw = torch.Generator().manual_seed(seed)
+    stream = torch.randn(2, tokens, SHAPE.width, generator=draw, dtype=dtype)
+    q, k = (
+        torch.randn(2, SHAPE.heads, tokens, SHAPE.head_dim, generator=draw, dtype=dtype).requires_grad_()
+        for _ in "qk"
+    )
+    return Site(layer, Geometry.span(0, tokens), stream, stream, q, k)
+
+
+def values(tokens: int = 20, dtype: torch.dtype = torch.float64) -> Tensor:
+    draw = torch.Generator().manual_seed(9)
+    shape = (2, SHAPE.heads, tokens, SHAPE.head_dim)
+    return torch.randn(shape, generator=draw, dtype=dtype).requires_grad_()
+
+
+def logits(scheme: PositionScheme, at: Site) -> Tensor:
+    """(B, H, T, S) of a scheme with one region, future keys at -inf."""
+    q, k = scheme.qk(at)
+    gain = scheme.gain(at)
+    scaled = q @ k.transpose(-1, -2) * SHAPE.head_dim**-0.5 * (1 if gain is None else gain[..., None])
+    term = scheme.term(at)
+    if term is not None:
+        scaled = scaled + term.logits(at.geo, slice(None))
+    return scaled.masked_fill(~at.geo.visible(), -torch.inf)
+
+
+def attention(scheme: PositionScheme, at: Site, v: Tensor) -> Tensor:
+    """(B, H, T, D) by the kernel that the scheme would use."""
+    return attend(scheme, at, v, Recording("auto"))
+
+
+def causal(tokens: int) -> Tensor:
+    """Additive mask, (T, T)."""
+    return torch.full((tokens, tokens), -torch.inf, dtype=torch.float64).triu(1)
+
+
+def assert_same_gradients(one: Tensor, other: Tensor, leaves: list[Tensor], tolerance: float) -> None:
+    """Of the same random projection of both."""
+    probe = torch.randn(one.shape, generator=torch.Generator().manual_seed(5), dtype=one.dtype)
+    for mine, theirs in zip(
+        torch.autograd.grad((one * probe).sum(), leaves, retain_graph=True),
+        torch.autograd.grad((other * probe).sum(), leaves, retain_graph=True),
+        strict=True,
+    ):
+        assert mine.abs().max() > 0
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)

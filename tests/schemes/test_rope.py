@@ -1,0 +1,119 @@
+"""RoPE against a printed table, GPT-J (interleaved) and Llama (half-split). Tolerance 1e-5: they turn in float32."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from calls import SHAPE, assert_same_gradients, site
+from torch import Tensor
+from transformers import LlamaConfig
+from transformers.models.gptj import modeling_gptj as gptj
+from transformers.models.llama import modeling_llama as llama
+
+from posbench.errors import ConfigError
+from posbench.geometry import Geometry
+from posbench.rotary import frequencies
+from posbench.scheme import Shape, Site
+from posbench.schemes.rope import RoPE
+
+# Query position, key position, q . k, and with q and k exchanged, of RandomState(42).
+PRINTED = [
+    (0, 0, -4.081900, -4.081900),
+    (4, 4, -4.081900, -4.081900),
+    (10, 0, -2.769302, -3.336345),
+    (15, 5, -2.769302, -3.336345),
+    (18, 8, -2.769302, -3.336345),
+    (6, 16, -3.336345, -2.769302),
+    (16, 26, -3.336345, -2.769302),
+    (3, 13, -3.336345, -2.769302),
+]
+
+
+def turned(scheme: RoPE, x_TD: Tensor, positions: list[int]) -> Tensor:
+    """(T, D): vectors at positions."""
+    pos = torch.tensor(positions)
+    x = x_TD[None, None]
+    return scheme.qk(Site(0, Geometry(pos, pos, pos, pos, 100, None), x, x, x, x))[0][0, 0]
+
+
+def golden() -> tuple[Tensor, Tensor]:
+    draw = np.random.RandomState(42)
+    return torch.from_numpy(draw.randn(8)), torch.from_numpy(draw.randn(8))
+
+
+@pytest.mark.parametrize(("q_pos", "k_pos", "printed", "exchanged"), PRINTED)
+def test_products_as_printed(q_pos: int, k_pos: int, printed: float, exchanged: float) -> None:
+    q, k = golden()
+    scheme = RoPE(SHAPE, interleaved=True)
+    for first, second, expected in ((q, k, printed), (k, q, exchanged)):
+        at_q, at_k = turned(scheme, torch.stack((first, second)), [q_pos, k_pos])
+        assert float(at_q @ at_k) == pytest.approx(expected, abs=5e-7)
+
+
+def test_norm_as_printed() -> None:
+    q, _ = golden()
+    assert float(turned(RoPE(SHAPE, interleaved=True), q[None], [3]).norm()) == pytest.approx(
+        2.48947373, abs=5e-9
+    )
+
+
+def test_interleaved_equals_gptj() -> None:
+    at = site(40)
+    table = gptj.create_sinusoidal_positions(40, SHAPE.head_dim).double()[None]
+    sin, cos = table.chunk(2, -1)
+    q, k = RoPE(SHAPE, interleaved=True).qk(at)
+    for mine, x in ((q, at.q_BHTD), (k, at.k_BHSD)):
+        theirs = gptj.apply_rotary_pos_emb(x.transpose(1, 2), sin, cos).transpose(1, 2)
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+        assert_same_gradients(mine, theirs, [x], 1e-5)
+
+
+@pytest.mark.parametrize("base", [10000.0, 500.0])
+def test_half_split_equals_llama(base: float) -> None:
+    at = site(40)
+    config = LlamaConfig(
+        hidden_size=SHAPE.width,
+        num_attention_heads=SHAPE.heads,
+        rope_parameters={"rope_type": "default", "rope_theta": base},
+    )
+    cos, sin = llama.LlamaRotaryEmbedding(config)(at.q_BHTD, torch.arange(40)[None])
+    theirs = llama.apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
+    for mine, expected, x in zip(RoPE(SHAPE, base).qk(at), theirs, (at.q_BHTD, at.k_BHSD), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
+        assert_same_gradients(mine, expected, [x], 1e-5)
+
+
+def test_layouts_differ_by_a_permutation_of_the_dimensions() -> None:
+    at = site()
+    order = torch.arange(SHAPE.head_dim).view(-1, 2).T.flatten()  # evens, then odds
+    permuted = replace(at, q_BHTD=at.q_BHTD[..., order], k_BHSD=at.k_BHSD[..., order])
+    for inner, outer in zip(
+        RoPE(SHAPE, interleaved=True).qk(at), RoPE(SHAPE, interleaved=False).qk(permuted), strict=True
+    ):
+        torch.testing.assert_close(inner[..., order], outer, rtol=0, atol=1e-14)
+
+
+def test_far_positions_keep_their_angles() -> None:
+    """At position 10^6 an angle in float32 is off by hundredths of a radian; here it is not."""
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    for pos in (4097, 1_000_003):
+        out = turned(RoPE(Shape(1, 1, 2, 2, 16)), x, [pos])
+        torch.testing.assert_close(out, torch.tensor([[np.cos(pos), np.sin(pos)]]), rtol=0, atol=1e-9)
+
+
+def test_decay_is_an_envelope_not_a_law() -> None:
+    """Section 3.4.3: the mean of cos(n theta) at D = 64 falls in its envelope, and is below zero at n = 725."""
+    theta_M = frequencies(64, 10000.0)
+    mean_N = torch.cos(torch.arange(4096).double()[:, None] * theta_M).mean(-1)
+    assert mean_N[725] < 0
+    assert (mean_N[1:] > mean_N[:-1]).any()
+    assert mean_N[1000:].max() < mean_N[:10].min()
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ConfigError, match="pairs and here are 9"):
+        RoPE(Shape(2, 4, 9, 36, 16))
+    for base in (1.0, 0.0, float("nan")):
+        with pytest.raises(ConfigError, match="above 1"):
+            RoPE(SHAPE, base=base)

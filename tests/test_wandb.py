@@ -1,0 +1,214 @@
+"""The W&B mirror: what an offline run holds, and that no fault of W&B reaches a run of ours."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from posbench.errors import ConfigError
+from posbench.wandb_mirror import Mirror, WandbSettings, find_key, open_mirror
+
+KEY = "0123456789abcdef" * 3
+
+
+@pytest.fixture(autouse=True)
+def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No key, no netrc, no settings of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+def begin(folder: Path, mode: str = "auto", name: str = "rope-64-0") -> Mirror:
+    return open_mirror(
+        WandbSettings(mode),
+        job_type="train",
+        name=name,
+        group="demo",
+        config={"train": {"length": 64}},
+        folder=folder,
+    )
+
+
+def run_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def records(path: Path) -> Iterator:
+    """The records of an offline run: 7 bytes, then LevelDB log blocks. A private format of W&B's."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, parts = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:  # too short for a chunk's header: zeros to the block's end
+            at += left
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def values(items: Iterable) -> dict[str, object]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
+    checkpoint, figure = tmp_path / "model.safetensors", tmp_path / "loss.png"
+    checkpoint.write_bytes(b"weights")
+    matplotlib.image.imsave(figure, np.zeros((4, 4)))
+
+    with begin(tmp_path / "results") as mirror:
+        for step in range(1000):  # enough for records to cross a block
+            mirror.log_training(step, {"loss": 1 / (step + 1)})
+        mirror.log_evaluation(256, {"bits_per_byte": 2.5})
+        mirror.log_table("retrieval", pd.DataFrame({"scheme": ["rope"], "accuracy": [float("nan")]}))
+        mirror.log_figures([figure, figure.with_suffix(".pdf")])
+        mirror.log_checkpoint(checkpoint, "rope 64:0", {"step": 1000})
+        mirror.summary({"retrieval": 0.97})
+
+    (path,) = run_files(tmp_path / "results")
+    found = list(records(path))
+    (run,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
+    assert (run.project, run.run_group, run.job_type, run.display_name) == (
+        "posbench",
+        "demo",
+        "train",
+        "rope-64-0",
+    )
+    assert {update.key: json.loads(update.value_json) for update in run.config.update}["train"] == {
+        "length": 64
+    }
+
+    rows = [values(record.history.item) for record in found if record.WhichOneof("record_type") == "history"]
+    assert [row["train/loss"] for row in rows if row.get("train/step") == 999] == [0.001]
+    assert sum("train/step" in row for row in rows) == 1000
+    assert [row["eval/bits_per_byte"] for row in rows if row.get("eval/length") == 256] == [2.5]
+    media = {key: value for row in rows for key, value in row.items() if key.endswith("/_type")}
+    assert media == {"tables/retrieval/_type": "table-file", "figures/loss/_type": "image-file"}
+
+    metrics = [record.metric for record in found if record.WhichOneof("record_type") == "metric"]
+    steps = {metric.glob_name or metric.name: metric.step_metric for metric in metrics}
+    assert (steps["train/*"], steps["eval/*"]) == ("train/step", "eval/length")
+    artifacts = [record.artifact for record in found if record.WhichOneof("record_type") == "artifact"]
+    assert {artifact.type: artifact.name for artifact in artifacts}["model"] == "rope-64-0"
+    summaries = [record.summary for record in found if record.WhichOneof("record_type") == "summary"]
+    assert any(values(summary.update).get("retrieval") == 0.97 for summary in summaries)
+
+
+def test_runs_of_one_process_follow_one_another(tmp_path: Path) -> None:
+    for number in range(3):
+        mirror = begin(tmp_path, name=f"run-{number}")
+        mirror.log_training(number, {"loss": 1.0})
+        if number != 1:  # one that was never closed
+            mirror.close()
+    assert len(run_files(tmp_path)) == 3
+
+
+def test_auto_is_online_with_a_key_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert WandbSettings().resolved() == "offline"
+    (tmp_path / "netrc").write_text("machine")  # broken
+    assert WandbSettings().resolved() == "offline"
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
+    assert (WandbSettings().resolved(), find_key()) == ("online", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example")  # another server: that key is not for it
+    assert WandbSettings().resolved() == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert WandbSettings().resolved() == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert WandbSettings().resolved() == "disabled"
+    assert WandbSettings("offline").resolved() == "offline"
+
+
+def test_an_unknown_mode_names_the_known_ones() -> None:
+    with pytest.raises(
+        ConfigError, match=r"unknown wandb mode 'ofline': choose .*; did you mean 'offline'\?"
+    ):
+        WandbSettings("ofline")
+
+
+def test_a_fault_is_one_warning_and_then_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mirror = begin(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        mirror.log_checkpoint(tmp_path / "absent.safetensors", "rope")
+        mirror.log_training(1, {"loss": 1.0})
+        mirror.close()
+        blocked = tmp_path / "file"
+        blocked.touch()
+        begin(blocked).log_training(1, {"loss": 1.0})
+    said = [record.message for record in caplog.records if record.name == "posbench.wandb_mirror"]
+    assert [line.split(" (")[0] for line in said] == [
+        "W&B mirrors nothing more of this run",
+        "W&B mirrors nothing of this run",
+    ]
+    assert not any("\n" in line for line in said)
+
+
+SCRIPT = """
+import logging, os, signal, sys
+from posbench import wandb_mirror
+logging.basicConfig(format="%(message)s")
+wandb_mirror.PATIENCE = 2.0
+for seed in range(2):
+    mirror = wandb_mirror.open_mirror(
+        wandb_mirror.WandbSettings(), job_type="train", name=f"rope-64-{seed}", group="demo", config={},
+        folder=sys.argv[1],
+    )
+    mirror.log_training(1, {"loss": 1.0})
+    if "kill" in sys.argv:
+        os.kill(os.getpid(), signal.SIGKILL)
+    mirror.close()
+print("wandb" in sys.modules)
+"""
+
+
+def script(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *args],
+        env=os.environ | env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("key", ["short", KEY])
+def test_neither_a_bad_key_nor_a_dead_network_stops_a_run(tmp_path: Path, key: str) -> None:
+    began = time.monotonic()
+    # Port 9 of this machine refuses at once, and W&B tries again until its patience ends.
+    done = script(str(tmp_path), WANDB_API_KEY=key, WANDB_BASE_URL="http://127.0.0.1:9")
+    assert time.monotonic() - began < 30
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1  # said once, although two runs were begun
+    assert "is written offline from here on" in done.stderr
+    assert len(run_files(tmp_path)) == 2
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_disabled_imports_nothing(tmp_path: Path) -> None:
+    assert script(str(tmp_path), WANDB_MODE="disabled").stdout == "False\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_run_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    assert script(str(tmp_path), "kill").returncode == -signal.SIGKILL
+    after = script(str(tmp_path))
+    assert (after.returncode, after.stdout, after.stderr) == (0, "True\n", "")
+    assert len(run_files(tmp_path)) == 3
