@@ -12,6 +12,7 @@ import torch
 
 from posbench import launchers
 from posbench.board import board
+from posbench.build import build
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import PosbenchError
 from posbench.plan import Cell, ModelPlan, Plan
@@ -40,7 +41,7 @@ def run(plan: Plan, runtime: RuntimeSettings, say: Callable[[str], None] = print
     Raises:
         PosbenchError: once all that could be done is done, if some jobs failed.
     """
-    places = Places(Path(runtime.results))
+    places = Places.of(runtime)
     for line in plan.dropped:
         say(f"left out: {line}")
     jobs = pending(plan, places)
@@ -94,8 +95,6 @@ def speed(model: ModelPlan, corpus: Corpus, runtime: RuntimeSettings) -> tuple[f
 
 def tokens(cell: Cell, corpus: Corpus) -> int:
     """Tokens that a cell reads."""
-    from posbench.build import build
-
     task = build(cell.task.build)
     train_len = cell.model.settings.train.length
     return sum(

@@ -46,6 +46,11 @@ class Places:
 
     results: Path
 
+    @classmethod
+    def of(cls, runtime: RuntimeSettings) -> Places:
+        """The places of a run."""
+        return cls(Path(runtime.results))
+
     def model(self, model: ModelPlan) -> Path:
         """The folder of a model."""
         return self.results / "models" / model.id
@@ -77,7 +82,7 @@ class Worker:
 
     def __init__(self, runtime: RuntimeSettings) -> None:
         self.runtime = runtime
-        self.places = Places(Path(runtime.results))
+        self.places = Places.of(runtime)
         self.corpora: dict[str, Corpus] = {}
         self.last: Trained | None = None
         torch.set_num_threads(runtime.threads)

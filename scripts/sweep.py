@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from posbench import experiment
 from posbench.config import choice, launch
 from posbench.plan import plan_sweep
-from posbench.records import write_rows
 from posbench.settings import SweepScript
 from posbench.sweep import collect, run
 from posbench.work import Places
@@ -12,11 +12,15 @@ from posbench.work import Places
 
 def main(script: SweepScript) -> None:
     """The whole of an experiment."""
+    for name in script.figures:
+        choice("figure", name)  # a misspelt figure is better known before the training than after
     plan = plan_sweep(script, choice, Path(script.runtime.cache))
     run(plan, script.runtime)
-    places = Places(Path(script.runtime.results))
-    rows = collect(plan.cells, places)
-    write_rows(rows, places.results / script.name / "rows.parquet")
+    places = Places.of(script.runtime)
+    folder = places.results / script.name
+    experiment.write(folder, collect(plan.cells, places), script.grid.scheme, script.figures)
+    drawn = experiment.draw(folder, choice)
+    print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The page of a figure: title, panels and caption in inches, length axes, and labels at the ends of lines."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,7 @@ def page(
     """A figure of equal panels (sizes in inches), with room at the right and a caption under the axes."""
     left, top, bottom = 0.7, 0.65, 0.75
     width = left + columns * panel[0] + (columns - 1) * gap[0] + right
-    letters = int((width - 0.4) * 72 / (0.56 * _CAPTION_POINTS))
+    letters = int((width - 0.4) * 72 / (0.53 * _CAPTION_POINTS))
     lines = textwrap.wrap(caption, letters)
     bottom += len(lines) * _LINE_INCHES
     height = top + rows * panel[1] + (rows - 1) * gap[1] + bottom
@@ -105,6 +105,11 @@ def value_axis(axes: Axes, values: Sequence[float], name: str, share: bool = Fal
     else:
         margin = 0.06 * (high - low) or 0.1
         axes.set_ylim(low - margin, high + margin)
+
+
+def room(labels: Iterable[str]) -> float:
+    """Inches that the longest of some labels beside the axes needs."""
+    return 0.3 + 0.068 * max(map(len, labels))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from posbench.figures import Drawing
 from posbench.figures.canvas import page
-from posbench.figures.lines import draw_lines
+from posbench.figures.lines import CROSS, draw_lines, room_for_labels
 from posbench.figures.source import Source
 from posbench.tables.captions import caption
 from posbench.tables.measures import measure_named
@@ -21,6 +21,9 @@ def draw(
     what = measure_named(measure)
     rows = source.pick(what.task, protocol=protocol, variant=variant, extension="none")
     shown = summarise(at_lengths(rows), what, within_seed=False)
-    figure, axes = page(title, caption([(rows, shown, what)]), panel=(5.2, 3.6), right=1.5)
+    ends = [CROSS] if shown["estimate"].isna().any() else []
+    figure, axes = page(
+        title, caption([(rows, shown, what)], *ends), panel=(5.2, 3.6), right=room_for_labels(source, shown)
+    )
     draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]))
     return figure, shown

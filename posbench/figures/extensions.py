@@ -5,7 +5,7 @@ import pandas as pd
 from posbench.errors import ConfigError
 from posbench.figures import Drawing
 from posbench.figures.canvas import page
-from posbench.figures.lines import draw_lines
+from posbench.figures.lines import CROSS, draw_lines, room_for_labels
 from posbench.figures.source import Source
 from posbench.tables.captions import caption
 from posbench.tables.measures import measure_named
@@ -29,15 +29,16 @@ def draw(
         sides.append((rows, summarise(at_lengths(rows), what, within_seed=False), what))
     if all(set(shown["extension"]) == {"none"} for _, shown, _ in sides):
         raise ConfigError(f"no rows with extensions of {scheme}: evaluate some first")
+    guesses = baselines(sides[1][0]) if retrieval == "exact_match" else None
+    ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = page(
         title or f"Extending {scheme} past its training length: loss beside retrieval",
-        caption(sides),
+        caption(sides, *ends),
         panel=(3.3, 3.4),
         columns=2,
-        gap=(2.0, 0.5),
-        right=1.45,
+        gap=(room_for_labels(source, sides[0][1]) + 0.55, 0.5),
+        right=room_for_labels(source, sides[1][1], guesses),
     )
-    for panel, (rows, shown, what) in zip(axes[0], sides, strict=True):
-        guesses = baselines(rows) if what.name == "exact_match" else None
-        draw_lines(panel, source, shown, what, int(rows["train_len"].iat[0]), guesses=guesses)
+    for panel, (rows, shown, what), grey in zip(axes[0], sides, (None, guesses), strict=True):
+        draw_lines(panel, source, shown, what, int(rows["train_len"].iat[0]), guesses=grey)
     return figure, pd.concat([shown.assign(measure=what.name) for _, shown, what in sides])

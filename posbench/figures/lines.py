@@ -3,9 +3,16 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from posbench.figures.canvas import GREY, GUESS_STYLES, EndLabel, end_labels, length_axis, value_axis
+from posbench.figures.canvas import GREY, GUESS_STYLES, EndLabel, end_labels, length_axis, room, value_axis
 from posbench.figures.source import Source
 from posbench.tables.measures import MEASURES, Measure
+
+CROSS = "A cross marks the last value of a line that has no more."
+
+
+def room_for_labels(source: Source, shown: pd.DataFrame, guesses: pd.DataFrame | None = None) -> float:
+    names = [] if guesses is None else [MEASURES[guess].label for guess in guesses]
+    return room([*(f"{look.label}  00.00" for look, _ in source.series(shown)), *names])
 
 
 def draw_lines(

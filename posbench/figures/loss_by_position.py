@@ -2,7 +2,7 @@
 
 from posbench.figures import Drawing
 from posbench.figures.canvas import page
-from posbench.figures.lines import draw_lines
+from posbench.figures.lines import CROSS, draw_lines, room_for_labels
 from posbench.figures.source import Source
 from posbench.tables.captions import caption
 from posbench.tables.measures import measure_named
@@ -20,7 +20,10 @@ def draw(
     what = measure_named(measure)
     rows = longest(source.pick(what.task, protocol="prefix", extension=extension))
     shown = summarise(rows, what, by=["position"], within_seed=False)
-    note = "A point is the mean over the tokens since the point before."
-    figure, axes = page(title, caption([(rows, shown, what)], note), panel=(5.2, 3.6), right=1.5)
+    notes = ["A point is the mean over the tokens since the point before."]
+    notes += [CROSS] if shown["estimate"].isna().any() else []
+    figure, axes = page(
+        title, caption([(rows, shown, what)], *notes), panel=(5.2, 3.6), right=room_for_labels(source, shown)
+    )
     draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]))
     return figure, shown

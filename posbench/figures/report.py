@@ -34,7 +34,7 @@ def write_report(
     """
     out = Path(out)
     # Grouping is most of the work, and categories make it a look-up in a table of integers.
-    rows = rows.astype({name: "category" for name in rows.select_dtypes("str")})
+    rows = rows.astype(dict.fromkeys(rows.select_dtypes("str"), "category"))
     inputs = _inputs(rows, figure_configs, order)
     before = _stamp(out)
     paths = [out / name for name in before["outputs"]]

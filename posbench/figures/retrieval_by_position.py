@@ -3,7 +3,7 @@
 from matplotlib.lines import Line2D
 
 from posbench.figures import Drawing
-from posbench.figures.canvas import GREY, GUESS_STYLES, page
+from posbench.figures.canvas import GREY, GUESS_STYLES, page, room
 from posbench.figures.depth import binned
 from posbench.figures.source import Source
 from posbench.tables.captions import caption
@@ -27,12 +27,21 @@ def draw(
     guesses = baselines(rows)
     train_len = int(rows["train_len"].iat[0])
     lengths = sorted(by_length["eval_len"].unique())
+    lines = [
+        Line2D([], [], color=look.colour, marker=look.marker, label=look.label)
+        for look, _ in source.series(by_length)
+    ]
+    grey = [
+        Line2D([], [], color=GREY, linestyle=style, label=MEASURES[name].label)
+        for name, style in GUESS_STYLES.items()
+    ]
+    handles = [*lines, *grey]
     figure, axes = page(
         title,
         caption([(rows, by_length, what)]),
         panel=(2.1, 2.8),
         columns=len(lengths),
-        right=2.2,
+        right=0.35 + room(str(handle.get_label()) for handle in handles),
         share=True,
     )
     for panel, length in zip(axes[0], lengths, strict=True):
@@ -49,13 +58,5 @@ def draw(
     axes[0, 0].set(xlim=(-0.03, 1.03), ylabel=what.label)
     if what.share:
         axes[0, 0].set_ylim(0, 1)
-    lines = [
-        Line2D([], [], color=look.colour, marker=look.marker, label=look.label)
-        for look, _ in source.series(by_length)
-    ]
-    grey = [
-        Line2D([], [], color=GREY, linestyle=style, label=MEASURES[name].label)
-        for name, style in GUESS_STYLES.items()
-    ]
-    axes[0, -1].legend(handles=[*lines, *grey], loc="center left", bbox_to_anchor=(1.05, 0.5))
+    axes[0, -1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.05, 0.5))
     return figure, shown.merge(guesses.reset_index(), on="eval_len", how="left")

@@ -5,12 +5,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
+from posbench.errors import ConfigError
 from posbench.figures import Drawing
 from posbench.figures.canvas import page
 from posbench.figures.depth import binned
 from posbench.figures.source import Source
 from posbench.tables.captions import caption
-from posbench.tables.measures import measure_named
+from posbench.tables.measures import MEASURES, measure_named
 from posbench.tables.summary import summarise
 
 COLUMNS = 4
@@ -26,6 +27,9 @@ def draw(
     bins: int = 5,
 ) -> Drawing:
     what = measure_named(measure)
+    if not what.share:
+        allowed = ", ".join(each.name for each in MEASURES.values() if each.share)
+        raise ConfigError(f"a heat map shows a share, {measure} is none: set measure to one of {allowed}")
     rows = source.pick(what.task, protocol=protocol, extension=extension)
     by_length = summarise(rows, what, within_seed=False)
     shown = summarise(binned(rows, bins), what, by=["eval_len", "depth"], within_seed=False)
@@ -54,7 +58,8 @@ def draw(
         panel.set_visible(False)
     axes[0, 0].set_yticks(range(len(lengths)), [f"{length}  {length / train_len:g}×" for length in lengths])
     axes[0, 0].set_xticks([0, (bins - 1) / 2, bins - 1], ["first", "middle", "last"])
-    for panel in axes[-1]:
+    for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # the lowest of each column
+        panel.tick_params(labelbottom=True)
         panel.set_xlabel("record asked for")
     bar = figure.add_axes((1 - 0.65 / figure.get_figwidth(), 0.4, 0.12 / figure.get_figwidth(), 0.4))
     figure.colorbar(image, cax=bar).outline.set_visible(False)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import ConfigError, IncompatibleError, unknown
-from posbench.tables.selection import SERIES, SETTING, label, series_of
+from posbench.tables.selection import SERIES, SETTING, conclusive, gated, label, series_of
 
 # Told apart with any common colour blindness, and in grey by their markers; the two lists never fall in step.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#882255", "#56B4E9", "#000000", "#CC79A7"]
@@ -38,6 +38,7 @@ class Source:
         cls, rows: pd.DataFrame, order: Sequence[str], where: Mapping[str, Any] | None, mix_kernels: bool
     ) -> "Source":
         looks = _looks(rows, order)  # of all rows, so that a series looks the same in every figure
+        rows = gated(rows)  # before any choice: an extension is gated by the plain scheme
         for column, wanted in (where or {}).items():
             if column not in rows:
                 raise unknown("column in where:", column, rows.columns)
@@ -64,6 +65,10 @@ class Source:
                     f"a figure shows one {column}, the rows hold {', '.join(map(str, found))}: "
                     f"choose one with where: {{{column}: {found[0]}}}"
                 )
+        if conclusive(rows)["value"].isna().all():
+            raise MissingRowsError(
+                f"no numbers of task {task}, only {', '.join(sorted(set(rows['status'])))}: leave the figure out"
+            )
         if not self.mix_kernels:
             _one_kernel(rows)
         return rows

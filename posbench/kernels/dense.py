@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from posbench.attend import Pairs
 
-# Logits held at once, over batch, heads, rows and keys: 64 MiB in float32.
-CHUNK = 1 << 24
+# Logits held at once, over batch, heads, rows and keys: 16 MiB in float32, about what caches hold.
+CHUNK = 1 << 22
 
 
 def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
 def _rows(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
     exact = torch.float64 if pairs.q_BHTE.dtype == torch.float64 else torch.float32
     q_BHRE, k_BHSE = pairs.q_BHTE[:, :, rows].to(exact), pairs.k_BHSE.to(exact)
-    logits = q_BHRE @ k_BHSE.transpose(-1, -2) * pairs.scale
+    logits = (q_BHRE * pairs.scale) @ k_BHSE.transpose(-1, -2)
     if pairs.term is not None:
         logits = logits + pairs.term.logits(pairs.geo, rows).to(exact)
     logits = logits.masked_fill(~pairs.geo.visible(pairs.masks, rows), -torch.inf)
@@ -44,9 +44,9 @@ def _rows(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
     total = weight.sum(-1, keepdim=True)
     some = total > 0
     total = torch.where(some, total, 1)
-    weight = weight / total
     out = weight @ pairs.v_BHSD.to(exact)
     if pairs.value is not None:
         out = out + pairs.value.weighted(weight, pairs.geo, rows)
+    out = out / total
     lse = torch.where(some, top + torch.log(total), -torch.inf).squeeze(-1)
     return out.to(pairs.v_BHSD.dtype), lse

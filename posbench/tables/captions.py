@@ -97,5 +97,7 @@ def _names(lines: pd.DataFrame) -> str:
 
 
 def _span(values: pd.Series) -> str:
+    if values.empty:
+        return "no"
     low, high = int(values.min()), int(values.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -22,7 +22,7 @@ def tables(rows: pd.DataFrame, order: Sequence[str] = ()) -> Iterator[Table]:
         yield _of_models(setting, order, _joined("models", setting_name))
         for protocol_name, part in _groups(setting, PROTOCOL, always=("task", "protocol")):
             at = at_lengths(part)
-            metrics = set(at.loc[at["value"].notna(), "metric"])
+            metrics = set(at["metric"])
             for measure in MEASURES.values():
                 if {
                     measure.metric,

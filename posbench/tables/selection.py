@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 SERIES = ["scheme", "extension"]  # what a line of a figure and a row of a table is
 SETTING = ["corpus", "size", "train_len", "train_tokens"]  # what one figure or table must not mix
@@ -53,16 +55,21 @@ def longest(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Spread `not_learned` from the training length to every length of the model, and to its extensions."""
-    home = rows.loc[
-        (rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"]), ["model", "extension"]
-    ].drop_duplicates()
+    """Spread `not_learned` from the training length to every length of the model, and to its extensions.
+
+    What a model never learned, no extension of it can show.
+    """
+    home = rows[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"])]
     if home.empty:
         return rows
-    models = set(home.loc[home["extension"] == "none", "model"])
-    own = pd.MultiIndex.from_frame(rows[["model", "extension"]]).isin(list(home.itertuples(index=False)))
-    failed = (rows["status"] == "ok") & (rows["model"].isin(models) | own)
-    return rows.assign(status=rows["status"].mask(failed, "not_learned"))
+    plain, own = ["task", "variant", "model"], ["task", "variant", "model", "extension"]
+    failed = _among(rows[plain], home.loc[home["extension"] == "none", plain]) | _among(rows[own], home[own])
+    return rows.assign(status=rows["status"].mask((rows["status"] == "ok") & failed, "not_learned"))
+
+
+def _among(rows: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
+    keys = others.drop_duplicates().itertuples(index=False, name=None)
+    return pd.MultiIndex.from_frame(rows).isin(list(keys))
 
 
 def conclusive(rows: pd.DataFrame) -> pd.DataFrame:

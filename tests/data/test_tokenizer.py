@@ -51,37 +51,33 @@ def byte_level(folder: Path) -> str:
     return str(folder)
 
 
-def sentencepiece(folder: Path) -> str:
-    """As Llama 2: ▁ for a space and one put in front, bytes as <0x0A> where no token fits."""
+def sentencepiece(folder: Path, scheme: str) -> str:
+    """As Llama 2 (legacy) or Mistral (metaspace): ▁ for a space and one in front, <0x0A> where no token fits."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"definaïtur本"]
     merges = [("d", "e"), ("de", "f"), ("▁", "def"), ("▁", "▁"), ("n", "a")]
     pieces += ["".join(merge) for merge in merges]
-    encoder = Encoder(
-        models.BPE(
-            {piece: index for index, piece in enumerate(pieces)},
-            merges,
-            unk_token="<unk>",
-            byte_fallback=True,
-        )
-    )
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    encoder = Encoder(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
     encoder.add_special_tokens(["<unk>", "<s>", "</s>"])
-    encoder.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    if scheme == "legacy":
+        encoder.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        encoder.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    strip = decoders.Strip(" ", 1, 0)
     encoder.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip]
     )
-    PreTrainedTokenizerFast(tokenizer_object=encoder, bos_token="<s>", eos_token="</s>").save_pretrained(
-        folder
-    )
+    PreTrainedTokenizerFast(tokenizer_object=encoder, bos_token="<s>").save_pretrained(folder)
     return str(folder)
 
 
-@pytest.fixture(params=["bytes", "bpe", "byte_level", "sentencepiece", "tokenizer.json"])
+@pytest.fixture(params=["bytes", "bpe", "byte_level", "legacy", "metaspace", "tokenizer.json"])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
     match request.param:
         case "byte_level":
             config = TokenizerConfig("hugging_face", name=byte_level(tmp_path))
-        case "sentencepiece":
-            config = TokenizerConfig("hugging_face", name=sentencepiece(tmp_path))
+        case "legacy" | "metaspace" as scheme:
+            config = TokenizerConfig("hugging_face", name=sentencepiece(tmp_path, scheme))
         case "tokenizer.json":
             config = TokenizerConfig("hugging_face", name=f"{byte_level(tmp_path)}/tokenizer.json")
         case kind:

@@ -1,0 +1,101 @@
+"""Extensions around small trained-like schemes, and attention written out pair by pair to hold them to."""
+
+from __future__ import annotations
+
+import cmath
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from posbench.attend import attend
+from posbench.extension import Context
+from posbench.geometry import Geometry
+from posbench.kernels import Recording
+from posbench.scheme import PositionScheme, Shape, Site
+
+SHAPE = Shape(layers=2, heads=2, head_dim=8, width=16, train_len=16)
+
+
+def context(length: int, shape: Shape = SHAPE) -> Context:
+    return Context(shape, length)
+
+
+def site(tokens: int, shape: Shape = SHAPE, start: int = 0) -> Site:
+    """Two random sequences, read from `start` on over all their keys."""
+    draw = torch.Generator().manual_seed(0)
+    stream = torch.randn(2, tokens, shape.width, generator=draw, dtype=torch.float64)
+    q, k = (
+        torch.randn(2, shape.heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64) for _ in "qk"
+    )
+    return Site(0, Geometry.span(start, tokens), stream[:, start:], stream, q[:, :, start:], k)
+
+
+def values(tokens: int, shape: Shape = SHAPE) -> Tensor:
+    draw = torch.Generator().manual_seed(9)
+    return torch.randn(2, shape.heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64)
+
+
+def attention(scheme: PositionScheme, at: Site, v: Tensor) -> Tensor:
+    """(B, H, T, D) as the model computes it."""
+    placed = Site(at.layer, scheme.place(at.geo), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
+    return attend(scheme, placed, v, Recording("auto"))
+
+
+def by_pairs(
+    at: Site,
+    v: Tensor,
+    logit: Callable[[int, Tensor, Tensor, int, int], float],
+    visible: Callable[[int, int], bool] = lambda i, j: True,
+) -> Tensor:
+    """(B, H, T, D) from logit(h, q, k, i, j), one pair at a time."""
+    out = torch.zeros_like(at.q_BHTD)
+    for b in range(len(v)):
+        for h in range(v.shape[1]):
+            for t, i in enumerate(at.geo.q_index_T.tolist()):
+                seen = [j for j in range(i + 1) if visible(i, j)]
+                weights = [math.exp(logit(h, at.q_BHTD[b, h, t], at.k_BHSD[b, h, j], i, j)) for j in seen]
+                for weight, j in zip(weights, seen, strict=True):
+                    out[b, h, t] += weight / sum(weights) * v[b, h, j]
+    return out
+
+
+def rotary(q: Tensor, k: Tensor, distance: float, base: float = 10000.0) -> float:
+    """Scaled product of half-split q and k turned apart by a distance, in complex numbers (RoFormer, equation 12)."""
+    half = len(q) // 2
+    total = 0.0
+    for m in range(half):
+        turn = cmath.exp(1j * distance * base ** (-m / half))
+        total += (complex(q[m], q[m + half]) * complex(k[m], k[m + half]).conjugate() * turn).real
+    return total / math.sqrt(len(q))
+
+
+def hugging_face(
+    rope_type: str, factor: float, shape: Shape = SHAPE, base: float = 10000.0
+) -> LlamaRotaryEmbedding:
+    """transformers' own rotation with a context extension."""
+    config = LlamaConfig(
+        hidden_size=shape.width,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.train_len,
+        rope_parameters={
+            "rope_type": rope_type,
+            "rope_theta": base,
+            "factor": factor,
+            "original_max_position_embeddings": shape.train_len,
+        },
+    )
+    return LlamaRotaryEmbedding(config)
+
+
+def measured(scheme: PositionScheme, shape: Shape = SHAPE) -> Tensor:
+    """(M,) radians by which the scheme really turns a query from position 0 to 1."""
+    x = torch.zeros(1, 1, 2, shape.head_dim, dtype=torch.float64)
+    x[..., : shape.head_dim // 2] = 1
+    stream = torch.zeros(1, 2, shape.width, dtype=torch.float64)
+    out = scheme.qk(Site(0, scheme.place(Geometry.span(0, 2)), stream, stream, x, x))[0][0, 0, 1]
+    cosine, sine = out.chunk(2)
+    return torch.atan2(sine, cosine)

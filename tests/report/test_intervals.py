@@ -1,0 +1,97 @@
+"""Intervals against scipy, hand-computed examples and small simulations."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from posbench.statistics import holm, over_clusters, over_seeds, paired_over_clusters
+
+
+def test_student_interval_equals_scipy():
+    values = [2.31, 2.28, 2.40]
+    found = over_seeds(values)
+    low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.p == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue)
+    assert found.kind == "95% Student's t over 3 seeds"
+
+
+def test_one_seed_has_no_interval():
+    found = over_seeds([2.3])
+    assert found.estimate == 2.3
+    assert math.isnan(found.low)
+    assert not found.kind
+
+
+def test_seeds_that_agree_prove_a_difference_only_if_there_is_one():
+    assert over_seeds([0.0, 0.0, 0.0]).p == 1.0
+    assert over_seeds([0.5, 0.5, 0.5]).p == 0.0
+
+
+@pytest.fixture
+def documents():
+    """Losses of documents of very different lengths: the ratio of sums is not the mean of ratios."""
+    generator = np.random.default_rng(3)
+    counts = generator.integers(10, 400, size=25).astype(float)
+    return counts * generator.normal(1.5, 0.3, 25), counts
+
+
+def test_cluster_bootstrap_is_token_weighted_and_equals_scipy(documents):
+    sums, counts = documents
+    found = over_clusters(sums, counts)
+    assert found.estimate == pytest.approx(sums.sum() / counts.sum())
+    assert abs(found.estimate - np.mean(sums / counts)) > 1e-3
+    reference = scipy.stats.bootstrap(
+        documents,
+        lambda s, c, axis=-1: s.sum(axis) / c.sum(axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=0,
+    ).confidence_interval
+    width = reference.high - reference.low
+    assert found.low == pytest.approx(reference.low, abs=0.06 * width)
+    assert found.high == pytest.approx(reference.high, abs=0.06 * width)
+
+
+def test_bootstrap_is_seeded(documents):
+    assert over_clusters(*documents) == over_clusters(*documents)
+    assert over_clusters(*documents) != over_clusters(*documents, seed=1)
+
+
+def test_pairing_removes_what_documents_share(documents):
+    sums, counts = documents
+    noise = np.random.default_rng(5).normal(0.02, 0.01, len(counts)) * counts
+    paired = paired_over_clusters((sums + noise, counts), (sums, counts))
+    assert paired.estimate == pytest.approx(noise.sum() / counts.sum())
+    alone = over_clusters(sums, counts)
+    assert paired.high - paired.low < 0.2 * (alone.high - alone.low)
+    assert paired.low > 0
+    assert paired.p < 0.01
+    same = paired_over_clusters((sums, counts), (sums, counts))
+    assert (same.low, same.high, same.p) == (0, 0, 1)
+
+
+def test_holm_by_hand():
+    # Sorted: .005 * 4, .01 * 3, .03 * 2, .04 * 1, then never falling.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(("draw", "least"), [("seeds", 0.91), ("clusters", 0.88)])
+def test_intervals_cover_the_truth(draw, least):
+    """Of 300 intervals at 95%, most hold the true value; the percentile bootstrap is a little narrow."""
+    generator = np.random.default_rng(11)
+    held = 0
+    for _ in range(300):
+        if draw == "seeds":
+            found = over_seeds(generator.normal(1.0, 0.1, 3))
+        else:
+            counts = generator.integers(20, 100, 30).astype(float)
+            found = over_clusters(counts * generator.normal(1.0, 0.2, 30), counts)
+        held += found.low <= 1.0 <= found.high
+    assert least <= held / 300 <= 0.99

@@ -1,0 +1,133 @@
+"""The store: what is there is whole, of this version and the same bytes; what is not is set aside."""
+
+import json
+import logging
+import time
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from posbench.errors import ConfigError, DataError
+from posbench.records import COLUMNS, Store, read_rows, write_rows
+
+
+@pytest.fixture
+def some(rows):
+    """Rows as an evaluation hands them over: dicts, with None where there is nothing."""
+    part = rows[rows["scheme"] == "learned"].head(200).astype(object)
+    return part.where(part.notna(), None).to_dict("records")
+
+
+def test_rows_come_back_as_they_were(tmp_path, some):
+    store = Store(tmp_path / "cells")
+    assert not store.has("abc")
+    store.write("abc", some, {"seconds": 1.5, "date": "2026-01-01"})
+    assert store.has("abc")
+    back = store.read("abc")
+    assert tuple(back.columns) == COLUMNS
+    assert str(back["position"].dtype) == "Int64"
+    for column in COLUMNS:
+        wanted = pd.Series([row[column] for row in some], dtype=back[column].dtype, name=column)
+        pd.testing.assert_series_equal(back[column], wanted)
+    assert json.loads((tmp_path / "cells" / "abc.json").read_text())["seconds"] == 1.5
+
+
+def test_bytes_depend_on_the_rows_alone(tmp_path, some):
+    for name, when in (("one", 1), ("two", 2)):
+        Store(tmp_path / name).write("abc", some, {"date": when})
+    first, second = ((tmp_path / name / "abc.parquet").read_bytes() for name in ("one", "two"))
+    assert first == second
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_collect_does_not_depend_on_the_order_of_cells(tmp_path, some):
+    store = Store(tmp_path)
+    for cell in ("b", "a"):
+        store.write(cell, [row | {"cell": cell} for row in some], {})
+    collected = store.collect(["b", "a"])
+    pd.testing.assert_frame_equal(collected, store.collect(["a", "b", "a"]))
+    assert list(collected["cell"].unique()) == ["a", "b"]
+    assert store.collect([]).empty
+
+
+def test_a_collected_frame_survives_its_file(tmp_path, rows):
+    write_rows(rows, tmp_path / "rows.parquet")
+    pd.testing.assert_frame_equal(read_rows(tmp_path / "rows.parquet"), rows, check_dtype=False)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other version", "no parquet"])
+def test_a_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
+    store = Store(tmp_path)
+    store.write("abc", some, {})
+    path = store.path("abc")
+    whole = path.read_bytes()
+    if damage == "other version":
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({"posbench.rows": "0"}), path)
+    else:
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "no parquet": b"x" * 500}[damage])
+    with caplog.at_level(logging.WARNING):
+        assert not store.has("abc")
+    assert len(caplog.messages) == 1
+    assert "\n" not in caplog.messages[0]
+    assert not path.exists()
+    assert path.with_name("abc.parquet.broken").exists()
+    store.write("abc", some, {})
+    assert path.read_bytes() == whole
+
+
+def test_a_flipped_byte_is_found_when_reading(tmp_path, some):
+    store = Store(tmp_path)
+    store.write("abc", some, {})
+    data = bytearray(store.path("abc").read_bytes())
+    data[60] ^= 0xFF
+    store.path("abc").write_bytes(data)
+    with pytest.raises(DataError, match="set aside"):
+        store.read("abc")
+    assert not store.has("abc")
+
+
+def test_a_missing_cell_is_named(tmp_path):
+    with pytest.raises(DataError, match="run the sweep"):
+        Store(tmp_path).read("abc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "unknown columns colour"),
+        ({"status": "fine"}, "'fine' is unknown"),
+        ({"status": "ok", "value": None}, "without a finite value"),
+        ({"status": "ok", "value": float("nan")}, "without a finite value"),
+        ({"n": "many"}, "'n' must hold int64"),
+        ({"scheme": None}, "'scheme' has empty values"),
+    ],
+)
+def test_rows_outside_the_schema_are_refused(tmp_path, some, change, message):
+    with pytest.raises(DataError, match=message) as error:
+        Store(tmp_path).write("abc", [*some, some[0] | change], {})
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_column_is_named(tmp_path, some):
+    with pytest.raises(DataError, match="lack the columns kernel"):
+        Store(tmp_path).write("abc", [{k: v for k, v in some[0].items() if k != "kernel"}], {})
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, some):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="choose a results folder") as error:
+        Store(tmp_path / "file" / "cells").write("abc", some, {})
+    assert "\n" not in str(error.value)
+
+
+def test_asking_for_many_cells_is_quick(tmp_path, some):
+    store = Store(tmp_path)
+    store.write("0", some, {})
+    for cell in range(1, 300):
+        store.path(str(cell)).write_bytes(store.path("0").read_bytes())
+    start = time.perf_counter()
+    assert all(store.has(str(cell)) for cell in range(300))
+    assert time.perf_counter() - start < 2
