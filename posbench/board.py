@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TextIO
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -14,8 +11,8 @@ from posbench.work import Job
 class Lines:
     """A line when a job ends."""
 
-    def __init__(self, jobs: int, out: TextIO = sys.stdout) -> None:
-        self.jobs, self.ended, self.out = jobs, 0, out
+    def __init__(self, jobs: int) -> None:
+        self.jobs, self.ended = jobs, 0
 
     def __enter__(self) -> Lines:
         return self
@@ -37,7 +34,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         self.ended += 1
-        print(f"[{self.ended}/{self.jobs}] {text}", file=self.out, flush=True)
+        print(f"[{self.ended}/{self.jobs}] {text}", flush=True)
 
 
 class Bars(Lines):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import logging
 import os
 import re
@@ -15,9 +16,9 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from posbench import settings
 from posbench.errors import ConfigError, PosbenchError, unknown
@@ -73,11 +74,24 @@ def launch(name: str, run: Callable[[Any], None]) -> None:
 
 def parse(schema: type[Settings], config: DictConfig) -> Settings:
     """The settings of a composed config; a key that the schema lacks is an error, also behind a `+`."""
+    # A plain copy: what a `+` added to a typed config would pass as part of its type.
+    plain = OmegaConf.to_container(config, resolve=True)
+    found = typed(schema, plain, "")
+    for one in dataclasses.fields(found):  # type: ignore[arg-type]
+        if entry := one.metadata.get("of"):
+            entries = getattr(found, one.name)
+            setattr(
+                found, one.name, {key: typed(entry, entries[key], f"{one.name}.{key}.") for key in entries}
+            )
+    return found
+
+
+def typed(schema: type[Settings], plain: Any, prefix: str) -> Settings:
+    """A plain dictionary as an object of a schema; `prefix` is where it stands."""
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(schema), config)
-        return OmegaConf.to_object(typed)  # type: ignore[return-value]
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain or {}))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise ConfigError(one_line(error, schema)) from None
+        raise ConfigError(one_line(error, schema, prefix)) from None
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
@@ -90,23 +104,36 @@ def choice(group: str, name: str) -> dict[str, Any]:
     return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
 
 
-def one_line(error: BaseException, schema: type) -> str:
+def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
     """An error of Hydra or OmegaConf as what was given, what is allowed and what to do."""
     text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: write key=value, in quotes if it has brackets or spaces"
     missing = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()
         return str(unknown(group, name, re.findall(r"^\t(\S+)$", text, re.MULTILINE)))
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    key = getattr(cause, "full_key", None)
     given = re.search(r"Could not override '([^']+)'", text)
-    if (given and "not in struct" in f"{text} {cause}") or (key and "not in" in str(cause)):
-        return str(unknown("setting", given.group(1) if given else str(key), keys(schema)))
-    if "not in" in str(cause) and given:
-        return str(unknown("setting", given.group(1), keys(schema)))
-    first = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    where = f"{key}: " if key else ""
-    return f"{where}{first.rstrip('.')}; see --help and --cfg job for what may be set"
+    key = given.group(1) if given else getattr(cause, "full_key", None)
+    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return unknown_key(f"{prefix}{key}", keys(schema, prefix))
+    first = str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__
+    if "is not a ListConfig" in first:
+        first = "give a list, such as [0,1]"
+    return f"{prefix}{key}: {first}" if key else f"{first}; see --help"
+
+
+def unknown_key(key: str, allowed: list[str]) -> str:
+    """The error for a key that is not there, with those that stand beside where it would be."""
+    for free in (one for one in allowed if key.startswith(f"{one}.")):
+        return f"{key!r} is not set here: write +{key}=VALUE to add to {free}"
+    parent = key.rpartition(".")[0]
+    beside = [one for one in allowed if one.rpartition(".")[0] == parent] if parent else []
+    near = difflib.get_close_matches(key, allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    named = ", ".join(beside or sorted({one.partition(".")[0] for one in allowed}))
+    return f"unknown setting {key!r}: choose one of {named}{hint}"
 
 
 def keys(schema: type, prefix: str = "") -> list[str]:
@@ -114,7 +141,6 @@ def keys(schema: type, prefix: str = "") -> list[str]:
     found = []
     hints = get_type_hints(schema)
     for one in dataclasses.fields(schema):
-        path = f"{prefix}{one.name}"
-        kind = hints[one.name]
+        path, kind = f"{prefix}{one.name}", hints[one.name]
         found += keys(kind, f"{path}.") if dataclasses.is_dataclass(kind) else [path]  # type: ignore[arg-type]
     return found

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 import torch
 
-from posbench.errors import PosbenchError, unknown
+from posbench.errors import ConfigError, PosbenchError, unknown
+from posbench.kernels import NAMES
 from posbench.settings import RuntimeSettings
-from posbench.train import Stopped
+from posbench.train import Stopped, pick_device
 from posbench.work import Job, Worker
 
 LAUNCHERS = ("inline", "local")
@@ -71,10 +72,20 @@ class Queue:
                 self.waiting = deque(other for other in self.waiting if other.model.id != job.model.id)
 
 
-def run(jobs: Sequence[Job], runtime: RuntimeSettings, board: Board) -> list[str]:
-    """Run all jobs; a line for each that failed."""
+def check(runtime: RuntimeSettings) -> None:
+    """Raise ConfigError for a runtime that cannot be, before anything starts."""
     if runtime.launcher not in LAUNCHERS:
         raise unknown("launcher", runtime.launcher, LAUNCHERS)
+    if runtime.kernel not in NAMES:
+        raise unknown("kernel", runtime.kernel, NAMES)
+    pick_device(runtime.device)
+    for name in ("threads", "checkpoint_every", "tokens_per_pass"):
+        if getattr(runtime, name) < 1:
+            raise ConfigError(f"runtime.{name} {getattr(runtime, name)}: give at least 1")
+
+
+def run(jobs: Sequence[Job], runtime: RuntimeSettings, board: Board) -> list[str]:
+    """Run all jobs; a line for each that failed."""
     queue = Queue(jobs)
     devices = places(runtime, len(jobs))
     if runtime.launcher == "inline" or len(devices) == 1:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from posbench.build import build
+from posbench.data.associative_recall import records_in
 from posbench.data.corpus import Corpus, fingerprint, open_corpus
 from posbench.errors import ConfigError, IncompatibleError, LengthError, unknown
 from posbench.extension import Context
@@ -119,6 +120,8 @@ def extended(
 def plan_model(settings: ModelSettings) -> ModelPlan:
     """The plan of one model; settings that cannot be are refused here, before anything runs."""
     check(settings.train)
+    if settings.train.records and settings.train.asked:
+        records_in(settings.train.length, settings.data.keys)
     return ModelPlan(settings, fingerprint(settings.data), scheme_of(settings).version)
 
 

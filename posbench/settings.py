@@ -156,7 +156,8 @@ class SweepScript:
     train: TrainSettings = field(default_factory=TrainSettings)
     grid: GridSettings = field(default_factory=GridSettings)
     adjust: AdjustSettings = field(default_factory=AdjustSettings)
-    evaluate: dict[str, EvaluationSettings] = field(default_factory=dict)
+    # Entries of EvaluationSettings by name; OmegaConf's typed dictionaries take no new entry from a command line.
+    evaluate: dict[str, Any] = field(default_factory=dict, metadata={"of": EvaluationSettings})
     figures: list[str] = field(default_factory=list)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 

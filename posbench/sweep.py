@@ -42,6 +42,8 @@ def run(plan: Plan, runtime: RuntimeSettings, say: Callable[[str], None] = print
         PosbenchError: once all that could be done is done, if some jobs failed.
     """
     places = Places.of(runtime)
+    places.prepare()
+    launchers.check(runtime)
     for line in plan.dropped:
         say(f"left out: {line}")
     jobs = pending(plan, places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,17 +61,23 @@ class Places:
         """All cells."""
         return Store(self.results / "cells")
 
-    def lock(self, job: Job) -> FileLock:
-        """Held while a job runs; the system frees it when its process dies."""
-        folder = self.results / "locks"
+    def prepare(self) -> None:
+        """Make the folders, or say that they cannot be."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            (self.results / "locks").mkdir(parents=True, exist_ok=True)
+            (self.results / "locks" / f"{os.getpid()}.tmp").touch()
+            (self.results / "locks" / f"{os.getpid()}.tmp").unlink()
         except OSError as error:
             raise ConfigError(
                 f"results folder {self.results} cannot be written ({error.strerror}): give another runtime.results"
             ) from None
+
+    def lock(self, job: Job) -> FileLock:
+        """Held while a job runs; the system frees it when its process dies."""
         extension = job.cells[0].extension.name if job.cells else ""
-        return FileLock(folder / f"{job.model.id}.{'train' if not job.cells else extension}.lock")
+        return FileLock(
+            self.results / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock"
+        )
 
     def trained(self, model: ModelPlan) -> bool:
         """Whether the model is there, whole."""

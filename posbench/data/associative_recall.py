@@ -7,6 +7,7 @@ previous-token head that looking up needs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from posbench.errors import LengthError
 
 # Tokens of context for each record of the evaluated form; records take three, text between them the rest.
 TOKENS_PER_RECORD = 3.5
+# Two records and a question.
+SHORTEST = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +37,14 @@ class Context:
     offsets: np.ndarray
 
 
-def records_in(length: int, vocabulary: Vocabulary) -> int:
-    """How many records a context of `length` tokens holds, its question and answer among them."""
+def records_in(length: int, keys: int) -> int:
+    """How many records stand in a prompt that is read as `length` tokens, the question among them."""
     records = int(length / TOKENS_PER_RECORD)
-    if length < 9 or records > vocabulary.keys:
-        longest = int((vocabulary.keys + 1) * TOKENS_PER_RECORD) - 1
+    if length < SHORTEST or records > keys:
+        longest = math.ceil((keys + 1) * TOKENS_PER_RECORD) - 1
         raise LengthError(
-            f"key_value at {length} tokens: {vocabulary.keys} distinct keys allow 9 to {longest}; "
-            "evaluate at other lengths, or raise data.keys (which is another model)"
+            f"records in {length} tokens: {keys} distinct keys allow {SHORTEST} to {longest}; choose "
+            "another length, or raise data.keys (which makes other models)"
         )
     return records
 
@@ -53,16 +56,15 @@ def context(
     length: int,
     records: int | None = None,
 ) -> Context:
-    """A context that reaches exactly `length` tokens with its question `K` and answer `V`.
+    """A context that is read as exactly `length` tokens with its question `K`; the answer `V` follows.
 
     Args:
         text: at least `length` ids of running text, the filler.
-        records: how many; by default as many as `records_in` says.
     """
-    count = records_in(length, vocabulary) if records is None else records
+    count = records_in(length, vocabulary.keys)
     key_ids = rng.permutation(vocabulary.key_ids)[:count]
     value_ids = rng.choice(vocabulary.value_ids, count)
-    filler = length - 3 - 3 * count
+    filler = length - 2 - 3 * count
     # All filler stands in one place: before a record chosen at random, or after the last.
     before = int(rng.integers(count + 1))
     rows = np.stack([key_ids, value_ids, key_ids], 1)
@@ -79,28 +81,27 @@ def questions(made: Context) -> np.ndarray:
 def training_sequence(
     rng: np.random.Generator, vocabulary: Vocabulary, text: np.ndarray, length: int, asked: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(length,) ids and (length,) booleans: which of them count in the loss as targets.
+    """(length + 1,) ids and as many booleans: which of them count in the loss as targets.
 
     A share `asked` has the evaluated form, all keys distinct and one question at its end. The others draw
     their keys from a pool of m, m log-uniform from 2 to the number of records: small pools repeat often and
     give the signal, large ones the skill. What counts is the value of a key that has been seen, and the echo.
     """
-    counted = np.zeros(length, bool)
+    counted = np.zeros(length + 1, bool)
     if rng.random() < asked:
-        count = min(records_in(length, vocabulary), vocabulary.keys)
-        made = context(rng, vocabulary, text, length, count)
-        gold = int(rng.integers(count))
+        made = context(rng, vocabulary, text, length)
+        gold = int(rng.integers(len(made.key_ids)))
         counted[made.offsets + 2] = True
         counted[-1] = True
         return np.concatenate([made.ids, [made.key_ids[gold], made.value_ids[gold]]]), counted
-    count = (length - 1) // 3
+    count = length // 3
     pool = int(np.exp(rng.uniform(np.log(2), np.log(count + 1))))
     pool = min(pool, vocabulary.keys)
     pool_keys = rng.permutation(vocabulary.key_ids)[:pool]
     pool_values = rng.choice(vocabulary.value_ids, pool)
     drawn = rng.integers(pool, size=count)
     rows = np.stack([pool_keys[drawn], pool_values[drawn], pool_keys[drawn]], 1).ravel()
-    ids = np.concatenate([[vocabulary.bos], rows, text[: length - 1 - 3 * count]])
+    ids = np.concatenate([[vocabulary.bos], rows, text[: length - 3 * count]])
     first = np.zeros(count, bool)
     first[np.unique(drawn, return_index=True)[1]] = True
     counted[2 : 2 + 3 * count : 3] = ~first

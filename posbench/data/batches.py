@@ -52,7 +52,9 @@ class Batches:
         for row, start in enumerate(starts):
             text = self.shard.tokens[start : start + size]
             if row < synthetic:
-                ids[row], counted[row] = training_sequence(rng, self.vocabulary, text, size, self.asked)
+                ids[row], counted[row] = training_sequence(
+                    rng, self.vocabulary, text, self.length, self.asked
+                )
             else:
                 ids[row] = text
         return Batch(ids, counted[:, 1:])

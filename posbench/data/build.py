@@ -96,7 +96,7 @@ def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say) -> None:
 def tokenized(
     source: Source, tokenizer: Tokenizer, split: str, left_out: list[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each document's ids. One that the tokenizer would alter is left out: its bits per byte would be wrong."""
+    """Each document's ids, but of those that the tokenizer alters: their bits per byte would be wrong."""
     for documents in batches(shown(source.documents(split), f"tokenizing {split}")):
         encoded = tokenizer.encode_all([document.text for document in documents])
         for (name, text), ids in zip(documents, encoded, strict=True):

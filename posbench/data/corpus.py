@@ -1,4 +1,4 @@
-"""A corpus: documents of three splits as memory-mapped tokens, opened by what they say and not by where it lies."""
+"""A corpus: three splits of documents as memory-mapped tokens, known by what they say, not where they lie."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,8 +61,8 @@ class Corpus:
 def open_corpus(config: DataConfig, cache: Path, progress: build.Say | None = None) -> Corpus:
     """The corpus of these settings, built under cache/<fingerprint>/ if it is not there yet.
 
-    Where it is there, neither the text nor what it came from is looked at, so the folder can be carried to another
-    machine. There, data.fingerprint opens it even where the fingerprint could not be computed.
+    Where it is there, neither the text nor what it came from is looked at: the folder can be carried to another
+    machine, and data.fingerprint opens it there even if that machine could not compute the fingerprint.
     """
     key = config.fingerprint or fingerprint(config)
     folder = Path(cache) / key
@@ -73,15 +73,15 @@ def open_corpus(config: DataConfig, cache: Path, progress: build.Say | None = No
 
 
 def fingerprint(config: DataConfig) -> str:
-    """What the shards will hold: a function of the documents, their splits and the tokenizer, and of nothing else."""
+    """What the shards will hold: a function of documents, splits and tokenizer, and of nothing else."""
     return digest([FORMAT, open_source(config).fingerprint(), tokenizer.identity(config.tokenizer)])
 
 
 def _parts(config: DataConfig) -> tuple[Source, Tokenizer]:
     if config.fingerprint and config.fingerprint != (found := fingerprint(config)):
         raise DataError(
-            f"data={config.name} has fingerprint {found} here, data.fingerprint asks for {config.fingerprint}: "
-            "copy that folder into the cache, or remove the setting"
+            f"data={config.name} has fingerprint {found} here, data.fingerprint asks for "
+            f"{config.fingerprint}: copy that folder into the cache, or remove the setting"
         )
     source = open_source(config)
     texts = (document.text for document in source.documents("train"))

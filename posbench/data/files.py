@@ -1,4 +1,4 @@
-"""Your own text: a file, folder or glob of parquet, jsonl, json or txt, split by hash or by one path a split."""
+"""Your own text: files, folders or globs of parquet, jsonl, json or txt, split by hash or by path."""
 
 import glob
 import hashlib
@@ -26,9 +26,10 @@ class Files:
             if split not in (*SPLITS, ANY):
                 raise unknown("split in data.paths", split, SPLITS)
         if bool(config.path) == bool(config.paths) or set(paths) not in ({ANY}, set(SPLITS)):
+            given = ", ".join(config.paths) or "no split"
             raise ConfigError(
-                f"data=files got data.path={config.path!r} and data.paths for {', '.join(config.paths) or 'no split'}: "
-                f"set data.path, to split by hash, or data.paths for each of {', '.join(SPLITS)}"
+                f"data=files got data.path={config.path!r} and data.paths for {given}: set data.path, "
+                f"to split by hash, or data.paths for each of {', '.join(SPLITS)}"
             )
         self.files = {split: expand(path) for split, path in paths.items()}
 
@@ -73,7 +74,7 @@ class Files:
 
 
 def rows(path: Path, text_column: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table; a txt file is one row, read here because `datasets` would turn its \\r\\n into \\n."""
+    """The rows of a table. A txt file is one, read here because `datasets` would turn its \\r\\n into \\n."""
     if path.suffix == ".txt":
         try:
             yield {text_column: path.read_bytes().decode("utf-8")}

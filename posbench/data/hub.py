@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, at a pinned commit: streamed, so that a budget is all that is downloaded."""
+"""Data sets of the Hugging Face hub at a pinned commit, streamed: no more than a budget is downloaded."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ class Hub:
         return digest([c.repository, c.subset, c.revision, *columns, *amounts])
 
     def documents(self, split: str) -> Iterator[Document]:
-        """Held-out documents are the first of the train stream where the data set has no splits of its own."""
+        """Where the data set has no splits of its own, the first documents of train are held out."""
         n = self.config.held_out
         if not n:
             documents = self.stream(split)

@@ -1,4 +1,4 @@
-"""A tokenizer by its Hugging Face name, its folder or its tokenizer.json: what is on this machine comes first."""
+"""A tokenizer by its Hugging Face name, its folder or its tokenizer.json; this machine is looked at first."""
 
 from functools import cache
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Writes sources.manifest from the installed packages: `python -m posbench.data.manifest`.
 
-Run it after the lock has changed. What it writes defines a new corpus, whose rows do not compare with the old.
+Run it after the lock has changed. What it writes is a new corpus: its rows do not compare with the old one's.
 """
 
 import re
@@ -49,7 +49,7 @@ def shingles(text: str) -> set[int]:
 
 
 def distinct(files: Iterable[tuple[Entry, str]]) -> list[Entry]:
-    """Largest first, without those that mostly repeat what was kept so far: most models are copies of others."""
+    """Largest first, without those that repeat much of what was kept: most models are copies of others."""
     kept: list[Entry] = []
     seen: set[int] = set()
     for entry, text in sorted(files, key=lambda file: (-file[0].size, file[0].path)):

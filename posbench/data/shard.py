@@ -37,7 +37,7 @@ class Shard:
 
 
 def write(folder: Path, split: str, documents: Iterable[tuple[str, np.ndarray]], bos: int) -> tuple[int, int]:
-    """Writes the documents as they come, so that a corpus may be larger than memory; returns how many, and tokens."""
+    """Writes documents as they come, so that a corpus may exceed memory; returns how many, and their tokens."""
     dtype = np.uint16 if bos <= np.iinfo(np.uint16).max else np.uint32
     starts, names = [0], []
     with (folder / f"{split}.bin").open("wb") as file:

@@ -54,8 +54,8 @@ def read(entry: Entry) -> bytes:
             f"data=sources reads {entry.path}, but {package} is not installed: {remedy}"
         ) from None
     except OSError:
-        found = f"{package} {distribution.version}, which is installed"
-        raise DataError(f"data=sources reads {entry.path}, which {found}, does not have: {remedy}") from None
+        found = f"the installed {package} {distribution.version}"
+        raise DataError(f"data=sources reads {entry.path}, which {found} does not have: {remedy}") from None
     if short_sha256(content) != entry.sha256:
         found = f"{version} is pinned, {distribution.version} is installed"
         raise DataError(f"{entry.path} is not the file that data=sources lists ({found}): {remedy}")

@@ -1,7 +1,7 @@
 """Subword tokenizers that give text back byte for byte: a BPE trained here, or one from Hugging Face.
 
-Either is a `tokenizers.Tokenizer` without what alters text: Unicode normalisation, an added first space, special
-tokens (text that spells one is encoded as text). A model that was pretrained with a first space loses that one.
+Either is a `tokenizers.Tokenizer` without what alters text: Unicode normalisation, an added first space (also
+for models that were pretrained with one), and special tokens (text that spells one is encoded as text).
 """
 
 import json
@@ -31,8 +31,8 @@ class Subword:
         self.size = len(self._pieces)
         if self.decode(self.encode(PROBE)) != PROBE:
             raise DataError(
-                f"tokenizer {name!r} does not give text back exactly, which bits per byte need: choose a byte-level "
-                "one such as gpt2, or data.tokenizer.kind=bytes or bpe"
+                f"tokenizer {name!r} does not give text back exactly, which bits per byte need: "
+                "choose a byte-level one such as gpt2, or data.tokenizer.kind=bytes or bpe"
             )
 
     def encode(self, text: str) -> np.ndarray:

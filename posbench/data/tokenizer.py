@@ -59,7 +59,7 @@ class Bytes:
 
 
 def identity(config: TokenizerConfig) -> str:
-    """What, beside the text, decides how it is tokenized: a BPE follows from its size, so none is trained for this."""
+    """What, beside the text, decides how it is tokenized. A BPE follows from its size: none is trained yet."""
     match config.kind:
         case "bytes":
             return Bytes.fingerprint

@@ -62,11 +62,12 @@ class YaRN(SpectrumExtension):
             return ((rotations_M - self.beta_slow) / (self.beta_fast - self.beta_slow)).clamp(0, 1)
         count = len(theta_M)
         # The spectrum is geometric: the index at which a number of rotations lies is linear in its logarithm.
-        step = math.log(rotations_M[0] / rotations_M[-1]) / (count - 1)
-        low = max(0, math.floor(math.log(rotations_M[0] / self.beta_fast) / step))
-        high = min(2 * count - 1, math.ceil(math.log(rotations_M[0] / self.beta_slow) / step))
-        index_M = torch.arange(count, device=theta_M.device).double()
-        return 1 - ((index_M - low) / max(high - low, 0.001)).clamp(0, 1)
+        fastest = rotations_M[0]
+        step = torch.log(fastest / rotations_M[-1]) / (count - 1)
+        low = (torch.log(fastest / self.beta_fast) / step).floor().clamp(min=0)
+        high = (torch.log(fastest / self.beta_slow) / step).ceil().clamp(max=2 * count - 1)
+        index_M = torch.arange(count, device=theta_M.device)
+        return 1 - ((index_M - low) / (high - low).clamp(min=0.001)).clamp(0, 1)
 
     def gain(self, site: Site) -> Tensor | None:
         return self.times(self.sharpen, site)

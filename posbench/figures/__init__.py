@@ -1,7 +1,8 @@
 """Rows to pictures: every figure is a PNG, a PDF and the csv of exactly what it shows."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -33,12 +34,19 @@ def draw(
     source = Source.of(rows, order, settings.pop("where", None), bool(settings.pop("mix_kernels", False)))
     function = _function(target)
     _check(name, settings, function)
-    with (
-        as_file(files("posbench.figures") / "posbench.mplstyle") as style,
-        matplotlib.style.context(["default", style]),  # whatever a user's matplotlibrc says
-    ):
+    with house_style():
         figure, shown = function(source, **settings)
         return _save(figure, shown, Path(out_dir) / name)
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """The look of every figure, whatever a user's matplotlibrc says."""
+    with (
+        as_file(files("posbench.figures") / "posbench.mplstyle") as style,
+        matplotlib.style.context(["default", style]),
+    ):
+        yield
 
 
 def _check(name: str, settings: Mapping[str, Any], function: Callable[..., Drawing]) -> None:

@@ -30,7 +30,7 @@ def page(
 ) -> tuple[Figure, NDArray]:
     """A figure of equal panels (sizes in inches), with room at the right and a caption under the axes."""
     left, top, bottom = 0.7, 0.65, 0.75
-    width = left + columns * panel[0] + (columns - 1) * gap[0] + right
+    width = max(left + columns * panel[0] + (columns - 1) * gap[0] + right, 0.4 + 0.105 * len(title))
     letters = int((width - 0.4) * 72 / (0.53 * _CAPTION_POINTS))
     lines = textwrap.wrap(caption, letters)
     bottom += len(lines) * _LINE_INCHES

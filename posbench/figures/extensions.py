@@ -2,11 +2,10 @@
 
 import pandas as pd
 
-from posbench.errors import ConfigError
 from posbench.figures import Drawing
 from posbench.figures.canvas import page
 from posbench.figures.lines import CROSS, draw_lines, room_for_labels
-from posbench.figures.source import Source
+from posbench.figures.source import MissingRowsError, Source
 from posbench.tables.captions import caption
 from posbench.tables.measures import measure_named
 from posbench.tables.selection import at_lengths
@@ -28,7 +27,7 @@ def draw(
         rows = source.pick(what.task, protocol=task_protocol, scheme=scheme)
         sides.append((rows, summarise(at_lengths(rows), what, within_seed=False), what))
     if all(set(shown["extension"]) == {"none"} for _, shown, _ in sides):
-        raise ConfigError(f"no rows with extensions of {scheme}: evaluate some first")
+        raise MissingRowsError(f"no rows with extensions of {scheme}: evaluate some first")
     guesses = baselines(sides[1][0]) if retrieval == "exact_match" else None
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = page(

@@ -7,6 +7,7 @@ from posbench.figures.canvas import GREY, GUESS_STYLES, EndLabel, end_labels, le
 from posbench.figures.source import Source
 from posbench.tables.measures import MEASURES, Measure
 
+MARKERS = 14  # at most so many on a line
 CROSS = "A cross marks the last value of a line that has no more."
 
 
@@ -41,7 +42,8 @@ def draw_lines(
         axes.plot(heights.index, heights, color=GREY, linestyle=GUESS_STYLES[guess], linewidth=1.2)
         reached.append(EndLabel(heights.index[-1], heights.iloc[-1], MEASURES[guess].label, GREY))
     for look, line in source.series(drawn):
-        axes.plot(line[x], line["estimate"], color=look.colour, marker=look.marker, zorder=3)
+        every = -(-len(line) // MARKERS)
+        axes.plot(line[x], line["estimate"], color=look.colour, marker=look.marker, markevery=every, zorder=3)
         axes.fill_between(line[x], line["low"], line["high"], color=look.colour, alpha=0.15, linewidth=0)
         end = line.iloc[-1]
         if end[x] == last:

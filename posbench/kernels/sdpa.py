@@ -23,7 +23,7 @@ def refusal(pairs: Pairs) -> str | None:
         return "regions and changed denominators need its log-sum-exp, which it gives on the CPU only"
     if pairs.with_lse and pairs.q_BHTE.shape[-1] != pairs.v_BHSD.shape[-1]:
         return "its log-sum-exp needs queries and values of one dimension"
-    if pairs.with_lse and torch.is_grad_enabled() and pairs.q_BHTE.requires_grad:
+    if pairs.with_lse and torch.is_grad_enabled():  # whoever needs it: q, k, v, the term or the denominator
         return "regions and changed denominators need its log-sum-exp, which carries no gradient"
     return None
 

@@ -34,23 +34,27 @@ def at_lengths(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if not len(rows) or rows["protocol"].iat[0] != "prefix":
         return rows
-    rows = longest(rows)
     ends = rows[["position", "train_len", "eval_len"]].dropna().drop_duplicates()
     lengths = {
         int(end)
         for end, train_len, last in ends.itertuples(index=False)
         if end == last or math.log2(end / train_len) in range(32)
     }
-    # A row without a position says something of all lengths, such as that there is no number.
-    parts = [
-        rows[(rows["position"] <= length).fillna(True).astype(bool)].assign(eval_len=length)
-        for length in sorted(lengths or set(rows["eval_len"]))
-    ]
+    parts = []
+    for length in sorted(lengths or set(rows["eval_len"])):
+        # Of the contexts that reach so far the shortest: another total length may change a scheme's losses.
+        reaching = rows[rows["eval_len"] >= length]
+        nearest = reaching.groupby([*SERIES, "train_seed"])["eval_len"].transform("min")
+        # A row without a position says something of all lengths, such as that there is no number.
+        counted = (reaching["position"] <= length).fillna(True).astype(bool) & (
+            reaching["eval_len"] == nearest
+        )
+        parts.append(reaching[counted].assign(eval_len=length))
     return pd.concat(parts, ignore_index=True)
 
 
 def longest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each series at its longest context: with the prefix protocol a shorter one holds the same targets."""
+    """Each series at its longest context, which holds the targets of the shorter ones too."""
     return rows[rows["eval_len"] == rows.groupby([*SERIES, "train_seed"])["eval_len"].transform("max")]
 
 

@@ -24,8 +24,11 @@ _NOTHING = Interval(math.nan, math.nan, math.nan, "")
 def totals(rows: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.DataFrame:
     """Columns top, bottom and n of a measure, summed within each group."""
     rows = rows[rows["value"].notna()]
-    sums = rows[rows["metric"] == measure.metric].groupby(list(by))[["value", "n"]].sum()
-    sums = sums.assign(top=sums["value"] * measure.scale, bottom=sums["n"].astype(float))
+    held = rows[rows["metric"] == measure.metric]
+    # A share is a mean already: weighted by what it is the mean of, it becomes a sum like all others.
+    weight = held["n"] if measure.share else 1
+    sums = held.assign(top=held["value"] * weight * measure.scale).groupby(list(by))[["top", "n"]].sum()
+    sums["bottom"] = sums["n"].astype(float)
     if measure.per:
         per = rows[rows["metric"] == measure.per].groupby(list(by))["value"].sum()
         sums["bottom"] = per.reindex(sums.index)
@@ -33,7 +36,7 @@ def totals(rows: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.DataFr
             raise DataError(
                 f"{measure.name} needs {measure.per!r} rows beside {measure.metric!r}: evaluate again"
             )
-    return sums.drop(columns="value")
+    return sums
 
 
 def summarise(

@@ -44,7 +44,7 @@ class KeyValue(Task):
         for index in range(self.contexts):
             rng = np.random.default_rng([seed, length, index])
             start = int(rng.integers(max(1, len(tokens) - length)))
-            made = context(rng, corpus.vocabulary, tokens[start : start + length + 1], length + 1)
+            made = context(rng, corpus.vocabulary, tokens[start : start + length], length)
             facts = {"context": index, "values": made.value_ids, "choices": corpus.vocabulary.values}
             yield Prompt(made.ids.astype(np.int64), questions(made).astype(np.int64), 1, facts)
 

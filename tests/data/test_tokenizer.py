@@ -52,7 +52,7 @@ def byte_level(folder: Path) -> str:
 
 
 def sentencepiece(folder: Path, scheme: str) -> str:
-    """As Llama 2 (legacy) or Mistral (metaspace): ▁ for a space and one in front, <0x0A> where no token fits."""
+    """As Llama 2 (legacy) or Mistral: ▁ for a space and one put in front, <0x0A> where no token fits."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"definaïtur本"]
     merges = [("d", "e"), ("de", "f"), ("▁", "def"), ("▁", "▁"), ("n", "a")]
     pieces += ["".join(merge) for merge in merges]

@@ -40,9 +40,13 @@ def values(tokens: int, shape: Shape = SHAPE) -> Tensor:
 
 
 def attention(scheme: PositionScheme, at: Site, v: Tensor) -> Tensor:
-    """(B, H, T, D) as the model computes it."""
+    """(B, H, T, D) as the model computes it in evaluation; what it computes in training must be the same."""
     placed = Site(at.layer, scheme.place(at.geo), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
-    return attend(scheme, placed, v, Recording("auto"))
+    trained = attend(scheme, placed, v, Recording("auto"))
+    with torch.no_grad():
+        evaluated = attend(scheme, placed, v, Recording("auto"))
+    torch.testing.assert_close(evaluated, trained, rtol=0, atol=1e-12)
+    return evaluated
 
 
 def by_pairs(
@@ -64,7 +68,7 @@ def by_pairs(
 
 
 def rotary(q: Tensor, k: Tensor, distance: float, base: float = 10000.0) -> float:
-    """Scaled product of half-split q and k turned apart by a distance, in complex numbers (RoFormer, equation 12)."""
+    """Scaled product of half-split q and k turned apart by a distance, in complex numbers."""
     half = len(q) // 2
     total = 0.0
     for m in range(half):

@@ -54,5 +54,5 @@ def test_gains_multiply() -> None:
 
 def test_bad_settings() -> None:
     for start in (1, 0, -3, 2.5):
-        with pytest.raises(ConfigError, match="start .* at least 2"):
+        with pytest.raises(ConfigError, match=r"start .* at least 2"):
             LogN(RoPE(SHAPE), context(64), start)  # type: ignore[arg-type]

@@ -90,9 +90,9 @@ def test_by_default_the_cache_is_the_training_length() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ConfigError, match="sinks -1: .* at least 0"):
+    with pytest.raises(ConfigError, match=r"sinks -1: .* at least 0"):
         SinkWindow(RoPE(SHAPE), context(64), -1)
-    with pytest.raises(ConfigError, match="window 0: .* at least 1"):
+    with pytest.raises(ConfigError, match=r"window 0: .* at least 1"):
         SinkWindow(RoPE(SHAPE), context(64), 4, 0)
     with pytest.raises(IncompatibleError, match="feels absolute positions"):
         SinkWindow(Learned(SHAPE), context(64))

@@ -1,4 +1,4 @@
-"""YaRN against transformers (the code's ramp) and equation 18 of the paper. Frequencies within 1e-6 (float32)."""
+"""YaRN against transformers (the code's ramp) and the definition in the paper. Frequencies within 1e-6 (float32)."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_attention_equals_transformers(factor: float) -> None:
 @pytest.mark.parametrize(("fast", "slow"), [(32.0, 1.0), (16.0, 2.0)])
 @pytest.mark.parametrize("train_len", [16, 128, 2048])
 def test_rotations_are_the_paper_s(train_len: int, fast: float, slow: float) -> None:
-    """Definition 2, frequency by frequency: r is the number of turns within the training length."""
+    """Section 3.2, frequency by frequency: r is the number of turns within the training length."""
     own = shape(64, train_len)
     scheme = YaRN(RoPE(own), context(64, own), 8, "rotations", beta_fast=fast, beta_slow=slow)
     expected = []
@@ -67,7 +67,7 @@ def test_the_two_ramps_are_far_apart() -> None:
 
 
 def test_temperature_is_the_paper_s_and_can_be_off() -> None:
-    """Equation 22: 1 / sqrt(t) = 0.1 ln s + 1, and logits are divided by t."""
+    """Section 3.4: 1 / sqrt(t) = 0.1 ln s + 1, and logits are divided by t."""
     assert YaRN(RoPE(SHAPE), context(64), 4).sharpen == (0.1 * math.log(4) + 1) ** 2
     assert YaRN(RoPE(SHAPE), context(64), 4, temperature=0.0).sharpen == 1
     gain = YaRN(RoPE(SHAPE), context(64), 4).gain(site(4))

@@ -36,6 +36,39 @@ def test_many_questions_over_one_context(term: str) -> None:
         torch.testing.assert_close(one, other, **EXACT)
 
 
+@pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("term", TERMS)
+def test_log_sum_exp_equals_that_of_dense(term: str, geometry: str, mask: str) -> None:
+    hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
+    pairs, _ = case(term, "causal", geometry)
+    pairs = replace(pairs, with_lse=True, masks=MASKS.get(mask, hidden))
+    with torch.no_grad():
+        assert refusal(pairs) is None
+        out, lse = sdpa(pairs)
+        expected, expected_lse = dense(pairs)
+    assert lse is not None
+    torch.testing.assert_close(out, expected, **EXACT)
+    torch.testing.assert_close(lse, expected_lse, **EXACT)
+    if mask == "some_rows_see_nothing":
+        assert (lse == -torch.inf).any()
+
+
+def test_where_gradients_are_wanted_it_leaves_the_log_sum_exp_to_dense() -> None:
+    """Also where the scheme alone is trained and queries and keys ask for none."""
+    pairs, _ = case("table")
+    frozen = replace(
+        pairs,
+        q_BHTE=pairs.q_BHTE.detach(),
+        k_BHSE=pairs.k_BHSE.detach(),
+        v_BHSD=pairs.v_BHSD.detach(),
+        with_lse=True,
+    )
+    assert "carries no gradient" in (refusal(frozen) or "")
+    with torch.no_grad():
+        assert refusal(frozen) is None
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
 @pytest.mark.parametrize("term", TERMS)
 def test_in_training_precision(term: str, dtype: torch.dtype, tolerance: float) -> None:

@@ -12,4 +12,4 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def rows_of_three_seeds() -> pd.DataFrame:
-    return synthetic_rows(seeds=3, documents=8, contexts=4)
+    return synthetic_rows(seeds=3, documents=8, contexts=4, schemes=("alibi", "learned"))

@@ -1,0 +1,74 @@
+"""The scripts as a user calls them: in this process where only their answer matters, else as processes."""
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Answer:
+    """What a script said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of token shards for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, cache: Path
+) -> Callable[..., Answer]:
+    """Run a script of scripts/ in this process, with its results under tmp_path."""
+
+    def call(name: str, *overrides: str) -> Answer:
+        where = [
+            f"runtime.results={tmp_path / 'results'}",
+            f"runtime.cache={cache}",
+            "runtime.wandb=disabled",
+        ]
+        where = [f"results={tmp_path / 'results'}"] if name == "figures" else where
+        path = str(ROOT / "scripts" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [path, *where, *overrides])
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def started(tmp_path: Path, cache: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start a script as a process of its own session, as `make demo` does, from a folder that is not the project's."""
+
+    def start(name: str, *overrides: str, results: Path | None = None) -> subprocess.Popen[str]:
+        where = [f"runtime.results={results or tmp_path / 'results'}", f"runtime.cache={cache}"]
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *where, *overrides],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start

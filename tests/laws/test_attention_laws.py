@@ -1,0 +1,77 @@
+"""What every scheme owes, extended or not: causality, independence of the batch, one meaning on every kernel, order."""
+
+import torch
+from variants import TRAIN_LEN, Variant, each_variant, run, tokens
+
+from posbench.attend import Pairs
+from posbench.kernels import Recording
+from posbench.kernels.dense import dense
+
+
+@each_variant
+def test_causal(variant: Variant) -> None:
+    """What comes later changes nothing: 1e-12."""
+    subject = run(variant)
+    ids = tokens(2, subject.length)
+    changed = ids.clone()
+    changed[:, 10:] = tokens(2, subject.length - 10, seed=2)
+    before, after = subject(ids), subject(changed)
+    torch.testing.assert_close(after[:, :10], before[:, :10], rtol=0, atol=1e-12)
+    assert (after[:, 10:] - before[:, 10:]).abs().max() > 1e-3
+
+
+@each_variant
+def test_independent_of_the_batch(variant: Variant) -> None:
+    """A sequence alone gives what it gives among others: 1e-12."""
+    subject = run(variant)
+    ids = tokens(3, subject.length)
+    together = subject(ids)
+    for row in range(3):
+        torch.testing.assert_close(subject(ids[row : row + 1])[0], together[row], rtol=0, atol=1e-12)
+
+
+@each_variant
+def test_its_kernel_is_the_specification(variant: Variant) -> None:
+    """The kernel that runs, whole rows and a few rows at a time: values and all gradients, 1e-10."""
+    subject = run(variant)
+    ids = tokens(2, subject.length)
+    own, specified = Recording("auto"), Recording("dense")
+
+    def in_chunks(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+        return dense(pairs, chunk=subject.length * 2 * 4 * 10)
+
+    parameters = list(subject.model.parameters())
+    probe = torch.randn(2, subject.length, 32, dtype=torch.float64)
+    found = []
+    for kernel in (specified, own, in_chunks):
+        hidden = subject(ids, kernel)
+        gradients = torch.autograd.grad((hidden * probe).sum(), parameters, allow_unused=True)
+        found.append((hidden, [one for one in gradients if one is not None]))
+    assert specified.ran == "dense"
+    expected, expected_gradients = found[0]
+    for hidden, gradients in found[1:]:
+        torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-10)
+        for one, other in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@each_variant
+def test_order_matters(variant: Variant) -> None:
+    """Two early tokens exchanged change what is known at the end."""
+    subject = run(variant, TRAIN_LEN)
+    ids = tokens(1, TRAIN_LEN)
+    ids[0, 2], ids[0, 7] = 3, 4
+    exchanged = ids.clone()
+    exchanged[0, 2], exchanged[0, 7] = 4, 3
+    assert (subject(ids)[0, -1] - subject(exchanged)[0, -1]).abs().max() > 1e-6
+
+
+@each_variant
+def test_inference_equals_training_mode(variant: Variant) -> None:
+    """Without gradients other kernels may run, and give the same: 1e-12."""
+    subject = run(variant)
+    ids = tokens(2, subject.length)
+    trained = subject(ids).detach()
+    subject.model.eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(subject(ids), trained, rtol=0, atol=1e-12)

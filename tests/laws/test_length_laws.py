@@ -1,0 +1,99 @@
+"""What schemes promise about positions and lengths, and that no other scheme keeps the same promise by accident."""
+
+import pytest
+import torch
+from variants import (
+    TRAIN_LEN,
+    Run,
+    Variant,
+    assert_promise,
+    each_variant,
+    is_defined,
+    model_of,
+    run,
+    tokens,
+)
+
+from posbench.errors import LengthError, UndefinedError
+from posbench.extension import Context, Extension
+from posbench.geometry import Geometry
+from posbench.scheme import PositionScheme
+
+
+class Shifted(Extension):
+    """All positions moved by a number of tokens."""
+
+    def __init__(self, inner: PositionScheme, context: Context, by: int) -> None:
+        super().__init__(inner, context)
+        self.by = by
+
+    def place(self, geo: Geometry) -> Geometry:
+        placed = self.inner.place(geo)
+        return placed.at(placed.q_pos_T + self.by, placed.k_pos_S + self.by, placed.offset)
+
+
+@each_variant
+def test_relative_schemes_do_not_feel_a_shift_and_others_do(variant: Variant) -> None:
+    """By 5 tokens within the training length: 1e-10. Relative ones also by 1000 at full length: 1e-9."""
+    subject = run(variant)
+    promised = subject.scheme.traits.relative
+
+    def moved(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        shifted = Shifted(subject.scheme, Context(subject.model.size.shape(TRAIN_LEN), count), by)
+        ids = tokens(2, count)
+        return subject(ids), subject.model(ids, scheme=shifted)[0]
+
+    assert_promise(promised, *moved(5, 8), 1e-10)
+    if promised:
+        assert_promise(True, *moved(1000, subject.length), 1e-9)
+
+
+@each_variant
+def test_prefix_stable_schemes_do_not_feel_what_follows_and_others_do(variant: Variant) -> None:
+    """A prefix alone, declared longer, and within the whole text: 1e-10."""
+    long = run(variant)
+    prefix = 3 * TRAIN_LEN // 2 if long.length > TRAIN_LEN else TRAIN_LEN // 2
+    short = Run(long.model, variant.around(long.model.scheme, prefix), prefix)
+    ids = tokens(2, long.length)
+    alone, within = short(ids[:, :prefix]), long(ids)[:, :prefix]
+    assert_promise(long.scheme.traits.prefix_stable, alone, within, 1e-10)
+    # With the length declared, whatever the promise, what follows is not felt.
+    torch.testing.assert_close(long(ids[:, :prefix], length=long.length), within, rtol=0, atol=1e-10)
+
+
+@each_variant
+def test_questions_share_one_pass_over_their_context(variant: Variant) -> None:
+    """A cache and a batch of suffixes equal every prompt alone and every token in its turn: 1e-10."""
+    subject = run(variant)
+    question = 5
+    context = subject.length - question
+    shared, questions = tokens(1, context), tokens(3, question, seed=2)
+    promised = subject.scheme.traits.shared_prefill
+
+    def read(ids: torch.Tensor, cache=None):  # type: ignore[no-untyped-def]
+        return subject.model(ids, scheme=subject.scheme, cache=cache, length=subject.length, keep=True)
+
+    _, prefilled = read(shared)
+    suffixes, _ = read(questions, prefilled)
+    for row in range(3):
+        prompt = torch.cat((shared, questions[row : row + 1]), 1)
+        assert_promise(promised, suffixes[row], subject(prompt)[0, context:], 1e-10)
+    cache, steps = prefilled, []
+    for t in range(question):
+        hidden, cache = read(questions[:1, t : t + 1], cache)
+        steps.append(hidden)
+    assert cache.length == subject.length
+    assert_promise(promised, torch.cat(steps, 1)[0], suffixes[0], 1e-10)
+
+
+@each_variant
+def test_finite_to_eight_times_the_training_length_or_undefined(variant: Variant) -> None:
+    length = 8 * TRAIN_LEN
+    model = model_of(variant).float()
+    scheme = variant.around(model.scheme, length)
+    ids = tokens(1, length)
+    if is_defined(scheme, length):
+        assert model(ids, scheme=scheme)[0].isfinite().all()
+    else:
+        with pytest.raises((UndefinedError, LengthError), match=r"^[^\n]+$"):
+            model(ids, scheme=scheme)

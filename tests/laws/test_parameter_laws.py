@@ -1,0 +1,59 @@
+"""Parameters are all trained, saved and restored, and drawn without moving anybody else's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from variants import TRAIN_LEN, VOCABULARY, Variant, each_scheme, model_of, tokens
+
+
+@each_scheme
+def test_every_parameter_is_trained(variant: Variant) -> None:
+    model = model_of(variant)
+    ids = tokens(2, TRAIN_LEN)
+    logits = model.head(model(ids)[0])
+    F.cross_entropy(logits[:, :-1].reshape(-1, VOCABULARY), ids[:, 1:].reshape(-1)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert (parameter.grad != 0).any(), name
+
+
+@each_scheme
+def test_a_state_dict_holds_all_that_was_trained(variant: Variant) -> None:
+    ids = tokens(2, TRAIN_LEN)
+    trained, restored = model_of(variant), model_of(variant, seed=1)
+    assert not torch.equal(restored(ids)[0], trained(ids)[0])
+    restored.load_state_dict(trained.state_dict(), strict=True)
+    assert torch.equal(restored(ids)[0], trained(ids)[0])
+    held = {name for name, _ in trained.named_parameters()}
+    assert set(trained.state_dict()) == held, "constants belong to the settings, not to the checkpoint"
+
+
+@each_scheme
+def test_a_seed_is_a_draw(variant: Variant) -> None:
+    one, again, other = (variant.inner(seed=seed).state_dict() for seed in (0, 0, 1))
+    for name, value in one.items():
+        assert torch.equal(value, again[name])
+    assert not one or any(not torch.equal(value, other[name]) for name, value in one.items())
+
+
+@each_scheme
+def test_building_a_scheme_leaves_the_random_state_alone(variant: Variant) -> None:
+    before = torch.random.get_rng_state()
+    variant.inner()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@each_scheme
+def test_the_choice_of_scheme_moves_no_other_weight(variant: Variant) -> None:
+    reference = model_of(Variant("nope")).state_dict()
+    drawn = model_of(variant).state_dict()
+    for name, value in reference.items():
+        assert torch.equal(drawn[name], value), name
+    assert {name for name in drawn if not name.startswith("scheme.")} == set(reference)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_seeds_draw_different_models(seed: int) -> None:
+    one, other = model_of(Variant("nope"), seed), model_of(Variant("nope"), seed + 1)
+    assert not torch.equal(one.embedding.weight, other.embedding.weight)

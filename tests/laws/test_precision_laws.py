@@ -1,0 +1,87 @@
+"""Positions stay exact in a bfloat16 model: it holds no integer above 256, and 4097 must not become 4096."""
+
+import copy
+
+import torch
+from torch import Tensor
+from variants import SIZE, Variant, each_variant
+
+from posbench.geometry import Geometry
+from posbench.scheme import PositionScheme, Site
+
+SHAPE = SIZE.shape(8192)
+FIRST, LAST = 4092, 4100
+ROUNDING = 2.0**-6  # a few roundings to 8 bits
+
+
+def numbers(scheme: PositionScheme, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Everything that a scheme computes for eight tokens around position 4096 over all before them."""
+    draw = torch.Generator().manual_seed(0)
+    geo = scheme.place(Geometry.span(FIRST, LAST, 2 * SHAPE.train_len))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64).bfloat16().to(dtype)
+
+    stream_BSW = random(1, LAST, SHAPE.width)
+    q_BHTD = random(1, SHAPE.heads, LAST - FIRST, SHAPE.head_dim)
+    k_BHSD = random(1, SHAPE.heads, LAST, SHAPE.head_dim)
+    found = {"embed": scheme.embed(stream_BSW[:, FIRST:], geo, 0)}
+    site = Site(0, geo, stream_BSW[:, FIRST:], stream_BSW, q_BHTD, k_BHSD)
+    for number, region in enumerate(scheme.regions(site)):
+        here = Site(0, region.geo, site.x_BTW, site.x_BSW, q_BHTD, k_BHSD)
+        found[f"q {number}"], found[f"k {number}"] = scheme.qk(here)
+        gain, term, value = scheme.gain(here), scheme.term(here), scheme.value(here)
+        if gain is not None:
+            found[f"gain {number}"] = gain
+        if term is not None:
+            found[f"term {number}"] = term.logits(region.geo, slice(None))
+        if value is not None:
+            found[f"value {number}"] = value.index(region.geo.distance().clamp(min=0))
+    return found
+
+
+def assert_close(rounded: dict[str, Tensor], exact: dict[str, Tensor]) -> None:
+    assert rounded.keys() == exact.keys()
+    for name, value in exact.items():
+        torch.testing.assert_close(
+            rounded[name].double(),
+            value.double(),
+            rtol=ROUNDING,
+            atol=ROUNDING,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
+@each_variant
+def test_a_model_cast_to_bfloat16_keeps_its_positions(variant: Variant) -> None:
+    inner = variant.inner(SHAPE).to(torch.bfloat16)
+    exact = copy.deepcopy(inner).double()  # the same parameters, so that constants alone can differ
+    with torch.no_grad():
+        assert_close(
+            numbers(variant.around(inner, 2 * SHAPE.train_len, SHAPE), torch.bfloat16),
+            numbers(variant.around(exact, 2 * SHAPE.train_len, SHAPE), torch.float64),
+        )
+
+
+@each_variant
+def test_autocast_keeps_its_positions(variant: Variant) -> None:
+    inner = variant.inner(SHAPE)
+    exact = copy.deepcopy(inner).double()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded = numbers(variant.around(inner, 2 * SHAPE.train_len, SHAPE), torch.float32)
+    with torch.no_grad():
+        assert_close(rounded, numbers(variant.around(exact, 2 * SHAPE.train_len, SHAPE), torch.float64))
+
+
+def test_the_law_would_notice() -> None:
+    """A scheme whose positions pass through bfloat16 fails it."""
+
+    class Careless(PositionScheme):
+        def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
+            return x_BTW + torch.sin(geo.q_pos_T.to(x_BTW.dtype))[:, None].to(x_BTW.dtype)
+
+    try:
+        assert_close(numbers(Careless(), torch.bfloat16), numbers(Careless(), torch.float64))
+    except AssertionError:
+        return
+    raise AssertionError("positions rounded to bfloat16 were not noticed")

@@ -1,0 +1,50 @@
+"""A setting of the wrong type or name is one line of ConfigError, whatever the scheme."""
+
+from typing import Any, get_type_hints
+
+import pytest
+from variants import EXTENSIONS, SCHEMES, SHAPE, TRAIN_LEN, Variant
+
+from posbench.build import admits, build, locate
+from posbench.errors import ConfigError
+from posbench.extension import Context
+from posbench.scheme import PositionScheme
+
+ALL = {**SCHEMES, **EXTENSIONS}
+WRONG = [
+    (name, key, value)
+    for name, settings in ALL.items()
+    for key, annotation in get_type_hints(locate((settings or {})["_target_"]).__init__).items()
+    for value in ("nonsense", 1.5, True, [1], {"a": 1}, None)
+    if not admits(annotation, value) and key not in ("shape", "inner", "context", "return")
+]
+
+
+def built(name: str, **changed: Any) -> PositionScheme:
+    settings = {**(ALL[name] or {}), **changed}
+    if name in SCHEMES:
+        return build(settings, SHAPE)
+    return build(settings, Variant("rope").inner(), Context(SHAPE, 4 * TRAIN_LEN))
+
+
+@pytest.mark.parametrize(("name", "key", "value"), WRONG)
+def test_a_value_of_the_wrong_type_is_one_line(name: str, key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^setting {key} of \w+ is [^\n]+: give "):
+        built(name, **{key: value})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_unknown_setting_is_one_line_with_what_there_is(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^unknown setting of \w+ 'nonsense': choose one of .*$"):
+        built(name, nonsense=1)
+
+
+@pytest.mark.parametrize("target", ["posbench.schemes.nothing.Nothing", "Nothing", "posbench.", ""])
+def test_a_target_that_is_not_there_is_one_line(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"^_target_ .* importable from here"):
+        build({"_target_": target}, SHAPE)
+
+
+def test_settings_without_a_target_are_one_line() -> None:
+    with pytest.raises(ConfigError, match="without _target_"):
+        build({"base": 500.0}, SHAPE)

@@ -1,0 +1,133 @@
+"""Every scheme and every extension around it, found by listing the config folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+import posbench
+from posbench.attend import Kernel
+from posbench.build import build
+from posbench.errors import IncompatibleError, LengthError, UndefinedError
+from posbench.extension import Context
+from posbench.model.gpt import GPT, Size, build_scheme
+from posbench.scheme import PositionScheme, Shape
+
+PACKAGE = Path(posbench.__file__).parent
+CONFIGS = PACKAGE.parent / "configs"
+SIZE, VOCABULARY, TRAIN_LEN = Size(layers=2, width=32, heads=4), 50, 16
+SHAPE = SIZE.shape(TRAIN_LEN)
+
+
+def listed(group: str) -> dict[str, dict[str, Any] | None]:
+    """The build settings of each yaml of a group, by the file's name."""
+    files = sorted((CONFIGS / group).glob("*.yaml"))
+    return {file.stem: yaml.safe_load(file.read_text())["build"] for file in files}
+
+
+SCHEMES = listed("scheme")
+EXTENSIONS = {name: settings for name, settings in listed("extension").items() if settings is not None}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A scheme, alone or extended."""
+
+    scheme: str
+    extension: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.scheme}+{self.extension}" if self.extension else self.scheme
+
+    def inner(self, shape: Shape = SHAPE, seed: int = 0) -> PositionScheme:
+        """The scheme as the model is trained with it."""
+        settings = SCHEMES[self.scheme]
+        assert settings is not None
+        return build_scheme(settings, shape, seed)
+
+    def around(
+        self, inner: PositionScheme, length: int, shape: Shape = SHAPE, **changed: Any
+    ) -> PositionScheme:
+        """The scheme as it is evaluated at a length."""
+        if self.extension is None:
+            return inner
+        return build({**EXTENSIONS[self.extension], **changed}, inner, Context(shape, length))
+
+
+def carried() -> tuple[list[Variant], list[Variant]]:
+    """The extended schemes that can be, and those that cannot."""
+    possible, refused = [], []
+    for scheme in SCHEMES:
+        for extension in EXTENSIONS:
+            variant = Variant(scheme, extension)
+            try:
+                variant.around(variant.inner(), TRAIN_LEN)
+                possible.append(variant)
+            except IncompatibleError:
+                refused.append(variant)
+    return possible, refused
+
+
+ALONE = [Variant(scheme) for scheme in SCHEMES]
+EXTENDED, REFUSED = carried()
+
+each_scheme = pytest.mark.parametrize("variant", ALONE, ids=str)
+each_extended = pytest.mark.parametrize("variant", EXTENDED, ids=str)
+each_variant = pytest.mark.parametrize("variant", ALONE + EXTENDED, ids=str)
+
+
+@dataclass
+class Run:
+    """A small model in float64 with a variant built for `length` tokens, the longest that has a meaning."""
+
+    model: GPT
+    scheme: PositionScheme
+    length: int
+
+    def __call__(self, ids_BT: Tensor, kernel: Kernel | None = None, **settings: Any) -> Tensor:
+        """(B, T, W) final hidden states."""
+        return self.model(ids_BT, scheme=self.scheme, kernel=kernel, **settings)[0]
+
+
+def model_of(variant: Variant, seed: int = 0) -> GPT:
+    return GPT(SIZE, VOCABULARY, variant.inner(seed=seed), seed).double()
+
+
+def is_defined(scheme: PositionScheme, length: int) -> bool:
+    """Whether the scheme has an answer at this length."""
+    try:
+        scheme.check(length)
+    except (UndefinedError, LengthError):
+        return False
+    return True
+
+
+def run(variant: Variant, length: int = 4 * TRAIN_LEN, **changed: Any) -> Run:
+    """The variant at `length`, or at the training length if it is undefined beyond."""
+    torch.manual_seed(0)
+    model = model_of(variant)
+    scheme = variant.around(model.scheme, length, **changed)
+    if not is_defined(scheme, length):
+        length = TRAIN_LEN
+        scheme = variant.around(model.scheme, length, **changed)
+    return Run(model, scheme, length)
+
+
+def tokens(*shape: int, seed: int = 1) -> Tensor:
+    """Random ids."""
+    return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_promise(promised: bool, one: Tensor, other: Tensor, tolerance: float) -> None:
+    """Equal if so declared, and different if not: a promise that could be made should be."""
+    worst = float((one - other).detach().abs().max())
+    if promised:
+        assert worst <= tolerance, f"declared, and off by {worst:.2g}"
+    else:
+        assert worst > 1e-6, f"not declared, and yet equal to {worst:.2g}: declare it"

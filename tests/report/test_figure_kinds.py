@@ -1,0 +1,204 @@
+"""Figures: the csv is what is drawn, captions are whole, looks are stable, and wrong requests are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.figure import Figure
+from synthetic_rows import ORDER
+
+import posbench
+from posbench.errors import ConfigError, IncompatibleError
+from posbench.figures import context_growth, draw, house_style, loss_by_position, retrieval_by_position
+from posbench.figures.canvas import spread
+from posbench.figures.source import COLOURS, MissingRowsError, Source
+
+CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
+KINDS = [
+    "fixed_targets",
+    "non_overlapping",
+    "loss_by_position",
+    "retrieval_by_position",
+    "retrieval_heat_map",
+    "extensions",
+]
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with house_style():
+        yield
+
+
+def config(name: str, **changes) -> dict:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) | changes
+
+
+def texts(figure: Figure) -> str:
+    return " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
+
+
+def labels(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_config_draws(rows, tmp_path, name):
+    paths = draw(config(name), rows, tmp_path, ORDER)
+    assert [path.suffix for path in paths] == [".png", ".pdf", ".csv"]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert paths[1].read_bytes().startswith(b"%PDF")
+    assert len(pd.read_csv(paths[2])) > 5
+    for path in paths[:2]:
+        assert b"CreationDate" not in path.read_bytes()
+        assert b"Matplotlib" not in path.read_bytes()
+
+
+def test_a_user_setting_of_matplotlib_changes_nothing(rows, tmp_path):
+    import matplotlib
+
+    first = draw(config("fixed_targets"), rows, tmp_path / "a", ORDER)
+    with matplotlib.rc_context(
+        {"lines.linewidth": 9, "axes.facecolor": "pink", "savefig.dpi": 30, "font.size": 30}
+    ):
+        second = draw(config("fixed_targets"), rows, tmp_path / "b", ORDER)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_bands_only_with_several_seeds(rows, rows_of_three_seeds):
+    for given, several in ((rows, False), (rows_of_three_seeds, True)):
+        figure, shown = context_growth.draw(Source.of(given, ORDER, None, False))
+        assert ("bands: 95% Student's t over 3 seeds" in texts(figure)) == several
+        assert shown["low"].notna().any() == several
+
+
+def test_a_stranger_can_read_the_caption(rows):
+    figure, _ = context_growth.draw(Source.of(rows, ORDER, None, False))
+    caption = texts(figure)
+    for fact in (
+        "Fixed targets",
+        "last 16 tokens",
+        "Bits per byte",
+        "16 documents",
+        "1 training seed",
+        "0.40M",
+    ):
+        assert fact in caption
+    for fact in ("Python source code", "sequences of 64", "(learned)", "A cross"):
+        assert fact in caption
+    assert "trained here" in labels(figure)
+
+
+def test_lines_are_labelled_at_their_ends(rows):
+    figure, shown = context_growth.draw(Source.of(rows, ORDER, None, False))
+    rope = shown[(shown["scheme"] == "rope") & (shown["eval_len"] == 1024)]["estimate"].item()
+    assert f"rope  {rope:.2f}" in labels(figure)
+    assert "learned ×" in labels(figure)
+
+
+def test_no_two_labels_overlap(rows):
+    for kind in (context_growth, loss_by_position):
+        figure, _ = kind.draw(Source.of(rows, ORDER, None, False))
+        figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+        boxes += [text.get_window_extent() for text in figure.texts]
+        for place, box in enumerate(boxes):
+            assert figure.bbox.x0 <= box.x0
+            assert box.x1 <= figure.bbox.x1
+            assert not any(box.overlaps(other) for other in boxes[:place])
+
+
+def test_spread_moves_labels_apart_and_no_further():
+    assert spread([0, 100, 200], 10, 0, 300) == [0, 100, 200]
+    assert spread([100, 100], 10, 0, 300) == pytest.approx([95, 105])
+    crowded = spread([290, 295, 299], 10, 0, 300)
+    assert np.diff(crowded) == pytest.approx([10, 10])
+    assert crowded[-1] <= 300
+
+
+def test_a_scheme_that_explodes_leaves_the_others_readable(rows):
+    exploding = rows.assign(
+        value=rows["value"].mask(
+            (rows["scheme"] == "sinusoidal") & (rows["metric"] == "nll"), rows["value"] * 20
+        )
+    )
+    figure, _ = context_growth.draw(Source.of(exploding, ORDER, None, False))
+    assert figure.axes[0].get_yscale() == "log"
+    assert context_growth.draw(Source.of(rows, ORDER, None, False))[0].axes[0].get_yscale() == "linear"
+
+
+def test_looks_are_one_a_series_and_the_same_in_every_figure(rows):
+    looks = Source.of(rows, ORDER, None, False).looks
+    plain = [look for (_, extension), look in looks.items() if extension == "none"]
+    assert [look.colour for look in plain] == COLOURS[: len(ORDER)]
+    of_rope = [look for (scheme, _), look in looks.items() if scheme == "rope"]
+    assert len({look.colour for look in of_rope}) == len(of_rope)
+    chosen = Source.of(rows, ORDER, {"scheme": ["rope", "alibi"]}, False)
+    assert chosen.looks == looks
+    assert set(chosen.rows["scheme"]) == {"rope", "alibi"}
+
+
+def test_retrieval_shows_guesses_and_omits_what_is_not_learned(rows):
+    figure, shown = retrieval_by_position.draw(Source.of(rows, ORDER, None, False))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "64 tokens, 1× (trained here)",
+        "128 tokens, 2×",
+        "256 tokens, 4×",
+    ]
+    legend = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    assert legend == [*ORDER, "chance", "some value of the context"]
+    drawn = shown[shown["estimate"].notna()]
+    assert set(drawn[drawn["scheme"] == "nope"]["eval_len"]) == {64}
+    assert shown["chance"].eq(1 / 16).all()
+    assert "(nope)" in texts(figure)
+
+
+def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
+    other = (rows["eval_len"] == 512) & (rows["scheme"] == "rope") & (rows["extension"] == "none")
+    mixed = rows.assign(kernel=rows["kernel"].mask(other, "dense"))
+    with pytest.raises(
+        IncompatibleError, match=r"rope was computed with kernels dense, sdpa.*mix_kernels"
+    ) as error:
+        draw(config("fixed_targets"), mixed, tmp_path)
+    assert "\n" not in str(error.value)
+    Source.of(mixed, [], None, True).pick("perplexity", protocol="fixed_targets")
+    Source.of(mixed, [], None, False).pick("perplexity", protocol="prefix")  # those are of one kernel
+    across = rows.assign(kernel=rows["kernel"].mask(rows["scheme"] == "rope", "dense"))
+    Source.of(across, [], None, False).pick("perplexity", protocol="fixed_targets")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": "sliding"}, "no rows of task perplexity with protocol sliding"),
+        ({"where": {"scheme": "cope"}}, "no rows with scheme cope"),
+        ({"where": {"schema": "rope"}}, "did you mean 'scheme'"),
+        ({"protocl": "prefix"}, "did you mean 'protocol'"),
+        ({"measure": "bits"}, "unknown measure 'bits'"),
+        ({"draw": "posbench.figures.pie.draw"}, "is no function"),
+        ({"draw": None}, "has no 'draw'"),
+        ({"draw": "posbench.figures.extensions.draw", "protocol": "prefix"}, "has no setting 'scheme'"),
+        ({"where": {"status": "undefined"}}, "no numbers of task perplexity, only undefined"),
+    ],
+)
+def test_wrong_requests_get_one_line(rows, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        draw(config("fixed_targets") | changes, rows, tmp_path)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_not_mixed_in_one_figure(rows, tmp_path):
+    both = pd.concat([rows, rows.assign(train_len=128)])
+    with pytest.raises(
+        ConfigError, match=r"one train_len, the rows hold 64, 128: .*where: \{train_len: 64\}"
+    ):
+        draw(config("fixed_targets"), both, tmp_path)
+    draw(config("fixed_targets", where={"train_len": 64}), both, tmp_path)
+
+
+def test_extensions_need_some(rows, tmp_path):
+    with pytest.raises(MissingRowsError, match="extensions of rope"):
+        draw(config("extensions"), rows[rows["extension"] == "none"], tmp_path)

@@ -1,0 +1,105 @@
+"""A report is the same bytes each time, is drawn once, and needs neither torch nor Hydra."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+from test_figure_kinds import KINDS, config
+
+from posbench.errors import ConfigError
+from posbench.figures.report import write_report
+
+ORDER = ["rope", "alibi"]
+FIGURES = [config("fixed_targets"), config("extensions")]
+
+
+@pytest.fixture
+def few(rows):
+    rows = rows[rows["scheme"].isin(ORDER) & rows["extension"].isin(["none", "pi"])]
+    return rows[rows["protocol"].isin(["fixed_targets", "shared_prefill"])]
+
+
+def contents(paths):
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_deleted_outputs_come_back_to_the_byte(few, tmp_path):
+    first = contents(write_report(few, FIGURES, tmp_path, ORDER))
+    assert {"fixed_targets.png", "extensions.pdf", "models.md"} <= set(first)
+    for path in [*tmp_path.rglob("*.pdf"), *tmp_path.rglob("*.md")]:
+        path.unlink()
+    assert contents(write_report(few, FIGURES, tmp_path, ORDER)) == first
+    elsewhere = write_report(few, FIGURES, tmp_path / "elsewhere", ORDER)
+    assert contents(elsewhere) == first
+
+
+def test_nothing_is_drawn_twice_and_changes_are_noticed(few, tmp_path):
+    def written() -> dict[str, int]:
+        paths = write_report(few, figures, tmp_path, ORDER)
+        assert all(path.is_file() for path in paths)
+        for path in paths:
+            seen[path.name] = path.stat().st_mtime_ns
+            os.utime(path, ns=(0, 0))
+        return {name: time for name, time in seen.items() if time}
+
+    seen: dict[str, int] = {}
+    figures = FIGURES[:1]
+    assert "fixed_targets.png" in written()
+    assert not written()
+    (tmp_path / "figures" / "fixed_targets.csv").write_text("edited")
+    assert "fixed_targets.csv" in written()
+    assert "edited" not in (tmp_path / "figures" / "fixed_targets.csv").read_text()
+    assert not written()
+    figures = [FIGURES[0] | {"title": "Another title"}]
+    assert written()
+    few.loc[few.index[0], "value"] += 0.5
+    assert written()
+
+
+def test_files_of_an_earlier_report_are_removed(few, tmp_path):
+    write_report(few, FIGURES, tmp_path, ORDER)
+    write_report(few, FIGURES[:1], tmp_path, ORDER)
+    assert not list(tmp_path.rglob("extensions.*"))
+    assert list(tmp_path.rglob("fixed_targets.png"))
+
+
+def test_a_figure_without_rows_is_left_out_and_said_each_time(few, tmp_path, caplog):
+    plain = few[few["extension"] == "none"]
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            paths = write_report(plain, FIGURES, tmp_path, ORDER)
+        assert [message.split(":")[0] for message in caplog.messages] == ["figure extensions is left out"]
+    assert "fixed_targets.png" in contents(paths)
+
+
+def test_a_wrong_figure_is_an_error(few, tmp_path):
+    with pytest.raises(ConfigError, match="unknown setting"):
+        write_report(few, [FIGURES[0] | {"titel": "x"}], tmp_path, ORDER)
+
+
+def test_a_folder_that_cannot_be_written(few, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="choose a folder") as error:
+        write_report(few, FIGURES, tmp_path / "file", ORDER)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_heavy_is_imported():
+    modules = [
+        "records",
+        "statistics",
+        "tables.layout",
+        "figures.report",
+        *(f"figures.{k}" for k in _kinds()),
+    ]
+    code = "; ".join(f"import posbench.{module}" for module in modules)
+    code += "; import sys; print([m for m in ('torch', 'hydra', 'transformers', 'scipy.stats') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def _kinds() -> set[str]:
+    return {config(name)["draw"].split(".")[2] for name in KINDS}

@@ -1,0 +1,65 @@
+"""Schemes made of schemes, against the sums and choices that they stand for. Tolerance 1e-12 in float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from calls import SHAPE, attention, logits, site, values
+
+from posbench.compose import Layered, Stack
+from posbench.errors import IncompatibleError, UndefinedError
+from posbench.geometry import Geometry
+from posbench.scheme import Traits
+from posbench.schemes.alibi import ALiBi
+from posbench.schemes.learned import Learned
+from posbench.schemes.nope import NoPE
+from posbench.schemes.rope import RoPE
+from posbench.schemes.shaw import Shaw
+from posbench.schemes.sinusoidal import Sinusoidal
+
+ROPE = {"_target_": "posbench.schemes.rope.RoPE", "base": 500.0}
+EXACT = {"rtol": 0, "atol": 1e-12}
+
+
+def test_a_stack_of_one_is_that_one() -> None:
+    at, v = site(), values()
+    assert torch.equal(attention(Stack(SHAPE, [ROPE]), at, v), attention(RoPE(SHAPE, 500.0), at, v))
+
+
+def test_rotations_and_terms_go_together() -> None:
+    at = site()
+    stack = Stack(SHAPE, [RoPE(SHAPE), ALiBi(SHAPE), ALiBi(SHAPE)])
+    bias = logits(ALiBi(SHAPE), at) - logits(NoPE(SHAPE), at)
+    expected = logits(RoPE(SHAPE), at) + 2 * bias
+    visible = at.geo.visible()
+    torch.testing.assert_close(logits(stack, at)[..., visible], expected[..., visible], **EXACT)
+
+
+def test_embeddings_go_in_order() -> None:
+    geo, x_BTW = Geometry.span(0, 8), torch.randn(1, 8, SHAPE.width, dtype=torch.float64)
+    sinusoidal, learned = Sinusoidal(SHAPE), Learned(SHAPE).double()
+    both = Stack(SHAPE, [sinusoidal, learned]).embed(x_BTW, geo, 0)
+    torch.testing.assert_close(both, learned.embed(sinusoidal.embed(x_BTW, geo, 0), geo, 0), **EXACT)
+
+
+def test_promises_are_kept_together_or_not_at_all() -> None:
+    traits = Stack(SHAPE, [RoPE(SHAPE), Learned(SHAPE, "interpolate")]).traits
+    assert traits == Traits(
+        relative=False, prefix_stable=False, capabilities=frozenset({"positions", "spectrum"})
+    )
+    with pytest.raises(UndefinedError):
+        Stack(SHAPE, [RoPE(SHAPE), Learned(SHAPE)]).check(SHAPE.train_len + 1)
+
+
+def test_two_owners_of_one_thing_are_refused() -> None:
+    stack = Stack(SHAPE, [Shaw(SHAPE), Shaw(SHAPE)])
+    with pytest.raises(IncompatibleError, match="2 stacked schemes have a value"):
+        stack.value(site())
+
+
+def test_layers_take_turns() -> None:
+    at, v = site(), values()
+    layered = Layered(SHAPE, [ROPE, NoPE(SHAPE), ALiBi(SHAPE)])
+    for layer, scheme in enumerate((RoPE(SHAPE, 500.0), NoPE(SHAPE), ALiBi(SHAPE), RoPE(SHAPE, 500.0))):
+        here = replace(at, layer=layer)
+        assert torch.equal(attention(layered, here, v), attention(scheme, here, v))

@@ -1,0 +1,98 @@
+"""What holds for the repository as a whole."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import posbench
+
+ROOT = Path(__file__).parents[1]
+TARGETS = ("install", "demo", "sweep", "figures", "benchmark", "test", "check", "gpu-check", "clean")
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("no git checkout")
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert citation is not None
+    assert project["version"] == posbench.__version__ == citation[1]
+
+
+def test_make_help_names_every_target() -> None:
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in TARGETS if not re.search(rf"^  {name} +\w", shown, re.MULTILINE)] == []
+
+
+def test_an_unsupported_python_gets_one_line(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements-lock.txt"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    old = tmp_path / "python"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.1\n')
+    old.chmod(0o755)
+    outer = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "test", f"PYTHON={old}"],
+        cwd=tmp_path,
+        env=outer,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    first, *rest = done.stderr.splitlines()
+    assert "is Python 3.10.1: posbench needs Python 3.11 to 3.13" in first
+    assert "make PYTHON=python3.12 test" in first
+    assert all(line.startswith("make:") for line in rest)
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_lock_pins_every_dependency_exactly() -> None:
+    lock = (ROOT / "requirements-lock.txt").read_text().splitlines()
+    assert [line for line in lock if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []  # no +cpu either
+    pinned = {normal(line.split("==")[0]) for line in lock}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    assert {normal(re.match(r"[\w.-]+", line)[0]) for line in wanted} <= pinned  # type: ignore[index]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_files_stay_small_enough_to_read() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {lines} lines"
+        for path in tracked()
+        if path.suffix == ".py" and (lines := path.read_text().count("\n")) > 300
+    ]
+    assert long == []
+
+
+def test_no_large_file_is_committed() -> None:
+    large = [path for path in tracked() if path.stat().st_size > 1_000_000]
+    assert large == []
+
+
+@pytest.mark.parametrize("module", ["records", "statistics", "tables", "figures"])
+def test_rows_become_figures_without_torch(module: str) -> None:
+    heavy = ("torch", "transformers", "datasets", "hydra", "wandb")
+    code = (
+        "import importlib, pkgutil, sys\n"
+        f"module = importlib.import_module('posbench.{module}')\n"
+        "for info in pkgutil.walk_packages(getattr(module, '__path__', []), module.__name__ + '.'):\n"
+        "    importlib.import_module(info.name)\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
