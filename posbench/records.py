@@ -53,6 +53,7 @@ SCHEMA = pa.schema(
     metadata={"posbench.rows": str(SCHEMA_VERSION)},
 )
 
+_UNREADABLE = (pa.ArrowException, OSError, ValueError)  # torn, gone, or with bytes that are no text
 _log = logging.getLogger(__name__)
 
 
@@ -176,7 +177,7 @@ def _read(path: Path) -> pa.Table:
     if not fault:
         try:
             return pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
+        except _UNREADABLE as error:
             fault = str(error).splitlines()[0]
     _set_aside(path, fault)
     raise DataError(f"{path} cannot be used ({fault}): it was set aside; run again to compute it anew")
@@ -185,11 +186,13 @@ def _read(path: Path) -> pa.Table:
 def _fault(path: Path) -> str:
     """What is wrong with a file, from its footer alone, which a torn file lacks; '' if nothing is."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
+        schema = pq.read_schema(path)
+    except _UNREADABLE as error:
         return str(error).splitlines()[0]
-    version = metadata.get(b"posbench.rows", b"none").decode()
-    return "" if version == str(SCHEMA_VERSION) else f"row schema {version}, this is {SCHEMA_VERSION}"
+    version = (schema.metadata or {}).get(b"posbench.rows", b"none").decode(errors="replace")
+    if version != str(SCHEMA_VERSION):
+        return f"row schema {version}, this is {SCHEMA_VERSION}"
+    return "" if tuple(schema.names) == COLUMNS else "other columns than the schema's"
 
 
 def _set_aside(path: Path, fault: str) -> None:

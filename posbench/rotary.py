@@ -11,7 +11,7 @@ def frequencies(dims: int, base: float) -> Tensor:
     """(dims/2,) float64 radians per token: base^(-2m/dims). RoFormer, section 3.2.2. arXiv:2104.09864."""
     if dims % 2:
         raise ConfigError(
-            f"angles take dimensions in pairs and here are {dims}: choose a width and heads with an even width / heads"
+            f"rotation turns pairs of dimensions and the head dimension is {dims}: choose a width and heads with an even width / heads"
         )
     if not base > 1:
         raise ConfigError(

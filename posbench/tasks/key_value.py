@@ -57,8 +57,9 @@ class KeyValue(Task):
             hit = float(top[record] == values[record])
             yield Measure("exact_match", hit, 1, "share", name, index, record, depth)
             yield Measure("logprob", float(scores.logprob[record, 0]), 1, "nats", name, index, record, depth)
-        in_context = float(np.isin(top, values).mean())
+        # Values are sums over the n questions, as in every row.
+        in_context = float(np.isin(top, values).sum())
         _, repeats = np.unique(values, return_counts=True)
         yield Measure("in_context", in_context, count, "share", name, index)
-        yield Measure("chance", 1 / prompt.facts["choices"], count, "share", name, index)
-        yield Measure("context_guess", float(((repeats / count) ** 2).sum()), count, "share", name, index)
+        yield Measure("chance", count / prompt.facts["choices"], count, "share", name, index)
+        yield Measure("context_guess", float((repeats**2).sum() / count), count, "share", name, index)

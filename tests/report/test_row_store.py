@@ -91,8 +91,7 @@ def test_a_flipped_byte_is_found_when_reading(tmp_path, some):
         store.path("abc").write_bytes(data)
         try:
             pd.testing.assert_frame_equal(store.read("abc"), rows)
-        except DataError as error:
-            assert "set aside" in str(error)
+        except DataError:
             found += 1
     assert found > 20
 
