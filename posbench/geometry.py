@@ -57,7 +57,8 @@ class Geometry:
         cls, start: int, stop: int, length: int | None = None, device: torch.device | str | None = None
     ) -> Geometry:
         """Queries start .. stop-1 over the keys 0 .. stop-1, positions equal to indices."""
-        index = torch.arange(stop, device=device)
+        with torch.inference_mode(False):  # a model keeps it, and may be trained after it was evaluated
+            index = torch.arange(stop, device=device)
         return cls(index[start:], index, index[start:], index, length or stop, start)
 
     def at(self, q_pos_T: Tensor, k_pos_S: Tensor, offset: int | None = None) -> Geometry:
@@ -88,7 +89,9 @@ class Geometry:
         RoPE. The key must name all that the result depends on besides the geometry.
         """
         if key not in self._memo:
-            self._memo[key] = compute()
+            # Made in evaluation, it may be asked for again in training.
+            with torch.inference_mode(False), torch.no_grad():
+                self._memo[key] = compute()
         return self._memo[key]  # type: ignore[return-value]
 
 

@@ -40,7 +40,7 @@ _TYPES: dict[str, pa.DataType] = {
     "position": pa.int64(),  # of a token, the end of a bucket of tokens, or the index of the gold record
     "depth": pa.float64(),  # of the gold record: 0 the first, 1 the last
     "metric": pa.string(),
-    "value": pa.float64(),  # the sum over n things, their mean if the unit is "share"; null if there is none
+    "value": pa.float64(),  # the sum over n things, of a share too; null if there is none
     "n": pa.int64(),
     "unit": pa.string(),
     "status": pa.string(),

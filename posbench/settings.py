@@ -44,7 +44,7 @@ class TrainSettings:
     batch: int = 48
     accumulate: int = 1  # the batch is computed in this many parts
     records: float = 0.5  # share of the sequences that are synthetic records
-    asked: float = 0.25  # share of those that have the evaluated form
+    asked: float = 0.1  # share of those that have the evaluated form
     optimizer: str = "muon"  # muon (matrices; AdamW for the rest) or adamw
     lr: float = 0.003  # AdamW's
     matrix_lr: float = 0.02  # Muon's

@@ -23,7 +23,7 @@ SHORTEST = 8
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """The evaluated form: bos, records of distinct keys with text somewhere between them, then a question.
+    """The evaluated form: bos, text, records of distinct keys; then a question follows.
 
     Attributes:
         ids: (C,) everything before the question.
@@ -65,12 +65,9 @@ def context(
     key_ids = rng.permutation(vocabulary.key_ids)[:count]
     value_ids = rng.choice(vocabulary.value_ids, count)
     filler = length - 2 - 3 * count
-    # All filler stands in one place: before a record chosen at random, or after the last.
-    before = int(rng.integers(count + 1))
     rows = np.stack([key_ids, value_ids, key_ids], 1)
-    ids = np.concatenate([[vocabulary.bos], rows[:before].ravel(), text[:filler], rows[before:].ravel()])
-    offsets = 1 + 3 * np.arange(count) + filler * (np.arange(count) >= before)
-    return Context(ids, key_ids, value_ids, offsets)
+    ids = np.concatenate([[vocabulary.bos], text[:filler], rows.ravel()])
+    return Context(ids, key_ids, value_ids, 1 + filler + 3 * np.arange(count))
 
 
 def questions(made: Context) -> np.ndarray:

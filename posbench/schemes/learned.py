@@ -56,8 +56,7 @@ class Learned(PositionScheme):
             pos_T = pos_T.clamp(max=size - 1)
         elif self.policy == "wrap":
             pos_T = pos_T % size
-        elif bool((pos_T >= size).any()):
-            self.check(int(pos_T.max()) + 1)
-        below_T = pos_T.long()
+        below_T = pos_T.long().clamp(max=size - 1)
         above_T = (below_T + 1) % size if self.policy == "wrap" else (below_T + 1).clamp(max=size - 1)
-        return below_T, above_T, pos_T - below_T
+        # Positions that were moved past the table are no number: `check` sees lengths alone.
+        return below_T, above_T, torch.where(pos_T < size, pos_T - below_T, torch.nan)

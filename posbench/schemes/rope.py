@@ -14,7 +14,7 @@ class RoPE(PositionScheme):
 
     traits = Traits(relative=True, capabilities=frozenset({"positions", "spectrum"}))
 
-    def __init__(self, shape: Shape, base: float = 10000.0, interleaved: bool = False) -> None:
+    def __init__(self, shape: Shape, base: float = 10000.0, interleaved: bool = True) -> None:
         super().__init__()
         self.interleaved = interleaved
         self.theta_M = frequencies(shape.head_dim, base)

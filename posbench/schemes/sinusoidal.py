@@ -23,7 +23,7 @@ class Sinusoidal(PositionScheme):
         if scale <= 0:
             raise ConfigError(f"sinusoidal scale {scale}: give a number above 0 (1 in the paper)")
         self.scale = scale
-        self.theta_M = frequencies(shape.width, base)
+        self.theta_M = frequencies(shape.width, base, of="width")
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
         if layer > 0:

@@ -25,9 +25,7 @@ def totals(rows: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.DataFr
     """Columns top, bottom and n of a measure, summed within each group."""
     rows = rows[rows["value"].notna()]
     held = rows[rows["metric"] == measure.metric]
-    # A share is a mean already: weighted by what it is the mean of, it becomes a sum like all others.
-    weight = held["n"] if measure.share else 1
-    sums = held.assign(top=held["value"] * weight * measure.scale).groupby(list(by))[["top", "n"]].sum()
+    sums = held.assign(top=held["value"] * measure.scale).groupby(list(by))[["top", "n"]].sum()
     sums["bottom"] = sums["n"].astype(float)
     if measure.per:
         per = rows[rows["metric"] == measure.per].groupby(list(by))["value"].sum()

@@ -5,6 +5,7 @@ import torch
 from variants import (
     EXTENDED,
     EXTENSIONS,
+    LENGTH,
     REFUSED,
     SHAPE,
     TRAIN_LEN,
@@ -22,9 +23,9 @@ from posbench.extension import Context, Extension
 
 @each_extended
 def test_its_identity_setting_changes_nothing(variant: Variant) -> None:
-    """At four times the training length, or as far as the scheme goes: 1e-12."""
+    """At three and a half times the training length, or as far as the scheme goes: 1e-12."""
     settings = EXTENSIONS[variant.extension or ""]
-    identity = locate(settings["_target_"]).identity(4 * TRAIN_LEN)
+    identity = locate(settings["_target_"]).identity(LENGTH)
     extended = run(variant, **identity)
     ids = tokens(2, extended.length)
     plain = run(Variant(variant.scheme), extended.length)
@@ -46,7 +47,7 @@ def test_it_changes_something_past_the_training_length(variant: Variant) -> None
 def test_it_adds_no_parameters_and_leaves_the_model_alone(variant: Variant) -> None:
     model = model_of(variant)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    scheme = variant.around(model.scheme, 4 * TRAIN_LEN)
+    scheme = variant.around(model.scheme, LENGTH)
     assert isinstance(scheme, Extension)
     assert [id(p) for p in scheme.parameters()] == [id(p) for p in model.scheme.parameters()]
     ids = tokens(1, TRAIN_LEN)
@@ -62,7 +63,7 @@ def test_what_it_cannot_carry_it_refuses_at_construction(variant: Variant) -> No
     settings = EXTENSIONS[variant.extension or ""]
     target, inner = locate(settings["_target_"]), variant.inner()
     with pytest.raises(IncompatibleError) as caught:
-        build(settings, inner, Context(SHAPE, 4 * TRAIN_LEN))
+        build(settings, inner, Context(SHAPE, LENGTH))
     assert "\n" not in str(caught.value)
     assert target.__name__ in str(caught.value)
     assert type(inner).__name__ in str(caught.value)

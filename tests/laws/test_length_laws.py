@@ -3,6 +3,7 @@
 import pytest
 import torch
 from variants import (
+    LENGTH,
     TRAIN_LEN,
     Run,
     Variant,
@@ -52,7 +53,7 @@ def test_relative_schemes_do_not_feel_a_shift_and_others_do(variant: Variant) ->
 def test_prefix_stable_schemes_do_not_feel_what_follows_and_others_do(variant: Variant) -> None:
     """A prefix alone, declared longer, and within the whole text: 1e-10."""
     long = run(variant)
-    prefix = 3 * TRAIN_LEN // 2 if long.length > TRAIN_LEN else TRAIN_LEN // 2
+    prefix = 3 * TRAIN_LEN // 2 if long.length == LENGTH else TRAIN_LEN // 2
     short = Run(long.model, variant.around(long.model.scheme, prefix), prefix)
     ids = tokens(2, long.length)
     alone, within = short(ids[:, :prefix]), long(ids)[:, :prefix]
@@ -84,6 +85,25 @@ def test_questions_share_one_pass_over_their_context(variant: Variant) -> None:
         steps.append(hidden)
     assert cache.length == subject.length
     assert_promise(promised, torch.cat(steps, 1)[0], suffixes[0], 1e-10)
+
+
+class Short(PositionScheme):
+    """Four tokens and no more."""
+
+    def check(self, length: int) -> None:
+        if length > 4:
+            raise LengthError(f"{length} tokens: give at most 4")
+
+
+def test_a_model_asks_before_it_computes() -> None:
+    """For the tokens that it is given, those of its cache, and those that are declared."""
+    model, short = model_of(Variant("nope")), Short()
+    _, cache = model(tokens(1, 4), scheme=short, keep=True)
+    for settings in ({"ids_BT": tokens(1, 5)}, {"ids_BT": tokens(1, 1), "cache": cache}):
+        with pytest.raises(LengthError, match="5 tokens"):
+            model(**settings, scheme=short)
+    with pytest.raises(LengthError, match="9 tokens"):
+        model(tokens(1, 4), scheme=short, length=9)
 
 
 @each_variant

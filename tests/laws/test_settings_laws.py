@@ -3,7 +3,7 @@
 from typing import Any, get_type_hints
 
 import pytest
-from variants import EXTENSIONS, SCHEMES, SHAPE, TRAIN_LEN, Variant
+from variants import EXTENSIONS, LENGTH, SCHEMES, SHAPE, Variant
 
 from posbench.build import admits, build, locate
 from posbench.errors import ConfigError
@@ -24,7 +24,7 @@ def built(name: str, **changed: Any) -> PositionScheme:
     settings = {**(ALL[name] or {}), **changed}
     if name in SCHEMES:
         return build(settings, SHAPE)
-    return build(settings, Variant("rope").inner(), Context(SHAPE, 4 * TRAIN_LEN))
+    return build(settings, Variant("rope").inner(), Context(SHAPE, LENGTH))
 
 
 @pytest.mark.parametrize(("name", "key", "value"), WRONG)

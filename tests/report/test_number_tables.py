@@ -128,10 +128,10 @@ def test_guesses_are_means_over_contexts(rows):
     assert found.loc[256, "context_guess"] == pytest.approx(0.05 + 1 / 72)
 
 
-def test_a_share_is_weighted_by_what_it_is_the_mean_of(rows):
+def test_a_share_is_a_sum_over_what_it_counts(rows):
     part = of(rows, "shared_prefill", "rope")
     whole = part[(part["metric"] == "in_context") & (part["eval_len"] == 64)].iloc[:2]
-    numbers = summarise(whole.assign(value=[1.0, 0.5], n=[30, 10]), MEASURES["in_context"])
+    numbers = summarise(whole.assign(value=[30.0, 5.0], n=[30, 10]), MEASURES["in_context"])
     assert at(numbers, 64)["estimate"] == pytest.approx(0.875)
 
 

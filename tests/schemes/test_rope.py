@@ -112,7 +112,7 @@ def test_decay_is_an_envelope_not_a_law() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ConfigError, match="pairs and here are 9"):
+    with pytest.raises(ConfigError, match="the head dimension is 9"):
         RoPE(Shape(2, 4, 9, 36, 16))
     for base in (1.0, 0.0, float("nan")):
         with pytest.raises(ConfigError, match="above 1"):

@@ -51,5 +51,5 @@ def test_bad_settings() -> None:
         Sinusoidal(SHAPE, scale=0)
     with pytest.raises(ConfigError, match="above 1"):
         Sinusoidal(SHAPE, base=1)
-    with pytest.raises(ConfigError, match="pairs and here are 5"):
+    with pytest.raises(ConfigError, match="the width is 5"):
         Sinusoidal(Shape(1, 1, 5, 5, 16))
