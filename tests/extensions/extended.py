@@ -5,6 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,10 @@ from posbench.extension import Context
 from posbench.geometry import Geometry
 from posbench.kernels import Recording
 from posbench.scheme import PositionScheme, Shape, Site
+from posbench.schemes.rope import RoPE
 
+# The rotation in the layout of the implementations that extensions are compared with.
+Llama = partial(RoPE, interleaved=False)
 SHAPE = Shape(layers=2, heads=2, head_dim=8, width=16, train_len=16)
 
 

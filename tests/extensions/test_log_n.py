@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
 
 from posbench.errors import ConfigError
 from posbench.extensions.log_n import LogN
 from posbench.extensions.yarn import YaRN
 from posbench.schemes.alibi import ALiBi
-from posbench.schemes.rope import RoPE
 
 
 @pytest.mark.parametrize("start", [None, 4])
@@ -19,7 +18,7 @@ def test_equals_the_formula(first: int, start: int | None) -> None:
     at, v = site(24, start=first), values(24)
     base = start or SHAPE.train_len
     expected = by_pairs(at, v, lambda h, q, k, i, j: max(1.0, math.log(i + 1, base)) * rotary(q, k, i - j))
-    mine = attention(LogN(RoPE(SHAPE), context(24), start), at, v)
+    mine = attention(LogN(Llama(SHAPE), context(24), start), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
@@ -38,7 +37,7 @@ def test_additive_terms_keep_their_strength() -> None:
 
 
 def test_nothing_changes_up_to_the_training_length() -> None:
-    gain = LogN(RoPE(SHAPE), context(64)).gain(site(64))
+    gain = LogN(Llama(SHAPE), context(64)).gain(site(64))
     assert gain is not None
     assert (gain[:16] == 1).all()
     assert (gain[16:] > 1).all()
@@ -46,7 +45,7 @@ def test_nothing_changes_up_to_the_training_length() -> None:
 
 
 def test_gains_multiply() -> None:
-    yarn = YaRN(RoPE(SHAPE), context(64), 4)
+    yarn = YaRN(Llama(SHAPE), context(64), 4)
     both = LogN(yarn, context(64)).gain(site(64))
     assert both is not None
     assert float(both[63]) == pytest.approx(1.5 * yarn.sharpen)
@@ -55,4 +54,4 @@ def test_gains_multiply() -> None:
 def test_bad_settings() -> None:
     for start in (1, 0, -3, 2.5):
         with pytest.raises(ConfigError, match=r"start .* at least 2"):
-            LogN(RoPE(SHAPE), context(64), start)  # type: ignore[arg-type]
+            LogN(Llama(SHAPE), context(64), start)  # type: ignore[arg-type]

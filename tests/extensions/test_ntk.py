@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from extended import SHAPE, attention, context, hugging_face, measured, site, values
+from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from x_transformers.x_transformers import RotaryEmbedding
 
@@ -11,7 +11,6 @@ from posbench.extensions.ntk import NTK
 from posbench.rotary import frequencies
 from posbench.scheme import Shape
 from posbench.schemes.alibi import ALiBi
-from posbench.schemes.rope import RoPE
 
 WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)
 
@@ -21,7 +20,7 @@ WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)
 @pytest.mark.parametrize("shape", [SHAPE, WIDE])
 def test_frequencies_are_those_of_x_transformers(shape: Shape, base: float, factor: float) -> None:
     theirs = RotaryEmbedding(shape.head_dim, base=base, base_rescale_factor=factor).inv_freq.double()
-    scheme = NTK(RoPE(shape, base), context(64, shape), factor)
+    scheme = NTK(Llama(shape, base), context(64, shape), factor)
     torch.testing.assert_close(measured(scheme, shape), theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -31,16 +30,16 @@ def test_auto_is_dynamic_ntk_of_transformers() -> None:
     cos, sin = hugging_face("dynamic", 1.0)(at.q_BHTD, torch.arange(56)[None])
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    mine = attention(NTK(RoPE(SHAPE), context(56)), at, v)
+    mine = attention(NTK(Llama(SHAPE), context(56)), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
-    assert not NTK(RoPE(SHAPE), context(56)).traits.prefix_stable
+    assert not NTK(Llama(SHAPE), context(56)).traits.prefix_stable
 
 
 def test_the_ends_of_the_spectrum() -> None:
     """bloc97's base leaves the fastest alone and takes the slowest to exactly 1 / k; Su's stops at k^(-1 + 2 / d)."""
     theta_M = frequencies(8, 10000.0)
     bloc97, su = (
-        NTK(RoPE(SHAPE), context(64), 4, exponent).spectrum(theta_M) / theta_M
+        NTK(Llama(SHAPE), context(64), 4, exponent).spectrum(theta_M) / theta_M
         for exponent in ("bloc97", "su")
     )
     assert [float(bloc97[0]), float(bloc97[-1])] == [1, 0.25]
@@ -49,24 +48,24 @@ def test_the_ends_of_the_spectrum() -> None:
 
 
 def test_su_is_a_base_of_k_times_the_base() -> None:
-    scheme = NTK(RoPE(SHAPE, 10000.0), context(64), 4, "su")
+    scheme = NTK(Llama(SHAPE, 10000.0), context(64), 4, "su")
     torch.testing.assert_close(measured(scheme), frequencies(8, 40000.0), rtol=1e-12, atol=0)
 
 
 def test_extensions_of_a_spectrum_compose_from_the_inside() -> None:
-    twice = NTK(NTK(RoPE(SHAPE), context(64), 2), context(64), 3)
+    twice = NTK(NTK(Llama(SHAPE), context(64), 2), context(64), 3)
     torch.testing.assert_close(
-        measured(twice), measured(NTK(RoPE(SHAPE), context(64), 6)), rtol=1e-12, atol=0
+        measured(twice), measured(NTK(Llama(SHAPE), context(64), 6)), rtol=1e-12, atol=0
     )
 
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match=r"exponent of ntk 'bloc98'.*did you mean 'bloc97'"):
-        NTK(RoPE(SHAPE), context(64), 4, "bloc98")
+        NTK(Llama(SHAPE), context(64), 4, "bloc98")
     with pytest.raises(ConfigError, match="at least 1"):
-        NTK(RoPE(SHAPE), context(64), 0.9)
+        NTK(Llama(SHAPE), context(64), 0.9)
     with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
         NTK(ALiBi(SHAPE), context(64))
     pair = Shape(1, 8, 2, 16, 16)
     with pytest.raises(IncompatibleError, match="at least 4 dimensions"):
-        NTK(RoPE(pair), context(64, pair))
+        NTK(Llama(pair), context(64, pair))

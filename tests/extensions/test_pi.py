@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from extended import SHAPE, attention, by_pairs, context, hugging_face, measured, rotary, site, values
+from extended import SHAPE, Llama, attention, by_pairs, context, hugging_face, measured, rotary, site, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError, UndefinedError
@@ -11,13 +11,12 @@ from posbench.geometry import Geometry
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE
-from posbench.schemes.rope import RoPE
 from posbench.schemes.t5 import T5Bias
 
 
 @pytest.mark.parametrize("factor", [1.5, 2, 8])
 def test_equals_transformers(factor: float) -> None:
-    scheme = PositionInterpolation(RoPE(SHAPE), context(64), factor)
+    scheme = PositionInterpolation(Llama(SHAPE), context(64), factor)
     theirs = hugging_face("linear", factor)
     torch.testing.assert_close(measured(scheme), theirs.inv_freq.double(), rtol=0, atol=1e-7)
 
@@ -30,7 +29,7 @@ def test_equals_transformers(factor: float) -> None:
 def test_equals_rotation_by_fractions_of_the_distance() -> None:
     at, v = site(24), values(24)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, (i - j) / 3))
-    mine = attention(PositionInterpolation(RoPE(SHAPE), context(24), 3), at, v)
+    mine = attention(PositionInterpolation(Llama(SHAPE), context(24), 3), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
@@ -53,10 +52,10 @@ def test_whole_distances_are_floored() -> None:
 
 
 def test_auto_is_the_evaluated_length_over_the_training_length() -> None:
-    assert PositionInterpolation(RoPE(SHAPE), context(56)).k == 3.5
-    assert PositionInterpolation(RoPE(SHAPE), context(8)).k == 1
-    assert not PositionInterpolation(RoPE(SHAPE), context(56)).traits.prefix_stable
-    assert PositionInterpolation(RoPE(SHAPE), context(56), 3.5).traits.prefix_stable
+    assert PositionInterpolation(Llama(SHAPE), context(56)).k == 3.5
+    assert PositionInterpolation(Llama(SHAPE), context(8)).k == 1
+    assert not PositionInterpolation(Llama(SHAPE), context(56)).traits.prefix_stable
+    assert PositionInterpolation(Llama(SHAPE), context(56), 3.5).traits.prefix_stable
 
 
 def test_a_learned_table_reaches_as_far_as_it_is_stretched() -> None:
@@ -71,13 +70,13 @@ def test_a_learned_table_reaches_as_far_as_it_is_stretched() -> None:
 
 
 def test_the_placed_geometry_is_kept_for_the_next_pass() -> None:
-    scheme, geo = PositionInterpolation(RoPE(SHAPE), context(64)), Geometry.span(0, 64)
+    scheme, geo = PositionInterpolation(Llama(SHAPE), context(64)), Geometry.span(0, 64)
     assert scheme.place(geo) is scheme.place(geo)
 
 
 def test_bad_settings() -> None:
     for factor in (0.5, 0, -1, float("nan"), float("inf"), "double"):
         with pytest.raises(ConfigError, match="at least 1, or auto"):
-            PositionInterpolation(RoPE(SHAPE), context(64), factor)
+            PositionInterpolation(Llama(SHAPE), context(64), factor)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         PositionInterpolation(NoPE(SHAPE), context(64))

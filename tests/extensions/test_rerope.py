@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.rerope import ReRoPE
@@ -12,7 +12,6 @@ from posbench.schemes.alibi import ALiBi
 from posbench.schemes.kerple_log import KerpleLog
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE
-from posbench.schemes.rope import RoPE
 from posbench.schemes.shaw import Shaw
 from posbench.schemes.sinusoidal import Sinusoidal
 
@@ -22,7 +21,7 @@ from posbench.schemes.sinusoidal import Sinusoidal
 def test_equals_its_definition(window: int, first: int) -> None:
     at, v = site(24, start=first), values(24)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, min(i - j, window)))
-    mine = attention(ReRoPE(RoPE(SHAPE), context(24), window), at, v)
+    mine = attention(ReRoPE(Llama(SHAPE), context(24), window), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
@@ -59,13 +58,13 @@ def test_values_by_pair_are_rectified_too() -> None:
 
 
 def test_the_window_is_half_of_the_training_length() -> None:
-    assert ReRoPE(RoPE(SHAPE), context(64)).window == 8
+    assert ReRoPE(Llama(SHAPE), context(64)).window == 8
 
 
 def test_bad_settings() -> None:
     for window in (0, -1, 0.5, "8"):
         with pytest.raises(ConfigError, match="whole number of tokens of at least 1"):
-            ReRoPE(RoPE(SHAPE), context(64), window)  # type: ignore[arg-type]
+            ReRoPE(Llama(SHAPE), context(64), window)  # type: ignore[arg-type]
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         ReRoPE(NoPE(SHAPE), context(64))
     for absolute in (Learned(SHAPE), Sinusoidal(SHAPE)):

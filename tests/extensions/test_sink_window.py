@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from extended import SHAPE, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
 from torch import Tensor
 
 from posbench.errors import ConfigError, IncompatibleError
@@ -15,7 +15,6 @@ from posbench.scheme import Site
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE
-from posbench.schemes.rope import RoPE
 
 Logit = Callable[[int, Tensor, Tensor, int], float]
 
@@ -46,7 +45,7 @@ def stream(at: Site, v: Tensor, sinks: int, window: int, logit: Logit) -> Tensor
 def test_equals_a_rolling_cache(sinks: int, window: int) -> None:
     at, v = site(24), values(24)
     expected = stream(at, v, sinks, window, lambda h, q, k, distance: rotary(q, k, distance))
-    mine = attention(SinkWindow(RoPE(SHAPE), context(24), sinks, window), at, v)
+    mine = attention(SinkWindow(Llama(SHAPE), context(24), sinks, window), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
@@ -61,7 +60,7 @@ def test_equals_a_rolling_cache_with_a_bias() -> None:
 
 def test_a_suffix_equals_its_rows() -> None:
     whole, last, v = site(24), site(24, start=20), values(24)
-    scheme = SinkWindow(RoPE(SHAPE), context(24), 4, 6)
+    scheme = SinkWindow(Llama(SHAPE), context(24), 4, 6)
     torch.testing.assert_close(
         attention(scheme, last, v), attention(scheme, whole, v)[:, :, 20:], rtol=0, atol=1e-12
     )
@@ -79,20 +78,20 @@ def test_without_positions_it_is_a_mask() -> None:
 def test_without_sinks_it_is_a_window() -> None:
     at, v = site(24), values(24)
     assert torch.equal(
-        attention(SinkWindow(RoPE(SHAPE), context(24), 0, 6), at, v),
-        attention(Window(RoPE(SHAPE), context(24), 6), at, v),
+        attention(SinkWindow(Llama(SHAPE), context(24), 0, 6), at, v),
+        attention(Window(Llama(SHAPE), context(24), 6), at, v),
     )
 
 
 def test_by_default_the_cache_is_the_training_length() -> None:
-    scheme = SinkWindow(RoPE(SHAPE), context(64))
+    scheme = SinkWindow(Llama(SHAPE), context(64))
     assert (scheme.sinks, scheme.window) == (4, 12)
 
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match=r"sinks -1: .* at least 0"):
-        SinkWindow(RoPE(SHAPE), context(64), -1)
+        SinkWindow(Llama(SHAPE), context(64), -1)
     with pytest.raises(ConfigError, match=r"window 0: .* at least 1"):
-        SinkWindow(RoPE(SHAPE), context(64), 4, 0)
+        SinkWindow(Llama(SHAPE), context(64), 4, 0)
     with pytest.raises(IncompatibleError, match="feels absolute positions"):
         SinkWindow(Learned(SHAPE), context(64))

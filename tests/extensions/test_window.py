@@ -2,17 +2,16 @@
 
 import pytest
 import torch
-from extended import SHAPE, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
 from transformers.masking_utils import sdpa_mask, sliding_window_causal_mask_function
 
 from posbench.errors import ConfigError
 from posbench.extensions.window import Window
-from posbench.schemes.rope import RoPE
 
 
 @pytest.mark.parametrize("window", [1, 3, 16, 23])
 def test_sees_what_transformers_windows_see(window: int) -> None:
-    scheme = Window(RoPE(SHAPE), context(24), window)
+    scheme = Window(Llama(SHAPE), context(24), window)
     mask = scheme.mask(site(24))
     assert mask is not None
     theirs = sdpa_mask(
@@ -30,17 +29,17 @@ def test_sees_what_transformers_windows_see(window: int) -> None:
 def test_attention_is_over_the_window(window: int, first: int) -> None:
     at, v = site(24, start=first), values(24)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, i - j), visible=lambda i, j: i - j < window)
-    mine = attention(Window(RoPE(SHAPE), context(24), window), at, v)
+    mine = attention(Window(Llama(SHAPE), context(24), window), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 def test_a_window_of_one_shows_the_token_alone() -> None:
     at, v = site(24), values(24)
-    torch.testing.assert_close(attention(Window(RoPE(SHAPE), context(24), 1), at, v), v, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attention(Window(Llama(SHAPE), context(24), 1), at, v), v, rtol=0, atol=1e-12)
 
 
 def test_the_window_is_the_training_length_and_no_mask_where_it_hides_nothing() -> None:
-    scheme = Window(RoPE(SHAPE), context(64))
+    scheme = Window(Llama(SHAPE), context(64))
     assert scheme.window == 16
     assert scheme.mask(site(16)) is None
     assert scheme.mask(site(17)) is not None
@@ -49,4 +48,4 @@ def test_the_window_is_the_training_length_and_no_mask_where_it_hides_nothing() 
 def test_bad_settings() -> None:
     for window in (0, -4, 1.5, True):
         with pytest.raises(ConfigError, match="whole number of tokens of at least 1"):
-            Window(RoPE(SHAPE), context(64), window)  # type: ignore[arg-type]
+            Window(Llama(SHAPE), context(64), window)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, attention, context, hugging_face, measured, site, values
+from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError
@@ -12,7 +12,6 @@ from posbench.extensions.yarn import YaRN
 from posbench.rotary import frequencies
 from posbench.scheme import Shape
 from posbench.schemes.kerple_log import KerpleLog
-from posbench.schemes.rope import RoPE
 
 
 def shape(dims: int, train_len: int) -> Shape:
@@ -24,7 +23,7 @@ def shape(dims: int, train_len: int) -> Shape:
 @pytest.mark.parametrize(("dims", "train_len"), [(8, 16), (16, 64), (64, 128), (64, 2048), (128, 4096)])
 def test_dimensions_equal_transformers(dims: int, train_len: int, base: float, factor: float) -> None:
     own = shape(dims, train_len)
-    scheme = YaRN(RoPE(own, base), context(64, own), factor)
+    scheme = YaRN(Llama(own, base), context(64, own), factor)
     theirs = hugging_face("yarn", factor, own, base)
     torch.testing.assert_close(measured(scheme, own), theirs.inv_freq.double(), rtol=2e-5, atol=1e-7)
     assert scheme.sharpen == pytest.approx(theirs.attention_scaling**2, rel=1e-12)
@@ -36,7 +35,7 @@ def test_attention_equals_transformers(factor: float) -> None:
     cos, sin = hugging_face("yarn", factor)(at.q_BHTD, torch.arange(64)[None])
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    mine = attention(YaRN(RoPE(SHAPE), context(64), factor), at, v)
+    mine = attention(YaRN(Llama(SHAPE), context(64), factor), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
 
 
@@ -45,7 +44,7 @@ def test_attention_equals_transformers(factor: float) -> None:
 def test_rotations_are_the_paper_s(train_len: int, fast: float, slow: float) -> None:
     """Section 3.2, frequency by frequency: r is the number of turns within the training length."""
     own = shape(64, train_len)
-    scheme = YaRN(RoPE(own), context(64, own), 8, "rotations", beta_fast=fast, beta_slow=slow)
+    scheme = YaRN(Llama(own), context(64, own), 8, "rotations", beta_fast=fast, beta_slow=slow)
     expected = []
     for m in range(32):
         theta = 10000.0 ** (-2 * m / 64)
@@ -61,29 +60,29 @@ def test_the_two_ramps_are_far_apart() -> None:
     own = shape(64, 2048)
     theta_M = frequencies(64, 10000.0)
     code, paper = (
-        YaRN(RoPE(own), context(64, own), 8, ramp).spectrum(theta_M) for ramp in ("dimensions", "rotations")
+        YaRN(Llama(own), context(64, own), 8, ramp).spectrum(theta_M) for ramp in ("dimensions", "rotations")
     )
     assert float((code / paper).max()) == pytest.approx(2.44, abs=0.005)
 
 
 def test_temperature_is_the_paper_s_and_can_be_off() -> None:
     """Section 3.4: 1 / sqrt(t) = 0.1 ln s + 1, and logits are divided by t."""
-    assert YaRN(RoPE(SHAPE), context(64), 4).sharpen == (0.1 * math.log(4) + 1) ** 2
-    assert YaRN(RoPE(SHAPE), context(64), 4, temperature=0.0).sharpen == 1
-    gain = YaRN(RoPE(SHAPE), context(64), 4).gain(site(4))
+    assert YaRN(Llama(SHAPE), context(64), 4).sharpen == (0.1 * math.log(4) + 1) ** 2
+    assert YaRN(Llama(SHAPE), context(64), 4, temperature=0.0).sharpen == 1
+    gain = YaRN(Llama(SHAPE), context(64), 4).gain(site(4))
     assert gain is not None
     assert float(gain) == (0.1 * math.log(4) + 1) ** 2
 
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match=r"ramp of yarn 'dims'.*dimensions, rotations"):
-        YaRN(RoPE(SHAPE), context(64), 4, "dims")
+        YaRN(Llama(SHAPE), context(64), 4, "dims")
     for fast, slow in ((1.0, 32.0), (1.0, 1.0), (32.0, 0.0)):
         with pytest.raises(ConfigError, match="beta_fast > beta_slow > 0"):
-            YaRN(RoPE(SHAPE), context(64), 4, beta_fast=fast, beta_slow=slow)
+            YaRN(Llama(SHAPE), context(64), 4, beta_fast=fast, beta_slow=slow)
     with pytest.raises(ConfigError, match="0 is off"):
-        YaRN(RoPE(SHAPE), context(64), 4, temperature=-0.1)
+        YaRN(Llama(SHAPE), context(64), 4, temperature=-0.1)
     with pytest.raises(ConfigError, match="at least 1"):
-        YaRN(RoPE(SHAPE), context(64), 0)
+        YaRN(Llama(SHAPE), context(64), 0)
     with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
         YaRN(KerpleLog(SHAPE), context(64))

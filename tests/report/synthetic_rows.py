@@ -164,7 +164,9 @@ class _Series:
             "depth": None,
         }
         values = {"in_context": 0.98, "chance": 1 / 16, "context_guess": 0.05 + 1 / records}
-        whole = [pd.DataFrame(per | {"metric": name, "value": value * records}) for name, value in values.items()]
+        whole = [
+            pd.DataFrame(per | {"metric": name, "value": value * records}) for name, value in values.items()
+        ]
         return self._frame(pd.concat([exact, logprob, *whole]))
 
     def _frame(self, rows: pd.DataFrame) -> pd.DataFrame:
