@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from posbench.errors import IncompatibleError
 from posbench.geometry import Geometry, Mask
 from posbench.terms import PairValue, Term
 
@@ -59,7 +60,12 @@ def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -
     for region in regions:
         here = replace(site, geo=region.geo)
         q_BHTE, k_BHSE = scheme.qk(here)
-        gain = scheme.gain(here)
+        gain, term = scheme.gain(here), scheme.term(here)
+        if len(regions) > 1 and term is not None and term.whole_rows:
+            raise IncompatibleError(
+                f"{type(scheme).__name__} splits the pairs into regions and has a term of whole rows: use one or "
+                "the other"
+            )
         if gain is not None:
             q_BHTE = q_BHTE * gain[..., None].to(q_BHTE.dtype)
         pairs = Pairs(
@@ -69,7 +75,7 @@ def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -
             1 / math.sqrt(site.q_BHTD.shape[-1]),
             region.geo,
             tuple(mask for mask in (own_mask, region.mask) if mask is not None),
-            scheme.term(here),
+            term,
             scheme.value(here),
             with_lse,
         )

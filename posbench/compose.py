@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from posbench.attend import Kernel
 from posbench.build import build
-from posbench.errors import IncompatibleError
+from posbench.errors import ConfigError, IncompatibleError
 from posbench.geometry import Geometry, Mask, Region, both
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 from posbench.terms import PairValue, Term, add
@@ -36,6 +36,7 @@ class Stack(PositionScheme):
             relative=all(member.traits.relative for member in members),
             prefix_stable=all(member.traits.prefix_stable for member in members),
             shared_prefill=all(member.traits.shared_prefill for member in members),
+            mergeable=all(member.traits.mergeable for member in members),
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )
 
@@ -98,21 +99,35 @@ class Stack(PositionScheme):
 
 
 class Layered(PositionScheme):
-    """A different scheme by layer: layer n uses the scheme at n modulo their number.
+    """A different scheme by layer: layer n uses the scheme at layers[n], or at n modulo their number.
 
     Embeddings before the first block belong to the scheme of layer 0. Members that place tokens elsewhere
-    would disagree on one geometry, so at most the first may.
+    would disagree on one geometry, so at most the first layer's may.
     """
 
-    def __init__(self, shape: Shape, schemes: Sequence[Mapping[str, Any] | PositionScheme]) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        schemes: Sequence[Mapping[str, Any] | PositionScheme],
+        layers: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         stacked = Stack(shape, schemes)
+        count = len(stacked.members)
+        if layers is None:
+            layers = [layer % count for layer in range(shape.layers)]
+        if len(layers) != shape.layers or not set(layers) <= set(range(count)):
+            raise ConfigError(
+                f"layers {list(layers)} of a layered scheme: give each of the {shape.layers} layers a number "
+                f"from 0 to {count - 1}"
+            )
         self.members = stacked.members
+        self.layers = list(layers)
         self.version = stacked.version
         self.traits = stacked.traits
 
     def _at(self, layer: int) -> PositionScheme:
-        return self.members[layer % len(self.members)]  # type: ignore[return-value]
+        return self.members[self.layers[layer]]  # type: ignore[return-value]
 
     def check(self, length: int) -> None:
         for member in self.members:
@@ -147,3 +162,29 @@ class Layered(PositionScheme):
 
     def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
         return self._at(site.layer).attention(site, v_BHSD, kernel)
+
+
+def every_nth(layers: int, n: int) -> list[int]:
+    """1 at every n-th layer and 0 elsewhere; the last layer alone where there are fewer than n."""
+    if n < 2 or layers < 2:
+        raise ConfigError(
+            f"every {n} of {layers} layers: give every at least 2, in a model of at least 2 layers"
+        )
+    step = min(n, layers)
+    return [int((layer + 1) % step == 0) for layer in range(layers)]
+
+
+def span(shape: Shape, setting: str, given: int | None, default: int) -> int:
+    """A number of tokens within the training length, which hides what it is there to hide."""
+    tokens = default if given is None else given
+    if not 1 <= tokens <= shape.train_len:
+        raise ConfigError(
+            f"{setting} {tokens}: give at least 1 token and at most the training length, {shape.train_len}"
+        )
+    return tokens
+
+
+def nearest(tokens: int, site: Site) -> Mask | None:
+    """The window of the nearest `tokens` keys, the token itself among them; None where it hides nothing."""
+    # The fastest kernels take no mask.
+    return None if len(site.geo.k_index_S) <= tokens else lambda i, j: i - j < tokens

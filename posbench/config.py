@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import logging
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import hydra
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -96,11 +99,16 @@ def typed(schema: type[Settings], plain: Any, prefix: str) -> Settings:
 
 def choice(group: str, name: str) -> dict[str, Any]:
     """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads."""
-    loader = GlobalHydra.instance().config_loader()
-    names = loader.get_group_options(group, ObjectType.CONFIG)
+    # Hydra searches hydra.searchpath while it composes and forgets it afterwards.
+    path = copy.deepcopy(GlobalHydra.instance().config_loader().get_search_path())
+    for folder in HydraConfig.get().searchpath:
+        path.append("hydra.searchpath", folder)
+    repository = ConfigRepository(path)
+    names = repository.get_group_options(group, ObjectType.CONFIG)
     if name not in names:
         raise unknown(group, name, names)
-    found = loader.repository.load_config(f"{group}/{name}")  # type: ignore[attr-defined]
+    found = repository.load_config(f"{group}/{name}")
+    assert found is not None
     return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
 
 

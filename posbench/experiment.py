@@ -13,6 +13,8 @@ import pandas as pd
 from posbench.errors import DataError
 from posbench.figures.report import write_report
 from posbench.records import read_rows, write_rows
+from posbench.settings import RuntimeSettings
+from posbench.wandb_mirror import WandbSettings, open_mirror
 
 ROWS = "rows.parquet"
 FACTS = "experiment.json"
@@ -43,3 +45,16 @@ def experiments(results: Path) -> list[Path]:
         path.parent for pattern in (f"*/{FACTS}", f"published/*/{FACTS}") for path in results.glob(pattern)
     }
     return sorted(found)
+
+
+def mirror(
+    folder: Path, drawn: Sequence[Path], name: str, config: dict[str, Any], runtime: RuntimeSettings
+) -> None:
+    """The tables and figures of a folder on W&B."""
+    settings = WandbSettings(runtime.wandb, runtime.wandb_project)
+    where = folder.parent / "wandb"
+    with open_mirror(settings, job_type="report", name=name, group=name, config=config, folder=where) as run:
+        for path in drawn:
+            if path.suffix == ".csv" and path.parent.name == "tables":
+                run.log_table(path.stem, pd.read_csv(path))
+        run.log_figures(drawn)

@@ -53,10 +53,12 @@ class Extension(PositionScheme):
     Class attributes:
         requires: capabilities that the inner scheme must have.
         requires_relative: whether the inner scheme must feel distances only.
+        splits_regions: whether it splits the pairs into regions, which the inner scheme must bear.
     """
 
     requires: frozenset[str] = frozenset()
     requires_relative = False
+    splits_regions = False
 
     def __init__(self, inner: PositionScheme, context: Context) -> None:
         super().__init__()
@@ -70,6 +72,11 @@ class Extension(PositionScheme):
         if self.requires_relative and not inner.traits.relative:
             raise IncompatibleError(
                 f"{name} needs a scheme that feels distances only; {type(inner).__name__} feels absolute positions"
+            )
+        if self.splits_regions and not inner.traits.mergeable:
+            raise IncompatibleError(
+                f"{name} splits the pairs into regions and what {type(inner).__name__} says of a pair depends on "
+                "the whole row: use an extension that leaves the pairs together"
             )
         self.inner = inner
         self.context = context

@@ -42,6 +42,7 @@ class Geometry:
         length: declared number of tokens of the whole sequence, which may exceed S while it is still read.
         offset: q_pos_T[0] - k_pos_S[0] where both run in steps of one, else None. With an offset a
             function of distance is a Toeplitz matrix of one short table.
+        ordered: whether the keys are the tokens 0 .. S-1 in order and the queries the last of them.
     """
 
     q_index_T: Tensor
@@ -50,6 +51,7 @@ class Geometry:
     k_pos_S: Tensor
     length: int
     offset: int | None
+    ordered: bool = False
     _memo: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -59,11 +61,21 @@ class Geometry:
         """Queries start .. stop-1 over the keys 0 .. stop-1, positions equal to indices."""
         with torch.inference_mode(False):  # a model keeps it, and may be trained after it was evaluated
             index = torch.arange(stop, device=device)
-        return cls(index[start:], index, index[start:], index, length or stop, start)
+        return cls(index[start:], index, index[start:], index, length or stop, start, ordered=True)
 
     def at(self, q_pos_T: Tensor, k_pos_S: Tensor, offset: int | None = None) -> Geometry:
         """The same tokens, felt elsewhere."""
         return replace(self, q_pos_T=q_pos_T, k_pos_S=k_pos_S, offset=offset, _memo={})
+
+    def seen_by(self, rows: slice) -> Geometry:
+        """The same queries over fewer keys: the first ones, as many as causality lets `rows` see."""
+        hidden = len(self.q_index_T) - rows.indices(len(self.q_index_T))[1]
+        if not self.ordered or hidden <= 0:
+            return self
+        keys = slice(0, len(self.k_index_S) - hidden)
+        return replace(
+            self, k_index_S=self.k_index_S[keys], k_pos_S=self.k_pos_S[keys], ordered=False, _memo={}
+        )
 
     @property
     def square(self) -> bool:

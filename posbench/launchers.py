@@ -22,6 +22,7 @@ from posbench.errors import ConfigError, PosbenchError, unknown
 from posbench.kernels import NAMES
 from posbench.settings import RuntimeSettings
 from posbench.train import Stopped, pick_device
+from posbench.wandb_mirror import WandbSettings
 from posbench.work import Job, Worker
 
 LAUNCHERS = ("inline", "local")
@@ -79,6 +80,7 @@ def check(runtime: RuntimeSettings) -> None:
     if runtime.kernel not in NAMES:
         raise unknown("kernel", runtime.kernel, NAMES)
     pick_device(runtime.device)
+    WandbSettings(runtime.wandb)
     for name in ("threads", "checkpoint_every", "tokens_per_pass"):
         if getattr(runtime, name) < 1:
             raise ConfigError(f"runtime.{name} {getattr(runtime, name)}: give at least 1")

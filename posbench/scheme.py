@@ -36,6 +36,8 @@ class Traits:
         prefix_stable: what is computed for a prefix depends neither on what follows nor on the declared
             length, so that one forward pass at the longest length gives every shorter one.
         shared_prefill: with the declared length frozen, questions may share one pass over their context.
+        mergeable: what it says of a pair does not depend on the other pairs of the row, so that attention
+            over parts of the pairs, each in a geometry of its own, merges to attention over all.
         capabilities: what extensions may require: "positions" (it feels positions at all), "spectrum" (it
             rotates, through `Site.spectrum`).
     """
@@ -43,6 +45,7 @@ class Traits:
     relative: bool
     prefix_stable: bool = True
     shared_prefill: bool = True
+    mergeable: bool = True
     capabilities: frozenset[str] = frozenset()
 
 

@@ -12,7 +12,7 @@ from posbench.data.config import DataConfig
 class SchemeSettings:
     """A position scheme: a label for rows, and what builds it."""
 
-    name: str = "rope"
+    name: str = ""
     build: dict[str, Any] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from posbench import launchers
+from posbench import gate, launchers
 from posbench.board import board
 from posbench.build import build
 from posbench.data.corpus import Corpus, open_corpus
@@ -21,22 +21,24 @@ from posbench.train import Trainer
 from posbench.work import Job, Places
 
 
-def pending(plan: Plan, places: Places) -> list[Job]:
+def pending(plan: Plan, places: Places, experiment: str) -> list[Job]:
     """What is left to do: trainings, and the cells of each model and extension together."""
     store = places.store
     wanted = {cell.model.id for cell in plan.cells if not store.has(cell.id)}
     # A model whose cells are all there is not needed, but one that nobody evaluates was asked for itself.
     wanted |= {model.id for model in plan.models} - {cell.model.id for cell in plan.cells}
-    jobs = [Job(model) for model in plan.models if model.id in wanted and not places.trained(model)]
+    jobs = [
+        Job(experiment, model) for model in plan.models if model.id in wanted and not places.trained(model)
+    ]
     for _, cells in groupby(plan.cells, key=lambda cell: (cell.model.id, cell.extension.name)):
         todo = tuple(cell for cell in cells if not store.has(cell.id))
         if todo:
-            jobs.append(Job(todo[0].model, todo))
+            jobs.append(Job(experiment, todo[0].model, todo))
     return jobs
 
 
-def run(plan: Plan, runtime: RuntimeSettings, say: Callable[[str], None] = print) -> None:
-    """Do what is left of a plan.
+def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[str], None] = print) -> int:
+    """Do what is left of a plan, the number of jobs; `experiment` groups their runs on a dashboard.
 
     Raises:
         PosbenchError: once all that could be done is done, if some jobs failed.
@@ -46,7 +48,7 @@ def run(plan: Plan, runtime: RuntimeSettings, say: Callable[[str], None] = print
     launchers.check(runtime)
     for line in plan.dropped:
         say(f"left out: {line}")
-    jobs = pending(plan, places)
+    jobs = pending(plan, places, experiment)
     trainings = sum(not job.cells for job in jobs)
     cells = sum(len(job.cells) for job in jobs)
     say(
@@ -54,11 +56,12 @@ def run(plan: Plan, runtime: RuntimeSettings, say: Callable[[str], None] = print
         + (f"; about {estimate(jobs, runtime)}" if jobs else "")
     )
     if not jobs:
-        return
+        return 0
     with board(len(jobs)) as shown:
         failures = launchers.run(jobs, runtime, shown)
     if failures:
         raise PosbenchError(f"{len(failures)} jobs failed, the first: {failures[0]}; run again to retry them")
+    return len(jobs)
 
 
 def estimate(jobs: Sequence[Job], runtime: RuntimeSettings) -> str:
@@ -106,7 +109,7 @@ def tokens(cell: Cell, corpus: Corpus) -> int:
 
 
 def collect(cells: Iterable[Cell], places: Places) -> pd.DataFrame:
-    """The rows of cells in their order, under the labels of today's configs."""
+    """The rows of cells in their order, under the labels of today's configs, those behind a closed gate marked."""
     frames = []
     for cell in cells:
         rows = places.store.read(cell.id)
@@ -114,4 +117,4 @@ def collect(cells: Iterable[Cell], places: Places) -> pd.DataFrame:
         rows["scheme"], rows["extension"] = settings.scheme.name, cell.extension.name
         rows["size"], rows["corpus"] = settings.size.name, settings.data.name
         frames.append(rows)
-    return pd.concat(frames, ignore_index=True)
+    return gate.close(pd.concat(frames, ignore_index=True))

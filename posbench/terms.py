@@ -1,11 +1,13 @@
 """The structures of additive logit terms: schemes that share a structure share a kernel.
 
 Every term can write out its logits for a few rows (`logits`); that is the specification. A kernel may know
-a structure and do better. Negative distances are never visible, so a term may say anything there.
+a structure and do better. Negative distances are never visible, so a term may say anything there. A
+geometry may hold fewer keys than the term was made for: the first ones, all that the rows may see.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
@@ -26,12 +28,40 @@ def whole(distance: Tensor) -> Tensor:
     return torch.floor(distance + 1e-6).long() if distance.is_floating_point() else distance
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A few queries over the keys, as a kernel holds them while it computes.
+
+    Attributes:
+        geo, rows: the geometry, cut to the keys that the rows may see, and which queries these are.
+        q_BHRE, k_BHSE: queries and keys as the logits are made of them, the gain applied and not the scale.
+        scale: factor on q . k.
+        content_BHRS: scale * q . k.
+        visible_RS: whether the query sees the key.
+    """
+
+    geo: Geometry
+    rows: slice
+    q_BHRE: Tensor
+    k_BHSE: Tensor
+    scale: float
+    content_BHRS: Tensor
+    visible_RS: Tensor
+
+
 class Term:
     """What is added to the scaled logits of the pairs of one region."""
+
+    # Whether `added` needs what a kernel computes, all heads and all visible keys of a row at once.
+    whole_rows = False
 
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
         """Broadcastable to (B, H, R, S), nats, for the queries in `rows`."""
         raise NotImplementedError
+
+    def added(self, rows: Rows) -> Tensor:
+        """The same to a kernel, which gives all that it knows of these rows."""
+        return self.logits(rows.geo, rows.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +95,7 @@ class Separable(Term):
     column_BHS: Tensor
 
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
-        return self.row_BHT[..., rows, None] + self.column_BHS[..., None, :]
+        return self.row_BHT[..., rows, None] + self.column_BHS[..., None, : len(geo.k_pos_S)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +120,8 @@ class KeyContent(Term):
 
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
         index_SR = self.index(geo.distance(rows).clamp(min=0)).transpose(0, 1)
-        gathered = self.content_BHSK.gather(
-            -1, index_SR.expand(*self.content_BHSK.shape[:2], *index_SR.shape)
-        )
+        content_BHSK = self.content_BHSK[:, :, : len(geo.k_pos_S)]
+        gathered = content_BHSK.gather(-1, index_SR.expand(*content_BHSK.shape[:2], *index_SR.shape))
         return gathered.transpose(-1, -2)
 
 
@@ -107,13 +136,49 @@ class Elementwise(Term):
 
 
 @dataclass(frozen=True, eq=False)
+class WholeRow(Term):
+    """A function of a row's logits over all keys that it sees, and of all heads at once.
+
+    What it adds to a pair depends on other pairs, so that the pairs cannot be split into regions.
+
+    Attributes:
+        of: rows as a kernel holds them -> broadcastable to (B, H, R, S). It must be causal by itself, what
+            `visible_RS` hides excepted.
+        q_BHTD, k_BHSD: what it is a function of where no kernel asks: the site's own queries and keys.
+    """
+
+    of: Callable[[Rows], Tensor]
+    q_BHTD: Tensor
+    k_BHSD: Tensor
+
+    whole_rows = True
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        q_BHRD, k_BHSD = self.q_BHTD[:, :, rows], self.k_BHSD[:, :, : len(geo.k_pos_S)]
+        scale = 1 / math.sqrt(q_BHRD.shape[-1])
+        content_BHRS = scale * q_BHRD @ k_BHSD.transpose(-1, -2)
+        return self.of(Rows(geo, rows, q_BHRD, k_BHSD, scale, content_BHRS, geo.visible((), rows)))
+
+    def added(self, rows: Rows) -> Tensor:
+        return self.of(rows)
+
+
+@dataclass(frozen=True, eq=False)
 class Sum(Term):
     """Several terms on one layer."""
 
     parts: tuple[Term, ...]
 
+    @property
+    def whole_rows(self) -> bool:  # type: ignore[override]
+        return any(part.whole_rows for part in self.parts)
+
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
         first, *others = (part.logits(geo, rows) for part in self.parts)
+        return sum(others, start=first)
+
+    def added(self, rows: Rows) -> Tensor:
+        first, *others = (part.added(rows) for part in self.parts)
         return sum(others, start=first)
 
 

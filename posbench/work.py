@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
@@ -19,6 +20,7 @@ from posbench.plan import Cell, ModelPlan
 from posbench.records import Store
 from posbench.settings import RuntimeSettings
 from posbench.train import Stopped, Trainer
+from posbench.wandb_mirror import Mirror, WandbSettings, open_mirror
 
 # Called with (steps or cells done, of how many, what to show).
 Tell = Callable[[int, int, str], None]
@@ -26,8 +28,9 @@ Tell = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Train `model` (no cells), or measure `cells`, all of one model and one extension."""
+    """Train `model` (no cells), or measure `cells`, all of one model and one extension; for an experiment."""
 
+    experiment: str
     model: ModelPlan
     cells: tuple[Cell, ...] = ()
 
@@ -39,6 +42,15 @@ class Job:
         extension = self.cells[0].extension
         with_extension = "" if extension.build is None else f" + {extension.name}"
         return f"evaluate {self.model.label}{with_extension}"
+
+    @property
+    def name(self) -> str:
+        """For dashboards: scheme[-extension]-length-seed."""
+        one = self.model.settings
+        parts = [one.scheme.name, *([self.cells[0].extension.name] if self.cells else [])]
+        return "-".join(
+            [part for part in parts if part != "none"] + [str(one.train.length), str(one.train.seed)]
+        )
 
 
 @dataclass(frozen=True)
@@ -124,16 +136,50 @@ class Worker:
         steps = job.model.settings.train.steps
         folder = self.places.model(job.model)
         trainer = Trainer(job.model.settings, self.corpus(job.model), folder, self.runtime)
-        trainer.run(lambda step, metrics: tell(step, steps, f"loss {metrics['loss']:.3f}"), stop)
+        with mirror(job, self.runtime) as run:
+
+            def report(step: int, metrics: dict[str, float]) -> None:
+                run.log_training(step, metrics)
+                tell(step, steps, f"loss {metrics['loss']:.3f}")
+
+            facts = trainer.run(report, stop)
+            last = facts["curve"][-1] if facts["curve"] else {}
+            run.summary({"status": facts["status"], "n_params": facts["n_params"], **last})
+            run.log_checkpoint(folder / "final", f"{job.name}-{job.model.id}", {"model": job.model.id})
 
     def evaluate(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> None:
         """Measure the cells that are not there."""
         todo = [cell for cell in job.cells if not self.places.store.has(cell.id)]
-        for index, cell in enumerate(todo):
-            if stop():
-                raise Stopped
-            if self.last is None or self.last.plan.id != job.model.id:
-                folder = self.places.model(job.model)
-                self.last = Trained(job.model, folder, self.corpus(job.model), self.runtime)
-            self.last.evaluate(cell, self.places.store)
-            tell(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
+        if not todo:
+            return
+        with mirror(job, self.runtime) as run:
+            for index, cell in enumerate(todo):
+                if stop():
+                    raise Stopped
+                if self.last is None or self.last.plan.id != job.model.id:
+                    folder = self.places.model(job.model)
+                    self.last = Trained(job.model, folder, self.corpus(job.model), self.runtime)
+                self.last.evaluate(cell, self.places.store)
+                run.log_evaluation(cell.length, means(self.places.store.read(cell.id)))
+                tell(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
+
+
+def mirror(job: Job, runtime: RuntimeSettings) -> Mirror:
+    """The job's run on W&B."""
+    settings = asdict(job.model.settings)
+    if job.cells:
+        settings["extension"] = asdict(job.cells[0].extension)
+    return open_mirror(
+        WandbSettings(runtime.wandb, runtime.wandb_project),
+        job_type="evaluate" if job.cells else "train",
+        name=job.name,
+        group=job.experiment,
+        config={**settings, "model": job.model.id},
+        folder=Path(runtime.results) / "wandb",
+    )
+
+
+def means(rows: pd.DataFrame) -> dict[str, float]:
+    """Each metric of a cell per thing that it counts, named protocol/metric."""
+    sums = rows[rows["status"] == "ok"].groupby(["protocol", "metric"])[["value", "n"]].sum()
+    return {f"{protocol}/{metric}": value / n for (protocol, metric), value, n in sums.itertuples()}

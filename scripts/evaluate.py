@@ -29,7 +29,7 @@ def main(script: EvaluateScript) -> None:
     cells = list(
         plan_cells(model, script.extension, script.task.name, evaluation, lambda group, name: given, corpus)
     )
-    run(Plan([model], cells, []), script.runtime)
+    run(Plan([model], cells, []), script.runtime, "evaluate")
     for table in tables(collect(cells, places), [script.scheme.name]):
         print(to_markdown(table))
 

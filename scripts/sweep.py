@@ -1,5 +1,6 @@
 """Plan, train, evaluate, tabulate and draw an experiment: python scripts/sweep.py experiment=demo."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from posbench import experiment
@@ -15,11 +16,13 @@ def main(script: SweepScript) -> None:
     for name in script.figures:
         choice("figure", name)  # a misspelt figure is better known before the training than after
     plan = plan_sweep(script, choice, Path(script.runtime.cache))
-    run(plan, script.runtime)
+    ran = run(plan, script.runtime, script.name)
     places = Places.of(script.runtime)
     folder = places.results / script.name
     experiment.write(folder, collect(plan.cells, places), script.grid.scheme, script.figures)
     drawn = experiment.draw(folder, choice)
+    if ran:
+        experiment.mirror(folder, drawn, script.name, asdict(script), script.runtime)
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 
 

@@ -19,6 +19,7 @@ class ReRoPE(Extension):
 
     requires = frozenset({"positions"})
     requires_relative = True
+    splits_regions = True
 
     def __init__(self, inner: PositionScheme, context: Context, window: int | None = None) -> None:
         super().__init__(inner, context)

@@ -18,6 +18,7 @@ class SinkWindow(Extension):
     """Visible where n = i - j < w or j < s; the distance is n within the window and min(i, s + w - 1) - j to a sink."""
 
     requires_relative = True
+    splits_regions = True
 
     def __init__(
         self, inner: PositionScheme, context: Context, sinks: int = 4, window: int | None = None

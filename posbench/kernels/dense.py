@@ -10,19 +10,23 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from posbench.attend import Pairs
+from posbench.terms import Rows
 
 # Logits held at once, over batch, heads, rows and keys: 16 MiB in float32, about what caches hold.
 CHUNK = 1 << 22
+# Rows at a time where memory allows for more: they meet no key after the last of them.
+STEP = 64
 
 
 def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """(B, H, T, D) output and (B, H, T) log-sum-exp, always both."""
     batch, heads, queries, _ = pairs.q_BHTE.shape
     rows = max(1, chunk // (max(batch, len(pairs.k_BHSE)) * heads * pairs.k_BHSE.shape[2]))
+    # Training recomputes a chunk in the backward pass, or its weights would add up to T x S after all.
+    again = torch.is_grad_enabled() and rows < queries
+    rows = min(rows, STEP if pairs.geo.ordered else queries)
     if rows >= queries:
         return _rows(pairs, slice(0, queries))
-    # Training recomputes a chunk in the backward pass, or its weights would add up to T x S after all.
-    again = torch.is_grad_enabled()
     parts = []
     for start in range(0, queries, rows):
         part = slice(start, min(start + rows, queries))
@@ -33,20 +37,24 @@ def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
 
 def _rows(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
     exact = torch.float64 if pairs.q_BHTE.dtype == torch.float64 else torch.float32
-    q_BHRE, k_BHSE = pairs.q_BHTE[:, :, rows].to(exact), pairs.k_BHSE.to(exact)
+    geo = pairs.geo.seen_by(rows)
+    q_BHRE = pairs.q_BHTE[:, :, rows].to(exact)
+    k_BHSE, v_BHSD = (whole[:, :, : len(geo.k_index_S)].to(exact) for whole in (pairs.k_BHSE, pairs.v_BHSD))
     logits = (q_BHRE * pairs.scale) @ k_BHSE.transpose(-1, -2)
+    visible = geo.visible(pairs.masks, rows)
     if pairs.term is not None:
-        logits = logits + pairs.term.logits(pairs.geo, rows).to(exact)
-    logits = logits.masked_fill(~pairs.geo.visible(pairs.masks, rows), -torch.inf)
+        held = Rows(geo, rows, q_BHRE, k_BHSE, pairs.scale, logits, visible)
+        logits = logits + pairs.term.added(held).to(exact)
+    logits = logits.masked_fill(~visible, -torch.inf)
     # Not logsumexp and softmax: on a row that sees nothing their gradients are NaN.
     top = logits.detach().amax(-1, keepdim=True)
     weight = torch.exp(logits - torch.where(top.isfinite(), top, 0))
     total = weight.sum(-1, keepdim=True)
     some = total > 0
     total = torch.where(some, total, 1)
-    out = weight @ pairs.v_BHSD.to(exact)
+    out = weight @ v_BHSD
     if pairs.value is not None:
-        out = out + pairs.value.weighted(weight, pairs.geo, rows)
+        out = out + pairs.value.weighted(weight, geo, rows)
     out = out / total
     lse = torch.where(some, top + torch.log(total), -torch.inf).squeeze(-1)
     return out.to(pairs.v_BHSD.dtype), lse

@@ -17,6 +17,8 @@ from posbench.terms import DistanceTable
 
 def refusal(pairs: Pairs) -> str | None:
     """Why this kernel cannot run `pairs`, or None."""
+    if pairs.term is not None and pairs.term.whole_rows:
+        return "it cannot give a term its rows of logits"
     if pairs.value is not None:
         return "it cannot add to the values by pair"
     if pairs.with_lse and pairs.q_BHTE.device.type != "cpu":

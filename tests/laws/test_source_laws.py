@@ -83,7 +83,6 @@ def names_in(tree: ast.Module) -> tuple[set[str], set[str]]:
 
 # Files that may name one scheme, and why.
 ALLOWED = {
-    ("posbench/settings.py", "rope"),  # the label that a dataclass defaults to
     ("posbench/benchmark/models.py", "rope"),  # the speed goal is stated for this scheme beside its peers
 }
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "scripts").rglob("*.py")])

@@ -1,0 +1,62 @@
+"""Leaky ReRoPE: distances as trained within a window, and beyond it shorter steps.
+
+Su, 2023: https://kexue.fm/archives/9708 (Rectified Rotary Position Embeddings, the form with 1/k).
+For any scheme that feels distances only, not just rotations; without the log n factor, which is an extension
+of its own. The article gives k by hand; by default it is the least with which no distance is new.
+"""
+
+from typing import Any
+
+from posbench.errors import ConfigError
+from posbench.extension import Context, Extension
+from posbench.geometry import Geometry, Region, both
+from posbench.scheme import PositionScheme, Site
+
+
+class LeakyReRoPE(Extension):
+    """The distance n = i - j >= w becomes w + (n - w) / k; w is `window`, by default half of the training length."""
+
+    requires = frozenset({"positions"})
+    requires_relative = True
+    splits_regions = True
+
+    def __init__(
+        self,
+        inner: PositionScheme,
+        context: Context,
+        window: int | None = None,
+        factor: float | str = "auto",
+    ) -> None:
+        super().__init__(inner, context)
+        self.window = context.tokens("window", window, max(1, context.shape.train_len // 2))
+        self.k = self.least(context) if factor == "auto" else context.factor(factor)
+        self.depends_on_length(factor)
+
+    @staticmethod
+    def identity(length: int) -> dict[str, Any]:
+        return {"factor": 1}
+
+    def least(self, context: Context) -> float:
+        """The least k with which the longest distance is at most that of the training length."""
+        reach, farthest = context.shape.train_len - 1 - self.window, context.length - 1 - self.window
+        if farthest <= max(0, reach):
+            return 1.0
+        if reach < 1:
+            raise ConfigError(
+                f"leaky_rerope window {self.window}: it leaves nothing of {context.shape.train_len} trained tokens to "
+                f"squeeze distances into; give at most {context.shape.train_len - 2}, or a factor"
+            )
+        return farthest / reach
+
+    def regions(self, site: Site) -> list[Region]:
+        regions = self.inner.regions(site)
+        if len(site.geo.k_index_S) <= self.window:
+            return regions
+        near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
+        far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
+        return [*near, Region(far, lambda i, j: i - j >= self.window)]
+
+    def far(self, geo: Geometry) -> Geometry:
+        """Positions divided by k, the queries moved on so that the two parts meet at w."""
+        moved = self.window * (self.k - 1)
+        return geo.at((geo.q_index_T.double() + moved) / self.k, geo.k_index_S.double() / self.k)

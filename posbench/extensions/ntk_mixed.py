@@ -1,0 +1,39 @@
+"""NTK-RoPE-mixed: frequencies slowed by radices that shrink, so that fast ones pay more of the factor than in NTK.
+
+Su, 2023: https://kexue.fm/archives/9706 (lambda_1 >= lambda_2 >= ... with product k, b = 0.625).
+The article's log n factor is an extension of its own. The author's later code, github.com/bojone/rerope, has
+b = 0.75; b = 1 is NTK-RoPE-fixed.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posbench.errors import ConfigError
+from posbench.extension import Context, SpectrumExtension
+from posbench.scheme import PositionScheme
+
+
+class NTKMixed(SpectrumExtension):
+    """theta_m becomes theta_m * exp(-a (m + 1)^b) over M frequencies, m = 0 .. M - 1, with a M^b = ln k."""
+
+    def __init__(
+        self, inner: PositionScheme, context: Context, factor: float | str = "auto", b: float = 0.625
+    ) -> None:
+        super().__init__(inner, context)
+        if not 0 <= b <= 1:
+            raise ConfigError(f"b {b} of ntk_mixed: give a number from 0 to 1 (0.625 in the article)")
+        self.b = b
+        self.k = context.factor(factor)
+        self.depends_on_length(factor)
+
+    @staticmethod
+    def identity(length: int) -> dict[str, Any]:
+        return {"factor": 1}
+
+    def spectrum(self, theta_M: Tensor) -> Tensor:
+        count = len(theta_M)
+        step_M = torch.arange(1, count + 1, device=theta_M.device).double()
+        return theta_M * torch.exp(-math.log(self.k) * (step_M / count) ** self.b)

@@ -1,0 +1,70 @@
+"""Self-Extend: near tokens as trained, far ones by the distance of their groups.
+
+Jin et al. LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning. ICML 2024, section 3.2.
+arXiv:2401.01325. The formula and the floor of w / G are those of the authors' github.com/datamllab/LongLM.
+For any scheme that feels distances only, not just rotations. The paper gives G by hand; by default it is the
+least that its rule (L - w) G + w allows.
+"""
+
+from itertools import count
+from typing import Any
+
+from posbench.errors import ConfigError
+from posbench.extension import Context, Extension
+from posbench.geometry import Geometry, Region, both
+from posbench.scheme import PositionScheme, Site
+
+
+class SelfExtend(Extension):
+    """The distance n = i - j >= w becomes i // G - j // G + w - w // G; w is `window`, G is `group`."""
+
+    requires = frozenset({"positions"})
+    requires_relative = True
+    splits_regions = True
+
+    def __init__(
+        self,
+        inner: PositionScheme,
+        context: Context,
+        window: int | None = None,
+        group: int | str = "auto",
+    ) -> None:
+        super().__init__(inner, context)
+        self.window = context.tokens("window", window, max(1, context.shape.train_len // 4))
+        if group != "auto" and (isinstance(group, str) or group < 1):
+            raise ConfigError(f"group {group!r}: give a whole number of tokens of at least 1, or auto")
+        self.group = self.least(context) if isinstance(group, str) else group
+        self.depends_on_length("auto" if group == "auto" else 1)
+
+    @staticmethod
+    def identity(length: int) -> dict[str, Any]:
+        return {"group": 1}
+
+    def least(self, context: Context) -> int:
+        """The least group with which the longest distance is below the training length."""
+        length, trained = context.length, context.shape.train_len
+        if length <= max(trained, self.window):
+            return 1
+        if self.window >= trained:
+            raise ConfigError(
+                f"self_extend window {self.window}: it leaves nothing of {trained} trained tokens for groups; give at "
+                f"most {trained - 1}, or a group"
+            )
+        return next(
+            group
+            for group in count(1)
+            if (length - 1) // group + self.window - self.window // group < trained
+        )
+
+    def regions(self, site: Site) -> list[Region]:
+        regions = self.inner.regions(site)
+        if len(site.geo.k_index_S) <= self.window:
+            return regions
+        near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
+        far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
+        return [*near, Region(far, lambda i, j: i - j >= self.window)]
+
+    def far(self, geo: Geometry) -> Geometry:
+        """The groups of the keys, and of the queries moved on so that the two parts nearly meet at w."""
+        moved = self.window - self.window // self.group
+        return geo.at(geo.q_index_T // self.group + moved, geo.k_index_S // self.group)

@@ -1,0 +1,173 @@
+"""The demo's path in small: what is done is not done again, and no kill loses or changes anything."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+MINIATURE = "experiment=miniature"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cache) -> Path:
+    """The results of a miniature that nobody disturbed."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    script = Path(__file__).parents[2] / "scripts" / "sweep.py"
+    where = [f"runtime.results={results}", f"runtime.cache={cache}"]
+    ended = subprocess.run(
+        [sys.executable, script, MINIATURE, *where], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return results
+
+
+def drawn(results: Path) -> dict[str, bytes]:
+    """Every table and figure."""
+    folder = results / "miniature"
+    paths = sorted([*folder.glob("tables/*"), *folder.glob("figures/*")])
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_it_leaves_rows_tables_and_figures(undisturbed):
+    rows = pd.read_parquet(undisturbed / "miniature" / "rows.parquet")
+    assert set(rows["scheme"]) == {"nope", "learned", "rope"}
+    assert set(rows["extension"]) == {"none", "pi", "rerope", "window"}
+    assert set(rows["protocol"]) == {"fixed_targets", "non_overlapping", "prefix", "records"}
+    # Six-parameter models learn nothing in 30 steps, so nothing is concluded from their retrieval.
+    assert set(rows.loc[rows["task"] == "key_value", "status"]) == {"not_learned", "undefined"}
+    past = (rows["scheme"] == "learned") & (rows["eval_len"] > 16)
+    assert set(rows.loc[past, "status"]) == {"undefined"}
+    names = set(drawn(undisturbed))
+    for stem in (
+        "fixed_targets",
+        "loss_by_position",
+        "retrieval_by_position",
+        "retrieval_heat_map",
+        "extensions",
+    ):
+        assert {f"figures/{stem}.{kind}" for kind in ("png", "pdf", "csv")} <= names
+    assert {f"tables/perplexity-fixed_targets-bits_per_byte.{kind}" for kind in ("csv", "md", "tex")} <= names
+
+
+def test_a_second_run_does_nothing_and_redraws_the_same_bytes(script, tmp_path, undisturbed):
+    results = tmp_path / "results"
+    shutil.copytree(undisturbed, results)
+    before = drawn(results)
+    for folder in ("tables", "figures"):
+        shutil.rmtree(results / "miniature" / folder)
+    started = time.monotonic()
+    answer = script("sweep", MINIATURE)
+    assert answer.code == 0, answer
+    assert "3 models, 0 to train; " in answer.out
+    assert ", 0 to measure" in answer.out
+    assert time.monotonic() - started < 15
+    assert drawn(results) == before
+
+
+def test_figures_need_no_torch(tmp_path, undisturbed):
+    results = tmp_path / "results"
+    shutil.copytree(undisturbed / "miniature", results / "miniature")
+    before = drawn(results)
+    shutil.rmtree(results / "miniature" / "figures")
+    script = Path(__file__).parents[2] / "scripts" / "figures.py"
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; "
+        f"sys.argv = ['figures.py', 'results={results}']; runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert drawn(results) == before
+
+
+def kill_when(process: subprocess.Popen, seen, seconds: float = 60.0) -> None:
+    """kill -9 the process and all its workers as soon as `seen` says so."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and not seen():
+        assert time.monotonic() < deadline, "never seen"
+        time.sleep(0.01)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_at_any_point_the_rows_are_those_of_an_undisturbed_run(started, tmp_path, undisturbed):
+    results = tmp_path / "results"
+    points = [
+        lambda: any(results.glob("models/*/step-*")),
+        lambda: any(results.glob("models/*/final")),
+        lambda: len(list(results.glob("cells/*.parquet"))) >= 3,
+        lambda: len(list(results.glob("cells/*.parquet"))) >= 20,
+    ]
+    for seen in points:
+        kill_when(started("sweep", MINIATURE), seen)
+    last = started("sweep", MINIATURE)
+    said, _ = last.communicate(timeout=120)
+    assert last.returncode == 0, said
+    rows = "miniature/rows.parquet"
+    assert (results / rows).read_bytes() == (undisturbed / rows).read_bytes()
+
+
+def test_asked_to_stop_it_keeps_what_it_has(started, tmp_path, undisturbed):
+    results = tmp_path / "results"
+    process = started("sweep", MINIATURE, "train.steps=100000")
+    deadline = time.monotonic() + 60
+    while not any(results.glob("models/*/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "continues from here" in said
+    assert "Traceback" not in said
+    steps = [
+        json.loads((path / "facts.json").read_text())["step"] for path in results.glob("models/*/step-*")
+    ]
+    assert any(step % 7 for step in steps) or len(steps) == 2  # where it stood, not where it would have saved
+
+
+def test_two_sweeps_at_once_share_the_work(started, tmp_path, undisturbed):
+    both = [started("sweep", MINIATURE), started("sweep", MINIATURE)]
+    said = [process.communicate(timeout=180)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    results = tmp_path / "results"
+    rows = "miniature/rows.parquet"
+    assert (results / rows).read_bytes() == (undisturbed / rows).read_bytes()
+    # Nothing was computed twice: every model was trained by one process alone.
+    trained = sum(text.count("train ") for text in said)
+    assert trained >= 3
+    assert not list(results.rglob("*.tmp")) + list(results.rglob("*.broken"))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "another version"])
+def test_damage_is_said_set_aside_and_made_again(script, tmp_path, undisturbed, damage):
+    results = tmp_path / "results"
+    shutil.copytree(undisturbed, results)
+    model = sorted(results.glob("models/*/final"))[0]
+    cells = sorted(results.glob("cells/*.parquet"))
+    if damage == "cut short":
+        weights = model / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        cells[0].write_bytes(cells[0].read_bytes()[:-100])
+    else:
+        facts = json.loads((model / "facts.json").read_text())
+        (model / "facts.json").write_text(json.dumps({**facts, "format": 0}))
+        table = pd.read_parquet(cells[0])
+        table.to_parquet(cells[0])
+    # A model is looked at again only if a cell of it is missing.
+    for cell in cells[1:]:
+        cell.unlink()
+    answer = script("sweep", MINIATURE, "runtime.launcher=inline")
+    assert answer.code == 0, answer
+    rows = "miniature/rows.parquet"
+    assert (results / rows).read_bytes() == (undisturbed / rows).read_bytes()
+    assert list(results.glob("models/*/final.broken"))
+    assert list(results.glob("cells/*.broken"))

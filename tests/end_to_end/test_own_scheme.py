@@ -1,0 +1,65 @@
+"""A new scheme from outside the repository: one Python file and one yaml, and all the rest follows."""
+
+import pandas as pd
+
+PYTHON = '''
+"""A penalty on the square root of the distance."""
+
+from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.terms import DistanceTable, Term
+
+
+class Root(PositionScheme):
+    traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+
+    def __init__(self, shape: Shape, strength: float = 1.0) -> None:
+        super().__init__()
+        self.strength, self.heads = strength, shape.heads
+
+    def term(self, site: Site) -> Term:
+        return DistanceTable(lambda n: -self.strength * n.double().sqrt().expand(self.heads, *n.shape), fixed=self)
+'''
+YAML = "name: root\nbuild:\n  _target_: my_schemes.root.Root\n  strength: 0.5\n"
+
+
+def test_it_is_trained_evaluated_tabulated_and_drawn(script, tmp_path, monkeypatch):
+    (tmp_path / "my_schemes").mkdir()
+    (tmp_path / "my_schemes" / "root.py").write_text(PYTHON)
+    (tmp_path / "configs" / "scheme").mkdir(parents=True)
+    (tmp_path / "configs" / "scheme" / "root.yaml").write_text(YAML)
+    monkeypatch.syspath_prepend(tmp_path)
+    answer = script(
+        "sweep",
+        "experiment=miniature",
+        "runtime.launcher=inline",
+        f"hydra.searchpath=[file://{tmp_path}/configs]",
+        "grid.scheme=[root,alibi]",
+        "grid.extend=[root]",
+        "grid.extension=[rerope,yarn]",
+    )
+    assert answer.code == 0, answer
+    assert "left out: root + yarn" in answer.out
+    rows = pd.read_parquet(tmp_path / "results" / "miniature" / "rows.parquet")
+    assert set(rows.loc[rows["scheme"] == "root", "extension"]) == {"none", "rerope"}
+    table = tmp_path / "results" / "miniature" / "tables" / "perplexity-fixed_targets-bits_per_byte.md"
+    assert "root + rerope" in table.read_text()
+    assert (tmp_path / "results" / "miniature" / "figures" / "fixed_targets.png").exists()
+
+
+def test_by_its_target_alone(script, tmp_path, monkeypatch):
+    (tmp_path / "my_schemes").mkdir()
+    (tmp_path / "my_schemes" / "root.py").write_text(PYTHON)
+    monkeypatch.syspath_prepend(tmp_path)
+    build = "scheme.build={_target_:my_schemes.root.Root,strength:2.0}"
+    small = (
+        "size.layers=1",
+        "size.width=8",
+        "size.heads=2",
+        "train.steps=2",
+        "train.length=8",
+        "scheme.name=root",
+    )
+    # A dictionary on the command line joins the one in the file, so the file must bring no settings of its own.
+    answer = script("train", "scheme=nope", build, *small)
+    assert answer.code == 0, answer
+    assert "root, tiny, length 8, seed 0" in answer.out
