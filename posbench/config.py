@@ -136,6 +136,8 @@ def unknown_key(key: str, allowed: list[str]) -> str:
     """The error for a key that is not there, with those that stand beside where it would be."""
     for free in (one for one in allowed if key.startswith(f"{one}.")):
         return f"{key!r} is not set here: write +{key}=VALUE to add to {free}"
+    if key in allowed:
+        return f"{key!r} has no such entry in its file: add one with +{key}.NAME=VALUE"
     parent = key.rpartition(".")[0]
     beside = [one for one in allowed if one.rpartition(".")[0] == parent] if parent else []
     near = difflib.get_close_matches(key, allowed, n=1)

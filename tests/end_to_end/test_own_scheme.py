@@ -50,7 +50,7 @@ def test_by_its_target_alone(script, tmp_path, monkeypatch):
     (tmp_path / "my_schemes").mkdir()
     (tmp_path / "my_schemes" / "root.py").write_text(PYTHON)
     monkeypatch.syspath_prepend(tmp_path)
-    build = "scheme.build={_target_:my_schemes.root.Root,strength:2.0}"
+    build = ("scheme.build._target_=my_schemes.root.Root", "+scheme.build.strength=2.0")
     small = (
         "size.layers=1",
         "size.width=8",
@@ -59,7 +59,7 @@ def test_by_its_target_alone(script, tmp_path, monkeypatch):
         "train.length=8",
         "scheme.name=root",
     )
-    # A dictionary on the command line joins the one in the file, so the file must bring no settings of its own.
-    answer = script("train", "scheme=nope", build, *small)
+    # The target joins the settings of the file, so the file must bring none of its own.
+    answer = script("train", "scheme=nope", *build, *small)
     assert answer.code == 0, answer
     assert "root, tiny, length 8, seed 0" in answer.out
