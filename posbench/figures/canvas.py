@@ -25,11 +25,12 @@ def page(
     columns: int = 1,
     rows: int = 1,
     gap: tuple[float, float] = (0.3, 0.5),
+    left: float = 0.7,
     right: float = 0.2,
     share: bool = False,
 ) -> tuple[Figure, NDArray]:
-    """A figure of equal panels (sizes in inches), with room at the right and a caption under the axes."""
-    left, top, bottom = 0.7, 0.65, 0.75
+    """A figure of equal panels (sizes in inches), with room at the sides and a caption under the axes."""
+    top, bottom = 0.65, 0.75
     width = max(left + columns * panel[0] + (columns - 1) * gap[0] + right, 0.4 + 0.105 * len(title))
     letters = int((width - 0.4) * 72 / (0.53 * _CAPTION_POINTS))
     lines = textwrap.wrap(caption, letters)

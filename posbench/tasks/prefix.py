@@ -53,10 +53,10 @@ class Prefix(Perplexity):
 
 
 def bucket_ends(length: int, train_len: int) -> np.ndarray:
-    """Ends of position buckets: an eighth of the training length wide up to it, then eight to the octave."""
-    step = max(1, train_len // 8)
-    ends = list(range(step, train_len + 1, step))
+    """Ends of position buckets: eight up to the training length, then eight to each doubling of it."""
+    eighths = np.arange(1, 9) / 8
+    ends = [*(train_len * eighths)]
     while ends[-1] < length:
-        step = max(step, ends[-1] // 8)
-        ends.append(ends[-1] + step)
-    return np.array([end for end in ends if end < length] + [length])
+        ends += [*(ends[-1] * (1 + eighths))]
+    whole = np.unique(np.rint(ends).astype(int))
+    return np.append(whole[(whole > 0) & (whole < length)], length)

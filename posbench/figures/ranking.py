@@ -1,0 +1,91 @@
+"""Many schemes at a glance: a row each, a dot a length, loss beside retrieval, best at the longest length first."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from posbench.figures import Drawing
+from posbench.figures.canvas import page, room
+from posbench.figures.source import Source
+from posbench.tables.captions import STATUS_NOTES, caption
+from posbench.tables.measures import Measure, measure_named
+from posbench.tables.selection import SERIES, at_lengths, label
+from posbench.tables.summary import summarise
+
+ROW_INCHES = 0.17
+MARKS = ["o", "D", "s", "^", "v"]
+
+
+def draw(
+    source: Source,
+    *,
+    title: str = "Every scheme at its training length and past it",
+    protocol: str = "fixed_targets",
+    measure: str = "bits_per_byte",
+    retrieval: str = "exact_match",
+    multiples: Sequence[float] = (1, 4, 16),
+    extension: str | None = "none",
+) -> Drawing:
+    sides = []
+    for name, task_protocol in ((measure, protocol), (retrieval, None)):
+        what = measure_named(name)
+        rows = source.pick(what.task, protocol=task_protocol, extension=extension)
+        shown = summarise(at_lengths(rows), what, within_seed=False)
+        wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in multiples]
+        sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
+    names = ranked(sides[0][1], sides[0][2])
+    notes = [f"{STATUS_NOTES['undefined']}: no dot.", f"{STATUS_NOTES['not_learned']}: no dot there."]
+    figure, axes = page(
+        title,
+        caption(sides, *notes, intervals="", notes=False),
+        panel=(3.4, ROW_INCHES * len(names) + 0.1),
+        columns=2,
+        left=room(names),
+        right=0.9,
+    )
+    for panel, (rows, shown, what) in zip(axes[0], sides, strict=True):
+        _panel(
+            panel, shown, what, names, [multiple * int(rows["train_len"].iat[0]) for multiple in multiples]
+        )
+    train_len = int(sides[0][0]["train_len"].iat[0])
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 1].set_yticks(range(len(names)), [""] * len(names))
+    handles = axes[0, 0].get_legend_handles_labels()[0]
+    texts = [f"{multiple * train_len:g} tokens, {multiple:g}×" for multiple in multiples]
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(multiples)}
+    axes[0, 0].legend(handles, texts, **place, borderpad=0, handletextpad=0.2)
+    return figure, pd.concat([shown.assign(measure=what.name) for _, shown, what in sides])
+
+
+def ranked(shown: pd.DataFrame, what: Measure) -> list[str]:
+    """Labels, the worst first, since axes count upwards: by the longest length, and what has no value there last."""
+    sign = 1 if what.lower_is_better else -1
+
+    def key(series: tuple[tuple[str, str], pd.DataFrame]) -> tuple[float, float]:
+        line = series[1].sort_values("eval_len")["estimate"].to_numpy() * sign
+        return (line[-1] if np.isfinite(line[-1]) else np.inf, line[0])
+
+    order = sorted(shown.groupby(SERIES), key=key, reverse=True)
+    return [label(*series) for series, _ in order]
+
+
+def _panel(panel: Axes, shown: pd.DataFrame, what: Measure, names: list[str], lengths: list[float]) -> None:
+    # By length, not by what is there, so that a length looks the same in both panels.
+    colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
+    place = {name: row for row, name in enumerate(names)}
+    for name, line in shown.groupby(SERIES):
+        found = line["estimate"].dropna()
+        if len(found) > 1:
+            panel.hlines(place[label(*name)], found.min(), found.max(), color="#bbbbbb", linewidth=1)
+    for length, colour, mark in zip(lengths, colours, MARKS, strict=False):
+        here = shown[shown["eval_len"] == length]
+        rows = [place[label(*pair)] for pair in here[SERIES].itertuples(index=False, name=None)]
+        panel.scatter(here["estimate"], rows, color=colour, marker=mark, s=22, zorder=3, label=f"{length:g}")
+    panel.set_ylim(-0.7, len(names) - 0.3)
+    panel.set_xlabel(what.label)
+    panel.tick_params(axis="y", length=0)
+    if what.share:
+        panel.set_xlim(-0.02, 1.02)

@@ -1,0 +1,151 @@
+"""Tasks against loops: every protocol scores the targets that it says, each once, read with the length that it says."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from posbench.data.shard import Shard
+from posbench.data.vocabulary import Vocabulary
+from posbench.errors import LengthError
+from posbench.subjects.subject import Scores
+from posbench.tasks.fixed_targets import FixedTargets
+from posbench.tasks.key_value import KeyValue
+from posbench.tasks.non_overlapping import NonOverlapping
+from posbench.tasks.prefix import Prefix, bucket_ends
+from posbench.tasks.sliding import Sliding
+
+TRAIN_LEN, HORIZON = 16, 64
+
+
+@dataclass
+class Text:
+    """A corpus whose ids tell where they stand: document d, token t is 1000 d + t."""
+
+    name = "numbers"
+    vocabulary = Vocabulary("numbers", 10_000)
+
+    def split(self, name: str) -> Shard:
+        assert name == "test"
+        lengths = [40, 65, 200, 70]
+        tokens = np.concatenate([1000 * document + np.arange(n) for document, n in enumerate(lengths)])
+        return Shard("test", tokens, np.cumsum([0, *lengths]), [f"d{i}" for i in range(4)])
+
+    def byte_lengths(self, ids: np.ndarray) -> np.ndarray:
+        return np.where(ids % 1000, 2, 0)
+
+
+def scored(task, length):
+    """(prompt, target ids) of every prompt."""
+    return [
+        (prompt, prompt.suffixes[0, -prompt.answer :])
+        for prompt in task.prompts(length, Text(), TRAIN_LEN, 0)
+    ]
+
+
+def targets(task, length):
+    return sorted(int(one) for _, ids in scored(task, length) for one in ids)
+
+
+@pytest.mark.parametrize("length", [16, 32, 64])
+def test_fixed_targets_are_the_same_at_every_length(length):
+    task = FixedTargets(HORIZON, 100)
+    assert targets(task, length) == targets(task, 64)
+    for prompt, ids in scored(task, length):
+        assert len(ids) == TRAIN_LEN // 4
+        assert prompt.length == length
+        whole = np.concatenate([prompt.context, prompt.suffixes[0]])
+        assert np.array_equal(whole, whole[0] + np.arange(length + 1))  # one document, without a gap
+        assert (whole[-1] % 1000) % 65 == 64  # the end of a stretch
+    assert len(scored(task, length)) == 1 + 3 + 1  # documents of 65, 200 and 70 tokens
+
+
+@pytest.mark.parametrize("length", [16, 32, 64])
+def test_non_overlapping_windows_score_every_target_once(length):
+    task = NonOverlapping(HORIZON, 100)
+    found = targets(task, length)
+    assert found == targets(task, 64)
+    assert len(found) == len(set(found)) == 5 * 64
+    assert all(prompt.length == length == prompt.answer for prompt, _ in scored(task, length))
+
+
+@pytest.mark.parametrize("stride", [4, 16])
+@pytest.mark.parametrize("length", [16, 32, 64])
+def test_sliding_windows_score_every_target_once_with_their_context(length, stride):
+    task = Sliding(HORIZON, 100, stride)
+    assert targets(task, length) == targets(NonOverlapping(HORIZON, 100), 64)
+    for prompt, ids in scored(task, length):
+        assert prompt.length == length
+        first = prompt.context[0] % 1000 % 65 == 0
+        assert first or len(ids) <= stride
+    assert task.variant == f"stride={stride}"
+
+
+@pytest.mark.parametrize("length", [16, 24, 64])
+def test_prefix_sums_by_bucket(length):
+    task = Prefix(HORIZON, 100)
+    for prompt, ids in scored(task, length):
+        assert prompt.context[0] % 1000 == 0
+        assert len(ids) == length == prompt.length
+        logprob = -np.arange(1.0, length + 1)[None]
+        measures = list(task.measure(prompt, Scores(logprob, ids[None])))
+        nll = [one for one in measures if one.metric == "nll"]
+        assert sum(one.n for one in nll) == length
+        assert sum(one.value for one in nll) == length * (length + 1) / 2
+        assert [one.position for one in nll] == list(bucket_ends(length, TRAIN_LEN))
+        first = nll[0]
+        assert first.value == sum(range(1, first.n + 1))
+    assert task.lengths([16, 32], True) == [32]
+    assert task.lengths([16, 32], False) == [16, 32]
+
+
+def test_buckets_end_at_every_multiple_that_is_a_power_of_two():
+    for train_len in (4, 16, 64, 100, 512):
+        ends = bucket_ends(16 * train_len, train_len)
+        assert {train_len, 2 * train_len, 4 * train_len, 8 * train_len, 16 * train_len} <= set(ends)
+        assert len(ends) < 60
+        assert (np.diff(ends) > 0).all()
+
+
+def test_bytes_stand_beside_nats():
+    task = FixedTargets(HORIZON, 1)
+    ((prompt, ids),) = scored(task, 32)
+    nll, size = task.measure(prompt, Scores(np.full((1, 4), -0.5), ids[None]))
+    assert (nll.metric, nll.value, nll.n) == ("nll", 2.0, 4)
+    assert (size.metric, size.value, size.n) == ("bytes", 8.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("task", "length", "said"),
+    [
+        (FixedTargets(64, 1), 3, "4 targets"),
+        (FixedTargets(64, 1), 65, "horizon is 64"),
+        (FixedTargets(500, 1), 500, "longest possible length is 199"),
+        (NonOverlapping(64, 1), 24, "divisor"),
+        (Sliding(64, 1, 32), 16, "stride up to 16"),
+        (KeyValue(1), 7, "distinct keys"),
+    ],
+)
+def test_lengths_that_cannot_be(task, length, said):
+    with pytest.raises(LengthError, match=said):
+        next(task.prompts(length, Text(), TRAIN_LEN, 0))
+
+
+def test_key_value_measures_hits_and_guesses():
+    task = KeyValue(3)
+    prompts = list(task.prompts(64, Text(), TRAIN_LEN, 0))
+    assert len(prompts) == 3
+    prompt = prompts[1]
+    right = prompt.suffixes[:, 1].copy()
+    top = right.copy()
+    top[0] = 5  # text: wrong, and no value of the context
+    top[1] = right[right != right[1]][0]  # wrong, but a value of the context
+    measures = list(task.measure(prompt, Scores(np.full((18, 1), -0.1), top[:, None])))
+    hits = [one for one in measures if one.metric == "exact_match"]
+    assert [one.value for one in hits] == [0.0, 0.0] + [1.0] * 16
+    assert [one.depth for one in hits] == [i / 17 for i in range(18)]
+    sums = {one.metric: one.value for one in measures if one.n == 18}
+    assert sums["in_context"] == 17
+    assert sums["chance"] == 18 / 16
+    expected = sum(np.mean(right == value) for value in right)
+    assert sums["context_guess"] == pytest.approx(expected)

@@ -1,0 +1,143 @@
+"""Training: equal budgets, the same bits each time, and no difference whether it was interrupted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from posbench import checkpoints
+from posbench.data.config import DataConfig
+from posbench.data.corpus import Corpus, open_corpus
+from posbench.muon import orthogonalise
+from posbench.settings import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.train import Stopped, Trainer, build_model
+
+SIZE = SizeSettings("mini", layers=1, width=16, heads=2)
+TRAIN = TrainSettings(length=16, steps=12, batch=8, validate_every=4, validate_batches=1)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    text = tmp_path_factory.mktemp("text") / "text.txt"
+    draw = np.random.default_rng(0)
+    for index in range(40):
+        words = draw.choice(["def", "return", "self", "for", "in", "\n", "if"], 200)
+        text.with_name(f"{index}.txt").write_text(" ".join(words))
+    return open_corpus(DataConfig(source="files", path=str(text.parent)), tmp_path_factory.mktemp("cache"))
+
+
+def settings(**train: object) -> ModelSettings:
+    build = {"_target_": "posbench.scheme.PositionScheme"}
+    return ModelSettings(SchemeSettings("bare", build), SIZE, DataConfig(), replace(TRAIN, **train))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def bare_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base class takes no shape; a scheme of a name would make this test about that scheme."""
+    from posbench.scheme import PositionScheme
+
+    monkeypatch.setattr(PositionScheme, "__init__", lambda self, *_: torch.nn.Module.__init__(self))
+
+
+def train(corpus: Corpus, folder: Path, runtime: RuntimeSettings | None = None, **changed: object) -> dict:
+    trainer = Trainer(settings(**changed), corpus, folder, runtime or RuntimeSettings(checkpoint_every=5))
+    facts = trainer.run()
+    weights = checkpoints.tensors(folder / "final", "model")
+    assert weights is not None
+    return {**facts, "weights": weights}
+
+
+def same(first: dict, second: dict) -> bool:
+    return all(torch.equal(first["weights"][name], tensor) for name, tensor in second["weights"].items())
+
+
+def test_the_same_bits_each_time_and_others_for_another_seed(corpus, tmp_path):
+    first = train(corpus, tmp_path / "a")
+    assert same(first, train(corpus, tmp_path / "b"))
+    assert not same(first, train(corpus, tmp_path / "c", seed=1))
+
+
+def test_loss_falls(corpus, tmp_path):
+    curve = train(corpus, tmp_path, steps=60, records=0.0)["curve"]
+    assert curve[-1]["loss"] < curve[0]["loss"] - 0.5
+    assert curve[-1]["validation_loss"] < 0.8 * np.log(256)
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_continued_after_a_stop_it_is_the_same_run(corpus, tmp_path, stop_at, optimizer):
+    whole = train(corpus, tmp_path / "whole", optimizer=optimizer)
+    steps = 0
+
+    def stop() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps > stop_at
+
+    trainer = Trainer(
+        settings(optimizer=optimizer), corpus, tmp_path / "cut", RuntimeSettings(checkpoint_every=100)
+    )
+    with pytest.raises(Stopped):
+        trainer.run(stop=stop)
+    cut = train(corpus, tmp_path / "cut", optimizer=optimizer)
+    assert same(whole, cut)
+    assert whole["curve"] == cut["curve"]
+    assert not list((tmp_path / "cut").glob("step-*"))
+
+
+def test_a_torn_checkpoint_is_set_aside_and_training_starts_before_it(corpus, tmp_path):
+    whole = train(corpus, tmp_path / "whole")
+    steps = iter(range(100))
+    trainer = Trainer(settings(), corpus, tmp_path / "cut", RuntimeSettings(checkpoint_every=100))
+    with pytest.raises(Stopped):
+        trainer.run(stop=lambda: next(steps) >= 6)
+    (path,) = (tmp_path / "cut").glob("step-*")
+    state = path / "optimizer.safetensors"
+    state.write_bytes(state.read_bytes()[:-10])
+    assert same(whole, train(corpus, tmp_path / "cut"))
+    assert list((tmp_path / "cut").glob("*.broken"))
+
+
+def test_accumulation_changes_rounding_alone(corpus, tmp_path):
+    whole, parts = train(corpus, tmp_path / "a"), train(corpus, tmp_path / "b", accumulate=4)
+    for name, tensor in whole["weights"].items():
+        torch.testing.assert_close(tensor, parts["weights"][name], rtol=0, atol=2e-3)
+
+
+def test_a_run_that_diverges_ends_and_says_so(corpus, tmp_path):
+    facts = train(corpus, tmp_path, lr=1e30, matrix_lr=1e30, clip=0.0, warmup=0.0)
+    assert facts["status"] == "diverged"
+    assert facts["step"] < 13
+
+
+def test_bfloat16_autocast_trains(corpus, tmp_path):
+    facts = train(corpus, tmp_path, dtype="bfloat16", steps=20)
+    assert facts["status"] == "ok"
+    assert all(tensor.dtype == torch.float32 for tensor in facts["weights"].values())
+
+
+def test_weights_depend_on_their_own_name_and_shape_alone():
+    small = build_model(settings(), 50).state_dict()
+    deeper = build_model(replace(settings(), size=replace(SIZE, layers=2)), 50).state_dict()
+    larger = build_model(settings(), 60).state_dict()
+    assert torch.equal(small["embedding.weight"], deeper["embedding.weight"])
+    assert torch.equal(small["blocks.0.qkv.weight"], deeper["blocks.0.qkv.weight"])
+    assert torch.equal(small["blocks.0.qkv.weight"], larger["blocks.0.qkv.weight"])
+    assert not torch.equal(deeper["blocks.0.qkv.weight"], deeper["blocks.1.qkv.weight"])
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8)])
+def test_muon_moves_singular_values_to_about_one(shape):
+    draw = torch.Generator().manual_seed(0)
+    matrices = torch.randn(3, *shape, generator=draw)
+    values = torch.linalg.svdvals(orthogonalise(matrices))
+    assert values.min() > 0.3
+    assert values.max() < 1.4
+    # The directions stay: u v of the matrix itself.
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    assert (
+        torch.nn.functional.cosine_similarity((u @ v).flatten(), orthogonalise(matrices).flatten(), dim=0)
+        > 0.9
+    )
