@@ -53,6 +53,10 @@ class Kernel(Protocol):
 def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
     """(B, H, T, D): softmax attention with everything that the scheme adds to it."""
     regions = scheme.regions(site)
+    if len(regions) > 1 and not scheme.traits.mergeable:
+        raise IncompatibleError(
+            f"{type(scheme).__name__} splits the pairs into regions and has a term of whole rows: use one or the other"
+        )
     denominator = scheme.denominator(site)
     with_lse = len(regions) > 1 or denominator is not None
     own_mask = scheme.mask(site)
@@ -60,12 +64,7 @@ def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -
     for region in regions:
         here = replace(site, geo=region.geo)
         q_BHTE, k_BHSE = scheme.qk(here)
-        gain, term = scheme.gain(here), scheme.term(here)
-        if len(regions) > 1 and term is not None and term.whole_rows:
-            raise IncompatibleError(
-                f"{type(scheme).__name__} splits the pairs into regions and has a term of whole rows: use one or "
-                "the other"
-            )
+        gain = scheme.gain(here)
         if gain is not None:
             q_BHTE = q_BHTE * gain[..., None].to(q_BHTE.dtype)
         pairs = Pairs(
@@ -75,7 +74,7 @@ def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -
             1 / math.sqrt(site.q_BHTD.shape[-1]),
             region.geo,
             tuple(mask for mask in (own_mask, region.mask) if mask is not None),
-            term,
+            scheme.term(here),
             scheme.value(here),
             with_lse,
         )

@@ -36,6 +36,8 @@ class Stack(PositionScheme):
             relative=all(member.traits.relative for member in members),
             prefix_stable=all(member.traits.prefix_stable for member in members),
             shared_prefill=all(member.traits.shared_prefill for member in members),
+            pairs=all(member.traits.pairs for member in members),
+            far_keys=all(member.traits.far_keys for member in members),
             mergeable=all(member.traits.mergeable for member in members),
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )
@@ -114,20 +116,20 @@ class Layered(PositionScheme):
         super().__init__()
         stacked = Stack(shape, schemes)
         count = len(stacked.members)
-        if layers is None:
-            layers = [layer % count for layer in range(shape.layers)]
-        if len(layers) != shape.layers or not set(layers) <= set(range(count)):
+        if layers is not None and (len(layers) != shape.layers or not set(layers) <= set(range(count))):
             raise ConfigError(
                 f"layers {list(layers)} of a layered scheme: give each of the {shape.layers} layers a number "
                 f"from 0 to {count - 1}"
             )
         self.members = stacked.members
-        self.layers = list(layers)
+        self.layers = list(range(count) if layers is None else layers)
         self.version = stacked.version
-        self.traits = stacked.traits
+        self.traits = replace(
+            stacked.traits, far_keys=any(member.traits.far_keys for member in stacked._each())
+        )
 
     def _at(self, layer: int) -> PositionScheme:
-        return self.members[self.layers[layer]]  # type: ignore[return-value]
+        return self.members[self.layers[layer % len(self.layers)]]  # type: ignore[return-value]
 
     def check(self, length: int) -> None:
         for member in self.members:

@@ -33,6 +33,7 @@ SCHEMAS = {
     "evaluate": settings.EvaluateScript,
     "sweep": settings.SweepScript,
     "figures": settings.FiguresScript,
+    "properties": settings.PropertiesScript,
 }
 
 

@@ -125,7 +125,7 @@ class Trained:
         return {
             "status": status,
             "seconds": round(time.monotonic() - started, 3),
-            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or "cpu",
+            "device": device_name(self.device),
             "peak_bytes": torch.cuda.max_memory_allocated(self.device)
             if cuda
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -135,3 +135,8 @@ class Trained:
             "python": platform.python_version(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+
+
+def device_name(device: torch.device) -> str:
+    """What computes: the GPU's model, or the kind of CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -47,6 +47,9 @@ class Context:
         return count
 
 
+PAIR_HOOKS = ("regions", "mask", "qk", "gain", "term", "value", "denominator")
+
+
 class Extension(PositionScheme):
     """Delegates every hook; a subclass changes what it must.
 
@@ -60,6 +63,16 @@ class Extension(PositionScheme):
     requires_relative = False
     splits_regions = False
 
+    def __init_subclass__(cls) -> None:
+        """Who changes what happens between pairs needs pairs; who bounds what is seen needs it unbounded."""
+        super().__init_subclass__()
+        if any(hook in vars(cls) for hook in PAIR_HOOKS):
+            cls.requires = cls.requires | {"pairs"}
+        if "regions" in vars(cls) or "mask" in vars(cls):
+            cls.requires = cls.requires | {"far keys"}
+        if cls.splits_regions:
+            cls.requires = cls.requires | {"mergeable pairs"}
+
     def __init__(self, inner: PositionScheme, context: Context) -> None:
         super().__init__()
         name = type(self).__name__
@@ -72,11 +85,6 @@ class Extension(PositionScheme):
         if self.requires_relative and not inner.traits.relative:
             raise IncompatibleError(
                 f"{name} needs a scheme that feels distances only; {type(inner).__name__} feels absolute positions"
-            )
-        if self.splits_regions and not inner.traits.mergeable:
-            raise IncompatibleError(
-                f"{name} splits the pairs into regions and what {type(inner).__name__} says of a pair depends on "
-                "the whole row: use an extension that leaves the pairs together"
             )
         self.inner = inner
         self.context = context

@@ -8,12 +8,14 @@ GATE = 0.9
 def close(rows: pd.DataFrame) -> pd.DataFrame:
     """Exact-match rows of a model whose share at its training length is under GATE become `not_learned`.
 
-    The model's own rows decide, without extension, and decide for its extensions too. A model that was never
-    asked at its training length is not judged.
+    Its rows without extension decide, for its extensions too; a fine-tuned model has none and is judged by the
+    extension that it was tuned with. A model that was never asked at its training length is not judged.
     """
     asked = rows["metric"] == "exact_match"
-    home = rows[asked & (rows["eval_len"] == rows["train_len"]) & (rows["extension"] == "none")]
     by = ["model", "task", "variant"]
+    home = rows[asked & (rows["eval_len"] == rows["train_len"])]
+    plain = home["extension"] == "none"
+    home = home[plain | ~home["model"].isin(home.loc[plain, "model"])]
     sums = home[home["status"] == "ok"].groupby(by)[["value", "n"]].sum()
     failed = sums.index[sums["value"] / sums["n"] < GATE]
     tasks = rows.loc[asked, ["task"]].drop_duplicates()["task"]

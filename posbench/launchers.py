@@ -40,7 +40,7 @@ class Board(Protocol):
 
 
 class Queue:
-    """Jobs in order, each ready once its model is trained; trainings that much hangs on come first."""
+    """Jobs in order, each ready once the models that it needs are trained; trainings that much hangs on come first."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.training = {job.model.id for job in jobs if not job.cells}
@@ -54,8 +54,7 @@ class Queue:
     def take(self) -> Job | None:
         """The next job that can run now."""
         for job in self.waiting:
-            ready = not job.cells or job.model.id not in self.training
-            if ready and self.not_before.get(id(job), 0.0) <= time.monotonic():
+            if not job.needs & self.training and self.not_before.get(id(job), 0.0) <= time.monotonic():
                 self.waiting.remove(job)
                 return job
         return None
@@ -66,11 +65,13 @@ class Queue:
         self.waiting.append(job)
 
     def done(self, job: Job, well: bool = True) -> None:
-        """A finished training makes its evaluations ready; a failed one takes them away."""
+        """A finished training makes what needs it ready; a failed one takes it away."""
         if not job.cells:
             self.training.discard(job.model.id)
             if not well:
-                self.waiting = deque(other for other in self.waiting if other.model.id != job.model.id)
+                lost = {job.model.id}
+                lost |= {other.model.id for other in self.waiting if not other.cells and other.needs & lost}
+                self.waiting = deque(other for other in self.waiting if other.model.id not in lost)
 
 
 def check(runtime: RuntimeSettings) -> None:

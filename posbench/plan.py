@@ -5,18 +5,19 @@ A cell is one task on one model at one length. Its name is a function of everyth
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from posbench import grid
 from posbench.build import build
 from posbench.data.associative_recall import records_in
 from posbench.data.corpus import Corpus, fingerprint, open_corpus
-from posbench.errors import ConfigError, IncompatibleError, LengthError, unknown
+from posbench.errors import ConfigError, IncompatibleError, LengthError, UndefinedError
 from posbench.extension import Context
+from posbench.finetune import reach, tuned
+from posbench.grid import NONE, Choose
 from posbench.identity import identity
 from posbench.model.gpt import Size, build_scheme
 from posbench.scheme import PositionScheme, Shape
@@ -24,31 +25,47 @@ from posbench.settings import (
     EvaluationSettings,
     ExtensionSettings,
     ModelSettings,
-    SchemeSettings,
-    SizeSettings,
     SweepScript,
     TaskSettings,
     TrainSettings,
 )
 from posbench.tasks.task import Task
-from posbench.train import check
+from posbench.train import check, check_corpus
 
-# (group, name) -> the content of that choice's file.
-Choose = Callable[[str, str], dict[str, Any]]
-NONE = ExtensionSettings()
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """How a model was made from its parent: trained on with an extension in place."""
+
+    parent: ModelPlan
+    extension: ExtensionSettings
+    extension_version: int
+    train: TrainSettings
 
 
 @dataclass(frozen=True, eq=False)
 class ModelPlan:
-    """One model to train; `corpus` is the fingerprint of its data, `version` its scheme's."""
+    """One model to train; `corpus` is the fingerprint of its data, `version` its scheme's.
+
+    A fine-tuned model has the settings of its parent: the scheme knows the length that it was pretrained with.
+    """
 
     settings: ModelSettings
     corpus: str
     version: int
+    tuning: Tuning | None = None
+
+    @property
+    def train(self) -> TrainSettings:
+        """Of its own training, which for a fine-tuned model is the last one."""
+        return self.tuning.train if self.tuning else self.settings.train
 
     @cached_property
     def id(self) -> str:
         """A function of all that its weights depend on; names are labels and not among it."""
+        if self.tuning:
+            extension = [self.tuning.extension.build, self.tuning.extension_version]
+            return identity(["finetuned", self.tuning.parent.id, extension, asdict(self.train)])
         size = {key: value for key, value in asdict(self.settings.size).items() if key != "name"}
         data = [self.corpus, self.settings.data.keys, self.settings.data.values]
         content = [self.settings.scheme.build, self.version, size, data, asdict(self.settings.train)]
@@ -56,9 +73,14 @@ class ModelPlan:
 
     @property
     def label(self) -> str:
-        """For people: scheme, size, training length and seed."""
+        """For people: scheme, size, training length and seed, and what it was trained on with."""
         one = self.settings
-        return f"{one.scheme.name}, {one.size.name}, length {one.train.length}, seed {one.train.seed}"
+        plain = f"{one.scheme.name}, {one.size.name}, length {one.train.length}, seed {one.train.seed}"
+        if self.tuning is None:
+            return plain
+        return (
+            f"{plain} + {self.tuning.extension.name} ({self.train.steps} steps at length {self.train.length})"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +113,11 @@ class Plan:
     cells: list[Cell]
     dropped: list[str]
 
+    @cached_property
+    def every_model(self) -> list[ModelPlan]:
+        """Those that were asked for and those that are fine-tuned from them, parents first."""
+        return list({one.id: one for one in [*self.models, *(cell.model for cell in self.cells)]}.values())
+
 
 def shape_of(settings: ModelSettings) -> Shape:
     """What the scheme of a model may know of it."""
@@ -114,6 +141,7 @@ def extended(
     """The extension around a scheme for an evaluated length, or the scheme itself."""
     if extension.build is None:
         return scheme
+    length = reach(length, extension.finetune)
     return build(extension.build, scheme, Context(shape_of(settings), length))
 
 
@@ -123,6 +151,29 @@ def plan_model(settings: ModelSettings) -> ModelPlan:
     if settings.train.records and settings.train.asked:
         records_in(settings.train.length, settings.data.keys)
     return ModelPlan(settings, fingerprint(settings.data), scheme_of(settings).version)
+
+
+def plan_tuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corpus) -> ModelPlan:
+    """The plan of the model that was trained on with the extension; the model itself where it is not.
+
+    Raises:
+        IncompatibleError: if the model cannot be trained at the length with the extension.
+    """
+    if not extension.finetune:
+        return model
+    train = tuned(model.settings.train, extension.finetune)
+    if train is None:
+        return model
+    scheme = extended(scheme_of(model.settings), extension, model.settings, train.length)
+    try:
+        scheme.check(train.length)
+    except (LengthError, UndefinedError) as error:
+        raise IncompatibleError(f"fine-tuning at length {train.length}: {error}") from None
+    check_corpus(corpus, train.length)
+    if train.records and train.asked:
+        records_in(train.length, model.settings.data.keys)
+    version = 0 if extension.build is None else scheme.version
+    return replace(model, tuning=Tuning(model, extension, version, train))
 
 
 def plan_cells(
@@ -141,6 +192,7 @@ def plan_cells(
     """
     settings = model.settings
     scheme = scheme_of(settings)
+    model = plan_tuning(model, extension, corpus)
     lengths = lengths_of(evaluation, settings.train.length, name)
     task_settings, task = task_of(name, evaluation, choose, max(lengths))
     for length in lengths:
@@ -195,11 +247,11 @@ def plan_sweep(script: SweepScript, choose: Choose, cache: Path) -> Plan:
     models: list[ModelPlan] = []
     cells: list[Cell] = []
     dropped: list[str] = []
-    for settings in grid(script, choose):
+    for settings in grid.models(script, choose):
         model = plan_model(settings)
         models.append(model)
         corpus = open_corpus(settings.data, cache)
-        for extension in [NONE, *extensions(script, settings.scheme.name, choose)]:
+        for extension in [NONE, *grid.extensions(script, settings.scheme.name, choose)]:
             for name, evaluation in script.evaluate.items():
                 if extension is not NONE and not evaluation.extensions:
                     continue
@@ -209,42 +261,3 @@ def plan_sweep(script: SweepScript, choose: Choose, cache: Path) -> Plan:
                     dropped.append(f"{settings.scheme.name} + {extension.name}: {error}")
                     break
     return Plan(models, cells, list(dict.fromkeys(dropped)))
-
-
-def grid(script: SweepScript, choose: Choose) -> Iterator[ModelSettings]:
-    """The models of a sweep, schemes outermost."""
-    axes = script.grid
-    if not axes.scheme or not axes.seed:
-        raise ConfigError(
-            "the grid has no scheme or no seed: give grid.scheme=[rope,alibi] and grid.seed=[0]"
-        )
-    known = [one.name for one in fields(TrainSettings)]
-    for key, values in axes.train.items():
-        if key not in known:
-            raise unknown("setting", f"grid.train.{key}", [f"grid.train.{one}" for one in known])
-        if not isinstance(values, list):
-            raise ConfigError(f"grid.train.{key} is {values!r}: give a list of values")
-    sizes = [SizeSettings(**choose("size", name)) for name in axes.size] or [script.size]
-    schemes = [adjusted("scheme", name, script.adjust.scheme, choose) for name in axes.scheme]
-    for scheme, size, *values, seed in itertools.product(schemes, sizes, *axes.train.values(), axes.seed):
-        train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
-        yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
-
-
-def extensions(script: SweepScript, scheme: str, choose: Choose) -> list[ExtensionSettings]:
-    """The extensions that a scheme of the grid gets."""
-    axes = script.grid
-    if axes.extend and scheme not in axes.extend:
-        return []
-    names = [name for name in axes.extension if name != NONE.name]
-    return [
-        ExtensionSettings(**adjusted("extension", name, script.adjust.extension, choose)) for name in names
-    ]
-
-
-def adjusted(group: str, name: str, changes: dict[str, Any], choose: Choose) -> dict[str, Any]:
-    """A choice with the experiment's own settings in place of those in its file."""
-    content = choose(group, name)
-    if changes.get(name):
-        content = {**content, "build": {**content["build"], **changes[name]}}
-    return content

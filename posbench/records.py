@@ -87,6 +87,13 @@ class Store:
     def read(self, cell: str) -> pd.DataFrame:
         return read_rows(self.path(cell))
 
+    def sidecar(self, cell: str) -> dict[str, Any]:
+        """What was true of the run that made a cell; nothing if its file is gone."""
+        try:
+            return json.loads(self.path(cell).with_suffix(".json").read_text())
+        except (OSError, ValueError):
+            return {}
+
     def collect(self, cells: Iterable[str]) -> pd.DataFrame:
         """The rows of several cells, by the cells' names: the order of a grid leaves no trace."""
         tables = [_read(self.path(cell)) for cell in sorted(set(cells))]

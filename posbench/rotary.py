@@ -1,6 +1,7 @@
 """Rotation of pairs of dimensions, in both layouts, for every scheme and extension that rotates."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.errors import ConfigError
@@ -55,3 +56,10 @@ def angles(theta_M: Tensor, site: Site, owner: object) -> tuple[tuple[Tensor, Te
         return tuple(both_sides)
 
     return site.geo.memo((owner, site.spectrum, dtype), compute)
+
+
+def still(at_TM: tuple[Tensor, Tensor], pairs: int) -> tuple[Tensor, Tensor]:
+    """(cos, sin) for `pairs` pairs of dimensions, of which those past the given ones do not turn."""
+    cos_TM, sin_TM = at_TM
+    rest = (0, pairs - cos_TM.shape[-1])
+    return F.pad(cos_TM, rest, value=1.0), F.pad(sin_TM, rest)

@@ -38,15 +38,24 @@ class Traits:
         shared_prefill: with the declared length frozen, questions may share one pass over their context.
         mergeable: what it says of a pair does not depend on the other pairs of the row, so that attention
             over parts of the pairs, each in a geometry of its own, merges to attention over all.
+        pairs: attention is a softmax over pairs, which extensions may mask, split and scale.
+        far_keys: some layer sees all that came before, so that there is something to bound.
         capabilities: what extensions may require: "positions" (it feels positions at all), "spectrum" (it
-            rotates, through `Site.spectrum`).
+            rotates, through `Site.spectrum`); "pairs", "mergeable pairs" and "far keys" follow from the above.
     """
 
     relative: bool
     prefix_stable: bool = True
     shared_prefill: bool = True
     mergeable: bool = True
+    pairs: bool = True
+    far_keys: bool = True
     capabilities: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        follow = {"pairs": self.pairs, "mergeable pairs": self.mergeable, "far keys": self.far_keys}
+        held = {name for name, holds in follow.items() if holds}
+        object.__setattr__(self, "capabilities", self.capabilities - follow.keys() | held)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,15 @@ class SchemeSettings:
 
 @dataclass
 class ExtensionSettings:
-    """A context extension around a trained scheme; no build is none."""
+    """A context extension around a trained scheme; no build is none.
+
+    With `finetune` the trained model first goes on training with the extension in place: steps, length and any
+    other setting of training, in place of the model's own.
+    """
 
     name: str = "none"
     build: dict[str, Any] | None = None
+    finetune: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -130,6 +135,15 @@ class EvaluationSettings:
 
 
 @dataclass
+class FinetuneSettings:
+    """An extension with which the trained models of a sweep go on training, under a name of its own."""
+
+    extension: str = ""  # by default the name of the entry; none trains on without one
+    settings: dict[str, Any] = field(default_factory=dict)  # of the extension, in place of those in its file
+    train: dict[str, Any] = field(default_factory=dict)  # steps, length, ..., in place of the model's
+
+
+@dataclass
 class TrainScript(ModelSettings):
     """scripts/train.py."""
 
@@ -156,7 +170,8 @@ class SweepScript:
     train: TrainSettings = field(default_factory=TrainSettings)
     grid: GridSettings = field(default_factory=GridSettings)
     adjust: AdjustSettings = field(default_factory=AdjustSettings)
-    # Entries of EvaluationSettings by name; OmegaConf's typed dictionaries take no new entry from a command line.
+    # Entries by name; OmegaConf's typed dictionaries take no new entry from a command line.
+    finetune: dict[str, Any] = field(default_factory=dict, metadata={"of": FinetuneSettings})
     evaluate: dict[str, Any] = field(default_factory=dict, metadata={"of": EvaluationSettings})
     figures: list[str] = field(default_factory=list)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
@@ -167,4 +182,13 @@ class FiguresScript:
     """scripts/figures.py: tables and figures from rows alone."""
 
     experiments: list[str] = field(default_factory=list)  # empty: all that have rows
+    results: str = "results"
+
+
+@dataclass
+class PropertiesScript:
+    """scripts/properties.py: what makes a good scheme, measured on each one's definition."""
+
+    schemes: list[str] = field(default_factory=list)  # empty: all
+    costs: bool = True  # time and memory as well, which differ by machine
     results: str = "results"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
@@ -15,23 +16,23 @@ from posbench.board import board
 from posbench.build import build
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import PosbenchError
+from posbench.identity import identity
 from posbench.plan import Cell, ModelPlan, Plan
 from posbench.settings import RuntimeSettings
 from posbench.train import Trainer
 from posbench.work import Job, Places
 
 
-def pending(plan: Plan, places: Places, experiment: str) -> list[Job]:
+def pending(plan: Plan, places: Places, runtime: RuntimeSettings, experiment: str) -> list[Job]:
     """What is left to do: trainings, and the cells of each model and extension together."""
-    store = places.store
-    wanted = {cell.model.id for cell in plan.cells if not store.has(cell.id)}
+    wanted = {cell.model.id for cell in plan.cells if not places.done(cell, runtime)}
     # A model whose cells are all there is not needed, but one that nobody evaluates was asked for itself.
     wanted |= {model.id for model in plan.models} - {cell.model.id for cell in plan.cells}
-    jobs = [
-        Job(experiment, model) for model in plan.models if model.id in wanted and not places.trained(model)
-    ]
+    missing = [model for model in plan.every_model if not places.trained(model)]
+    wanted |= {model.tuning.parent.id for model in missing if model.tuning and model.id in wanted}
+    jobs = [Job(experiment, model) for model in missing if model.id in wanted]
     for _, cells in groupby(plan.cells, key=lambda cell: (cell.model.id, cell.extension.name)):
-        todo = tuple(cell for cell in cells if not store.has(cell.id))
+        todo = tuple(cell for cell in cells if not places.done(cell, runtime))
         if todo:
             jobs.append(Job(experiment, todo[0].model, todo))
     return jobs
@@ -48,11 +49,11 @@ def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[st
     launchers.check(runtime)
     for line in plan.dropped:
         say(f"left out: {line}")
-    jobs = pending(plan, places, experiment)
+    jobs = pending(plan, places, runtime, experiment)
     trainings = sum(not job.cells for job in jobs)
     cells = sum(len(job.cells) for job in jobs)
     say(
-        f"{len(plan.models)} models, {trainings} to train; {len(plan.cells)} cells, {cells} to measure"
+        f"{len(plan.every_model)} models, {trainings} to train; {len(plan.cells)} cells, {cells} to measure"
         + (f"; about {estimate(jobs, runtime)}" if jobs else "")
     )
     if not jobs:
@@ -67,19 +68,27 @@ def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[st
 def estimate(jobs: Sequence[Job], runtime: RuntimeSettings) -> str:
     """How long the jobs will take, from a step and a pass of the first model of each size, timed here."""
     torch.set_num_threads(runtime.threads)
-    speeds: dict[tuple[str, int], tuple[float, float]] = {}
+    speeds: dict[str, tuple[float, float]] = {}
+    reads: dict[str, int] = {}
     seconds = 0.0
     for job in jobs:
-        settings = job.model.settings
-        key = (settings.size.name, settings.train.length)
-        if key not in speeds:
-            corpus = open_corpus(settings.data, Path(runtime.cache))
-            speeds[key] = speed(job.model, corpus, runtime)
-        step, token = speeds[key]
-        seconds += settings.train.steps * step if not job.cells else 0.0
-        seconds += (
-            sum(tokens(cell, open_corpus(settings.data, Path(runtime.cache))) for cell in job.cells) * token
-        )
+        settings, train = job.model.settings, job.model.train
+        corpus = open_corpus(settings.data, Path(runtime.cache))
+        kind = identity([asdict(settings.size), settings.train.length, settings.train.batch])
+        if kind not in speeds:
+            speeds[kind] = speed(job.model, corpus, runtime)
+        step, token = speeds[kind]
+        if not job.cells:
+            whole = settings.train.batch * settings.train.length
+            seconds += train.steps * step * train.batch * train.length / whole
+        for cell in job.cells:
+            # Making all prompts of a cell takes a while, and many cells have the same.
+            prompts = identity(
+                [cell.task.build, job.model.corpus, cell.length, cell.seed, settings.train.length]
+            )
+            if prompts not in reads:
+                reads[prompts] = tokens(cell, corpus)
+            seconds += reads[prompts] * token
     workers = len(launchers.places(runtime, len(jobs)))
     return f"{max(1, round(seconds / workers / 60))} minutes on {workers} worker{'s' if workers > 1 else ''}"
 

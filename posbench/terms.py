@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +51,38 @@ class Rows:
     visible_RS: Tensor
 
 
+def unrounded(x: Tensor) -> AbstractContextManager:
+    """Autocast off where `x` is: what is summed over thousands of tokens bears no 8 bits."""
+    kind = x.device.type
+    available = torch.amp.autocast_mode.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if available else nullcontext()
+
+
+def exact(x: Tensor) -> Tensor:
+    """In float64 if it is, else in float32: the precisions in which kernels compute."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+class _FromEnd(torch.autograd.Function):
+    """A cumulative sum from the last to the first; autograd's own way back takes three more passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.flip(-1).cumsum(-1).flip(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.cumsum(-1)
+
+
+def from_end(x: Tensor) -> Tensor:
+    """Sums over the last dimension, from each place to the end.
+
+    Not the total less what comes before: near the end that is a small difference of large numbers.
+    """
+    return _FromEnd.apply(x)
+
+
 class Term:
     """What is added to the scaled logits of the pairs of one region."""
 
@@ -58,6 +92,10 @@ class Term:
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
         """Broadcastable to (B, H, R, S), nats, for the queries in `rows`."""
         raise NotImplementedError
+
+    def begin(self, k_BHSE: Tensor) -> Term:
+        """Asked once a call, before any rows: what depends on the keys alone may be computed here."""
+        return self
 
     def added(self, rows: Rows) -> Tensor:
         """The same to a kernel, which gives all that it knows of these rows."""
@@ -139,28 +177,40 @@ class Elementwise(Term):
 class WholeRow(Term):
     """A function of a row's logits over all keys that it sees, and of all heads at once.
 
-    What it adds to a pair depends on other pairs, so that the pairs cannot be split into regions.
+    Where what it adds to a pair depends on other pairs, the pairs cannot be split into regions, and its scheme
+    is not `mergeable`.
 
     Attributes:
-        of: rows as a kernel holds them -> broadcastable to (B, H, R, S). It must be causal by itself, what
-            `visible_RS` hides excepted.
+        of: rows as a kernel holds them -> broadcastable to (B, H, R, S); what was prepared comes second.
         q_BHTD, k_BHSD: what it is a function of where no kernel asks: the site's own queries and keys.
+        prepare: what is computed of all keys, once a call.
     """
 
-    of: Callable[[Rows], Tensor]
+    of: Callable[..., Tensor]
     q_BHTD: Tensor
     k_BHSD: Tensor
+    prepare: Callable[[Tensor], Any] | None = None
+    prepared: tuple[Any, ...] = ()
 
     whole_rows = True
 
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
-        q_BHRD, k_BHSD = self.q_BHTD[:, :, rows], self.k_BHSD[:, :, : len(geo.k_pos_S)]
+        q_BHRD, k_BHSD = exact(self.q_BHTD[:, :, rows]), exact(self.k_BHSD[:, :, : len(geo.k_pos_S)])
         scale = 1 / math.sqrt(q_BHRD.shape[-1])
-        content_BHRS = scale * q_BHRD @ k_BHSD.transpose(-1, -2)
-        return self.of(Rows(geo, rows, q_BHRD, k_BHSD, scale, content_BHRS, geo.visible((), rows)))
+        with unrounded(q_BHRD):
+            content_BHRS = scale * q_BHRD @ k_BHSD.transpose(-1, -2)
+        seen = Rows(geo, rows, q_BHRD, k_BHSD, scale, content_BHRS, geo.visible((), rows))
+        return self.begin(k_BHSD).added(seen)
+
+    def begin(self, k_BHSE: Tensor) -> Term:
+        if self.prepare is None:
+            return self
+        with unrounded(k_BHSE):
+            return replace(self, prepared=(self.prepare(k_BHSE),))
 
     def added(self, rows: Rows) -> Tensor:
-        return self.of(rows)
+        with unrounded(rows.content_BHRS):
+            return self.of(rows, *self.prepared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +222,9 @@ class Sum(Term):
     @property
     def whole_rows(self) -> bool:  # type: ignore[override]
         return any(part.whole_rows for part in self.parts)
+
+    def begin(self, k_BHSE: Tensor) -> Term:
+        return Sum(tuple(part.begin(k_BHSE) for part in self.parts))
 
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
         first, *others = (part.logits(geo, rows) for part in self.parts)

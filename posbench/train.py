@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
 from posbench.kernels import Recording
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.muon import Muon
+from posbench.optimizers import learning_rate, optimizers
+from posbench.scheme import PositionScheme
 from posbench.settings import ModelSettings, RuntimeSettings, TrainSettings
 
 # Called with (step, metrics) about every REPORT steps and at each validation.
@@ -75,32 +76,32 @@ def check(settings: TrainSettings) -> None:
         raise ConfigError(f"train.optimizer {settings.optimizer!r}: give muon or adamw")
 
 
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """The share of the peak rate at `step`: linear up, flat, linear down to zero after the last step."""
-    up = (step + 1) / max(1.0, settings.warmup * settings.steps)
-    down = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
-    return min(1.0, up, down)
+def check_corpus(corpus: Corpus, length: int) -> None:
+    """Raise LengthError if a split of the corpus is too short to train on sequences of `length` tokens."""
+    for split in ("train", "validation"):
+        if len(corpus.split(split).tokens) <= length:
+            raise LengthError(
+                f"train.length {length} is longer than the {split} split of {corpus.name} "
+                f"({len(corpus.split(split).tokens)} tokens): choose a shorter one or other data"
+            )
 
 
-def optimizers(model: GPT, settings: TrainSettings) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Each optimizer with its peak rate. Muon takes the blocks' matrices, never embeddings or a scheme's tables."""
-    found: list[tuple[torch.optim.Optimizer, float]] = []
-    others = list(model.parameters())
-    if settings.optimizer == "muon":
-        matrices = model.matrices()
-        taken = {id(parameter) for parameter, _ in matrices}
-        others = [parameter for parameter in others if id(parameter) not in taken]
-        found.append((Muon(matrices, settings.matrix_lr), settings.matrix_lr))
-    adamw = torch.optim.AdamW(
-        [
-            {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
-        ],
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        fused=True,
-    )
-    return [*found, (adamw, settings.lr)]
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where fine-tuning starts.
+
+    Attributes:
+        model: a trained model, which becomes the fine-tuned one.
+        scheme: the model's scheme with an extension around it, in its place.
+        train: how training goes on, by fresh optimizers.
+        steps, tokens: what was trained and read before; the data's order goes on from there.
+    """
+
+    model: GPT
+    scheme: PositionScheme
+    train: TrainSettings
+    steps: int
+    tokens: int
 
 
 class Stopped(Exception):  # noqa: N818 - it is no error
@@ -111,21 +112,23 @@ class Trainer:
     """One training run and its folder: final/ when it is done, step-N/ on the way."""
 
     def __init__(
-        self, settings: ModelSettings, corpus: Corpus, folder: Path, runtime: RuntimeSettings
+        self,
+        settings: ModelSettings,
+        corpus: Corpus,
+        folder: Path,
+        runtime: RuntimeSettings,
+        start: Start | None = None,
     ) -> None:
-        check(settings.train)
-        self.settings, self.plan, self.folder, self.runtime = settings, settings.train, folder, runtime
+        self.settings, self.folder, self.runtime, self.start = settings, folder, runtime, start
+        self.plan = start.train if start else settings.train
+        check(self.plan)
+        check_corpus(corpus, self.plan.length)
         self.device = pick_device(runtime.device)
         self.kernel = Recording(runtime.kernel)
-        self.model = build_model(settings, corpus.vocabulary.size).to(self.device)
+        model = start.model if start else build_model(settings, corpus.vocabulary.size)
+        self.model = model.to(self.device)
         self.forward: Callable[..., Any] = torch.compile(self.model) if runtime.compile else self.model
         self.optimizers = optimizers(self.model, self.plan)
-        for split in ("train", "validation"):
-            if len(corpus.split(split).tokens) <= self.plan.length:
-                raise LengthError(
-                    f"train.length {self.plan.length} is longer than the {split} split of {corpus.name} "
-                    f"({len(corpus.split(split).tokens)} tokens): choose a shorter one or other data"
-                )
         plan = self.plan
         self.batches = Batches(
             corpus.split("train"),
@@ -182,9 +185,10 @@ class Trainer:
 
     def step(self, step: int) -> Tensor:
         """One update; the loss in nats per counted target, still on the device."""
+        self.model.train()
         # Whatever a scheme draws while training is a function of the step, so that continuing is exact.
         torch.manual_seed(self.plan.seed * 1_000_003 + step)
-        batch = self.batches.at(step)
+        batch = self.batches.at(step + (self.start.steps if self.start else 0))
         total = int(batch.counted.sum())
         losses = []
         size = self.plan.batch // self.plan.accumulate
@@ -207,7 +211,8 @@ class Trainer:
         ids = torch.from_numpy(batch.ids).to(self.device, non_blocking=True)
         counted = torch.from_numpy(batch.counted).to(self.device, non_blocking=True)
         with precision(self.device, self.plan.dtype):
-            hidden, _ = self.forward(ids[:, :-1], kernel=self.kernel)
+            scheme = self.start.scheme if self.start else None
+            hidden, _ = self.forward(ids[:, :-1], scheme=scheme, kernel=self.kernel)
             # Targets that do not count need no logits.
             logits = self.model.head(hidden[counted])
         return F.cross_entropy(logits.float(), ids[:, 1:][counted], reduction="sum")
@@ -215,6 +220,7 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> float:
         """Nats per token on held-out text."""
+        self.model.eval()
         batches = [self.held_out.at(index) for index in range(self.plan.validate_batches)]
         return sum(self.loss(batch).item() / batch.counted.sum() for batch in batches) / len(batches)
 
@@ -261,10 +267,11 @@ class Trainer:
         facts = {
             "status": status,
             "step": step,
-            "train_tokens": step * self.plan.batch * self.plan.length,
+            # Of the pretraining: all extensions of a model share it, and a figure has one.
+            "train_tokens": self.start.tokens if self.start else step * self.plan.batch * self.plan.length,
             "n_params": self.model.parameter_count(),
             "kernel": self.kernel.ran,
-            "settings": asdict(self.settings),
+            "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
             "curve": self.curve,
         }
         checkpoints.write(self.folder / "final", {"model": self.model.state_dict()}, facts)

@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from posbench import checkpoints
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import ConfigError
-from posbench.evaluate import Trained
-from posbench.plan import Cell, ModelPlan
+from posbench.evaluate import Trained, device_name
+from posbench.plan import Cell, ModelPlan, extended
 from posbench.records import Store
-from posbench.settings import RuntimeSettings
-from posbench.train import Stopped, Trainer
+from posbench.settings import ExtensionSettings, RuntimeSettings
+from posbench.train import Start, Stopped, Trainer, pick_device
 from posbench.wandb_mirror import Mirror, WandbSettings, open_mirror
 
 # Called with (steps or cells done, of how many, what to show).
@@ -38,19 +38,33 @@ class Job:
     def label(self) -> str:
         """For people."""
         if not self.cells:
-            return f"train {self.model.label}"
+            return f"{'fine-tune' if self.model.tuning else 'train'} {self.model.label}"
         extension = self.cells[0].extension
-        with_extension = "" if extension.build is None else f" + {extension.name}"
-        return f"evaluate {self.model.label}{with_extension}"
+        plain = self.model.tuning or extension.build is None
+        return f"evaluate {self.model.label}" + ("" if plain else f" + {extension.name}")
 
     @property
     def name(self) -> str:
         """For dashboards: scheme[-extension]-length-seed."""
         one = self.model.settings
-        parts = [one.scheme.name, *([self.cells[0].extension.name] if self.cells else [])]
+        parts = [one.scheme.name, *([self.extension.name] if self.extension else [])]
         return "-".join(
             [part for part in parts if part != "none"] + [str(one.train.length), str(one.train.seed)]
         )
+
+    @property
+    def extension(self) -> ExtensionSettings | None:
+        """In place while it runs."""
+        if self.cells:
+            return self.cells[0].extension
+        return self.model.tuning.extension if self.model.tuning else None
+
+    @property
+    def needs(self) -> set[str]:
+        """The models that must be trained before."""
+        if self.cells:
+            return {self.model.id}
+        return {self.model.tuning.parent.id} if self.model.tuning else set()
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,15 @@ class Places:
         return FileLock(
             self.results / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock"
         )
+
+    def done(self, cell: Cell, runtime: RuntimeSettings) -> bool:
+        """Whether the rows of a cell are there; what another device had no memory for is tried again."""
+        if not self.store.has(cell.id):
+            return False
+        sidecar = self.store.sidecar(cell.id)
+        if sidecar.get("status") != "out_of_memory":
+            return True
+        return sidecar.get("device") == device_name(pick_device(runtime.device))
 
     def trained(self, model: ModelPlan) -> bool:
         """Whether the model is there, whole."""
@@ -133,9 +156,9 @@ class Worker:
         """Train a model, unless it is there."""
         if self.places.trained(job.model):
             return
-        steps = job.model.settings.train.steps
-        folder = self.places.model(job.model)
-        trainer = Trainer(job.model.settings, self.corpus(job.model), folder, self.runtime)
+        model, steps = job.model, job.model.train.steps
+        folder = self.places.model(model)
+        trainer = Trainer(model.settings, self.corpus(model), folder, self.runtime, self.start(model))
         with mirror(job, self.runtime) as run:
 
             def report(step: int, metrics: dict[str, float]) -> None:
@@ -147,9 +170,18 @@ class Worker:
             run.summary({"status": facts["status"], "n_params": facts["n_params"], **last})
             run.log_checkpoint(folder / "final", f"{job.name}-{job.model.id}", {"model": job.model.id})
 
+    def start(self, model: ModelPlan) -> Start | None:
+        """Where the fine-tuning of a model starts, if it is fine-tuned."""
+        if (tuning := model.tuning) is None:
+            return None
+        folder = self.places.model(tuning.parent)
+        parent = Trained(tuning.parent, folder, self.corpus(tuning.parent), self.runtime)
+        scheme = extended(parent.model.scheme, tuning.extension, model.settings, tuning.train.length)
+        return Start(parent.model, scheme, tuning.train, parent.facts["step"], parent.facts["train_tokens"])
+
     def evaluate(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> None:
         """Measure the cells that are not there."""
-        todo = [cell for cell in job.cells if not self.places.store.has(cell.id)]
+        todo = [cell for cell in job.cells if not self.places.done(cell, self.runtime)]
         if not todo:
             return
         with mirror(job, self.runtime) as run:
@@ -167,8 +199,8 @@ class Worker:
 def mirror(job: Job, runtime: RuntimeSettings) -> Mirror:
     """The job's run on W&B."""
     settings = asdict(job.model.settings)
-    if job.cells:
-        settings["extension"] = asdict(job.cells[0].extension)
+    if job.extension:
+        settings["extension"] = asdict(job.extension)
     return open_mirror(
         WandbSettings(runtime.wandb, runtime.wandb_project),
         job_type="evaluate" if job.cells else "train",

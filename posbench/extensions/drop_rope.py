@@ -3,8 +3,8 @@
 Gelberg et al. Extending the Context of Pretrained LLMs by Dropping Their Positional Embeddings. 2025, section 4.
 arXiv:2512.12167. The training is the `finetune` of an experiment; without it the model is as good as broken,
 which is worth measuring once.
-For any scheme that feels positions, where the paper drops rotations; without the norm of queries and keys that
-its code, github.com/SakanaAI/DroPE, offers, and without a temperature at longer lengths: log_n is one.
+For any scheme that feels distances only, all of which become 0, where the paper drops rotations; without the norm
+of queries and keys that its code, github.com/SakanaAI/DroPE, offers.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ class DroPE(Extension):
     """Every position p becomes keep * p, by default 0: all tokens in one place, told apart by the causal mask alone."""
 
     requires = frozenset({"positions"})
+    requires_relative = True
 
     def __init__(self, inner: PositionScheme, context: Context, keep: float = 0.0) -> None:
         super().__init__(inner, context)

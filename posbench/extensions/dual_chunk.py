@@ -16,7 +16,7 @@ from posbench.scheme import PositionScheme, Site
 class DualChunk(Extension):
     """i - j in a chunk of s; min(s + i % s, c - 1) - j % s to the chunk before, c - 1 - j % s to earlier ones, c = s + w."""
 
-    requires = frozenset({"positions"})
+    requires = frozenset({"positions", "far keys"})
     requires_relative = True
     splits_regions = True
 

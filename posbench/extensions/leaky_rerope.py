@@ -16,7 +16,7 @@ from posbench.scheme import PositionScheme, Site
 class LeakyReRoPE(Extension):
     """The distance n = i - j >= w becomes w + (n - w) / k; w is `window`, by default half of the training length."""
 
-    requires = frozenset({"positions"})
+    requires = frozenset({"positions", "far keys"})
     requires_relative = True
     splits_regions = True
 

@@ -18,6 +18,7 @@ from posbench.scheme import PositionScheme, Site
 class LMInfinite(Extension):
     """Visible where n = i - j < w or j < s; the distance is min(n, w)."""
 
+    requires = frozenset({"far keys"})
     requires_relative = True
     splits_regions = True
 

@@ -17,7 +17,7 @@ from posbench.scheme import PositionScheme, Site
 class ReRoPE(Extension):
     """The distance n = i - j becomes min(n, w); w is `window`, by default half of the training length."""
 
-    requires = frozenset({"positions"})
+    requires = frozenset({"positions", "far keys"})
     requires_relative = True
     splits_regions = True
 

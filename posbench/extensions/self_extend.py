@@ -18,7 +18,7 @@ from posbench.scheme import PositionScheme, Site
 class SelfExtend(Extension):
     """The distance n = i - j >= w becomes i // G - j // G + w - w // G; w is `window`, G is `group`."""
 
-    requires = frozenset({"positions"})
+    requires = frozenset({"positions", "far keys"})
     requires_relative = True
     splits_regions = True
 
@@ -31,7 +31,7 @@ class SelfExtend(Extension):
     ) -> None:
         super().__init__(inner, context)
         self.window = context.tokens("window", window, max(1, context.shape.train_len // 4))
-        if group != "auto" and (isinstance(group, str) or group < 1):
+        if group != "auto" and (not isinstance(group, int) or group < 1):
             raise ConfigError(f"group {group!r}: give a whole number of tokens of at least 1, or auto")
         self.group = self.least(context) if isinstance(group, str) else group
         self.depends_on_length("auto" if group == "auto" else 1)

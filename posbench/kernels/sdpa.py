@@ -6,13 +6,21 @@ and changed denominators run here in evaluation, and in `dense` where they are t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.attend import Pairs
 from posbench.geometry import Geometry
-from posbench.terms import DistanceTable
+from posbench.kernels.biased import Biased
+from posbench.terms import DistanceTable, Separable
+
+# Numbers of a mask that are written out at once in evaluation: 64 MiB in float32.
+MASK = 1 << 24
+# Keys over which a running sum may be used as it is: longer, float32 rounds differences of two too coarsely.
+EXACT = 2048
 
 
 def refusal(pairs: Pairs) -> str | None:
@@ -36,6 +44,8 @@ def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
     Without it every row must see a key, which causality grants where no region takes it away.
     """
     term, geo, dtype = pairs.term, pairs.geo, pairs.q_BHTE.dtype
+    if _trains_a_bias(pairs):
+        return Biased.apply(pairs.q_BHTE, pairs.k_BHSE, pairs.v_BHSD, square_bias(pairs), pairs.scale), None
     if isinstance(term, DistanceTable) and not pairs.masks and geo.offset is not None:
         # A flipped `unfold` would be a copy of H x T x S: flip the queries and the outputs instead.
         out, lse = _call(pairs, pairs.q_BHTE.flip(2), toeplitz(term, geo, dtype))
@@ -43,14 +53,56 @@ def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
     if term is None and not pairs.masks:
         plain = None if geo.square else geo.memo(("additive", dtype), lambda: additive(geo.visible(), dtype))
         return _call(pairs, pairs.q_BHTE, plain)
-    visible = geo.visible(pairs.masks)
-    if term is None:
-        out, lse = _call(pairs, pairs.q_BHTE, additive(visible, dtype))
+    batch, heads, queries, _ = pairs.q_BHTE.shape
+    step = max(1, MASK // (batch * heads * len(geo.k_index_S)))
+    if torch.is_grad_enabled() or step >= queries:
+        return _masked(pairs, slice(0, queries))
+    # The mask of a long text is written out a few rows at a time.
+    starts = reversed(range(0, queries, step))
+    parts = [_masked(pairs, slice(start, min(start + step, queries))) for start in starts]
+    outs, lses = zip(*reversed(parts), strict=True)
+    return torch.cat(outs, 2), torch.cat(lses, 2) if pairs.with_lse else None
+
+
+def _masked(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor | None]:
+    """Some rows of it, term and masks written out."""
+    geo, dtype, q = pairs.geo.seen_by(rows), pairs.q_BHTE.dtype, pairs.q_BHTE[:, :, rows]
+    keys = slice(0, len(geo.k_index_S))
+    pairs = replace(pairs, k_BHSE=pairs.k_BHSE[:, :, keys], v_BHSD=pairs.v_BHSD[:, :, keys])
+    visible = geo.visible(pairs.masks, rows)
+    if pairs.term is None:
+        out, lse = _call(pairs, q, additive(visible, dtype))
     else:
-        bias = term.logits(geo, slice(None)).to(dtype).masked_fill(~visible, -torch.inf)
-        out, lse = _call(pairs, pairs.q_BHTE, bias[(None,) * (4 - bias.dim())])
+        bias = pairs.term.logits(geo, rows).to(dtype).masked_fill(~visible, -torch.inf)
+        out, lse = _call(pairs, q, bias[(None,) * (4 - bias.dim())])
     # The log-sum-exp of nothing reads 0 there.
     return out, None if lse is None else lse.masked_fill(~visible.any(-1), -torch.inf)
+
+
+def _trains_a_bias(pairs: Pairs) -> bool:
+    """Whether a bias asks for its gradient where torch's own kernel has none to give and ours has."""
+    q, k, v = pairs.q_BHTE, pairs.k_BHSE, pairs.v_BHSD
+    if pairs.term is None or not torch.is_grad_enabled() or pairs.with_lse or not pairs.geo.ordered:
+        return False
+    if q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
+        return False
+    return q.shape == k.shape == v.shape
+
+
+def square_bias(pairs: Pairs) -> Tensor:
+    """(B or 1, H or 1, T or 1, S): the term and the masks, causality left out where it can be."""
+    term, geo, dtype = pairs.term, pairs.geo, pairs.q_BHTE.dtype
+    assert term is not None
+    if isinstance(term, Separable) and not pairs.masks and len(geo.k_pos_S) <= EXACT:
+        # What is the same for all keys of a row changes nothing.
+        return term.column_BHS[:, :, None].to(dtype)
+    if isinstance(term, DistanceTable) and not pairs.masks and geo.offset is not None:
+        return toeplitz(term, geo, dtype).flip(2)
+    bias = term.logits(geo, slice(None)).to(dtype)
+    if pairs.masks:
+        bias = bias.masked_fill(~geo.visible(pairs.masks), -torch.inf)
+    bias = bias[(None,) * (4 - bias.dim())]
+    return bias.expand(*bias.shape[:3], len(geo.k_pos_S))
 
 
 def _call(pairs: Pairs, q_BHTE: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

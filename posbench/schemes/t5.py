@@ -6,14 +6,12 @@ T5 leaves out the factor 1/sqrt(D); here it stays, as for every scheme. A fracti
 bucket of its integer part.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from posbench.errors import ConfigError
+from posbench.buckets import bucket, check_buckets
 from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term, whole
+from posbench.terms import DistanceTable, Term
 
 
 class T5Bias(PositionScheme):
@@ -23,11 +21,7 @@ class T5Bias(PositionScheme):
 
     def __init__(self, shape: Shape, buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__()
-        if buckets < 2 or max_distance <= buckets // 2:
-            raise ConfigError(
-                f"t5 with {buckets} buckets up to distance {max_distance}: give at least 2 buckets and a "
-                "max_distance above half of them (32 and 128 in the paper)"
-            )
+        check_buckets("t5", buckets, max_distance)
         self.max_distance = max_distance
         self.bias_KH = nn.Parameter(torch.randn(buckets, shape.heads) * shape.width**-0.5)
 
@@ -37,12 +31,3 @@ class T5Bias(PositionScheme):
     def bias(self, distance: Tensor) -> Tensor:
         """(H, *shape of distance) nats."""
         return self.bias_KH[bucket(distance, len(self.bias_KH), self.max_distance)].movedim(-1, 0)
-
-
-def bucket(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
-    """Half of the buckets hold one distance each, the others grow geometrically; the last holds the rest."""
-    exact = buckets // 2
-    near = whole(distance)
-    octaves = torch.log(near.clamp(min=exact).double() / exact) / math.log(max_distance / exact)
-    far = (exact + octaves * (buckets - exact)).long().clamp(max=buckets - 1)
-    return torch.where(near < exact, near, far)

@@ -82,7 +82,7 @@ def rotary(q: Tensor, k: Tensor, distance: float, base: float = 10000.0) -> floa
 
 
 def hugging_face(
-    rope_type: str, factor: float, shape: Shape = SHAPE, base: float = 10000.0
+    rope_type: str, factor: float, shape: Shape = SHAPE, base: float = 10000.0, **settings: object
 ) -> LlamaRotaryEmbedding:
     """transformers' own rotation with a context extension."""
     config = LlamaConfig(
@@ -94,6 +94,7 @@ def hugging_face(
             "rope_theta": base,
             "factor": factor,
             "original_max_position_embeddings": shape.train_len,
+            **settings,
         },
     )
     return LlamaRotaryEmbedding(config)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from variants import TRAIN_LEN, VOCABULARY, Variant, each_scheme, model_of, tokens
+from variants import SCHEMES, SHAPE, TRAIN_LEN, VOCABULARY, Variant, each_scheme, model_of, tokens
+
+from posbench.build import build
 
 
 @each_scheme
@@ -31,10 +33,15 @@ def test_a_state_dict_holds_all_that_was_trained(variant: Variant) -> None:
 
 @each_scheme
 def test_a_seed_is_a_draw(variant: Variant) -> None:
+    """Of everything that is drawn: a scheme may start from constants alone, and then draws nothing."""
     one, again, other = (variant.inner(seed=seed).state_dict() for seed in (0, 0, 1))
     for name, value in one.items():
         assert torch.equal(value, again[name])
-    assert not one or any(not torch.equal(value, other[name]) for name, value in one.items())
+    with torch.random.fork_rng(devices=[]):
+        before = torch.random.get_rng_state()
+        build(SCHEMES[variant.scheme] or {}, SHAPE)
+        draws = not torch.equal(torch.random.get_rng_state(), before)
+    assert any(not torch.equal(value, other[name]) for name, value in one.items()) == draws
 
 
 @each_scheme

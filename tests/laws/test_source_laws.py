@@ -3,7 +3,9 @@
 import ast
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,29 +20,41 @@ TARGETS = {
 each_target = pytest.mark.parametrize(("group", "name"), TARGETS, ids="-".join)
 
 
-def own_file(group: str, name: str) -> Path:
-    settings = TARGETS[group, name]
-    assert settings is not None
-    file = inspect.getsourcefile(locate(settings["_target_"]))
+def parts(group: str, name: str) -> list[dict[str, Any]]:
+    """The settings of every part that has a file of its own: one, or the members of a composition."""
+
+    def within(value: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(value, dict) and "_target_" in value:
+            yield value
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from within(inner)
+
+    return [
+        one for one in within(TARGETS[group, name]) if not one["_target_"].startswith("posbench.compose.")
+    ]
+
+
+def file_of(target: str) -> Path:
+    file = inspect.getsourcefile(locate(target))
     assert file is not None
     return Path(file)
 
 
 @each_target
 def test_a_file_is_short_and_names_its_paper(group: str, name: str) -> None:
-    text = own_file(group, name).read_text()
-    assert len(text.splitlines()) < 80
-    docstring = ast.get_docstring(ast.parse(text))
-    assert docstring is not None
-    assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://", docstring), "no arXiv number and no address"
-    assert docstring.splitlines()[0].endswith("."), "the first line says what it is"
+    for part in parts(group, name):
+        text = file_of(part["_target_"]).read_text()
+        assert len(text.splitlines()) < 80
+        docstring = ast.get_docstring(ast.parse(text))
+        assert docstring is not None
+        assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://", docstring), "no arXiv number and no address"
+        assert docstring.splitlines()[0].endswith("."), "the first line says what it is"
 
 
 @each_target
 def test_a_class_says_its_formula(group: str, name: str) -> None:
-    settings = TARGETS[group, name]
-    assert settings is not None
-    assert inspect.getdoc(locate(settings["_target_"])), "the class docstring is the formula"
+    for part in parts(group, name):
+        assert inspect.getdoc(locate(part["_target_"])), "the class docstring is the formula"
 
 
 @each_target
@@ -49,14 +63,18 @@ def test_a_yaml_lists_every_setting_with_its_default(group: str, name: str) -> N
     content = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
     assert set(content) == {"name", "build"}
     assert content["name"] == name
-    given = {key: value for key, value in content["build"].items() if key != "_target_"}
-    parameters = inspect.signature(locate(content["build"]["_target_"])).parameters
-    first = 1 if group == "scheme" else 2  # the shape; the inner scheme and the context
-    defaults = {key: parameter.default for key, parameter in list(parameters.items())[first:]}
-    if all(default is not inspect.Parameter.empty for default in defaults.values()):
-        assert given == defaults
-    else:
-        assert set(given) == set(defaults)
+    whole = content["build"]
+    for part in [whole, *parts(group, name)]:
+        given = {key: value for key, value in part.items() if key != "_target_"}
+        parameters = inspect.signature(locate(part["_target_"])).parameters
+        first = 1 if group == "scheme" else 2  # the shape; the inner scheme and the context
+        defaults = {key: parameter.default for key, parameter in list(parameters.items())[first:]}
+        required = any(default is inspect.Parameter.empty for default in defaults.values())
+        # A variant of a scheme, or a member of a composition, is there for what it sets otherwise.
+        if required or part is not whole or part["_target_"].split(".")[-2] != name:
+            assert set(given) == set(defaults)
+        else:
+            assert given == defaults
 
 
 def names_in(tree: ast.Module) -> tuple[set[str], set[str]]:
@@ -93,14 +111,22 @@ def test_nobody_else_asks_for_a_scheme(source: Path) -> None:
     """Not by its class, not by its name in quotes, not by its module: in no file but its own."""
     here = source.relative_to(PACKAGE.parent).as_posix()
     identifiers, strings = names_in(ast.parse(source.read_text()))
-    for (group, name), settings in TARGETS.items():
-        assert settings is not None
-        module, _, cls = settings["_target_"].rpartition(".")
-        if own_file(group, name) == source:
+    targets = {part["_target_"]: set() for key in TARGETS for part in parts(*key)}
+    for group, name in TARGETS:
+        for part in parts(group, name):
+            module = part["_target_"].rpartition(".")[0]
+            if group == "scheme" and module.endswith(f".{name}"):
+                targets[part["_target_"]].add(name)
+    for target, names in targets.items():
+        module, _, cls = target.rpartition(".")
+        if file_of(target) == source:
             continue
         asks = cls in identifiers or any(text.startswith(module) for text in strings)
-        # Names of extensions are also names of settings, such as a window.
-        asks |= group == "scheme" and name in strings
-        assert asks == ((here, name) in ALLOWED), (
-            f"{here} asks for {name}, or no longer does and is allowed to"
+        assert asks == any((here, name) in ALLOWED for name in names), (
+            f"{here} asks for {target}, or no longer does and is allowed to"
         )
+    for group, name in TARGETS:
+        # Names of extensions are also names of settings, such as a window.
+        if group == "scheme" and name not in EXTENSIONS:
+            own = {file_of(part["_target_"]) for part in parts(group, name)}
+            assert name not in strings or source in own, f"{here} asks for {name}"

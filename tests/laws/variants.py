@@ -16,8 +16,11 @@ from posbench.attend import Kernel
 from posbench.build import build
 from posbench.errors import IncompatibleError, LengthError, UndefinedError
 from posbench.extension import Context
+from posbench.geometry import Geometry
+from posbench.kernels import Recording
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.scheme import PositionScheme, Shape
+from posbench.scheme import PositionScheme, Shape, Site
+from posbench.terms import Sum, Term
 
 PACKAGE = Path(posbench.__file__).parent
 CONFIGS = PACKAGE.parent / "configs"
@@ -62,22 +65,80 @@ class Variant:
         return build({**EXTENSIONS[self.extension], **changed}, inner, Context(shape, length))
 
 
-def carried() -> tuple[list[Variant], list[Variant]]:
-    """The extended schemes that can be, and those that cannot."""
-    possible, refused = [], []
-    for scheme in SCHEMES:
-        for extension in EXTENSIONS:
+def is_defined(scheme: PositionScheme, length: int) -> bool:
+    """Whether the scheme has an answer at this length."""
+    try:
+        scheme.check(length)
+    except (UndefinedError, LengthError):
+        return False
+    return True
+
+
+@torch.no_grad()
+def structure(scheme: PositionScheme) -> set[str]:
+    """What a scheme is made of, as far as extensions and kernels can tell: its promises and the hooks that it uses."""
+    draw = torch.Generator().manual_seed(0)
+    size = 2 * TRAIN_LEN
+    length = size if is_defined(scheme, size) else TRAIN_LEN
+    stream = torch.randn(1, length, SHAPE.width, generator=draw)
+    q, k, v = torch.randn(3, 1, SHAPE.heads, length, SHAPE.head_dim, generator=draw)
+    plain = Geometry.span(0, length)
+    geo = scheme.place(plain)
+    found = {"moves positions"} if geo is not plain else set()
+    found |= {f"{name} {value}" for name, value in vars(scheme.traits).items() if isinstance(value, bool)}
+    found |= {f"has {one}" for one in scheme.traits.capabilities}
+    for layer in range(SHAPE.layers):
+        site = Site(layer, geo, stream, stream, q, k)
+        found |= {"embeds"} if scheme.embed(stream, geo, layer) is not stream else set()
+        found |= {"own attention"} if scheme.attention(site, v, Recording("auto")) is not None else set()
+        found |= {"regions"} if len(scheme.regions(site)) > 1 else set()
+        for hook in ("mask", "gain", "value", "denominator"):
+            found |= {hook} if getattr(scheme, hook)(site) is not None else set()
+        found |= {type(part).__name__ for part in parts(scheme.term(site))}
+    return found
+
+
+def parts(term: Term | None) -> tuple[Term, ...]:
+    """The terms that a term adds."""
+    if term is None:
+        return ()
+    return tuple(one for part in term.parts for one in parts(part)) if isinstance(term, Sum) else (term,)
+
+
+PLAIN = ("nope", "sinusoidal", "learned", "rope", "alibi", "t5")
+
+
+def carried() -> tuple[list[Variant], list[Variant], list[Variant]]:
+    """The extended schemes that can be, a few of them for each extension, and those that cannot be.
+
+    The few are the plain schemes and, for what those are not made of, one scheme each: laws on all of them
+    would multiply every scheme by every extension and show nothing more.
+    """
+    possible, few, refused = [], [], []
+    inner = {scheme: Variant(scheme).inner() for scheme in SCHEMES}
+    made_of = {scheme: structure(one) for scheme, one in inner.items()}
+    for extension in EXTENSIONS:
+        able = []
+        for scheme in SCHEMES:
             variant = Variant(scheme, extension)
             try:
-                variant.around(variant.inner(), TRAIN_LEN)
-                possible.append(variant)
+                variant.around(inner[scheme], TRAIN_LEN)
+                able.append(variant)
             except IncompatibleError:
                 refused.append(variant)
-    return possible, refused
+        possible += able
+        chosen = [variant for variant in able if variant.scheme in PLAIN]
+        covered = set().union(*(made_of[variant.scheme] for variant in chosen))
+        while rest := [variant for variant in able if made_of[variant.scheme] - covered]:
+            best = max(rest, key=lambda variant: len(made_of[variant.scheme] - covered))
+            chosen.append(best)
+            covered |= made_of[best.scheme]
+        few += chosen
+    return possible, few, refused
 
 
 ALONE = [Variant(scheme) for scheme in SCHEMES]
-EXTENDED, REFUSED = carried()
+POSSIBLE, EXTENDED, REFUSED = carried()
 
 each_scheme = pytest.mark.parametrize("variant", ALONE, ids=str)
 each_extended = pytest.mark.parametrize("variant", EXTENDED, ids=str)
@@ -99,15 +160,6 @@ class Run:
 
 def model_of(variant: Variant, seed: int = 0) -> GPT:
     return GPT(SIZE, VOCABULARY, variant.inner(seed=seed), seed).double()
-
-
-def is_defined(scheme: PositionScheme, length: int) -> bool:
-    """Whether the scheme has an answer at this length."""
-    try:
-        scheme.check(length)
-    except (UndefinedError, LengthError):
-        return False
-    return True
 
 
 def run(variant: Variant, length: int = LENGTH, **changed: Any) -> Run:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from calls import SHAPE, attention, logits, site, values
 
-from posbench.compose import Layered, Stack
-from posbench.errors import IncompatibleError, UndefinedError
+from posbench.compose import Layered, Stack, every_nth, nearest, span
+from posbench.errors import ConfigError, IncompatibleError, UndefinedError
 from posbench.geometry import Geometry
 from posbench.scheme import Traits
 from posbench.schemes.alibi import ALiBi
@@ -63,3 +63,42 @@ def test_layers_take_turns() -> None:
     for layer, scheme in enumerate((RoPE(SHAPE, 500.0), NoPE(SHAPE), ALiBi(SHAPE), RoPE(SHAPE, 500.0))):
         here = replace(at, layer=layer)
         assert torch.equal(attention(layered, here, v), attention(scheme, here, v))
+
+
+def test_layers_may_be_given() -> None:
+    at, v = site(), values()
+    layered = Layered(replace(SHAPE, layers=3), [NoPE(SHAPE), ALiBi(SHAPE)], layers=[0, 0, 1])
+    for layer, scheme in enumerate((NoPE(SHAPE), NoPE(SHAPE), ALiBi(SHAPE))):
+        here = replace(at, layer=layer)
+        assert torch.equal(attention(layered, here, v), attention(scheme, here, v))
+
+
+@pytest.mark.parametrize("layers", [[0], [0, 1, 0], [0, 2], [-1, 0]])
+def test_layers_that_are_not_there_are_refused(layers: list[int]) -> None:
+    with pytest.raises(ConfigError, match="give each of the 2 layers a number from 0 to 1"):
+        Layered(SHAPE, [NoPE(SHAPE), ALiBi(SHAPE)], layers=layers)
+
+
+def test_every_nth_layer_or_the_last() -> None:
+    assert every_nth(8, 4) == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert every_nth(3, 2) == [0, 1, 0]
+    assert every_nth(3, 4) == [0, 0, 1]
+    for layers, n in ((8, 1), (8, 0), (1, 2)):
+        with pytest.raises(ConfigError, match="at least 2 layers"):
+            every_nth(layers, n)
+
+
+def test_a_span_lies_within_the_training_length() -> None:
+    assert (span(SHAPE, "window", None, 5), span(SHAPE, "window", 16, 5)) == (5, 16)
+    for tokens in (0, 17):
+        with pytest.raises(ConfigError, match=f"window {tokens}: .* at most the training length, 16"):
+            span(SHAPE, "window", tokens, 5)
+
+
+def test_a_window_counts_the_token_itself_and_is_none_where_it_hides_nothing() -> None:
+    at = site(6)
+    assert nearest(6, at) is None
+    i = torch.arange(6)
+    window = nearest(2, at)
+    assert window is not None
+    assert (window(i[:, None], i) & at.geo.visible()).sum(-1).tolist() == [1, 2, 2, 2, 2, 2]

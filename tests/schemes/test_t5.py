@@ -6,8 +6,9 @@ from calls import SHAPE, assert_same_gradients, attention, causal, site, values
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from posbench.buckets import bucket
 from posbench.errors import ConfigError
-from posbench.schemes.t5 import T5Bias, bucket
+from posbench.schemes.t5 import T5Bias
 
 
 @pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (16, 128), (32, 200), (8, 20), (33, 100)])

@@ -1,0 +1,74 @@
+"""A grid as settings: the models of a sweep, and the extensions that each of them gets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+from posbench.errors import ConfigError, unknown
+from posbench.settings import (
+    ExtensionSettings,
+    ModelSettings,
+    SchemeSettings,
+    SizeSettings,
+    SweepScript,
+    TrainSettings,
+)
+
+# (group, name) -> the content of that choice's file.
+Choose = Callable[[str, str], dict[str, Any]]
+NONE = ExtensionSettings()
+
+
+def models(script: SweepScript, choose: Choose) -> Iterator[ModelSettings]:
+    """The models of a sweep, schemes outermost."""
+    axes = script.grid
+    if not axes.scheme or not axes.seed:
+        raise ConfigError(
+            "the grid has no scheme or no seed: give grid.scheme=[rope,alibi] and grid.seed=[0]"
+        )
+    known = [one.name for one in fields(TrainSettings)]
+    for key, values in axes.train.items():
+        if key not in known:
+            raise unknown("setting", f"grid.train.{key}", [f"grid.train.{one}" for one in known])
+        if not isinstance(values, list):
+            raise ConfigError(f"grid.train.{key} is {values!r}: give a list of values")
+    sizes = [SizeSettings(**choose("size", name)) for name in axes.size] or [script.size]
+    schemes = [adjusted("scheme", name, script.adjust.scheme, choose) for name in axes.scheme]
+    for scheme, size, *values, seed in itertools.product(schemes, sizes, *axes.train.values(), axes.seed):
+        train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
+        yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
+
+
+def extensions(script: SweepScript, scheme: str, choose: Choose) -> list[ExtensionSettings]:
+    """The extensions that a scheme of the grid gets, those that it is fine-tuned with last."""
+    axes = script.grid
+    if axes.extend and scheme not in axes.extend:
+        return []
+    found = [
+        ExtensionSettings(**adjusted("extension", name, script.adjust.extension, choose))
+        for name in axes.extension
+        if name != NONE.name
+    ]
+    for name, entry in script.finetune.items():
+        if name in (NONE.name, *axes.extension):
+            raise ConfigError(f"finetune.{name}: grid.extension has that name; give the entry another")
+        plain = entry.extension or name
+        content = adjusted("extension", plain, script.adjust.extension, choose)
+        if entry.settings:
+            content["build"] = {**(content["build"] or {}), **entry.settings}
+        train = {**content.get("finetune", {}), **entry.train}
+        if not train:
+            raise ConfigError(f"finetune.{name} without train: give steps, length and what else differs")
+        found.append(ExtensionSettings(name, content["build"], train))
+    return found
+
+
+def adjusted(group: str, name: str, changes: dict[str, Any], choose: Choose) -> dict[str, Any]:
+    """A choice with the experiment's own settings in place of those in its file."""
+    content = choose(group, name)
+    if changes.get(name):
+        content = {**content, "build": {**content["build"], **changes[name]}}
+    return content

@@ -1,0 +1,37 @@
+"""Which optimizer updates which parameter, and how fast at each step."""
+
+from __future__ import annotations
+
+import torch
+
+from posbench.model.gpt import GPT
+from posbench.muon import Muon
+from posbench.settings import TrainSettings
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """The share of the peak rate at `step`: linear up, flat, linear down to zero after the last step."""
+    up = (step + 1) / max(1.0, settings.warmup * settings.steps)
+    down = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
+    return min(1.0, up, down)
+
+
+def optimizers(model: GPT, settings: TrainSettings) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Each optimizer with its peak rate. Muon takes the blocks' matrices, never embeddings or a scheme's tables."""
+    found: list[tuple[torch.optim.Optimizer, float]] = []
+    others = list(model.parameters())
+    if settings.optimizer == "muon":
+        matrices = model.matrices()
+        taken = {id(parameter) for parameter, _ in matrices}
+        others = [parameter for parameter in others if id(parameter) not in taken]
+        found.append((Muon(matrices, settings.matrix_lr), settings.matrix_lr))
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
+        ],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        fused=True,
+    )
+    return [*found, (adamw, settings.lr)]

@@ -1,0 +1,73 @@
+"""The card as a picture: schemes by properties, each cell a mark, a colour and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from posbench.figures import Drawing
+from posbench.figures.canvas import GREY, page
+from posbench.properties.card import COLUMNS, NEITHER, NO, PARTLY, YES, Mark
+from posbench.properties.measure import Row
+
+NAME, CELL, LINE, HEAD = 1.55, 1.0, 0.19, 0.48  # inches
+# Told apart with any common colour blindness, and in grey by their marks.
+COLOURS = {YES: "#a9cbe8", PARTLY: "#fbe3b4", NO: "#ffffff", NEITHER: "#eeeeee", "": "#ffffff"}
+
+
+def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
+    """Rows in their order, under a line that says what the next ones act on."""
+    groups = [(acts_on, list(some)) for acts_on, some in groupby(rows, key=lambda row: row["acts_on"])]
+    height = HEAD + LINE * (len(rows) + len(groups))
+    width = NAME + CELL * len(COLUMNS)
+    figure, panels = page(title, caption, panel=(width, height), right=0.2)
+    axes = panels[0, 0]
+    axes.set_axis_off()
+    axes.set_xlim(0.5, width + 0.5)  # the margin at the left is wider than a name needs
+    axes.set_ylim(height, 0)
+    for place, column in enumerate(COLUMNS):
+        left = NAME + CELL * place + 0.04
+        axes.text(
+            left, HEAD - 0.06, column.title, va="bottom", fontsize=7.5, fontweight="bold", linespacing=1.2
+        )
+    top = HEAD
+    shown = []
+    for acts_on, some in groups:
+        axes.text(
+            0.02,
+            top + 0.7 * LINE,
+            f"acts on: {acts_on}",
+            va="center",
+            fontsize=7.5,
+            style="italic",
+            color=GREY,
+        )
+        axes.plot([0, width], [top + 0.08, top + 0.08], color="#bbbbbb", linewidth=0.6)
+        top += LINE
+        for row in some:
+            marks = [column.of(row) for column in COLUMNS]
+            _line(axes, top, row["scheme"], marks)
+            shown.append(_numbers(row, marks))
+            top += LINE
+    axes.set_xlim(0, width)
+    return figure, pd.DataFrame(shown)
+
+
+def _line(axes: Axes, top: float, name: str, marks: Sequence[Mark]) -> None:
+    axes.text(0.08, top + LINE / 2, name, va="center", fontsize=8.5)
+    for place, mark in enumerate(marks):
+        left = NAME + CELL * place
+        box = Rectangle((left, top), CELL - 0.03, LINE - 0.02, facecolor=COLOURS[mark.sign], edgecolor="none")
+        axes.add_patch(box)
+        axes.text(left + 0.04, top + LINE / 2, mark.sign, va="center", fontsize=7.5)
+        axes.text(left + 0.18, top + LINE / 2, mark.text, va="center", fontsize=7, color="#222222")
+
+
+def _numbers(row: Row, marks: Sequence[Mark]) -> dict[str, str]:
+    titles = [column.title.replace("\n", " ") for column in COLUMNS]
+    cells = dict(zip(titles, map(str, marks), strict=True))
+    return {"scheme": row["scheme"], "acts on": row["acts_on"], **cells}

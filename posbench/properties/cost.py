@@ -1,0 +1,64 @@
+"""What a scheme costs a forward pass, against no scheme: measured where it runs, and no two runs alike."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from posbench.benchmark.paired import compare
+from posbench.model.gpt import GPT, Size, build_scheme
+from posbench.scheme import PositionScheme
+
+SIZE, VOCABULARY = Size(layers=2, width=64, heads=4), 50
+LENGTH, BATCH = 256, 4
+SECONDS = 0.5
+
+
+def cost(settings: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, float]:
+    """Time as a ratio with its 95% interval, and MiB at the peak beside those of no scheme."""
+    ids = torch.randint(VOCABULARY, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
+    shape = SIZE.shape(LENGTH)
+    ours, plain = (
+        GPT(SIZE, VOCABULARY, scheme, seed=0).eval()
+        for scheme in (build_scheme(dict(settings), shape, 0).eval(), PositionScheme())
+    )
+    with torch.inference_mode():
+        ratio = compare(lambda: ours(ids), lambda: plain(ids), seconds)
+        peaks = [_peak(model, ids) for model in (ours, plain)]
+    return {
+        "time_ratio": ratio.median,
+        "time_low": ratio.low,
+        "time_high": ratio.high,
+        "milliseconds": ratio.ours_ms,
+        "milliseconds_without": ratio.theirs_ms,
+        "peak_mib": peaks[0],
+        "peak_mib_without": peaks[1],
+        "extra_mib": peaks[0] - peaks[1],
+    }
+
+
+def machine() -> str:
+    """Where it was measured."""
+    return (
+        f"measured on one machine ({platform.machine()}, {torch.get_num_threads()} thread, "
+        f"torch {torch.__version__}), with {SIZE.layers} layers, width {SIZE.width}, {SIZE.heads} heads, "
+        f"{BATCH} sequences of {LENGTH} tokens, float32, without gradients"
+    )
+
+
+def _peak(model: GPT, ids: torch.Tensor) -> float:
+    """MiB: the most that torch's allocator held at once beyond what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as ran:
+        model(ids)
+    assert ran.profiler is not None
+    assert ran.profiler.kineto_results is not None
+    events = [one for one in ran.profiler.kineto_results.events() if one.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 2**20

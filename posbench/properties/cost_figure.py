@@ -1,0 +1,57 @@
+"""What every scheme costs a forward pass: time with its interval, and memory at the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from posbench.figures import Drawing
+from posbench.figures.canvas import GREY, page
+from posbench.properties.measure import Row
+
+DOT = "#0072B2"
+
+
+def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
+    """Schemes from the fastest to the slowest."""
+    rows = sorted(rows, key=lambda row: row["time_ratio"])
+    figure, panels = page(
+        title, caption, panel=(2.9, 0.17 * len(rows) + 0.2), columns=2, gap=(0.35, 0.5), right=0.3
+    )
+    # Names need more room at the left than other figures' numbers.
+    figure.set_figwidth(figure.get_figwidth() + 0.9)
+    shift = 0.9 / figure.get_figwidth()
+    for axes in panels.flat:
+        box = axes.get_position()
+        axes.set_position([box.x0 * (1 - shift) + shift, box.y0, box.width * (1 - shift), box.height])
+    places = np.arange(len(rows))
+    time, memory = panels[0]
+    for place, row in zip(places, rows, strict=True):
+        time.plot([row["time_low"], row["time_high"]], [place, place], color=DOT, linewidth=1.2)
+        time.plot(row["time_ratio"], place, "o", color=DOT, markersize=4)
+        memory.plot([0, row["extra_mib"]], [place, place], color=DOT, linewidth=2)
+        memory.plot(row["extra_mib"], place, "o", color=DOT, markersize=4)
+    _axes(time, rows, "time of a forward pass (1 = no scheme)", 1)
+    _axes(memory, rows, "extra memory at the peak (MiB)", 0)
+    time.set_xscale("log")
+    time.xaxis.set_major_locator(_ticks(rows))
+    time.xaxis.set_minor_locator(NullLocator())
+    time.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+    memory.tick_params(labelleft=False)
+    return figure, pd.DataFrame(rows)
+
+
+def _ticks(rows: Sequence[Row]) -> FixedLocator:
+    highest = max(row["time_high"] for row in rows)
+    return FixedLocator([tick for tick in (0.5, 1, 1.5, 2, 3, 5, 10, 20, 50, 100) if tick < 1.1 * highest])
+
+
+def _axes(axes: Axes, rows: Sequence[Row], label: str, without: float) -> None:
+    axes.set_yticks(range(len(rows)), [row["scheme"] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.7)
+    axes.set_xlabel(label)
+    axes.axvline(without, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)

@@ -1,0 +1,54 @@
+"""Relativity: whether the logit of a query at m and a key at n depends on m - n alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from posbench.properties.probe import Subject, draw, logits
+
+SHIFTS = (1, 7, 32)
+
+
+def shifted(subject: Subject) -> float:
+    """The largest change of a logit (nats) when all positions move by 1, 7 and 32; tokens and indices stay.
+
+    Half of the training length, so that what was moved is still within it.
+    """
+    length = subject.shape.train_len // 2
+    x_BSW = draw(2, length, subject.shape.width, seed=8)
+    worst = math.nan
+    before = _all(subject, x_BSW, 0)
+    for shift in SHIFTS:
+        changed = (_all(subject, x_BSW, shift) - before).abs()
+        finite = changed[before.isfinite()]
+        if finite.isfinite().all():  # not moved past a table
+            worst = max(float(finite.max()), 0.0 if math.isnan(worst) else worst)
+    return worst
+
+
+def _all(subject: Subject, x_BSW: Tensor, shift: int) -> Tensor:
+    sites = subject.sites(x_BSW, subject.geometry(x_BSW.shape[1], shift=shift))
+    return torch.stack([logits(subject.scheme, site) for site in sites])
+
+
+def along_diagonals(subject: Subject) -> float:
+    """The largest difference (nats) of two pairs at one distance where one token stands everywhere.
+
+    To twice the training length, or to it where there is no answer beyond; inf where one of them is hidden.
+    Beside positions it shows what follows from indices: global tokens, factors by the number of keys.
+    """
+    length = subject.longest(subject.shape.train_len, 2 * subject.shape.train_len)
+    worst = 0.0
+    for site in subject.sites(subject.words(2, length), subject.geometry(length)):
+        said = logits(subject.scheme, site)
+        for distance in range(length):
+            diagonal = said.diagonal(-distance, -2, -1)
+            seen = diagonal > -torch.inf
+            if not seen.any():
+                continue
+            spread = float((diagonal.amax(-1) - diagonal.amin(-1)).max()) if seen.all() else math.inf
+            worst = max(worst, spread)
+    return worst

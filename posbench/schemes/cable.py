@@ -1,0 +1,36 @@
+"""Cable: every token adds, by its content, to the distance of all tokens before it.
+
+Veisi, Amirzadeh, Mansourian. Context-aware Biases for Length Extrapolation. 2025, section 3. arXiv:2503.08067.
+As in the authors' code the content logits are not divided by sqrt(D) (its scale is C / n_embd = 1); with
+`scaled` they are, as for every other scheme, and the family of functions is that of forgetting attention.
+Weights are drawn at standard deviation 0.02, biases start at 0, as theirs.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.terms import Separable, Term
+
+
+class Cable(PositionScheme):
+    """logit(h, i, j) = q_i . k_j - sum over l = j+1 .. i of softplus(w_h . x_l + b_h)."""
+
+    traits = Traits(relative=True)
+
+    def __init__(self, shape: Shape, scaled: bool = False) -> None:
+        super().__init__()
+        self.unscale = 1.0 if scaled else math.sqrt(shape.head_dim)
+        self.weight_LHW = nn.Parameter(0.02 * torch.randn(shape.layers, shape.heads, shape.width))
+        self.bias_LH = nn.Parameter(torch.zeros(shape.layers, shape.heads))
+
+    def gain(self, site: Site) -> Tensor | None:
+        return torch.tensor(self.unscale, dtype=torch.float64, device=site.q_BHTD.device)
+
+    def term(self, site: Site) -> Term:
+        step_BSH = F.linear(site.x_BSW, self.weight_LHW[site.layer], self.bias_LH[site.layer])
+        far_BHS = F.softplus(step_BSH.double()).cumsum(1).transpose(1, 2)
+        return Separable(-far_BHS[..., -site.x_BTW.shape[1] :], far_BHS)

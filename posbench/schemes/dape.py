@@ -1,0 +1,79 @@
+"""DAPE: an additive position bias, adapted pair by pair to the content logits of all heads.
+
+Zheng et al. DAPE: Data-Adaptive Positional Encoding for Length Extrapolation. NeurIPS 2024, section 3.
+arXiv:2405.14722. With a kernel of 3 keys its successor, DAPE V2: Treat Attention Score as Feature Map for
+Length Extrapolation. 2024, section 3. arXiv:2410.04798.
+The bias is that of any scheme with a term, KERPLE's by default. The hidden layer is 32 wide with LeakyReLU and
+drawn uniformly within fan_in^-0.5, as the authors' code has it. What is not visible reads 0, before the first
+convolution as theirs and, unlike theirs, before the second: there the last row of a text differs from the same
+row of a longer one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posbench.compose import Stack
+from posbench.errors import ConfigError, IncompatibleError
+from posbench.scheme import PositionScheme, Shape, Site
+from posbench.terms import Rows, Term, WholeRow, exact
+
+
+class DAPE(Stack):
+    """logit = s + b + f(s, b), s = q . k / sqrt(D), b the bias of `base`, f over the 2 H numbers of a pair.
+
+    With a kernel of N keys f is two convolutions along the keys of a row.
+    """
+
+    def __init__(
+        self, shape: Shape, base: Mapping[str, Any] | PositionScheme, hidden: int = 32, kernel: int = 1
+    ) -> None:
+        super().__init__(shape, [base])
+        if hidden < 1 or kernel < 1 or kernel % 2 == 0:
+            raise ConfigError(
+                f"dape hidden {hidden}, kernel {kernel}: give a width of at least 1 and an odd number of keys"
+            )
+        self.kernel = kernel
+        self.traits = replace(self.traits, mergeable=self.traits.mergeable and kernel == 1)
+        layers, heads = shape.layers, shape.heads
+        self.in_LKCN, self.in_LK = drawn(layers, hidden, 2 * heads, kernel)
+        self.out_LHKN, self.out_LH = drawn(layers, heads, hidden, kernel)
+
+    def term(self, site: Site) -> Term:
+        bias = super().term(site)
+        if bias is None:
+            raise IncompatibleError(
+                f"dape adapts an additive bias and {type(self.members[0]).__name__} has none: give it one that has"
+            )
+
+        def of(rows: Rows) -> Tensor:
+            bias_BHRS = bias.added(rows).to(rows.content_BHRS.dtype).expand(rows.content_BHRS.shape)
+            both_BCRS = torch.cat((rows.content_BHRS, bias_BHRS), 1)
+            hidden_BKRS = self.along(both_BCRS, rows, self.in_LKCN[site.layer], self.in_LK[site.layer])
+            hidden_BKRS = F.leaky_relu(hidden_BKRS)
+            return bias_BHRS + self.along(
+                hidden_BKRS, rows, self.out_LHKN[site.layer], self.out_LH[site.layer]
+            )
+
+        return WholeRow(of, site.q_BHTD, site.k_BHSD)
+
+    def along(self, x_BCRS: Tensor, rows: Rows, weight_KCN: Tensor, bias_K: Tensor) -> Tensor:
+        """One layer of f over what is visible."""
+        weight_KCN, bias_K = exact(weight_KCN), exact(bias_K)
+        if self.kernel == 1:  # a product of matrices is faster
+            return torch.einsum("kc,bcrs->bkrs", weight_KCN[..., 0], x_BCRS) + bias_K[:, None, None]
+        seen = x_BCRS * rows.visible_RS
+        return F.conv2d(seen, weight_KCN[:, :, None], bias_K, padding=(0, self.kernel // 2))
+
+
+def drawn(layers: int, out: int, into: int, kernel: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights and biases of a layer of f, uniform within fan_in^-0.5."""
+    reach = (into * kernel) ** -0.5
+    return (
+        nn.Parameter((2 * torch.rand(layers, out, into, kernel) - 1) * reach),
+        nn.Parameter((2 * torch.rand(layers, out) - 1) * reach),
+    )

@@ -1,0 +1,79 @@
+"""FLOATER: positions as the path of a trained differential equation, added before every block.
+
+Liu, Yu, Dhillon, Hsieh. Learning to Encode Position for Transformer with Continuous Dynamical Model. ICML
+2020, section 3. arXiv:2003.09229. Dynamics shared by the blocks, a start for each; past the training length
+the path goes on. Time runs as in the authors' code (xuanqing94/FLOATER), 2.55 over the training length, and
+is an input of h beside the state. Deviations: h has tanh where theirs has ReLU, which is smooth, so that the
+solver keeps its order, and bounded, so that paths do not explode; one vector a block is added to the residual
+stream, not one each to queries, keys and values; every pass solves anew (theirs every 400 steps), by Runge and
+Kutta's fourth order at knots, in float64, with cubic Hermite between them.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint
+
+from posbench.errors import ConfigError
+from posbench.geometry import Geometry
+from posbench.scheme import PositionScheme, Shape, Traits
+
+
+class Floater(PositionScheme):
+    """x + p(t) before block n, with dp/dt = h(t, p), p(0) = start_n, t = step * position, h = tanh([p, t] A + a) B + b."""
+
+    traits = Traits(relative=False, capabilities=frozenset({"positions"}))
+
+    def __init__(self, shape: Shape, step: float | None = None, knots: int = 32) -> None:
+        super().__init__()
+        self.step = 2.55 / shape.train_len if step is None else step
+        if not 0 < self.step < math.inf or knots < 1:
+            raise ConfigError(
+                f"floater step {step}, knots {knots}: give a time above 0 from token to token, or null for 2.55 / "
+                "train_len, and at least 1 knot over the training length"
+            )
+        self.tokens = max(1, shape.train_len // knots)  # from knot to knot
+        self.start_LW = nn.Parameter(torch.randn(shape.layers, shape.width))
+        self.into_VW = nn.Parameter(torch.randn(shape.width + 1, shape.width) * (shape.width + 1) ** -0.5)
+        self.out_WW = nn.Parameter(torch.randn(shape.width, shape.width) * shape.width**-0.5)
+        self.into_W, self.out_W = (nn.Parameter(torch.zeros(shape.width)) for _ in ("into", "out"))
+        self._left: tuple[Geometry | None, dict[int, Tensor]] = (None, {})
+
+    def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
+        # All blocks are solved together, at the first that asks; each takes its part, so that nothing outlives
+        # a pass and its gradient.
+        if self._left[0] is not geo or layer not in self._left[1]:
+            self._left = geo, dict(enumerate(self.path(geo).unbind(1)))
+        return x_BTW + self._left[1].pop(layer).to(x_BTW.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_left": (None, {})}
+
+    def path(self, geo: Geometry) -> Tensor:
+        """(T, L, W) float64: where each block's path is at the queries' positions."""
+        if self.start_LW.is_meta:  # shapes without numbers: nothing to step through
+            return self.start_LW.new_empty(len(geo.q_pos_T), *self.start_LW.shape)
+        time_K, before_T, way_T = geo.memo((self, "grid"), lambda: self.grid(geo.q_pos_T))
+        h = self.dynamics()
+        p_KLW = odeint(h, self.start_LW.double(), time_K, method="rk4")
+        rise_KLW = h(time_K[:, None, None], p_KLW) * (self.tokens * self.step)
+        w = way_T[:, None, None]
+        here = p_KLW[before_T] * (1 + 2 * w) + rise_KLW[before_T] * w
+        there = p_KLW[before_T + 1] * (3 - 2 * w) - rise_KLW[before_T + 1] * (1 - w)
+        return here * (1 - w) ** 2 + there * w**2
+
+    def grid(self, pos_T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Times of the knots, and of each position the knot before it and the part of the way to the next."""
+        knot_T = pos_T.double() / self.tokens
+        before_T = knot_T.long()
+        time_K = torch.arange(int(before_T.max()) + 2, device=pos_T.device) * (self.tokens * self.step)
+        return time_K.double(), before_T, knot_T - before_T
+
+    def dynamics(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """h(t, p): p is (..., W) and t broadcasts to (..., 1)."""
+        of_p, of_t = self.into_VW[:-1].double(), self.into_VW[-1].double()
+        into, out_WW, out = self.into_W.double(), self.out_WW.double(), self.out_W.double()
+        return lambda t, p: torch.tanh(p @ of_p + t * of_t + into) @ out_WW + out

@@ -1,0 +1,55 @@
+"""GRAPE-A: ALiBi whose slope is decided by the query.
+
+Zhang et al. Group Representational Position Encoding. 2025, additive, query-gated. arXiv:2512.07805.
+As the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-a-querygated): ALiBi's slopes times
+softplus(omega) = 1 to start from, a direction of length one for each layer and head, queries before any
+rotation. The key-gated and the learned-projection variants are not part of it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posbench.geometry import Geometry
+from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.terms import Term, exact
+
+
+@dataclass(frozen=True, eq=False)
+class Slopes(Term):
+    """A slope for each query."""
+
+    slope_BHT: Tensor
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        distance_RS = geo.distance(rows).clamp(min=0).to(self.slope_BHT.dtype)
+        return -self.slope_BHT[:, :, rows, None] * distance_RS
+
+
+class GrapeA(PositionScheme):
+    """logit(h, i, j) = q_i . k_j / sqrt(D) - (i - j) * slope_h softplus(omega_lh) softplus(v_lh . q_i / sqrt(D))."""
+
+    traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.slope_H = slopes(shape.heads)
+        self.omega_LH = nn.Parameter(torch.full((shape.layers, shape.heads), math.log(math.e - 1)))
+        self.v_LHD = nn.Parameter(torch.randn(shape.layers, shape.heads, shape.head_dim))
+
+    def term(self, site: Site) -> Term:
+        q_BHTD, omega_H = exact(site.q_BHTD), exact(self.omega_LH[site.layer])
+        direction_HD = F.normalize(exact(self.v_LHD[site.layer]), dim=-1, eps=1e-6)
+        gate_BHT = F.softplus((q_BHTD * direction_HD[:, None]).sum(-1) / math.sqrt(q_BHTD.shape[-1]))
+        steep_H = self.slope_H.to(omega_H.device, omega_H.dtype) * F.softplus(omega_H)
+        return Slopes(gate_BHT * steep_H[:, None])
+
+
+def slopes(heads: int) -> Tensor:
+    """(H,) float64, those of ALiBi."""
+    base = 1 << (heads.bit_length() - 1)
+    steps = torch.cat([torch.arange(1, base + 1), torch.arange(heads - base) + 0.5])
+    return 2.0 ** (-8.0 / base * steps.double())

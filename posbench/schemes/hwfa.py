@@ -1,0 +1,40 @@
+"""HWFA: windows in every layer but the last, which sees everything, feels no position and is scaled by log n.
+
+Su, 2023: https://kexue.fm/archives/9603 and https://kexue.fm/archives/9731.
+The windows turn (RoPE), as 9731 has it. The window w by default reaches three quarters of the training length
+through the layers, (w - 1)(layers - 1) + 1 <= 3L/4, as 9603 chooses it; log n is to the base of L.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from posbench.compose import Layered, every_nth, nearest, span
+from posbench.geometry import Mask, both
+from posbench.scheme import PositionScheme, Shape, Site
+
+
+class HWFA(Layered):
+    """Last layer: log_L(i + 1) q_i . k_j / sqrt(D); before it: another scheme where i - j < window."""
+
+    def __init__(self, shape: Shape, over: Mapping[str, Any], window: int | None = None) -> None:
+        super().__init__(shape, [over, PositionScheme()], every_nth(shape.layers, max(2, shape.layers)))
+        reach = 3 * shape.train_len // 4
+        default = max(1, (reach - 1) // (shape.layers - 1) + 1)
+        self.window = span(shape, "hwfa window", window, default)
+        self.train_len = shape.train_len
+
+    def mask(self, site: Site) -> Mask | None:
+        own = None if self.is_last(site) else nearest(self.window, site)
+        return both(super().mask(site), own)
+
+    def gain(self, site: Site) -> Tensor | None:
+        if not self.is_last(site):
+            return super().gain(site)
+        keys_T = site.geo.q_index_T.double() + 1
+        return keys_T.log() / keys_T.new_tensor(max(2, self.train_len)).log()
+
+    def is_last(self, site: Site) -> bool:
+        """Whether the layer sees everything."""
+        return self.layers[site.layer] == 1

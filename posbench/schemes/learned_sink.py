@@ -1,0 +1,33 @@
+"""Learned sink: a trained logit for each head that takes its share of the softmax and gives no value.
+
+OpenAI. gpt-oss-120b & gpt-oss-20b Model Card. 2025. arXiv:2508.10925. Each layer and head has its
+own, drawn at standard deviation 0.02 as in Hugging Face's transformers. At 0 it is softmax_1.
+It changes the denominator of another scheme.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posbench.compose import Stack
+from posbench.scheme import Shape, Site
+
+
+class LearnedSink(Stack):
+    """output_i = sum_j exp(logit_ij) v_j / (exp(sink_lh) + sum_j exp(logit_ij))."""
+
+    def __init__(self, shape: Shape, over: Mapping[str, Any]) -> None:
+        super().__init__(shape, [over])
+        self.sink_LH = nn.Parameter(0.02 * torch.randn(shape.layers, shape.heads))
+
+    def denominator(self, site: Site) -> Callable[[Tensor], Tensor]:
+        inner = super().denominator(site)
+        sink_H1 = self.sink_LH[site.layer][:, None]
+
+        def with_sink(lse_BHT: Tensor) -> Tensor:
+            outer = lse_BHT if inner is None else inner(lse_BHT)
+            return torch.logaddexp(outer, sink_H1.to(outer.dtype))
+
+        return with_sink

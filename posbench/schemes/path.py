@@ -1,0 +1,79 @@
+"""PaTH: the path from a key to a query is a product of Householder-like reflections, one for each token.
+
+Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. 2025, section 3.
+arXiv:2505.16381. With the authors' low-rank directions, convolution of 3 tokens, SiLU and 2 sigmoid, drawn as in
+their code, products by the UT transform; their forget gate (PaTH-FoX) is a scheme to stack.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.terms import Rows, Term, WholeRow, exact, unrounded
+
+BLOCK, TAPS, RANK = 64, 3, 32
+Blocks = list[tuple[Tensor, ...]]
+
+
+class PaTH(PositionScheme):
+    """logit(i, j) = q_i . (H_i ... H_j+1 k_j) / sqrt(D), H_l = I - beta_l w_l w_l^T, |w_l| = 1, 0 < beta_l < 2."""
+
+    traits = Traits(relative=True, mergeable=False)
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.down_LRW = nn.Parameter(0.02 * torch.randn(shape.layers, RANK, shape.width))
+        self.up_LWR = nn.Parameter(0.02 * torch.randn(shape.layers, shape.width, RANK))
+        self.tap_LWN = nn.Parameter((2 * torch.rand(shape.layers, shape.width, TAPS) - 1) * TAPS**-0.5)
+        self.beta_LHW = nn.Parameter(0.02 * torch.randn(shape.layers, shape.heads, shape.width))
+        self.bias_LH = nn.Parameter(torch.zeros(shape.layers, shape.heads))
+
+    def term(self, site: Site) -> Term:
+        with unrounded(site.x_BSW):
+            w, t = self.blocks(exact(site.x_BSW), site.layer)
+
+        def of(rows: Rows, blocks: Blocks) -> Tensor:
+            start = site.x_BSW.shape[1] - site.x_BTW.shape[1] + (rows.rows.start or 0)
+            carried = walk(rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
+            return rows.scale * carried - rows.content_BHRS
+
+        return WholeRow(of, site.q_BHTD, site.k_BHSD, lambda k_BHSD: carry(k_BHSD, w, t))
+
+    def blocks(self, x_BSW: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """By blocks, zeros past the last token: w (B, H, N, BLOCK, D), and the UT transform's (.., BLOCK, BLOCK)."""
+        down, up, tap, weight, bias = (exact(parameter[layer]) for parameter in self.parameters())
+        w_BWS = F.pad((x_BSW @ down.T @ up.T).mT, (TAPS - 1, 0))
+        w = F.silu(F.conv1d(w_BWS, tap[:, None], groups=len(tap))).unflatten(1, (len(bias), -1)).mT
+        w = cut(w * torch.rsqrt(w.square().sum(-1, keepdim=True) + 1e-6))
+        beta = cut(2 * torch.sigmoid(F.linear(x_BSW, weight, bias)).transpose(1, 2)[..., None])
+        step, own = beta[..., 0].diag_embed(), (beta * w @ w.mT).tril(-1)
+        return w, torch.linalg.solve_triangular(own, step, upper=False, unitriangular=True)
+
+
+def cut(x_BHSD: Tensor) -> Tensor:
+    """(B, H, N, BLOCK, D), the last block filled with zeros."""
+    return F.pad(x_BHSD, (0, 0, 0, -x_BHSD.shape[2] % BLOCK)).unflatten(2, (-1, BLOCK))
+
+
+def carry(k_BHSD: Tensor, w: Tensor, t: Tensor) -> Blocks:
+    """For each block, which turns by I - w^T u: w, u, its keys, what they met in it, and they at its end."""
+    k, u = cut(k_BHSD), t @ w
+    met = t @ (w @ k.mT).tril(-1)
+    return list(zip(*(x.unbind(2) for x in (w, u, k, met, k - met.mT @ w)), strict=True))
+
+
+def walk(q_BHRD: Tensor, start: int, keys: int, blocks: Blocks) -> Tensor:
+    """(B, H, R, keys): q_i . (H_i ... H_j+1 k_j) for the queries start, start+1, .."""
+    rows = []
+    for block in range(start // BLOCK, -(-(start + q_BHRD.shape[2]) // BLOCK)):
+        w, u, k, met, _ = blocks[block]
+        lo = max(start, block * BLOCK)
+        q = q_BHRD[:, :, lo - start : (block + 1) * BLOCK - start]
+        overlap = (q @ w.mT).tril(lo - block * BLOCK)
+        parts, q = [q @ k.mT - overlap @ met], q - overlap @ u
+        for w, u, _, _, k_end in reversed(blocks[:block]):
+            parts.append(q @ k_end.mT)
+            q = q - (q @ w.mT) @ u
+        rows.append(F.pad(torch.cat(parts[::-1], -1), (0, keys - (block + 1) * BLOCK)))
+    return torch.cat(rows, 2)

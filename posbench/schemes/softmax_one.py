@@ -1,0 +1,24 @@
+"""Softmax with one: a denominator larger by one, so that a query may attend to nothing.
+
+Miller. Attention Is Off By One. 2023: https://www.evanmiller.org/attention-is-off-by-one.html.
+It knows nothing of order: configured around a rotation.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from posbench.scheme import PositionScheme, Shape, Site, Traits
+
+
+class SoftmaxOne(PositionScheme):
+    """weight(i, j) = exp(logit(i, j)) / (1 + sum_l exp(logit(i, l)))."""
+
+    traits = Traits(relative=True)
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+
+    def denominator(self, site: Site) -> Callable[[Tensor], Tensor]:
+        return lambda lse_BHT: torch.logaddexp(lse_BHT, torch.zeros_like(lse_BHT))

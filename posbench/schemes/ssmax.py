@@ -1,0 +1,34 @@
+"""SSMax: a softmax to the base of the number of keys, which does not flatten as the keys become more.
+
+Nakanishi. Scalable-Softmax Is Superior for Attention. 2025. arXiv:2501.19399.
+A trained s for each layer and head. It starts at 1 / mean(log n) over the training length, where the mean
+gain is 1 (0.168 for the paper's 1024 tokens). Without the paper's optional bias. It scales another scheme.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from posbench.compose import Stack
+from posbench.errors import ConfigError
+from posbench.scheme import Shape, Site
+
+
+class SSMax(Stack):
+    """logit(h, i, j) = s_lh * log(n) * q_i . k_j / sqrt(D), n = i + 1 the keys that query i could see."""
+
+    def __init__(self, shape: Shape, over: Mapping[str, Any]) -> None:
+        super().__init__(shape, [over])
+        if shape.train_len < 2:
+            raise ConfigError(
+                f"ssmax with a training length of {shape.train_len}: train on at least 2 tokens"
+            )
+        log_N = torch.arange(1, shape.train_len + 1).double().log()
+        self.s_LH = nn.Parameter(torch.full((shape.layers, shape.heads), 1 / float(log_N.mean())))
+
+    def gain(self, site: Site) -> Tensor:
+        own_HT = self.s_LH[site.layer].double()[:, None] * (site.geo.q_index_T.double() + 1).log()
+        inner = super().gain(site)
+        return own_HT if inner is None else own_HT * inner

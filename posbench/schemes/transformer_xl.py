@@ -1,0 +1,69 @@
+"""Transformer-XL: the query, and a trained vector in its place, asked about sinusoids of the distance. Also XLNet's.
+
+Dai et al. Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context. ACL 2019, section 3.3.
+arXiv:1901.02860. XLNet: arXiv:1906.08237. Two key matrices: the model's for content, W_R of each layer for
+positions; u and v are shared by layers, as printed. No memory of an earlier segment: positions alone.
+Where positions are consecutive, one product with the N vectors W_R r_n; elsewhere r_(i-j) is taken apart by
+angle addition, exactly, so that no pair needs a vector of its own.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from posbench.geometry import Geometry
+from posbench.rotary import frequencies
+from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.terms import Term
+
+
+class TransformerXL(PositionScheme):
+    """logit(i, j) = [(q_i + u) . k_j + (q_i + v) . (W_R r_(i-j))] / sqrt(D), r_n = [sin(n theta) | cos(n theta)]."""
+
+    traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+
+    def __init__(self, shape: Shape, base: float = 10000.0) -> None:
+        super().__init__()
+        self.theta_M = frequencies(shape.width, base, of="width")
+        shape_LWHD = (shape.layers, shape.width, shape.heads, shape.head_dim)
+        self.key_LWHD = nn.Parameter(torch.randn(shape_LWHD) * shape.width**-0.5)
+        self.u_HD = nn.Parameter(0.02 * torch.randn(shape.heads, shape.head_dim))
+        self.v_HD = nn.Parameter(0.02 * torch.randn(shape.heads, shape.head_dim))
+
+    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
+        return site.q_BHTD + self.u_HD[:, None], site.k_BHSD
+
+    def term(self, site: Site) -> Term:
+        q_BHTD = (site.q_BHTD + self.v_HD[:, None]) / math.sqrt(site.q_BHTD.shape[-1])
+        return Asked(q_BHTD, self.key_LWHD[site.layer], self.theta_M)
+
+
+class Asked(Term):
+    """q_i . (W r_(i-j))."""
+
+    def __init__(self, q_BHTD: Tensor, key_WHD: Tensor, theta_M: Tensor) -> None:
+        self.q_BHTD, self.key_WHD, self.theta_M = q_BHTD, key_WHD, theta_M
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        if geo.offset is None:
+            return self.by_angle_addition(geo, rows)
+        farthest = geo.offset + len(geo.q_pos_T)
+        sin_NM, cos_NM = self.waves(geo, torch.arange(farthest, device=geo.q_pos_T.device))
+        key_HND = torch.einsum("nw,whd->hnd", torch.cat((sin_NM, cos_NM), -1), self.key_WHD)
+        asked_BHRN = self.q_BHTD[:, :, rows] @ key_HND.mT
+        distance_RS = geo.distance(rows).clamp(min=0)
+        return asked_BHRN.gather(-1, distance_RS.expand(*asked_BHRN.shape[:2], *distance_RS.shape))
+
+    def by_angle_addition(self, geo: Geometry, rows: slice) -> Tensor:
+        """a sin(i - j) + b cos(i - j) = (a sin i + b cos i) cos j + (b sin i - a cos i) sin j, by frequency."""
+        a, b = torch.einsum("bhrd,whd->bhrw", self.q_BHTD[:, :, rows], self.key_WHD).chunk(2, -1)
+        sin_RM, cos_RM = (wave_TM[rows] for wave_TM in self.waves(geo, geo.q_pos_T))
+        sin_SM, cos_SM = self.waves(geo, geo.k_pos_S)
+        turned_BHRW = torch.cat((a * sin_RM + b * cos_RM, b * sin_RM - a * cos_RM), -1)
+        return turned_BHRW @ torch.cat((cos_SM, sin_SM), -1).T
+
+    def waves(self, geo: Geometry, pos_T: Tensor) -> tuple[Tensor, Tensor]:
+        """(T, M) sines and cosines, computed in float64 and rounded once."""
+        angle_TM = pos_T.double()[:, None] * self.theta_M.to(pos_T.device)
+        return angle_TM.sin().to(self.q_BHTD.dtype), angle_TM.cos().to(self.q_BHTD.dtype)

@@ -1,0 +1,23 @@
+"""Measure what makes a good position scheme on every scheme's own definition: python scripts/properties.py."""
+
+from pathlib import Path
+
+import torch
+
+from posbench.config import choice, configs, launch
+from posbench.properties.report import write
+from posbench.settings import PropertiesScript
+
+
+def main(script: PropertiesScript) -> None:
+    """All schemes of configs/scheme, or those that are named."""
+    torch.set_num_threads(1)
+    names = script.schemes or sorted(path.stem for path in (configs() / "scheme").glob("*.yaml"))
+    found = {name: choice("scheme", name)["build"] for name in names}
+    folder = Path(script.results) / "properties"
+    written = write(found, folder, script.costs)
+    print(f"{len(written)} tables and figures of {len(names)} schemes in {folder}")
+
+
+if __name__ == "__main__":
+    launch("properties", main)

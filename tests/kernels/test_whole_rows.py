@@ -1,0 +1,185 @@
+"""Terms of whole rows, and biases that are trained on the CPU's fused kernel, against the specification."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import DIMS, GEOMETRIES, HEADS, KEYS, MASKS, TERMS, case, gradients
+from torch import Tensor
+
+from posbench.attend import Pairs, attend
+from posbench.errors import IncompatibleError
+from posbench.geometry import Geometry, Region
+from posbench.kernels import Recording
+from posbench.kernels.dense import dense
+from posbench.kernels.sdpa import MASK, refusal, sdpa, square_bias
+from posbench.scheme import PositionScheme, Site, Traits
+from posbench.terms import DistanceTable, Rows, Separable, Sum, WholeRow, from_end
+
+EXACT = {"rtol": 0, "atol": 1e-10}
+# In the package the functions of these names hide them.
+dense_module, sdpa_module = (sys.modules[f"posbench.kernels.{name}"] for name in ("dense", "sdpa"))
+
+
+def later(rows: Rows) -> Tensor:
+    """What the keys from this one on make of the row, weighed by the next head's logits."""
+    seen = torch.sigmoid(rows.content_BHRS) * rows.visible_RS
+    return from_end(seen) * torch.tanh(rows.content_BHRS.roll(1, 1)) + rows.q_BHRE.sum(-1, keepdim=True)
+
+
+def whole(pairs: Pairs) -> Pairs:
+    return replace(pairs, term=WholeRow(later, pairs.q_BHTE, pairs.k_BHSE))
+
+
+def by_row(pairs: Pairs) -> Tensor:
+    """One query at a time, over the keys that it sees and no others."""
+    rows = []
+    for t in range(pairs.q_BHTE.shape[2]):
+        seen = pairs.geo.visible(pairs.masks)[t]
+        q, k, v = pairs.q_BHTE[:, :, t : t + 1], pairs.k_BHSE[:, :, seen], pairs.v_BHSD[:, :, seen]
+        content = pairs.scale * q @ k.transpose(-1, -2)
+        gate = torch.sigmoid(content)
+        tail = torch.stack([gate[..., j:].sum(-1) for j in range(k.shape[2])], -1)
+        term = tail * torch.tanh(content.roll(1, 1)) + q.sum(-1, keepdim=True)
+        rows.append((content + term).softmax(-1) @ v)
+    return torch.cat(rows, 2)
+
+
+@pytest.mark.parametrize("step", [1, 5, 64])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("geometry", ["square", "suffix"])
+def test_a_row_is_all_that_it_sees(
+    geometry: str, mask: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few rows there are at a time, recomputed in the backward pass or not."""
+    monkeypatch.setattr(dense_module, "STEP", step)
+    pairs, leaves = case("none", mask, geometry)
+    expected = by_row(pairs)
+    for chunk in (dense_module.CHUNK, 2 * HEADS * KEYS * 3):
+        out, _ = dense(whole(pairs), chunk)
+        torch.testing.assert_close(out, expected, **EXACT)
+        for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
+            torch.testing.assert_close(one, other, **EXACT)
+
+
+def test_it_adds_to_other_terms_and_says_the_same_alone() -> None:
+    pairs, _ = case("separable")
+    term = WholeRow(later, pairs.q_BHTE, pairs.k_BHSE)
+    assert pairs.term is not None
+    together, _ = dense(replace(pairs, term=Sum((pairs.term, term))))
+    logits = pairs.q_BHTE @ pairs.k_BHSE.transpose(-1, -2) * pairs.scale
+    logits = logits + pairs.term.logits(pairs.geo, slice(None)) + term.logits(pairs.geo, slice(None))
+    expected = logits.masked_fill(~pairs.geo.visible(), -torch.inf).softmax(-1) @ pairs.v_BHSD
+    torch.testing.assert_close(together, expected, **EXACT)
+
+
+def test_what_is_prepared_of_the_keys_is_prepared_once() -> None:
+    pairs, _ = case("none")
+    seen: list[int] = []
+
+    def prepare(k_BHSE: Tensor) -> Tensor:
+        seen.append(k_BHSE.shape[2])
+        return k_BHSE.sum(-1)[:, :, None]
+
+    term = WholeRow(
+        lambda rows, sums: sums[..., : rows.content_BHRS.shape[-1]], pairs.q_BHTE, pairs.k_BHSE, prepare
+    )
+    for with_others in (term, Sum((term, term))):
+        seen.clear()
+        dense(replace(pairs, term=with_others), chunk=2 * HEADS * KEYS * 3)
+        assert seen == [KEYS] * (1 if with_others is term else 2)
+
+
+def test_the_fused_kernel_refuses_it() -> None:
+    pairs, _ = case("none")
+    assert "rows of logits" in (refusal(whole(pairs)) or "")
+    with pytest.raises(IncompatibleError, match="use kernel=dense or auto"):
+        Recording("sdpa")(whole(pairs))
+
+
+class Split(PositionScheme):
+    """Two regions and a row that wants to be whole."""
+
+    traits = Traits(relative=True, mergeable=False)
+
+    def regions(self, site: Site) -> list[Region]:
+        return [Region(site.geo, lambda i, j: i - j < 3), Region(site.geo, lambda i, j: i - j >= 3)]
+
+
+def test_regions_of_a_whole_row_are_refused() -> None:
+    pairs, _ = case("none")
+    stream = torch.zeros(2, KEYS, HEADS * DIMS, dtype=torch.float64)
+    site = Site(0, pairs.geo, stream, stream, pairs.q_BHTE, pairs.k_BHSE)
+    with pytest.raises(IncompatibleError, match=r"^Split splits .* whole rows: use one or the other$"):
+        attend(Split(), site, pairs.v_BHSD, Recording("auto"))
+
+
+def test_sums_from_the_end() -> None:
+    x = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
+    expected = torch.stack([x[:, n:].sum(-1) for n in range(7)], -1)
+    torch.testing.assert_close(from_end(x), expected, rtol=0, atol=1e-14)
+    assert torch.autograd.gradcheck(from_end, x)
+
+
+def test_fewer_keys_are_the_first_ones() -> None:
+    geo = GEOMETRIES["suffix"]
+    assert len(geo.seen_by(slice(0, 1)).k_index_S) == KEYS - 3
+    assert geo.seen_by(slice(3, 4)) is geo
+    assert geo.seen_by(slice(None)) is geo
+    unordered = replace(geo, ordered=False)
+    assert unordered.seen_by(slice(0, 1)) is unordered
+
+
+@pytest.mark.parametrize("term", ["table", "separable"])
+def test_a_trained_bias_is_never_written_out_for_the_batch(term: str) -> None:
+    pairs, _ = case(term)
+    bias = square_bias(pairs)
+    assert bias.shape == ((1, HEADS, KEYS, KEYS) if term == "table" else (2, HEADS, 1, KEYS))
+    assert bias.requires_grad
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 150])
+@pytest.mark.parametrize("term", ["table", "separable"])
+def test_a_trained_bias_in_blocks_of_rows(term: str, length: int) -> None:
+    draw = torch.Generator().manual_seed(2)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_()
+
+    q, k, v = (random(2, 2, length, 4) for _ in range(3))
+    row_HN, column_BHS = random(2, length), random(2, 2, length)
+    made = DistanceTable(lambda n: row_HN[:, n]) if term == "table" else Separable(row_HN, column_BHS)
+    pairs = Pairs(q, k, v, 0.5, Geometry.span(0, length), term=made)
+    out, expected = sdpa(pairs)[0], dense(pairs)[0]
+    torch.testing.assert_close(out, expected, **EXACT)
+    leaves = [q, k, v, row_HN if term == "table" else column_BHS]
+    for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_mask_of_a_long_text_is_written_out_a_few_rows_at_a_time(
+    term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MASK == 1 << 24
+    monkeypatch.setattr(sdpa_module, "MASK", 2 * HEADS * KEYS * 5)
+    pairs, _ = case(term, "near")
+    pairs = replace(pairs, with_lse=True)
+    with torch.no_grad():
+        (out, lse), (expected, expected_lse) = sdpa(pairs), dense(pairs)
+    assert lse is not None
+    torch.testing.assert_close(out, expected, **EXACT)
+    torch.testing.assert_close(lse, expected_lse, **EXACT)
+
+
+def test_steep_penalties_make_no_denormal_numbers() -> None:
+    """Their weights are zero: below 1e-28 of the largest in float32."""
+    q = k = torch.zeros(1, 1, 200, 2)
+    v = torch.randn(1, 1, 200, 2)
+    steep = Separable(torch.zeros(1, 1, 200), torch.arange(200.0)[None, None])
+    out, _ = dense(Pairs(q, k, v, 1.0, Geometry.span(0, 200), term=steep))
+    expected = torch.softmax(torch.arange(200.0).double(), -1) @ v[0, 0].double()
+    torch.testing.assert_close(out[0, 0, -1].double(), expected, rtol=1e-6, atol=1e-6)

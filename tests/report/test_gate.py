@@ -1,0 +1,40 @@
+"""The gate: what a model has not learned at its training length says nothing about longer ones."""
+
+import pandas as pd
+import pytest
+
+from posbench import gate
+
+
+def rows(*lines: tuple[str, str, int, float]) -> pd.DataFrame:
+    """Exact-match rows of (model, extension, length, share) over ten questions, and a row of perplexity."""
+    frame = pd.DataFrame(
+        [(model, extension, length, 10 * share, 10) for model, extension, length, share in lines],
+        columns=["model", "extension", "eval_len", "value", "n"],
+    )
+    frame = frame.assign(metric="exact_match", task="key_value", variant="", train_len=64, status="ok")
+    text = frame.iloc[:1].assign(metric="nll", task="perplexity", value=1e3)
+    return pd.concat([frame, text], ignore_index=True)
+
+
+@pytest.mark.parametrize(("share", "closed"), [(0.89, True), (0.9, False)])
+def test_a_model_and_its_extensions_are_judged_by_its_training_length(share, closed):
+    given = rows(
+        ("a", "none", 64, share), ("a", "none", 256, 0.5), ("a", "pi", 256, 1.0), ("b", "none", 64, 0.95)
+    )
+    found = gate.close(given)["status"].tolist()
+    assert found == ["not_learned" if closed else "ok"] * 3 + ["ok", "ok"]
+
+
+def test_a_fine_tuned_model_is_judged_by_what_it_was_tuned_with():
+    found = gate.close(rows(("tuned", "drop", 64, 0.5), ("tuned", "drop", 256, 0.1)))["status"].tolist()
+    assert found == ["not_learned", "not_learned", "ok"]
+
+
+def test_nobody_is_judged_without_the_training_length():
+    assert set(gate.close(rows(("a", "none", 256, 0.1)))["status"]) == {"ok"}
+
+
+def test_an_extension_that_fails_at_home_does_not_close_the_gate_of_its_model():
+    given = rows(("a", "none", 64, 0.95), ("a", "pi", 64, 0.2), ("a", "none", 256, 0.5))
+    assert set(gate.close(given)["status"]) == {"ok"}

@@ -1,0 +1,50 @@
+"""HoPE against complex products pair by pair, written from the paper's definition. Tolerance 1e-12 in float64."""
+
+import cmath
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from calls import SHAPE, logits, site
+
+from posbench.errors import ConfigError
+from posbench.schemes.hope import HoPE
+from posbench.schemes.rope import RoPE
+
+
+@pytest.mark.parametrize("train_len", [16, 100, 10**6])
+def test_logits_equal_the_sum_over_pairs(train_len: int) -> None:
+    """Pairs that turn a whole circle within the training length turn, the others count as they are."""
+    at = site(12)
+    q, k = (
+        torch.view_as_complex(x.detach().unflatten(-1, (-1, 2)).contiguous()) for x in (at.q_BHTD, at.k_BHSD)
+    )
+    mine = logits(HoPE(replace(SHAPE, train_len=train_len)), at).detach()
+    for i in range(12):
+        for j in range(i + 1):
+            total = torch.zeros(2, SHAPE.heads, dtype=torch.float64)
+            for m in range(4):
+                theta = 10000 ** (-m / 4)
+                turns = theta * train_len / (2 * math.pi)
+                angle = cmath.exp(1j * (i - j) * theta) if turns >= 1 else 1
+                total += (q[:, :, i, m] * k[:, :, j, m].conj() * angle).real
+            torch.testing.assert_close(
+                mine[:, :, i, j], total / math.sqrt(SHAPE.head_dim), rtol=0, atol=1e-12
+            )
+
+
+def test_with_a_long_training_length_it_is_rope() -> None:
+    at = site()
+    for mine, rope in zip(HoPE(replace(SHAPE, train_len=10**6)).qk(at), RoPE(SHAPE).qk(at), strict=True):
+        assert torch.equal(mine, rope)
+
+
+def test_a_spectrum_is_two_frequencies_at_least() -> None:
+    assert "spectrum" not in HoPE(SHAPE).traits.capabilities
+    assert "spectrum" in HoPE(replace(SHAPE, train_len=100)).traits.capabilities
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ConfigError, match="at least 7 tokens"):
+        HoPE(replace(SHAPE, train_len=6))

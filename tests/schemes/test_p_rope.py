@@ -1,0 +1,44 @@
+"""p-RoPE against transformers' "proportional" rotation, half-split. Tolerance 1e-5: it turns in float32."""
+
+import pytest
+import torch
+from calls import SHAPE, assert_same_gradients, site
+from transformers import LlamaConfig
+from transformers.models.llama import modeling_llama as llama
+
+from posbench.errors import ConfigError
+from posbench.schemes.p_rope import PRoPE
+from posbench.schemes.rope import RoPE
+
+
+@pytest.mark.parametrize("proportion", [0.25, 0.5, 0.75, 1.0])
+def test_half_split_equals_transformers(proportion: float) -> None:
+    at = site(40)
+    config = LlamaConfig(
+        hidden_size=SHAPE.width,
+        num_attention_heads=SHAPE.heads,
+        rope_parameters={
+            "rope_type": "proportional",
+            "rope_theta": 500.0,
+            "partial_rotary_factor": proportion,
+        },
+    )
+    cos, sin = llama.LlamaRotaryEmbedding(config)(at.q_BHTD, torch.arange(40)[None])
+    theirs = llama.apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
+    scheme = PRoPE(SHAPE, proportion, base=500.0, interleaved=False)
+    for mine, expected, x in zip(scheme.qk(at), theirs, (at.q_BHTD, at.k_BHSD), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
+        assert_same_gradients(mine, expected, [x], 1e-5)
+
+
+def test_what_turns_turns_as_in_rope_and_the_rest_stays() -> None:
+    at = site()
+    mine, rope = PRoPE(SHAPE, 0.5).qk(at)[0], RoPE(SHAPE).qk(at)[0]
+    assert torch.equal(mine[..., :4], rope[..., :4])
+    assert torch.equal(mine[..., 4:], at.q_BHTD[..., 4:])
+
+
+@pytest.mark.parametrize("proportion", [0.0, -0.5, 1.1, 0.2, float("nan")])
+def test_bad_settings(proportion: float) -> None:
+    with pytest.raises(ConfigError, match="give a part of the 4 frequencies"):
+        PRoPE(SHAPE, proportion)

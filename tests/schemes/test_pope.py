@@ -1,0 +1,57 @@
+"""PoPE against x-transformers and the cosines of its paper. Tolerances 1e-5 (theirs is float32) and 1e-12."""
+
+import math
+
+import torch
+from calls import SHAPE, assert_same_gradients, logits, site
+from x_transformers.x_transformers import PolarEmbedding, apply_polar_pos_emb
+
+from posbench.schemes.pope import PoPE
+
+
+def pope() -> PoPE:
+    torch.manual_seed(0)
+    scheme = PoPE(SHAPE).double()
+    with torch.no_grad():
+        scheme.delta_HD.uniform_(-2 * math.pi, 0.0)
+    return scheme
+
+
+def test_logits_equal_x_transformers() -> None:
+    at, scheme = site(40), pope()
+    theirs = PolarEmbedding(SHAPE.head_dim, SHAPE.heads)
+    theirs.learned_bias = torch.nn.Parameter(scheme.delta_HD.detach()[:, None].float())
+    freqs, bias = theirs(torch.arange(40))
+    q, k = apply_polar_pos_emb(at.q_BHTD, freqs), apply_polar_pos_emb(at.k_BHSD, freqs + bias)
+    expected = q @ k.transpose(-1, -2) * SHAPE.head_dim**-0.5
+    seen = at.geo.visible()
+    torch.testing.assert_close(logits(scheme, at)[..., seen], expected[..., seen], rtol=0, atol=1e-5)
+
+
+def test_logits_equal_the_sum_of_cosines() -> None:
+    at, scheme = site(12), pope()
+    dims = torch.arange(SHAPE.head_dim, dtype=torch.float64)
+    theta = 10000 ** (-dims / SHAPE.head_dim)
+    mine, size_q, size_k = logits(scheme, at), torch.log1p(at.q_BHTD.exp()), torch.log1p(at.k_BHSD.exp())
+    rows = []
+    for i in range(12):
+        for j in range(i + 1):
+            wave = torch.cos((i - j) * theta - scheme.delta_HD)
+            rows.append((size_q[:, :, i] * size_k[:, :, j] * wave).sum(-1) / math.sqrt(SHAPE.head_dim))
+    expected = torch.stack(rows, -1)
+    seen = mine[..., at.geo.visible()]
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-12)
+    assert_same_gradients(seen, expected, [scheme.delta_HD, at.q_BHTD, at.k_BHSD], 1e-11)
+
+
+def test_phases_stay_in_their_range_and_can_come_back() -> None:
+    scheme, at = PoPE(SHAPE).double(), site()
+    with torch.no_grad():
+        scheme.delta_HD.fill_(3.0)
+    k = scheme.qk(at)[1]
+    scheme.delta_HD.data.zero_()
+    torch.testing.assert_close(k, scheme.qk(at)[1], rtol=0, atol=1e-12)
+    k.square().sum().backward()
+    scheme.delta_HD.data.fill_(3.0)
+    logits(scheme, at)[..., 5, 2].sum().backward()
+    assert (scheme.delta_HD.grad != 0).all()

@@ -1,0 +1,47 @@
+"""Sandwich against the inner products of Marian's sinusoidal embeddings. Tolerance 1e-4: theirs are float32."""
+
+import pytest
+import torch
+from calls import SHAPE, attention, causal, site, values
+from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
+
+from posbench.errors import ConfigError
+from posbench.geometry import Geometry
+from posbench.schemes.sandwich import Sandwich
+
+
+def products(tokens: int, dims: int) -> torch.Tensor:
+    """(H, T, T): appendix E, p_i . p_j over the compression ratio 8h/H."""
+    table = MarianSinusoidalPositionalEmbedding(tokens, dims).create_weight().double()
+    ratio_H = torch.arange(1, SHAPE.heads + 1).double() * 8 / SHAPE.heads
+    return table @ table.T / ratio_H[:, None, None]
+
+
+@pytest.mark.parametrize("dims", [128, 32])
+def test_biases_are_products_of_marian_s_embeddings(dims: int) -> None:
+    scheme = Sandwich(SHAPE, dims=dims)
+    bias = scheme.term(site()).logits(Geometry.span(0, 300), slice(None))
+    seen = torch.ones(300, 300).tril().bool()
+    torch.testing.assert_close(bias[:, seen], products(300, dims)[:, seen], rtol=0, atol=1e-4)
+
+
+def test_attention_equals_that_with_those_products() -> None:
+    at, v = site(), values()
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        at.q_BHTD, at.k_BHSD, v, attn_mask=products(20, 128) + causal(20)
+    )
+    torch.testing.assert_close(attention(Sandwich(SHAPE), at, v), expected, rtol=0, atol=1e-5)
+
+
+def test_falls_with_the_distance_in_its_envelope() -> None:
+    """Near keys have the largest bias, d/2 at distance 0."""
+    bias_N = Sandwich(SHAPE).bias(torch.arange(2000))[0] * 2  # the first of 4 heads has ratio 2
+    assert float(bias_N[0]) == pytest.approx(64)
+    assert bias_N[1:].max() < bias_N[0]
+    assert bias_N[1000:].max() < bias_N[:50].min()
+
+
+@pytest.mark.parametrize(("dims", "base"), [(0, 10000.0), (-2, 10000.0), (7, 10000.0), (128, 1.0)])
+def test_bad_settings(dims: int, base: float) -> None:
+    with pytest.raises(ConfigError, match=r"sandwich dims|above 1"):
+        Sandwich(SHAPE, dims=dims, base=base)

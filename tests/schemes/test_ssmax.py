@@ -1,0 +1,49 @@
+"""SSMax against its definition, n^(s z_i) / sum n^(s z_j), row by row. Tolerance 1e-12 in float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from calls import SHAPE, assert_same_gradients, attention, logits, site, values
+
+from posbench.errors import ConfigError
+from posbench.schemes.rope import RoPE
+from posbench.schemes.ssmax import SSMax
+
+ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_attention_equals_powers_of_the_number_of_keys(layer: int) -> None:
+    scheme = SSMax(SHAPE, ROPE).double()
+    with torch.no_grad():
+        scheme.s_LH.copy_(torch.rand(2, 4) + 0.1)
+    at, v = site(12, layer), values(12)
+    z = logits(RoPE(SHAPE), at)
+    rows = []
+    for i in range(12):
+        n = torch.tensor(i + 1.0, dtype=torch.float64)
+        power = n ** (scheme.s_LH[layer][:, None] * z[:, :, i, : i + 1])
+        rows.append(((power / power.sum(-1, keepdim=True))[..., None] * v[:, :, : i + 1]).sum(2))
+    expected = torch.stack(rows, 2)
+    mine = attention(scheme, at, v)
+    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    assert_same_gradients(mine, expected, [scheme.s_LH, at.q_BHTD, at.k_BHSD, v], 1e-11)
+
+
+def test_starts_where_the_mean_gain_is_one() -> None:
+    gain = SSMax(SHAPE, ROPE).gain(site(SHAPE.train_len))
+    torch.testing.assert_close(gain.mean(-1), torch.ones(SHAPE.heads).double(), rtol=0, atol=1e-7)
+    paper = SSMax(replace(SHAPE, train_len=1024), ROPE)
+    assert round(float(paper.s_LH.detach()[0, 0]), 3) == pytest.approx(0.168, abs=1e-3)
+
+
+def test_gains_multiply() -> None:
+    twice = SSMax(SHAPE, {"_target_": "posbench.schemes.ssmax.SSMax", "over": ROPE})
+    at = site()
+    torch.testing.assert_close(twice.gain(at), SSMax(SHAPE, ROPE).gain(at) ** 2)
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ConfigError, match="at least 2 tokens"):
+        SSMax(replace(SHAPE, train_len=1), ROPE)

@@ -1,0 +1,89 @@
+"""TUPE against the authors' steps (guolinke/TUPE, fairseq/modules/transformer_sentence_encoder.py), 1e-12 in float64.
+
+Their code is no package: its steps are written out here on the whole matrix, first rows and columns reset as
+they do; T5's biases are those of transformers.
+"""
+
+import math
+
+import pytest
+import torch
+from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from torch import Tensor
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from posbench.errors import ConfigError, UndefinedError
+from posbench.schemes.tupe import TUPE
+
+LEN = SHAPE.train_len
+
+
+def tupe(relative: bool, policy: str = "undefined") -> TUPE:
+    torch.manual_seed(0)
+    scheme = TUPE(SHAPE, relative, buckets=8, max_distance=12, policy=policy).double()
+    with torch.no_grad():
+        scheme.theta_H.normal_()
+    return scheme
+
+
+def position_bias(scheme: TUPE, others_to_first: Tensor, first_to_others: Tensor) -> Tensor:
+    """(H, T, T): their forward, with one more row of embeddings before the first that its resets overwrite."""
+    norm = torch.nn.LayerNorm(SHAPE.width).double()
+    weight = norm(torch.cat((torch.randn(1, SHAPE.width, dtype=torch.float64), scheme.row_NW)))
+    pos_proj = torch.cat([p.flatten(1) for p in (scheme.query_WHD, scheme.key_WHD)], 1)
+    pos_q, pos_k = (weight @ pos_proj).view(LEN + 1, 2, SHAPE.heads, -1).permute(1, 2, 0, 3)
+    pos_q = pos_q * float(SHAPE.width / SHAPE.heads * 2) ** -0.5
+    bias = torch.bmm(pos_q, pos_k.transpose(1, 2))[:, 1:, 1:].clone()
+    if scheme.bias_KH is not None:
+        position = torch.arange(LEN)
+        bucket = T5Attention._relative_position_bucket(
+            position - position[:, None], bidirectional=False, num_buckets=8, max_distance=12
+        )
+        bias = bias + scheme.bias_KH[bucket].permute(2, 0, 1)
+    bias[:, :, 0] = others_to_first.view(-1, 1)
+    bias[:, 0, :] = first_to_others.view(-1, 1)
+    return bias
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_equals_the_authors_steps(relative: bool) -> None:
+    """Whatever the first token says to others: a causal mask leaves it itself alone."""
+    scheme, at, v = tupe(relative), site(LEN), values(LEN)
+    for first_to_others in (0.0, 7.0):
+        bias = position_bias(scheme, scheme.theta_H, torch.full((SHAPE.heads,), first_to_others).double())
+        content = at.q_BHTD @ at.k_BHSD.mT / math.sqrt(2 * SHAPE.head_dim)
+        expected = (content + bias + causal(LEN)).softmax(-1) @ v
+        mine = attention(scheme, at, v)
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+        leaves = [*scheme.parameters(), at.q_BHTD, at.k_BHSD, v]
+        assert_same_gradients(mine, expected, leaves, 1e-12)
+
+
+def test_one_table_and_one_pair_of_projections_serve_all_layers() -> None:
+    shapes = {name: tuple(p.shape) for name, p in tupe(True).named_parameters()}
+    assert shapes == {
+        "row_NW": (16, 32),
+        "query_WHD": (32, 4, 8),
+        "key_WHD": (32, 4, 8),
+        "theta_H": (4,),
+        "bias_KH": (8, 4),
+    }
+    assert "bias_KH" not in dict(tupe(False).named_parameters())
+
+
+def test_past_its_length() -> None:
+    with pytest.raises(UndefinedError, match=r"16 rows has no position 16"):
+        tupe(True).check(LEN + 1)
+    clamped = tupe(False, "clamp")
+    clamped.check(LEN + 4)
+    term = clamped.term(site(LEN + 4)).logits(site(LEN + 4).geo, slice(None))
+    torch.testing.assert_close(term[:, LEN:], term[:, LEN - 1 : LEN].expand(-1, 4, -1), rtol=0, atol=1e-12)
+    assert not tupe(False, "interpolate").traits.prefix_stable
+
+
+def test_bad_settings() -> None:
+    for buckets, max_distance in ((1, 128), (32, 16)):
+        with pytest.raises(ConfigError, match="at least 2 buckets"):
+            TUPE(SHAPE, True, buckets, max_distance)
+    with pytest.raises(ConfigError, match=r"'clip'.*clamp, interpolate, undefined, wrap"):
+        TUPE(SHAPE, policy="clip")
