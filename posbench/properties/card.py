@@ -33,18 +33,12 @@ class Column:
 
 def short(value: float) -> str:
     """Two digits, in as few letters as they take."""
-    if value == 0:
-        return "0"
     size = abs(value)
-    if size >= 10000:
-        return f"{value / 1000:.0f}k"
-    return (
-        f"{value:.0f}"
-        if size >= 10
-        else f"{value:.2g}"
-        if size >= 0.01
-        else f"{value:.0e}".replace("e-0", "e-")
-    )
+    if size >= 1000:
+        return f"{value / 1000:.2g}k"
+    if size >= 10 or value == 0:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if size >= 0.01 else f"{value:.1g}".replace("e-0", "e-")
 
 
 def _silent(row: Row) -> bool:
@@ -89,7 +83,7 @@ def _linear(row: Row) -> Mark:
     ]
     if not missed:
         return Mark(NEITHER)
-    return Mark(NO, f"misses {100 * min(1, max(missed)):.0f}%") if max(missed) else Mark(YES, "exact")
+    return Mark(NO, f"misses {short(100 * min(1, max(missed)))}%") if max(missed) else Mark(YES, "exact")
 
 
 def _norm(row: Row) -> Mark:
@@ -114,12 +108,13 @@ def _bounded(row: Row) -> Mark:
     if row["grows_with"] == "nothing":
         return Mark(YES, f"± {short(row['largest_change'])}")
     words = row["grows_with"].replace("positions and tokens", "both")
-    return Mark(NO, f"{words} {short(row['largest_change'])}")
+    return Mark(NO, f"{words} ↑ {short(row['largest_change'])}")
 
 
 def _decay(row: Row) -> Mark:
     sign = {"falls": YES, "envelope falls": PARTLY}.get(row["decay"], NO)
-    return Mark(sign, row["decay"].replace("envelope falls", "envelope"))
+    words = row["decay"].replace("envelope falls", "envelope")
+    return Mark(sign, f"{words}, a layer" if row["curves"] > 1 and row["decay"] == "flat" else words)
 
 
 def _past(multiple: int) -> Callable[[Row], Mark]:
@@ -129,7 +124,7 @@ def _past(multiple: int) -> Callable[[Row], Mark]:
             return Mark(NO, kind)
         if kind in {HIDDEN, SILENT}:
             return Mark(YES, kind)
-        words = kind if seen == 1 else f"{100 * seen:.2g}% seen"
+        words = kind if seen == 1 else f"{100 * seen:.1g}% seen"
         if excess <= EXCESS:
             return Mark(YES, words)
         return Mark(PARTLY, f"{words} +{short(excess)}")

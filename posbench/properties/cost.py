@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -52,6 +53,7 @@ def machine() -> str:
 
 def _peak(model: GPT, ids: torch.Tensor) -> float:
     """MiB: the most that torch's allocator held at once beyond what it held before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # it would tell of every start and stop
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as ran:
         model(ids)
     assert ran.profiler is not None

@@ -57,7 +57,8 @@ def decay(curve_LN: NDArray[np.float64]) -> dict[str, object]:
     """
     found = [_of_one(curve) for curve in distinct(curve_LN)]
     order: Sequence[str] = ("flat", "no", "envelope falls", "falls")
-    return min(found, key=lambda one: order.index(str(one["decay"])))
+    least = min(found, key=lambda one: order.index(str(one["decay"])))
+    return {"curves": len(found), **least}
 
 
 def _of_one(curve: NDArray[np.float64]) -> dict[str, object]:

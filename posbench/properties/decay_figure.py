@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from posbench.figures import Drawing
 from posbench.figures.canvas import GREY, page
+from posbench.properties.card import short
 from posbench.properties.decay import distinct, envelope
 from posbench.properties.measure import Row
 from posbench.properties.probe import MULTIPLES, TRAIN_LEN
@@ -53,6 +54,8 @@ def _curve(axes: Axes, curve: NDArray[np.float64], number: int) -> None:
     axes.plot(distance[1:], envelope(curve)[1:], color=ENVELOPE, linewidth=1, zorder=3)
     axes.plot(distance[1:], curve[1:], color=CURVE, linewidth=1.1, linestyle=style, zorder=4)
     seen = np.flatnonzero(~np.isnan(curve))
+    alone = seen[np.diff(seen, prepend=-2) + np.diff(seen, append=len(curve) + 2) > 3]
+    axes.plot(alone, curve[alone], ".", color=CURVE, markersize=3, zorder=4)
     last = seen[-1]
     if last < MULTIPLES[-1] * TRAIN_LEN - 1:
         axes.plot(last, curve[last], marker="x", color=CURVE, markersize=5, markeredgewidth=1.4, zorder=5)
@@ -61,13 +64,15 @@ def _curve(axes: Axes, curve: NDArray[np.float64], number: int) -> None:
 def _note(axes: Axes, row: Row, layers: Sequence[NDArray[np.float64]]) -> None:
     """Where a line leaves the picture, and why one ends."""
     notes = []
-    lowest = min(np.nanmin(curve) for curve in layers)
+    highest, lowest = (edge([edge(curve[~np.isnan(curve)]) for curve in layers]) for edge in (max, min))
+    if highest > HIGH:
+        notes.append(f"from {short(highest)}")
     if lowest < LOW:
-        notes.append(f"to {lowest:,.0f}" if lowest < -9.95 else f"to {lowest:.1f}")
+        notes.append(f"to {short(lowest)}")
     if row["at_16x"] == "undefined":
         notes.append("undefined beyond")
     if notes:
-        axes.annotate(", ".join(notes), (0.03, 0.05), xycoords="axes fraction", fontsize=7, color="#333333")
+        axes.annotate(", ".join(notes), (0.04, 0.06), xycoords="axes fraction", fontsize=7.5, color="#333333")
 
 
 def _axes(axes: Axes, below: bool) -> None:

@@ -23,7 +23,14 @@ COMMAND = "python scripts/properties.py results=results/published"
 TITLE = "What makes a good position scheme, measured on each scheme's own definition"
 DECAY_TITLE = "Does a scheme say less of what is farther away?"
 COST_TITLE = "What a scheme costs a forward pass"
-_SIGNS = {"●": r"$\bullet$", "◐": r"$\odot$", "○": r"$\circ$", "≥": r"$\geq$", "±": r"$\pm$"}
+_SIGNS = {
+    "●": r"$\bullet$",
+    "◐": r"$\odot$",
+    "○": r"$\circ$",
+    "≥": r"$\geq$",
+    "±": r"$\pm$",
+    "↑": r"$\uparrow$",
+}
 
 
 def write(settings: Mapping[str, Mapping[str, Any]], folder: Path, costs: bool) -> list[Path]:
@@ -101,5 +108,5 @@ def _cost_caption() -> str:
     return (
         f"Not the same each time: {machine()}. Time: the median ratio of alternating pairs of passes with its 95% "
         "interval. Memory: what torch's allocator held at its peak beyond no scheme's peak; kernels that write out "
-        f"pairs hold more than those that need not. Made by {COMMAND}."
+        f"pairs hold more, and what stays under the peak of the MLP is not seen. Made by {COMMAND}."
     )
