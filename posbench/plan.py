@@ -195,10 +195,11 @@ def plan_cells(
     model = plan_tuning(model, extension, corpus)
     lengths = lengths_of(evaluation, settings.train.length, name)
     task_settings, task = task_of(name, evaluation, choose, max(lengths))
-    for length in lengths:
-        wrapped = extended(scheme, extension, settings, length)
-        stable = wrapped.traits.prefix_stable
-        if length not in task.lengths(lengths, stable):
+    around = {length: extended(scheme, extension, settings, length) for length in lengths}
+    defined = [length for length in lengths if is_defined(around[length], length)]
+    for length, wrapped in around.items():
+        # A length that is undefined is a row too; of the others a task may need the longest alone.
+        if length in defined and length not in task.lengths(defined, wrapped.traits.prefix_stable):
             continue
         # The first prompt shows whether the length can be had, before hours of training.
         next(task.prompts(length, corpus, settings.train.length, evaluation.seed))
@@ -212,6 +213,15 @@ def plan_cells(
             evaluation.seed,
             evaluation.dtype,
         )
+
+
+def is_defined(scheme: PositionScheme, length: int) -> bool:
+    """Whether a scheme has an answer at a length by its definition; what its settings do not allow is an error."""
+    try:
+        scheme.check(length)
+    except UndefinedError:
+        return False
+    return True
 
 
 def task_of(

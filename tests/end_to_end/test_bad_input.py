@@ -80,6 +80,11 @@ def test_train_refuses(script):
     refused(script("train", "scheme.build._target_=posbench.muon.Muon"), "setting")
 
 
+def test_a_scheme_whose_settings_do_not_reach_the_length(script):
+    short = ("grid.scheme=[randomized_rope]", "+adjust.scheme.randomized_rope.reach=32")
+    refused(script("sweep", *MINIATURE, *short), "below 32", "larger reach")
+
+
 def test_evaluate_refuses(script):
     refused(script("evaluate", "train.steps=7"), "no trained model", "scripts/train.py")
     refused(script("evaluate", "extension=yarm"), "extension 'yarm'")
