@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posbench.properties.probe import EXACT, MULTIPLES, Subject, logits, plain
+from posbench.properties.probe import EXACT, MULTIPLES, Subject, logits, normalised
 
 HEAD_DIM = 64  # rotations of few dimensions say little
 FALL = 0.05  # of the logit without a scheme
@@ -25,9 +25,10 @@ def curves(subject: Subject) -> NDArray[np.float64]:
     length = wide.longest(*(multiple * train_len for multiple in MULTIPLES))
     x_BSW = torch.ones(1, length, wide.shape.width, dtype=torch.float64)
     last = slice(length - 1, length)
+    alone = float(normalised(x_BSW[:, :1]).square().sum()) / subject.shape.heads / HEAD_DIM**0.5
+    alone = alone if wide.scheme.traits.pairs else 1.0
     found = []
     for site in wide.sites(x_BSW, wide.geometry(length), projected=False):
-        alone = HEAD_DIM**0.5 if wide.scheme.traits.pairs else plain(wide.scheme, site)[0, 0]
         said_HS = logits(wide.scheme, site, last)[0, :, 0] / alone
         found.append(torch.where(said_HS > -torch.inf, said_HS, torch.nan).mean(0).flip(0))
     return torch.stack(found).numpy()
