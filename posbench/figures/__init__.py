@@ -36,7 +36,7 @@ def draw(
     _check(name, settings, function)
     with house_style():
         figure, shown = function(source, **settings)
-        return _save(figure, shown, Path(out_dir) / name)
+        return save(figure, shown, Path(out_dir) / name)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def _function(target: str) -> Callable[..., Drawing]:
         ) from None
 
 
-def _save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
+def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "csv")]
     try:

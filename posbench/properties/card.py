@@ -7,21 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from posbench.properties.lengths import HIDDEN, SILENT, UNDEFINED
+from posbench.properties.marks import NEITHER, NO, PARTLY, YES, Mark, short
 from posbench.properties.measure import Row
 
-YES, PARTLY, NO, NEITHER = "●", "◐", "○", "–"
+NEARLY = 1e-3  # of what is to be reached
 EXCESS = 0.1  # nats beyond the range within the training length
-
-
-@dataclass(frozen=True)
-class Mark:
-    """YES where a scheme has a property, PARTLY, NO, or NEITHER where it does not apply; and what was measured."""
-
-    sign: str
-    text: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.sign} {self.text}".strip()
 
 
 @dataclass(frozen=True)
@@ -29,16 +19,6 @@ class Column:
     title: str  # two lines
     meaning: str
     of: Callable[[Row], Mark]
-
-
-def short(value: float) -> str:
-    """Two digits, in as few letters as they take."""
-    size = abs(value)
-    if size >= 1000:
-        return f"{value / 1000:.2g}k"
-    if size >= 10 or value == 0:
-        return f"{value:.0f}"
-    return f"{value:.2g}" if size >= 0.01 else f"{value:.1g}".replace("e-0", "e-")
 
 
 def _silent(row: Row) -> bool:
@@ -83,7 +63,10 @@ def _linear(row: Row) -> Mark:
     ]
     if not missed:
         return Mark(NEITHER)
-    return Mark(NO, f"misses {short(100 * min(1, max(missed)))}%") if max(missed) else Mark(YES, "exact")
+    worst = max(missed)
+    if worst < NEARLY:
+        return Mark(PARTLY, "nearly") if worst else Mark(YES, "exact")
+    return Mark(NO, f"misses {100 * min(1, worst):.0f}%")
 
 
 def _norm(row: Row) -> Mark:
@@ -147,7 +130,7 @@ COLUMNS: Sequence[Column] = (
     Column("comes\nfrom", "a formula, training, or a new draw in each step of training", _source),
     Column(
         "positions\ntold apart",
-        "least difference (nats) between what a query says of two of 64 positions, or how many of their pairs are alike",
+        "least difference (nats) between what a query says of two of 64 positions where one token stands everywhere, or how many of their pairs are alike",
         _unique,
     ),
     Column(
@@ -165,7 +148,7 @@ COLUMNS: Sequence[Column] = (
         "whether one matrix takes PE(p), or a turned vector, to p + k: what it misses of positions that it was not fitted to",
         _linear,
     ),
-    Column("norm of\nq, k kept", "largest relative change", _norm),
+    Column("norm of\nq, k kept", "largest relative change, constant factors among them", _norm),
     Column("orthogonal\nmap of q, k", "largest entry of AᵀA - I", _orthogonal),
     Column(
         "bounded",

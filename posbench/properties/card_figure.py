@@ -11,7 +11,8 @@ from matplotlib.patches import Rectangle
 
 from posbench.figures import Drawing
 from posbench.figures.canvas import GREY, page
-from posbench.properties.card import COLUMNS, NEITHER, NO, PARTLY, YES, Mark
+from posbench.properties.card import COLUMNS
+from posbench.properties.marks import NEITHER, NO, PARTLY, YES, Mark
 from posbench.properties.measure import Row
 
 NAME, CELL, LINE, HEAD = 1.6, 1.08, 0.19, 0.4  # inches
@@ -27,13 +28,10 @@ def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
     figure, panels = page(title, caption, panel=(width, height), right=0.2)
     axes = panels[0, 0]
     axes.set_axis_off()
-    axes.set_xlim(0.5, width + 0.5)  # the margin at the left is wider than a name needs
     axes.set_ylim(height, 0)
     for place, column in enumerate(COLUMNS):
         left = NAME + CELL * place + 0.04
-        axes.text(
-            left, HEAD - 0.06, column.title, va="bottom", fontsize=7.5, fontweight="bold", linespacing=1.2
-        )
+        axes.text(left, 0.06, column.title, va="top", fontsize=7.5, fontweight="bold", linespacing=1.2)
     top = HEAD
     shown = []
     for acts_on, some in groups:

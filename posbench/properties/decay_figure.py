@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from posbench.figures import Drawing
 from posbench.figures.canvas import GREY, page
-from posbench.properties.card import short
 from posbench.properties.decay import distinct, envelope
+from posbench.properties.marks import short
 from posbench.properties.measure import Row
 from posbench.properties.probe import MULTIPLES, TRAIN_LEN
 
@@ -54,7 +54,7 @@ def _curve(axes: Axes, curve: NDArray[np.float64], number: int) -> None:
     axes.plot(distance[1:], envelope(curve)[1:], color=ENVELOPE, linewidth=1, zorder=3)
     axes.plot(distance[1:], curve[1:], color=CURVE, linewidth=1.1, linestyle=style, zorder=4)
     seen = np.flatnonzero(~np.isnan(curve))
-    alone = seen[np.diff(seen, prepend=-2) + np.diff(seen, append=len(curve) + 2) > 3]
+    alone = seen[(np.diff(seen, prepend=-2) > 1) & (np.diff(seen, append=len(curve) + 2) > 1)]
     axes.plot(alone, curve[alone], ".", color=CURVE, markersize=3, zorder=4)
     last = seen[-1]
     if last < MULTIPLES[-1] * TRAIN_LEN - 1:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from posbench.errors import ConfigError
 from posbench.figures import Drawing, house_style
-from posbench.figures import _save as save
+from posbench.figures import save as save
 from posbench.properties import card_figure, cost_figure, decay_figure
 from posbench.properties.card import COLUMNS, ordered
 from posbench.properties.cost import cost, machine
@@ -81,7 +81,7 @@ def _table(rows: Sequence[Row], caption: str, folder: Path) -> list[Path]:
 
 
 def _caption() -> str:
-    meanings = "; ".join(f"{column.title.replace(chr(10), ' ')}: {column.meaning}" for column in COLUMNS)
+    meanings = "; ".join(f"‘{column.title.replace(chr(10), ' ')}’: {column.meaning}" for column in COLUMNS)
     without = control()
     return (
         "● has the property, ◐ in part, ○ has it not, – does not apply. Untrained schemes with the settings of their "
