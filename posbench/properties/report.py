@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import ConfigError
-from posbench.figures import Drawing, house_style
-from posbench.figures import save as save
+from posbench.figures import Drawing, house_style, save
 from posbench.properties import card_figure, cost_figure, decay_figure
 from posbench.properties.card import COLUMNS, ordered
 from posbench.properties.cost import cost, machine
