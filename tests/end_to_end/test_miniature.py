@@ -171,3 +171,22 @@ def test_damage_is_said_set_aside_and_made_again(script, tmp_path, undisturbed, 
     assert (results / rows).read_bytes() == (undisturbed / rows).read_bytes()
     assert list(results.glob("models/*/final.broken"))
     assert list(results.glob("cells/*.broken"))
+
+
+def test_a_model_that_diverges_is_rows_and_no_crash(script, tmp_path):
+    wild = (
+        "train.lr=1e30",
+        "train.matrix_lr=1e30",
+        "train.clip=0",
+        "train.warmup=0",
+        "runtime.launcher=inline",
+    )
+    answer = script("sweep", MINIATURE, "grid.scheme=[rope]", "grid.extension=[window]", *wild)
+    assert answer.code == 0, answer
+    rows = pd.read_parquet(tmp_path / "results" / "miniature" / "rows.parquet")
+    assert set(rows["status"]) == {"diverged"}
+    assert rows["value"].isna().all()
+    assert (
+        "diverged"
+        in (tmp_path / "results/miniature/tables/perplexity-fixed_targets-bits_per_byte.md").read_text()
+    )
