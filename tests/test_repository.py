@@ -80,7 +80,7 @@ def test_files_stay_small_enough_to_read() -> None:
 
 
 def test_no_large_file_is_committed() -> None:
-    large = [path for path in tracked() if path.stat().st_size > 1_000_000]
+    large = [path for path in tracked() if path.stat().st_size > 2_000_000]
     assert large == []
 
 
