@@ -93,8 +93,8 @@ class Trained:
         prompts = list(task.prompts(cell.length, self.corpus, settings.train.length, cell.seed))
         return [
             vars(measure)
-            for prompt, scores in zip(prompts, subject.score(prompts), strict=True)
-            for measure in task.measure(prompt, scores)
+            for prompt, answers in zip(prompts, getattr(subject, task.asks)(prompts), strict=True)
+            for measure in task.measure(prompt, answers)
         ]
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:

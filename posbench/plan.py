@@ -193,8 +193,11 @@ def plan_cells(
     settings = model.settings
     scheme = scheme_of(settings)
     model = plan_tuning(model, extension, corpus)
-    lengths = lengths_of(evaluation, settings.train.length, name)
-    task_settings, task = task_of(name, evaluation, choose, max(lengths))
+    asked = lengths_of(evaluation, settings.train.length, name)
+    task_settings, task = task_of(name, evaluation, choose, max(asked, default=0))
+    lengths = sorted(set(task.own_lengths(corpus))) or asked
+    if not lengths or min(lengths) < 1:
+        raise LengthError(f"evaluate.{name}: lengths {lengths}; give multiples or lengths of 1 token or more")
     around = {length: extended(scheme, extension, settings, length) for length in lengths}
     defined = [length for length in lengths if is_defined(around[length], length)]
     for length, wrapped in around.items():
@@ -231,6 +234,8 @@ def task_of(
     content = choose("task", evaluation.task or name)
     settings = {**content["build"], **evaluation.settings}
     if settings.get("horizon") == "auto":
+        if longest < 1:
+            raise LengthError(f"evaluate.{name}: no lengths; give multiples or lengths of 1 token or more")
         settings["horizon"] = longest
     return TaskSettings(content["name"], settings), build(settings)
 
@@ -245,10 +250,6 @@ def lengths_of(evaluation: EvaluationSettings, train_len: int, name: str) -> lis
                 "tokens; choose another multiple, or give lengths"
             )
         lengths.add(int(multiple * train_len))
-    if not lengths or min(lengths) < 1:
-        raise LengthError(
-            f"evaluate.{name}: lengths {sorted(lengths)}; give multiples or lengths of 1 token or more"
-        )
     return sorted(lengths)
 
 

@@ -16,19 +16,21 @@ class Prompt:
     Attributes:
         context: (C,) ids, at least one.
         suffixes: (N, S) ids that continue the context, each on its own.
-        answer: how many ids at the end of each suffix are scored, 1 to S.
+        answer: how many ids at the end of each suffix are scored, 1 to S; 0 where answers are generated.
         facts: what the task wants to know again when it measures.
+        new: how many ids are generated after each suffix; 0 where answers are scored.
     """
 
     context: np.ndarray
     suffixes: np.ndarray
     answer: int
     facts: dict[str, Any] = field(default_factory=dict)
+    new: int = 0
 
     @property
     def length(self) -> int:
         """Tokens that the model reads: all but the last, which is only predicted."""
-        return len(self.context) + self.suffixes.shape[1] - 1
+        return len(self.context) + self.suffixes.shape[1] + self.new - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,19 @@ class Scores:
     top: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """What greedy decoding appends to each suffix of one prompt.
+
+    Attributes:
+        ids: (N, new) ids; a task cuts them where its answer ends.
+    """
+
+    ids: np.ndarray
+
+
 class Subject(Protocol):
-    """A model under test."""
+    """A model under test. A task names, in `asks`, the method that answers its prompts."""
 
     train_len: int
 
@@ -56,4 +69,8 @@ class Subject(Protocol):
         Raises:
             UndefinedError: if the model has no answer at the prompts' length by definition.
         """
+        ...
+
+    def generate(self, prompts: Iterable[Prompt]) -> Iterator[Generated]:
+        """Greedy continuations of each prompt's suffixes, in order; raises as `score` does."""
         ...

@@ -31,6 +31,7 @@ class Task:
         task, protocol, variant: columns of the rows.
         metric, unit: of the row that stands for a cell without numbers, such as an undefined one.
         version: raised whenever prompts or measures change; part of a cell's identity.
+        asks: the method of a subject that answers the prompts.
     """
 
     task: ClassVar[str]
@@ -38,6 +39,7 @@ class Task:
     metric: ClassVar[str]
     unit: ClassVar[str]
     version: ClassVar[int] = 1
+    asks: ClassVar[str] = "score"
     variant: str = ""
     # Whether rows at the training length decide if rows at other lengths may be concluded from.
     gated: ClassVar[bool] = False
@@ -51,8 +53,15 @@ class Task:
         raise NotImplementedError
 
     def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
-        """A pure function of the two."""
+        """A pure function of a prompt and what the subject answered."""
         raise NotImplementedError
+
+    def own_lengths(self, corpus: Corpus) -> list[int]:
+        """Lengths in tokens that follow from the task's own settings, such as a number of records.
+
+        Where there are any, they take the place of the lengths that an evaluation asks for.
+        """
+        return []
 
     def lengths(self, lengths: list[int], prefix_stable: bool) -> list[int]:
         """The lengths that need a pass of their own, out of those asked for."""
