@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from posbench.attend import Kernel, Pairs
 from posbench.errors import IncompatibleError, unknown
 from posbench.kernels.dense import dense
-from posbench.kernels.sdpa import refusal, sdpa
+from posbench.kernels.flex import flex
+from posbench.kernels.flex import refusal as flex_refusal
+from posbench.kernels.sdpa import refusal as sdpa_refusal
+from posbench.kernels.sdpa import sdpa
 
-NAMES = ("auto", "dense", "sdpa")
+KERNELS: dict[str, tuple[Kernel, Callable[[Pairs], str | None]]] = {
+    "dense": (dense, lambda pairs: None),
+    "flex": (flex, flex_refusal),
+    "sdpa": (sdpa, sdpa_refusal),
+}
+NAMES = ("auto", *KERNELS)
 
 
 class Recording:
@@ -22,16 +32,26 @@ class Recording:
         self._ran: set[str] = set()
 
     def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-        why_not = refusal(pairs)
-        if self.name == "sdpa" and why_not is not None:
-            raise IncompatibleError(
-                f"kernel sdpa cannot run this scheme: {why_not}; use kernel=dense or auto"
-            )
-        if self.name != "dense" and why_not is None:
-            self._ran.add("sdpa")
-            return sdpa(pairs)
-        self._ran.add("dense")
-        return dense(pairs)
+        for name in self.order(pairs):
+            run, refusal = KERNELS[name]
+            why_not = refusal(pairs)
+            if why_not is None:
+                self._ran.add(name)
+                return run(pairs)
+            if name == self.name:
+                raise IncompatibleError(
+                    f"kernel {name} cannot run this scheme here: {why_not}; use kernel=dense or auto"
+                )
+        raise AssertionError("dense runs everything")
+
+    def order(self, pairs: Pairs) -> tuple[str, ...]:
+        """Which kernels are tried, best first: FlexAttention on a GPU, except where nothing is added or hidden."""
+        if self.name != "auto":
+            return (self.name,)
+        plain = pairs.term is None and not pairs.masks and not pairs.with_lse
+        if pairs.q_BHTE.device.type == "cuda" and not plain:
+            return ("flex", "sdpa", "dense")
+        return ("sdpa", "dense")
 
     @property
     def ran(self) -> str:

@@ -1,0 +1,276 @@
+"""FlexAttention: one fused kernel for every term that is a function of a pair, forward and backward on a GPU.
+
+A structure of posbench.terms becomes a `score_mod` over a few captured tensors: a distance table is one gather
+from `[H, N]` (its gradient atomic adds over N addresses a head, not over T5's 32), separable terms are two
+gathers, indexed content one gather from `[B, H, T, K]`. Masks become a BlockMask, built a row of blocks at a
+time, since torch's own writes out T x S. Lengths are padded to powers of two, so that a scheme compiles once a
+bucket, and never for new weights: tensors are captured, not numbers. Scores are float32 whatever q is.
+
+On the CPU it has a forward pass alone, and no log-sum-exp once compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cache, partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+
+from posbench.attend import Pairs
+from posbench.geometry import Geometry, Mask
+from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
+
+BLOCK = 128
+# Numbers of a term that fits no structure and is written out: 1 GiB in float32.
+WRITTEN = 1 << 28
+# Schemes times buckets times precisions that one process may compile.
+COMPILED = 4096
+
+# (b, h, i, j), all integer tensors of the padded call -> nats.
+Score = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def refusal(pairs: Pairs) -> str | None:
+    """Why this kernel cannot run `pairs` on the device where they are, or None."""
+    if pairs.q_BHTE.device.type == "cpu":
+        if torch.is_grad_enabled():  # whoever needs it: q, k, v or the term
+            return "FlexAttention has no backward pass on the CPU"
+        if pairs.with_lse:
+            return "FlexAttention gives no log-sum-exp on the CPU"
+    return unfit(pairs)
+
+
+def unfit(pairs: Pairs) -> str | None:
+    """What of `pairs` no device can run here, or None."""
+    geo = pairs.geo
+    if pairs.term is not None and pairs.term.whole_rows:
+        return "FlexAttention cannot give a term its rows of logits"
+    if pairs.value is not None:
+        return "FlexAttention cannot add to the values by pair"
+    if pairs.q_BHTE.dtype == torch.float64:
+        return "FlexAttention computes in float32 at most"
+    if not geo.ordered:
+        return "FlexAttention needs the keys in order and the queries last"
+    numbers = pairs.q_BHTE.shape[1] * len(geo.q_index_T) * len(geo.k_index_S)
+    if numbers > WRITTEN and any(_written_out(term, geo) for term in _parts(pairs.term)):
+        return f"its term fits no structure and {numbers} numbers of it are more than may be written out"
+    return None
+
+
+def flex(pairs: Pairs, compiled: bool = True) -> tuple[Tensor, Tensor | None]:
+    """(B, H, T, D), and (B, H, T) log-sum-exp where asked for.
+
+    Args:
+        compiled: False runs torch's own unfused form, which writes out T x S: for tests on the CPU.
+    """
+    geo, queries, keys = pairs.geo, pairs.q_BHTE.shape[2], pairs.k_BHSE.shape[2]
+    to_queries, to_keys = bucket(queries), bucket(keys)
+    batch = len(pairs.q_BHTE)
+    q = F.pad(pairs.q_BHTE, (0, 0, 0, to_queries - queries))
+    k, v = (
+        F.pad(x.expand(batch, -1, -1, -1), (0, 0, 0, to_keys - keys)) for x in (pairs.k_BHSE, pairs.v_BHSD)
+    )
+    score_mod = None if pairs.term is None else _plus(score_of(pairs.term, geo, to_queries, to_keys))
+
+    aux = AuxRequest(lse=True) if pairs.with_lse else None
+    run = _fused() if compiled else flex_attention
+    found: Any = run(
+        q, k, v, score_mod, block_mask(pairs, to_queries, to_keys), scale=pairs.scale, return_aux=aux
+    )
+    out, lse = (found[0], found[1].lse) if pairs.with_lse else (found, None)
+    return out[:, :, :queries], None if lse is None else lse[:, :, :queries]
+
+
+def bucket(length: int) -> int:
+    """The padded length in tokens: a power of two, one block at least."""
+    return max(BLOCK, 1 << (length - 1).bit_length())
+
+
+@cache
+def _fused() -> Callable[..., Any]:
+    # Past the limit dynamo would run the unfused form in silence.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED)
+    torch._dynamo.config.accumulated_recompile_limit = COMPILED
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _parts(term: Term | None) -> tuple[Term, ...]:
+    return () if term is None else term.parts if isinstance(term, Sum) else (term,)
+
+
+def _written_out(term: Term, geo: Geometry) -> bool:
+    """Whether a term fits no structure here: what is a function of distance needs whole distances."""
+    if isinstance(term, Separable):
+        return False
+    indexed = isinstance(term, DistanceTable | QueryContent | KeyContent)
+    return not indexed or (geo.offset is None and geo.q_pos_T.is_floating_point())
+
+
+def score_of(term: Term, geo: Geometry, to_queries: int, to_keys: int) -> Score:
+    """What a term adds to a pair of the padded call."""
+    if isinstance(term, Sum):
+        return _sum(tuple(score_of(part, geo, to_queries, to_keys) for part in term.parts))
+    if isinstance(term, Separable):
+        return _separable(_padded(term.row_BHT, to_queries), _padded(term.column_BHS, to_keys))
+    if _written_out(term, geo):
+        logits = term.logits(geo, slice(None)).float()
+        logits = logits[(None,) * (4 - logits.dim())]
+        logits = logits.expand(*logits.shape[:2], len(geo.q_index_T), len(geo.k_index_S))
+        to = (0, to_keys - logits.shape[3], 0, to_queries - logits.shape[2])
+        return _written(F.pad(logits, to), len(logits) > 1, logits.shape[1] > 1)
+    distance, reach = _distance(geo, to_queries, to_keys)
+    if isinstance(term, DistanceTable):
+        return _table(
+            _padded(term.of(torch.arange(reach, device=geo.q_pos_T.device)), bucket(reach)), distance
+        )
+    assert isinstance(term, QueryContent | KeyContent)
+    index_N = term.index(torch.arange(bucket(reach), device=geo.q_pos_T.device)).to(torch.int32)
+    if isinstance(term, QueryContent):
+        content = term.content_BHTK.float()
+        content = F.pad(content, (0, 0, 0, to_queries - content.shape[2]))
+        return _by_query(content, index_N, distance, len(content) > 1)
+    content = term.content_BHSK.float()
+    content = F.pad(content, (0, 0, 0, to_keys - content.shape[2]))
+    return _by_key(content, index_N, distance, len(content) > 1)
+
+
+def _padded(x: Tensor, to: int) -> Tensor:
+    return F.pad(x.float(), (0, to - x.shape[-1]))
+
+
+# Distance of a padded pair, never negative.
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def _distance(geo: Geometry, to_queries: int, to_keys: int) -> tuple[Distance, int]:
+    """The distance of a pair as the scheme feels it, and one more than the largest of them."""
+    device = geo.q_pos_T.device
+    if geo.offset is not None:
+        offset_1 = geo.memo("flex offset", lambda: torch.tensor([geo.offset], device=device))
+        return partial(_steps, offset_1), geo.offset + len(geo.q_pos_T)
+    # Two numbers leave the device once a geometry, not once a call.
+    reach = geo.memo("flex reach", lambda: int((geo.q_pos_T.max() - geo.k_pos_S.min()).clamp(min=0)) + 1)
+    q_pos, k_pos = geo.memo(
+        ("flex positions", to_queries, to_keys),
+        lambda: (
+            F.pad(geo.q_pos_T, (0, to_queries - len(geo.q_pos_T))),
+            F.pad(geo.k_pos_S, (0, to_keys - len(geo.k_pos_S))),
+        ),
+    )
+    return partial(_apart, q_pos, k_pos, bucket(reach) - 1), reach
+
+
+def _steps(offset_1: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    return (i + offset_1[0] - j).clamp(min=0)
+
+
+def _apart(q_pos_T: Tensor, k_pos_S: Tensor, most: int, i: Tensor, j: Tensor) -> Tensor:
+    return (q_pos_T[i] - k_pos_S[j]).clamp(min=0, max=most)
+
+
+def _plus(added: Score) -> Callable[..., Tensor]:
+    return lambda score, b, h, i, j: score + added(b, h, i, j)
+
+
+def _sum(parts: tuple[Score, ...]) -> Score:
+    def added(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        total = parts[0](b, h, i, j)
+        for part in parts[1:]:
+            total = total + part(b, h, i, j)
+        return total
+
+    return added
+
+
+def _table(table_HN: Tensor, distance: Distance) -> Score:
+    most = table_HN.shape[1] - 1
+    return lambda b, h, i, j: table_HN[h, distance(i, j).clamp(max=most)]
+
+
+def _separable(row_BHT: Tensor, column_BHS: Tensor) -> Score:
+    rows, columns = len(row_BHT) > 1, len(column_BHS) > 1
+    return lambda b, h, i, j: row_BHT[b if rows else 0, h, i] + column_BHS[b if columns else 0, h, j]
+
+
+def _by_query(content_BHTK: Tensor, index_N: Tensor, distance: Distance, many: bool) -> Score:
+    most = len(index_N) - 1
+    return lambda b, h, i, j: content_BHTK[b if many else 0, h, i, index_N[distance(i, j).clamp(max=most)]]
+
+
+def _by_key(content_BHSK: Tensor, index_N: Tensor, distance: Distance, many: bool) -> Score:
+    most = len(index_N) - 1
+    return lambda b, h, i, j: content_BHSK[b if many else 0, h, j, index_N[distance(i, j).clamp(max=most)]]
+
+
+def _written(logits_BHTS: Tensor, many: bool, heads: bool) -> Score:
+    return lambda b, h, i, j: logits_BHTS[b if many else 0, h if heads else 0, i, j]
+
+
+def block_mask(pairs: Pairs, to_queries: int, to_keys: int) -> BlockMask:
+    """Causality and the masks of a padded call by blocks; kept on the geometry where the masks can be told apart."""
+    make = partial(_block_mask, pairs.geo, pairs.masks, to_queries, to_keys)
+    names = [name_of(mask) for mask in pairs.masks]
+    if any(name is None for name in names):
+        return make()
+    return pairs.geo.memo(("flex blocks", to_queries, to_keys, *names), make)
+
+
+def name_of(mask: Mask) -> Hashable | None:
+    """The code of a mask with all that it closes over; None where some of that cannot be compared."""
+    parts = []
+    for cell in mask.__closure__ or () if hasattr(mask, "__code__") else ():
+        value = cell.cell_contents
+        inner = value if isinstance(value, tuple | list) else (value,)
+        for one in inner:
+            part = name_of(one) if callable(one) else one
+            if part is None or not isinstance(part, Hashable):
+                return None
+            parts.append(part)
+    return (mask.__code__, *parts) if hasattr(mask, "__code__") else None
+
+
+def _block_mask(geo: Geometry, masks: tuple[Mask, ...], to_queries: int, to_keys: int) -> BlockMask:
+    queries, keys, device = len(geo.q_index_T), len(geo.k_index_S), geo.q_index_T.device
+    some, every = [], []
+    j = torch.arange(to_keys, device=device)
+    for start in range(0, to_queries, BLOCK):
+        i = torch.arange(start, start + BLOCK, device=device)[:, None]
+        there = i < queries
+        # Causality of a padded key is that of its index: past every real query.
+        seen = j <= i + (keys - queries)
+        for mask in masks:
+            seen = seen & mask(i + (keys - queries), j)
+        some.append((seen & there).view(BLOCK, -1, BLOCK).any(-1).any(0))
+        every.append((seen | ~there).view(BLOCK, -1, BLOCK).all(-1).all(0))
+    partly_QK, full_QK = torch.stack(some), torch.stack(every) & torch.stack(some)
+    part_counts, part_order = _listed(partly_QK & ~full_QK)
+    full_counts, full_order = _listed(full_QK)
+    later = torch.tensor([keys - queries], device=device)
+
+    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        index = i + later[0]
+        seen = j <= index
+        for mask in masks:
+            seen = seen & mask(index, j)
+        return seen
+
+    return BlockMask.from_kv_blocks(
+        part_counts,
+        part_order,
+        full_counts,
+        full_order,
+        BLOCK_SIZE=BLOCK,
+        mask_mod=visible,
+        seq_lengths=(to_queries, to_keys),
+    )
+
+
+def _listed(blocks_QK: Tensor) -> tuple[Tensor, Tensor]:
+    """(1, 1, Q) how many blocks each row of blocks has, and (1, 1, Q, K) which, those first."""
+    order = torch.argsort(blocks_QK.to(torch.int8), dim=-1, descending=True, stable=True)
+    return blocks_QK.sum(-1).to(torch.int32)[None, None], order.to(torch.int32)[None, None].contiguous()

@@ -1,0 +1,162 @@
+"""FlexAttention against the specification: unfused on the CPU, fused there without gradients, all of it on a GPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import GEOMETRIES, MASKS, TERMS, case, gradients
+from torch import Tensor
+
+from posbench.attend import Pairs
+from posbench.errors import IncompatibleError
+from posbench.geometry import Geometry, Mask
+from posbench.kernels import Recording
+from posbench.kernels.dense import dense
+from posbench.kernels.flex import BLOCK, block_mask, bucket, flex, name_of, refusal
+from posbench.terms import DistanceTable, QueryContent, Separable
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+SINGLE = {"rtol": 0, "atol": 2e-6}
+
+
+def within(tokens: int) -> Mask:
+    return lambda i, j: i - j < tokens
+
+
+@pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("term", TERMS)
+@torch.no_grad()
+def test_unfused_equals_dense(term: str, geometry: str, mask: str) -> None:
+    hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
+    pairs, _ = case(term, "causal", geometry, torch.float32)
+    pairs = replace(pairs, with_lse=True, masks=MASKS.get(mask, hidden))
+    out, lse = flex(pairs, compiled=False)
+    expected, expected_lse = dense(pairs)
+    assert lse is not None
+    torch.testing.assert_close(out, expected, **SINGLE)
+    torch.testing.assert_close(lse, expected_lse, **SINGLE)
+
+
+@pytest.mark.parametrize("term", TERMS)
+@torch.no_grad()
+def test_unfused_with_many_questions_over_one_context(term: str) -> None:
+    pairs, _ = case(term, geometry="suffix", dtype=torch.float32, shared=True)
+    torch.testing.assert_close(flex(pairs, compiled=False)[0], dense(pairs)[0], **SINGLE)
+
+
+@pytest.mark.parametrize("term", ["table", "query_content", "key_content"])
+@torch.no_grad()
+def test_whole_distances_that_run_in_no_steps_of_one(term: str) -> None:
+    """As the far regions of ReRoPE and Self-Extend have them, and random positions."""
+    pairs, _ = case(term, dtype=torch.float32)
+    moved = torch.arange(len(pairs.geo.k_pos_S)) // 3
+    for q_pos in (moved, torch.full_like(moved, 4)):
+        far = replace(pairs, geo=pairs.geo.at(q_pos, moved))
+        torch.testing.assert_close(flex(far, compiled=False)[0], dense(far)[0], **SINGLE)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 300), (0, 256), (290, 300), (200, 600)])
+@pytest.mark.parametrize("tokens", [1, 100, 128, 10_000])
+def test_blocks_hold_exactly_the_visible_pairs(start: int, stop: int, tokens: int) -> None:
+    geo, masks = Geometry.span(start, stop), (within(tokens), lambda i, j: j % 2 == 0)
+    q, k = torch.zeros(1, 1, stop - start, 4), torch.zeros(1, 1, stop, 4)
+    for chosen in ((), masks[:1], masks):
+        made = block_mask(Pairs(q, k, k, 1.0, geo, chosen), bucket(stop - start), bucket(stop))
+        seen_TS = geo.visible(chosen)
+        there = torch.zeros(bucket(stop - start), bucket(stop), dtype=torch.bool)
+        there[: stop - start, :stop] = seen_TS
+        blocks = there.unflatten(0, (-1, BLOCK)).unflatten(-1, (-1, BLOCK)).any(1).any(-1)
+        assert torch.equal(made.to_dense()[0, 0].bool(), blocks)
+        i, j = torch.arange(stop - start)[:, None], torch.arange(stop)
+        assert torch.equal(made.mask_mod(torch.tensor(0), torch.tensor(0), i, j), seen_TS)
+
+
+def test_a_mask_is_known_by_its_code_and_what_it_closes_over() -> None:
+    assert name_of(within(5)) == name_of(within(5)) != name_of(within(6))
+    both = lambda one, other: lambda i, j: one(i, j) & other(i, j)  # noqa: E731
+    assert name_of(both(within(5), within(6))) == name_of(both(within(5), within(6)))
+    assert name_of(both(within(5), within(6))) != name_of(both(within(6), within(5)))
+    geo = Geometry.span(0, 200)
+    x = torch.zeros(1, 1, 200, 4)
+    first = block_mask(Pairs(x, x, x, 1.0, geo, (within(7),)), 256, 256)
+    assert block_mask(Pairs(x, x, x, 1.0, geo, (within(7),)), 256, 256) is first
+    assert block_mask(Pairs(x, x, x, 1.0, geo, (within(8),)), 256, 256) is not first
+
+
+def test_it_says_what_it_cannot_do() -> None:
+    pairs, _ = case("table", dtype=torch.float32)
+    with pytest.raises(IncompatibleError, match=r"kernel flex cannot run .*no backward pass on the CPU"):
+        Recording("flex")(pairs)
+    with torch.no_grad():
+        assert "log-sum-exp" in str(refusal(replace(pairs, with_lse=True)))
+        assert "float32 at most" in str(refusal(case("table")[0]))
+        assert "values by pair" in str(refusal(case("table", dtype=torch.float32, value=True)[0]))
+        long = Geometry.span(0, 1 << 15)
+        x = torch.zeros(1, 2, 1 << 15, 4)
+        written = replace(case("elementwise", dtype=torch.float32)[0], q_BHTE=x, k_BHSE=x, v_BHSD=x, geo=long)
+        assert "may be written out" in str(refusal(written))
+        assert refusal(replace(written, term=DistanceTable(lambda n: -n.float().expand(2, *n.shape)))) is None
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_one_compilation_a_bucket_and_none_for_new_weights() -> None:
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+
+    def call(length: int, slope: float, wide: int) -> int:
+        q = torch.randn(1, 2, length, 16)
+        term = DistanceTable(lambda n: -slope * n.float().expand(2, *n.shape))
+        pairs = Pairs(q, q, q, 0.25, Geometry.span(0, length), (within(wide),), term)
+        torch.testing.assert_close(flex(pairs)[0], dense(pairs)[0], rtol=0, atol=1e-5)
+        return counted["unique_graphs"]
+
+    first = call(200, 0.1, 50)
+    assert call(200, 0.2, 50) == first
+    assert call(150, 0.3, 50) == first
+
+
+def on_gpu(x: Tensor) -> Tensor:
+    return x.detach().cuda().requires_grad_()
+
+
+@pytest.mark.gpu
+@gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-3), (torch.bfloat16, 4e-2)], ids=str)
+@pytest.mark.parametrize("with_lse", [False, True])
+@pytest.mark.parametrize("structure", ["none", "table", "separable", "query_content"])
+def test_fused_values_and_gradients(
+    structure: str, with_lse: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Against `dense` in float32 on the same device; float32 products may run in TF32 there."""
+    draw = torch.Generator().manual_seed(0)
+    length, heads = 300, 4
+    q, k, v = (on_gpu(torch.randn(2, heads, length, 64, generator=draw)) for _ in range(3))
+    table, row = (
+        on_gpu(torch.randn(heads, length, generator=draw)),
+        on_gpu(torch.randn(2, heads, length, generator=draw)),
+    )
+    content = on_gpu(torch.randn(2, heads, length, 8, generator=draw))
+    term = {
+        "none": None,
+        "table": DistanceTable(lambda n: table[:, n]),
+        "separable": Separable(row, -row),
+        "query_content": QueryContent(content, lambda n: n.clamp(max=7)),
+    }[structure]
+    leaves = [q, k, v, table, row, content]
+    geo = Geometry.span(0, length, device="cuda")
+    exact = Pairs(q, k, v, 0.125, geo, (within(100),), term, with_lse=with_lse)
+    rounded = replace(exact, q_BHTE=q.to(dtype), k_BHSE=k.to(dtype), v_BHSD=v.to(dtype))
+    (out, lse), (expected, expected_lse) = flex(rounded), dense(exact)
+    torch.testing.assert_close(out.float(), expected, rtol=0, atol=tolerance)
+    found, wanted = out.float(), expected
+    if with_lse:
+        torch.testing.assert_close(lse, expected_lse, rtol=0, atol=tolerance)
+        found, wanted = found + lse[..., None], wanted + expected_lse[..., None]
+    for one, other in zip(gradients_of(found, leaves), gradients_of(wanted, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * float(other.abs().max() + 1))
+
+
+def gradients_of(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    return [one.float().cpu() for one in gradients(out.cpu(), leaves)]
