@@ -32,6 +32,9 @@ class Lines:
     def failed(self, job: Job, why: str) -> None:
         self.say(f"{job.label} FAILED: {why}")
 
+    def unfinished(self, job: Job) -> None:
+        self.say(f"{job.label}: time is up, to be continued")
+
     def say(self, text: str) -> None:
         self.ended += 1
         print(f"[{self.ended}/{self.jobs}] {text}", flush=True)
@@ -70,6 +73,10 @@ class Bars(Lines):
     def failed(self, job: Job, why: str) -> None:
         self.progress.remove_task(self.tasks.pop(id(job)))
         super().failed(job, why)
+
+    def unfinished(self, job: Job) -> None:
+        self.progress.remove_task(self.tasks.pop(id(job)))
+        super().unfinished(job)
 
 
 def board(jobs: int) -> Lines:

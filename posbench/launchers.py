@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from posbench.allowance import Allowance
 from posbench.errors import ConfigError, PosbenchError, unknown
 from posbench.kernels import NAMES
 from posbench.settings import RuntimeSettings
@@ -37,12 +38,19 @@ class Board(Protocol):
     def told(self, job: Job, done: int, total: int, note: str) -> None: ...
     def finished(self, job: Job, seconds: float) -> None: ...
     def failed(self, job: Job, why: str) -> None: ...
+    def unfinished(self, job: Job) -> None: ...
 
 
 class Queue:
-    """Jobs in order, each ready once the models that it needs are trained; trainings that much hangs on come first."""
+    """Jobs in order, each ready once the models that it needs are trained; trainings that much hangs on come first.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    Attributes:
+        left: those that the allowance has no time for.
+    """
+
+    def __init__(self, jobs: Sequence[Job], allowance: Allowance | None = None) -> None:
+        self.allowance = allowance or Allowance(None)
+        self.left: list[Job] = []
         self.training = {job.model.id for job in jobs if not job.cells}
         weight = {
             job.model.id: sum(len(other.cells) for other in jobs if other.model.id == job.model.id)
@@ -52,26 +60,45 @@ class Queue:
         self.not_before: dict[int, float] = {}
 
     def take(self) -> Job | None:
-        """The next job that can run now."""
+        """The next job that can run now and will end in time."""
+        for job in [job for job in self.waiting if not self.allowance.fits(job)]:
+            if job in self.waiting:  # it may have hung on one before
+                self.waiting.remove(job)
+                self.leave(job)
         for job in self.waiting:
             if not job.needs & self.training and self.not_before.get(id(job), 0.0) <= time.monotonic():
                 self.waiting.remove(job)
-                return job
+                limited = self.allowance.minutes is not None
+                return replace(job, until=self.allowance.until) if limited else job
         return None
+
+    def leave(self, job: Job) -> None:
+        """Give up a job for lack of time, and what hangs on it."""
+        self.left.append(job)
+        if not job.cells:
+            self.left += self._without(job.model.id)
 
     def again(self, job: Job) -> None:
         """Put back a job that another process has."""
         self.not_before[id(job)] = time.monotonic() + BUSY_SECONDS
         self.waiting.append(job)
 
-    def done(self, job: Job, well: bool = True) -> None:
+    def done(self, job: Job, well: bool = True, seconds: float | None = None) -> None:
         """A finished training makes what needs it ready; a failed one takes it away."""
+        if seconds is not None:
+            self.allowance.took(job, seconds)
         if not job.cells:
             self.training.discard(job.model.id)
             if not well:
-                lost = {job.model.id}
-                lost |= {other.model.id for other in self.waiting if not other.cells and other.needs & lost}
-                self.waiting = deque(other for other in self.waiting if other.model.id not in lost)
+                self._without(job.model.id)
+
+    def _without(self, model: str) -> list[Job]:
+        """Take away all that hangs on a model that will not be there."""
+        lost = {model}
+        lost |= {other.model.id for other in self.waiting if not other.cells and other.needs & lost}
+        gone = [other for other in self.waiting if other.model.id in lost]
+        self.waiting = deque(other for other in self.waiting if other.model.id not in lost)
+        return gone
 
 
 def check(runtime: RuntimeSettings) -> None:
@@ -87,13 +114,17 @@ def check(runtime: RuntimeSettings) -> None:
             raise ConfigError(f"runtime.{name} {getattr(runtime, name)}: give at least 1")
 
 
-def run(jobs: Sequence[Job], runtime: RuntimeSettings, board: Board) -> list[str]:
-    """Run all jobs; a line for each that failed."""
-    queue = Queue(jobs)
+def run(
+    jobs: Sequence[Job], runtime: RuntimeSettings, board: Board, allowance: Allowance | None = None
+) -> tuple[list[str], list[Job]]:
+    """Run all jobs for which there is time; a line for each that failed, and those that are left."""
+    queue = Queue(jobs, allowance)
     devices = places(runtime, len(jobs))
     if runtime.launcher == "inline" or len(devices) == 1:
-        return inline(queue, replace(runtime, device=devices[0]), board)
-    return local(queue, [replace(runtime, device=device) for device in devices], board)
+        failures = inline(queue, replace(runtime, device=devices[0]), board)
+    else:
+        failures = local(queue, [replace(runtime, device=device) for device in devices], board)
+    return failures, queue.left
 
 
 def places(runtime: RuntimeSettings, most: int) -> list[str]:
@@ -128,8 +159,11 @@ def inline(queue: Queue, runtime: RuntimeSettings, board: Board) -> list[str]:
             continue
         if outcome == "busy":
             queue.again(job)
+        elif outcome == "unfinished":
+            queue.leave(job)
+            board.unfinished(job)
         else:
-            queue.done(job)
+            queue.done(job, seconds=time.monotonic() - started)
             board.finished(job, time.monotonic() - started)
     return failures
 
@@ -174,8 +208,11 @@ def _hear(hand: _Hand, queue: Queue, board: Board, failures: list[str]) -> None:
     hand.job = None
     if kind == "busy":
         queue.again(job)
+    elif kind == "unfinished":
+        queue.leave(job)
+        board.unfinished(job)
     elif kind == "done":
-        queue.done(job)
+        queue.done(job, seconds=time.monotonic() - hand.since)
         board.finished(job, time.monotonic() - hand.since)
     else:
         failures.append(f"{job.label}: {content[0]}")

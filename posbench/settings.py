@@ -81,6 +81,7 @@ class RuntimeSettings:
     kernel: str = "auto"  # dense, sdpa
     launcher: str = "inline"  # or local: several processes
     workers: int = 0  # local: processes; 0 is one a GPU, or one a core
+    max_minutes: float | None = None  # starts nothing that will not finish in time, and says what is left
     threads: int = 1  # CPU threads a process; other numbers may round differently
     compile: bool = False
     results: str = "results"

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 
 import pandas as pd
-import torch
 
 from posbench import gate, launchers
+from posbench.allowance import Allowance
 from posbench.board import board
-from posbench.build import build
-from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import PosbenchError
-from posbench.identity import identity
-from posbench.plan import Cell, ModelPlan, Plan
+from posbench.estimate import estimated, minutes
+from posbench.plan import Cell, Plan
 from posbench.settings import RuntimeSettings
-from posbench.train import Trainer
 from posbench.work import Job, Places
 
 
@@ -38,83 +33,53 @@ def pending(plan: Plan, places: Places, runtime: RuntimeSettings, experiment: st
     return jobs
 
 
-def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[str], None] = print) -> int:
-    """Do what is left of a plan, the number of jobs; `experiment` groups their runs on a dashboard.
+@dataclass(frozen=True)
+class Outcome:
+    """How many jobs a run did, and how many it had no time for."""
+
+    done: int
+    left: int = 0
+
+
+def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[str], None] = print) -> Outcome:
+    """Do what is left of a plan; `experiment` groups its runs on a dashboard.
 
     Raises:
         PosbenchError: once all that could be done is done, if some jobs failed.
     """
+    allowance = Allowance(runtime.max_minutes)
     places = Places.of(runtime)
     places.prepare()
     launchers.check(runtime)
     for line in plan.dropped:
         say(f"left out: {line}")
-    jobs = pending(plan, places, runtime, experiment)
+    jobs = estimated(pending(plan, places, runtime, experiment), runtime)
     trainings = sum(not job.cells for job in jobs)
     cells = sum(len(job.cells) for job in jobs)
+    workers = len(launchers.places(runtime, len(jobs)))
+    about = f"about {minutes(seconds_of(jobs) / workers)} on {workers} worker{'s' if workers > 1 else ''}"
     say(
         f"{len(plan.every_model)} models, {trainings} to train; {len(plan.cells)} cells, {cells} to measure"
-        + (f"; about {estimate(jobs, runtime)}" if jobs else "")
+        + (f"; {about}" if jobs else "")
     )
     if not jobs:
-        return 0
+        return Outcome(0)
+    allowance.check(jobs)
     with board(len(jobs)) as shown:
-        failures = launchers.run(jobs, runtime, shown)
+        failures, left = launchers.run(jobs, runtime, shown, allowance)
     if failures:
         raise PosbenchError(f"{len(failures)} jobs failed, the first: {failures[0]}; run again to retry them")
-    return len(jobs)
+    if left:
+        say(
+            f"time is up: {len(left)} of {len(jobs)} jobs are left, about {minutes(seconds_of(left) / workers)} "
+            f"on {workers} worker{'s' if workers > 1 else ''}; the same command continues"
+        )
+    return Outcome(len(jobs) - len(left), len(left))
 
 
-def estimate(jobs: Sequence[Job], runtime: RuntimeSettings) -> str:
-    """How long the jobs will take, from a step and a pass of the first model of each size, timed here."""
-    torch.set_num_threads(runtime.threads)
-    speeds: dict[str, tuple[float, float]] = {}
-    reads: dict[str, int] = {}
-    seconds = 0.0
-    for job in jobs:
-        settings, train = job.model.settings, job.model.train
-        corpus = open_corpus(settings.data, Path(runtime.cache))
-        kind = identity([asdict(settings.size), settings.train.length, settings.train.batch])
-        if kind not in speeds:
-            speeds[kind] = speed(job.model, corpus, runtime)
-        step, token = speeds[kind]
-        if not job.cells:
-            whole = settings.train.batch * settings.train.length
-            seconds += train.steps * step * train.batch * train.length / whole
-        for cell in job.cells:
-            # Making all prompts of a cell takes a while, and many cells have the same.
-            prompts = identity(
-                [cell.task.build, job.model.corpus, cell.length, cell.seed, settings.train.length]
-            )
-            if prompts not in reads:
-                reads[prompts] = tokens(cell, corpus)
-            seconds += reads[prompts] * token
-    workers = len(launchers.places(runtime, len(jobs)))
-    return f"{max(1, round(seconds / workers / 60))} minutes on {workers} worker{'s' if workers > 1 else ''}"
-
-
-def speed(model: ModelPlan, corpus: Corpus, runtime: RuntimeSettings) -> tuple[float, float]:
-    """Seconds a training step, and seconds a token of evaluation at the training length."""
-    trainer = Trainer(model.settings, corpus, Path(runtime.results), runtime)
-    trainer.step(0)
-    started = time.perf_counter()
-    trainer.step(1).item()
-    step = time.perf_counter() - started
-    started = time.perf_counter()
-    with torch.no_grad():
-        batch = trainer.held_out.at(0)
-        trainer.loss(batch).item()
-    return step, (time.perf_counter() - started) / batch.counted.size
-
-
-def tokens(cell: Cell, corpus: Corpus) -> int:
-    """Tokens that a cell reads."""
-    task = build(cell.task.build)
-    train_len = cell.model.settings.train.length
-    return sum(
-        len(prompt.context) + prompt.suffixes.size
-        for prompt in task.prompts(cell.length, corpus, train_len, cell.seed)
-    )
+def seconds_of(jobs: Iterable[Job]) -> float:
+    """Of all jobs, one after another, as they were estimated."""
+    return sum(sum(job.seconds) for job in jobs)
 
 
 def collect(cells: Iterable[Cell], places: Places) -> pd.DataFrame:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from filelock import FileLock, Timeout
 from posbench import checkpoints
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import ConfigError
-from posbench.evaluate import Trained, device_name
+from posbench.evaluate import Trained, device_name, opened
+from posbench.grid import NONE
 from posbench.plan import Cell, ModelPlan, extended
 from posbench.records import Store
 from posbench.settings import ExtensionSettings, RuntimeSettings
@@ -28,11 +31,18 @@ Tell = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Train `model` (no cells), or measure `cells`, all of one model and one extension; for an experiment."""
+    """Train `model` (no cells), or measure `cells`, all of one model and one extension; for an experiment.
+
+    Attributes:
+        seconds: what it should take, of a training or of each cell; empty where nobody has asked.
+        until: when it must stop, in seconds of `time.time()`.
+    """
 
     experiment: str
     model: ModelPlan
     cells: tuple[Cell, ...] = ()
+    seconds: tuple[float, ...] = ()
+    until: float = math.inf
 
     @property
     def label(self) -> str:
@@ -40,7 +50,7 @@ class Job:
         if not self.cells:
             return f"{'fine-tune' if self.model.tuning else 'train'} {self.model.label}"
         extension = self.cells[0].extension
-        plain = self.model.tuning or extension.build is None
+        plain = self.model.tuning or extension == NONE
         return f"evaluate {self.model.label}" + ("" if plain else f" + {extension.name}")
 
     @property
@@ -116,7 +126,7 @@ class Places:
 
     def trained(self, model: ModelPlan) -> bool:
         """Whether the model is there, whole."""
-        return checkpoints.facts(self.model(model) / "final") is not None
+        return model.pretrained is not None or checkpoints.facts(self.model(model) / "final") is not None
 
 
 class Worker:
@@ -131,7 +141,7 @@ class Worker:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
     def run(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> str:
-        """Do what of a job is not done yet; "done", or "busy" if another process has it.
+        """Do what of a job is not done yet; "done", "busy" if another process has it, "unfinished" if time is up.
 
         Raises:
             Stopped: once `stop` says so, with nothing lost.
@@ -141,9 +151,13 @@ class Worker:
                 if job.cells:
                     self.evaluate(job, tell, stop)
                 else:
-                    self.train(job, tell, stop)
+                    self.train(job, tell, lambda: stop() or time.time() > job.until)
         except Timeout:
             return "busy"
+        except Stopped:
+            if stop():
+                raise
+            return "unfinished"
         return "done"
 
     def corpus(self, model: ModelPlan) -> Corpus:
@@ -184,14 +198,19 @@ class Worker:
         todo = [cell for cell in job.cells if not self.places.done(cell, self.runtime)]
         if not todo:
             return
+        expected = dict(zip((cell.id for cell in job.cells), job.seconds, strict=False))
+        pace = 1.0
         with mirror(job, self.runtime) as run:
             for index, cell in enumerate(todo):
-                if stop():
+                if stop() or time.time() + pace * expected.get(cell.id, 0.0) > job.until:
                     raise Stopped
+                began = time.monotonic()
                 if self.last is None or self.last.plan.id != job.model.id:
                     folder = self.places.model(job.model)
-                    self.last = Trained(job.model, folder, self.corpus(job.model), self.runtime)
+                    self.last = opened(job.model, folder, self.corpus(job.model), self.runtime)
                 self.last.evaluate(cell, self.places.store)
+                if expected.get(cell.id):
+                    pace = max(1.0, (time.monotonic() - began) / expected[cell.id])
                 run.log_evaluation(cell.length, means(self.places.store.read(cell.id)))
                 tell(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
 

@@ -16,12 +16,14 @@ def main(script: SweepScript) -> None:
     for name in script.figures:
         choice("figure", name)  # a misspelt figure is better known before the training than after
     plan = plan_sweep(script, choice, Path(script.runtime.cache))
-    ran = run(plan, script.runtime, script.name)
+    outcome = run(plan, script.runtime, script.name)
+    if outcome.left:  # tables and figures of half an experiment would be taken for the whole
+        return
     places = Places.of(script.runtime)
     folder = places.results / script.name
     experiment.write(folder, collect(plan.cells, places), script.grid.scheme, script.figures)
     drawn = experiment.draw(folder, choice)
-    if ran:
+    if outcome.done:
         experiment.mirror(folder, drawn, script.name, asdict(script), script.runtime)
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 

@@ -10,7 +10,8 @@ from posbench.work import Places
 def main(script: TrainScript) -> None:
     """Train the model of these settings, unless it is there."""
     model = plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))
-    run(Plan([model], [], []), script.runtime, "train")
+    if run(Plan([model], [], []), script.runtime, "train").left:
+        return
     print(f"{model.label}: {Places.of(script.runtime).model(model)}")
 
 
