@@ -31,7 +31,7 @@ sweep: .venv/.ready ## the whole extrapolation experiment; started again, it doe
 figures: .venv/.ready ## redraw every figure and table from the rows, without torch
 	$(BIN)/python scripts/figures.py $(ARGS)
 
-benchmark: .venv/.ready ## time a training step beside other implementations; fails where it is slow
+benchmark: .venv/.ready ## time it beside other implementations and its own goals; fails where it is slow
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 test: .venv/.ready ## run the tests

@@ -62,18 +62,24 @@ def launch(name: str, run: Callable[[Any], None]) -> None:
             run(parse(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             mistakes += 1
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}")
 
     try:
         app()
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {one_line(error, schema)}", file=sys.stderr)
+        say(f"error: {one_line(error, schema)}")
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; the same command continues from here", file=sys.stderr)
+        say("stopped; the same command continues from here")
         sys.exit(130)
     if mistakes:
         sys.exit(2)
+
+
+def say(text: str) -> None:
+    """A line to the user; of torchrun's processes the first one speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
 
 
 def parse(schema: type[Settings], config: DictConfig) -> Settings:
@@ -111,6 +117,12 @@ def choice(group: str, name: str) -> dict[str, Any]:
     found = repository.load_config(f"{group}/{name}")
     assert found is not None
     return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
+
+
+def contents(group: str) -> dict[str, dict[str, Any]]:
+    """The content of every yaml of configs/<group> by the file's name, without Hydra's search path."""
+    files = sorted((configs() / group).glob("*.yaml"))
+    return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
 
 
 def one_line(error: BaseException, schema: type, prefix: str = "") -> str:

@@ -6,7 +6,9 @@ import datetime
 import platform
 import resource
 import time
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from posbench.data.corpus import Corpus
 from posbench.errors import DataError, UndefinedError
 from posbench.kernels import Recording
 from posbench.model.gpt import GPT
+from posbench.parallel import world
 from posbench.plan import Cell, ModelPlan, extended
 from posbench.records import Store
 from posbench.settings import RuntimeSettings
 from posbench.subjects.checkpoint import CheckpointSubject
+from posbench.subjects.subject import Prompt
 from posbench.tasks.task import Task
 from posbench.train import build_model, pick_device, precision
 
@@ -76,13 +80,26 @@ class Trained:
                 }
             ]
         shared = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
-        store.write(cell.id, [{**shared, **measure} for measure in measures], self.sidecar(status, started))
+        if world().leads:
+            store.write(
+                cell.id, [{**shared, **measure} for measure in measures], self.sidecar(status, started)
+            )
         return status
 
     def measure(self, cell: Cell, task: Task, kernel: Recording) -> list[dict[str, Any]]:
         """The measured part of the rows."""
         settings = self.plan.settings
-        subject = CheckpointSubject(
+        subject = self.subject(cell, kernel)
+        if cell.extension.ensemble is not None:
+            subject = build(cell.extension.ensemble, subject, self.corpus.vocabulary.bos)
+        prompts = list(task.prompts(cell.length, self.corpus, settings.train.length, cell.seed))
+        answered = zip(prompts, shared_out(getattr(subject, task.asks), prompts), strict=True)
+        return [vars(measure) for measure in task.measures(answered)]
+
+    def subject(self, cell: Cell, kernel: Recording) -> Any:
+        """The model as a cell asks for it."""
+        settings = self.plan.settings
+        return CheckpointSubject(
             self.model,
             extended(self.model.scheme, cell.extension, settings, cell.length),
             settings.train.length,
@@ -90,12 +107,6 @@ class Trained:
             precision(self.device, cell.dtype),
             self.runtime.tokens_per_pass,
         )
-        prompts = list(task.prompts(cell.length, self.corpus, settings.train.length, cell.seed))
-        return [
-            vars(measure)
-            for prompt, answers in zip(prompts, getattr(subject, task.asks)(prompts), strict=True)
-            for measure in task.measure(prompt, answers)
-        ]
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
         """What all rows of a cell have in common."""
@@ -135,6 +146,23 @@ class Trained:
             "python": platform.python_version(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+
+
+def shared_out(answer: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
+    """The answers to all prompts; ranks share them, and what fails on one fails on all."""
+    here = world()
+    if here.size == 1:
+        return list(answer(prompts))
+    mine: Any
+    try:
+        mine = list(answer(prompts[here.portion(len(prompts))]))
+    except Exception as error:  # the others would wait for ever
+        mine = error
+    said = here.gathered(mine)
+    for part in said:
+        if isinstance(part, Exception):
+            raise part
+    return list(chain(*said))
 
 
 def device_name(device: torch.device) -> str:

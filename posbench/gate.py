@@ -3,22 +3,27 @@
 import pandas as pd
 
 GATE = 0.9
+ACCURACIES = ("exact_match", "substring_match")  # the first that a task has decides
 
 
 def close(rows: pd.DataFrame) -> pd.DataFrame:
-    """Exact-match rows of a model whose share at its training length is under GATE become `not_learned`.
+    """Rows of a task whose accuracy at the model's training length is under GATE become `not_learned`.
 
-    Its rows without extension decide, for its extensions too; a fine-tuned model has none and is judged by the
-    extension that it was tuned with. A model that was never asked at its training length is not judged.
+    Each protocol and variant of a task is judged by itself. A model's rows without extension decide, for its
+    extensions too; a fine-tuned model has none and is judged by the extension that it was tuned with. A model
+    that was never asked at its training length is not judged.
     """
-    asked = rows["metric"] == "exact_match"
-    by = ["model", "task", "variant"]
-    home = rows[asked & (rows["eval_len"] == rows["train_len"])]
-    plain = home["extension"] == "none"
-    home = home[plain | ~home["model"].isin(home.loc[plain, "model"])]
-    sums = home[home["status"] == "ok"].groupby(by)[["value", "n"]].sum()
-    failed = sums.index[sums["value"] / sums["n"] < GATE]
-    tasks = rows.loc[asked, ["task"]].drop_duplicates()["task"]
-    judged = rows["task"].isin(tasks) & (rows["status"] == "ok")
-    hit = judged & pd.MultiIndex.from_frame(rows[by]).isin(failed)
-    return rows.assign(status=rows["status"].mask(hit, "not_learned"))
+    by = ["model", "task", "protocol", "variant"]
+    keys = pd.MultiIndex.from_frame(rows[by])
+    closed = pd.Series(False, index=rows.index)
+    judged = pd.Series(False, index=rows.index)
+    for metric in ACCURACIES:
+        asked = (rows["metric"] == metric) & ~judged
+        home = rows[asked & (rows["eval_len"] == rows["train_len"])]
+        plain = home["extension"] == "none"
+        home = home[plain | ~home["model"].isin(home.loc[plain, "model"])]
+        sums = home[home["status"] == "ok"].groupby(by, observed=True)[["value", "n"]].sum()
+        failed = sums.index[sums["value"] / sums["n"] < GATE]
+        closed |= ~judged & keys.isin(failed)
+        judged |= keys.isin(pd.MultiIndex.from_frame(rows.loc[asked, by].drop_duplicates()))
+    return rows.assign(status=rows["status"].mask(closed & (rows["status"] == "ok"), "not_learned"))

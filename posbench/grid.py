@@ -9,6 +9,7 @@ from typing import Any
 
 from posbench.errors import ConfigError, unknown
 from posbench.settings import (
+    EnsembleSettings,
     ExtensionSettings,
     ModelSettings,
     SchemeSettings,
@@ -52,18 +53,44 @@ def extensions(script: SweepScript, scheme: str, choose: Choose) -> list[Extensi
         for name in axes.extension
         if name != NONE.name
     ]
-    for name, entry in script.finetune.items():
-        if name in (NONE.name, *axes.extension):
-            raise ConfigError(f"finetune.{name}: grid.extension has that name; give the entry another")
-        plain = entry.extension or name
-        content = adjusted("extension", plain, script.adjust.extension, choose)
+    for name in axes.ensemble:
+        one = EnsembleSettings(**adjusted("ensemble", name, script.adjust.ensemble, choose))
+        if one.name in [extension.name for extension in found]:
+            raise ConfigError(
+                f"grid.ensemble: grid.extension has a {one.name} as well; give one another name"
+            )
+        if one.build is not None:
+            found.append(chosen(NONE, one))
+    taken = [NONE.name, *(one.name for one in found)]
+    for group, name, entry in [
+        *(("variants", *item) for item in script.variants.items()),
+        *(("finetune", *item) for item in script.finetune.items()),
+    ]:
+        if name in taken:
+            raise ConfigError(
+                f"{group}.{name}: another extension, ensemble or entry has that name; give the entry another"
+            )
+        taken.append(name)
+        content = adjusted("extension", entry.extension or name, script.adjust.extension, choose)
         if entry.settings:
             content["build"] = {**(content["build"] or {}), **entry.settings}
-        train = {**content.get("finetune", {}), **entry.train}
-        if not train:
+        train = {**content.get("finetune", {}), **getattr(entry, "train", {})}
+        if group == "finetune" and not train:
             raise ConfigError(f"finetune.{name} without train: give steps, length and what else differs")
         found.append(ExtensionSettings(name, content["build"], train))
     return found
+
+
+def chosen(extension: ExtensionSettings, ensemble: EnsembleSettings) -> ExtensionSettings:
+    """What stands around a model: the extension, or the ensemble under its own label."""
+    if ensemble.build is None:
+        return extension
+    if extension.name != NONE.name:
+        raise ConfigError(
+            f"extension={extension.name} with ensemble={ensemble.name}: an ensemble reads no more than the training "
+            "length, where extensions change little; choose one of the two"
+        )
+    return ExtensionSettings(ensemble.name, ensemble=ensemble.build)
 
 
 def adjusted(group: str, name: str, changes: dict[str, Any], choose: Choose) -> dict[str, Any]:

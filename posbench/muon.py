@@ -2,7 +2,8 @@
 
 Keller Jordan et al. Muon: An optimizer for hidden layers in neural networks. 2024.
 https://kellerjordan.github.io/posts/muon. Unlike torch.optim.Muon the iteration runs in float32, and
-matrices of one shape run as one batch: small models are bound by the number of calls.
+matrices of one shape run as one batch: small models are bound by the number of calls. Where ranks hold parts
+of a matrix, each orthogonalises the whole of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+from posbench.parallel import like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -41,15 +44,15 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(state["momentum"], group["momentum"])
+                update = whole(parameter.grad.lerp(state["momentum"], group["momentum"]))
                 maps = update.unflatten(0, (self._maps[id(parameter)], -1))
                 by_shape[maps.shape[1:]].append((parameter, maps))
             for shape, members in by_shape.items():
-                whole = orthogonalise(torch.cat([maps for _, maps in members]))
+                made = orthogonalise(torch.cat([maps for _, maps in members]))
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                parts = whole.split([len(maps) for _, maps in members])
+                parts = made.split([len(maps) for _, maps in members])
                 for (parameter, _), part in zip(members, parts, strict=True):
-                    parameter.sub_(part.flatten(0, 1), alpha=group["lr"] * scale)
+                    parameter.sub_(like(part.flatten(0, 1), parameter), alpha=group["lr"] * scale)
 
 
 def orthogonalise(update_NRC: Tensor, steps: int = 5) -> Tensor:

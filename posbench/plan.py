@@ -6,19 +6,19 @@ A cell is one task on one model at one length. Its name is a function of everyth
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from posbench import grid
 from posbench.build import build
-from posbench.data.associative_recall import records_in
+from posbench.data.batches import check_synthetic
 from posbench.data.corpus import Corpus, fingerprint, open_corpus
 from posbench.errors import ConfigError, IncompatibleError, LengthError, UndefinedError
 from posbench.extension import Context
 from posbench.finetune import reach, tuned
 from posbench.grid import NONE, Choose
-from posbench.identity import identity
+from posbench.identity import content, identity
 from posbench.model.gpt import Size, build_scheme
 from posbench.scheme import PositionScheme, Shape
 from posbench.settings import (
@@ -29,6 +29,7 @@ from posbench.settings import (
     TaskSettings,
     TrainSettings,
 )
+from posbench.subjects.pretrained import Pretrained
 from posbench.tasks.task import Task
 from posbench.train import check, check_corpus
 
@@ -47,6 +48,7 @@ class Tuning:
 class ModelPlan:
     """One model to train; `corpus` is the fingerprint of its data, `version` its scheme's.
 
+    A pretrained one is not trained here: its settings describe it, a training length of its own among them.
     A fine-tuned model has the settings of its parent: the scheme knows the length that it was pretrained with.
     """
 
@@ -54,6 +56,7 @@ class ModelPlan:
     corpus: str
     version: int
     tuning: Tuning | None = None
+    pretrained: Pretrained | None = None
 
     @property
     def train(self) -> TrainSettings:
@@ -63,18 +66,22 @@ class ModelPlan:
     @cached_property
     def id(self) -> str:
         """A function of all that its weights depend on; names are labels and not among it."""
+        if self.pretrained:
+            return identity(["pretrained", self.pretrained.id, self.settings.scheme.build, self.version])
         if self.tuning:
             extension = [self.tuning.extension.build, self.tuning.extension_version]
-            return identity(["finetuned", self.tuning.parent.id, extension, asdict(self.train)])
-        size = {key: value for key, value in asdict(self.settings.size).items() if key != "name"}
+            return identity(["finetuned", self.tuning.parent.id, extension, content(self.train)])
+        size = {key: value for key, value in content(self.settings.size).items() if key != "name"}
         data = [self.corpus, self.settings.data.keys, self.settings.data.values]
-        content = [self.settings.scheme.build, self.version, size, data, asdict(self.settings.train)]
-        return identity(["model", *content])
+        one = self.settings
+        return identity(["model", one.scheme.build, self.version, size, data, content(one.train)])
 
     @property
     def label(self) -> str:
         """For people: scheme, size, training length and seed, and what it was trained on with."""
         one = self.settings
+        if self.pretrained:
+            return f"{self.pretrained.described}, length {one.train.length}"
         plain = f"{one.scheme.name}, {one.size.name}, length {one.train.length}, seed {one.train.seed}"
         if self.tuning is None:
             return plain
@@ -99,7 +106,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """A function of all that its rows depend on."""
-        extension = [self.extension.build, self.extension_version]
+        extension = [self.extension.ensemble or self.extension.build, self.extension_version]
         task = [self.task.build, self.task_version]
         where = [self.model.corpus, self.length, self.seed, self.dtype]
         return identity(["cell", self.model.id, extension, task, *where])
@@ -122,7 +129,7 @@ class Plan:
 def shape_of(settings: ModelSettings) -> Shape:
     """What the scheme of a model may know of it."""
     size = settings.size
-    return Size(size.layers, size.width, size.heads, size.mlp).shape(settings.train.length)
+    return Size(size.layers, size.width, size.heads, size.mlp, size.head_dim).shape(settings.train.length)
 
 
 def scheme_of(settings: ModelSettings) -> PositionScheme:
@@ -148,9 +155,14 @@ def extended(
 def plan_model(settings: ModelSettings) -> ModelPlan:
     """The plan of one model; settings that cannot be are refused here, before anything runs."""
     check(settings.train)
-    if settings.train.records and settings.train.asked:
-        records_in(settings.train.length, settings.data.keys)
+    check_sequences(settings.train, settings.data.keys)
     return ModelPlan(settings, fingerprint(settings.data), scheme_of(settings).version)
+
+
+def check_sequences(train: TrainSettings, keys: int) -> None:
+    """Raise for synthetic sequences that a training could not have."""
+    if train.records:
+        check_synthetic(train.synthetic, train.length, keys, train.asked)
 
 
 def plan_tuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corpus) -> ModelPlan:
@@ -170,8 +182,7 @@ def plan_tuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corpus) 
     except (LengthError, UndefinedError) as error:
         raise IncompatibleError(f"fine-tuning at length {train.length}: {error}") from None
     check_corpus(corpus, train.length)
-    if train.records and train.asked:
-        records_in(train.length, model.settings.data.keys)
+    check_sequences(train, model.settings.data.keys)
     version = 0 if extension.build is None else scheme.version
     return replace(model, tuning=Tuning(model, extension, version, train))
 
@@ -192,24 +203,39 @@ def plan_cells(
     """
     settings = model.settings
     scheme = scheme_of(settings)
+    extension = model.pretrained.extended_by(extension) if model.pretrained else extension
     model = plan_tuning(model, extension, corpus)
     asked = lengths_of(evaluation, settings.train.length, name)
     task_settings, task = task_of(name, evaluation, choose, max(asked, default=0))
+    if task.trained_on and task.trained_on != settings.train.synthetic:
+        return
     lengths = sorted(set(task.own_lengths(corpus))) or asked
     if not lengths or min(lengths) < 1:
         raise LengthError(f"evaluate.{name}: lengths {lengths}; give multiples or lengths of 1 token or more")
     around = {length: extended(scheme, extension, settings, length) for length in lengths}
-    defined = [length for length in lengths if is_defined(around[length], length)]
+    # An ensemble reads no more at once than the training length, and its answers for a prefix are others.
+    ensemble = None if extension.ensemble is None else build(extension.ensemble, None, None)
+    if ensemble is not None and not hasattr(ensemble, task.asks):
+        return  # such as weights of attention, of which it has none of its own
+    if ensemble is not None and model.pretrained and model.pretrained.architecture is None:
+        raise IncompatibleError(
+            f"{extension.name} needs whole distributions, which a black box does not tell: convert the model"
+        )
+    most = max(lengths) if ensemble is None else settings.train.length
+    defined = [length for length in lengths if is_defined(around[length], min(length, most))]
     for length, wrapped in around.items():
         # A length that is undefined is a row too; of the others a task may need the longest alone.
-        if length in defined and length not in task.lengths(defined, wrapped.traits.prefix_stable):
+        stable = wrapped.traits.prefix_stable and ensemble is None
+        if length in defined and length not in task.lengths(defined, stable):
             continue
         # The first prompt shows whether the length can be had, before hours of training.
         next(task.prompts(length, corpus, settings.train.length, evaluation.seed))
+        version = 0 if extension.build is None else wrapped.version
+        version = version if ensemble is None else ensemble.version
         yield Cell(
             model,
             extension,
-            0 if extension.build is None else wrapped.version,
+            version,
             task_settings,
             task.version,
             length,

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 
 from posbench.errors import ConfigError, DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from harmless to worst
-NULLABLE = ("position", "depth", "value")
+NULLABLE = ("position", "depth", "layer", "head", "value")
+# Columns that rows of an older version lack; they are read as empty.
+_ADDED = {"1": ("layer", "head")}
 
 _TYPES: dict[str, pa.DataType] = {
     "cell": pa.string(),
@@ -39,6 +41,8 @@ _TYPES: dict[str, pa.DataType] = {
     "example": pa.int64(),
     "position": pa.int64(),  # of a token, the end of a bucket of tokens, or the index of the gold record
     "depth": pa.float64(),  # of the gold record: 0 the first, 1 the last
+    "layer": pa.int64(),  # 0 the first block; layer and head are empty where a number is of the whole model
+    "head": pa.int64(),
     "metric": pa.string(),
     "value": pa.float64(),  # the sum over n things, of a share too; null if there is none
     "n": pa.int64(),
@@ -48,6 +52,7 @@ _TYPES: dict[str, pa.DataType] = {
     "dtype": pa.string(),
 }
 COLUMNS = tuple(_TYPES)
+_WHOLE = [name for name in NULLABLE if _TYPES[name] == pa.int64()]
 SCHEMA = pa.schema(
     [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in _TYPES.items()],
     metadata={"posbench.rows": str(SCHEMA_VERSION)},
@@ -150,8 +155,7 @@ def _check(table: pa.Table) -> None:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
-    frame["position"] = frame["position"].astype("Int64")
-    return frame
+    return frame.astype(dict.fromkeys(_WHOLE, "Int64"))
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -197,9 +201,11 @@ def _fault(path: Path) -> str:
     except _UNREADABLE as error:
         return str(error).splitlines()[0]
     version = (schema.metadata or {}).get(b"posbench.rows", b"none").decode(errors="replace")
-    if version != str(SCHEMA_VERSION):
+    lacking = {str(SCHEMA_VERSION): (), **_ADDED}.get(version)
+    if lacking is None:
         return f"row schema {version}, this is {SCHEMA_VERSION}"
-    return "" if tuple(schema.names) == COLUMNS else "other columns than the schema's"
+    known = [name for name in COLUMNS if name not in lacking]
+    return "" if schema.names == known else "other columns than the schema's"
 
 
 def _set_aside(path: Path, fault: str) -> None:

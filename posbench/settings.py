@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from posbench.data.config import DataConfig
+from posbench.identity import LATER
 
 
 @dataclass
@@ -18,7 +19,7 @@ class SchemeSettings:
 
 @dataclass
 class ExtensionSettings:
-    """A context extension around a trained scheme; no build is none.
+    """A context extension around a trained scheme, or an ensemble around the whole model; neither is none.
 
     With `finetune` the trained model first goes on training with the extension in place: steps, length and any
     other setting of training, in place of the model's own.
@@ -27,6 +28,15 @@ class ExtensionSettings:
     name: str = "none"
     build: dict[str, Any] | None = None
     finetune: dict[str, Any] = field(default_factory=dict)
+    ensemble: dict[str, Any] | None = None  # builds a subject around the model's
+
+
+@dataclass
+class EnsembleSettings:
+    """A subject around a trained model, such as NBCE; its label stands where extensions have theirs."""
+
+    name: str = "none"
+    build: dict[str, Any] | None = None
 
 
 @dataclass
@@ -38,6 +48,7 @@ class SizeSettings:
     width: int = 96
     heads: int = 6
     mlp: int = 4
+    head_dim: int | None = field(default=None, metadata=LATER)  # by default width / heads
 
 
 @dataclass
@@ -48,7 +59,7 @@ class TrainSettings:
     steps: int = 300
     batch: int = 48
     accumulate: int = 1  # the batch is computed in this many parts
-    records: float = 0.5  # share of the sequences that are synthetic records
+    records: float = 0.5  # share of the sequences that are synthetic
     asked: float = 0.1  # share of those that have the evaluated form
     optimizer: str = "muon"  # muon (matrices; AdamW for the rest) or adamw
     lr: float = 0.003  # AdamW's
@@ -63,6 +74,21 @@ class TrainSettings:
     validate_every: int = 100  # steps
     validate_batches: int = 4
     seed: int = 0
+    # Fields that came later: they enter a model's identity only where they differ from their default, so that
+    # no model that was trained before them changes its name.
+    synthetic: str = field(default="records", metadata=LATER)  # or repeated, copy, reverse
+
+
+@dataclass
+class SubjectSettings:
+    """What is measured: a checkpoint of scripts/train.py, or a pretrained model in place of the model's settings."""
+
+    kind: str = "checkpoint"  # or hugging_face
+    name: str = ""  # hugging_face: a folder, or a name on the hub
+    revision: str = ""  # of a name on the hub: a commit, branch or tag
+    dtype: str = "float32"  # of the weights: float32 or bfloat16
+    black_box: bool = False  # read by transformers, also where it could be converted
+    rope_scaling: dict[str, Any] = field(default_factory=dict)  # transformers' rope parameters, for its own
 
 
 @dataclass
@@ -84,6 +110,7 @@ class RuntimeSettings:
     max_minutes: float | None = None  # starts nothing that will not finish in time, and says what is left
     threads: int = 1  # CPU threads a process; other numbers may round differently
     compile: bool = False
+    parallel: str = "auto"  # under torchrun: ddp, fsdp; auto takes fsdp for large models
     results: str = "results"
     cache: str = ".cache/posbench"
     checkpoint_every: int = 100  # steps
@@ -111,6 +138,7 @@ class GridSettings:
     size: list[str] = field(default_factory=list)  # empty: the chosen size alone
     train: dict[str, Any] = field(default_factory=dict)  # a list for each train setting that varies
     extension: list[str] = field(default_factory=list)  # beside none
+    ensemble: list[str] = field(default_factory=list)  # beside those
     extend: list[str] = field(default_factory=list)  # schemes that get them; empty: all that can carry them
 
 
@@ -120,6 +148,7 @@ class AdjustSettings:
 
     scheme: dict[str, Any] = field(default_factory=dict)
     extension: dict[str, Any] = field(default_factory=dict)
+    ensemble: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -136,11 +165,17 @@ class EvaluationSettings:
 
 
 @dataclass
-class FinetuneSettings:
+class VariantSettings:
+    """An extension with settings of its own, under a name of its own."""
+
+    extension: str = ""  # by default the name of the entry; none is without one
+    settings: dict[str, Any] = field(default_factory=dict)  # of the extension, in place of those in its file
+
+
+@dataclass
+class FinetuneSettings(VariantSettings):
     """An extension with which the trained models of a sweep go on training, under a name of its own."""
 
-    extension: str = ""  # by default the name of the entry; none trains on without one
-    settings: dict[str, Any] = field(default_factory=dict)  # of the extension, in place of those in its file
     train: dict[str, Any] = field(default_factory=dict)  # steps, length, ..., in place of the model's
 
 
@@ -155,7 +190,9 @@ class TrainScript(ModelSettings):
 class EvaluateScript(ModelSettings):
     """scripts/evaluate.py: one trained model, one extension, one task."""
 
+    subject: SubjectSettings = field(default_factory=SubjectSettings)
     extension: ExtensionSettings = field(default_factory=ExtensionSettings)
+    ensemble: EnsembleSettings = field(default_factory=EnsembleSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
@@ -172,6 +209,7 @@ class SweepScript:
     grid: GridSettings = field(default_factory=GridSettings)
     adjust: AdjustSettings = field(default_factory=AdjustSettings)
     # Entries by name; OmegaConf's typed dictionaries take no new entry from a command line.
+    variants: dict[str, Any] = field(default_factory=dict, metadata={"of": VariantSettings})
     finetune: dict[str, Any] = field(default_factory=dict, metadata={"of": FinetuneSettings})
     evaluate: dict[str, Any] = field(default_factory=dict, metadata={"of": EvaluationSettings})
     figures: list[str] = field(default_factory=list)

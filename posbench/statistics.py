@@ -55,14 +55,17 @@ def paired_over_clusters(
 ) -> Interval:
     """The difference of two ratios, each (sums, counts) over the same clusters, drawn together.
 
-    What makes a document hard for both cancels.
+    What makes a document hard for both cancels. A cluster may count nothing for one of the two; draws in which
+    one has no count at all are left out.
     """
     (a_C, na_C), (b_C, nb_C) = ([np.asarray(x, dtype=float) for x in pair] for pair in (a, b))
     estimate = float(a_C.sum() / na_C.sum() - b_C.sum() / nb_C.sum())
     if len(a_C) < 2:
         return _no_interval(estimate)
     draws_RC = _draws(len(a_C), seed)
-    difference_R = (draws_RC @ a_C) / (draws_RC @ na_C) - (draws_RC @ b_C) / (draws_RC @ nb_C)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        difference_R = (draws_RC @ a_C) / (draws_RC @ na_C) - (draws_RC @ b_C) / (draws_RC @ nb_C)
+    difference_R = difference_R[np.isfinite(difference_R)]
     return _percentiles(estimate, difference_R, level, len(a_C))
 
 

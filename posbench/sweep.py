@@ -13,6 +13,7 @@ from posbench.allowance import Allowance
 from posbench.board import board
 from posbench.errors import PosbenchError
 from posbench.estimate import estimated, minutes
+from posbench.parallel import world
 from posbench.plan import Cell, Plan
 from posbench.settings import RuntimeSettings
 from posbench.work import Job, Places
@@ -47,6 +48,9 @@ def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[st
     Raises:
         PosbenchError: once all that could be done is done, if some jobs failed.
     """
+    here = world()
+    if not here.leads:
+        say = lambda text: None  # noqa: E731
     allowance = Allowance(runtime.max_minutes)
     places = Places.of(runtime)
     places.prepare()
@@ -66,7 +70,7 @@ def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[st
         return Outcome(0)
     allowance.check(jobs)
     with board(len(jobs)) as shown:
-        failures, left = launchers.run(jobs, runtime, shown, allowance)
+        failures, left = here.agreed(launchers.run(jobs, runtime, shown, allowance))
     if failures:
         raise PosbenchError(f"{len(failures)} jobs failed, the first: {failures[0]}; run again to retry them")
     if left:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from posbench import checkpoints
+from posbench import checkpoints, parallel, resumption
 from posbench.data.batches import Batch, Batches
 from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
 from posbench.kernels import Recording
+from posbench.learner import Learner, sent
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.optimizers import learning_rate, optimizers
+from posbench.parallel import together, world
 from posbench.scheme import PositionScheme
 from posbench.settings import ModelSettings, RuntimeSettings, TrainSettings
 
@@ -32,7 +32,8 @@ REPORT = 25
 
 def build_model(settings: ModelSettings, vocabulary: int) -> GPT:
     """The untrained model of these settings, on the CPU."""
-    size = Size(settings.size.layers, settings.size.width, settings.size.heads, settings.size.mlp)
+    one = settings.size
+    size = Size(one.layers, one.width, one.heads, one.mlp, one.head_dim)
     shape = size.shape(settings.train.length)
     scheme = build_scheme(settings.scheme.build, shape, settings.train.seed)
     return GPT(size, vocabulary, scheme, settings.train.seed)
@@ -120,15 +121,30 @@ class Trainer:
         start: Start | None = None,
     ) -> None:
         self.settings, self.folder, self.runtime, self.start = settings, folder, runtime, start
-        self.plan = start.train if start else settings.train
+        self.plan, self.world = start.train if start else settings.train, world()
         check(self.plan)
         check_corpus(corpus, self.plan.length)
+        parallel.check(runtime.parallel, self.plan.batch, self.plan.accumulate, self.world.size)
         self.device = pick_device(runtime.device)
         self.kernel = Recording(runtime.kernel)
         model = start.model if start else build_model(settings, corpus.vocabulary.size)
         self.model = model.to(self.device)
-        self.forward: Callable[..., Any] = torch.compile(self.model) if runtime.compile else self.model
+        self.curve: list[dict[str, float]] = []
+        saved = resumption.newest(folder, self.device, self.world)
+        if saved:
+            self.model.load_state_dict(saved.model)
+        learner = Learner(self.model, start.scheme if start else None, self.kernel)
+        divided = parallel.divided(learner, list(self.model.blocks), runtime.parallel, self.world)
+        self.learner = torch.compile(divided, dynamic=False) if runtime.compile else divided
         self.optimizers = optimizers(self.model, self.plan)
+        self.done = 0
+        self.losses: list[Tensor] = []
+        if saved:
+            saved.into(self.optimizers)
+            self.done, self.curve = int(saved.facts["step"]), saved.facts["curve"]
+            # Sums over the ranks, which are summed again when they are reported.
+            said = saved.facts["losses"] if self.world.leads else [0.0] * len(saved.facts["losses"])
+            self.losses = [torch.tensor(loss, device=self.device) for loss in said]
         plan = self.plan
         self.batches = Batches(
             corpus.split("train"),
@@ -138,12 +154,12 @@ class Trainer:
             plan.records,
             plan.asked,
             plan.seed,
+            plan.synthetic,
         )
         # Held-out text alone, the same for every seed.
         self.held_out = Batches(
             corpus.split("validation"), corpus.vocabulary, plan.length, plan.batch, 0.0, 0.0, 0
         )
-        self.curve: list[dict[str, float]] = []
 
     def run(
         self, report: Report = lambda step, metrics: None, stop: Callable[[], bool] = lambda: False
@@ -156,21 +172,22 @@ class Trainer:
         done = checkpoints.facts(self.folder / "final")
         if done is not None:
             return done
-        step, losses = self.restore()
+        step, losses = self.done, self.losses
         started, since = time.monotonic(), step
         status = "ok"
         while step < self.plan.steps:
-            if stop():
+            if self.world.any(stop()):
                 self.save(step, losses)
                 raise Stopped
-            losses.append(self.step(step))
+            with together(self.world):
+                losses.append(self.step(step))
             step += 1
             if step % self.runtime.checkpoint_every == 0 and step < self.plan.steps:
                 self.save(step, losses)
             validating = step % self.plan.validate_every == 0 or step == self.plan.steps
             if step % REPORT and not validating:
                 continue
-            loss = torch.stack(losses).mean().item()
+            loss = self.world.total(torch.stack(losses).mean().item())
             losses.clear()
             metrics = {"step": step, "loss": loss, "lr": self.plan.lr * learning_rate(self.plan, step - 1)}
             if not math.isfinite(loss):
@@ -190,13 +207,16 @@ class Trainer:
         torch.manual_seed(self.plan.seed * 1_000_003 + step)
         batch = self.batches.at(step + (self.start.steps if self.start else 0))
         total = int(batch.counted.sum())
-        losses = []
-        size = self.plan.batch // self.plan.accumulate
-        for start in range(0, self.plan.batch, size):
+        mine, parts = self.world.share(self.plan.batch), []
+        ids, which = batch.ids[mine], batch.counted[mine]
+        size = len(ids) // self.plan.accumulate
+        for start in range(0, len(ids), size):
             part = slice(start, start + size)
-            loss = self.loss(Batch(batch.ids[part], batch.counted[part])) / total
-            loss.backward()
-            losses.append(loss.detach())
+            with self.alone(start + size < len(ids)):
+                loss = self.loss(Batch(ids[part], which[part])) / total
+                # Gradients are averaged over the ranks.
+                (loss * self.world.size).backward()
+            parts.append(loss.detach())
         if self.plan.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         for optimizer, peak in self.optimizers:
@@ -204,63 +224,35 @@ class Trainer:
                 group["lr"] = peak * learning_rate(self.plan, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return torch.stack(losses).sum()
+        return torch.stack(parts).sum()
+
+    def alone(self, more: bool) -> AbstractContextManager[Any]:
+        """Gradients of all parts of a batch but the last stay on their rank."""
+        return self.learner.no_sync() if more and hasattr(self.learner, "no_sync") else nullcontext()
 
     def loss(self, batch: Batch) -> Tensor:
         """The sum of nats over the counted targets."""
-        ids = torch.from_numpy(batch.ids).to(self.device, non_blocking=True)
-        counted = torch.from_numpy(batch.counted).to(self.device, non_blocking=True)
         with precision(self.device, self.plan.dtype):
-            scheme = self.start.scheme if self.start else None
-            hidden, _ = self.forward(ids[:, :-1], scheme=scheme, kernel=self.kernel)
-            # Targets that do not count need no logits.
-            logits = self.model.head(hidden[counted])
-        return F.cross_entropy(logits.float(), ids[:, 1:][counted], reduction="sum")
+            fixed = self.runtime.compile or self.device.type == "cuda"
+            return self.learner(*sent(batch, self.device, fixed))
 
     @torch.no_grad()
     def validate(self) -> float:
         """Nats per token on held-out text."""
         self.model.eval()
-        batches = [self.held_out.at(index) for index in range(self.plan.validate_batches)]
-        return sum(self.loss(batch).item() / batch.counted.sum() for batch in batches) / len(batches)
+        nats, count = 0.0, self.plan.validate_batches
+        # As many passes on each rank, where one holds parts of the weights alone.
+        for first in range(0, count, self.world.size):
+            index = first + self.world.rank
+            batch = self.held_out.at(min(index, count - 1))
+            loss = self.loss(batch).item() / int(batch.counted.sum())
+            nats += loss if index < count else 0.0
+        return self.world.total(nats) / count
 
     def save(self, step: int, losses: list[Tensor]) -> None:
-        """A checkpoint to continue from, with the losses not reported yet; older ones go once it stands."""
-        state = {
-            f"{which}/{index}/{name}": tensor
-            for which, (optimizer, _) in enumerate(self.optimizers)
-            for index, entry in optimizer.state_dict()["state"].items()
-            for name, tensor in entry.items()
-        }
-        facts = {"step": step, "curve": self.curve, "losses": [loss.item() for loss in losses]}
-        older = [
-            path for path in checkpoints.newest(self.folder, "step-*") if path.name != f"step-{step:08d}"
-        ]
-        groups = {"model": self.model.state_dict(), "optimizer": state}
-        checkpoints.write(self.folder / f"step-{step:08d}", groups, facts)
-        for path in older:
-            shutil.rmtree(path)
-
-    def restore(self) -> tuple[int, list[Tensor]]:
-        """Load the newest whole checkpoint; the number of steps that are done, and their losses not reported yet."""
-        for path in checkpoints.newest(self.folder, "step-*"):
-            facts = checkpoints.facts(path)
-            model = facts and checkpoints.tensors(path, "model", self.device)
-            state = model and checkpoints.tensors(path, "optimizer", self.device)
-            if not (facts and model and state):
-                continue
-            self.model.load_state_dict(model)
-            for which, (optimizer, _) in enumerate(self.optimizers):
-                entries: dict[int, dict[str, Tensor]] = {}
-                for key, tensor in state.items():
-                    owner, index, name = key.split("/")
-                    if int(owner) == which:
-                        entries.setdefault(int(index), {})[name] = tensor
-                groups = optimizer.state_dict()["param_groups"]
-                optimizer.load_state_dict({"state": entries, "param_groups": groups})
-            self.curve = facts["curve"]
-            return int(facts["step"]), [torch.tensor(loss, device=self.device) for loss in facts["losses"]]
-        return 0, []
+        """A checkpoint to continue from, with the losses not reported yet."""
+        facts = {"curve": self.curve, "losses": [self.world.total(loss.item()) for loss in losses]}
+        resumption.save(self.folder, step, self.model, self.optimizers, facts, self.world)
 
     def finish(self, step: int, status: str) -> dict[str, Any]:
         """Write the final model and drop what was only there to continue."""
@@ -274,7 +266,5 @@ class Trainer:
             "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
             "curve": self.curve,
         }
-        checkpoints.write(self.folder / "final", {"model": self.model.state_dict()}, facts)
-        for path in checkpoints.newest(self.folder, "step-*"):
-            shutil.rmtree(path)
+        resumption.finish(self.folder, self.model, facts, self.world)
         return facts

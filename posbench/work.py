@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from posbench import checkpoints
 from posbench.data.corpus import Corpus, open_corpus
+from posbench.elsewhere import opened
 from posbench.errors import ConfigError
-from posbench.evaluate import Trained, device_name, opened
+from posbench.evaluate import Trained, device_name
 from posbench.grid import NONE
+from posbench.parallel import world
 from posbench.plan import Cell, ModelPlan, extended
 from posbench.records import Store
 from posbench.settings import ExtensionSettings, RuntimeSettings
@@ -146,19 +148,31 @@ class Worker:
         Raises:
             Stopped: once `stop` says so, with nothing lost.
         """
-        try:
-            with self.places.lock(job).acquire(timeout=0):
-                if job.cells:
-                    self.evaluate(job, tell, stop)
-                else:
-                    self.train(job, tell, lambda: stop() or time.time() > job.until)
-        except Timeout:
+        if not (lock := self.locked(job)):
             return "busy"
+        try:
+            if job.cells:
+                self.evaluate(job, tell, stop)
+            else:
+                self.train(job, tell, lambda: stop() or time.time() > job.until)
         except Stopped:
-            if stop():
+            if world().any(stop()):
                 raise
             return "unfinished"
+        finally:
+            lock.release()
         return "done"
+
+    def locked(self, job: Job) -> BaseFileLock | None:
+        """The lock of a job, held by rank 0 for all; None if another sweep has it."""
+        lock = self.places.lock(job)
+        held = True
+        if world().leads:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                held = False
+        return lock if world().agreed(held) else None
 
     def corpus(self, model: ModelPlan) -> Corpus:
         """The data of a model."""
@@ -195,14 +209,15 @@ class Worker:
 
     def evaluate(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> None:
         """Measure the cells that are not there."""
-        todo = [cell for cell in job.cells if not self.places.done(cell, self.runtime)]
+        todo = world().agreed([cell for cell in job.cells if not self.places.done(cell, self.runtime)])
         if not todo:
             return
         expected = dict(zip((cell.id for cell in job.cells), job.seconds, strict=False))
         pace = 1.0
         with mirror(job, self.runtime) as run:
             for index, cell in enumerate(todo):
-                if stop() or time.time() + pace * expected.get(cell.id, 0.0) > job.until:
+                late = time.time() + pace * expected.get(cell.id, 0.0) > job.until
+                if world().any(stop() or late):
                     raise Stopped
                 began = time.monotonic()
                 if self.last is None or self.last.plan.id != job.model.id:
@@ -211,7 +226,8 @@ class Worker:
                 self.last.evaluate(cell, self.places.store)
                 if expected.get(cell.id):
                     pace = max(1.0, (time.monotonic() - began) / expected[cell.id])
-                run.log_evaluation(cell.length, means(self.places.store.read(cell.id)))
+                if world().leads:
+                    run.log_evaluation(cell.length, means(self.places.store.read(cell.id)))
                 tell(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
 
 

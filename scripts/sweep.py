@@ -5,6 +5,7 @@ from pathlib import Path
 
 from posbench import experiment
 from posbench.config import choice, launch
+from posbench.parallel import world
 from posbench.plan import plan_sweep
 from posbench.settings import SweepScript
 from posbench.sweep import collect, run
@@ -17,7 +18,9 @@ def main(script: SweepScript) -> None:
         choice("figure", name)  # a misspelt figure is better known before the training than after
     plan = plan_sweep(script, choice, Path(script.runtime.cache))
     outcome = run(plan, script.runtime, script.name)
-    if outcome.left:  # tables and figures of half an experiment would be taken for the whole
+    if (
+        outcome.left or not world().leads
+    ):  # tables and figures of half an experiment would be taken for the whole
         return
     places = Places.of(script.runtime)
     folder = places.results / script.name

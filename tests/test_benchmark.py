@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,10 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from posbench.benchmark import lines, paired
-from posbench.benchmark.lines import Line, step_of
-from posbench.benchmark.models import Maker, Plain, Shape, gpt2, ours, plain, x_transformers
+from posbench import config
+from posbench.benchmark import evaluation, memory, paired, steps
+from posbench.benchmark.line import Line
+from posbench.benchmark.models import Maker, Plain, Shape, gpt2, ours, plain, with_scheme, x_transformers
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, compare, of_pairs
+from posbench.benchmark.steps import goal_of, step_of, structure
+from posbench.errors import ConfigError
 from posbench.model.gpt import GPT, Size
 from posbench.schemes.rope import RoPE
 
@@ -102,17 +106,114 @@ def test_the_script_writes_its_table_and_exits_by_it(
     def one(seconds: float) -> Iterator[Line]:
         yield Line("step", "peer 1.0", 1.0, Ratio(slow, slow, slow, 10 * slow, 10.0, 9))
 
-    monkeypatch.setattr(script, "LINES", (one,))
+    def none(seconds: float) -> Iterator[Line]:
+        yield Line("other", "peer 2.0", 1.0, None, "MB", skipped="no such CPU")
+
+    monkeypatch.setattr(script, "LINES", {"one": one, "none": none})
+    assert script.main(["--only", "one", "--results", str(tmp_path / "new")]) == status
+    assert not (tmp_path / "new").exists()
     assert script.main(["--results", str(tmp_path / "new")]) == status
     frame = pd.read_csv(tmp_path / "new" / "cpu.csv")
-    assert frame["result"].tolist() == ["FAILED" if status else "ok"]
+    assert frame["result"].tolist() == ["FAILED" if status else "ok", "skipped: no such CPU"]
     assert "peer 1.0" in (tmp_path / "new" / "cpu.md").read_text()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cpu.csv", "cpu.md"]
 
 
-def test_training_step_compares_every_peer_at_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "SHAPES", (SHAPE,))
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pair of small shapes a line."""
     monkeypatch.setattr(paired, "LEAST_PAIRS", 1)
-    found = list(lines.training_step(seconds=0))
+    monkeypatch.setattr(steps, "SCHEMES", SHAPE)
+    monkeypatch.setattr(steps, "LONG", replace(SHAPE, length=32))
+    monkeypatch.setattr(steps, "SHAPES", (SHAPE,))
+    for name in ("RETRIEVAL", "PREFIX"):
+        monkeypatch.setattr(evaluation, name, SHAPE)
+
+
+def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
+    found = list(steps.peers(seconds=0))
     assert [line.peer.split()[0] for line in found] == ["transformers", "x-transformers", "torch"]
-    assert all(line.ratio.median > 0 for line in found)
+    assert all(line.ratio and line.ratio.median > 0 for line in found)
+
+
+def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
+    """As the issue lists them: whole rows; content and values by pair; separable, denominators; the rest."""
+    expected = {
+        "cope": ({"whole rows"}, 1.8),
+        "deberta": ({"content by pair"}, 1.35),
+        "shaw": ({"content by pair", "values by pair"}, 1.35),
+        "linear": ({"no pairs"}, 1.35),
+        "forgetting": ({"separable"}, 1.15),
+        "softmax_one": ({"log-sum-exp"}, 1.15),
+        "alibi": ({"distances"}, 1.05),
+        "window": ({"masks"}, 1.05),
+        "nope": (set(), 1.05),
+    }
+    settings = config.contents("scheme")
+    for name, (made_of, goal) in expected.items():
+        found = structure(with_scheme(settings[name]["build"]), SHAPE)
+        assert (found, goal_of(found)) == (made_of, goal), name
+
+
+def test_scheme_lines_know_their_names(quick: None) -> None:
+    (line,) = steps.schemes(0, ["window"])
+    assert (line.goal, line.what.split(":")[0]) == (1.05, "training step, window (masks)")
+    assert [line.goal for line in steps.schemes(0, ["alibi"])] == [1.05, 1.6]
+    with pytest.raises(ConfigError, match="did you mean 'alibi'"):
+        next(steps.schemes(0, ["albi"]))
+
+
+@pytest.mark.parametrize("flags", ["flags: avx2", "flags: avx2 amx_bf16"])
+def test_bfloat16_is_timed_where_the_cpu_has_it(
+    quick: None, monkeypatch: pytest.MonkeyPatch, flags: str
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: flags)
+    (line,) = steps.bfloat16(0)
+    assert (line.ratio is None) == (line.result.startswith("skipped: ")) == ("bf16" not in flags)
+
+
+def test_evaluation_lines_compare_the_same_work(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "CONTEXTS", ((16, 0.5),))
+    monkeypatch.setattr(evaluation, "QUESTIONS", 2)
+    monkeypatch.setattr(evaluation, "LENGTHS", (8, 16, 32))
+    subject = evaluation.subject_of(Shape(layers=1, width=32, heads=2, length=16, batch=1))
+    monkeypatch.setattr(evaluation, "subject_of", lambda shape: subject)
+    (line,) = evaluation.retrieval(0)
+    assert line.ratio
+    read: list[int] = []
+    score = subject.score
+    monkeypatch.setattr(
+        subject, "score", lambda asked: (read.append(sum(p.length for p in asked)), score(asked))[1]
+    )
+    once, equal = evaluation.prefix(0)
+    assert once.ratio
+    assert equal.ratio
+    assert set(read) == {32, 8 + 16 + 32, 3 * 32}
+
+
+def test_the_demo_is_the_demos() -> None:
+    script = evaluation.demo()
+    assert script.train.steps // evaluation.SHARE == 37
+    assert len(script.grid.extension) == 7
+    assert script.evaluate["fixed_targets"].settings == {"examples": 8}
+    assert script.evaluate["key_value"].settings == {"contexts": 4}
+    assert "prefix" not in script.evaluate  # not for extended models
+
+
+def test_memory_is_what_a_process_of_its_own_took() -> None:
+    """1024 rows of 50257 float32 are 206 MB; in chunks of 64 MiB with their exponentials a good hundred."""
+    if not memory.STATUS.exists():
+        pytest.skip(memory.NOT_LINUX)
+    full, chunked = memory.grown(["logits", "1024", "full"]), memory.grown(["logits", "1024", "chunked"])
+    assert 206e6 < full < 900e6
+    assert 60e6 < chunked < full
+
+
+def test_memory_lines_take_one_scheme_of_each_structure_but_whole_rows() -> None:
+    found = memory.structures()
+    assert len(set(found.values())) == len(found) >= 6
+    assert ("distances",) in found.values()
+    assert () in found.values()
+    assert not any("whole rows" in made_of for made_of in found.values())
+    line = Line("memory", "half", 2.05, Ratio(2.06, 2.06, 2.06, 206.0, 100.0, 1), "MB", 1.0)
+    assert not line.passed

@@ -28,7 +28,7 @@ def test_commands_compose(command, tmp_path):
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("group", ["scheme", "extension", "task", "size", "data", "experiment"])
+@pytest.mark.parametrize("group", ["scheme", "extension", "ensemble", "task", "size", "data", "experiment"])
 def test_every_choice_is_listed(group):
     row = next(line for line in README.splitlines() if line.startswith(f"| `{group}`"))
     listed = set(re.findall(r"`([\w]+)`", row)) - {group}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.model.gpt import GPT, Size
+from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.schemes.rope import RoPE
 
 
@@ -38,6 +39,17 @@ def ours(shape: Shape) -> tuple[nn.Module, Model]:
     size = Size(shape.layers, shape.width, shape.heads)
     model = GPT(size, shape.vocabulary, RoPE(size.shape(shape.length)), seed=0)
     return model, lambda ids: model.head(model(ids)[0])
+
+
+def with_scheme(build: dict[str, Any]) -> Maker:
+    """Ours, with the scheme that settings build."""
+
+    def make(shape: Shape) -> tuple[nn.Module, Model]:
+        size = Size(shape.layers, shape.width, shape.heads)
+        model = GPT(size, shape.vocabulary, build_scheme(build, size.shape(shape.length), seed=0), seed=0)
+        return model, lambda ids: model.head(model(ids)[0])
+
+    return make
 
 
 def gpt2(shape: Shape) -> tuple[nn.Module, Model]:

@@ -14,19 +14,22 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours over theirs: the median over pairs and its 95% bootstrap interval, below 1 where ours is faster."""
+    """Ours over theirs: the median over pairs and its 95% bootstrap interval, below 1 where ours takes less.
+
+    `ours` and `theirs` are the medians of each, in the unit of the line.
+    """
 
     median: float
     low: float
     high: float
-    ours_ms: float
-    theirs_ms: float
+    ours: float
+    theirs: float
     pairs: int
 
 
-def compare(ours: Work, theirs: Work, seconds: float) -> Ratio:
-    """Alternate the two for about `seconds`, and for LEAST_PAIRS pairs at least."""
-    for work in (ours, theirs) * 2:  # allocations, caches, and whatever is made at the first call
+def compare(ours: Work, theirs: Work, seconds: float, warm: int = 2) -> Ratio:
+    """Milliseconds: alternate the two for about `seconds`, and for LEAST_PAIRS pairs at least."""
+    for work in (ours, theirs) * warm:  # allocations, caches, and whatever is made at the first call
         work()
     times: list[tuple[float, float]] = []
     until = time.perf_counter() + seconds
@@ -44,18 +47,16 @@ def compare(ours: Work, theirs: Work, seconds: float) -> Ratio:
             times.append((a, b))
     finally:
         gc.enable()
-    return of_pairs(np.array(times))
+    return of_pairs(1e3 * np.array(times))
 
 
-def of_pairs(times_P2: np.ndarray) -> Ratio:
-    """The ratio from the seconds of each pair."""
-    ratio_P = times_P2[:, 0] / times_P2[:, 1]
+def of_pairs(pairs_P2: np.ndarray) -> Ratio:
+    """The ratio from what was measured of each pair."""
+    ratio_P = pairs_P2[:, 0] / pairs_P2[:, 1]
     draws_RP = np.random.default_rng(0).choice(ratio_P, (RESAMPLES, len(ratio_P)))
     low, high = np.quantile(np.median(draws_RP, axis=1), [0.025, 0.975])
-    ours_ms, theirs_ms = 1e3 * np.median(times_P2, axis=0)
-    return Ratio(
-        float(np.median(ratio_P)), float(low), float(high), float(ours_ms), float(theirs_ms), len(ratio_P)
-    )
+    ours, theirs = np.median(pairs_P2, axis=0)
+    return Ratio(float(np.median(ratio_P)), float(low), float(high), float(ours), float(theirs), len(ratio_P))
 
 
 def _seconds(work: Work) -> float:

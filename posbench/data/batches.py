@@ -1,4 +1,4 @@
-"""Training batches as a pure function of (seed, step): text windows and synthetic records side by side."""
+"""Training batches as a pure function of (seed, step): text windows and synthetic sequences side by side."""
 
 from __future__ import annotations
 
@@ -6,9 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posbench.data.associative_recall import training_sequence
+from posbench.data import algorithmic, associative_recall, repeated
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
+from posbench.errors import unknown
+
+SYNTHETIC = ("records", "repeated", *algorithmic.RULES)
+
+
+def check_synthetic(kind: str, length: int, keys: int, asked: float) -> None:
+    """Whether sequences of a kind, a share `asked` of them evaluated, can be read as exactly `length` tokens.
+
+    Raises:
+        ConfigError: if there is no such kind.
+        LengthError: if the length is none of it.
+    """
+    if kind not in SYNTHETIC:
+        raise unknown("train.synthetic", kind, SYNTHETIC)
+    if kind == "records" and asked:
+        associative_recall.records_in(length, keys)
+    elif kind == "repeated":
+        repeated.periods(length)
+    elif kind in algorithmic.RULES:
+        algorithmic.symbols_in(length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +49,9 @@ class Batches:
     Attributes:
         length: L, tokens read by the model.
         sequences: B a step.
-        records: share of the sequences that are synthetic records, rounded to whole sequences.
+        records: share of the sequences that are synthetic, rounded to whole sequences.
         asked: share of those that have the evaluated form.
+        synthetic: what those are, one of SYNTHETIC.
     """
 
     shard: Shard
@@ -40,6 +61,7 @@ class Batches:
     records: float
     asked: float
     seed: int
+    synthetic: str = "records"
 
     def at(self, step: int) -> Batch:
         """The batch of a step, whatever came before it."""
@@ -52,9 +74,16 @@ class Batches:
         for row, start in enumerate(starts):
             text = self.shard.tokens[start : start + size]
             if row < synthetic:
-                ids[row], counted[row] = training_sequence(
-                    rng, self.vocabulary, text, self.length, self.asked
-                )
+                ids[row], counted[row] = self.sequence(rng, text)
             else:
                 ids[row] = text
         return Batch(ids, counted[:, 1:])
+
+    def sequence(self, rng: np.random.Generator, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A synthetic sequence of L+1 ids, and which of them count; `text` is running text for those that need some."""
+        if self.synthetic == "records":
+            return associative_recall.training_sequence(rng, self.vocabulary, text, self.length, self.asked)
+        if self.synthetic == "repeated":
+            ids = repeated.training_sequence(rng, text, self.length, self.asked)
+            return ids, np.ones(len(ids), bool)
+        return algorithmic.training_sequence(rng, self.vocabulary, self.synthetic, self.length, self.asked)

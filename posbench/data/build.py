@@ -28,7 +28,9 @@ def aloud(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def ensure(folder: Path, parts: Callable[[], tuple[Source, Tokenizer]], say: Say = aloud) -> None:
+def ensure(
+    folder: Path, parts: Callable[[], tuple[Source, Tokenizer]], say: Say = aloud, bos: int | None = None
+) -> None:
     """Makes the folder unless it is there and whole; only then are the text and its packages looked at.
 
     A kill at any point leaves at most a folder called *.partial, which the next build replaces.
@@ -46,7 +48,7 @@ def ensure(folder: Path, parts: Callable[[], tuple[Source, Tokenizer]], say: Say
                 partial = folder.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
-                fill(partial, *parts(), say)
+                fill(partial, *parts(), say, bos)
                 partial.rename(folder)
     except OSError as error:
         raise DataError(
@@ -77,12 +79,15 @@ def set_aside(folder: Path) -> Path:
     return folder.rename(next(name for name in names if not name.exists()))
 
 
-def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say) -> None:
+def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int | None) -> None:
+    """Documents begin with `bos`, by default the first id that the tokenizer does not use."""
     tokenizer.save(folder)
     left_out: list[str] = []
     for split in SPLITS:
         ids = tokenized(source, tokenizer, split, left_out)
-        documents, tokens = shard.write(folder, split, ids, bos=tokenizer.size)
+        documents, tokens = shard.write(
+            folder, split, ids, tokenizer.size if bos is None else bos, tokenizer.size
+        )
         if not documents:
             raise DataError(f"the {split} split has no documents: give it some, or choose another data=")
         say(f"{split}: {tokens:,} tokens in {documents:,} documents")

@@ -19,6 +19,7 @@ class DataConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     keys: int = 88  # reserved ids for the keys and values of synthetic records
     values: int = 16
+    bos: int | None = None  # the id that begins a document; by default one behind the tokenizer's own
     fingerprint: str = ""  # pins the corpus: its shards are opened without looking at the text
 
     text_column: str = "text"  # files and hub

@@ -1,14 +1,14 @@
 """A corpus: three splits of documents as memory-mapped tokens, known by what they say, not where they lie."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from posbench.data import build, shard, tokenizer
-from posbench.data.config import DataConfig
+from posbench.data import build, hugging_face, shard, tokenizer
+from posbench.data.config import DataConfig, TokenizerConfig
 from posbench.data.files import Files
 from posbench.data.hub import Hub
 from posbench.data.shard import Shard
@@ -66,15 +66,27 @@ def open_corpus(config: DataConfig, cache: Path, progress: build.Say | None = No
     """
     key = config.fingerprint or fingerprint(config)
     folder = Path(cache) / key
-    build.ensure(folder, partial(_parts, config), progress or build.aloud)
+    build.ensure(folder, partial(_parts, config), progress or build.aloud, config.bos)
     saved = tokenizer.reopen(folder, build.read_meta(folder)["tokenizer"])
-    vocabulary = Vocabulary(saved.fingerprint, saved.size, config.keys, config.values)
+    vocabulary = Vocabulary(saved.fingerprint, saved.size, config.keys, config.values, config.bos)
     return Corpus(config.name, key, vocabulary, saved, folder)
+
+
+def read_by(config: DataConfig, model: str) -> DataConfig:
+    """The same documents as a pretrained model reads them: by its tokenizer, behind its own bos, with no other ids.
+
+    A Hugging Face tokenizer that the settings name is taken for the model's.
+    """
+    given = config.tokenizer
+    name = given.name if given.kind == "hugging_face" and given.name else model
+    own = TokenizerConfig("hugging_face", name=name)
+    return replace(config, tokenizer=own, keys=0, values=0, bos=hugging_face.beginning(name))
 
 
 def fingerprint(config: DataConfig) -> str:
     """What the shards will hold: a function of documents, splits and tokenizer, and of nothing else."""
-    return digest([FORMAT, open_source(config).fingerprint(), tokenizer.identity(config.tokenizer)])
+    own = [] if config.bos is None else [f"bos-{config.bos}"]
+    return digest([FORMAT, open_source(config).fingerprint(), tokenizer.identity(config.tokenizer), *own])
 
 
 def _parts(config: DataConfig) -> tuple[Source, Tokenizer]:

@@ -36,9 +36,11 @@ class Shard:
         return np.flatnonzero(self.lengths >= length)
 
 
-def write(folder: Path, split: str, documents: Iterable[tuple[str, np.ndarray]], bos: int) -> tuple[int, int]:
+def write(
+    folder: Path, split: str, documents: Iterable[tuple[str, np.ndarray]], bos: int, largest: int = 0
+) -> tuple[int, int]:
     """Writes documents as they come, so that a corpus may exceed memory; returns how many, and their tokens."""
-    dtype = np.uint16 if bos <= np.iinfo(np.uint16).max else np.uint32
+    dtype = np.uint16 if max(bos, largest) <= np.iinfo(np.uint16).max else np.uint32
     starts, names = [0], []
     with (folder / f"{split}.bin").open("wb") as file:
         for name, ids in documents:

@@ -108,6 +108,18 @@ def value_axis(axes: Axes, values: Sequence[float], name: str, share: bool = Fal
         axes.set_ylim(low - margin, high + margin)
 
 
+def signed_axis(axes: Axes, linear: float) -> None:
+    """Values of both signs and of many sizes: linear up to `linear`, logarithmic beyond."""
+    low, high = axes.get_ylim()
+    axes.set_yscale("symlog", linthresh=linear)
+    axes.set_ylim(min(1.15 * low, -linear), max(1.15 * high, linear))
+    steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+    ticks = [sign * step for step in steps if step >= linear for sign in (-1, 1)]
+    axes.yaxis.set_major_locator(FixedLocator([0, *ticks]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def room(labels: Iterable[str]) -> float:
     """Inches that the longest of some labels beside the axes needs."""
     return 0.3 + 0.068 * max(map(len, labels))

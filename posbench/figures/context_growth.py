@@ -2,28 +2,35 @@
 
 from posbench.figures import Drawing
 from posbench.figures.canvas import page
-from posbench.figures.lines import CROSS, draw_lines, room_for_labels
+from posbench.figures.lines import CROSS, draw_lines, drawn_bands, room_for_labels
 from posbench.figures.source import Source
 from posbench.tables.captions import caption
 from posbench.tables.measures import measure_named
 from posbench.tables.selection import at_lengths
-from posbench.tables.summary import summarise
+from posbench.tables.summary import baselines, summarise
 
 
 def draw(
     source: Source,
     *,
     title: str = "What happens past the training length",
-    protocol: str = "fixed_targets",
+    task: str | None = None,
+    protocol: str | None = "fixed_targets",
     measure: str = "bits_per_byte",
     variant: str | None = None,
 ) -> Drawing:
-    what = measure_named(measure)
-    rows = source.pick(what.task, protocol=protocol, variant=variant, extension="none")
-    shown = summarise(at_lengths(rows), what, within_seed=False)
+    what = measure_named(measure, task)
+    rows = source.pick(
+        what.tasks[0] if task is None else task, protocol=protocol, variant=variant, extension="none"
+    )
+    shown = summarise(at_lengths(rows), what)
+    guesses = baselines(rows, what.guesses)
     ends = [CROSS] if shown["estimate"].isna().any() else []
     figure, axes = page(
-        title, caption([(rows, shown, what)], *ends), panel=(5.2, 3.6), right=room_for_labels(source, shown)
+        title,
+        caption([(rows, shown, what)], *ends, intervals=drawn_bands(shown)),
+        panel=(5.2, 3.6),
+        right=room_for_labels(source, shown, guesses),
     )
-    draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]))
+    draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]), guesses=guesses)
     return figure, shown

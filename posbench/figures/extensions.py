@@ -4,7 +4,7 @@ import pandas as pd
 
 from posbench.figures import Drawing
 from posbench.figures.canvas import page
-from posbench.figures.lines import CROSS, draw_lines, room_for_labels
+from posbench.figures.lines import CROSS, draw_lines, drawn_bands, room_for_labels
 from posbench.figures.source import MissingRowsError, Source
 from posbench.tables.captions import caption
 from posbench.tables.measures import measure_named
@@ -20,19 +20,24 @@ def draw(
     protocol: str = "fixed_targets",
     measure: str = "bits_per_byte",
     retrieval: str = "exact_match",
+    retrieval_task: str = "key_value",
+    retrieval_protocol: str | None = None,
 ) -> Drawing:
+    loss, found = measure_named(measure), measure_named(retrieval, retrieval_task)
     sides = []
-    for name, task_protocol in ((measure, protocol), (retrieval, None)):
-        what = measure_named(name)
-        rows = source.pick(what.task, protocol=task_protocol, scheme=scheme)
-        sides.append((rows, summarise(at_lengths(rows), what, within_seed=False), what))
+    for what, task, task_protocol in (
+        (loss, loss.tasks[0], protocol),
+        (found, retrieval_task, retrieval_protocol),
+    ):
+        rows = source.pick(task, protocol=task_protocol, scheme=scheme)
+        sides.append((rows, summarise(at_lengths(rows), what), what))
     if all(set(shown["extension"]) == {"none"} for _, shown, _ in sides):
         raise MissingRowsError(f"no rows with extensions of {scheme}: evaluate some first")
-    guesses = baselines(sides[1][0]) if retrieval == "exact_match" else None
+    guesses = baselines(sides[1][0], found.guesses)
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = page(
         title or f"Extending {scheme} past its training length: loss beside retrieval",
-        caption(sides, *ends),
+        caption(sides, *ends, intervals=drawn_bands(sides[0][1])),
         panel=(3.3, 3.4),
         columns=2,
         gap=(room_for_labels(source, sides[0][1]) + 0.55, 0.5),

@@ -3,12 +3,32 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from posbench.figures.canvas import GREY, GUESS_STYLES, EndLabel, end_labels, length_axis, room, value_axis
+from posbench.figures.canvas import (
+    GREY,
+    GUESS_STYLES,
+    EndLabel,
+    end_labels,
+    length_axis,
+    room,
+    signed_axis,
+    value_axis,
+)
 from posbench.figures.source import Source
+from posbench.gate import ACCURACIES, GATE
 from posbench.tables.measures import MEASURES, Measure
 
 MARKERS = 14  # at most so many on a line
 CROSS = "A cross marks the last value of a line that has no more."
+NOT_DRAWN = "intervals in the csv, not drawn since all lines share their documents"
+
+
+def drawn_bands(shown: pd.DataFrame) -> str:
+    """What a caption calls the intervals of lines that have a band where there are several seeds alone."""
+    return "bands" if _over_seeds(shown).any() else NOT_DRAWN
+
+
+def _over_seeds(shown: pd.DataFrame) -> pd.Series:
+    return shown["interval"].str.contains("seeds")
 
 
 def room_for_labels(source: Source, shown: pd.DataFrame, guesses: pd.DataFrame | None = None) -> float:
@@ -24,10 +44,13 @@ def draw_lines(
     train_len: int,
     *,
     guesses: pd.DataFrame | None = None,
+    bands: bool = False,
+    linear: float | None = None,
 ) -> None:
-    """Lines with a band where there are several seeds; a line that ends early ends with a cross.
+    """Lines with a band where there are several seeds, or always if `bands`; one that ends early ends with a cross.
 
-    `guesses`, a column each by length, are drawn in grey.
+    `guesses`, a column each by length, are drawn in grey, and at the training length the gate of an accuracy.
+    With `linear` the values' axis is linear up to it on both sides of zero, and logarithmic beyond.
     """
     x, name = (
         ("position", "position in the document") if "position" in shown else ("eval_len", "context length")
@@ -36,15 +59,23 @@ def draw_lines(
     drawn = shown[shown["estimate"].notna()]
     # Bands of exploding schemes may leave the picture: the limits are the lines'.
     value_axis(axes, drawn["estimate"].tolist(), measure.label, measure.share)
+    if linear is not None:
+        signed_axis(axes, linear)
     ended, reached = [], []
     for guess, column in ({} if guesses is None else guesses.to_dict("series")).items():
         heights = column.dropna()
         axes.plot(heights.index, heights, color=GREY, linestyle=GUESS_STYLES[guess], linewidth=1.2)
         reached.append(EndLabel(heights.index[-1], heights.iloc[-1], MEASURES[guess].label, GREY))
+    if measure.name in ACCURACIES and x == "eval_len":
+        axes.plot(train_len, GATE, marker="_", color=GREY, markersize=12, markeredgewidth=1.5, zorder=2)
+        axes.annotate(
+            "gate", (train_len, GATE), (3, -9), textcoords="offset points", fontsize=7.5, color=GREY
+        )
     for look, line in source.series(drawn):
         every = -(-len(line) // MARKERS)
         axes.plot(line[x], line["estimate"], color=look.colour, marker=look.marker, markevery=every, zorder=3)
-        axes.fill_between(line[x], line["low"], line["high"], color=look.colour, alpha=0.15, linewidth=0)
+        band = line[["low", "high"]].where(_over_seeds(line) | bands)
+        axes.fill_between(line[x], band["low"], band["high"], color=look.colour, alpha=0.15, linewidth=0)
         end = line.iloc[-1]
         if end[x] == last:
             text = f"{look.label}  {end['estimate']:.2f}"

@@ -18,12 +18,12 @@ def draw(
     extension: str | None = "none",
 ) -> Drawing:
     what = measure_named(measure)
-    rows = longest(source.pick(what.task, protocol="prefix", extension=extension))
-    shown = summarise(rows, what, by=["position"], within_seed=False)
+    rows = longest(source.pick(what.tasks[0], protocol="prefix", extension=extension))
+    shown = summarise(rows, what, by=["position"])
     notes = ["A point is the mean over the tokens since the point before."]
     notes += [CROSS] if shown["estimate"].isna().any() else []
     figure, axes = page(
         title, caption([(rows, shown, what)], *notes), panel=(5.2, 3.6), right=room_for_labels(source, shown)
     )
-    draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]))
+    draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]), bands=True)
     return figure, shown

@@ -1,6 +1,6 @@
 """Many schemes at a glance: a row each, a dot a length, loss beside retrieval, best at the longest length first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from posbench.figures import Drawing
-from posbench.figures.canvas import page, room
+from posbench.figures.canvas import GREY, GUESS_STYLES, page, room
 from posbench.figures.source import Source
+from posbench.gate import ACCURACIES, GATE
 from posbench.tables.captions import STATUS_NOTES, caption
-from posbench.tables.measures import Measure, measure_named
+from posbench.tables.measures import MEASURES, Measure, measure_named
 from posbench.tables.selection import SERIES, at_lengths, label
-from posbench.tables.summary import summarise
+from posbench.tables.summary import baselines, summarise
 
 ROW_INCHES = 0.17
 MARKS = ["o", "D", "s", "^", "v"]
@@ -26,21 +27,27 @@ def draw(
     protocol: str = "fixed_targets",
     measure: str = "bits_per_byte",
     retrieval: str = "exact_match",
+    retrieval_task: str = "key_value",
+    retrieval_protocol: str | None = None,
     multiples: Sequence[float] = (1, 4, 16),
     extension: str | None = "none",
 ) -> Drawing:
     sides = []
-    for name, task_protocol in ((measure, protocol), (retrieval, None)):
-        what = measure_named(name)
-        rows = source.pick(what.task, protocol=task_protocol, extension=extension)
-        shown = summarise(at_lengths(rows), what, within_seed=False)
+    loss, found = measure_named(measure), measure_named(retrieval, retrieval_task)
+    for what, task, task_protocol in (
+        (loss, loss.tasks[0], protocol),
+        (found, retrieval_task, retrieval_protocol),
+    ):
+        rows = source.pick(task, protocol=task_protocol, extension=extension)
+        shown = summarise(at_lengths(rows), what)
         wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in multiples]
         sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
     names = ranked(sides[0][1], sides[0][2])
-    notes = [f"{STATUS_NOTES['undefined']}: no dot.", f"{STATUS_NOTES['not_learned']}: no dot there."]
+    guesses = baselines(sides[1][0], found.guesses)
+    notes = [f"{STATUS_NOTES['undefined']}, or not learned: no dot."]
     figure, axes = page(
         title,
-        caption(sides, *notes, intervals="", notes=False),
+        caption(sides, *notes, intervals="intervals, in the csv", notes=False),
         panel=(3.4, ROW_INCHES * len(names) + 0.1),
         columns=2,
         left=room(names),
@@ -51,6 +58,7 @@ def draw(
             panel, shown, what, names, [multiple * int(rows["train_len"].iat[0]) for multiple in multiples]
         )
     train_len = int(sides[0][0]["train_len"].iat[0])
+    _held_against(axes[0, 1], guesses.mean().to_dict(), found)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 1].set_yticks(range(len(names)), [""] * len(names))
     handles = axes[0, 0].get_legend_handles_labels()[0]
@@ -89,3 +97,25 @@ def _panel(panel: Axes, shown: pd.DataFrame, what: Measure, names: list[str], le
     panel.tick_params(axis="y", length=0)
     if what.share:
         panel.set_xlim(-0.02, 1.02)
+
+
+def _held_against(panel: Axes, guesses: Mapping[str, float], what: Measure) -> None:
+    """Grey lines at what could be guessed, the mean over lengths, and at the gate."""
+    lines: list[tuple[str, float, str]] = [
+        (MEASURES[name].label, value, GUESS_STYLES[name]) for name, value in guesses.items()
+    ]
+    if what.name in ACCURACIES:
+        lines.append(("gate, where trained", GATE, "-."))
+    for name, value, style in lines:
+        panel.axvline(value, color=GREY, linestyle=style, linewidth=1.2, zorder=1, label=name)
+    handles = [line for line in panel.get_lines() if line.get_label() in [name for name, *_ in lines]]
+    panel.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.08, 1),  # the legend of the lengths reaches into this panel
+        ncols=3,
+        borderpad=0,
+        fontsize=7,
+        handlelength=1.6,
+        columnspacing=0.9,
+    )

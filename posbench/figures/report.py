@@ -43,7 +43,9 @@ def write_report(
     ):
         left_out: list[str] = []
         try:
-            written = _tables(rows, out / "tables", order)
+            # Tables have no settings of their own: what a figure of the report may mix, they may.
+            mix_kernels = any(config.get("mix_kernels") for config in figure_configs)
+            written = _tables(rows, out / "tables", order, mix_kernels)
             written += _figures(rows, figure_configs, out / "figures", order, left_out)
             for path in set(paths) - set(written):
                 path.unlink(missing_ok=True)
@@ -60,15 +62,13 @@ def write_report(
     return paths
 
 
-def _tables(rows: pd.DataFrame, folder: Path, order: Sequence[str]) -> list[Path]:
+def _tables(rows: pd.DataFrame, folder: Path, order: Sequence[str], mix_kernels: bool) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {}
-    for table in tables(rows, order):
+    for table in tables(rows, order, mix_kernels):
         texts[f"{table.name}.md"] = to_markdown(table)
         texts[f"{table.name}.tex"] = to_latex(table)
         texts[f"{table.name}.csv"] = _csv(table.numbers)
-        if table.differences is not None:
-            texts[f"{table.name}-differences.csv"] = _csv(table.differences)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     return [folder / name for name in texts]
@@ -100,7 +100,7 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
         for file in sorted(folder.iterdir(), key=lambda each: each.name):
             if file.name.endswith(".mplstyle") or (file.name.endswith(".py") and folder != package):
                 known.update(file.read_bytes())
-    for name in ("records.py", "statistics.py"):
+    for name in ("records.py", "statistics.py", "gate.py"):
         known.update((package / name).read_bytes())
     return known.hexdigest()
 

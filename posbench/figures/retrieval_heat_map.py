@@ -7,12 +7,14 @@ from matplotlib.image import AxesImage
 
 from posbench.errors import ConfigError
 from posbench.figures import Drawing
-from posbench.figures.canvas import page
+from posbench.figures.canvas import GUESS_STYLES, page
 from posbench.figures.depth import binned
 from posbench.figures.source import Source
+from posbench.gate import ACCURACIES, GATE
 from posbench.tables.captions import caption
 from posbench.tables.measures import MEASURES, measure_named
-from posbench.tables.summary import summarise
+from posbench.tables.summary import baselines, summarise
+from posbench.tables.wording import PLACES
 
 COLUMNS = 4
 
@@ -21,26 +23,31 @@ def draw(
     source: Source,
     *,
     title: str = "Retrieval by length and by the depth of the record",
+    task: str = "key_value",
     measure: str = "exact_match",
     protocol: str | None = None,
+    variant: str | None = None,
     extension: str | None = None,
     bins: int = 5,
 ) -> Drawing:
-    what = measure_named(measure)
+    what = measure_named(measure, task)
     if not what.share:
         allowed = ", ".join(each.name for each in MEASURES.values() if each.share)
         raise ConfigError(f"a heat map shows a share, {measure} is none: set measure to one of {allowed}")
-    rows = source.pick(what.task, protocol=protocol, extension=extension)
-    by_length = summarise(rows, what, within_seed=False)
-    shown = summarise(binned(rows, bins), what, by=["eval_len", "depth"], within_seed=False)
+    rows = source.pick(task, protocol=protocol, variant=variant, extension=extension)
+    by_length = summarise(rows, what)
+    shown = summarise(binned(rows, bins), what, by=["eval_len", "depth"])
+    guesses = baselines(rows, what.guesses)
     train_len = int(rows["train_len"].iat[0])
     lengths = sorted(by_length["eval_len"].unique())
     series = source.series(by_length)
     down = -(-len(series) // COLUMNS)
     note = "Cells in per cent; rows are lengths in tokens and multiples of the training length."
+    marks = [MEASURES[str(name)].label for name in guesses] + ["gate"] * (what.name in ACCURACIES)
+    note += f" Lines on the scale: {', '.join(marks)}." if marks else ""
     figure, axes = page(
         title,
-        caption([(rows, by_length, what)], note, intervals=""),
+        caption([(rows, by_length, what)], note, intervals="intervals, in the csv"),
         panel=(1.75, 0.32 * len(lengths) + 0.1),
         columns=min(COLUMNS, len(series)),
         rows=down,
@@ -60,10 +67,16 @@ def draw(
     axes[0, 0].set_xticks([0, (bins - 1) / 2, bins - 1], ["first", "middle", "last"])
     for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # the lowest of each column
         panel.tick_params(labelbottom=True)
-        panel.set_xlabel("record asked for")
+        panel.set_xlabel(PLACES.get(task, "record asked for"))
     bar = figure.add_axes((1 - 0.65 / figure.get_figwidth(), 0.4, 0.12 / figure.get_figwidth(), 0.4))
     figure.colorbar(image, cax=bar).outline.set_visible(False)
-    return figure, shown
+    # Chance on the scale: a colour below it is worth nothing.
+    for name, style in GUESS_STYLES.items():
+        if name in guesses:
+            bar.axhline(float(guesses[name].mean()), color="white", linestyle=style, linewidth=1.2)
+    if what.name in ACCURACIES:
+        bar.axhline(GATE, color="black", linewidth=1.2)
+    return figure, shown.merge(guesses.reset_index(), on="eval_len", how="left")
 
 
 def _panel(panel: Axes, here: pd.DataFrame, line: pd.DataFrame, lengths: list[int], bins: int) -> AxesImage:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from posbench.errors import ConfigError, IncompatibleError, unknown
-from posbench.tables.selection import SERIES, SETTING, conclusive, gated, label, series_of
+from posbench.errors import ConfigError, unknown
+from posbench.tables.selection import SERIES, SETTING, conclusive, gated, label, one_kernel, series_of
 
 # Told apart with any common colour blindness, and in grey by their markers; the two lists never fall in step.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#882255", "#56B4E9", "#000000", "#CC79A7"]
@@ -49,12 +49,17 @@ class Source:
         return cls(rows, order, looks, mix_kernels)
 
     def pick(self, task: str, **wanted: Any) -> pd.DataFrame:
-        """The rows of one task, protocol and so on; a value of None takes any, if there is only one."""
+        """The rows of one task, protocol and so on; a value of None takes any, if there is only one.
+
+        Of several variants None takes the plain one. A series that mixes kernels is refused unless told to mix.
+        """
         rows = self.rows[self.rows["task"] == task]
         for column, value in wanted.items():
             rows = rows if value is None else rows[rows[column] == value]
+        if wanted.get("variant") is None and (rows["variant"] == "").any():
+            rows = rows[rows["variant"] == ""]
         if rows.empty:
-            asked = ", ".join(f"{key} {value}" for key, value in wanted.items() if value is not None)
+            asked = ", ".join(f"{key} {value}" for key, value in wanted.items() if value)
             raise MissingRowsError(
                 f"no rows of task {task} with {asked or 'any protocol'}: evaluate them first"
             )
@@ -70,25 +75,13 @@ class Source:
                 f"no numbers of task {task}, only {', '.join(sorted(set(rows['status'])))}: leave the figure out"
             )
         if not self.mix_kernels:
-            _one_kernel(rows)
+            one_kernel(rows)
         return rows
 
     def series(self, shown: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
         """The lines of a summary, in the experiment's order."""
         groups = dict(iter(shown.groupby(SERIES)))
         return [(self.looks[key], groups[key]) for key in series_of(shown, self.order)]
-
-
-def _one_kernel(rows: pd.DataFrame) -> None:
-    """Kernels differ in rounding: a step in a line must not be one."""
-    computed = rows[rows["value"].notna()]
-    for (scheme, extension), kernels in computed.groupby(SERIES)["kernel"]:
-        names = sorted(kernels.unique())
-        if len(names) > 1:
-            raise IncompatibleError(
-                f"{label(scheme, extension)} was computed with kernels {', '.join(names)}: "
-                "evaluate it with one, or set mix_kernels: true"
-            )
 
 
 def _looks(rows: pd.DataFrame, order: Sequence[str]) -> dict[tuple[str, str], Look]:

@@ -53,6 +53,10 @@ class Recording:
             return ("flex", "sdpa", "dense")
         return ("sdpa", "dense")
 
+    def note(self, name: str) -> None:
+        """Something else computes attention, such as a model that is a black box."""
+        self._ran.add(name)
+
     @property
     def ran(self) -> str:
         """What has run since the start, such as "sdpa" or "dense+sdpa"; "none" where no pairs were attended."""

@@ -5,14 +5,17 @@ Memory is chunk x S, not T x S. Every other kernel and every scheme is held to i
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from posbench.attend import Pairs
+from posbench.geometry import Geometry
 from posbench.terms import Rows, exact
 
 # Logits held at once, over batch, heads, rows and keys: 16 MiB in float32, about what caches hold.
@@ -24,10 +27,7 @@ STEP = 64
 def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """(B, H, T, D) output and (B, H, T) log-sum-exp, always both."""
     batch, heads, queries, _ = pairs.q_BHTE.shape
-    # Contiguous once: products over slices of them need no copies.
-    k_BHSE, v_BHSD = (exact(x).contiguous() for x in (pairs.k_BHSE, pairs.v_BHSD))
-    term = None if pairs.term is None else pairs.term.begin(k_BHSE)
-    dtype, pairs = pairs.v_BHSD.dtype, replace(pairs, k_BHSE=k_BHSE, v_BHSD=v_BHSD, term=term)
+    dtype, pairs = pairs.v_BHSD.dtype, _begun(pairs)
     rows = max(1, chunk // (max(batch, len(pairs.k_BHSE)) * heads * pairs.k_BHSE.shape[2]))
     # Training recomputes a chunk in the backward pass, or its weights would add up to T x S after all.
     again = torch.is_grad_enabled() and rows < queries
@@ -41,27 +41,72 @@ def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     return torch.cat(outs, 2).to(dtype), torch.cat(lses, 2)
 
 
+def weights(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
+    """(B, H, R, S) weights of some rows on the keys that they may see, and their (B, H, R) log-sum-exp.
+
+    They are the output for values that are unit vectors, one a key: what merges outputs merges them too.
+    """
+    _, weight, total, lse = _weights(_begun(pairs), rows)
+    return weight / total, lse
+
+
+def _begun(pairs: Pairs) -> Pairs:
+    """What all rows share, computed once."""
+    # Contiguous once: products over slices of them need no copies.
+    k_BHSE, v_BHSD = (exact(x).contiguous() for x in (pairs.k_BHSE, pairs.v_BHSD))
+    term = None if pairs.term is None else pairs.term.begin(k_BHSE)
+    return replace(pairs, k_BHSE=k_BHSE, v_BHSD=v_BHSD, term=term)
+
+
 def _rows(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
+    geo, weight, total, lse = _weights(pairs, rows)
+    out = weight @ pairs.v_BHSD[:, :, : len(geo.k_index_S)]
+    if pairs.value is not None:
+        out = out + pairs.value.weighted(weight, geo, rows)
+    return out / total, lse
+
+
+def _weights(pairs: Pairs, rows: slice) -> tuple[Geometry, Tensor, Tensor, Tensor]:
+    """The geometry of the keys that the rows may see, (B, H, R, S) exp(logits - max), its sum, the log-sum-exp."""
     geo = pairs.geo.seen_by(rows)
     q_BHRE = exact(pairs.q_BHTE[:, :, rows]).contiguous()
-    k_BHSE, v_BHSD = (whole[:, :, : len(geo.k_index_S)] for whole in (pairs.k_BHSE, pairs.v_BHSD))
+    k_BHSE = pairs.k_BHSE[:, :, : len(geo.k_index_S)]
     logits = (q_BHRE * pairs.scale) @ k_BHSE.transpose(-1, -2)
     visible = geo.visible(pairs.masks, rows)
     if pairs.term is not None:
         held = Rows(geo, rows, q_BHRE, k_BHSE, pairs.scale, logits, visible)
         logits = logits + pairs.term.added(held).to(logits.dtype)
-    logits = logits.masked_fill(~visible, -torch.inf)
-    # Not logsumexp and softmax: on a row that sees nothing their gradients are NaN.
-    top = logits.detach().amax(-1, keepdim=True)
-    weight = torch.exp(logits - torch.where(top.isfinite(), top, 0))
-    # Denormal numbers, which steep penalties make by the million, take a CPU many times as long.
-    weight = F.threshold(weight, torch.finfo(logits.dtype).tiny ** 0.75, 0.0)
+    weight, top = Exponentials.apply(logits, visible)
     total = weight.sum(-1, keepdim=True)
     some = total > 0
     total = torch.where(some, total, 1)
-    out = weight @ v_BHSD
-    if pairs.value is not None:
-        out = out + pairs.value.weighted(weight, geo, rows)
-    out = out / total
     lse = torch.where(some, top + torch.log(total), -torch.inf).squeeze(-1)
-    return out, lse
+    return geo, weight, total, lse
+
+
+class Exponentials(torch.autograd.Function):
+    """exp(logits - max) of what is visible, 0 elsewhere, and the (B, H, R, 1) max, -inf where nothing is.
+
+    Of logits that nobody else needs: in their place. One pass back, where autograd takes five; not logsumexp and
+    softmax, whose gradients are NaN on a row that sees nothing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        logits.masked_fill_(~visible, -torch.inf)
+        top = logits.amax(-1, keepdim=True)
+        # Denormal numbers, which steep penalties make by the million, take a CPU hundreds of times as long, and
+        # so does the exponential that underflows.
+        low = 0.75 * math.log(torch.finfo(logits.dtype).tiny)
+        torch.threshold_(logits.sub_(torch.where(top.isfinite(), top, 0)), low, low).exp_()
+        weight = torch.threshold_(logits, 1.001 * math.exp(low), 0.0)
+        ctx.mark_dirty(weight)
+        ctx.mark_non_differentiable(top)
+        ctx.save_for_backward(weight)
+        return weight, top
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return gradient * weight, None

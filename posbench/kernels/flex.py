@@ -77,10 +77,8 @@ def flex(pairs: Pairs, compiled: bool = True) -> tuple[Tensor, Tensor | None]:
     score_mod = None if pairs.term is None else _plus(score_of(pairs.term, geo, to_queries, to_keys))
 
     aux = AuxRequest(lse=True) if pairs.with_lse else None
-    run = _fused() if compiled else flex_attention
-    found: Any = run(
-        q, k, v, score_mod, block_mask(pairs, to_queries, to_keys), scale=pairs.scale, return_aux=aux
-    )
+    run: Any = _fused() if compiled else flex_attention
+    found = run(q, k, v, score_mod, block_mask(pairs, to_queries, to_keys), scale=pairs.scale, return_aux=aux)
     out, lse = (found[0], found[1].lse) if pairs.with_lse else (found, None)
     return out[:, :, :queries], None if lse is None else lse[:, :, :queries]
 

@@ -1,7 +1,7 @@
 """torch.nn.functional.scaled_dot_product_attention, with terms and masks as one additive mask.
 
-It cannot add to the values. Its log-sum-exp carries no gradient and is to be had on the CPU only, so regions
-and changed denominators run here in evaluation, and in `dense` where they are trained.
+It cannot add to the values. Its log-sum-exp is to be had on the CPU only. What torch gives no gradient of, or none
+without writing out every pair, is trained by `biased`: learned terms, regions and changed denominators.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ def refusal(pairs: Pairs) -> str | None:
         return "it cannot add to the values by pair"
     if pairs.with_lse and pairs.q_BHTE.device.type != "cpu":
         return "regions and changed denominators need its log-sum-exp, which it gives on the CPU only"
-    if pairs.with_lse and pairs.q_BHTE.shape[-1] != pairs.v_BHSD.shape[-1]:
-        return "its log-sum-exp needs queries and values of one dimension"
-    if pairs.with_lse and torch.is_grad_enabled():  # whoever needs it: q, k, v, the term or the denominator
-        return "regions and changed denominators need its log-sum-exp, which carries no gradient"
+    if pairs.with_lse and pairs.q_BHTE.shape[-1] < pairs.v_BHSD.shape[-1]:
+        return "its log-sum-exp needs queries no narrower than values"
+    # Whoever needs the gradient: q, k, v, the term or the denominator.
+    if pairs.with_lse and torch.is_grad_enabled() and not _square(pairs):
+        return "its log-sum-exp has a gradient in float32 and float64 only, where all tokens of a text are queries"
     return None
 
 
@@ -44,8 +45,8 @@ def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
     Without it every row must see a key, which causality grants where no region takes it away.
     """
     term, geo, dtype = pairs.term, pairs.geo, pairs.q_BHTE.dtype
-    if _trains_a_bias(pairs):
-        return Biased.apply(pairs.q_BHTE, pairs.k_BHSE, pairs.v_BHSD, square_bias(pairs), pairs.scale), None
+    if torch.is_grad_enabled() and _square(pairs) and _beyond_torch(pairs):
+        return _biased(pairs)
     if isinstance(term, DistanceTable) and not pairs.masks and geo.offset is not None:
         # A flipped `unfold` would be a copy of H x T x S: flip the queries and the outputs instead.
         out, lse = _call(pairs, pairs.q_BHTE.flip(2), toeplitz(term, geo, dtype))
@@ -79,25 +80,48 @@ def _masked(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor | None]:
     return out, None if lse is None else lse.masked_fill(~visible.any(-1), -torch.inf)
 
 
-def _trains_a_bias(pairs: Pairs) -> bool:
-    """Whether a bias asks for its gradient where torch's own kernel has none to give and ours has."""
+def _square(pairs: Pairs) -> bool:
+    """Whether `biased` can run it: on the CPU, all tokens are queries and keys, and queries as wide as values."""
     q, k, v = pairs.q_BHTE, pairs.k_BHSE, pairs.v_BHSD
-    if pairs.term is None or not torch.is_grad_enabled() or pairs.with_lse or not pairs.geo.ordered:
+    if not pairs.geo.ordered or q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
         return False
-    if q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
-        return False
-    return q.shape == k.shape == v.shape
+    return q.shape == k.shape and q.shape[:3] == v.shape[:3] and q.shape[-1] >= v.shape[-1]
 
 
-def square_bias(pairs: Pairs) -> Tensor:
+def _beyond_torch(pairs: Pairs) -> bool:
+    """Whether a gradient is asked for that torch gives at the cost of every pair written out, or not at all."""
+    term, fixed = pairs.term, isinstance(pairs.term, DistanceTable) and pairs.term.fixed is not None
+    if fixed and pairs.geo.offset is None:
+        return True  # no gradient is, but a table
+    return (term is not None and not fixed) or pairs.with_lse or pairs.q_BHTE.shape != pairs.v_BHSD.shape
+
+
+def _biased(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+    bias = square_bias(pairs)
+    out, lse = Biased.apply(pairs.q_BHTE, pairs.k_BHSE, pairs.v_BHSD, bias, pairs.scale)
+    if not pairs.with_lse:
+        return out, None
+    if isinstance(pairs.term, Separable) and bias is not None and bias.shape[2] == 1:
+        lse = lse + pairs.term.row_BHT.to(lse.dtype)
+    if pairs.masks:
+        lse = lse.masked_fill(~pairs.geo.visible(pairs.masks).any(-1), -torch.inf)
+    return out, lse
+
+
+def square_bias(pairs: Pairs) -> Tensor | None:
     """(B or 1, H or 1, T or 1, S): the term and the masks, causality left out where it can be."""
     term, geo, dtype = pairs.term, pairs.geo, pairs.q_BHTE.dtype
-    assert term is not None
     if isinstance(term, Separable) and not pairs.masks and len(geo.k_pos_S) <= EXACT:
-        # What is the same for all keys of a row changes nothing.
+        # What is the same for all keys of a row changes no weight.
         return term.column_BHS[:, :, None].to(dtype)
     if isinstance(term, DistanceTable) and not pairs.masks and geo.offset is not None:
         return toeplitz(term, geo, dtype).flip(2)
+    if term is None:
+        return additive(geo.visible(pairs.masks), dtype) if pairs.masks else None
+    if isinstance(term, DistanceTable) and term.fixed is not None and not pairs.masks:
+        # Positions that were drawn: the layers of one step share them.
+        key = (term.fixed, "square", dtype)
+        return geo.memo(key, lambda: term.logits(geo, slice(None)).to(dtype)[None])
     bias = term.logits(geo, slice(None)).to(dtype)
     if pairs.masks:
         bias = bias.masked_fill(~geo.visible(pairs.masks), -torch.inf)
@@ -110,12 +134,16 @@ def _call(pairs: Pairs, q_BHTE: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
     k, v = pairs.k_BHSE, pairs.v_BHSD
     if len(k) == 1 and len(q_BHTE) > 1:  # many questions over one context
         k, v = k.expand(len(q_BHTE), -1, -1, -1), v.expand(len(q_BHTE), -1, -1, -1)
-    causal, scale = mask is None, pairs.scale
+    causal, scale, dims = mask is None, pairs.scale, v.shape[-1]
+    if q_BHTE.device.type == "cpu" and dims < q_BHTE.shape[-1]:
+        # Its fused kernel knows one dimension only, and without it every pair is written out.
+        v = F.pad(v, (0, q_BHTE.shape[-1] - dims))
     if pairs.with_lse:
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q_BHTE, k, v, 0.0, causal, attn_mask=mask, scale=scale
-        )
-    return F.scaled_dot_product_attention(q_BHTE, k, v, attn_mask=mask, is_causal=causal, scale=scale), None
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, lse = fused(q_BHTE, k, v, 0.0, causal, attn_mask=mask, scale=scale)
+        return out[..., :dims], lse
+    out = F.scaled_dot_product_attention(q_BHTE, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+    return out[..., :dims], None
 
 
 def additive(visible_TS: Tensor, dtype: torch.dtype) -> Tensor:

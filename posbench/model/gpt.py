@@ -1,6 +1,7 @@
 """A pre-norm GPT that knows nothing of positions: all of them are its scheme's.
 
-RMSNorm, four-fold GELU, untied head. Token embeddings start at standard deviation 1, or the identity of a
+Ours have RMSNorm, four-fold GELU and an untied head; an `Architecture` names what pretrained families have
+otherwise (posbench/model/architecture.py). Token embeddings start at standard deviation 1, or the identity of a
 token drowns in what a small model adds to it; queries, keys and values have biases drawn at 0.5, so that
 attention by position alone is there from the first step.
 """
@@ -16,28 +17,10 @@ from torch import Tensor, nn
 
 from posbench.attend import Kernel, attend
 from posbench.build import build
-from posbench.errors import ConfigError
 from posbench.geometry import Geometry
 from posbench.kernels import Recording
+from posbench.model.architecture import Architecture, Size
 from posbench.scheme import PositionScheme, Shape, Site
-
-
-@dataclass(frozen=True)
-class Size:
-    """Counts of a model: blocks, residual width, heads (which divide the width), MLP width as a multiple."""
-
-    layers: int
-    width: int
-    heads: int
-    mlp: int = 4
-
-    def shape(self, train_len: int) -> Shape:
-        """The part of it that schemes may know."""
-        if self.heads < 1 or self.width % self.heads:
-            raise ConfigError(
-                f"{self.heads} heads do not divide the width {self.width}: choose heads among the divisors of the width"
-            )
-        return Shape(self.layers, self.heads, self.width // self.heads, self.width, train_len)
 
 
 @dataclass(eq=False)
@@ -59,15 +42,19 @@ class Cache:
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, size: Size, layer: int) -> None:
+    def __init__(self, own: Architecture, layer: int) -> None:
         super().__init__()
-        self.layer, self.heads = layer, size.heads
-        self.attention_norm = nn.RMSNorm(size.width, eps=1e-6)
-        self.qkv = nn.Linear(size.width, 3 * size.width)
-        self.out = nn.Linear(size.width, size.width, bias=False)
-        self.mlp_norm = nn.RMSNorm(size.width, eps=1e-6)
-        self.up = nn.Linear(size.width, size.mlp * size.width, bias=False)
-        self.down = nn.Linear(size.mlp * size.width, size.width, bias=False)
+        self.layer, self.head_dim, self.stacked = layer, own.head_dim, own.stacked
+        self.shared = own.heads // own.kv_heads  # queries that share a head of keys and values
+        self.attention_norm = nn.RMSNorm(own.width, eps=own.eps)
+        self.qkv = nn.Linear(own.width, sum(own.stacked), bias=own.qkv_bias)
+        self.q_norm = nn.RMSNorm(own.head_dim, eps=own.eps) if own.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(own.head_dim, eps=own.eps) if own.qk_norm else nn.Identity()
+        self.out = nn.Linear(own.stacked[0], own.width, bias=own.out_bias)
+        self.mlp_norm = nn.RMSNorm(own.width, eps=own.eps)
+        self.gate = nn.Linear(own.width, own.mlp_width, bias=own.mlp_bias) if own.gated else None
+        self.up = nn.Linear(own.width, own.mlp_width, bias=own.mlp_bias)
+        self.down = nn.Linear(own.mlp_width, own.width, bias=own.mlp_bias)
 
     def forward(
         self,
@@ -79,33 +66,47 @@ class Block(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         h_BTW = self.attention_norm(x_BTW)
         q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(h_BTW).chunk(3, -1)
+            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for part in self.qkv(h_BTW).split(self.stacked, -1)
         )
+        q, k = self.q_norm(q), self.k_norm(k)
         h_BSW = h_BTW
         if cached is not None:
             h_BSW = torch.cat((cached[0].expand(len(h_BTW), -1, -1), h_BTW), 1)
             k = torch.cat((cached[1].expand(len(k), -1, -1, -1), k), 2)
             v = torch.cat((cached[2].expand(len(v), -1, -1, -1), v), 2)
+        kept = h_BSW, k, v
+        if self.shared > 1:
+            k, v = (part.repeat_interleave(self.shared, 1) for part in (k, v))
         site = Site(self.layer, geo, h_BTW, h_BSW, q, k)
         out_BHTD = scheme.attention(site, v, kernel)
         if out_BHTD is None:
             out_BHTD = attend(scheme, site, v, kernel)
         x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
-        x_BTW = x_BTW + self.down(F.gelu(self.up(self.mlp_norm(x_BTW))))
-        return x_BTW, (h_BSW, k, v)
+        h_BTW = self.mlp_norm(x_BTW)
+        up = self.up(h_BTW)
+        x_BTW = x_BTW + self.down(F.gelu(up) if self.gate is None else F.silu(self.gate(h_BTW)) * up)
+        return x_BTW, kept
 
 
 class GPT(nn.Module):
     """Token ids in, final hidden states out; `head` turns those into logits, as many at a time as fit."""
 
-    def __init__(self, size: Size, vocabulary: int, scheme: PositionScheme, seed: int) -> None:
+    def __init__(
+        self, size: Size | Architecture, vocabulary: int, scheme: PositionScheme, seed: int | None
+    ) -> None:
+        """Without a seed no weights are drawn: they will be loaded."""
         super().__init__()
         self.size = size
-        self.embedding = nn.Embedding(vocabulary, size.width)
-        self.blocks = nn.ModuleList(Block(size, layer) for layer in range(size.layers))
-        self.final_norm = nn.RMSNorm(size.width, eps=1e-6)
-        self.head = nn.Linear(size.width, vocabulary, bias=False)
-        initialise(self, size, seed)
+        own = size.architecture if isinstance(size, Size) else size
+        self.embedding = nn.Embedding(vocabulary, own.width)
+        self.blocks = nn.ModuleList(Block(own, layer) for layer in range(own.layers))
+        self.final_norm = nn.RMSNorm(own.width, eps=own.eps)
+        self.head = nn.Linear(own.width, vocabulary, bias=False)
+        if own.tied:
+            self.head.weight = self.embedding.weight
+        if seed is not None:
+            initialise(self, own, seed)
         self.scheme = scheme
         self._geometries: dict[tuple[int, int, int, torch.device], Geometry] = {}
 
@@ -166,7 +167,7 @@ class GPT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def initialise(model: GPT, size: Size, seed: int) -> None:
+def initialise(model: GPT, own: Architecture, seed: int) -> None:
     """Draw every parameter from a generator of its own name, so that nothing shifts when another changes."""
     for name, parameter in model.named_parameters():
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
@@ -175,19 +176,19 @@ def initialise(model: GPT, size: Size, seed: int) -> None:
             if "norm" in name:
                 parameter.fill_(1.0)
             else:
-                parameter.normal_(0.0, _deviation(name, size), generator=generator)
+                parameter.normal_(0.0, _deviation(name, own), generator=generator)
 
 
-def _deviation(name: str, size: Size) -> float:
+def _deviation(name: str, own: Architecture) -> float:
     if name.startswith("embedding"):
         return 1.0
     if name.endswith("qkv.bias"):
         return 0.5
     if name.startswith("head"):
         return 0.02
-    fan_in = size.width * (size.mlp if name.endswith("down.weight") else 1)
+    fan_in = own.mlp_width if name.endswith("down.weight") else own.width
     into_residual = name.endswith(("out.weight", "down.weight"))
-    return fan_in**-0.5 * ((2 * size.layers) ** -0.5 if into_residual else 1.0)
+    return fan_in**-0.5 * ((2 * own.layers) ** -0.5 if into_residual else 1.0)
 
 
 def build_scheme(settings: dict, shape: Shape, seed: int) -> PositionScheme:

@@ -19,8 +19,11 @@ from torch import Tensor, nn
 
 from posbench.compose import Stack
 from posbench.errors import ConfigError, IncompatibleError
+from posbench.pairwise import Network
 from posbench.scheme import PositionScheme, Shape, Site
 from posbench.terms import Rows, Term, WholeRow, exact
+
+SLOPE = 0.01  # of LeakyReLU
 
 
 class DAPE(Stack):
@@ -51,23 +54,19 @@ class DAPE(Stack):
             )
 
         def of(rows: Rows) -> Tensor:
-            bias_BHRS = bias.added(rows).to(rows.content_BHRS.dtype).expand(rows.content_BHRS.shape)
-            both_BCRS = torch.cat((rows.content_BHRS, bias_BHRS), 1)
-            hidden_BKRS = self.along(both_BCRS, rows, self.in_LKCN[site.layer], self.in_LK[site.layer])
-            hidden_BKRS = F.leaky_relu(hidden_BKRS)
-            return bias_BHRS + self.along(
-                hidden_BKRS, rows, self.out_LHKN[site.layer], self.out_LH[site.layer]
-            )
+            content_BHRS, heads = rows.content_BHRS, rows.content_BHRS.shape[1]
+            ours = (self.in_LKCN, self.in_LK, self.out_LHKN, self.out_LH)
+            into, into_K, onto, onto_H = (exact(parameter[site.layer]) for parameter in ours)
+            bias_BHRS = bias.added(rows).to(content_BHRS.dtype)
+            bias_BHRS = bias_BHRS[(None,) * (4 - bias_BHRS.dim())].expand(-1, heads, *content_BHRS.shape[2:])
+            seen = None if self.kernel == 1 else rows.visible_RS.to(content_BHRS.dtype)
+            # What the first layer makes of the bias is, mostly, the same for all sequences.
+            read = bias_BHRS if seen is None else bias_BHRS * seen
+            before = F.conv2d(read, into[:, heads:, None], into_K, padding=(0, self.kernel // 2))
+            adapted = Network.apply(content_BHRS, before, into[:, :heads], onto, SLOPE, seen)
+            return bias_BHRS + adapted + onto_H[:, None, None]
 
         return WholeRow(of, site.q_BHTD, site.k_BHSD)
-
-    def along(self, x_BCRS: Tensor, rows: Rows, weight_KCN: Tensor, bias_K: Tensor) -> Tensor:
-        """One layer of f over what is visible."""
-        weight_KCN, bias_K = exact(weight_KCN), exact(bias_K)
-        if self.kernel == 1:  # a product of matrices is faster
-            return torch.einsum("kc,bcrs->bkrs", weight_KCN[..., 0], x_BCRS) + bias_K[:, None, None]
-        seen = x_BCRS * rows.visible_RS
-        return F.conv2d(seen, weight_KCN[:, :, None], bias_K, padding=(0, self.kernel // 2))
 
 
 def drawn(layers: int, out: int, into: int, kernel: int) -> tuple[nn.Parameter, nn.Parameter]:

@@ -5,16 +5,19 @@ arXiv:2310.04418. Constants of the paper's listing: 32 hidden units, c = 0.1, an
 the training length (512 of 2048).
 Each layer has its own. The last bias of the listing's MLP is left out: it adds the same to every pair, and the
 softmax does not see it. Below the threshold the function is one of the distance alone, but the threshold is
-trained: which queries lie below it is known on the device only, so that every pair is computed.
+trained: which queries lie below it is known on the device only, so that every visible pair is computed.
 """
 
+from dataclasses import dataclass
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
+from posbench.geometry import Geometry
+from posbench.pairwise import Network
 from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Elementwise, Term, exact
+from posbench.terms import DistanceTable, Term, exact, unrounded
 
 
 class FIRE(PositionScheme):
@@ -38,33 +41,28 @@ class FIRE(PositionScheme):
         self.out_LHK = nn.Parameter(out)
 
     def term(self, site: Site) -> Term:
-        return Elementwise(lambda q_pos, k_pos: self.bias(q_pos, k_pos, site.layer))
+        return Interpolated(self, site.layer)
 
-    def bias(self, q_pos_R1: Tensor, k_pos_1S: Tensor, layer: int) -> Tensor:
-        """(H, R, S) nats."""
-        c = self.c_L[layer].double().abs()
-        least = (self.times_L[layer].double() * self.threshold).abs()
-        part_RS = torch.log1p(c * (q_pos_R1 - k_pos_1S).clamp(min=0))
-        part_RS = part_RS / (torch.log1p(c * torch.maximum(q_pos_R1.double(), least)) + 1e-6)
-        return self.mlp(part_RS, layer)
 
-    def mlp(self, part_RS: Tensor, layer: int) -> Tensor:
-        """(H, R, S): sum_k out_hk relu(in_k x + bias_k), in float32 at least: x is a position.
+@dataclass(frozen=True, eq=False)
+class Interpolated(Term):
+    """A network of a distance table over a number of the query."""
 
-        A broken line with a corner for each hidden unit: two numbers for each pair instead of all the units.
-        """
-        in_K, bias_K, out_HK = (exact(of[layer]) for of in (self.in_LK, self.bias_LK, self.out_LHK))
-        order = torch.argsort((-bias_K / in_K).detach())
-        corner_K = (-bias_K / in_K).detach()[order]
-        rises_K = (in_K >= 0)[order]
-        lines = []
-        for of in (in_K, bias_K):
-            # Of rising units those with corners before x, of falling ones those with corners after it.
-            one_HK = (out_HK * of)[:, order]
-            before = F.pad((one_HK * rises_K).cumsum(-1), (1, 0))
-            after = F.pad((one_HK * ~rises_K).flip(-1).cumsum(-1).flip(-1), (0, 1))
-            lines.append(before + after)
-        x_RS = part_RS.to(in_K.dtype)
-        piece_RS = torch.searchsorted(corner_K, x_RS.detach())
-        slope_RSH, start_RSH = F.embedding(piece_RS, torch.cat(lines).T).chunk(2, -1)
-        return torch.addcmul(start_RSH, slope_RSH, x_RS[..., None]).movedim(-1, 0)
+    scheme: FIRE
+    layer: int
+
+    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+        own, layer = self.scheme, self.layer
+        in_K, bias_K, out_HK = (exact(of[layer]) for of in (own.in_LK, own.bias_LK, own.out_LHK))
+        c = own.c_L[layer].double().abs()
+        least = (own.times_L[layer].double() * own.threshold).abs()
+        far_R = torch.log1p(c * torch.maximum(geo.q_pos_T[rows].double(), least)) + 1e-6
+        near = DistanceTable(lambda n: torch.log1p(c * n)[None].to(in_K.dtype))
+        part_1RS = near.logits(geo, rows) / far_R.to(in_K.dtype)[:, None]
+        keys, queries = len(geo.k_pos_S), len(geo.q_pos_T)
+        seen_by_first = keys - queries + (rows.start or 0) if geo.ordered else None
+        with unrounded(part_1RS):
+            one = in_K[:, None, None], out_HK[..., None]
+            return Network.apply(part_1RS[None], bias_K[None, :, None, None], *one, 0.0, None, seen_by_first)[
+                0
+            ]

@@ -2,14 +2,19 @@
 
 Lin et al. Forgetting Transformer: Softmax Attention with a Forget Gate. ICLR 2025, section 3. arXiv:2503.02130.
 The attention alone, the paper's "FoX (LLaMA)": output gate, norms of queries and keys and token shift of its
-"Pro" block belong to the block. One gate a head and layer from the normalised input, drawn at standard
-deviation 0.02 without bias, as in the authors' code.
+"Pro" block belong to the block. One gate a head and layer from the normalised input. As in the authors' code
+its weights start at standard deviation 0.02 and its bias at 0, so that a token counts for half after one more:
+short trainings never reach back from there. `decay_times` starts the biases of the heads where that code has
+those of its gates without content, at memories between two numbers of tokens, even on a logarithmic scale.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posbench.errors import ConfigError
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 from posbench.terms import Separable, Term
 
@@ -19,10 +24,11 @@ class Forgetting(PositionScheme):
 
     traits = Traits(relative=True)
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, decay_times: list | None = None) -> None:
         super().__init__()
         self.weight_LHW = nn.Parameter(0.02 * torch.randn(shape.layers, shape.heads, shape.width))
-        self.bias_LH = nn.Parameter(torch.zeros(shape.layers, shape.heads))
+        bias_H = torch.zeros(shape.heads) if decay_times is None else biases(decay_times, shape.heads)
+        self.bias_LH = nn.Parameter(bias_H.repeat(shape.layers, 1))
 
     def term(self, site: Site) -> Term:
         gate_BSH = F.linear(site.x_BSW, self.weight_LHW[site.layer], self.bias_LH[site.layer])
@@ -33,3 +39,14 @@ class Forgetting(PositionScheme):
 def kept(log_BSH: Tensor) -> Tensor:
     """(B, H, S) nats, float64: the sum up to each token; the difference of two is what is kept in between."""
     return log_BSH.cumsum(1).transpose(1, 2)
+
+
+def biases(decay_times: list, heads: int) -> Tensor:
+    """(H,) with -1 / log sigmoid(bias) from the first time to the last."""
+    numbers = all(isinstance(time, int | float) and 0 < time < math.inf for time in decay_times)
+    if len(decay_times) != 2 or not numbers or decay_times[0] > decay_times[1]:
+        raise ConfigError(
+            f"forgetting decay_times {decay_times}: give two numbers of tokens above 0, the lesser first, or null"
+        )
+    shortest, longest = (math.log(time) for time in decay_times)
+    return -torch.linspace(shortest, longest, heads).neg().exp().expm1().log()

@@ -1,8 +1,8 @@
 """HWFA: windows in every layer but the last, which sees everything, feels no position and is scaled by log n.
 
 Su, 2023: https://kexue.fm/archives/9603 and https://kexue.fm/archives/9731.
-The windows turn (RoPE), as 9731 has it. The window w by default reaches three quarters of the training length
-through the layers, (w - 1)(layers - 1) + 1 <= 3L/4, as 9603 chooses it; log n is to the base of L.
+The windows turn (RoPE). The window w by default reaches three quarters of the training length through the
+layers, (w - 1)(layers - 1) + 1 <= 3L/4, the most that 9603 advises; log n is to the base of L.
 """
 
 from collections.abc import Mapping

@@ -1,41 +1,19 @@
 """KERPLE, power: a trained penalty that grows with a trained power of the distance.
 
 Chi et al. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. NeurIPS 2022,
-section 4. arXiv:2205.09921. With exponent 1 it is ALiBi with trained slopes.
-The authors' code clamps the stored parameters in every forward pass; here the clamp is applied on use and
-its gradient passes through, so that a parameter outside can come back, as theirs can.
+section 4. arXiv:2205.09921. With exponent 1 it is ALiBi with trained slopes. How parameters are kept in their
+ranges: posbench/kerple.py.
 """
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term
-
-LEAST = 0.01
+from posbench.kerple import Kerple, within
 
 
-class KerplePower(PositionScheme):
+class KerplePower(Kerple):
     """logit(h, i, j) = q_i . k_j / sqrt(D) - a_h * (i - j)^p_h, with a >= 0.01 and 0.01 <= p <= 2."""
 
-    traits = Traits(relative=True, capabilities=frozenset({"positions"}))
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.p_H = nn.Parameter(2 * torch.rand(shape.heads))
-        self.a_H = nn.Parameter(torch.rand(shape.heads))
-
-    def term(self, site: Site) -> Term:
-        return DistanceTable(self.penalty)
-
     def penalty(self, distance: Tensor) -> Tensor:
-        """(H, *shape of distance) float64 nats."""
         heads = (-1,) + (1,) * distance.dim()
         power = distance.double() ** within(self.p_H, 2.0).view(heads)
-        return -within(self.a_H, torch.inf).view(heads) * power
-
-
-def within(parameter: Tensor, most: float) -> Tensor:
-    """Between 0.01 and `most`, in float64, with the gradient of the identity."""
-    exact = parameter.double()
-    return exact + (exact.clamp(LEAST, most) - exact).detach()
+        return -within(self.a_H).view(heads) * power

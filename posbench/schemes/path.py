@@ -1,8 +1,8 @@
 """PaTH: the path from a key to a query is a product of Householder-like reflections, one for each token.
 
-Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. 2025, section 3.
-arXiv:2505.16381. With the authors' low-rank directions, convolution of 3 tokens, SiLU and 2 sigmoid, drawn as in
-their code, products by the UT transform; their forget gate (PaTH-FoX) is a scheme to stack.
+Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. 2025, section 2.2, and
+3.1 for the UT transform. arXiv:2505.16381. With the authors' low-rank directions, convolution of 3 tokens, SiLU
+and 2 sigmoid, drawn as in their code; their forget gate (PaTH-FoX) is a scheme to stack.
 """
 
 import torch

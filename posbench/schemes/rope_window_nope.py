@@ -1,10 +1,12 @@
 """SWAN: layers that turn within a window, and every few layers one that sees everything and does not turn.
 
-Puvvada et al. SWAN-GPT: An Efficient and Scalable Approach for Long-Context Language Modeling. 2025.
-arXiv:2504.08719. Without the scaling it is the RNoPE-SWA of arXiv:2501.18795.
-Past the training length L the layers that see everything sharpen with the logarithm of the number of keys, as
-max(1, log_L n): the paper's scaling at inference is logarithmic, its constants could not be verified. The
-window is half of L; a model of fewer than `every` layers has its last one see everything.
+Puvvada et al. SWAN-GPT: An Efficient and Scalable Approach for Long-Context Language Modeling. EMNLP 2025,
+sections 2 and 2.2, appendices A and D. arXiv:2504.08719. Without the scaling it is the RNoPE-SWA of
+arXiv:2501.18795. The paper's gain, in inference, at position n is log_a(a + n), with a fitted to each model on
+long texts and not printed; max(1, log_L(n + 1)) grows as it does, needs no fit, and is 1 where it was trained.
+The layer that sees everything is the last of each n, as in the paper's ablation `local_start`; its own choice is
+the first. The window is half of L, as in its ablations (512 of 1024; its larger models have 512 of 8192). A model
+of fewer than `every` layers has its last one see everything.
 """
 
 from collections.abc import Mapping

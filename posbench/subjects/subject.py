@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ class Prompt:
         answer: how many ids at the end of each suffix are scored, 1 to S; 0 where answers are generated.
         facts: what the task wants to know again when it measures.
         new: how many ids are generated after each suffix; 0 where answers are scored.
+        candidates: (V,) ids whose log-probability is wanted as well, in place of the answer's first.
     """
 
     context: np.ndarray
@@ -26,6 +27,7 @@ class Prompt:
     answer: int
     facts: dict[str, Any] = field(default_factory=dict)
     new: int = 0
+    candidates: np.ndarray | None = None
 
     @property
     def length(self) -> int:
@@ -41,10 +43,13 @@ class Scores:
         logprob: (N, A) float64 nats of each answer id.
         top: (N, A) ids with the highest logit; greedy decoding gives the answer exactly where all are equal
             to it.
+        candidates: (N, V) float64 nats of the prompt's candidates at the answer's first place; None where it
+            has none.
     """
 
     logprob: np.ndarray
     top: np.ndarray
+    candidates: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,18 @@ class Generated:
     """
 
     ids: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """What the last token read of each suffix of one prompt attends to.
+
+    Attributes:
+        weight_NLHS: (N, L, H, S) float64 shares by layer, head and token read. Where a scheme lets a query attend
+            to nothing they sum to less than one.
+    """
+
+    weight_NLHS: np.ndarray
 
 
 class Subject(Protocol):
@@ -73,4 +90,38 @@ class Subject(Protocol):
 
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Generated]:
         """Greedy continuations of each prompt's suffixes, in order; raises as `score` does."""
+        ...
+
+    def attention(self, prompts: Iterable[Prompt]) -> Iterator[Attention]:
+        """Attention weights of each prompt, in order; raises as `score` does, and where there are no weights."""
+        ...
+
+
+class Decoder(Protocol):
+    """The suffixes of one prompt, continued token by token together."""
+
+    def logprob(self) -> np.ndarray:
+        """(N, V) float64 nats of the next id of each."""
+        ...
+
+    def append(self, ids: np.ndarray) -> None:
+        """Continue each by one of (N,) ids."""
+        ...
+
+
+class Reader(Protocol):
+    """A subject that tells whole distributions, which ensembles need; a context may be empty here."""
+
+    train_len: int
+
+    def distributions(self, prompts: Sequence[Prompt]) -> Iterator[np.ndarray]:
+        """(K, R, V) float64 nats of what stands at the answers of K prompts, R positions at a time.
+
+        The prompts have suffixes and answers of one shape; the N x A positions of those come in order, as
+        many at a time as memory is meant to hold.
+        """
+        ...
+
+    def decoder(self, prompt: Prompt) -> Decoder:
+        """The suffixes of a prompt, to be continued."""
         ...

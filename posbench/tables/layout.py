@@ -1,117 +1,85 @@
-"""The tables of an experiment: one of its models, and one a protocol and measure."""
+"""The tables of an experiment: one of its models, and some a protocol and measure."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 
-from posbench.tables.captions import STATUS_NOTES, caption
+from posbench.gate import ACCURACIES, GATE
+from posbench.tables.captions import caption
+from posbench.tables.cells import cell, rounded
 from posbench.tables.comparison import compare
+from posbench.tables.differences import differences
+from posbench.tables.gain import context_gain
 from posbench.tables.markup import Cell, Table
-from posbench.tables.measures import BASELINES, MEASURES, Measure
-from posbench.tables.selection import SETTING, at_lengths, label, series_of
+from posbench.tables.measures import MEASURES, Measure, measures_of
+from posbench.tables.selection import SETTING, at_lengths, label, one_kernel, series_of
+from posbench.tables.serial_position import serial_position
 from posbench.tables.summary import baselines, summarise
+from posbench.tables.trained import trained
+from posbench.tables.wording import capital
 
 PROTOCOL = ["task", "protocol", "variant"]
-COMPARED = ("bits_per_byte", "exact_match")  # the measures to conclude from
+COMPARED = ("bits_per_byte", "exact_match", "substring_match", "hit")  # the measures to conclude from
 
 
-def tables(rows: pd.DataFrame, order: Sequence[str] = ()) -> Iterator[Table]:
-    """Every table of the rows; settings and protocols are never mixed in one."""
+def tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: bool = False) -> Iterator[Table]:
+    """Every table of the rows; settings, protocols and, unless told to, kernels are never mixed in one."""
     for setting_name, setting in _groups(rows, SETTING):
-        yield _of_models(setting, order, _joined("models", setting_name))
-        for protocol_name, part in _groups(setting, PROTOCOL, always=("task", "protocol")):
+        protocols = list(_groups(setting, PROTOCOL, always=("task", "protocol")))
+        yield trained(setting, protocols, order, _joined("models", setting_name))
+        for protocol_name, part in protocols:
+            if not mix_kernels:
+                one_kernel(part)
             at = at_lengths(part)
-            metrics = set(at["metric"])
-            for measure in MEASURES.values():
-                if {
-                    measure.metric,
-                    measure.per or measure.metric,
-                } <= metrics and measure.name not in BASELINES:
-                    yield _by_length(at, measure, order, _joined(protocol_name, measure.name, setting_name))
+            for measure in measures_of(at["task"].iat[0], set(at["metric"])):
+                name = _joined(protocol_name, measure.name, setting_name)
+                yield from _of_measure(at, measure, order, name)
+
+
+def _of_measure(rows: pd.DataFrame, measure: Measure, order: Sequence[str], name: str) -> Iterator[Table]:
+    table = _by_length(rows, measure, order, name)
+    yield table
+    if measure.name in COMPARED:
+        found = differences(
+            rows, table.numbers, compare(rows, measure, order), measure, f"{name}-differences"
+        )
+        if found is not None:
+            yield found
+    if measure.name == "bits_per_byte" and set(rows["protocol"]) == {"fixed_targets"}:
+        yield context_gain(rows, measure, order, f"{name}-gain")
+    if measure.name in ACCURACIES and rows.loc[rows["metric"] == measure.metric, "depth"].nunique() > 1:
+        yield serial_position(rows, measure, order, f"{name}-serial_position")
 
 
 def _by_length(rows: pd.DataFrame, measure: Measure, order: Sequence[str], name: str) -> Table:
-    """A row a scheme, a column a length."""
+    """A row a scheme, a column a length; under an accuracy what could be guessed, and the gate."""
     numbers = summarise(rows, measure)
     lengths = sorted(numbers["eval_len"].unique())
     train_len = int(rows["train_len"].iat[0])
     good = numbers[numbers["status"] == "ok"].groupby("eval_len")["estimate"]
-    best = (good.min() if measure.lower_is_better else good.max()).map(_rounded).to_dict()
+    best, bold = {}, []
+    if measure.lower_is_better is not None:
+        bold = ["Best in bold."]
+        best = (good.min() if measure.lower_is_better else good.max()).map(rounded).to_dict()
     lines = {(line.scheme, line.extension, line.eval_len): line for line in numbers.itertuples()}
     body = [
-        [Cell(label(*series)), *(_cell(lines.get((*series, length)), best.get(length)) for length in lengths)]
+        [Cell(label(*series)), *(cell(lines.get((*series, length)), best.get(length)) for length in lengths)]
         for series in series_of(numbers, order)
     ]
-    if measure.name == "exact_match":
-        guesses = baselines(rows).reindex(lengths)
-        body += [
-            [Cell(f"({MEASURES[guess].label})"), *(Cell(_rounded(value)) for value in guesses[guess])]
-            for guess in BASELINES
-        ]
+    for guess, column in baselines(rows, measure.guesses).items():
+        values = column.reindex(lengths)
+        body.append([Cell(f"({MEASURES[str(guess)].label})"), *(Cell(rounded(value)) for value in values)])
+    if measure.name in ACCURACIES and train_len in lengths:
+        gates = [rounded(GATE) if length == train_len else "" for length in lengths]
+        body.append([Cell("(gate)"), *(Cell(value) for value in gates)])
     return Table(
         name=name,
-        title=f"{measure.label[0].upper()}{measure.label[1:]} by context length in tokens",
-        caption=caption([(rows, numbers, measure)], "Best in bold.", intervals="intervals", notes=False),
+        title=f"{capital(measure.label)} by context length in tokens",
+        caption=caption([(rows, numbers, measure)], *bold, intervals="intervals", notes=False),
         header=["scheme", *(f"{length} ({length / train_len:g}×)" for length in lengths)],
         body=body,
         numbers=numbers.assign(measure=measure.name, train_len=train_len),
-        differences=compare(rows, measure, order) if measure.name in COMPARED else None,
     )
-
-
-def _of_models(rows: pd.DataFrame, order: Sequence[str], name: str) -> Table:
-    """What was trained, for how long, and whether it learned to retrieve at the length of its training."""
-    plain = rows[rows["extension"] == "none"]
-    plain = rows if plain.empty else plain
-    columns = ["scheme", "extension", "n_params", "train_len", "train_tokens"]
-    numbers = plain.groupby(columns)["train_seed"].nunique().rename("train_seeds").reset_index()
-    header = ["scheme", "parameters", "training tokens", "seeds"]
-    home = plain[(plain["task"] == "key_value") & (plain["eval_len"] == plain["train_len"])]
-    retrieval = [
-        (_joined("retrieval at the training length", variant), summarise(part, MEASURES["exact_match"]))
-        for variant, part in _groups(home, PROTOCOL)
-    ]
-    body = []
-    for series in series_of(numbers, order):
-        cells = [Cell(label(*series))]
-        for line in numbers[
-            (numbers["scheme"] == series[0]) & (numbers["extension"] == series[1])
-        ].itertuples():
-            cells += [Cell(f"{count:,}") for count in (line.n_params, line.train_tokens, line.train_seeds)]
-        for _, found in retrieval:
-            here = found[(found["scheme"] == series[0]) & (found["extension"] == series[1])]
-            cells.append(_cell(next(here.itertuples(), None), None))
-        body.append(cells)
-    for column, found in retrieval:
-        merged = found.drop(columns="eval_len").rename(columns={"estimate": column})
-        numbers = numbers.merge(merged, on=["scheme", "extension"], how="left", suffixes=("", f" {column}"))
-    return Table(
-        name=name,
-        title="The trained models",
-        caption="Budgets are equal: the same data in the same order for every scheme.",
-        header=[*header, *(column for column, _ in retrieval)],
-        body=body,
-        numbers=numbers,
-    )
-
-
-def _cell(line: Any, best: str | None) -> Cell:
-    """One line of a summary: its number with the interval, or why there is none."""
-    if line is None:
-        return Cell("")
-    note = "" if line.status == "ok" else f"{STATUS_NOTES[line.status]}."
-    if pd.isna(line.estimate):
-        return Cell("not learned" if line.status == "not_learned" else "–", note=note)
-    if line.seeds_left_out:
-        note = f"{line.seeds_left_out} of {line.seeds + line.seeds_left_out} seeds left out. {note}"
-    text = _rounded(line.estimate)
-    interval = "" if pd.isna(line.low) else f" [{_rounded(line.low)}, {_rounded(line.high)}]"
-    return Cell(text + interval, best=line.status == "ok" and text == best, note=note)
-
-
-def _rounded(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
 
 
 def _groups(

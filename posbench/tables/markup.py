@@ -16,6 +16,7 @@ _LATEX = {
     "{": r"\{",
     "}": r"\}",
     "–": "--",
+    "<": "$<$",
     "×": r"$\times$",
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
@@ -40,7 +41,12 @@ class Table:
     header: Sequence[str]
     body: Sequence[Sequence[Cell]]
     numbers: pd.DataFrame = field(repr=False)
-    differences: pd.DataFrame | None = field(default=None, repr=False)  # between all pairs of rows
+    more: Sequence["Table"] = ()  # printed under it, of the same numbers
+    words: Sequence[str] = ()  # columns of the header that hold words, which stand at the left
+
+    def left(self) -> list[bool]:
+        """Whether a column stands at the left: the first does."""
+        return [place == 0 or name in self.words for place, name in enumerate(self.header)]
 
     def footnotes(self) -> dict[str, str]:
         """The marks of the notes, in the order in which a reader meets them."""
@@ -57,10 +63,12 @@ def to_markdown(table: Table) -> str:
         text = f"**{cell.text}**" if cell.best else cell.text
         return text.replace("|", "\\|") + marks.get(cell.note, "")
 
-    lines = [f"| {' | '.join(table.header)} |", "|" + " :-- |" + " --: |" * (len(table.header) - 1)]
+    rule = "".join(" :-- |" if left else " --: |" for left in table.left())
+    lines = [f"| {' | '.join(table.header)} |", f"|{rule}"]
     lines += [f"| {' | '.join(written(cell) for cell in line)} |" for line in table.body]
     notes = [f"{mark} {note}  " for note, mark in marks.items()]
-    return "\n".join([f"**{table.title}**", "", *lines, "", *notes, "", table.caption, ""])
+    printed = "\n".join([f"**{table.title}**", "", *lines, "", *notes, "", table.caption, ""])
+    return "\n".join([printed, *(to_markdown(other) for other in table.more)])
 
 
 def to_latex(table: Table) -> str:
@@ -73,13 +81,14 @@ def to_latex(table: Table) -> str:
 
     lines = [" & ".join(written(cell) for cell in line) + r" \\" for line in table.body]
     notes = [rf"\\ \footnotesize {_escaped(mark)} {_escaped(note)}" for note, mark in marks.items()]
-    return "\n".join(
+    columns = "".join("l" if left else "r" for left in table.left())
+    printed = "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_escaped(f'{table.title}. {table.caption}')}}}",
             rf"\label{{tab:{table.name}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             " & ".join(_escaped(name) for name in table.header) + r" \\",
             r"\midrule",
@@ -91,6 +100,7 @@ def to_latex(table: Table) -> str:
             "",
         ]
     )
+    return "\n".join([printed, *(to_latex(other) for other in table.more)])
 
 
 def _escaped(text: str) -> str:

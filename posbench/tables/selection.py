@@ -1,11 +1,14 @@
 """Which rows make a number: series, lengths, and what their status allows to conclude."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from posbench.errors import IncompatibleError
 
 SERIES = ["scheme", "extension"]  # what a line of a figure and a row of a table is
 SETTING = ["corpus", "size", "train_len", "train_tokens"]  # what one figure or table must not mix
@@ -66,7 +69,8 @@ def gated(rows: pd.DataFrame) -> pd.DataFrame:
     home = rows[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"])]
     if home.empty:
         return rows
-    plain, own = ["task", "variant", "model"], ["task", "variant", "model", "extension"]
+    plain = ["task", "protocol", "variant", "model"]
+    own = [*plain, "extension"]
     failed = _among(rows[plain], home.loc[home["extension"] == "none", plain]) | _among(rows[own], home[own])
     return rows.assign(status=rows["status"].mask((rows["status"] == "ok") & failed, "not_learned"))
 
@@ -80,3 +84,29 @@ def conclusive(rows: pd.DataFrame) -> pd.DataFrame:
     """What a number may be made of: of a model that did not learn the task, only the training length."""
     at_home = rows["eval_len"] == rows["train_len"]
     return rows[(rows["status"] == "ok") | ((rows["status"] == "not_learned") & at_home)]
+
+
+def one_kernel(rows: pd.DataFrame) -> None:
+    """Refuse a series whose numbers come from several kernels: they round differently.
+
+    Different schemes may run on different kernels, since not every kernel runs every scheme; captions name them.
+    Of one scheme (with its extension) a length must come from one, for all seeds and cells. Along the lengths
+    one may have what another lacks, such as sdpa and then dense+sdpa where a second region begins; dense at one
+    length and sdpa at another would make a step in a line that is no model's.
+
+    Raises:
+        IncompatibleError: a series mixes kernels.
+    """
+    computed = rows.loc[rows["value"].notna(), [*SERIES, "eval_len", "kernel"]].drop_duplicates()
+    for (scheme, extension), part in computed.groupby(SERIES):
+        names = sorted(set(part["kernel"]))
+        parts = sorted((set(name.split("+")) for name in names), key=len)
+        nested = all(few <= more for few, more in itertools.pairwise(parts))
+        several = part["eval_len"][part["eval_len"].duplicated()]
+        if several.empty and nested:
+            continue
+        where = f" at {several.min()} tokens" if len(several) else ""
+        raise IncompatibleError(
+            f"{label(scheme, extension)} was computed with kernels {', '.join(names)}{where}: "
+            "evaluate it with one, or set mix_kernels: true"
+        )

@@ -74,10 +74,17 @@ def _interval(top: NDArray, bottom: NDArray, seed_of: NDArray, within_seed: bool
     return over_clusters(top, bottom)
 
 
-def baselines(rows: pd.DataFrame) -> pd.DataFrame:
-    """Chance and the guess of some value of the context, by length: the same for every model."""
-    found = [totals(rows, MEASURES[name], ["eval_len"]) for name in BASELINES]
-    ratios = [
-        (sums["top"] / sums["bottom"]).rename(name) for sums, name in zip(found, BASELINES, strict=True)
-    ]
-    return pd.concat(ratios, axis=1).sort_index()
+def baselines(rows: pd.DataFrame, names: Sequence[str] = BASELINES) -> pd.DataFrame:
+    """Chance and the guess of some value of the context, by length: the same for every model.
+
+    A column for each of `names` that the rows hold.
+    """
+    ratios = []
+    for name in names:
+        sums = totals(rows, MEASURES[name], ["eval_len"])
+        ratios += [] if sums.empty else [(sums["top"] / sums["bottom"]).rename(name)]
+    return (
+        pd.concat(ratios, axis=1).sort_index()
+        if ratios
+        else pd.DataFrame(index=pd.Index([], name="eval_len"))
+    )

@@ -1,7 +1,9 @@
 """Key-value retrieval ("lost in the middle") on synthetic records, for models too small to read JSON.
 
 Liu et al. Lost in the Middle. TACL 2024, section 4. arXiv:2307.03172. Keys and values are single reserved
-ids; every record of a context is asked for, and all questions share one pass over it.
+ids; every record of a context is asked for, and all questions share one pass over it. Query-aware, the key
+also stands before the records, where a model sees it as one more echo; the paper's prompt is in
+key_value_uuid.py.
 """
 
 from __future__ import annotations
@@ -12,20 +14,25 @@ import numpy as np
 
 from posbench.data.associative_recall import context, questions
 from posbench.data.corpus import Corpus
-from posbench.errors import ConfigError
+from posbench.errors import ConfigError, LengthError
 from posbench.subjects.subject import Prompt, Scores
+from posbench.tasks.places import rank_of
 from posbench.tasks.task import Measure, Task
 
 
 class KeyValue(Task):
-    """Exact match and log-probability of the value, by the record's place.
+    """Exact match, log-probability and rank of the value, by the record's place.
 
-    Beside them, by context: `in_context`, the share of answers that are some value of the context; `chance`,
-    one over the number of values; `context_guess`, the expected accuracy of naming the value of a record
-    drawn at random.
+    The rank is the value's among the distinct values of its context, by log-probability; 1 is the first, and
+    a tie counts half. Beside them, by question: `in_context`, the share of answers that are some value of the
+    context; `chance`, one over the number of values; `context_guess`, the expected accuracy of naming the
+    value of a record drawn at random.
 
     Args:
         contexts: how many contexts; each is asked for all of its records.
+        query_aware: whether the key that is asked for also stands before the records, in place of the last
+            token of the text there. Records and questions are the same ones; each question has a pass of its
+            own.
     """
 
     task = "key_value"
@@ -33,33 +40,59 @@ class KeyValue(Task):
     metric = "exact_match"
     unit = "share"
     gated = True
+    version = 2
 
-    def __init__(self, contexts: int) -> None:
+    def __init__(self, contexts: int, query_aware: bool = False) -> None:
         if contexts < 1:
             raise ConfigError(f"key_value with {contexts} contexts: give at least 1")
-        self.contexts = contexts
+        self.contexts, self.query_aware = contexts, query_aware
+        self.variant = "query_aware" if query_aware else ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        if corpus.vocabulary.keys < 2:
+            raise ConfigError(
+                f"key_value with {corpus.vocabulary.keys} symbols for keys, as of a model pretrained elsewhere: choose "
+                "task=key_value_uuid, which needs none"
+            )
         tokens = corpus.split("test").tokens
         for index in range(self.contexts):
             rng = np.random.default_rng([seed, length, index])
             start = int(rng.integers(max(1, len(tokens) - length)))
             made = context(rng, corpus.vocabulary, tokens[start : start + length], length)
+            ids, asked = made.ids.astype(np.int64), questions(made).astype(np.int64)
             facts = {"context": index, "values": made.value_ids, "choices": corpus.vocabulary.values}
-            yield Prompt(made.ids.astype(np.int64), questions(made).astype(np.int64), 1, facts)
+            candidates = np.unique(made.value_ids).astype(np.int64)
+            if not self.query_aware:
+                every = facts | {"records": np.arange(len(asked))}
+                yield Prompt(ids, asked, 1, every, candidates=candidates)
+                continue
+            before = int(made.offsets[0]) - 1
+            if before < 1:
+                raise LengthError(
+                    f"key_value, query-aware, at {length} tokens: its {len(asked)} records leave no place for the "
+                    f"key before them; choose {length + 1} or more"
+                )
+            for record, question in enumerate(asked):
+                aware = ids.copy()
+                aware[before] = question[0]
+                only = facts | {"records": np.array([record])}
+                yield Prompt(aware, question[None], 1, only, candidates=candidates)
 
     def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
-        values, index = prompt.facts["values"], prompt.facts["context"]
-        name, count = f"context-{index}", len(values)
-        top = scores.top[:, 0]
-        for record in range(count):
-            depth = record / max(1, count - 1)
-            hit = float(top[record] == values[record])
-            yield Measure("exact_match", hit, 1, "share", name, index, record, depth)
-            yield Measure("logprob", float(scores.logprob[record, 0]), 1, "nats", name, index, record, depth)
-        # Values are sums over the n questions, as in every row.
+        values, index, records = (prompt.facts[name] for name in ("values", "context", "records"))
+        name, asked = f"context-{index}", len(records)
+        top, logprob = scores.top[:, 0], scores.logprob[:, 0]
+        for row, record in enumerate(records.tolist()):
+            place = (name, index, record, record / max(1, len(values) - 1))
+            yield Measure("exact_match", float(top[row] == values[record]), 1, "share", *place)
+            yield Measure("logprob", float(logprob[row]), 1, "nats", *place)
+            if scores.candidates is not None and prompt.candidates is not None:
+                rank = rank_of(scores.candidates[row], prompt.candidates == values[record])
+                yield Measure("rank", rank, 1, "rank", *place)
+                yield Measure("reciprocal_rank", 1 / rank, 1, "share", *place)
+        # Values are sums over the questions, as in every row.
         in_context = float(np.isin(top, values).sum())
-        _, repeats = np.unique(values, return_counts=True)
-        yield Measure("in_context", in_context, count, "share", name, index)
-        yield Measure("chance", count / prompt.facts["choices"], count, "share", name, index)
-        yield Measure("context_guess", float((repeats**2).sum() / count), count, "share", name, index)
+        same = (values[records][:, None] == values[None]).mean(1)
+        yield Measure("in_context", in_context, asked, "share", name, index)
+        yield Measure("chance", asked / prompt.facts["choices"], asked, "share", name, index)
+        yield Measure("context_guess", float(same.sum()), asked, "share", name, index)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from posbench.data.corpus import Corpus
-from posbench.subjects.subject import Prompt, Scores
+from posbench.subjects.subject import Prompt
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Measure:
     example: int
     position: int | None = None
     depth: float | None = None
+    layer: int | None = None
+    head: int | None = None
 
 
 class Task:
@@ -36,13 +38,15 @@ class Task:
 
     task: ClassVar[str]
     protocol: ClassVar[str]
-    metric: ClassVar[str]
+    metric: str
     unit: ClassVar[str]
-    version: ClassVar[int] = 1
-    asks: ClassVar[str] = "score"
+    version: int = 1
+    asks: str = "score"
     variant: str = ""
     # Whether rows at the training length decide if rows at other lengths may be concluded from.
     gated: ClassVar[bool] = False
+    # The synthetic sequences of which a model must have been trained to be asked at all; '' for any model.
+    trained_on: str = ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         """Prompts that are read as exactly `length` tokens.
@@ -52,9 +56,14 @@ class Task:
         """
         raise NotImplementedError
 
-    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
-        """A pure function of a prompt and what the subject answered."""
+    def measure(self, prompt: Prompt, scores: Any) -> Iterator[Measure]:
+        """A pure function of a prompt and what the subject answered: Scores, or Generated where `asks` says so."""
         raise NotImplementedError
+
+    def measures(self, answered: Iterable[tuple[Prompt, Any]]) -> Iterator[Measure]:
+        """Those of all prompts of a cell, in order; a task whose prompts belong together overrides it."""
+        for prompt, scores in answered:
+            yield from self.measure(prompt, scores)
 
     def own_lengths(self, corpus: Corpus) -> list[int]:
         """Lengths in tokens that follow from the task's own settings, such as a number of records.

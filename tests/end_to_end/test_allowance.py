@@ -7,7 +7,7 @@ import pytest
 
 from posbench.allowance import Allowance
 from posbench.errors import ConfigError
-from posbench.launchers import Queue
+from posbench.queue import Queue
 from posbench.plan import ModelPlan
 from posbench.settings import ModelSettings, TrainSettings
 from posbench.work import Job

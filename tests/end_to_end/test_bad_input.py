@@ -80,6 +80,38 @@ def test_train_refuses(script):
     refused(script("train", "scheme.build._target_=posbench.muon.Muon"), "setting")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["grid.scheme=[rope]", "adjust.scheme.rope.base=0.5"], ["base 0.5", "above 1"]),
+        (["grid.scheme=[t5]", "+adjust.scheme.t5.buckets=1"], ["1 buckets", "at least 2"]),
+        (
+            ["grid.scheme=[hwfa]", "+adjust.scheme.hwfa.window=17"],
+            ["window 17", "at most the training length, 16"],
+        ),
+        (
+            ["grid.scheme=[rope_window_nope]", "+adjust.scheme.rope_window_nope.window=0"],
+            ["window 0", "at least 1"],
+        ),
+        (["grid.extension=[pi]", "+adjust.extension.pi.factor=0.5"], ["factor 0.5", "at least 1", "auto"]),
+        (["grid.extension=[ntk]", "+adjust.extension.ntk.factor=-2"], ["factor -2", "at least 1", "auto"]),
+        (
+            ["grid.extension=[longrope]", "+adjust.extension.longrope.long=[1,2,3]"],
+            ["long [1, 2, 3]", "4 finite numbers", "null"],
+        ),
+        (
+            ["grid.extension=[rerope]", "+adjust.extension.rerope.window=0"],
+            ["window 0", "at least 1", "null"],
+        ),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_a_sweep_refuses_settings_out_of_range_before_it_trains(script, overrides, said):
+    answer = script("sweep", *MINIATURE, "size.layers=2", *overrides)
+    refused(answer, *said)
+    assert "train" not in answer.out
+
+
 def test_a_scheme_whose_settings_do_not_reach_the_length(script):
     short = ("grid.scheme=[randomized_rope]", "+adjust.scheme.randomized_rope.reach=32")
     refused(script("sweep", *MINIATURE, *short), "below 32", "larger reach")

@@ -77,5 +77,5 @@ def test_attend_merges_regions(dtype: torch.dtype) -> None:
     kernel = Recording("auto")
     out = attend(Split(), site, pairs.v_BHSD, kernel)
     undivided = attend(PositionScheme(), site, pairs.v_BHSD, Recording("auto"))
-    assert kernel.ran == "dense"
+    assert kernel.ran == "sdpa"
     torch.testing.assert_close(out, undivided, rtol=0, atol=1e-10 if dtype == torch.float64 else 1e-6)

@@ -29,7 +29,7 @@ def test_dense_is_dense() -> None:
     ("pairs", "why"),
     [
         (case("none", value=True)[0], "values by pair"),
-        (replace(case("none")[0], with_lse=True), "log-sum-exp"),
+        (replace(case("none", geometry="suffix")[0], with_lse=True), "log-sum-exp"),
     ],
 )
 def test_sdpa_by_name_never_falls_back(pairs: object, why: str) -> None:

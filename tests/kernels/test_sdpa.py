@@ -54,9 +54,32 @@ def test_log_sum_exp_equals_that_of_dense(term: str, geometry: str, mask: str) -
         assert (lse == -torch.inf).any()
 
 
-def test_where_gradients_are_wanted_it_leaves_the_log_sum_exp_to_dense() -> None:
+@pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
+@pytest.mark.parametrize("geometry", ["square", "moved"])
+@pytest.mark.parametrize("term", TERMS)
+def test_log_sum_exp_is_trained(term: str, geometry: str, mask: str) -> None:
+    """Alone, and with the output, by either of the backward passes."""
+    hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
+    pairs, leaves = case(term, "causal", geometry)
+    pairs = replace(pairs, with_lse=True, masks=MASKS.get(mask, hidden))
+    assert refusal(pairs) is None
+    found, expected = sdpa(pairs), dense(pairs)
+    seen = pairs.geo.visible(pairs.masks).any(-1)
+    assert bool(seen.all()) == (mask != "some_rows_see_nothing")
+    for of_out, of_lse in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
+        one, other = (
+            torch.cat((of_out * out, of_lse * lse.masked_fill(~seen, 0)[..., None]), -1)
+            for out, lse in (found, expected)
+        )
+        torch.testing.assert_close(one, other, **EXACT)
+        for mine, theirs in zip(gradients(one, leaves), gradients(other, leaves), strict=True):
+            torch.testing.assert_close(mine, theirs, **EXACT)
+
+
+@pytest.mark.parametrize("term", ["none", "table"])
+def test_where_it_has_no_gradient_it_leaves_the_log_sum_exp_to_dense(term: str) -> None:
     """Also where the scheme alone is trained and queries and keys ask for none."""
-    pairs, _ = case("table")
+    pairs, _ = case(term, geometry="suffix")
     frozen = replace(
         pairs,
         q_BHTE=pairs.q_BHTE.detach(),
@@ -64,9 +87,36 @@ def test_where_gradients_are_wanted_it_leaves_the_log_sum_exp_to_dense() -> None
         v_BHSD=pairs.v_BHSD.detach(),
         with_lse=True,
     )
-    assert "carries no gradient" in (refusal(frozen) or "")
+    rounded, _ = case(term, dtype=torch.bfloat16)
+    for refused in (frozen, replace(rounded, with_lse=True)):
+        assert "has a gradient in float32 and float64 only" in (refusal(refused) or "")
+        with torch.no_grad():
+            assert refusal(refused) is None
+
+
+@pytest.mark.parametrize("with_lse", [False, True])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("term", TERMS)
+def test_values_narrower_than_queries(term: str, geometry: str, with_lse: bool) -> None:
+    """What was rotated or augmented has more dimensions than what is averaged."""
+    pairs, leaves = case(term, "near", geometry)
+    pairs = replace(pairs, v_BHSD=pairs.v_BHSD[..., :3], with_lse=with_lse and geometry != "suffix")
+    assert refusal(pairs) is None
+    out, lse = sdpa(pairs)
+    expected, expected_lse = dense(pairs)
+    assert out.shape == expected.shape
+    torch.testing.assert_close(out, expected, **EXACT)
+    if lse is not None:
+        torch.testing.assert_close(lse, expected_lse, **EXACT)
+        out, expected = (
+            torch.cat(both, -1) for both in ((out, lse[..., None]), (expected, expected_lse[..., None]))
+        )
+    for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
     with torch.no_grad():
-        assert refusal(frozen) is None
+        evaluated, lse = sdpa(replace(pairs, with_lse=with_lse))
+    torch.testing.assert_close(evaluated, expected[..., :3], **EXACT)
+    assert (lse is not None) == with_lse
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])

@@ -58,7 +58,14 @@ def synthetic_rows(
             series = _Series(scheme, extension, seed, generator)
             frames += series.fixed_targets(hardness_D) + series.non_overlapping(hardness_D)
             frames += series.prefix(hardness_D) + series.key_value(contexts)
-    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
+    return completed(pd.concat(frames, ignore_index=True))
+
+
+def completed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with all columns of the schema; those that no test speaks of are empty."""
+    for column in set(COLUMNS) - set(rows):
+        rows[column] = pd.array([None] * len(rows), dtype="Int64")
+    return rows[list(COLUMNS)]
 
 
 class _Series:
@@ -118,7 +125,7 @@ class _Series:
         if far is None and length > TRAIN_LEN:
             row = {
                 "task": "key_value",
-                "protocol": "shared_prefill",
+                "protocol": "records",
                 "eval_len": length,
                 "document": "",
                 "example": 0,
@@ -140,7 +147,7 @@ class _Series:
         ids = np.repeat([f"ctx{c:03d}" for c in range(contexts)], records)
         common = {
             "task": "key_value",
-            "protocol": "shared_prefill",
+            "protocol": "records",
             "eval_len": length,
             "document": ids,
             "n": 1,
@@ -151,7 +158,7 @@ class _Series:
         logprob = pd.DataFrame(common | {"metric": "logprob", "value": np.where(right.ravel(), -0.1, -4.0)})
         per = {
             "task": "key_value",
-            "protocol": "shared_prefill",
+            "protocol": "records",
             "eval_len": length,
             "unit": "",
             "status": status,
@@ -183,7 +190,7 @@ class _Series:
             train_tokens=921_600,
             train_seed=self.seed,
             corpus="sources",
-            variant="none",
+            variant="",
             eval_seed=0,
             kernel="sdpa",
             dtype="float32",

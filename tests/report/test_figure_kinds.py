@@ -71,7 +71,15 @@ def test_bands_only_with_several_seeds(rows, rows_of_three_seeds):
     for given, several in ((rows, False), (rows_of_three_seeds, True)):
         figure, shown = context_growth.draw(Source.of(given, ORDER, None, False))
         assert ("bands: 95% Student's t over 3 seeds" in texts(figure)) == several
-        assert shown["low"].notna().any() == several
+        assert (
+            "not drawn since all lines share their documents: 95% cluster bootstrap over documents"
+            in texts(figure)
+        ) != several
+        assert shown["low"].notna().any()
+        bands = [
+            path for band in figure.axes[0].collections for path in band.get_paths() if len(path.vertices)
+        ]
+        assert bool(bands) == several
 
 
 def test_a_stranger_can_read_the_caption(rows):
@@ -148,11 +156,11 @@ def test_retrieval_shows_guesses_and_omits_what_is_not_learned(rows):
         "256 tokens, 4×",
     ]
     legend = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
-    assert legend == [*ORDER, "chance", "some value of the context"]
+    assert legend == [*ORDER, "chance", "some value of the context", "gate, where trained"]
     drawn = shown[shown["estimate"].notna()]
     assert set(drawn[drawn["scheme"] == "nope"]["eval_len"]) == {64}
     assert shown["chance"].eq(1 / 16).all()
-    assert "(nope)" in texts(figure)
+    assert "Under it: nope." in texts(figure)
 
 
 def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):

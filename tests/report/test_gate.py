@@ -12,7 +12,9 @@ def rows(*lines: tuple[str, str, int, float]) -> pd.DataFrame:
         [(model, extension, length, 10 * share, 10) for model, extension, length, share in lines],
         columns=["model", "extension", "eval_len", "value", "n"],
     )
-    frame = frame.assign(metric="exact_match", task="key_value", variant="", train_len=64, status="ok")
+    frame = frame.assign(
+        metric="exact_match", task="key_value", protocol="records", variant="", train_len=64, status="ok"
+    )
     text = frame.iloc[:1].assign(metric="nll", task="perplexity", value=1e3)
     return pd.concat([frame, text], ignore_index=True)
 
@@ -38,3 +40,21 @@ def test_nobody_is_judged_without_the_training_length():
 def test_an_extension_that_fails_at_home_does_not_close_the_gate_of_its_model():
     given = rows(("a", "none", 64, 0.95), ("a", "pi", 64, 0.2), ("a", "none", 256, 0.5))
     assert set(gate.close(given)["status"]) == {"ok"}
+
+
+def test_each_protocol_and_variant_is_judged_by_itself():
+    given = rows(("a", "none", 64, 0.95), ("a", "none", 256, 0.5))
+    other = rows(("a", "none", 64, 0.3), ("a", "none", 256, 0.2))
+    for change in ({"protocol": "json_uuid"}, {"variant": "query_aware"}):
+        found = gate.close(pd.concat([given, other.assign(**change)], ignore_index=True))
+        assert found["status"].tolist() == ["ok"] * 3 + ["not_learned"] * 2 + ["ok"]
+
+
+@pytest.mark.parametrize(("exact", "status"), [(None, "not_learned"), (0.95, "ok")])
+def test_generated_answers_are_judged_by_what_they_contain(exact, status):
+    contained = (
+        rows(("a", "none", 64, 0.5), ("a", "none", 256, 0.5)).iloc[:2].assign(metric="substring_match")
+    )
+    exactly = rows(("a", "none", 64, exact or 1.0)).iloc[: int(exact is not None)]
+    found = gate.close(pd.concat([contained, exactly], ignore_index=True))
+    assert set(found["status"]) == {status}

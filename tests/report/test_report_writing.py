@@ -18,7 +18,7 @@ FIGURES = [config("fixed_targets"), config("extensions")]
 @pytest.fixture
 def few(rows):
     rows = rows[rows["scheme"].isin(ORDER) & rows["extension"].isin(["none", "pi"])]
-    return rows[rows["protocol"].isin(["fixed_targets", "shared_prefill"])]
+    return rows[rows["protocol"].isin(["fixed_targets", "records"])]
 
 
 def contents(paths):

@@ -41,6 +41,35 @@ def test_bytes_depend_on_the_rows_alone(tmp_path, some):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def as_version_1(path):
+    """The file as it was written before rows had a layer and a head."""
+    table = pq.read_table(path).drop_columns(["layer", "head"])
+    pq.write_table(table.replace_schema_metadata({"posbench.rows": "1"}), path)
+
+
+def test_rows_of_the_version_before_are_read_as_rows_of_the_whole_model(tmp_path, some, caplog):
+    store = Store(tmp_path)
+    for cell in ("old", "new"):
+        store.write(cell, [row | {"cell": cell} for row in some], {})
+    before = store.read("old")
+    as_version_1(store.path("old"))
+    with caplog.at_level(logging.WARNING):
+        assert store.has("old")
+        pd.testing.assert_frame_equal(store.read("old"), before)
+        both = store.collect(["old", "new"])
+    assert not caplog.messages
+    assert both["layer"].isna().all()
+    assert str(both["head"].dtype) == "Int64"
+    assert list(both["cell"].unique()) == ["new", "old"]
+
+
+def test_layers_and_heads_come_back_as_whole_numbers(tmp_path, some):
+    write_rows(pd.DataFrame([some[0] | {"layer": 2, "head": 1}, some[1]]), tmp_path / "rows.parquet")
+    back = read_rows(tmp_path / "rows.parquet")
+    assert back["layer"].tolist() == [2, pd.NA]
+    assert back["head"].tolist() == [1, pd.NA]
+
+
 def test_collect_does_not_depend_on_the_order_of_cells(tmp_path, some):
     store = Store(tmp_path)
     for cell in ("b", "a"):

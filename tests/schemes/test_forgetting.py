@@ -8,6 +8,7 @@ from calls import SHAPE, assert_same_gradients, attention, causal, site, values
 from torch import Tensor
 from x_transformers.x_transformers import DataDependentAlibi
 
+from posbench.errors import ConfigError
 from posbench.scheme import Site
 from posbench.schemes.forgetting import Forgetting
 
@@ -59,3 +60,19 @@ def test_attention_equals(reference) -> None:  # type: ignore[no-untyped-def]
     mine, expected = attention(scheme, at, v), reference(scheme, at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     assert_same_gradients(mine, expected, [scheme.weight_LHW, scheme.bias_LH, at.q_BHTD, at.k_BHSD, v], 1e-12)
+
+
+def test_gates_start_at_a_half_or_at_the_memories_asked_for() -> None:
+    assert not Forgetting(SHAPE).bias_LH.any()
+    bias_LH = Forgetting(SHAPE, decay_times=[2, 128]).bias_LH.detach().double()
+    time_LH = -1 / torch.nn.functional.logsigmoid(bias_LH)
+    expected_H = torch.tensor(
+        [2, 8, 32, 128], dtype=torch.float64
+    )  # four heads, a fourfold step between them
+    torch.testing.assert_close(time_LH, expected_H.expand(2, 4), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("times", [[0, 8], [8, 2], [4], [1, float("inf")], [1, 2, 3], ["a", 2]])
+def test_bad_settings(times: list) -> None:
+    with pytest.raises(ConfigError, match=r"decay_times .* give two numbers of tokens above 0"):
+        Forgetting(SHAPE, times)

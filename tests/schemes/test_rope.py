@@ -58,6 +58,19 @@ def test_norm_as_printed() -> None:
     )
 
 
+def test_steps_as_printed() -> None:
+    """The first three of four pairs at position 3, to the digits printed: the pairs, their angles, and the pairs turned."""
+    q, _ = golden()
+    pairs = torch.tensor([[0.497, -0.138], [0.648, 1.523], [-0.234, -0.234]], dtype=torch.float64)
+    torch.testing.assert_close(q.view(-1, 2)[:3], pairs, rtol=0, atol=5e-4)
+    angles = 3 * frequencies(8, 10000.0)
+    assert angles[:3].tolist() == pytest.approx([3.0, 0.3, 0.03], abs=1e-12)
+    assert len(angles) == 4
+    after = torch.tensor([-0.472, 0.207, 0.169, 1.646, -0.227, -0.241], dtype=torch.float64)
+    scheme = RoPE(SHAPE, interleaved=True)
+    torch.testing.assert_close(turned(scheme, q[None], [3])[0, :6], after, rtol=0, atol=5e-4)
+
+
 def test_interleaved_equals_gptj() -> None:
     at = site(40)
     table = gptj.create_sinusoidal_positions(40, SHAPE.head_dim).double()[None]

@@ -1,0 +1,170 @@
+"""Peak memory, each measurement in a process of its own: what the system says, so nothing is left out.
+
+    python -m posbench.benchmark.memory logits 8192 chunked
+    python -m posbench.benchmark.memory read rope 16384
+
+prints the bytes by which the process grew at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from posbench import config
+from posbench.benchmark.line import Line
+from posbench.benchmark.models import Shape, ours, with_scheme
+from posbench.benchmark.paired import Ratio, compare, of_pairs
+from posbench.benchmark.steps import structure
+from posbench.errors import LengthError, UndefinedError
+from posbench.kernels import Recording
+from posbench.model.gpt import GPT
+from posbench.subjects.checkpoint import CheckpointSubject
+from posbench.subjects.subject import Prompt
+
+STATUS = Path("/proc/self/status")
+VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 1024
+HEAD = Shape(layers=1, width=64, heads=2, length=256, batch=1, vocabulary=VOCABULARY)
+READER = Shape(layers=2, width=32, heads=2, length=256, batch=1)
+SHORT, LONG = 8192, 16384
+NOT_LINUX = "peak memory is read from /proc, which this system does not have"
+
+
+def logits(seconds: float) -> Iterator[Line]:
+    """Scores of many targets over a large vocabulary: a few logits at a time, and all at once."""
+    chunked, full = head_work(TIMED_ROWS)
+    peer = "all logits at once, then cross_entropy"
+    yield Line(
+        f"scores of {TIMED_ROWS} targets of {VOCABULARY}", peer, 1.0, compare(chunked, full, seconds, warm=1)
+    )
+    if not STATUS.exists():
+        yield Line("memory of scores", peer, 1 / 15, None, "MB", skipped=NOT_LINUX)
+        return
+    rows = ROWS
+    while rows > TIMED_ROWS and 2.5 * 4 * rows * VOCABULARY > available():
+        rows //= 2  # this machine has no memory for all of it at once
+    ratio = measured(["logits", str(rows), "chunked"], ["logits", str(rows), "full"])
+    yield Line(f"peak memory of scores of {rows} targets of {VOCABULARY}", peer, 1 / 15, ratio, "MB", 1.0)
+
+
+def lengths(seconds: float) -> Iterator[Line]:
+    """Peak memory of evaluation at twice the length, for one scheme of each structure but whole rows."""
+    peer = f"{SHORT} tokens"
+    if not STATUS.exists():
+        yield Line(f"peak memory at {LONG} tokens", peer, 2.05, None, "MB", 1.0, NOT_LINUX)
+        return
+    for name, made_of in structures().items():
+        ratio = measured(["read", name, str(LONG)], ["read", name, str(SHORT)])
+        what = f"peak memory of evaluation at {LONG} tokens, {name} ({', '.join(made_of) or 'nothing added'})"
+        yield Line(f"{what}: {READER.layers} layers, width {READER.width}", peer, 2.05, ratio, "MB", 1.0)
+
+
+def structures() -> dict[str, tuple[str, ...]]:
+    """What schemes are made of, by the first scheme of each kind."""
+    found: dict[tuple[str, ...], str] = {}
+    for name, content in config.contents("scheme").items():
+        make = with_scheme(content["build"])
+        model = make(READER)[0]
+        assert isinstance(model, GPT)
+        try:
+            model.scheme.check(LONG)
+        except (UndefinedError, LengthError):
+            continue
+        made_of = tuple(sorted(structure(make, READER)))
+        if "whole rows" not in made_of:
+            found.setdefault(made_of, name)
+    return {name: made_of for made_of, name in found.items()}
+
+
+def measured(ours: list[str], theirs: list[str]) -> Ratio:
+    """The ratio of two measurements, in megabytes."""
+    return of_pairs(np.array([[grown(ours) / 1e6, grown(theirs) / 1e6]]))
+
+
+def grown(arguments: list[str]) -> int:
+    """Bytes by which a process of its own grew at most."""
+    # What is freed goes back to the system at once, so that a peak is of what was in use together.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "posbench.benchmark.memory", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MemoryError(f"{' '.join(arguments)}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
+    return int(json.loads(done.stdout.splitlines()[-1]))
+
+
+def available() -> int:
+    """Bytes that the system can still give."""
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return 1024 * int(lines["MemAvailable"].split()[0])
+
+
+def status(field: str) -> int:
+    """Bytes of this process: VmRSS now, VmHWM at most so far."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return 1024 * int(lines[field].split()[0])
+
+
+def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Scores of random hidden states by our subject, and by all logits at once."""
+    subject = subject_of(HEAD)
+    hidden = torch.randn(1, rows, HEAD.width)
+    target = torch.randint(VOCABULARY, (1, rows))
+
+    @torch.inference_mode()
+    def chunked() -> object:
+        return subject.measure(hidden, target)
+
+    @torch.inference_mode()
+    def full() -> object:
+        logits = subject.model.head(hidden[0])
+        return F.cross_entropy(logits, target[0], reduction="none"), logits.argmax(-1)
+
+    return chunked, full
+
+
+def read_work(name: str, length: int) -> Callable[[], object]:
+    """Evaluation of one prompt under a scheme."""
+    subject = subject_of(READER, name)
+    text = np.arange(length + 1) % 256
+    return lambda: list(subject.score([Prompt(text[:-64], text[None, -64:], 64)]))
+
+
+def subject_of(shape: Shape, scheme: str = "") -> CheckpointSubject:
+    """An untrained model, as evaluation runs it."""
+    make = with_scheme(config.contents("scheme")[scheme]["build"]) if scheme else ours
+    model = make(shape)[0]
+    assert isinstance(model, GPT)
+    return CheckpointSubject(model, model.scheme, shape.length, Recording("auto"), nullcontext(), 16384)
+
+
+def main(what: str, first: str, second: str) -> None:
+    torch.set_num_threads(1)
+    if what == "logits":
+        work, warm = (pick(head_work(int(first)), second), pick(head_work(64), second))
+    else:
+        work, warm = read_work(first, int(second)), read_work(first, 256)
+    warm()  # what libraries take once
+    before = status("VmRSS")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    except OSError:
+        before = max(before, status("VmHWM"))
+    work()
+    print(json.dumps(status("VmHWM") - before))
+
+
+def pick(work: tuple[Callable[[], object], Callable[[], object]], which: str) -> Callable[[], object]:
+    return work[0] if which == "chunked" else work[1]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,146 @@
+"""Training steps: beside other implementations, of every scheme beside RoPE's, and in bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from posbench import config
+from posbench.attend import Pairs
+from posbench.benchmark.line import Line
+from posbench.benchmark.models import Maker, Shape, gpt2, ours, plain, version, with_scheme, x_transformers
+from posbench.benchmark.paired import compare
+from posbench.errors import unknown
+from posbench.kernels import Recording
+from posbench.model.gpt import GPT
+from posbench.terms import DistanceTable, Separable, Sum, Term
+
+SHAPES = (
+    Shape(layers=4, width=256, heads=4, length=256, batch=16),
+    Shape(layers=3, width=96, heads=6, length=64, batch=48),  # the demo's
+)
+# Half the depth and a quarter of the batch of SHAPES[0], so that fifty schemes take minutes.
+SCHEMES = Shape(layers=2, width=256, heads=4, length=256, batch=4)
+LONG = Shape(layers=2, width=256, heads=4, length=1024, batch=1)
+
+
+def peers(seconds: float) -> Iterator[Line]:
+    """Forward, backward and AdamW in float32, of our plain RoPE model and of the same shape elsewhere."""
+    others: dict[str, Maker] = {
+        f"{version('transformers')} GPT2LMHeadModel, sdpa": gpt2,
+        f"{version('x-transformers')} Decoder, rotary, flash": x_transformers,
+        f"{version('torch')} SDPA, cached rotary tables, nothing else": plain,
+    }
+    for shape in SHAPES:
+        for peer, make in others.items():
+            ratio = compare(step_of(ours, shape), step_of(make, shape), seconds)
+            yield Line(f"training step: {shape}", peer, 1.0, ratio)
+
+
+def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
+    """The step of each scheme of configs/scheme beside RoPE's, with a goal by what it is made of."""
+    settings = config.contents("scheme")
+    for name in names:
+        if name not in settings:
+            raise unknown("scheme", name, settings)
+    for name in names or settings:
+        make = with_scheme(settings[name]["build"])
+        made_of = structure(make, SCHEMES)
+        for shape in (SCHEMES, LONG) if made_of == {"distances"} else (SCHEMES,):
+            ratio = compare(step_of(make, shape), step_of(ours, shape), seconds)
+            goal = 1.6 if shape is LONG else goal_of(made_of)
+            what = f"training step, {name} ({', '.join(sorted(made_of)) or 'nothing added'}): {shape}"
+            yield Line(what, "the same with plain RoPE", goal, ratio)
+
+
+def bfloat16(seconds: float) -> Iterator[Line]:
+    """The step under autocast, where the CPU multiplies bfloat16."""
+    shape = SHAPES[0]
+    what, peer = f"training step in bfloat16 by autocast: {shape}", "the same in float32"
+    if not multiplies_bfloat16():
+        yield Line(what, peer, 0.65, None, skipped="this CPU has neither avx512_bf16 nor amx_bf16")
+        return
+    fast = step_of(ours, shape, lambda: torch.autocast("cpu", torch.bfloat16))
+    yield Line(what, peer, 0.65, compare(fast, step_of(ours, shape), seconds))
+
+
+def step_of(
+    make: Maker, shape: Shape, precision: Callable[[], AbstractContextManager] = nullcontext
+) -> Callable[[], None]:
+    """One training step, to be called again and again; every model gets the same ids, loss and optimizer."""
+    torch.manual_seed(0)
+    module, model = make(shape)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
+    ids = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1))
+
+    def step() -> None:
+        with precision():
+            logits = model(ids[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+class Seen:
+    """A kernel that notes what it is given: what a scheme is made of, as far as speed can tell."""
+
+    def __init__(self) -> None:
+        self.kernel, self.made_of, self.called = Recording("auto"), set[str](), False
+
+    def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+        self.called = True
+        self.made_of |= {kind(term) for term in parts(pairs.term)}
+        self.made_of |= {"values by pair"} if pairs.value is not None else set()
+        self.made_of |= {"masks"} if pairs.masks else set()
+        self.made_of |= {"log-sum-exp"} if pairs.with_lse else set()
+        return self.kernel(pairs)
+
+
+def parts(term: Term | None) -> tuple[Term, ...]:
+    """The terms that a term adds."""
+    if term is None:
+        return ()
+    return tuple(one for part in term.parts for one in parts(part)) if isinstance(term, Sum) else (term,)
+
+
+def kind(term: Term) -> str:
+    """A term in a word."""
+    if term.whole_rows:
+        return "whole rows"
+    if isinstance(term, DistanceTable):
+        return "distances"
+    return "separable" if isinstance(term, Separable) else "content by pair"
+
+
+def structure(make: Maker, shape: Shape) -> set[str]:
+    """What a model's scheme gives to its kernels."""
+    model, seen = make(shape)[0], Seen()
+    assert isinstance(model, GPT)
+    model(torch.zeros(1, 16, dtype=torch.long), kernel=seen)
+    return seen.made_of if seen.called else {"no pairs"}
+
+
+def goal_of(made_of: set[str]) -> float:
+    """How much longer than RoPE's a step may take at 256 tokens."""
+    if "whole rows" in made_of:
+        return 1.8
+    if made_of & {"content by pair", "values by pair", "no pairs"}:
+        return 1.35
+    return 1.15 if made_of & {"separable", "log-sum-exp"} else 1.05
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU says so; where nobody can tell, it does not."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,73 @@
+"""Cross-entropy over a large vocabulary: logits a few rows at a time, their gradient already in the forward pass.
+
+All logits of 32k tokens at a vocabulary of 50k are 6.6 GB in float32, and their gradient as much again. Here a
+chunk of rows gives its loss and its part of the gradients and is gone (as in Liger Kernel, arXiv:2410.10989,
+section 3): no logits are kept, none are computed twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Logits held at once; fewer altogether are computed in one piece. 256 MiB in float32.
+LOGITS = 1 << 26
+# A target that does not count, as torch has it.
+IGNORED = -100
+
+
+def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits: int = LOGITS) -> Tensor:
+    """The sum over N of the nats of each target under softmax(hidden @ weight.T); scalar, float32 or float64.
+
+    Targets of IGNORED count nothing.
+
+    Args:
+        logits: how many may be held at once.
+    """
+    rows = max(1, logits // len(weight_VW))
+    if rows >= len(hidden_NW):
+        return F.cross_entropy(_logits(hidden_NW, weight_VW), target_N, reduction="sum")
+    return _Chunked.apply(hidden_NW, weight_VW, target_N, rows)
+
+
+def _logits(hidden_NW: Tensor, weight_VW: Tensor) -> Tensor:
+    logits = F.linear(hidden_NW, weight_VW)  # in autocast's precision
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, rows: int) -> Tensor:
+        wanted = ctx.needs_input_grad[:2]
+        d_hidden = torch.empty_like(hidden) if wanted[0] else None
+        # Summed over many chunks, so not in the precision of the products.
+        d_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+        loss = hidden.new_zeros((), dtype=d_weight.dtype)
+        for start in range(0, len(hidden), rows):
+            part = slice(start, start + rows)
+            logits, chosen = _logits(hidden[part], weight), target[part, None]
+            counts, chosen = (chosen != IGNORED).to(logits.dtype), chosen.clamp(min=0)
+            lse = logits.logsumexp(-1, keepdim=True)
+            loss += ((lse - logits.gather(-1, chosen)) * counts).sum()
+            if not any(wanted):
+                continue
+            d_logits = logits.sub_(lse).exp_()
+            d_logits.scatter_add_(-1, chosen, d_logits.new_full(chosen.shape, -1.0))
+            d_logits = d_logits.mul_(counts).to(torch.result_type(hidden, weight))
+            if d_hidden is not None:
+                d_hidden[part] = d_logits @ weight
+            if wanted[1]:
+                d_weight += d_logits.mT @ hidden[part].to(d_logits.dtype)
+        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype) if wanted[1] else None)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_weight = ctx.saved_tensors
+        parts = (None if one is None else one * gradient.to(one.dtype) for one in (d_hidden, d_weight))
+        return (*parts, None, None)

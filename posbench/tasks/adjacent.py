@@ -1,0 +1,69 @@
+"""Whether neighbouring positions can be told apart: a forced choice that only distance one against two decides.
+
+Ours; for the question how densely interpolated positions can lie before they blur. (Chen et al., arXiv:2306.15595,
+section 2.3, bound how far interpolated scores stray, not what they still tell apart.) In records `K V K` a key stands
+one token before its own value, and its echo two tokens before the next record's. Asked for a key, a model that cannot
+tell these two distances apart finds both values by the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from posbench.data.associative_recall import context
+from posbench.data.corpus import Corpus
+from posbench.errors import ConfigError, LengthError
+from posbench.subjects.subject import Prompt, Scores
+from posbench.tasks.task import Measure, Task
+
+
+class Adjacent(Task):
+    """For each record but the last: is its value likelier than the next record's, given its key? Chance is 1/2.
+
+    Records whose value is the next one's too are left out. The context is that of key-value retrieval.
+
+    Measures, by record: `adjacent`, 1 where its own value is likelier; `log_ratio`, by how many nats; and `chance`.
+
+    Args:
+        contexts: how many contexts; each is asked for all of its records.
+    """
+
+    task = "adjacent"
+    protocol = "records"
+    metric = "adjacent"
+    unit = "share"
+
+    def __init__(self, contexts: int) -> None:
+        if contexts < 1:
+            raise ConfigError(f"adjacent with {contexts} contexts: give at least 1")
+        self.contexts = contexts
+
+    def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        tokens = corpus.split("test").tokens
+        for index in range(self.contexts):
+            rng = np.random.default_rng([seed, length, index])
+            start = int(rng.integers(max(1, len(tokens) - length)))
+            made = context(rng, corpus.vocabulary, tokens[start : start + length], length)
+            own, other = made.value_ids[:-1], made.value_ids[1:]
+            kept = np.flatnonzero(own != other)
+            if not len(kept):
+                raise LengthError(
+                    f"adjacent at {length} tokens: context {index} has no two neighbouring values that differ; "
+                    "choose a longer length"
+                )
+            key_R = made.key_ids[kept]
+            pairs = np.stack([np.stack([key_R, value[kept]], 1) for value in (own, other)], 1)
+            facts = {"context": index, "records": kept, "count": len(made.key_ids)}
+            yield Prompt(made.ids.astype(np.int64), pairs.reshape(-1, 2).astype(np.int64), 1, facts)
+
+    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
+        index, last = prompt.facts["context"], max(1, prompt.facts["count"] - 1)
+        name = f"context-{index}"
+        own_R, other_R = scores.logprob[:, 0].reshape(-1, 2).T
+        for record, ratio in zip(prompt.facts["records"].tolist(), (own_R - other_R).tolist(), strict=True):
+            depth = record / last
+            yield Measure("adjacent", float(ratio > 0), 1, "share", name, index, record, depth)
+            yield Measure("log_ratio", ratio, 1, "nats", name, index, record, depth)
+        yield Measure("chance", len(own_R) / 2, len(own_R), "share", name, index)

@@ -1,0 +1,62 @@
+"""Copy and reverse, learned up to a length and asked for longer sequences.
+
+Kazemnejad et al. The Impact of Positional Encoding on Length Generalization in Transformers. NeurIPS 2023,
+sections 3 and 4. arXiv:2305.19466. There no position scheme and T5's bias go further than ALiBi and rotation:
+the opposite of what perplexity says. Deviation: under teacher forcing; the whole answer is exact where greedy
+decoding would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from posbench.data import algorithmic
+from posbench.data.corpus import Corpus
+from posbench.errors import ConfigError, unknown
+from posbench.subjects.subject import Prompt, Scores
+from posbench.tasks.task import Measure, Task
+
+
+class Algorithmic(Task):
+    """A sequence read as `length` tokens, (length - 2) / 2 symbols and their copy or reverse.
+
+    Measures, by sequence: `exact_match`, whether every symbol of the answer and its end are the first choice;
+    `symbol_accuracy`, the share of the symbols that are; `logprob`, nats of the symbols.
+
+    Args:
+        rule: copy or reverse; only models that were trained on it are asked.
+        examples: how many sequences.
+    """
+
+    task = "algorithmic"
+    protocol = "teacher_forced"
+    metric = "exact_match"
+    unit = "share"
+    gated = True
+
+    def __init__(self, rule: str, examples: int) -> None:
+        if rule not in algorithmic.RULES:
+            raise unknown("rule of algorithmic", rule, algorithmic.RULES)
+        if examples < 1:
+            raise ConfigError(f"algorithmic with {examples} examples: give at least 1")
+        self.rule, self.examples = rule, examples
+        self.variant = self.trained_on = rule
+
+    def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        count = algorithmic.symbols_in(length)
+        for index in range(self.examples):
+            # A stream of its own, so that no sequence is one of the training's.
+            rng = np.random.default_rng([seed, length, index, 1])
+            ids = algorithmic.example(rng, corpus.vocabulary, self.rule, count).astype(np.int64)
+            split = count + 2
+            yield Prompt(ids[:split], ids[None, split:], count + 1, {"example": index})
+
+    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
+        index, symbols = prompt.facts["example"], prompt.answer - 1
+        hits = scores.top[0] == prompt.suffixes[0]
+        name = f"sequence-{index}"
+        yield Measure("exact_match", float(hits.all()), 1, "share", name, index)
+        yield Measure("symbol_accuracy", float(hits[:-1].sum()), symbols, "share", name, index)
+        yield Measure("logprob", float(scores.logprob[0, :-1].sum()), symbols, "nats", name, index)

@@ -1,0 +1,101 @@
+"""Why retrieval is as it is: what the question attends to in the contexts of key-value retrieval.
+
+The contexts are those of `key_value`, and the weights are those of the token from which the value is predicted.
+That the first tokens draw weight which is meant for nobody: Xiao et al. Efficient Streaming Language Models with
+Attention Sinks. ICLR 2024. arXiv:2309.17453; four of them, as there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from posbench.data.associative_recall import context, questions
+from posbench.data.corpus import Corpus
+from posbench.errors import ConfigError
+from posbench.subjects.subject import Attention, Prompt
+from posbench.tasks.task import Measure, Task
+
+FIRST = 4
+
+
+class KeyValueAttention(Task):
+    """Entropy and shares of attention by layer and head, summed over the questions of a context.
+
+    `entropy` in nats, what is attended to nowhere being one more place; the share of the `first_tokens`, the
+    first four; of the `last_quarter` of the context; by `distance` in tokens, a row's position being the END of its
+    bucket: 0, 1, 2 to 3, 4 to 7 and so on. By the record that is asked for as well: `gold`, the share of the
+    token that is the answer.
+
+    Args:
+        contexts: how many contexts, the first ones of `key_value`.
+        questions: how many records of each are asked for, evenly spread over it.
+    """
+
+    task = "attention"
+    protocol = "records"
+    metric = "entropy"
+    unit = "nats"
+    asks = "attention"
+
+    def __init__(self, contexts: int, questions: int) -> None:
+        if contexts < 1 or questions < 1:
+            raise ConfigError(
+                f"attention with {contexts} contexts of {questions} questions: give at least 1 of each"
+            )
+        self.contexts, self.questions = contexts, questions
+
+    def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        tokens = corpus.split("test").tokens
+        for index in range(self.contexts):
+            rng = np.random.default_rng([seed, length, index])
+            start = int(rng.integers(max(1, len(tokens) - length)))
+            made = context(rng, corpus.vocabulary, tokens[start : start + length], length)
+            count = len(made.key_ids)
+            asked = np.unique(np.linspace(0, count - 1, min(count, self.questions)).round().astype(int))
+            facts = {
+                "context": index,
+                "records": asked,
+                "depth": asked / max(1, count - 1),
+                "answer": made.offsets[asked] + 1,
+            }
+            yield Prompt(made.ids.astype(np.int64), questions(made)[asked].astype(np.int64), 1, facts)
+
+    def measure(self, prompt: Prompt, attention: Attention) -> Iterator[Measure]:
+        weight_NLHS, index = attention.weight_NLHS, prompt.facts["context"]
+        count, _, _, tokens = weight_NLHS.shape
+        name, places = f"context-{index}", [prompt.facts[fact] for fact in ("records", "depth")]
+        bucket_S = buckets(tokens)
+        starts = np.flatnonzero(np.diff(bucket_S, prepend=-1))
+        sums = {
+            "entropy": entropy(weight_NLHS),
+            "first_tokens": weight_NLHS[..., :FIRST].sum(-1),
+            "last_quarter": weight_NLHS[..., tokens - tokens // 4 :].sum(-1),
+        }
+        by_bucket_LHB = np.add.reduceat(weight_NLHS.sum(0), starts, axis=-1)
+        gold_NLH = weight_NLHS[np.arange(count), :, :, prompt.facts["answer"]]
+        for layer, head in np.ndindex(*weight_NLHS.shape[1:3]):
+            where = {"layer": layer, "head": head}
+            for metric, value_NLH in sums.items():
+                total, unit = value_NLH[:, layer, head].sum(), "nats" if metric == "entropy" else "share"
+                yield Measure(metric, float(total), count, unit, name, index, **where)
+            for end, share in zip(2 ** bucket_S[starts], by_bucket_LHB[layer, head], strict=True):
+                yield Measure("distance", float(share), count, "share", name, index, int(end), **where)
+            for record, depth, share in zip(*places, gold_NLH[:, layer, head], strict=True):
+                yield Measure(
+                    "gold", float(share), 1, "share", name, index, int(record), float(depth), **where
+                )
+
+
+def buckets(tokens: int) -> np.ndarray:
+    """(S,) int64 bucket of each token's distance to the last one: 0 for itself, n for 2^(n-1) .. 2^n - 1."""
+    # The exponent of a whole number is that of the next power of two above it, exactly.
+    return np.frexp(np.arange(tokens - 1, -1, -1))[1].astype(np.int64)
+
+
+def entropy(weight: np.ndarray) -> np.ndarray:
+    """Nats over the last axis; what is missing to 1 is one more place."""
+    rest = np.clip(1 - weight.sum(-1, keepdims=True), 0, None)
+    shares = np.concatenate([weight, rest], -1)
+    return -(shares * np.log(np.where(shares > 0, shares, 1))).sum(-1)

@@ -1,0 +1,102 @@
+"""Passkey retrieval: a number hidden at some depth of text that does not matter.
+
+Mohtashami, Jaggi. Landmark Attention. NeurIPS 2023, section 4.2. arXiv:2305.16300; the wording is that of
+llama/run_test.py in epfml/landmark-attention. Deviations: lengths are exact in tokens, since text before and
+after the number is cut as ids; depths are even in place of random; keys have a fixed number of digits and the
+same number of tokens; a key is right where all of its ids are the model's first choice, not where the first
+number of a generated answer is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from posbench.data.corpus import Corpus
+from posbench.errors import LengthError, unknown
+from posbench.subjects.subject import Prompt, Scores
+from posbench.tasks.alike import Alike
+from posbench.tasks.places import at_least_one, ids_of, running_text
+from posbench.tasks.task import Measure, Task
+
+TASK = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
+    "I will quiz you about the important information there.\n"
+)
+SENTENCES = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
+BEFORE, BETWEEN, AFTER = "\nThe pass key is", ". Remember it.", " is the pass key.\n"
+QUESTION = "\nWhat is the pass key? The pass key is"
+FILLERS = ("sentences", "corpus")
+
+
+class Passkey(Task):
+    """Exact match and log-probability (nats, the sum over its ids) of the number, by its depth.
+
+    A row's position is where the sentence with the number begins, in tokens; `chance` is that of a number of
+    as many digits, drawn at random.
+
+    Args:
+        examples: how many texts; in each the same number is hidden at every depth.
+        depths: how many depths, evenly from the start of the filler to its end.
+        digits: of the number; the first is never 0.
+        filler: "sentences", the paper's five over and over, or "corpus", running text of the test split.
+    """
+
+    task = "passkey"
+    protocol = "passkey"
+    metric = "exact_match"
+    unit = "share"
+    gated = True
+
+    def __init__(self, examples: int, depths: int, digits: int = 5, filler: str = "sentences") -> None:
+        at_least_one("passkey", examples=examples, depths=depths, digits=digits)
+        if filler not in FILLERS:
+            raise unknown("filler of passkey", filler, FILLERS)
+        self.examples, self.depths, self.digits, self.filler = examples, depths, digits, filler
+        self.variant = "" if filler == "sentences" else f"filler={filler}"
+
+    def number(self, rng: np.random.Generator) -> str:
+        """With the space before it, which most tokenizers join to its first digits."""
+        return f" {int(rng.integers(10 ** (self.digits - 1), 10**self.digits))}"
+
+    def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        numbers = Alike(corpus.tokenizer, self.number, "pass keys")
+        task, before, between, after, question = (
+            ids_of(corpus, text) for text in (TASK, BEFORE, BETWEEN, AFTER, QUESTION)
+        )
+        fixed = [task, before, between, after, question]
+        # The last id of the answer is only predicted.
+        least = 1 + sum(map(len, fixed)) + 3 * numbers.tokens - 1
+        room = length - least
+        if room < 0:
+            raise LengthError(
+                f"passkey at {length} tokens: its instructions, number and question take {least} under tokenizer "
+                f"{corpus.tokenizer.name!r}; choose a length of {least} or more"
+            )
+        sentences = ids_of(corpus, SENTENCES)
+        for example in range(self.examples):
+            rng = np.random.default_rng([seed, length, example])
+            _, (number,) = numbers.strings(rng, 1)
+            told = np.concatenate([before, number, between, number, after])
+            text = running_text(corpus, rng, room) if self.filler == "corpus" else None
+            for place in range(self.depths):
+                depth = place / max(1, self.depths - 1)
+                ahead = round(depth * room)
+                # The paper's sentences start anew after the number; running text goes on.
+                parts = (
+                    (text[:ahead], text[ahead:])
+                    if text is not None
+                    else (np.resize(sentences, ahead), np.resize(sentences, room - ahead))
+                )
+                context = np.concatenate([[corpus.vocabulary.bos], task, parts[0], told, parts[1], question])
+                facts = {"example": example, "position": 1 + len(task) + ahead, "depth": depth}
+                yield Prompt(context.astype(np.int64), number[None], len(number), facts)
+
+    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
+        example, position, depth = (prompt.facts[name] for name in ("example", "position", "depth"))
+        place = (f"text-{example}", example, position, depth)
+        hit = bool((scores.top[0] == prompt.suffixes[0]).all())
+        yield Measure("exact_match", float(hit), 1, "share", *place)
+        yield Measure("logprob", float(scores.logprob[0].sum()), 1, "nats", *place)
+        yield Measure("chance", 1 / (9 * 10 ** (self.digits - 1)), 1, "share", *place)

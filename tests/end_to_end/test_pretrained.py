@@ -1,0 +1,124 @@
+"""Pretrained models through scripts/evaluate.py, from a local folder and without a network."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "subjects"))
+from pretrained_models import BEFORE, TRAIN_LEN, saved
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models and a text, as a user has them."""
+    where = tmp_path_factory.mktemp("pretrained")
+    saved(where / "plain", "qwen3", head_dim=16)
+    linear = {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0}
+    saved(where / "scaled", "llama", rope_parameters=linear)
+    saved(where / "table", "gpt2", n_positions=TRAIN_LEN, n_embd=32, n_layer=2, n_head=4)
+    (where / "text").mkdir()
+    for name in range(12):
+        lines = (f"def f{name}(x):\n    return x + {line}\n" for line in range(60))
+        (where / "text" / f"{name}.txt").write_text("".join(lines))
+    return where
+
+
+@pytest.fixture
+def evaluate(script, folders, tmp_path, monkeypatch):
+    """Measure a model of `folders`; the answer and all rows so far."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def call(model: str, *overrides: str):
+        data = ("data=files", f"data.path={folders / 'text'}")
+        answer = script(
+            "evaluate", "subject=hugging_face", f"subject.name={folders / model}", *data, *overrides
+        )
+        cells = sorted((tmp_path / "results" / "cells").rglob("*.parquet"))
+        return answer, pd.concat([pd.read_parquet(path) for path in cells]) if cells else pd.DataFrame()
+
+    return call
+
+
+SHORT = ("task=fixed_targets", "task.build.examples=2", "evaluation.multiples=[1,2]")
+
+
+def refused(answer, *said: str) -> None:
+    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert answer.code == 2, answer
+    assert len(errors) == 1, answer.err
+    for words in said:
+        assert words in errors[0], (words, errors[0])
+
+
+def test_a_pretrained_model_and_an_extension_of_it(evaluate):
+    answer, rows = evaluate("plain", *SHORT)
+    assert answer.code == 0, answer
+    assert set(rows["scheme"]) == {"plain"}
+    assert set(rows["train_len"]) == {TRAIN_LEN}
+    assert set(rows["eval_len"]) == {TRAIN_LEN, 2 * TRAIN_LEN}
+    assert (rows["status"].eq("ok") & rows["train_tokens"].eq(0) & rows["value"].notna()).all()
+    assert "plain" in answer.out
+    answer, rows = evaluate("plain", *SHORT, "extension=yarn")
+    assert answer.code == 0, answer
+    assert set(rows["extension"]) == {"none", "yarn"}
+    means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value"].mean()
+    assert means["none", TRAIN_LEN] == means["yarn", TRAIN_LEN], "a factor of 1"
+    assert means["none", 2 * TRAIN_LEN] != means["yarn", 2 * TRAIN_LEN]
+    # What is measured is not measured again.
+    assert "0 to measure" in evaluate("plain", *SHORT, "extension=yarn")[0].out
+
+
+def test_its_own_scaling_is_in_place_until_another_is_asked_for(evaluate):
+    answer, rows = evaluate("scaled", *SHORT)
+    assert answer.code == 0, answer
+    assert set(rows["extension"]) == {"own_linear"}
+    answer, rows = evaluate("scaled", *SHORT, "extension=pi")
+    assert "pi takes the place of own_linear" in answer.out
+    means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value"].mean()
+    assert means["own_linear", TRAIN_LEN] != means["pi", TRAIN_LEN], "a factor of 1"
+    assert means["own_linear", 2 * TRAIN_LEN] == means["pi", 2 * TRAIN_LEN], "both of factor 2"
+
+
+def test_a_black_box_measures_what_its_conversion_does(evaluate):
+    """Through the whole pipeline, with a scaling that was asked for."""
+    scaling = f"+subject.rope_scaling={{rope_type: yarn, factor: 4.0, {', '.join(f'{k}: {v}' for k, v in BEFORE.items())}}}"
+    answer, rows = evaluate("plain", *SHORT, scaling)
+    assert answer.code == 0, answer
+    answer, both = evaluate("plain", *SHORT, scaling, "subject.black_box=true")
+    assert answer.code == 0, answer
+    assert set(both["extension"]) == {"own_yarn"}
+    assert both["model"].nunique() == 2
+    by = ["eval_len", "example", "metric"]
+    boxed = both[~both["model"].isin(rows["model"])]
+    assert set(boxed["kernel"]) == {"transformers"}
+    pairs = rows.merge(boxed, on=by)
+    assert len(pairs) == len(rows)
+    assert (pairs["value_x"] - pairs["value_y"]).abs().max() < 1e-2
+    answer, _ = evaluate("table", *SHORT[:2], "evaluation.multiples=[1]")
+    assert answer.code == 0, answer
+
+
+def test_retrieval_is_asked_for_in_text(evaluate):
+    refused(evaluate("plain", "task=key_value")[0], "key_value", "task=key_value_uuid")
+    task = ("task=key_value_uuid", "task.build.contexts=1", "task.build.positions=2", "task.build.keys=[2]")
+    answer, rows = evaluate("plain", *task)
+    assert answer.code == 0, answer
+    assert {"exact_match", "logprob"} <= set(rows["metric"])
+    for black_box in ("false", "true"):
+        answer, rows = evaluate("plain", *task, "task.build.generate=true", f"subject.black_box={black_box}")
+        assert answer.code == 0, answer
+        assert "substring_match" in set(rows["metric"])
+
+
+def test_what_cannot_be(evaluate):
+    refused(evaluate("table", *SHORT)[0], f"{2 * TRAIN_LEN} tokens", f"table of {TRAIN_LEN} positions")
+    refused(
+        evaluate("table", *SHORT, "extension=yarn")[0], "extension yarn on table", "black box", "rope_scaling"
+    )
+    refused(evaluate("nowhere", *SHORT)[0], "there is no such folder")
+    refused(evaluate("text", *SHORT)[0], "text is no model that can be loaded", "config.json")
+    refused(evaluate("plain", *SHORT, "subject.kind=api")[0], "subject.kind 'api'", "hugging_face")
+    refused(evaluate("plain", *SHORT, "subject.name=nobody/nothing")[0], "'nobody/nothing'", "HF_HUB_OFFLINE")
+    refused(evaluate("plain", *SHORT, "+subject.nam=x")[0], "'subject.nam'")

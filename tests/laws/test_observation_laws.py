@@ -1,0 +1,75 @@
+"""What is observed of attention is what attention does, for every scheme, extended or not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from variants import Variant, each_variant, run, tokens
+
+from posbench.attend import Kernel, Pairs
+from posbench.errors import UndefinedError
+from posbench.kernels.dense import dense
+from posbench.scheme import PositionScheme, Site
+from posbench.subjects.attention import Observed, observe
+
+
+class Noted(Observed):
+    """Notes the values of each layer, and whether its softmax has the usual denominator."""
+
+    def __init__(self, inner: PositionScheme) -> None:
+        super().__init__(inner)
+        self.values: list[Tensor] = []
+        self.usual: list[bool] = []
+
+    def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> None:
+        self.values.append(v_BHSD)
+        self.usual.append(self.inner.denominator(site) is None)
+        super().attention(site, v_BHSD, kernel)
+
+
+def sums_alone(pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """What is added to the values by pair is no weight."""
+    return dense(replace(pairs, value=None))
+
+
+@each_variant
+@torch.no_grad()
+def test_weights_make_the_output(variant: Variant) -> None:
+    """In every layer they sum the values to attention's own output, and to 1 where no denominator is changed: 1e-12."""
+    subject = run(variant)
+    ids, outputs = tokens(2, subject.length), []
+    noted = Noted(subject.scheme)
+    for block in subject.model.blocks:
+        block.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
+    if not subject.scheme.traits.pairs:
+        with pytest.raises(UndefinedError, match="without weights"):
+            subject.model(ids, scheme=noted)
+        return
+    subject.model(ids, scheme=noted, kernel=sums_alone)
+    for weight_BHS, v_BHSD, usual, output in zip(
+        noted.seen_LBHS, noted.values, noted.usual, outputs, strict=True
+    ):
+        assert weight_BHS.shape == (2, 4, subject.length)
+        summed = torch.einsum("bhs,bhsd->bhd", weight_BHS, v_BHSD).flatten(1)
+        torch.testing.assert_close(summed, output, rtol=0, atol=1e-12)
+        assert weight_BHS.min() >= 0
+        assert weight_BHS.sum(-1).max() < 1 + 1e-12
+        if usual:
+            assert weight_BHS.sum(-1).min() > 1 - 1e-12
+
+
+@each_variant
+@torch.no_grad()
+def test_a_question_after_its_context_is_seen_as_in_one_pass(variant: Variant) -> None:
+    """With a cache where the scheme promises that it may be shared: 1e-9."""
+    subject = run(variant)
+    if not (subject.scheme.traits.pairs and subject.scheme.traits.shared_prefill):
+        return
+    ids, length = tokens(1, subject.length), subject.length
+    settings = {"kernel": dense, "length": length, "batch": 8}
+    whole = observe(subject.model, subject.scheme, ids_NT=ids, cache=None, **settings)
+    _, cache = subject.model(ids[:, :-2], scheme=subject.scheme, length=length, keep=True)
+    after = observe(subject.model, subject.scheme, ids_NT=ids[:, -2:], cache=cache, **settings)
+    assert whole.shape == (1, 2, 4, length)
+    torch.testing.assert_close(after, whole, rtol=0, atol=1e-9)

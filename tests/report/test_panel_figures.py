@@ -1,0 +1,125 @@
+"""Panels, density and the gain of context: what they show is what the rows say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from synthetic_rows import ORDER
+from test_figure_kinds import CONFIGS
+
+from posbench.errors import ConfigError
+from posbench.figures import context_gain, density, draw, house_style, panels
+from posbench.figures.source import Source
+from posbench.tables.gain import gains
+from posbench.tables.layout import tables
+from posbench.tables.measures import measure_named
+from posbench.tables.summary import summarise
+
+LOSS = {"task": "perplexity", "measure": "bits_per_byte", "protocol": "fixed_targets", "title": "loss"}
+FOUND = {"task": "key_value", "measure": "exact_match"}
+FACTORS = {"none": 1, "pi": 2, "ntk": 4}
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with house_style():
+        yield
+
+
+def test_a_gain_is_a_paired_difference(rows):
+    fixed = rows[rows["protocol"] == "fixed_targets"]
+    measure = measure_named("bits_per_byte")
+    found = gains(fixed, measure).set_index(["scheme", "extension", "eval_len"])
+    plain = summarise(fixed, measure).set_index(["scheme", "extension", "eval_len"])
+    for scheme, length in [("alibi", 1024), ("rope", 128), ("rope", 1024)]:
+        expected = plain.loc[scheme, "none", 64]["estimate"] - plain.loc[scheme, "none", length]["estimate"]
+        line = found.loc[scheme, "none", length]
+        assert line["estimate"] == pytest.approx(expected)
+        assert line["low"] < line["estimate"] < line["high"]
+        # Documents differ more from one another than a document from itself.
+        wide = plain.loc[scheme, "none", length]
+        assert line["high"] - line["low"] < wide["high"] - wide["low"]
+    assert found.xs(64, level="eval_len")["estimate"].dropna().eq(0).all()
+    assert np.isnan(found.loc["learned", "none", 128]["estimate"])
+
+
+def test_over_seeds_the_pairs_are_seeds(rows_of_three_seeds):
+    fixed = rows_of_three_seeds[rows_of_three_seeds["protocol"] == "fixed_targets"]
+    found = gains(fixed, measure_named("bits_per_byte"))
+    line = found[(found["scheme"] == "alibi") & (found["eval_len"] == 128)].iloc[0]
+    assert line["interval"] == "95% Student's t over 3 seeds"
+
+
+def test_the_gain_has_a_table_and_a_figure(rows):
+    fixed = rows[rows["protocol"] == "fixed_targets"]
+    (table,) = [one for one in tables(fixed, ORDER) if one.name.endswith("-gain")]
+    assert [cell.split()[0] for cell in table.header[1:]] == ["128", "256", "512", "1024"]
+    assert len(table.body) == len(fixed[["scheme", "extension"]].drop_duplicates())
+    figure, shown = context_gain.draw(Source.of(rows, ORDER, None, False), scheme="rope")
+    assert len(figure.axes) == 2
+    low, high = figure.axes[0].get_ylim()
+    assert low < shown["estimate"].min() < 0 < high
+    assert shown["estimate"].min() < -1
+    assert not shown.duplicated(["scheme", "extension", "eval_len"]).any()
+
+
+def test_panels_side_by_side(rows):
+    figure, shown = panels.draw(Source.of(rows, ORDER, None, False), title="Two", panels=[LOSS, FOUND])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["bits per byte", "retrieval accuracy"]
+    assert set(shown["measure"]) == {"bits_per_byte", "exact_match"}
+    one = panels.draw(
+        Source.of(rows, ORDER, None, False), title="Three", panels=[LOSS, FOUND, LOSS], scheme="rope"
+    )
+    assert set(one[1]["scheme"]) == {"rope"}
+    assert [axes.axison for axes in one[0].axes] == [True, True, True, False]
+
+
+def test_the_best_factor_of_every_length_is_marked(rows):
+    figure, shown = density.draw(
+        Source.of(rows, ORDER, None, False),
+        title="Density",
+        scheme="rope",
+        factors=FACTORS,
+        panels=[LOSS, FOUND],
+    )
+    assert len(figure.axes) == 2
+    assert set(shown["factor"]) == {1, 2, 4}
+    loss = shown[shown["measure"] == "bits_per_byte"]
+    for _, line in loss.groupby("eval_len"):
+        assert (line["estimate"] == line["estimate"].min()).equals(line["best"])
+    far = shown[(shown["measure"] == "exact_match") & (shown["eval_len"] == 256)]
+    assert far.loc[far["best"], "extension"].tolist() == [far.loc[far["estimate"].idxmax(), "extension"]]
+
+
+def test_what_cannot_be_drawn(rows):
+    source = Source.of(rows, ORDER, None, False)
+    with pytest.raises(ConfigError, match="unknown setting of a panel 'tusk'"):
+        panels.draw(source, title="", panels=[{"tusk": "perplexity"}])
+    with pytest.raises(ConfigError, match="a task and a measure"):
+        panels.draw(source, title="", panels=[{"task": "perplexity"}])
+    with pytest.raises(ConfigError, match="two extensions or more"):
+        density.draw(source, title="", scheme="rope", factors={"none": 1}, panels=[LOSS])
+
+
+@pytest.mark.parametrize("name", ["algorithmic", "repetition", "long_perplexity", "density"])
+def test_every_config_draws(rows, tmp_path, name):
+    config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    paths = draw(config, imagined(rows, config), tmp_path, ORDER)
+    assert len(pd.read_csv(paths[2])) >= len(config["panels"])
+
+
+def imagined(rows, config):
+    """The losses of rope and its extensions as the rows of every panel, under names that a figure asks for."""
+    part = rows[
+        (rows["protocol"] == "fixed_targets") & (rows["scheme"] == "rope") & (rows["metric"] == "nll")
+    ]
+    part = part[part["extension"].isin(["none"] if config.get("extension") else FACTORS)]
+    names = list(config.get("factors", FACTORS))
+    part = part.assign(extension=part["extension"].map(dict(zip(FACTORS, names, strict=False))))
+    frames = []
+    for panel in config["panels"]:
+        what = measure_named(panel["measure"], panel["task"])
+        for metric in {what.metric, what.per} - {""}:
+            columns = {"task": panel["task"], "variant": panel.get("variant", ""), "metric": metric}
+            frames.append(part.assign(**columns, value=0.95 * part["n"]))
+    return pd.concat(frames, ignore_index=True).drop_duplicates()

@@ -1,0 +1,227 @@
+"""Tables and figures of every task: chance, gate and kernels beside what they belong to; sums over sums."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from synthetic_rows import ORDER, completed
+from test_figure_kinds import CONFIGS, config, texts
+
+from posbench import gate
+from posbench.errors import ConfigError, IncompatibleError
+from posbench.figures import draw, house_style, ranking, retrieval_by_position, retrieval_heat_map
+from posbench.figures.report import write_report
+from posbench.figures.source import Source
+from posbench.tables.layout import tables
+from posbench.tables.markup import to_markdown
+from posbench.tables.measures import MEASURES, measure_named, measures_of
+from posbench.tables.selection import one_kernel
+from posbench.tables.summary import baselines, summarise
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with house_style():
+        yield
+
+
+def task_rows(task: str, protocol: str, variant: str = "", **change) -> pd.DataFrame:
+    """Two schemes at two lengths and five depths; what a task needs beyond is in `change`."""
+    generator = np.random.default_rng(5)
+    lines = []
+    for scheme, share in (("rope", 0.97), ("alibi", 0.95), ("nope", 0.3)):
+        for length in (64, 256):
+            for index in range(12):
+                for depth in (0.0, 0.25, 0.5, 0.75, 1.0):
+                    hit = float(generator.random() < (share if length == 64 else share * depth))
+                    rank = 1.0 if hit else float(generator.integers(2, 9))
+                    values = {"exact_match": hit, "logprob": -0.1 if hit else -4.0, "rank": rank}
+                    values |= {"reciprocal_rank": 1 / rank, "chance": 1e-3}
+                    at = {"scheme": scheme, "model": scheme, "eval_len": length, "document": f"c{index}"}
+                    lines += [
+                        {**at, "depth": depth, "metric": name, "value": value}
+                        for name, value in values.items()
+                    ]
+    shared = {"cell": "c", "extension": "none", "size": "tiny", "n_params": 400_000, "train_len": 64}
+    shared |= {
+        "train_tokens": 900_000,
+        "train_seed": 0,
+        "corpus": "sources",
+        "task": task,
+        "protocol": protocol,
+    }
+    shared |= {"variant": variant, "eval_seed": 0, "example": 0, "n": 1, "unit": "", "status": "ok"}
+    rows = pd.DataFrame(lines).assign(**{**shared, "kernel": "sdpa", "dtype": "float32", **change})
+    return gate.close(completed(rows))
+
+
+@pytest.fixture(scope="module")
+def passkeys():
+    return task_rows("passkey", "passkey")
+
+
+def test_a_measure_is_of_its_task():
+    assert measure_named("exact_match").label == "retrieval accuracy"
+    assert measure_named("exact_match", "passkey").label == "retrieval accuracy"
+    assert measure_named("exact_match", "algorithmic").label == "accuracy, whole answers"
+    mine = measure_named("exact_match", "my_task")
+    assert (mine.tasks, mine.label, mine.guesses) == (
+        ("my_task",),
+        "exact match",
+        ("chance", "context_guess"),
+    )
+    assert [each.name for each in measures_of("repetition", {"hit", "nll"})] == ["perplexity", "hit"]
+    assert "chance" not in [each.name for each in measures_of("passkey", {"exact_match", "chance"})]
+
+
+def test_tables_of_a_passkey_have_chance_gate_and_ranks(passkeys):
+    found = {table.name: to_markdown(table) for table in tables(passkeys, ORDER)}
+    measures = ("exact_match", "logprob", "rank", "reciprocal_rank")
+    kinds = ("exact_match-differences", "exact_match-serial_position")
+    assert set(found) == {"models", *(f"passkey-passkey-{name}" for name in (*measures, *kinds))}
+    accuracy = found["passkey-passkey-exact_match"]
+    assert "| (chance) | 0.00 | 0.00 |" in accuracy
+    assert "| (gate) | 0.90 |  |" in accuracy
+    assert "not learned" in accuracy
+    assert "Under it: nope." in accuracy
+    assert "(some value of the context)" not in accuracy
+    assert "accuracy of passkey-passkey at the training length" in found["models"]
+    assert "| (gate) |  |  |  | 0.90 |" in found["models"]
+
+
+def test_mean_ranks_are_means(passkeys):
+    at_64 = passkeys[(passkeys["scheme"] == "rope") & (passkeys["eval_len"] == 64)]
+    for name in ("rank", "reciprocal_rank"):
+        wanted = at_64[at_64["metric"] == name]["value"].mean()
+        numbers = summarise(at_64, measure_named(name, "passkey"))
+        assert numbers["estimate"].item() == pytest.approx(wanted)
+
+
+def test_the_passkey_heat_map(passkeys, tmp_path):
+    paths = draw(config("passkey_heat_map"), passkeys, tmp_path, ORDER)
+    shown = pd.read_csv(paths[2])
+    assert set(shown["eval_len"]) == {64, 256}
+    assert shown["chance"].eq(1e-3).all()
+    assert shown["low"].notna().any()
+    figure, _ = retrieval_heat_map.draw(Source.of(passkeys, ORDER, None, False), task="passkey")
+    assert "Lines on the scale: chance, gate." in texts(figure)
+    assert "place of the passkey" in [axes.get_xlabel() for axes in figure.axes]
+
+
+def test_variants_are_compared_in_rows_of_panels(tmp_path):
+    rows = pd.concat([task_rows("key_value", "json_uuid", variant) for variant in ("", "query_aware")])
+    settings = {key: value for key, value in config("query_aware").items() if key not in ("name", "draw")}
+    figure, shown = retrieval_by_position.draw(Source.of(rows, ORDER, None, False), **settings)
+    assert len(figure.axes) == 4
+    names = [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::2]]
+    assert names == ["question after the context", "question before and after the context"]
+    assert "Question after the context against question before and after the context." in texts(figure)
+    assert set(shown["variant"]) == {"", "query_aware"}
+    # Where none is named it is the plain one.
+    _, plain = retrieval_by_position.draw(Source.of(rows, ORDER, None, False))
+    assert set(plain["variant"]) == {""}
+
+
+FACTS = ("training seed", "95% cluster bootstrap", "Kernel: sdpa in float32", "Models: tiny")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_caption_says_protocol_n_seeds_interval_and_kernel(rows, path, monkeypatch):
+    """Of all figures that the synthetic rows can fill."""
+    settings = yaml.safe_load(path.read_text())
+    drawn = []
+    monkeypatch.setattr("posbench.figures.save", lambda figure, shown, stem: drawn.append(figure) or [])
+    try:
+        draw(settings, rows, "nowhere", ORDER)
+    except ConfigError:
+        pytest.skip("needs rows of other tasks")
+    caption = texts(drawn[0])
+    for fact in FACTS:
+        assert fact in caption
+    assert " documents with " in caption or " contexts with " in caption
+    if "retrieval" in path.stem or settings.get("retrieval"):
+        assert "Chance: 0.06; some value of the context: " in caption
+        assert "Gate: an accuracy of 0.90 at the training length" in caption
+
+
+def test_accuracies_in_a_ranking_are_held_against_chance_and_the_gate(rows):
+    figure, _ = ranking.draw(Source.of(rows, ORDER, None, False))
+    legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert legend == ["chance", "some value of the context", "gate, where trained"]
+
+
+def test_guesses_that_are_not_there_are_left_out(rows):
+    loss = rows[rows["task"] == "perplexity"]
+    assert baselines(loss).empty
+    assert list(baselines(rows[rows["metric"] != "context_guess"])) == ["chance"]
+
+
+def test_nobody_is_judged_who_was_not_asked_at_home(passkeys):
+    far = passkeys[passkeys["eval_len"] == 256].assign(status="ok")
+    text = next(to_markdown(table) for table in tables(far) if table.name == "passkey-passkey-exact_match")
+    assert "nobody is judged, as nobody was asked at the training length" in text
+
+
+def mixed(rows: pd.DataFrame, kernels: dict[int, str]) -> pd.DataFrame:
+    """The rows of rope with a kernel by length."""
+    rope = (rows["scheme"] == "rope") & (rows["extension"] == "none")
+    return rows.assign(kernel=rows["kernel"].mask(rope, rows["eval_len"].map(kernels).fillna("sdpa")))
+
+
+def test_kernels_may_join_along_the_lengths_but_not_change(rows):
+    part = rows[rows["protocol"] == "fixed_targets"]
+    one_kernel(mixed(part, {256: "dense+sdpa", 512: "dense+sdpa"}))
+    with pytest.raises(
+        IncompatibleError, match="rope was computed with kernels dense, sdpa: evaluate it with one"
+    ):
+        one_kernel(mixed(part, {256: "dense"}))
+    seeds = pd.concat([part, mixed(part, {256: "dense+sdpa"}).assign(train_seed=1)])
+    with pytest.raises(IncompatibleError, match="kernels dense\\+sdpa, sdpa at 256 tokens") as error:
+        one_kernel(seeds)
+    assert "\n" not in str(error.value)
+
+
+def test_tables_refuse_to_mix_kernels_unless_a_figure_may(rows, tmp_path):
+    part = mixed(rows[rows["protocol"] == "fixed_targets"], {256: "dense"})
+    with pytest.raises(IncompatibleError, match="set mix_kernels: true"):
+        list(tables(part))
+    with pytest.raises(IncompatibleError, match="set mix_kernels: true"):
+        write_report(part, [config("fixed_targets")], tmp_path / "refused", ORDER)
+    write_report(part, [config("fixed_targets", mix_kernels=True)], tmp_path, ORDER)
+    name = "perplexity-fixed_targets-perplexity.md"
+    assert "Kernels: dense, sdpa (rope), sdpa (the rest)" in (tmp_path / "tables" / name).read_text()
+
+
+def test_kernels_of_schemes_are_named(rows):
+    part = rows[rows["protocol"] == "fixed_targets"]
+    dense = part.assign(kernel=part["kernel"].mask(part["scheme"].isin(["t5", "nope"]), "dense"))
+    text = next(to_markdown(table) for table in tables(dense) if table.name.endswith("-perplexity"))
+    assert "Kernels: dense (nope, t5), sdpa (the rest), in float32." in text
+
+
+def test_long_and_short_documents_weigh_by_their_tokens_everywhere(rows):
+    """One document of 16,000 tokens among fifteen of 16: every table and its differences are sums over sums."""
+    part = rows[(rows["protocol"] == "fixed_targets") & (rows["extension"] == "none")]
+    part = part[part["scheme"].isin(["rope", "alibi"])]
+    long = part["document"] == "doc000"
+    part = part.assign(
+        n=part["n"].mask(long, part["n"] * 1000), value=part["value"].mask(long, part["value"] * 1000)
+    )
+    found = {table.name.rpartition("-")[2]: table.numbers for table in tables(part, ORDER)}
+    sums = part.groupby(["scheme", "eval_len", "metric"])[["value", "n"]].sum().unstack()
+    nats, tokens, size = sums["value"]["nll"], sums["n"]["nll"], sums["value"]["bytes"]
+    for name, ratio in (("perplexity", np.exp(nats / tokens)), ("bits_per_byte", nats / size / math.log(2))):
+        numbers = found[name].set_index(["scheme", "eval_len"])["estimate"]
+        assert numbers.sort_index().tolist() == pytest.approx(ratio.sort_index().tolist())
+        documents = part[part["metric"] == "nll"]
+        mean_of_means = (documents["value"] / documents["n"]).groupby(documents["eval_len"]).mean()
+        assert (
+            abs(mean_of_means - np.log(found["perplexity"].groupby("eval_len")["estimate"].mean())).min()
+            > 1e-3
+        )
+    differences = found["differences"].set_index("eval_len")["a_minus_b"]
+    bits = nats / size / math.log(2)
+    assert differences.tolist() == pytest.approx((bits["rope"] - bits["alibi"]).tolist())
+    assert MEASURES["perplexity"].exponential

@@ -1,0 +1,88 @@
+"""Primacy and recency: by hand, with the intervals of what is drawn, and where a context has one place alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_rows import ORDER, completed
+
+from posbench.tables.layout import tables
+from posbench.tables.markup import to_markdown
+from posbench.tables.measures import MEASURES
+from posbench.tables.serial_position import indices
+
+EXACT = MEASURES["exact_match"]
+
+
+def contexts(hits: dict[float, float], count: int = 20, seed: int = 0, own: bool = False) -> pd.DataFrame:
+    """Rows whose share at each depth is exact; every context has all depths, or one alone if `own`."""
+    lines = [
+        {
+            "document": f"c{index}-{depth}" if own else f"c{index}",
+            "depth": depth,
+            "value": float(index < share * count),
+        }
+        for depth, share in hits.items()
+        for index in range(count)
+    ]
+    shared = {"cell": "c", "model": f"m{seed}", "scheme": "rope", "extension": "none", "size": "tiny"}
+    shared |= {"n_params": 1, "train_len": 64, "train_tokens": 1, "train_seed": seed, "corpus": "sources"}
+    shared |= {"task": "passkey", "variant": "", "protocol": "passkey", "eval_len": 64, "eval_seed": 0}
+    shared |= {"example": 0, "metric": "exact_match", "n": 1, "unit": "share", "status": "ok"}
+    rows = pd.DataFrame(lines).assign(**shared, kernel="sdpa", dtype="float32")
+    return completed(rows)
+
+
+CURVE = {0.0: 0.9, 0.1: 0.7, 0.25: 0.5, 1 / 3: 0.2, 0.5: 0.3, 2 / 3: 0.4, 0.8: 0.5, 0.9: 0.6, 1.0: 1.0}
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_indices_by_hand(own):
+    line = indices(contexts(CURVE, own=own), EXACT).iloc[0]
+    assert (line["first"], line["middle"], line["last"]) == pytest.approx((0.8, 0.3, 0.8))
+    assert (line["primacy"], line["recency"]) == pytest.approx((0.5, 0.5))
+    assert line["primacy_low"] < 0.5 < line["primacy_high"]
+    # Fifths: 0 and .1; .25 and 1/3; .5; 2/3; .8, .9 and 1. The lowest is the middle one.
+    assert (line["lowest_depth"], line["lowest"]) == pytest.approx((0.5, 0.3))
+
+
+def test_contexts_that_hold_both_places_are_drawn_together():
+    """What makes a context easy lifts both of its ends: the difference is known better than they are."""
+    both = indices(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}), EXACT).iloc[0]
+    apart = indices(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}, own=True), EXACT).iloc[0]
+    assert (both["primacy_low"], both["primacy_high"]) == (0, 0)
+    assert apart["primacy_high"] - apart["primacy_low"] > 0.3
+
+
+def test_several_seeds_go_over_seeds():
+    shares = (0.6, 0.8, 0.9)
+    rows = pd.concat(
+        [contexts(CURVE | {0.0: share, 0.1: share}, seed=place) for place, share in enumerate(shares)]
+    )
+    line = indices(rows, EXACT).iloc[0]
+    values = np.array(shares) - 0.3
+    reach = 4.302653 * values.std(ddof=1) / np.sqrt(3)
+    assert line["primacy"] == pytest.approx(values.mean())
+    assert line["primacy_high"] == pytest.approx(values.mean() + reach)
+
+
+def test_what_is_not_learned_has_no_index(rows):
+    numbers = indices(rows[rows["task"] == "key_value"], EXACT).set_index(["scheme", "extension", "eval_len"])
+    for index in ("primacy", "recency", "middle", "lowest"):
+        assert np.isfinite(numbers.loc[("nope", "none", 64), index])
+        assert np.isnan(numbers.loc[("nope", "none", 256), index])
+        assert np.isnan(numbers.loc[("learned", "none", 256), index])
+    assert numbers.loc[("sinusoidal", "none", 256), "primacy"] > 0.5  # what it finds is at the start
+    assert numbers.loc[("rope", "window", 256), "recency"] > 0.5
+
+
+def test_the_table_stands_beside_accuracy(rows):
+    found = {table.name: table for table in tables(rows, ORDER)}
+    table = found["key_value-records-exact_match-serial_position"]
+    text = to_markdown(table)
+    assert (
+        text.count("| scheme | retrieval accuracy | first tenth | middle third | last tenth | primacy |") == 3
+    )
+    assert "Primacy: the first tenth of the places minus the middle third" in text
+    assert "(chance) | 0.06" in text
+    assert "95% cluster bootstrap over contexts" in text
+    assert table.numbers["chance"].eq(1 / 16).all()

@@ -1,0 +1,90 @@
+"""A small corpus of prose for tasks that need a tokenizer, and greedy subjects that know what to say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from posbench.data import subword
+from posbench.data.shard import Shard
+from posbench.data.tokenizer import Bytes
+from posbench.data.vocabulary import Vocabulary
+from posbench.subjects.subject import Generated, Prompt, Scores
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
+WORDS = "the sea was calm and 12345 gulls cried over an old 987 boat at dawn".split()  # noqa: SIM905
+
+
+def sample(name: str) -> Path:
+    """A file of the references beside the checkout, which a clone elsewhere does not have."""
+    path = REFERENCE / name
+    if not path.exists():
+        pytest.skip(f"{name} is not beside this checkout, in ../shared/reference")
+    return path
+
+
+@dataclass(frozen=True)
+class Prose:
+    """Documents of words, drawn once."""
+
+    tokenizer: Any
+    name: str = "prose"
+    documents: int = 12
+    texts: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(1)
+        self.texts.extend(" ".join(rng.choice(WORDS, 800)) + ".\n" for _ in range(self.documents))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer.name, self.tokenizer.size)
+
+    def split(self, name: str) -> Shard:
+        assert name == "test"
+        bos = self.vocabulary.bos
+        ids = [np.concatenate([[bos], self.tokenizer.encode(text)]) for text in self.texts]
+        starts = np.cumsum([0, *map(len, ids)])
+        return Shard("test", np.concatenate(ids), starts, [f"d{i}" for i in range(len(ids))])
+
+    def text(self, ids: np.ndarray) -> str:
+        """Of a prompt: the bos is no text."""
+        return self.tokenizer.decode(ids[ids != self.vocabulary.bos])
+
+
+@cache
+def prose(kind: str = "bytes") -> Prose:
+    """With bytes, or with a BPE under which UUIDs differ in tokens."""
+    if kind == "bytes":
+        return Prose(Bytes())
+    rng = np.random.default_rng(2)
+    numbers = (" ".join(f"{n:x} {n}" for n in rng.integers(0, 5000, 200)) for _ in range(20))
+    return Prose(subword.train(600, [" ".join(WORDS) * 5, *numbers]))
+
+
+def whole(prompt: Prompt, row: int = 0) -> np.ndarray:
+    """The ids of one question: what is read, and the last id of an answer that is scored."""
+    return np.concatenate([prompt.context, prompt.suffixes[row]])
+
+
+def sure(prompt: Prompt, wrong: tuple[int, ...] = ()) -> Scores:
+    """Scores of a subject that gives every answer but those of some suffixes."""
+    answer = prompt.suffixes[:, -prompt.answer :]
+    top, logprob = answer.copy(), np.full(answer.shape, -0.1)
+    for row in wrong:
+        top[row, -1] += 1
+        logprob[row] = -5.0
+    return Scores(logprob, top)
+
+
+def saying(prompt: Prompt, corpus: Prose, say: Callable[[int], str]) -> Generated:
+    """What a subject generates that says a text after each suffix, cut or filled up to the tokens asked for."""
+    rows = []
+    for row in range(len(prompt.suffixes)):
+        ids = corpus.tokenizer.encode(say(row))[: prompt.new]
+        rows.append(np.concatenate([ids, np.full(prompt.new - len(ids), corpus.vocabulary.bos)]))
+    return Generated(np.stack(rows).astype(np.int64))

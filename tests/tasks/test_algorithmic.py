@@ -1,0 +1,104 @@
+"""Copy and reverse: the answer is the rule's, lengths are exact, and only models that learned a rule are asked."""
+
+import numpy as np
+import pytest
+from test_tasks import Text
+
+from posbench.data import algorithmic
+from posbench.data.batches import Batches, check_synthetic
+from posbench.data.shard import Shard
+from posbench.data.vocabulary import Vocabulary
+from posbench.errors import ConfigError, LengthError
+from posbench.grid import NONE
+from posbench.plan import plan_cells, plan_model
+from posbench.settings import DataConfig, EvaluationSettings, ModelSettings, SchemeSettings, TrainSettings
+from posbench.subjects.subject import Scores
+from posbench.tasks.algorithmic import Algorithmic
+
+VOCABULARY = Vocabulary("bytes", 256)
+RULES = {"copy": lambda symbols: symbols, "reverse": lambda symbols: symbols[::-1]}
+
+
+def taken_apart(ids, rule):
+    """(symbols, what follows the answer), after the form has been looked at symbol by symbol."""
+    separator, end = VOCABULARY.value_ids[:2]
+    assert ids[0] == VOCABULARY.bos
+    count = int(np.flatnonzero(ids == separator)[0]) - 1
+    symbols, answer = ids[1 : count + 1], ids[count + 2 : 2 * count + 2]
+    assert set(symbols) <= set(VOCABULARY.key_ids[: algorithmic.SYMBOLS])
+    assert list(answer) == list(RULES[rule](symbols))
+    assert ids[2 * count + 2] == end
+    return symbols, ids[2 * count + 2 :]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_training_sequences_count_their_answer_alone(rule):
+    shard = Shard("train", np.arange(500) % 200, np.array([0, 500]), ["text"])
+    batch = Batches(shard, VOCABULARY, 40, 64, 1.0, 0.25, 0, rule).at(3)
+    counts = []
+    for ids, counted in zip(batch.ids, batch.counted, strict=True):
+        symbols, rest = taken_apart(ids, rule)
+        assert set(rest) == {VOCABULARY.value_ids[1]}
+        # Targets are the ids shifted by one: the answer and its end stand behind the separator.
+        expected = [False] * (len(symbols) + 1) + [True] * (len(symbols) + 1)
+        assert list(counted) == expected + [False] * (40 - len(expected))
+        counts.append(len(symbols))
+    assert max(counts) == algorithmic.symbols_in(40) == 19
+    assert min(counts) < 5
+    assert 64 / 4 / 2 < counts.count(19) < 64 / 2  # a quarter have the evaluated form
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("length", [4, 40, 60, 120])
+def test_prompts_have_their_length_and_end_with_the_answer(rule, length):
+    task = Algorithmic(rule, 8)
+    made = list(task.prompts(length, Text(), 40, 0))
+    assert len(made) == 8
+    for prompt in made:
+        assert prompt.length == length
+        ids = np.concatenate([prompt.context, prompt.suffixes[0]])
+        assert prompt.answer == (length - 2) // 2 + 1 == prompt.suffixes.shape[1]
+        assert len(ids) == length + 1
+        assert list(ids[-prompt.answer : -1]) == list(RULES[rule](ids[1 : prompt.answer]))
+
+
+def test_a_whole_answer_has_its_end():
+    task = Algorithmic("copy", 1)
+    (prompt,) = task.prompts(40, Text(), 40, 0)
+
+    def found(wrong):
+        top = prompt.suffixes.copy()
+        top[0, wrong] += 1
+        measures = {one.metric: one for one in task.measure(prompt, Scores(np.full((1, 20), -0.5), top))}
+        assert measures["logprob"].value == -9.5
+        return measures["exact_match"].value, measures["symbol_accuracy"].value, measures["symbol_accuracy"].n
+
+    assert found([]) == (1, 19, 19)
+    assert found([4]) == (0, 18, 19)
+    assert found([19]) == (0, 19, 19)  # it would not have ended there
+
+
+def test_what_cannot_be():
+    with pytest.raises(LengthError, match="even length"):
+        next(Algorithmic("copy", 1).prompts(41, Text(), 40, 0))
+    with pytest.raises(ConfigError, match="copy, reverse"):
+        Algorithmic("sort", 1)
+    with pytest.raises(ConfigError, match=r"train\.synthetic"):
+        check_synthetic("sort", 40, 88, 0.1)
+    with pytest.raises(LengthError, match="even length"):
+        check_synthetic("reverse", 41, 88, 0.0)
+
+
+def test_a_model_is_asked_for_what_it_was_trained_on():
+    rope = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE"})
+    train = TrainSettings(length=40, records=1.0, synthetic="copy")
+    model = plan_model(ModelSettings(rope, data=DataConfig(), train=train))
+    build = {"_target_": "posbench.tasks.algorithmic.Algorithmic", "examples": 2}
+
+    def cells(rule):
+        evaluation = EvaluationSettings(multiples=[1, 2], settings={"rule": rule})
+        given = {"name": "algorithmic", "build": build}
+        return list(plan_cells(model, NONE, "algorithmic", evaluation, lambda group, name: given, Text()))
+
+    assert [cell.length for cell in cells("copy")] == [40, 80]
+    assert cells("reverse") == []

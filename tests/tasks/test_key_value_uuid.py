@@ -1,0 +1,217 @@
+"""The paper's key-value form: its prompt letter by letter, its own data, and lengths that are exact in tokens."""
+
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+from prose import Prose, prose, sample, saying, sure, whole
+
+from posbench.data.tokenizer import Bytes
+from posbench.errors import ConfigError, DataError, LengthError
+from posbench.subjects.subject import Scores
+from posbench.tasks.alike import Alike
+from posbench.tasks.key_value_uuid import JsonRecords, KeyValueUuid, random_uuid
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+TOKENIZERS = ["bytes", "bpe"]
+
+
+def prompts(task: KeyValueUuid, length: int, corpus: Prose, seed: int = 0):
+    return list(task.prompts(length, corpus, 64, seed))
+
+
+def printed(records: list[tuple[str, str]]) -> str:
+    """The JSON object as the paper's code prints it."""
+    return json.dumps(dict(records), separators=(",\n ", ": "))
+
+
+def expected(records: list[tuple[str, str]], key: str, query_aware: bool) -> str:
+    """The paper's two prompts."""
+    ask = f'Key: "{key}"\n'
+    return (
+        "Extract the value corresponding to the specified key in the JSON object below.\n\n"
+        + (ask + "\n" if query_aware else "")
+        + f"JSON data:\n{printed(records)}\n\n{ask}Corresponding value:"
+    )
+
+
+def records_of(text: str) -> list[tuple[str, str]]:
+    return list(json.loads(text[text.index("{") : text.index("}") + 1]).items())
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("query_aware", [False, True])
+@pytest.mark.parametrize("generate", [False, True])
+def test_prompts_are_the_papers_and_as_long_as_they_say(kind, query_aware, generate):
+    corpus = prose(kind)
+    task = KeyValueUuid(2, 3, [4, 9], query_aware, generate=generate)
+    lengths = task.own_lengths(corpus)
+    for count, length in zip([4, 9], lengths, strict=True):
+        made = prompts(task, length, corpus)
+        assert len(made) == (6 if query_aware else 2)
+        for prompt in made:
+            assert prompt.length == length
+            for row, record in enumerate(prompt.facts["asked"]):
+                text = corpus.text(whole(prompt, row))
+                records = records_of(text)
+                assert len(records) == count
+                key, value = records[record]
+                answer = "" if generate else f' "{value}'
+                assert text == expected(records, key, query_aware) + answer
+                assert all(UUID.fullmatch(one) for pair in records for one in pair)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_any_length_is_exact_and_what_remains_is_text_before_the_instructions(kind):
+    corpus = prose(kind)
+    task = KeyValueUuid(1, 2)
+    assert task.own_lengths(corpus) == []
+    base = KeyValueUuid(1, 2, [5]).own_lengths(corpus)[0]
+    counts = set()
+    for length in range(base, base + 100, 7):
+        (prompt,) = prompts(task, length, corpus)
+        assert prompt.length == length
+        text = corpus.text(whole(prompt))
+        records = records_of(text)
+        counts.add(len(records))
+        assert text.endswith(expected(records, records[0][0], False) + f' "{records[0][1]}')
+        assert (length == base) == text.startswith("Extract")
+    assert min(counts) == 5
+    assert len(counts) > 1  # of what remains, a record and more becomes one
+
+
+def test_a_seed_draws_the_same_and_another_does_not():
+    corpus, task = prose(), KeyValueUuid(1, 2)
+    one, same, other = (whole(prompts(task, 700, corpus, seed)[0]) for seed in (0, 0, 1))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_the_json_of_the_real_sample_is_printed_as_the_paper_prints_it():
+    path = sample("kv-retrieval-75_keys.first-100.jsonl.gz")
+    with gzip.open(path, "rt") as file:
+        rows = [json.loads(line) for line in file]
+    encode, made = Bytes().encode, JsonRecords(Bytes())
+    for row in rows[:10]:
+        records = [tuple(pair) for pair in row["ordered_kv_records"]]
+        keys, values = (np.stack([encode(pair[i]) for pair in records]).astype(np.int64) for i in (0, 1))
+        block = made.block(keys, values)
+        assert Bytes().decode(block) == printed(records)
+        assert len(block) == made.tokens(75, 72)
+        assert all(UUID.fullmatch(one) for pair in records for one in pair)  # of the kind that is drawn here
+    assert {len(row["ordered_kv_records"]) for row in rows} == {75}
+
+
+def test_hits_and_guesses_by_record():
+    corpus = prose()
+    task = KeyValueUuid(1, 3, [5])
+    (prompt,) = prompts(task, task.own_lengths(corpus)[0], corpus)
+    measures = list(task.measure(prompt, sure(prompt, wrong=(1,))))
+    hits = [one for one in measures if one.metric == "exact_match"]
+    assert [(one.position, one.depth, one.value) for one in hits] == [
+        (0, 0.0, 1.0),
+        (2, 0.5, 0.0),
+        (4, 1.0, 1.0),
+    ]
+    logprob = [one.value for one in measures if one.metric == "logprob"]
+    assert logprob == pytest.approx([-3.6, -5 * 36, -3.6])  # sums over the 36 bytes of a UUID
+    sums = {one.metric: (one.value, one.n) for one in measures if one.n == 3}
+    assert sums["context_guess"] == (3 / 5, 3)
+    assert sums["chance"] == (3 * 2.0**-122, 3)
+    assert not [one for one in measures if "rank" in one.metric]
+
+
+@pytest.mark.parametrize("query_aware", [False, True])
+def test_the_rank_is_among_all_values_of_the_context(query_aware):
+    corpus = prose()
+    task = KeyValueUuid(1, 2, [6], query_aware, rank=True)
+    made = prompts(task, task.own_lengths(corpus)[0], corpus)
+    values = made[0].facts["values"]
+    found = []
+    for prompt in made:
+        asked = prompt.facts["asked"]
+        assert len(prompt.suffixes) == 6 * len(asked)
+        texts = [corpus.text(ids[-prompt.answer :]) for ids in prompt.suffixes]
+        assert texts == values * len(asked)
+        # The later a value's record, the likelier it is.
+        logprob = (
+            np.tile(np.arange(6.0) - 10, len(asked))[:, None] * np.ones((1, prompt.answer)) / prompt.answer
+        )
+        top = prompt.suffixes[:, -prompt.answer :]
+        found += list(task.measure(prompt, Scores(logprob, top)))
+    assert [(m.position, m.value) for m in found if m.metric == "rank"] == [(0, 6.0), (5, 1.0)]
+    assert [m.value for m in found if m.metric == "logprob"] == pytest.approx([-10.0, -5.0])
+    assert [m.value for m in found if m.metric == "exact_match"] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_generated_answer_is_right_where_it_contains_the_value(kind):
+    corpus = prose(kind)
+    task = KeyValueUuid(1, 3, [4], generate=True)
+    assert (task.asks, task.metric) == ("generate", "substring_match")
+    (prompt,) = prompts(task, task.own_lengths(corpus)[0], corpus)
+    values, asked = prompt.facts["values"], prompt.facts["asked"]
+    assert prompt.answer == 0
+    assert prompt.new > len(corpus.tokenizer.encode(f' "{values[0]}'))
+    says = [f' "{values[asked[0]].upper()}', f' "{values[asked[0]]}"', " I do not know"]
+    measures = list(task.measure(prompt, saying(prompt, corpus, lambda row: says[row])))
+    assert [m.value for m in measures if m.metric == "substring_match"] == [1.0, 0.0, 0.0]
+    assert [m.value for m in measures if m.metric == "in_context"] == [2.0]
+
+
+class Folding(Bytes):
+    """Gives another case back."""
+
+    name = "folding"
+
+    def decode(self, ids):
+        return super().decode(ids).replace("a", "A")
+
+
+class Ragged(Bytes):
+    """Texts have any number of tokens, of which the first are their bytes."""
+
+    name = "ragged"
+
+    def encode_all(self, texts):
+        return [np.concatenate([self.encode(one), np.zeros(int(one[:3], 16), np.uint8)]) for one in texts]
+
+    def decode(self, ids):
+        return super().decode(ids[:36])
+
+
+def test_a_tokenizer_under_which_a_key_is_not_exact_is_named():
+    corpus = Prose(Folding())
+    with pytest.raises(DataError, match=r"UUIDs are not exact under tokenizer 'folding'.*comes back as"):
+        prompts(KeyValueUuid(1, 2), 700, corpus)
+
+
+def test_a_tokenizer_without_a_common_number_of_tokens_is_named():
+    with pytest.raises(DataError, match=r"no common number of tokens under tokenizer 'ragged'"):
+        Alike(Ragged(), random_uuid, "UUIDs")
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_length_too_short_is_named_with_the_least_that_works(kind):
+    corpus, task = prose(kind), KeyValueUuid(1, 2)
+    with pytest.raises(LengthError) as caught:
+        prompts(task, 60, corpus)
+    least = int(re.search(r"choose a length of (\d+) or more", str(caught.value))[1])
+    assert prompts(task, least, corpus)[0].length == least
+    with pytest.raises(LengthError, match=f"take {least} under tokenizer"):
+        prompts(task, least - 1, corpus)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"contexts": 0, "positions": 1}, "contexts=0: give at least 1"),
+        ({"contexts": 1, "positions": 1, "keys": [1]}, "at least 2 records"),
+        ({"contexts": 1, "positions": 1, "rank": True, "generate": True}, "set one of them"),
+    ],
+)
+def test_settings_that_cannot_be(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        KeyValueUuid(**settings)

@@ -1,0 +1,225 @@
+"""Question answering over passages: the paper's prompts and metric, its own data, and files of another shape."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prose import prose, sample, saying, whole
+
+from posbench.errors import ConfigError, DataError, LengthError
+from posbench.tasks.multi_document import MultiDocument
+from posbench.tasks.passages import distractors, has_answer, normalised, read
+
+KINDS = ["bytes", "bpe"]
+QUESTIONS = 8
+
+
+def row(n: int, **changes) -> dict:
+    """A question whose answer is a colour that stands in one passage."""
+    passage = {
+        "title": f"Boat {n}",
+        "text": f"Boat number {n} is colour{n} and " + "old " * n,
+        "isgold": True,
+        "hasanswer": True,
+    }
+    return {
+        "question": f"what colour is boat {n}",
+        "answers": [f"colour{n}", f"The Colour {n}"],
+        "ctxs": [passage],
+    } | changes
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(rows: list, name: str = "questions.jsonl") -> str:
+        text = "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in rows)
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+        return str(tmp_path / name)
+
+    return put
+
+
+@pytest.fixture
+def path(write) -> str:
+    return write([row(n) for n in range(QUESTIONS)])
+
+
+def expected(question: str, passages: list[tuple[str, str]], query_aware: bool) -> str:
+    """The paper's prompts."""
+    ask = f"Question: {question}\nAnswer:"
+    if not passages:
+        return ask
+    results = "\n".join(
+        f"Document [{n}](Title: {title}) {text}" for n, (title, text) in enumerate(passages, 1)
+    )
+    return (
+        "Write a high-quality answer for the given question using only the provided search results "
+        "(some of which might be irrelevant).\n\n"
+        + (f"Question: {question}\n\n" if query_aware else "")
+        + f"{results}\n\n{ask}"
+    )
+
+
+def passages_of(text: str) -> list[tuple[str, str]]:
+    lines = [line for line in text.split("\n") if line.startswith("Document [")]
+    return [tuple(line.split("](Title: ", 1)[1].split(") ", 1)) for line in lines]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("query_aware", [False, True])
+def test_prompts_are_the_papers_and_of_one_length(path, kind, query_aware):
+    corpus = prose(kind)
+    task = MultiDocument(path, [3, 5], 3, 4, query_aware)
+    lengths = task.own_lengths(corpus)
+    assert sorted(set(lengths)) == lengths
+    for count, length in zip([3, 5], lengths, strict=True):
+        made = list(task.prompts(length, corpus, 64, 0))
+        assert len(made) == 12
+        leads = []
+        for prompt in made:
+            assert (prompt.length, prompt.new, prompt.answer) == (length, 32, 0)
+            text, question = corpus.text(whole(prompt)), task.questions[prompt.facts["question"]]
+            passages, gold = passages_of(text), prompt.facts["gold"]
+            asked = expected(question.text, passages, query_aware)
+            assert text.endswith(asked)
+            leads.append(len(text) - len(asked))
+            assert len(set(passages)) == count
+            holding = [has_answer(" ".join(one), question.answers) for one in passages]
+            assert holding == [place == gold for place in range(count)]
+        assert min(leads) == 0  # the longest has no text before it
+        assert [prompt.facts["gold"] for prompt in made[:3]] == [0, (count - 1) // 2, count - 1]
+        assert [prompt.facts["depth"] for prompt in made[:3]] == [0, 0.5, 1]
+
+
+def test_where_the_gold_passage_moves_the_others_keep_their_order(path):
+    corpus, task = prose(), MultiDocument(path, [5], 5, 1)
+    made = list(task.prompts(task.own_lengths(corpus)[0], corpus, 64, 0))
+    rests = [
+        [one for i, one in enumerate(passages_of(corpus.text(whole(p)))) if i != p.facts["gold"]]
+        for p in made
+    ]
+    assert all(rest == rests[0] for rest in rests)
+
+
+@pytest.mark.parametrize(("documents", "variant"), [([0], "closed_book"), ([1], "oracle")])
+def test_closed_book_and_oracle_have_prompts_of_their_own(path, documents, variant):
+    corpus, task = prose(), MultiDocument(path, documents, 5, 3)
+    assert task.variant == variant
+    made = list(task.prompts(task.own_lengths(corpus)[0], corpus, 64, 0))
+    assert len(made) == 3  # there is one place at most
+    for prompt in made:
+        question, text = task.questions[prompt.facts["question"]], corpus.text(whole(prompt))
+        gold = [(question.gold.title, question.gold.text)] if documents == [1] else []
+        assert text.endswith(expected(question.text, gold, False))
+        assert (prompt.facts["gold"], prompt.facts["depth"]) == ((0, 0.0) if gold else (None, None))
+
+
+def test_answers_are_cut_at_the_first_line_and_held_to_the_papers_metric(path):
+    corpus, task = prose(), MultiDocument(path, [3], 1, 4)
+    made = list(task.prompts(task.own_lengths(corpus)[0], corpus, 64, 0))
+    values = []
+    for prompt, say in zip(made, [" It is {}!", " no\n{}", "\n{}", " the  COLOUR, {n}"], strict=True):
+        n = prompt.facts["question"]
+        said = say.format(f"colour{n}", n=n)
+        (one,) = task.measure(prompt, saying(prompt, corpus, lambda _, said=said: said))
+        assert (one.metric, one.n, one.position, one.depth) == ("substring_match", 1, 0, 0.0)
+        assert one.document == f"question-{n}"
+        values.append(one.value)
+    assert values == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_normalised_as_squad_does():
+    assert normalised("  The Röntgen-rays, (a) BIG\tdeal. an ") == "röntgenrays big deal"
+    assert has_answer("in May 18, 2018.", ["May 18 2018"])
+    assert not has_answer("in May 2018", ["May 18 2018"])
+    assert not has_answer("anything", ["*"])  # nothing is left of it to be found
+
+
+def test_own_distractors_come_first_and_none_holds_an_answer(write):
+    others = [
+        {"title": "x", "text": text, "isgold": False, "hasanswer": False}
+        for text in ("red", "Colour0", "blue")
+    ]
+    rows = [row(0, ctxs=[others[0], others[1], *row(0)["ctxs"], others[2]]), *(row(n) for n in range(1, 4))]
+    questions, _ = read(Path(write(rows, "questions.jsonl.gz")))
+    assert questions[0].gold.title == "Boat 0"
+    found = distractors(questions, 0, 3, np.random.default_rng(0))
+    assert [one.text for one in found[:2]] == ["red", "blue"]
+    assert found[2].title in {"Boat 1", "Boat 2", "Boat 3"}
+    with pytest.raises(DataError, match="there are 5 without an answer"):
+        distractors(questions, 0, 6, np.random.default_rng(0))
+
+
+def test_what_the_file_holds_is_part_of_the_version(write):
+    one = MultiDocument(write([row(n) for n in range(4)], "one.jsonl"), [2], 1, 1)
+    same = MultiDocument(write([row(n) for n in range(4)], "same.jsonl"), [2], 1, 1)
+    other = MultiDocument(write([row(n) for n in range(5)], "other.jsonl"), [2], 1, 1)
+    assert one.version == same.version != other.version
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2 is no JSON"),
+        ("[1]", "line 2: field 'question' is missing"),
+        (row(1, question=""), "line 2: field 'question' is ''"),
+        (row(1, answers="red"), "line 2: field 'answers' is 'red', and must be a list"),
+        (row(1, answers=[]), "line 2: field 'answers' is '\\[\\]'"),
+        (row(1, answers=[3]), "line 2: field 'answers' must be one text or more"),
+        (row(1, answers=["*"]), "line 2: field 'answers' must be one text or more"),
+        (row(1, ctxs=[]), "line 2: field 'ctxs' is"),
+        (row(1, ctxs=[{"title": "t"}]), "line 2: ctxs\\[0\\]: field 'text' is missing"),
+        (row(1, ctxs=[{"title": "t", "text": "u"}]), "line 2: no passage of field 'ctxs' has isgold"),
+    ],
+)
+def test_a_file_of_another_shape_is_named_by_line_and_field(write, line, said):
+    with pytest.raises(DataError, match=said) as caught:
+        MultiDocument(write([row(0), line]), [2], 1, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(write, tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        MultiDocument(str(tmp_path / "none.jsonl"), [2], 1, 1)
+    (tmp_path / "torn.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="cannot be read"):
+        MultiDocument(str(tmp_path / "torn.jsonl.gz"), [2], 1, 1)
+    with pytest.raises(DataError, match="holds no questions"):
+        MultiDocument(write([]), [2], 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"documents": [0, 10]}, "give numbers of 2 or more"),
+        ({"documents": []}, "give numbers of 2 or more"),
+        ({"documents": [0], "query_aware": True}, "nothing to ask before"),
+        ({"examples": 9}, f"holds {QUESTIONS} questions"),
+        ({"positions": 0}, "positions=0: give at least 1"),
+        ({"path": ""}, "needs path"),
+    ],
+)
+def test_settings_that_cannot_be(path, settings, said):
+    with pytest.raises(ConfigError, match=said):
+        MultiDocument(**({"path": path, "documents": [2], "positions": 1, "examples": 1} | settings))
+
+
+def test_a_length_of_its_own_is_asked_for(path):
+    with pytest.raises(LengthError, match="choose the documents, and lengths follow"):
+        next(MultiDocument(path, [2], 1, 1).prompts(100, prose(), 64, 0))
+
+
+def test_the_real_sample_makes_prompts_of_thirty_passages():
+    path = str(sample("nq-open-oracle.first-1500.jsonl.gz"))
+    corpus, task = prose(), MultiDocument(path, [10, 30], 3, 4)
+    assert len(task.questions) == 1500
+    for count, length in zip([10, 30], task.own_lengths(corpus), strict=True):
+        for prompt in task.prompts(length, corpus, 64, 0):
+            question = task.questions[prompt.facts["question"]]
+            assert prompt.length == length
+            passages = passages_of(corpus.text(whole(prompt)))
+            assert passages[prompt.facts["gold"]] == (question.gold.title, question.gold.text)
+            assert sum(has_answer(" ".join(one), question.answers) for one in passages) <= 1
+            assert len(passages) == count

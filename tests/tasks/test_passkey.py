@@ -1,0 +1,128 @@
+"""Passkey retrieval: the paper's prompt letter by letter, exact lengths, even depths."""
+
+import re
+
+import numpy as np
+import pytest
+from prose import Prose, prose, sure, whole
+
+from posbench.data.tokenizer import Bytes
+from posbench.errors import ConfigError, DataError, LengthError
+from posbench.tasks.passkey import Passkey
+
+KINDS = ["bytes", "bpe"]
+GARBAGE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+
+
+def prompts(task: Passkey, length: int, corpus: Prose, seed: int = 0):
+    return list(task.prompts(length, corpus, 64, seed))
+
+
+def expected(before: str, number: str, after: str) -> str:
+    """The prompt of run_test.py, its lines joined, and the answer."""
+    lines = [
+        "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
+        "I will quiz you about the important information there.",
+        before,
+        f"The pass key is {number}. Remember it. {number} is the pass key.",
+        after,
+        "What is the pass key? The pass key is",
+    ]
+    return "\n".join(lines) + f" {number}"
+
+
+def parts(text: str) -> tuple[str, str, str]:
+    """The filler before the number, the number, and the filler after it."""
+    found = re.fullmatch(
+        r"[^\n]*\n(.*)\nThe pass key is (\d+)\. Remember it\. \2 is the pass key\.\n(.*)\nWhat.* \2",
+        text,
+        re.DOTALL,
+    )
+    assert found is not None
+    return found[1], found[2], found[3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("filler", ["sentences", "corpus"])
+@pytest.mark.parametrize("length", [600, 777])
+def test_prompts_are_the_papers_and_as_long_as_they_say(kind, filler, length):
+    corpus = prose(kind)
+    made = prompts(Passkey(2, 5, filler=filler), length, corpus)
+    assert len(made) == 10
+    assert len({prompt.suffixes.shape for prompt in made}) == 1
+    fillers = set()
+    for prompt in made:
+        assert prompt.length == length
+        before, number, after = parts(corpus.text(whole(prompt)))
+        assert corpus.text(whole(prompt)) == expected(before, number, after)
+        assert len(number) == 5
+        position = prompt.facts["position"]
+        assert corpus.text(prompt.context[position:]).startswith(f"\nThe pass key is {number}.")
+        sizes = [len(corpus.tokenizer.encode(one)) for one in (before, after)]
+        assert prompt.facts["depth"] == pytest.approx(sizes[0] / sum(sizes), abs=0.02)
+        if filler == "sentences":
+            assert before + ((GARBAGE + " ") * 99)[len(before) :] == (GARBAGE + " ") * 99
+            assert ((GARBAGE + " ") * 99).startswith(after)
+        fillers.add(before + after)
+    assert len(fillers) == 2 or filler == "sentences"
+    assert [prompt.facts["depth"] for prompt in made] == [0, 0.25, 0.5, 0.75, 1] * 2
+
+
+def test_hits_by_depth():
+    task = Passkey(1, 3)
+    made = prompts(task, 600, prose())
+    measures = [
+        one
+        for prompt, wrong in zip(made, [(), (0,), ()], strict=True)
+        for one in task.measure(prompt, sure(prompt, wrong))
+    ]
+    hits = [one for one in measures if one.metric == "exact_match"]
+    assert [(one.depth, one.value) for one in hits] == [(0, 1.0), (0.5, 0.0), (1, 1.0)]
+    assert len({one.document for one in hits}) == 1  # one text at three depths
+    assert [one.value for one in measures if one.metric == "logprob"] == pytest.approx([-0.6, -30.0, -0.6])
+    assert {one.value for one in measures if one.metric == "chance"} == {1 / 90_000}
+
+
+def test_a_seed_draws_the_same_and_another_does_not():
+    one, same, other = (whole(prompts(Passkey(1, 1), 600, prose(), seed)[0]) for seed in (0, 0, 1))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_length_too_short_is_named_with_the_least_that_works(kind):
+    task, corpus = Passkey(1, 2), prose(kind)
+    with pytest.raises(LengthError) as caught:
+        prompts(task, 20, corpus)
+    least = int(re.search(r"choose a length of (\d+) or more", str(caught.value))[1])
+    made = prompts(task, least, corpus)
+    assert {prompt.length for prompt in made} == {least}
+    assert parts(corpus.text(whole(made[0])))[::2] == ("", "")
+    with pytest.raises(LengthError, match="passkey at"):
+        prompts(task, least - 1, corpus)
+
+
+def test_more_text_than_the_corpus_has_is_named():
+    with pytest.raises(LengthError, match="the test split of prose has"):
+        prompts(Passkey(1, 1, filler="corpus"), 100_000, prose())
+
+
+class Spaceless(Bytes):
+    """Loses a first space, as some tokenizers do."""
+
+    name = "spaceless"
+
+    def decode(self, ids):
+        return super().decode(ids).lstrip()
+
+
+def test_a_tokenizer_under_which_a_key_is_not_exact_is_named():
+    with pytest.raises(DataError, match="pass keys are not exact under tokenizer 'spaceless'"):
+        prompts(Passkey(1, 1), 600, Prose(Spaceless()))
+
+
+def test_settings_that_cannot_be():
+    with pytest.raises(ConfigError, match="depths=0: give at least 1"):
+        Passkey(1, 0)
+    with pytest.raises(ConfigError, match="did you mean 'sentences'"):
+        Passkey(1, 1, filler="sentence")

@@ -1,0 +1,73 @@
+"""Repetition: natural and repeated share their first period, and everything after it is scored by itself."""
+
+import numpy as np
+import pytest
+from test_tasks import Text
+
+from posbench.data.batches import Batches, check_synthetic
+from posbench.data.shard import Shard
+from posbench.data.vocabulary import Vocabulary
+from posbench.errors import ConfigError, LengthError
+from posbench.subjects.subject import Scores
+from posbench.tasks.repetition import Repetition
+
+TRAIN_LEN, HORIZON = 16, 64
+
+
+def prompts(variant, length, period=None):
+    return list(Repetition(variant, HORIZON, 100, period).prompts(length, Text(), TRAIN_LEN, 0))
+
+
+@pytest.mark.parametrize("length", [16, 24, 64])
+@pytest.mark.parametrize(("given", "period"), [(None, 8), (5, 5)])
+def test_the_same_text_repeated(length, given, period):
+    pairs = list(zip(prompts("natural", length, given), prompts("repeated", length, given), strict=True))
+    assert len(pairs) == 5
+    for natural, repeated in pairs:
+        assert natural.length == repeated.length == length
+        assert natural.facts["document"] == repeated.facts["document"]
+        (text,), (tiled,) = natural.suffixes, repeated.suffixes
+        assert np.array_equal(natural.context, repeated.context)
+        assert np.array_equal(text, natural.context[0] + 1 + np.arange(length))  # without a gap
+        for place in range(length):
+            assert tiled[place] == text[place % period]
+
+
+def test_what_is_copied_counts_by_itself():
+    task = Repetition("repeated", HORIZON, 1)
+    (prompt,) = task.prompts(20, Text(), TRAIN_LEN, 0)
+    top = prompt.suffixes.copy()
+    top[0, [0, 3, 8, 19]] += 1  # two wrong in the first period of 8, two after it
+    found = {one.metric: one for one in task.measure(prompt, Scores(-np.arange(20.0)[None], top))}
+    assert (found["hit"].value, found["hit"].n) == (10, 12)
+    assert (found["first_hit"].value, found["first_hit"].n) == (6, 8)
+    assert found["first_nll"].value == sum(range(8))
+    assert found["nll"].value == sum(range(8, 20))
+
+
+def test_the_variant_names_a_period_that_was_given():
+    assert Repetition("natural", 8, 1).variant == "natural"
+    assert Repetition("repeated", 8, 1, 4).variant == "repeated_every_4"
+
+
+def test_what_cannot_be():
+    with pytest.raises(LengthError, match="nothing follows the first 8"):
+        prompts("repeated", 8)
+    with pytest.raises(ConfigError, match="natural or repeated"):
+        Repetition("both", 8, 1)
+    with pytest.raises(ConfigError, match="at least 1"):
+        Repetition("repeated", 8, 1, 0)
+
+
+def test_training_text_repeats_within_the_training_length():
+    shard = Shard("train", np.arange(500) % 251, np.array([0, 500]), ["text"])
+    made = Batches(shard, Vocabulary("bytes", 256), 64, 40, 0.5, 0.25, 0, "repeated").at(1)
+    assert made.counted.all()
+    found = []
+    for ids in made.ids[:20]:
+        found.append(next(p for p in range(1, 64) if (ids[1 + p :] == ids[1:-p]).all()))
+        assert np.array_equal(np.diff(ids[: found[-1] + 1]) % 251, np.ones(found[-1]))
+    assert max(found) == 32
+    assert 4 <= min(found) < 16
+    with pytest.raises(LengthError, match="8 or more"):
+        check_synthetic("repeated", 7, 88, 0.0)

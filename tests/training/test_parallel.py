@@ -1,0 +1,124 @@
+"""Two processes on one training: the losses of one process, and rows that can be told apart by rounding alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from posbench.errors import ConfigError
+from posbench.parallel import World, check
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+# Up to the order in which gradients are summed.
+NATS = 1e-4
+TINY = [
+    "scheme=alibi",
+    *("size.name=two", "size.layers=1", "size.width=16", "size.heads=2"),
+    *(
+        "train.length=16",
+        "train.steps=24",
+        "train.batch=8",
+        "train.validate_every=8",
+        "train.validate_batches=3",
+    ),
+    *("runtime.wandb=disabled", "runtime.device=cpu", "runtime.checkpoint_every=7"),
+]
+
+
+def started(launch: list[str], script: str, *settings: str) -> subprocess.Popen[str]:
+    command = [*launch, str(ROOT / "scripts" / f"{script}.py"), *settings]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def ended(launch: list[str], script: str, *settings: str) -> str:
+    process = started(launch, script, *settings)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def curve(results: Path) -> list[dict[str, float]]:
+    (path,) = results.glob("models/*/final/facts.json")
+    return json.loads(path.read_text())["curve"]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder for results and one of token shards."""
+    return tmp_path_factory.mktemp("parallel"), tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.slow
+def test_the_losses_and_rows_of_one_process(places: tuple[Path, Path]) -> None:
+    folder, cache = places
+    found = {}
+    ways = {"one": ([sys.executable], "auto"), "ddp": (TORCHRUN, "ddp"), "fsdp": (TORCHRUN, "fsdp")}
+    for name, (launch, kind) in ways.items():
+        where = [f"runtime.results={folder / name}", f"runtime.cache={cache}"]
+        ended(launch, "train", *TINY, *where, f"runtime.parallel={kind}", "train.accumulate=2")
+        found[name] = curve(folder / name)
+    for name in ("ddp", "fsdp"):
+        for one, other in zip(found["one"], found[name], strict=True):
+            assert one.keys() == other.keys()
+            assert all(abs(one[key] - other[key]) < NATS for key in one), (name, one, other)
+    task = ["task=fixed_targets", "evaluation.multiples=[1,4]", "task.build.examples=5", "train.accumulate=2"]
+    rows = []
+    for launch in ([sys.executable], TORCHRUN):
+        where = [f"runtime.results={folder / 'ddp'}", f"runtime.cache={cache}"]
+        said = ended(launch, "evaluate", *TINY, *where, *task)
+        assert said.count("Perplexity per token over") == 1, "one process speaks for all"
+        cells = sorted((folder / "ddp" / "cells").glob("*.parquet"))
+        rows.append(pd.concat([pd.read_parquet(path) for path in cells], ignore_index=True))
+        for path in cells:
+            path.unlink()
+    pd.testing.assert_frame_equal(rows[0], rows[1], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, Path]) -> None:
+    folder, cache = places
+    where = [f"runtime.results={folder / 'killed'}", f"runtime.cache={cache}"]
+    process = started(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.validate_every=1500")
+    deadline = time.monotonic() + 240
+    while not any((folder / "killed").glob("models/*/step-*/facts.json")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode != 0
+    mine = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(mine) == 1, said
+    assert "has lost another one" in mine[0]
+    assert "start the same command again" in mine[0]
+    again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.validate_every=1500")
+    assert "Traceback" not in again
+    assert curve(folder / "killed")[-1]["step"] == 3000
+
+
+def test_a_world_that_does_not_divide_the_batch() -> None:
+    with pytest.raises(
+        ConfigError, match=r"3 processes do not divide train.batch 8 in 2 parts: start 1, 2, 4 of them"
+    ):
+        check("auto", 8, 2, 3)
+    check("auto", 8, 2, 4)
+    with pytest.raises(ConfigError, match=r"runtime.parallel 'dp'.*ddp"):
+        check("dp", 8, 1, 1)
+
+
+def test_portions_are_all_of_it() -> None:
+    for count in (0, 1, 5, 8):
+        parts = [list(range(count))[World(rank, 3).portion(count)] for rank in range(3)]
+        assert [one for part in parts for one in part] == list(range(count))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
