@@ -43,8 +43,10 @@ check: .venv/.ready ## check format, lint, types and import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-gpu-check: .venv/.ready ## run the tests that need a GPU; without one they say that they are skipped
-	$(BIN)/python -m pytest -m gpu -rs $(ARGS); status=$$?; [ $$status -eq 5 ] || exit $$status
+gpu-check: .venv/.ready ## on a GPU: every scheme against the specification, a report, tests that need one
+	$(BIN)/python scripts/gpu_check.py --max-minutes 5 $(ARGS); checked=$$?; \
+		$(BIN)/python -m pytest -m gpu -rs; status=$$?; [ $$status -eq 5 ] && status=0; \
+		exit $$(( checked > status ? checked : status ))
 
 clean: ## remove .venv and everything cached; results/ stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from posbench.errors import IncompatibleError
-from posbench.geometry import Geometry, Mask
+from posbench.geometry import Geometry, Mask, Region
 from posbench.terms import PairValue, Term
 
 if TYPE_CHECKING:
@@ -52,34 +52,23 @@ class Kernel(Protocol):
 
 def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
     """(B, H, T, D): softmax attention with everything that the scheme adds to it."""
-    regions = scheme.regions(site)
-    if len(regions) > 1 and not scheme.traits.mergeable:
+    return attend_to(scheme, [(site, v_BHSD)], kernel)
+
+
+def attend_to(scheme: PositionScheme, parts: list[tuple[Site, Tensor]], kernel: Kernel) -> Tensor:
+    """The same over keys and values in several parts, each a site with its own keys and the same queries.
+
+    More than one part needs a scheme whose traits say `apart` and `mergeable`.
+    """
+    denominator = scheme.denominator(parts[0][0])
+    calls = [(site, v, region) for site, v in parts for region in scheme.regions(site)]
+    if len(calls) > 1 and not scheme.traits.mergeable:
         raise IncompatibleError(
             f"{type(scheme).__name__} splits the pairs into regions and has a term of whole rows: use one or the other"
         )
-    denominator = scheme.denominator(site)
-    with_lse = len(regions) > 1 or denominator is not None
-    own_mask = scheme.mask(site)
-    parts = []
-    for region in regions:
-        here = replace(site, geo=region.geo)
-        q_BHTE, k_BHSE = scheme.qk(here)
-        gain = scheme.gain(here)
-        if gain is not None:
-            q_BHTE = q_BHTE * gain[..., None].to(q_BHTE.dtype)
-        pairs = Pairs(
-            q_BHTE,
-            k_BHSE,
-            v_BHSD,
-            1 / math.sqrt(site.q_BHTD.shape[-1]),
-            region.geo,
-            tuple(mask for mask in (own_mask, region.mask) if mask is not None),
-            scheme.term(here),
-            scheme.value(here),
-            with_lse,
-        )
-        parts.append(kernel(pairs))
-    out_BHTD, lse_BHT = parts[0] if len(parts) == 1 else merge(parts)
+    with_lse = len(calls) > 1 or denominator is not None
+    found = [kernel(_pairs(scheme, *call, with_lse)) for call in calls]
+    out_BHTD, lse_BHT = found[0] if len(found) == 1 else merge(found)
     if denominator is not None:
         assert lse_BHT is not None
         seen = lse_BHT.isfinite()
@@ -87,6 +76,26 @@ def attend(scheme: PositionScheme, site: Site, v_BHSD: Tensor, kernel: Kernel) -
         share = torch.where(seen, torch.exp(lse_BHT - denominator(lse_BHT)), 0)
         out_BHTD = out_BHTD * share[..., None].to(out_BHTD.dtype)
     return out_BHTD
+
+
+def _pairs(scheme: PositionScheme, site: Site, v_BHSD: Tensor, region: Region, with_lse: bool) -> Pairs:
+    """What the scheme says of the pairs of one region."""
+    here = replace(site, geo=region.geo)
+    q_BHTE, k_BHSE = scheme.qk(here)
+    gain = scheme.gain(here)
+    if gain is not None:
+        q_BHTE = q_BHTE * gain[..., None].to(q_BHTE.dtype)
+    return Pairs(
+        q_BHTE,
+        k_BHSE,
+        v_BHSD,
+        1 / math.sqrt(site.q_BHTD.shape[-1]),
+        region.geo,
+        tuple(mask for mask in (scheme.mask(site), region.mask) if mask is not None),
+        scheme.term(here),
+        scheme.value(here),
+        with_lse,
+    )
 
 
 def merge(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,7 @@ class Stack(PositionScheme):
             pairs=all(member.traits.pairs for member in members),
             far_keys=all(member.traits.far_keys for member in members),
             mergeable=all(member.traits.mergeable for member in members),
+            apart=all(member.traits.apart for member in members),
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )
 
@@ -46,7 +47,8 @@ class Stack(PositionScheme):
         return list(self.members)  # type: ignore[arg-type]
 
     def _only(self, hook: str, site: Site) -> Any:
-        found = [part for member in self._each() if (part := getattr(member, hook)(site)) is not None]
+        parts = [getattr(member, hook)(site) for member in self._each()]
+        found = [part for part in parts if part is not None]
         if len(found) > 1:
             raise IncompatibleError(f"{len(found)} stacked schemes have a {hook}: stack at most one that has")
         return found[0] if found else None
@@ -62,7 +64,8 @@ class Stack(PositionScheme):
         return reduce(lambda x, member: member.embed(x, geo, layer), self._each(), x_BTW)
 
     def regions(self, site: Site) -> list[Region]:
-        split = [regions for member in self._each() if len(regions := member.regions(site)) > 1]
+        # No := in these comprehensions, which torch.compile cannot read.
+        split = [regions for regions in (member.regions(site) for member in self._each()) if len(regions) > 1]
         if len(split) > 1:
             raise IncompatibleError(
                 "two stacked schemes split the pairs into regions: stack at most one that does"
@@ -79,7 +82,7 @@ class Stack(PositionScheme):
         return site.q_BHTD, site.k_BHSD
 
     def gain(self, site: Site) -> Tensor | None:
-        gains = [gain for member in self._each() if (gain := member.gain(site)) is not None]
+        gains = [gain for gain in (member.gain(site) for member in self._each()) if gain is not None]
         return reduce(mul, gains) if gains else None
 
     def term(self, site: Site) -> Term | None:
@@ -92,9 +95,8 @@ class Stack(PositionScheme):
         return self._only("denominator", site)
 
     def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
-        replaced = [
-            out for member in self._each() if (out := member.attention(site, v_BHSD, kernel)) is not None
-        ]
+        outs = (member.attention(site, v_BHSD, kernel) for member in self._each())
+        replaced = [out for out in outs if out is not None]
         if replaced and len(self.members) > 1:
             raise IncompatibleError("a scheme that replaces attention cannot be stacked: use it alone")
         return replaced[0] if replaced else None
@@ -189,4 +191,4 @@ def span(shape: Shape, setting: str, given: int | None, default: int) -> int:
 def nearest(tokens: int, site: Site) -> Mask | None:
     """The window of the nearest `tokens` keys, the token itself among them; None where it hides nothing."""
     # The fastest kernels take no mask.
-    return None if len(site.geo.k_index_S) <= tokens else lambda i, j: i - j < tokens
+    return None if site.geo.reach <= tokens else lambda i, j: i - j < tokens

@@ -67,6 +67,7 @@ class FromElsewhere(Trained):
         self, plan: ModelPlan, pretrained: Pretrained, corpus: Corpus, runtime: RuntimeSettings
     ) -> None:
         self.plan, self.corpus, self.runtime = plan, corpus, runtime
+        self.tokens_per_pass = runtime.tokens_per_pass
         self.device, self.dtype = pick_device(runtime.device), pretrained.settings.dtype
         theirs = load(pretrained)
         count = sum(parameter.numel() for parameter in theirs.parameters())
@@ -87,7 +88,7 @@ class FromElsewhere(Trained):
             self.black_box,
             self.plan.settings.train.length,
             precision(self.device, cell.dtype),
-            self.runtime.tokens_per_pass,
+            self.tokens_per_pass,
         )
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from posbench.data.corpus import Corpus, open_corpus
 from posbench.identity import identity
 from posbench.plan import Cell, ModelPlan
 from posbench.settings import RuntimeSettings, SizeSettings
+from posbench.shortage import said_of
 from posbench.train import Trainer, pick_device
 from posbench.work import Job, Places
 
@@ -25,12 +26,14 @@ def estimated(jobs: Sequence[Job], runtime: RuntimeSettings) -> list[Job]:
     speeds: dict[str, tuple[float, float]] = {}
     reads: dict[str, int] = {}
     places, found = Places.of(runtime), []
+    # Evaluation alone may use a kernel that cannot train here.
+    trains = any(not job.cells for job in jobs)
     for job in jobs:
         settings = job.model.settings
         corpus = open_corpus(settings.data, Path(runtime.cache))
         kind = identity([asdict(settings.size), settings.train.length, settings.train.batch])
         if kind not in speeds:
-            speeds[kind] = speed(job.model, corpus, runtime)
+            speeds[kind] = speed(job.model, corpus, runtime, trains)
         step, token = speeds[kind]
         if job.cells:
             seconds = tuple(token * reading(cell, corpus, reads) for cell in job.cells)
@@ -58,18 +61,22 @@ def steps_done(folder: Path) -> int:
     return 0
 
 
-def speed(model: ModelPlan, corpus: Corpus, runtime: RuntimeSettings) -> tuple[float, float]:
-    """Seconds a training step, and seconds a token of evaluation at the training length."""
+def speed(model: ModelPlan, corpus: Corpus, runtime: RuntimeSettings, trains: bool) -> tuple[float, float]:
+    """Seconds a training step, where one is to come, and seconds a token of evaluation at the training length."""
     if model.pretrained:
         return 0.0, matrices(model.settings.size, runtime)
     trainer = Trainer(model.settings, corpus, Path(runtime.results), runtime)
-    trainer.step(0)
-    started = time.perf_counter()
-    trainer.step(1).item()
-    step = time.perf_counter() - started
-    started = time.perf_counter()
+    step, batch = 0.0, trainer.held_out.at(0)
+    if trains:
+        with said_of(model):
+            trainer.step(0)
+            started = time.perf_counter()
+            trainer.step(1).item()
+            step = time.perf_counter() - started
     with torch.no_grad():
-        batch = trainer.held_out.at(0)
+        if not trains or trainer.compiles:
+            trainer.loss(batch).item()  # the first one warms up
+        started = time.perf_counter()
         trainer.loss(batch).item()
     return step, (time.perf_counter() - started) / batch.counted.size
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import platform
 import resource
 import time
@@ -24,10 +25,13 @@ from posbench.parallel import world
 from posbench.plan import Cell, ModelPlan, extended
 from posbench.records import Store
 from posbench.settings import RuntimeSettings
+from posbench.shortage import is_shortage
 from posbench.subjects.checkpoint import CheckpointSubject
 from posbench.subjects.subject import Prompt
 from posbench.tasks.task import Task
 from posbench.train import build_model, pick_device, precision
+
+_log = logging.getLogger(__name__)
 
 
 class Trained:
@@ -45,6 +49,7 @@ class Trained:
                 f"no trained model of {plan.label} at {folder}: run scripts/train.py with the same settings first"
             )
         self.plan, self.corpus, self.runtime, self.facts = plan, corpus, runtime, found
+        self.tokens_per_pass = runtime.tokens_per_pass
         self.device = pick_device(runtime.device)
         self.model: GPT = build_model(plan.settings, corpus.vocabulary.size)
         self.model.load_state_dict(weights)
@@ -62,10 +67,8 @@ class Trained:
                 measures = self.measure(cell, task, kernel)
             except UndefinedError:
                 status = "undefined"
-            except (torch.OutOfMemoryError, MemoryError):
-                status = "out_of_memory"
-            except RuntimeError as error:
-                if "can't allocate memory" not in str(error):
+            except Exception as error:
+                if not is_shortage(error):
                     raise
                 status = "out_of_memory"
         if not measures:
@@ -88,13 +91,34 @@ class Trained:
 
     def measure(self, cell: Cell, task: Task, kernel: Recording) -> list[dict[str, Any]]:
         """The measured part of the rows."""
-        settings = self.plan.settings
+        train_len = self.plan.settings.train.length
+        prompts = list(task.prompts(cell.length, self.corpus, train_len, cell.seed))
+        longest = max((prompt.length for prompt in prompts), default=0)
+        while True:
+            try:
+                answers = shared_out(getattr(self.asked(cell, kernel), task.asks), prompts)
+                break
+            except Exception as error:  # the same one on every rank
+                if not is_shortage(error) or self.tokens_per_pass < 2 * (longest + 1):
+                    raise
+            # Not while the error is held, whose frames hold the memory. What fits is kept for the cells to come.
+            self.tokens_per_pass //= 2
+            _log.warning(
+                "no memory for runtime.tokens_per_pass=%d at %d tokens: going on with %d",
+                2 * self.tokens_per_pass,
+                cell.length,
+                self.tokens_per_pass,
+            )
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return [vars(measure) for measure in task.measures(zip(prompts, answers, strict=True))]
+
+    def asked(self, cell: Cell, kernel: Recording) -> Any:
+        """Whom a task asks: the model, or an ensemble around it."""
         subject = self.subject(cell, kernel)
-        if cell.extension.ensemble is not None:
-            subject = build(cell.extension.ensemble, subject, self.corpus.vocabulary.bos)
-        prompts = list(task.prompts(cell.length, self.corpus, settings.train.length, cell.seed))
-        answered = zip(prompts, shared_out(getattr(subject, task.asks), prompts), strict=True)
-        return [vars(measure) for measure in task.measures(answered)]
+        if cell.extension.ensemble is None:
+            return subject
+        return build(cell.extension.ensemble, subject, self.corpus.vocabulary.bos)
 
     def subject(self, cell: Cell, kernel: Recording) -> Any:
         """The model as a cell asks for it."""
@@ -105,7 +129,7 @@ class Trained:
             settings.train.length,
             kernel,
             precision(self.device, cell.dtype),
-            self.runtime.tokens_per_pass,
+            self.tokens_per_pass,
         )
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Geometry:
         length: declared number of tokens of the whole sequence, which may exceed S while it is still read.
         offset: q_pos_T[0] - k_pos_S[0] where both run in steps of one, else None. With an offset a
             function of distance is a Toeplitz matrix of one short table.
-        ordered: whether the keys are the tokens 0 .. S-1 in order and the queries the last of them.
+        first_query, first_key: index of the first of each where both run in steps of one, else None.
     """
 
     q_index_T: Tensor
@@ -51,7 +51,8 @@ class Geometry:
     k_pos_S: Tensor
     length: int
     offset: int | None
-    ordered: bool = False
+    first_query: int | None = None
+    first_key: int | None = None
     _memo: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -61,7 +62,7 @@ class Geometry:
         """Queries start .. stop-1 over the keys 0 .. stop-1, positions equal to indices."""
         with torch.inference_mode(False):  # a model keeps it, and may be trained after it was evaluated
             index = torch.arange(stop, device=device)
-        return cls(index[start:], index, index[start:], index, length or stop, start, ordered=True)
+        return cls(index[start:], index, index[start:], index, length or stop, start, start, 0)
 
     def at(self, q_pos_T: Tensor, k_pos_S: Tensor, offset: int | None = None) -> Geometry:
         """The same tokens, felt elsewhere."""
@@ -72,15 +73,54 @@ class Geometry:
         hidden = len(self.q_index_T) - rows.indices(len(self.q_index_T))[1]
         if not self.ordered or hidden <= 0:
             return self
-        keys = slice(0, len(self.k_index_S) - hidden)
+        return self._with_keys(0, len(self.k_index_S) - hidden)
+
+    def keys(self, start: int, stop: int) -> Geometry:
+        """The same queries over a part of the keys; the same object each time."""
+        return self.memo(("keys", start, stop), lambda: self._with_keys(start, stop))
+
+    def _with_keys(self, start: int, stop: int) -> Geometry:
         return replace(
-            self, k_index_S=self.k_index_S[keys], k_pos_S=self.k_pos_S[keys], ordered=False, _memo={}
+            self,
+            k_index_S=self.k_index_S[start:stop],
+            k_pos_S=self.k_pos_S[start:stop],
+            offset=None if self.offset is None else self.offset - start,
+            first_key=None if self.first_key is None else self.first_key + start,
+            _memo={},
         )
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the keys are tokens in a row and the queries the last of them."""
+        if self.first_query is None or self.first_key is None:
+            return False
+        return self.first_query + len(self.q_index_T) == self.first_key + len(self.k_index_S)
 
     @property
     def square(self) -> bool:
         """Whether the queries are all the keys, in order: the plain causal case."""
-        return len(self.q_index_T) == len(self.k_index_S)
+        return self.ordered and len(self.q_index_T) == len(self.k_index_S)
+
+    @property
+    def past(self) -> bool:
+        """Whether every key lies before every query, so that causality hides none."""
+        if self.first_query is None or self.first_key is None:
+            return False
+        return self.first_key + len(self.k_index_S) <= self.first_query
+
+    @property
+    def read(self) -> int:
+        """Tokens of the sequence up to the last query."""
+        if self.first_query is None:
+            return int(self.q_index_T.max()) + 1
+        return self.first_query + len(self.q_index_T)
+
+    @property
+    def reach(self) -> int:
+        """Tokens from the first key to the last query, both among them: what a window must hold to hide nothing."""
+        if self.first_query is None or self.first_key is None:
+            return int(self.q_index_T.max() - self.k_index_S.min()) + 1
+        return self.first_query + len(self.q_index_T) - self.first_key
 
     def distance(self, rows: slice = slice(None)) -> Tensor:
         """(R, S) tokens from each key to each query of `rows`, as the scheme feels it."""

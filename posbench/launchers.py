@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from posbench import compiled
 from posbench.allowance import Allowance
 from posbench.errors import ConfigError, PosbenchError, unknown
 from posbench.kernels import NAMES
@@ -30,9 +31,9 @@ def check(runtime: RuntimeSettings) -> None:
         raise unknown("launcher", runtime.launcher, LAUNCHERS)
     if runtime.kernel not in NAMES:
         raise unknown("kernel", runtime.kernel, NAMES)
-    pick_device(runtime.device)
+    compiled.wanted(runtime.compile, pick_device(runtime.device))
     WandbSettings(runtime.wandb)
-    for name in ("threads", "checkpoint_every", "tokens_per_pass"):
+    for name in ("threads", "per_gpu", "checkpoint_every", "tokens_per_pass"):
         if getattr(runtime, name) < 1:
             raise ConfigError(f"runtime.{name} {getattr(runtime, name)}: give at least 1")
 
@@ -53,12 +54,12 @@ def run(
 
 
 def places(runtime: RuntimeSettings, most: int) -> list[str]:
-    """The device of each worker: one a GPU, or one for every `threads` cores."""
+    """The device of each worker: `per_gpu` a GPU, or one for every `threads` cores."""
     gpus = torch.cuda.device_count() if runtime.device in ("auto", "cuda") else 0
     if runtime.launcher == "inline":
         return [runtime.device]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = runtime.workers or gpus or max(1, cores // runtime.threads)
+    workers = runtime.workers or gpus * runtime.per_gpu or max(1, cores // runtime.threads)
     workers = max(1, min(workers, most))
     return [f"cuda:{worker % gpus}" if gpus else runtime.device for worker in range(workers)]
 

@@ -36,11 +36,22 @@ class Learner(nn.Module):
 
 
 def sent(batch: Batch, device: torch.device, fixed: bool = False) -> tuple[Tensor, ...]:
-    """A batch as the learner takes it; the CPU does not wait for the device to have it.
+    """A batch as the learner takes it, on its device."""
+    return over(laid(batch, fixed, device.type == "cuda"), device)
+
+
+def over(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """What was laid out, on its device; the CPU does not wait for the device to have it."""
+    return tuple(part.to(device, non_blocking=True) for part in parts)
+
+
+def laid(batch: Batch, fixed: bool = False, pinned: bool = False) -> tuple[Tensor, ...]:
+    """A batch as the learner takes it, on the CPU.
 
     Args:
         fixed: as many places in every batch, those that are too many without a target: one compilation, one
             CUDA graph, and nothing for the device to count.
+        pinned: in memory that a GPU reads by itself.
     """
     place = np.flatnonzero(batch.counted)
     target = batch.ids[:, 1:].reshape(-1)[place]
@@ -48,6 +59,4 @@ def sent(batch: Batch, device: torch.device, fixed: bool = False) -> tuple[Tenso
         spare = batch.counted.size - len(place)
         place, target = np.pad(place, (0, spare)), np.pad(target, (0, spare), constant_values=IGNORED)
     parts = (torch.from_numpy(np.ascontiguousarray(part)) for part in (batch.ids[:, :-1], place, target))
-    if device.type == "cuda":
-        return tuple(part.pin_memory().to(device, non_blocking=True) for part in parts)
-    return tuple(parts)
+    return tuple(part.pin_memory() if pinned else part for part in parts)

@@ -8,8 +8,7 @@ of a matrix, each orthogonalises the whole of it.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -24,35 +23,66 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         matrices: each parameter with the number of maps stacked in its rows, which are orthogonalised apart.
+        update: `moved`, or the same compiled.
     """
 
     def __init__(
-        self, matrices: Iterable[tuple[torch.nn.Parameter, int]], lr: float, momentum: float = 0.95
+        self,
+        matrices: Iterable[tuple[torch.nn.Parameter, int]],
+        lr: float,
+        momentum: float = 0.95,
+        update: Callable[..., None] | None = None,
     ) -> None:
         pairs = list(matrices)
         self._maps = {id(parameter): maps for parameter, maps in pairs}
+        self._update = update
         super().__init__([parameter for parameter, _ in pairs], {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[tuple[torch.nn.Parameter, Tensor]]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = whole(parameter.grad.lerp(state["momentum"], group["momentum"]))
-                maps = update.unflatten(0, (self._maps[id(parameter)], -1))
-                by_shape[maps.shape[1:]].append((parameter, maps))
-            for shape, members in by_shape.items():
-                made = orthogonalise(torch.cat([maps for _, maps in members]))
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                parts = made.split([len(maps) for _, maps in members])
-                for (parameter, _), part in zip(members, parts, strict=True):
-                    parameter.sub_(like(part.flatten(0, 1), parameter), alpha=group["lr"] * scale)
+            members = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in members:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            if not members:
+                continue
+            # A number would be written into compiled code, and a copy of one would wait for the device.
+            lr = torch.full((), group["lr"], device=members[0].device) if self._update else group["lr"]
+            (self._update or moved)(
+                members,
+                [parameter.grad for parameter in members],
+                [self.state[parameter]["momentum"] for parameter in members],
+                [self._maps[id(parameter)] for parameter in members],
+                lr,
+                group["momentum"],
+            )
+
+
+def moved(
+    parameters: list[torch.nn.Parameter],
+    gradients: list[Tensor],
+    momenta: list[Tensor],
+    stacked: list[int],
+    lr: float | Tensor,
+    momentum: float,
+) -> None:
+    """One step of all matrices in place: tensors in, tensors out, and nothing to ask of the device."""
+    by_shape: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, Tensor]]] = {}
+    for parameter, gradient, running, count in zip(parameters, gradients, momenta, stacked, strict=True):
+        running.lerp_(gradient, 1 - momentum)
+        maps = whole(gradient.lerp(running, momentum)).unflatten(0, (count, -1))
+        by_shape.setdefault(tuple(maps.shape[1:]), []).append((parameter, maps))
+    for shape, members in by_shape.items():
+        made = orthogonalise(torch.cat([maps for _, maps in members]))
+        scale = max(1.0, shape[0] / shape[1]) ** 0.5
+        parts = made.split([len(maps) for _, maps in members])
+        for (parameter, _), part in zip(members, parts, strict=True):
+            update = like(part.flatten(0, 1), parameter)
+            if isinstance(lr, Tensor):
+                parameter.sub_(update * (lr * scale))
+            else:
+                parameter.sub_(update, alpha=lr * scale)
 
 
 def orthogonalise(update_NRC: Tensor, steps: int = 5) -> Tensor:

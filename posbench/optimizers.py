@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from posbench.compiled import compiled
 from posbench.model.gpt import GPT
-from posbench.muon import Muon
+from posbench.muon import Muon, moved
 from posbench.settings import TrainSettings
 
 
@@ -16,15 +17,22 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return min(1.0, up, down)
 
 
-def optimizers(model: GPT, settings: TrainSettings) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Each optimizer with its peak rate. Muon takes the blocks' matrices, never embeddings or a scheme's tables."""
+def optimizers(
+    model: GPT, settings: TrainSettings, compiles: bool = False
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Each optimizer with its peak rate. Muon takes the blocks' matrices, never embeddings or a scheme's tables.
+
+    Args:
+        compiles: Muon's step; AdamW's is fused already.
+    """
     found: list[tuple[torch.optim.Optimizer, float]] = []
     others = list(model.parameters())
     if settings.optimizer == "muon":
         matrices = model.matrices()
         taken = {id(parameter) for parameter, _ in matrices}
         others = [parameter for parameter in others if id(parameter) not in taken]
-        found.append((Muon(matrices, settings.matrix_lr), settings.matrix_lr))
+        update = compiled(moved) if compiles else None
+        found.append((Muon(matrices, settings.matrix_lr, update=update), settings.matrix_lr))
     adamw = torch.optim.AdamW(
         [
             {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 # Pairs of a tile on the CPU, where a hidden layer of 32 stays in a core's cache, and elsewhere.
 PAIRS, MANY_PAIRS = 1 << 12, 1 << 22
-Tile = tuple[int, slice, slice]
+Tile = tuple[slice, slice]
 
 
 class Network(torch.autograd.Function):
@@ -41,8 +41,11 @@ class Network(torch.autograd.Function):
         y = x.new_zeros(len(x), len(second), *x.shape[2:])
         room = _room(x, len(into))
         for tile in _tiles(x, diagonal):
-            h, _ = _hidden(read, before, first, slope, seen, tile, room)
-            _at(y, tile).copy_((second @ h).view_as(_at(y, tile)))
+            before_T, y_T = _at(before, tile), _at(y, tile)
+            visible = None if seen is None else seen[tile]
+            for b, read_t in enumerate(_at(read, tile).unbind()):
+                h = _hidden(read_t, _of(before_T, b), first, slope, visible, room)
+                y_T[b] = (second @ h.flatten(1)).view(y_T.shape[1:])
         return _gathered(y, into.shape[2], 1)
 
     @staticmethod
@@ -55,17 +58,22 @@ class Network(torch.autograd.Function):
         d_first_T, d_second = second.new_zeros(first.T.shape), torch.zeros_like(second)
         room, d_room = _room(x, len(into)), _room(x, len(into))
         for tile in _tiles(x, ctx.diagonal):
-            h, read_t = _hidden(read, before, first, ctx.slope, seen, tile, room)
-            dy_t = _at(dy, tile).flatten(1)
-            d_second.addmm_(dy_t, h.T)
-            dh = torch.mm(second.T, dy_t, out=d_room[: h.numel()].view_as(h))
-            whole = dh.unflatten(1, _at(dy, tile).shape[1:])
-            if seen is not None:
-                whole.mul_(seen[tile[1:]])
-            torch.ops.aten.leaky_relu_backward(dh, h, ctx.slope, True, grad_input=dh)
-            d_first_T.addmm_(read_t, dh.T)  # the other way round takes four times as long
-            _at(d_before, tile).add_(whole.sum_to_size(_at(d_before, tile).shape))
-            _at(d_read, tile).copy_((first.T @ dh).view_as(_at(d_read, tile)))
+            before_T, d_before_T, dy_T, d_read_T = (_at(of, tile) for of in (before, d_before, dy, d_read))
+            visible = None if seen is None else seen[tile]
+            for b, read_t in enumerate(_at(read, tile).unbind()):
+                dy_t = dy_T[b].flatten(1)
+                h = _hidden(read_t, _of(before_T, b), first, ctx.slope, visible, room)
+                dh = d_room[: h.numel()].view_as(h)
+                flat, d_flat = h.flatten(1), dh.flatten(1)
+                d_second.addmm_(dy_t, flat.T)
+                torch.mm(second.T, dy_t, out=d_flat)
+                if visible is not None:
+                    dh.mul_(visible)
+                torch.ops.aten.leaky_relu_backward(dh, h, ctx.slope, True, grad_input=dh)
+                d_first_T.addmm_(read_t.flatten(1), d_flat.T)  # the other way round takes four times as long
+                into_b = _of(d_before_T, b)
+                into_b += dh.sum_to_size(into_b.shape)
+                d_read_T[b] = (first.T @ d_flat).view(d_read_T.shape[1:])
         dx = _gathered(d_read, taps, -1)
         return (
             dx if seen is None else dx.mul_(seen),
@@ -84,15 +92,12 @@ def _matrices(into: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _tiles(x: Tensor, diagonal: int | None) -> Iterator[Tile]:
-    """A sequence, some rows of it, and the keys that the last of them sees."""
+    """Some rows, and the keys that the last of them sees."""
     queries, keys = x.shape[2:]
     step = _rows(x)
     for start in range(0, queries, step):
         stop = min(start + step, queries)
-        seen = slice(0, keys if diagonal is None else min(keys, stop + diagonal))
-        # The sequences in turn: what they share stays where it is quick to reach.
-        for b in range(len(x)):
-            yield b, slice(start, stop), seen
+        yield slice(start, stop), slice(0, keys if diagonal is None else min(keys, stop + diagonal))
 
 
 def _rows(x: Tensor) -> int:
@@ -106,29 +111,27 @@ def _room(x: Tensor, hidden: int) -> Tensor:
 
 
 def _at(whole: Tensor, tile: Tile) -> Tensor:
-    """(K, r or 1, s or 1) of what may be the same for all sequences, rows or keys."""
-    b, *places = tile
-    rows, keys = (slice(None) if n == 1 else place for n, place in zip(whole.shape[2:], places, strict=True))
-    return whole[min(b, len(whole) - 1), :, rows, keys]
+    """(B, K, r or 1, s or 1) of what may be the same for all rows or keys."""
+    rows, keys = tile
+    return whole[
+        :, :, rows if whole.shape[2] > 1 else slice(None), keys if whole.shape[3] > 1 else slice(None)
+    ]
+
+
+def _of(shared: Tensor, b: int) -> Tensor:
+    """That of sequence b, where all may share one."""
+    return shared[min(b, len(shared) - 1)]
 
 
 def _hidden(
-    read: Tensor,
-    before: Tensor,
-    first: Tensor,
-    slope: float,
-    seen: Tensor | None,
-    tile: Tile,
-    room: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """(K, P) what the second layer reads, in `room`, and (N C, P) what the first one does."""
-    read_t = _at(read, tile)
-    h = room[: len(first) * read_t[0].numel()].view(len(first), *read_t.shape[1:])
-    h.copy_(_at(before, tile).expand_as(h))
-    F.leaky_relu_(h.flatten(1).addmm_(first, read_t.flatten(1)), slope)
-    if seen is not None:
-        h.mul_(seen[tile[1:]])
-    return h.flatten(1), read_t.flatten(1)
+    read: Tensor, before: Tensor, first: Tensor, slope: float, visible: Tensor | None, room: Tensor
+) -> Tensor:
+    """(K, r, s) what the second layer reads, in `room`; `read` (N C, r, s)."""
+    flat = room[: len(first) * read[0].numel()].view(len(first), -1)
+    h = flat.view(len(first), *read.shape[1:])
+    h.copy_(before.expand_as(h))
+    F.leaky_relu_(flat.addmm_(first, read.flatten(1)), slope)
+    return h if visible is None else h.mul_(visible)
 
 
 def _spread(x: Tensor, taps: int, sign: int) -> Tensor:

@@ -31,8 +31,7 @@ def check_length(table_NW: Tensor, policy: str, length: int) -> None:
 
 def look_up(table_NW: Tensor, policy: str, geo: Geometry, pos_T: Tensor) -> Tensor:
     """(T, W): the rows at positions of a geometry, its queries' or its keys'."""
-    # Two geometries never share a position tensor by accident: the key names it, and the geometry holds it.
-    key = ("rows", policy, len(table_NW), id(pos_T))
+    key = ("rows", policy, len(table_NW), "queries" if pos_T is geo.q_pos_T else "keys")
     below_T, above_T, way_T = geo.memo(key, lambda: rows(pos_T, len(table_NW), policy, geo.length))
     return torch.lerp(table_NW[below_T], table_NW[above_T], way_T[:, None].to(table_NW.dtype))
 

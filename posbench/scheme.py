@@ -38,6 +38,8 @@ class Traits:
         shared_prefill: with the declared length frozen, questions may share one pass over their context.
         mergeable: what it says of a pair does not depend on the other pairs of the row, so that attention
             over parts of the pairs, each in a geometry of its own, merges to attention over all.
+        apart: what it says of a pair depends on the two tokens and their positions alone, so that a context may
+            be attended apart from the questions about it; not where it sums over the keys between them.
         pairs: attention is a softmax over pairs, which extensions may mask, split and scale.
         far_keys: some layer sees all that came before, so that there is something to bound.
         capabilities: what extensions may require: "positions" (it feels positions at all), "spectrum" (it
@@ -48,6 +50,7 @@ class Traits:
     prefix_stable: bool = True
     shared_prefill: bool = True
     mergeable: bool = True
+    apart: bool = True
     pairs: bool = True
     far_keys: bool = True
     capabilities: frozenset[str] = frozenset()

@@ -106,10 +106,11 @@ class RuntimeSettings:
     device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
     kernel: str = "auto"  # dense, sdpa
     launcher: str = "inline"  # or local: several processes
-    workers: int = 0  # local: processes; 0 is one a GPU, or one a core
+    workers: int = 0  # local: processes; 0 is per_gpu a GPU, or one a core
+    per_gpu: int = 1  # several small models fill a GPU that one leaves idle
     max_minutes: float | None = None  # starts nothing that will not finish in time, and says what is left
     threads: int = 1  # CPU threads a process; other numbers may round differently
-    compile: bool = False
+    compile: bool | str = "auto"  # true, false; auto: on a GPU, where a training is one graph
     parallel: str = "auto"  # under torchrun: ddp, fsdp; auto takes fsdp for large models
     results: str = "results"
     cache: str = ".cache/posbench"

@@ -16,6 +16,7 @@ from posbench.estimate import estimated, minutes
 from posbench.parallel import world
 from posbench.plan import Cell, Plan
 from posbench.settings import RuntimeSettings
+from posbench.shortage import shortages
 from posbench.work import Job, Places
 
 
@@ -71,6 +72,8 @@ def run(plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[st
     allowance.check(jobs)
     with board(len(jobs)) as shown:
         failures, left = here.agreed(launchers.run(jobs, runtime, shown, allowance))
+    for line in shortages(plan.cells, places.store):
+        say(line)
     if failures:
         raise PosbenchError(f"{len(failures)} jobs failed, the first: {failures[0]}; run again to retry them")
     if left:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,11 +13,15 @@ import torch
 from torch import Tensor
 
 from posbench import checkpoints, parallel, resumption
+from posbench.compiled import LAUNCH_BOUND, Compiled, compiled, forget, wanted
+from posbench.data.ahead import Ahead
 from posbench.data.batches import Batch, Batches
 from posbench.data.corpus import Corpus
+from posbench.device import pick_device, precision
 from posbench.errors import ConfigError, LengthError
 from posbench.kernels import Recording
-from posbench.learner import Learner, sent
+from posbench.learner import Learner, laid, over, sent
+from posbench.mfu import Meter
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.optimizers import learning_rate, optimizers
 from posbench.parallel import together, world
@@ -28,6 +31,8 @@ from posbench.settings import ModelSettings, RuntimeSettings, TrainSettings
 # Called with (step, metrics) about every REPORT steps and at each validation.
 Report = Callable[[int, dict[str, float]], None]
 REPORT = 25
+# Batches made ahead for a GPU; a CPU that trains has no time to spare beside it.
+AHEAD = 2
 
 
 def build_model(settings: ModelSettings, vocabulary: int) -> GPT:
@@ -37,28 +42,6 @@ def build_model(settings: ModelSettings, vocabulary: int) -> GPT:
     shape = size.shape(settings.train.length)
     scheme = build_scheme(settings.scheme.build, shape, settings.train.seed)
     return GPT(size, vocabulary, scheme, settings.train.seed)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device {name!r}: give auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r}: this machine has no CUDA device; give device=cpu or auto")
-    return device
-
-
-def precision(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
-    """Autocast to bfloat16, or nothing for float32."""
-    if dtype == "float32":
-        return nullcontext()
-    if dtype == "bfloat16":
-        return torch.autocast(device.type, torch.bfloat16)
-    raise ConfigError(f"dtype {dtype!r}: give float32 or bfloat16")
 
 
 def check(settings: TrainSettings) -> None:
@@ -135,8 +118,17 @@ class Trainer:
             self.model.load_state_dict(saved.model)
         learner = Learner(self.model, start.scheme if start else None, self.kernel)
         divided = parallel.divided(learner, list(self.model.blocks), runtime.parallel, self.world)
-        self.learner = torch.compile(divided, dynamic=False) if runtime.compile else divided
-        self.optimizers = optimizers(self.model, self.plan)
+        gpu, alone = self.device.type == "cuda", self.world.size == 1
+        self.compiles = wanted(runtime.compile, self.device)
+        self.fixed = self.compiles or gpu
+        # Gradients in the memory of a CUDA graph last until its next replay: no step of several parts.
+        small = self.model.parameter_count() <= LAUNCH_BOUND and self.plan.accumulate == 1
+        if self.compiles and alone:
+            self.learner: Any = Compiled(learner, gpu and small, insists=runtime.compile is True)
+        else:  # what divides a module stands between its graphs
+            self.learner = compiled(divided, whole=False) if self.compiles else divided
+        self.optimizers = optimizers(self.model, self.plan, self.compiles and alone)
+        self.ahead = Ahead(self.parts, self.plan.steps, AHEAD if gpu else 0)
         self.done = 0
         self.losses: list[Tensor] = []
         if saved:
@@ -172,9 +164,20 @@ class Trainer:
         done = checkpoints.facts(self.folder / "final")
         if done is not None:
             return done
-        step, losses = self.done, self.losses
-        started, since = time.monotonic(), step
-        status = "ok"
+        try:
+            step, status = self.steps(report, stop)
+        finally:
+            self.ahead.close()
+            if self.compiles:
+                forget(self.device)
+        return self.finish(step, status)
+
+    def steps(self, report: Report, stop: Callable[[], bool]) -> tuple[int, str]:
+        """All that are left; how many were taken altogether, and how it ended."""
+        step, losses, status = self.done, self.losses, "ok"
+        plan, tokens = self.plan, self.plan.batch * self.plan.length
+        meter = Meter(self.model, tokens, plan.length, self.device, plan.dtype, self.world.size)
+        meter.start(step)
         while step < self.plan.steps:
             if self.world.any(stop()):
                 self.save(step, losses)
@@ -189,6 +192,7 @@ class Trainer:
                 continue
             loss = self.world.total(torch.stack(losses).mean().item())
             losses.clear()
+            speed = meter.read(step)
             metrics = {"step": step, "loss": loss, "lr": self.plan.lr * learning_rate(self.plan, step - 1)}
             if not math.isfinite(loss):
                 status = "diverged"
@@ -196,27 +200,26 @@ class Trainer:
             if validating:
                 metrics["validation_loss"] = self.validate()
             self.curve.append(metrics)
-            speed = (step - since) * self.plan.batch * self.plan.length / (time.monotonic() - started)
-            report(step, {**metrics, "tokens_per_second": speed})
-        return self.finish(step, status)
+            report(step, {**metrics, **speed})
+            meter.start(step)
+        return step, status
 
     def step(self, step: int) -> Tensor:
         """One update; the loss in nats per counted target, still on the device."""
         self.model.train()
         # Whatever a scheme draws while training is a function of the step, so that continuing is exact.
         torch.manual_seed(self.plan.seed * 1_000_003 + step)
-        batch = self.batches.at(step + (self.start.steps if self.start else 0))
-        total = int(batch.counted.sum())
-        mine, parts = self.world.share(self.plan.batch), []
-        ids, which = batch.ids[mine], batch.counted[mine]
-        size = len(ids) // self.plan.accumulate
-        for start in range(0, len(ids), size):
-            part = slice(start, start + size)
-            with self.alone(start + size < len(ids)):
-                loss = self.loss(Batch(ids[part], which[part])) / total
+        total, parts = self.ahead.at(step)
+        losses = []
+        if isinstance(self.learner, Compiled) and self.learner.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        for index, part in enumerate(parts):
+            with self.alone(index + 1 < len(parts)):
+                # A quotient of its own: a CUDA graph writes its loss to the same place every time.
+                loss = self.nats(over(part, self.device)) / total
                 # Gradients are averaged over the ranks.
                 (loss * self.world.size).backward()
-            parts.append(loss.detach())
+            losses.append(loss.detach())
         if self.plan.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         for optimizer, peak in self.optimizers:
@@ -224,7 +227,17 @@ class Trainer:
                 group["lr"] = peak * learning_rate(self.plan, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return torch.stack(parts).sum()
+        return torch.stack(losses).sum()
+
+    def parts(self, step: int) -> tuple[int, list[tuple[Tensor, ...]]]:
+        """How many targets of a step count, and this rank's parts of its batch, on the CPU."""
+        batch = self.batches.at(step + (self.start.steps if self.start else 0))
+        mine = self.world.share(self.plan.batch)
+        ids, which = batch.ids[mine], batch.counted[mine]
+        size, pinned = len(ids) // self.plan.accumulate, self.device.type == "cuda"
+        cuts = [slice(start, start + size) for start in range(0, len(ids), size)]
+        parts = [laid(Batch(ids[cut], which[cut]), self.fixed, pinned) for cut in cuts]
+        return int(batch.counted.sum()), parts
 
     def alone(self, more: bool) -> AbstractContextManager[Any]:
         """Gradients of all parts of a batch but the last stay on their rank."""
@@ -232,9 +245,12 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         """The sum of nats over the counted targets."""
+        return self.nats(sent(batch, self.device, self.fixed))
+
+    def nats(self, sent: tuple[Tensor, ...]) -> Tensor:
+        """The same of what is on the device."""
         with precision(self.device, self.plan.dtype):
-            fixed = self.runtime.compile or self.device.type == "cuda"
-            return self.learner(*sent(batch, self.device, fixed))
+            return self.learner(*sent)
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -263,6 +279,9 @@ class Trainer:
             "train_tokens": self.start.tokens if self.start else step * self.plan.batch * self.plan.length,
             "n_params": self.model.parameter_count(),
             "kernel": self.kernel.ran,
+            "compiled": self.learner.how
+            if isinstance(self.learner, Compiled)
+            else str(self.compiles).lower(),
             "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
             "curve": self.curve,
         }

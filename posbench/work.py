@@ -24,6 +24,7 @@ from posbench.parallel import world
 from posbench.plan import Cell, ModelPlan, extended
 from posbench.records import Store
 from posbench.settings import ExtensionSettings, RuntimeSettings
+from posbench.shortage import said_of
 from posbench.train import Start, Stopped, Trainer, pick_device
 from posbench.wandb_mirror import Mirror, WandbSettings, open_mirror
 
@@ -186,8 +187,9 @@ class Worker:
             return
         model, steps = job.model, job.model.train.steps
         folder = self.places.model(model)
-        trainer = Trainer(model.settings, self.corpus(model), folder, self.runtime, self.start(model))
-        with mirror(job, self.runtime) as run:
+        with said_of(model):
+            trainer = Trainer(model.settings, self.corpus(model), folder, self.runtime, self.start(model))
+        with mirror(job, self.runtime) as run, said_of(model):
 
             def report(step: int, metrics: dict[str, float]) -> None:
                 run.log_training(step, metrics)

@@ -3,10 +3,12 @@
     python scripts/benchmark.py --only retrieval prefix
     python scripts/benchmark.py --only schemes --scheme rope alibi   # what a step of a scheme costs
 
-A run of some lines is printed and not stored.
+A run of some lines is printed and not stored. The group `gpu` has a table of its own, stored where it ran; where
+there is no GPU its lines are listed as skipped.
 """
 
 import argparse
+import logging
 import os
 import platform
 import sys
@@ -22,6 +24,7 @@ from posbench.benchmark.line import TOLERANCE, Line
 from posbench.benchmark.lines import LINES
 from posbench.errors import PosbenchError
 
+GPU = "gpu"  # the group that needs one
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmark"
 
 
@@ -41,21 +44,34 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder (default: results/benchmark)")
     settings = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("posbench").setLevel(logging.INFO)  # which backend of SDPA was chosen
     if settings.scheme and settings.only != ["schemes"]:
         parser.error("--scheme goes with --only schemes")
     torch.set_num_threads(1)
-    try:
-        lines = list(measured(settings.only or list(LINES), settings.scheme, settings.seconds))
-    except PosbenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    frame = table(lines)
-    text = markdown(frame)
-    if not settings.only:
-        write(settings.results / "cpu.csv", frame.to_csv(index=False))
-        write(settings.results / "cpu.md", text)
-    print(text)
-    return 0 if all(line.passed for line in lines) else 1
+    groups = settings.only or list(LINES)
+    parts = {
+        "cpu": [group for group in groups if group != GPU],
+        "gpu": [group for group in groups if group == GPU],
+    }
+    passed = True
+    for place, asked in parts.items():
+        if not asked:
+            continue
+        try:
+            lines = list(measured(asked, settings.scheme, settings.seconds))
+        except PosbenchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        frame = table(lines)
+        text = markdown(frame, place)
+        ran = torch.cuda.is_available() if place == "gpu" else not settings.only
+        if ran:
+            write(settings.results / f"{place}.csv", frame.to_csv(index=False))
+            write(settings.results / f"{place}.md", text)
+        print(text)
+        passed = passed and all(line.passed for line in lines)
+    return 0 if passed else 1
 
 
 def measured(groups: Sequence[str], schemes: Sequence[str], seconds: float) -> Iterable[Line]:
@@ -100,10 +116,11 @@ def numbers(line: Line) -> dict[str, float | str | None]:
     }
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    machine = (
-        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}, one thread"
-    )
+def markdown(frame: pd.DataFrame, place: str) -> str:
+    where = f"{platform.machine()}, one thread"
+    if place == "gpu":
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    machine = f"torch {torch.__version__}, Python {platform.python_version()}, {where}"
     return (
         f"{machine}. Ratio: ours over theirs, the median over alternating pairs with its 95% interval; "
         f"a line fails where the whole interval lies above {TOLERANCE:g} times its goal, a line of memory (one "

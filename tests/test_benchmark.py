@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from posbench import config
-from posbench.benchmark import evaluation, memory, paired, steps
+from posbench.benchmark import evaluation, gpu, memory, paired, steps
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Maker, Plain, Shape, gpt2, ours, plain, with_scheme, x_transformers
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, compare, of_pairs
@@ -217,3 +217,62 @@ def test_memory_lines_take_one_scheme_of_each_structure_but_whole_rows() -> None
     assert not any("whole rows" in made_of for made_of in found.values())
     line = Line("memory", "half", 2.05, Ratio(2.06, 2.06, 2.06, 206.0, 100.0, 1), "MB", 1.0)
     assert not line.passed
+
+
+def test_without_a_gpu_its_lines_are_listed(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = list(gpu.lines(0))
+    assert {line.result for line in found} == {"skipped: no GPU"}
+    assert all(line.passed for line in found)
+    assert [line.goal for line in found if "flex:" in line.what] == list(gpu.SCHEMES.values())
+    assert script.main(["--only", "gpu", "--results", str(tmp_path / "new")]) == 0
+    assert capsys.readouterr().out.count("skipped: no GPU") == len(found)
+    assert not (tmp_path / "new").exists()
+
+
+def test_with_one_its_lines_are_stored(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(seconds: float) -> Ratio:
+        raise RuntimeError("no\nkernel")
+
+    good = Ratio(5e5, 4.9e5, 5.1e5, 5e5, float("nan"), 9)
+    some = [
+        gpu.Planned("rate", "least", 475e3, lambda seconds: good, least=True, unit="tokens/s"),
+        gpu.Planned("step", "peer", 1.0, broken),
+    ]
+    monkeypatch.setattr(gpu, "planned", lambda: iter(some))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert script.main(["--only", "gpu", "--results", str(tmp_path)]) == 1
+    frame = pd.read_csv(tmp_path / "gpu.csv")
+    assert frame["result"].tolist() == ["ok", "FAILED: RuntimeError: no"]
+    assert (tmp_path / "gpu.md").read_text().startswith(f"torch {torch.__version__}, Python")
+    monkeypatch.setattr(gpu, "MINUTES", -1)
+    assert {line.result for line in gpu.lines(0)} == {"skipped: no time left after -1 minutes"}
+
+
+@pytest.mark.parametrize(("high", "passed"), [(476e3, True), (440e3, True), (400e3, False)])
+def test_a_rate_has_a_least(high: float, passed: bool) -> None:
+    rate = Ratio(4e5, 3e5, high, 4e5, float("nan"), 9)
+    assert Line("step", "least", 475e3, rate, "tokens/s", least=True).passed is passed
+
+
+def test_what_a_gpu_would_time_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU with small shapes, uncompiled; not FlexAttention, which has no backward pass there."""
+    tiny = Shape(layers=1, width=32, heads=2, length=16, batch=2, vocabulary=400)
+    for name, value in {"DEVICE": "cpu", "BASE": tiny, "PART": tiny, "RETRIEVAL": tiny}.items():
+        monkeypatch.setattr(gpu, name, value)
+    for name, value in {"READ": 96, "CONTEXT": 40, "QUESTIONS": 2}.items():
+        monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(gpu, "LEAST_PAIRS", 1)
+    monkeypatch.setattr(paired, "LEAST_PAIRS", 1)
+    monkeypatch.setattr(torch, "compile", lambda run, **_: run)
+    gpu.our_step.cache_clear()
+    assert gpu.tokens_a_second(0).median > 0
+    assert gpu.beside_plain(tiny, 0).median > 0
+    assert gpu.extended("rerope", 0).median > 0
+    assert gpu.retrieval(0).median > 0
+    gpu.our_step.cache_clear()

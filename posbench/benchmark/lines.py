@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from posbench.benchmark import evaluation, memory, steps
+from posbench.benchmark import evaluation, gpu, memory, steps
 from posbench.benchmark.line import Line
 
 # Called with the seconds that each comparison may take.
@@ -20,4 +20,5 @@ LINES: dict[str, Callable[[float], Iterator[Line]]] = {
     "extensions": evaluation.extensions,
     "logits": memory.logits,
     "lengths": memory.lengths,
+    "gpu": gpu.lines,
 }

@@ -100,6 +100,9 @@ def plain(shape: Shape) -> tuple[nn.Module, Model]:
 
 
 class Plain(nn.Module):
+    cos_TM: Tensor
+    sin_TM: Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
@@ -109,7 +112,8 @@ class Plain(nn.Module):
         dims = shape.width // shape.heads
         theta_M = 10000.0 ** (-torch.arange(0, dims, 2) / dims)
         angle_TM = torch.outer(torch.arange(shape.length), theta_M)
-        self.cos_TM, self.sin_TM = angle_TM.cos(), angle_TM.sin()
+        self.register_buffer("cos_TM", angle_TM.cos(), persistent=False)
+        self.register_buffer("sin_TM", angle_TM.sin(), persistent=False)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         x_BTW = self.embedding(ids_BT)

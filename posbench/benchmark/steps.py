@@ -70,13 +70,20 @@ def bfloat16(seconds: float) -> Iterator[Line]:
 
 
 def step_of(
-    make: Maker, shape: Shape, precision: Callable[[], AbstractContextManager] = nullcontext
+    make: Maker,
+    shape: Shape,
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+    device: str = "cpu",
+    compiled: bool = False,
 ) -> Callable[[], None]:
     """One training step, to be called again and again; every model gets the same ids, loss and optimizer."""
     torch.manual_seed(0)
     module, model = make(shape)
+    module.to(device)
+    if compiled:
+        model = torch.compile(model, dynamic=False)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
-    ids = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1))
+    ids = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1)).to(device)
 
     def step() -> None:
         with precision():

@@ -29,7 +29,7 @@ class Chunked(Extension):
 
     def place(self, geo: Geometry) -> Geometry:
         # Distances within a chunk are the same without the reset, and a shorter table serves them.
-        if self.inner.traits.relative or len(geo.k_index_S) <= self.chunk:
+        if self.inner.traits.relative or geo.read <= self.chunk:
             return self.inner.place(geo)
         return self.inner.place(geo.memo((self, "place"), lambda: self.reset(geo)))
 
@@ -39,6 +39,6 @@ class Chunked(Extension):
 
     def mask(self, site: Site) -> Mask | None:
         inner = self.inner.mask(site)
-        if len(site.geo.k_index_S) <= self.chunk:
+        if site.geo.read <= self.chunk:
             return inner
         return both(inner, lambda i, j: i // self.chunk == j // self.chunk)

@@ -38,13 +38,13 @@ class DualChunk(Extension):
 
     def regions(self, site: Site) -> list[Region]:
         regions, geo, s = self.inner.regions(site), site.geo, self.chunk
-        if len(geo.k_index_S) <= s:
+        if geo.read <= s:
             return regions
         # Within a chunk the positions of both sides are moved alike, which no distance shows.
         split = [Region(one.geo, both(one.mask, lambda i, j: i // s == j // s)) for one in regions]
         before = geo.memo((self, "before"), lambda: self.moved(geo, successive=True))
         split.append(Region(before, lambda i, j: i // s == j // s + 1))
-        if len(geo.k_index_S) > 2 * s:
+        if geo.read > 2 * s:
             earlier = geo.memo((self, "earlier"), lambda: self.moved(geo, successive=False))
             split.append(Region(earlier, lambda i, j: i // s > j // s + 1))
         return split

@@ -35,13 +35,13 @@ class LMInfinite(Extension):
 
     def mask(self, site: Site) -> Mask | None:
         inner = self.inner.mask(site)
-        if len(site.geo.k_index_S) <= self.window:
+        if site.geo.read <= self.window:
             return inner
         return both(inner, lambda i, j: (i - j < self.window) | (j < self.sinks))
 
     def regions(self, site: Site) -> list[Region]:
         regions = self.inner.regions(site)
-        if self.sinks == 0 or len(site.geo.k_index_S) <= self.window:
+        if self.sinks == 0 or site.geo.read <= self.window:
             return regions
         near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
         # Of the pairs beyond the window the mask leaves the first tokens alone.

@@ -58,7 +58,7 @@ class SelfExtend(Extension):
 
     def regions(self, site: Site) -> list[Region]:
         regions = self.inner.regions(site)
-        if len(site.geo.k_index_S) <= self.window:
+        if site.geo.reach <= self.window:
             return regions
         near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
         far = site.geo.memo((self, "far"), lambda: self.far(site.geo))

@@ -50,7 +50,7 @@ class SinkWindow(Extension):
 
     def holds_all(self, geo: Geometry) -> bool:
         """Whether nothing has left the cache yet."""
-        return len(geo.k_index_S) <= self.sinks + self.window
+        return geo.read <= self.sinks + self.window
 
     def nearer(self, geo: Geometry) -> Geometry:
         """Queries at their place in the cache, keys at theirs, which is right for sinks only."""

@@ -26,6 +26,6 @@ class Window(Extension):
     def mask(self, site: Site) -> Mask | None:
         inner = self.inner.mask(site)
         # No mask where it hides nothing: the fastest kernels take none.
-        if len(site.geo.k_index_S) <= self.window:
+        if site.geo.reach <= self.window:
             return inner
         return both(inner, lambda i, j: i - j < self.window)

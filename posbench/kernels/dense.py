@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from posbench.attend import Pairs
 from posbench.geometry import Geometry
-from posbench.terms import Rows, exact
+from posbench.terms import Rows, exact, unrounded
 
 # Logits held at once, over batch, heads, rows and keys: 16 MiB in float32, about what caches hold.
 CHUNK = 1 << 22
@@ -26,6 +26,11 @@ STEP = 64
 
 def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """(B, H, T, D) output and (B, H, T) log-sum-exp, always both."""
+    with unrounded(pairs.q_BHTE):  # autocast would have the products in its own precision
+        return _dense(pairs, chunk)
+
+
+def _dense(pairs: Pairs, chunk: int) -> tuple[Tensor, Tensor]:
     batch, heads, queries, _ = pairs.q_BHTE.shape
     dtype, pairs = pairs.v_BHSD.dtype, _begun(pairs)
     rows = max(1, chunk // (max(batch, len(pairs.k_BHSE)) * heads * pairs.k_BHSE.shape[2]))
@@ -46,8 +51,9 @@ def weights(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
 
     They are the output for values that are unit vectors, one a key: what merges outputs merges them too.
     """
-    _, weight, total, lse = _weights(_begun(pairs), rows)
-    return weight / total, lse
+    with unrounded(pairs.q_BHTE):
+        _, weight, total, lse = _weights(_begun(pairs), rows)
+        return weight / total, lse
 
 
 def _begun(pairs: Pairs) -> Pairs:
@@ -93,14 +99,21 @@ class Exponentials(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        logits.masked_fill_(~visible, -torch.inf)
+        compiling = (
+            torch.compiler.is_compiling()
+        )  # it reads no mark_dirty, and finds by itself what can go in place
+        hidden = ~visible
+        logits = (
+            logits.masked_fill(hidden, -torch.inf) if compiling else logits.masked_fill_(hidden, -torch.inf)
+        )
         top = logits.amax(-1, keepdim=True)
         # Denormal numbers, which steep penalties make by the million, take a CPU hundreds of times as long, and
         # so does the exponential that underflows.
         low = 0.75 * math.log(torch.finfo(logits.dtype).tiny)
         torch.threshold_(logits.sub_(torch.where(top.isfinite(), top, 0)), low, low).exp_()
         weight = torch.threshold_(logits, 1.001 * math.exp(low), 0.0)
-        ctx.mark_dirty(weight)
+        if not compiling:
+            ctx.mark_dirty(weight)
         ctx.mark_non_differentiable(top)
         ctx.save_for_backward(weight)
         return weight, top

@@ -53,8 +53,8 @@ def unfit(pairs: Pairs) -> str | None:
         return "FlexAttention cannot add to the values by pair"
     if pairs.q_BHTE.dtype == torch.float64:
         return "FlexAttention computes in float32 at most"
-    if not geo.ordered:
-        return "FlexAttention needs the keys in order and the queries last"
+    if geo.first_query is None or geo.first_key is None:
+        return "FlexAttention needs queries and keys that are tokens in a row"
     numbers = pairs.q_BHTE.shape[1] * len(geo.q_index_T) * len(geo.k_index_S)
     if numbers > WRITTEN and any(_written_out(term, geo) for term in _parts(pairs.term)):
         return f"its term fits no structure and {numbers} numbers of it are more than may be written out"
@@ -77,7 +77,8 @@ def flex(pairs: Pairs, compiled: bool = True) -> tuple[Tensor, Tensor | None]:
     score_mod = None if pairs.term is None else _plus(score_of(pairs.term, geo, to_queries, to_keys))
 
     aux = AuxRequest(lse=True) if pairs.with_lse else None
-    run: Any = _fused() if compiled else flex_attention
+    # Where the whole model is compiled it is part of that.
+    run: Any = _fused() if compiled and not torch.compiler.is_compiling() else flex_attention
     found = run(q, k, v, score_mod, block_mask(pairs, to_queries, to_keys), scale=pairs.scale, return_aux=aux)
     out, lse = (found[0], found[1].lse) if pairs.with_lse else (found, None)
     return out[:, :, :queries], None if lse is None else lse[:, :, :queries]
@@ -212,6 +213,10 @@ def _written(logits_BHTS: Tensor, many: bool, heads: bool) -> Score:
 def block_mask(pairs: Pairs, to_queries: int, to_keys: int) -> BlockMask:
     """Causality and the masks of a padded call by blocks; kept on the geometry where the masks can be told apart."""
     make = partial(_block_mask, pairs.geo, pairs.masks, to_queries, to_keys)
+    if (
+        pairs.masks and torch.compiler.is_compiling()
+    ):  # it cannot look into a mask, and computes what all layers share once
+        return make()
     names = [name_of(mask) for mask in pairs.masks]
     if any(name is None for name in names):
         return make()
@@ -234,38 +239,43 @@ def name_of(mask: Mask) -> Hashable | None:
 
 def _block_mask(geo: Geometry, masks: tuple[Mask, ...], to_queries: int, to_keys: int) -> BlockMask:
     queries, keys, device = len(geo.q_index_T), len(geo.k_index_S), geo.q_index_T.device
+    # Captured, not written into the code: one compilation wherever the tokens stand.
+    first_2 = geo.memo("flex first", lambda: torch.tensor([geo.first_query, geo.first_key], device=device))
+
+    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        i, j = i + first_2[0], j + first_2[1]
+        seen = j <= i
+        for mask in masks:
+            seen = seen & mask(i, j)
+        return seen
+
     some, every = [], []
     j = torch.arange(to_keys, device=device)
     for start in range(0, to_queries, BLOCK):
         i = torch.arange(start, start + BLOCK, device=device)[:, None]
-        there = i < queries
-        # Causality of a padded key is that of its index: past every real query.
-        seen = j <= i + (keys - queries)
-        for mask in masks:
-            seen = seen & mask(i + (keys - queries), j)
-        some.append((seen & there).view(BLOCK, -1, BLOCK).any(-1).any(0))
-        every.append((seen | ~there).view(BLOCK, -1, BLOCK).all(-1).all(0))
+        seen, real = visible(j, j, i, j), i < queries
+        # What pads may be seen by what pads alone.
+        seen = torch.where(real, seen & (j < keys), True)
+        some.append((seen & real).view(BLOCK, -1, BLOCK).any(-1).any(0))
+        every.append(seen.view(BLOCK, -1, BLOCK).all(-1).all(0))
     partly_QK, full_QK = torch.stack(some), torch.stack(every) & torch.stack(some)
     part_counts, part_order = _listed(partly_QK & ~full_QK)
     full_counts, full_order = _listed(full_QK)
-    later = torch.tensor([keys - queries], device=device)
-
-    def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        index = i + later[0]
-        seen = j <= index
-        for mask in masks:
-            seen = seen & mask(index, j)
-        return seen
-
+    # Keys that pad lie behind those of every real query, except where all keys lie before it.
+    padded = visible if geo.ordered else _within(visible, torch.tensor([keys], device=device))
     return BlockMask.from_kv_blocks(
         part_counts,
         part_order,
         full_counts,
         full_order,
         BLOCK_SIZE=BLOCK,
-        mask_mod=visible,
+        mask_mod=padded,
         seq_lengths=(to_queries, to_keys),
     )
+
+
+def _within(visible: Score, keys_1: Tensor) -> Score:
+    return lambda b, h, i, j: visible(b, h, i, j) & (j < keys_1[0])
 
 
 def _listed(blocks_QK: Tensor) -> tuple[Tensor, Tensor]:

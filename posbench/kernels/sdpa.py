@@ -14,6 +14,7 @@ from torch import Tensor
 
 from posbench.attend import Pairs
 from posbench.geometry import Geometry
+from posbench.kernels.backends import CHOICE, tunable
 from posbench.kernels.biased import Biased
 from posbench.terms import DistanceTable, Separable
 
@@ -52,8 +53,11 @@ def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
         out, lse = _call(pairs, pairs.q_BHTE.flip(2), toeplitz(term, geo, dtype))
         return out.flip(2), None if lse is None else lse.flip(2)
     if term is None and not pairs.masks:
-        plain = None if geo.square else geo.memo(("additive", dtype), lambda: additive(geo.visible(), dtype))
-        return _call(pairs, pairs.q_BHTE, plain)
+        if geo.past and len(pairs.k_BHSE) == 1:
+            return _one_context(pairs)
+        plain = geo.square or geo.past
+        mask = None if plain else geo.memo(("additive", dtype), lambda: additive(geo.visible(), dtype))
+        return _call(pairs, pairs.q_BHTE, mask)
     batch, heads, queries, _ = pairs.q_BHTE.shape
     step = max(1, MASK // (batch * heads * len(geo.k_index_S)))
     if torch.is_grad_enabled() or step >= queries:
@@ -63,6 +67,14 @@ def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
     parts = [_masked(pairs, slice(start, min(start + step, queries))) for start in starts]
     outs, lses = zip(*reversed(parts), strict=True)
     return torch.cat(outs, 2), torch.cat(lses, 2) if pairs.with_lse else None
+
+
+def _one_context(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+    """Queries of many sequences that all see all keys of one context, as queries of one sequence."""
+    batch, _, queries, _ = pairs.q_BHTE.shape
+    out, lse = _call(pairs, pairs.q_BHTE.transpose(0, 1).flatten(1, 2)[None], None)
+    out = out[0].unflatten(1, (batch, queries)).transpose(0, 1)
+    return out, None if lse is None else lse[0].unflatten(1, (batch, queries)).transpose(0, 1)
 
 
 def _masked(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor | None]:
@@ -130,11 +142,11 @@ def square_bias(pairs: Pairs) -> Tensor | None:
 
 
 def _call(pairs: Pairs, q_BHTE: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Attention under an additive mask; plain causal without one."""
+    """Attention under an additive mask; plain causal without one, or over all keys where all of them lie before."""
     k, v = pairs.k_BHSE, pairs.v_BHSD
     if len(k) == 1 and len(q_BHTE) > 1:  # many questions over one context
         k, v = k.expand(len(q_BHTE), -1, -1, -1), v.expand(len(q_BHTE), -1, -1, -1)
-    causal, scale, dims = mask is None, pairs.scale, v.shape[-1]
+    causal, scale, dims = mask is None and not pairs.geo.past, pairs.scale, v.shape[-1]
     if q_BHTE.device.type == "cpu" and dims < q_BHTE.shape[-1]:
         # Its fused kernel knows one dimension only, and without it every pair is written out.
         v = F.pad(v, (0, q_BHTE.shape[-1] - dims))
@@ -142,6 +154,8 @@ def _call(pairs: Pairs, q_BHTE: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, lse = fused(q_BHTE, k, v, 0.0, causal, attn_mask=mask, scale=scale)
         return out[..., :dims], lse
+    if mask is None and tunable(q_BHTE):
+        return CHOICE(q_BHTE, k, v, scale, causal), None
     out = F.scaled_dot_product_attention(q_BHTE, k, v, attn_mask=mask, is_causal=causal, scale=scale)
     return out[..., :dims], None
 

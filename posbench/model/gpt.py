@@ -15,12 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.attend import Kernel, attend
+from posbench.attend import Kernel, attend_to
 from posbench.build import build
 from posbench.geometry import Geometry
 from posbench.kernels import Recording
 from posbench.model.architecture import Architecture, Size
 from posbench.scheme import PositionScheme, Shape, Site
+
+# (B, S, W) normalised inputs, (B, H, S, D) keys and values.
+Kept = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(eq=False)
@@ -31,7 +34,7 @@ class Cache:
     whatever the scheme does with them.
     """
 
-    layers: list[tuple[Tensor, Tensor, Tensor]]
+    layers: list[Kept]
 
     @property
     def length(self) -> int:
@@ -62,31 +65,47 @@ class Block(nn.Module):
         scheme: PositionScheme,
         geo: Geometry,
         kernel: Kernel,
-        cached: tuple[Tensor, Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        cached: Kept | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor, Kept | None]:
         h_BTW = self.attention_norm(x_BTW)
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in self.qkv(h_BTW).split(self.stacked, -1)
         )
         q, k = self.q_norm(q), self.k_norm(k)
-        h_BSW = h_BTW
-        if cached is not None:
-            h_BSW = torch.cat((cached[0].expand(len(h_BTW), -1, -1), h_BTW), 1)
-            k = torch.cat((cached[1].expand(len(k), -1, -1, -1), k), 2)
-            v = torch.cat((cached[2].expand(len(v), -1, -1, -1), v), 2)
-        kept = h_BSW, k, v
-        if self.shared > 1:
-            k, v = (part.repeat_interleave(self.shared, 1) for part in (k, v))
-        site = Site(self.layer, geo, h_BTW, h_BSW, q, k)
-        out_BHTD = scheme.attention(site, v, kernel)
+        own = h_BTW, k, v
+        if cached is not None and (keep or not _apart(scheme, cached, own)):
+            own, cached = _joined(cached, own), None
+        parts = [own] if cached is None else [cached, own]
+        sites, start = [], 0
+        for x_BSW, *of_kv_heads in parts:
+            k, v = (
+                part.repeat_interleave(self.shared, 1) if self.shared > 1 else part for part in of_kv_heads
+            )
+            here = geo if len(parts) == 1 else geo.keys(start, start + k.shape[2])
+            start += k.shape[2]
+            sites.append((Site(self.layer, here, h_BTW, x_BSW, q, k), v))
+        out_BHTD = scheme.attention(*sites[0], kernel) if len(sites) == 1 else None
         if out_BHTD is None:
-            out_BHTD = attend(scheme, site, v, kernel)
+            out_BHTD = attend_to(scheme, sites, kernel)
         x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
         h_BTW = self.mlp_norm(x_BTW)
         up = self.up(h_BTW)
         x_BTW = x_BTW + self.down(F.gelu(up) if self.gate is None else F.silu(self.gate(h_BTW)) * up)
-        return x_BTW, kept
+        return x_BTW, own if keep else None
+
+
+def _apart(scheme: PositionScheme, cached: Kept, own: Kept) -> bool:
+    """Whether many questions attend to the one context that they share without a copy of it for each."""
+    traits = scheme.traits
+    return len(cached[1]) < len(own[1]) and traits.pairs and traits.apart and traits.mergeable
+
+
+def _joined(cached: Kept, own: Kept) -> Kept:
+    """What was read before, for each of the sequences that go on, and what is read now."""
+    x, k, v = (before.expand(len(now), *before.shape[1:]) for before, now in zip(cached, own, strict=True))
+    return torch.cat((x, own[0]), 1), torch.cat((k, own[1]), 2), torch.cat((v, own[2]), 2)
 
 
 class GPT(nn.Module):
@@ -138,10 +157,9 @@ class GPT(nn.Module):
         layers = []
         for layer, block in enumerate(self.blocks):
             x_BTW = scheme.embed(x_BTW, geo, layer)
-            x_BTW, kept = block(
-                x_BTW, scheme, geo, kernel, cache.layers[layer] if cache is not None else None
-            )
-            if keep:
+            cached = cache.layers[layer] if cache is not None else None
+            x_BTW, kept = block(x_BTW, scheme, geo, kernel, cached, keep)
+            if kept is not None:
                 layers.append(kept)
         return self.final_norm(x_BTW), Cache(layers) if keep else None
 

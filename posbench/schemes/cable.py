@@ -19,7 +19,7 @@ from posbench.terms import Separable, Term
 class Cable(PositionScheme):
     """logit(h, i, j) = q_i . k_j - sum over l = j+1 .. i of softplus(w_h . x_l + b_h)."""
 
-    traits = Traits(relative=True)
+    traits = Traits(relative=True, apart=False)
 
     def __init__(self, shape: Shape, scaled: bool = False) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from posbench.terms import Separable, Term
 class Forgetting(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + sum over l = j+1 .. i of log sigmoid(w_h . x_l + b_h)."""
 
-    traits = Traits(relative=True)
+    traits = Traits(relative=True, apart=False)
 
     def __init__(self, shape: Shape, decay_times: list | None = None) -> None:
         super().__init__()

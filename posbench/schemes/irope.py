@@ -40,7 +40,7 @@ class IRoPE(Layered):
 
     def mask(self, site: Site) -> Mask | None:
         inner = super().mask(site)
-        if self.is_global(site) or len(site.geo.k_index_S) <= self.chunk:
+        if self.is_global(site) or site.geo.read <= self.chunk:
             return inner
         return both(inner, lambda i, j: i // self.chunk == j // self.chunk)
 

@@ -35,6 +35,6 @@ class Longformer(PositionScheme):
 
     def mask(self, site: Site) -> Mask | None:
         # No mask where it hides nothing: the fastest kernels take none.
-        if len(site.geo.k_index_S) <= self.window:
+        if site.geo.reach <= self.window:
             return None
         return lambda i, j: (i - j < self.window) | (j < self.global_tokens)

@@ -35,8 +35,8 @@ class PaTH(PositionScheme):
 
         def of(rows: Rows, blocks: Blocks) -> Tensor:
             start = site.x_BSW.shape[1] - site.x_BTW.shape[1] + (rows.rows.start or 0)
-            carried = walk(rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
-            return rows.scale * carried - rows.content_BHRS
+            carried = walk(rows.scale * rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
+            return carried - rows.content_BHRS
 
         return WholeRow(of, site.q_BHTD, site.k_BHSD, lambda k_BHSD: carry(k_BHSD, w, t))
 

@@ -26,6 +26,6 @@ class Window(PositionScheme):
 
     def mask(self, site: Site) -> Mask | None:
         # No mask where it hides nothing: the fastest kernels take none.
-        if len(site.geo.k_index_S) <= self.window:
+        if site.geo.reach <= self.window:
             return None
         return lambda i, j: i - j < self.window

@@ -9,6 +9,8 @@ log-sum-exp alone, so that it may be asked for some rows.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,8 @@ class Observed(Extension):
 
     def __init__(self, inner: PositionScheme) -> None:
         nn.Module.__init__(self)  # no length is evaluated and no capability asked for
-        self.inner, self.traits = inner, inner.traits
+        # All keys of a row stand in one call.
+        self.inner, self.traits = inner, replace(inner.traits, apart=False)
         self.seen_LBHS: list[Tensor] = []
 
     def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from posbench.allowance import Allowance
 from posbench.errors import ConfigError
-from posbench.queue import Queue
 from posbench.plan import ModelPlan
+from posbench.queue import Queue
 from posbench.settings import ModelSettings, TrainSettings
 from posbench.work import Job
 

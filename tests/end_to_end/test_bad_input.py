@@ -72,6 +72,39 @@ def test_a_missing_gpu_is_said(script):
     refused(script("sweep", *MINIATURE, "runtime.device=cuda"), "no CUDA device", "device=cpu")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["scheme=rope", "runtime.kernel=flex"],
+            ["kernel flex", "no backward pass on the CPU", "kernel=dense"],
+        ),
+        (["scheme=cope", "runtime.kernel=sdpa"], ["kernel sdpa", "rows of logits", "kernel=dense"]),
+        (["scheme=rope", "runtime.kernel=quick"], ["kernel 'quick'", "flex"]),
+    ],
+    ids=["device", "scheme", "name"],
+)
+def test_a_kernel_that_cannot_run_is_said(script, overrides, said):
+    """In training before its first step, in evaluation before its first cell."""
+    import torch
+
+    if torch.cuda.is_available():
+        overrides = [*overrides, "runtime.device=cpu"]
+    small = ("size.layers=1", "size.width=8", "size.heads=2", "train.steps=2", "train.length=8")
+    refused(script("train", *small, *overrides), *said)
+    assert script("train", *small, overrides[0]).code == 0
+    if "flex" not in said[0]:  # whose forward pass the CPU has
+        refused(script("evaluate", *small, "evaluation.multiples=[1]", *overrides), *said)
+
+
+def test_a_dtype_that_there_is_not(script):
+    """In training and in evaluation, whichever kernel is asked for."""
+    small = ("size.layers=1", "size.width=8", "size.heads=2", "train.steps=2", "train.length=8")
+    refused(script("train", *small, "train.dtype=float64"), "float64", "bfloat16")
+    assert script("train", *small).code == 0
+    refused(script("evaluate", *small, "evaluation.dtype=float16"), "float16", "bfloat16")
+
+
 def test_train_refuses(script):
     refused(script("train", "scheme=rop"), "scheme 'rop'", "did you mean 'rope'")
     refused(script("train", "scheme.build.bas=3"), "bas")

@@ -192,8 +192,8 @@ def test_what_cannot_be_trained_at_its_length_is_left_out(script):
 def test_fine_tuning_waits_for_its_parent_and_goes_with_it():
     from dataclasses import replace
 
-    from posbench.queue import Queue
     from posbench.plan import ModelPlan, Tuning
+    from posbench.queue import Queue
     from posbench.settings import ExtensionSettings, ModelSettings, TrainSettings
     from posbench.work import Job
 

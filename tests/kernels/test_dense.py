@@ -142,3 +142,15 @@ def test_a_geometry_of_one_token() -> None:
     out, lse = dense(Pairs(one, one, one, 0.5, geo))
     assert torch.equal(out, one)
     assert float(lse) == 1.0
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_autocast_rounds_nothing_here(term: str) -> None:
+    """What is given is in float32: it stays so, in the products and in the term."""
+    pairs, leaves = case(term, dtype=torch.float32)
+    expected = dense(pairs)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dense(pairs)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    for one, other in zip(gradients(found, leaves), gradients(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)

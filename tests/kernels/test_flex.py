@@ -13,7 +13,8 @@ from posbench.geometry import Geometry, Mask
 from posbench.kernels import Recording
 from posbench.kernels.dense import dense
 from posbench.kernels.flex import BLOCK, block_mask, bucket, flex, name_of, refusal
-from posbench.terms import DistanceTable, QueryContent, Separable
+from posbench.kernels.sdpa import sdpa
+from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SINGLE = {"rtol": 0, "atol": 2e-6}
@@ -70,6 +71,29 @@ def test_blocks_hold_exactly_the_visible_pairs(start: int, stop: int, tokens: in
         assert torch.equal(made.to_dense()[0, 0].bool(), blocks)
         i, j = torch.arange(stop - start)[:, None], torch.arange(stop)
         assert torch.equal(made.mask_mod(torch.tensor(0), torch.tensor(0), i, j), seen_TS)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("term", ["none", "table", "separable", "key_content", "elementwise"])
+@torch.no_grad()
+def test_a_part_of_the_keys(term: str, mask: str) -> None:
+    """As the context that many questions share is attended apart from them."""
+    pairs, _ = case(term, mask, "suffix", torch.float32)
+    geo = pairs.geo
+    for start, stop in ((0, 8), (8, 12)):
+        keys = slice(start, stop)
+        part = replace(
+            pairs, k_BHSE=pairs.k_BHSE[:, :, keys], v_BHSD=pairs.v_BHSD[:, :, keys], geo=geo.keys(start, stop)
+        )
+        if isinstance(part.term, Separable):
+            part = replace(part, term=Separable(part.term.row_BHT, part.term.column_BHS[..., keys]))
+        if isinstance(part.term, KeyContent):
+            part = replace(part, term=replace(part.term, content_BHSK=part.term.content_BHSK[:, :, keys]))
+        part = replace(part, with_lse=True)
+        expected, expected_lse = dense(part)
+        for out, lse in (flex(part, compiled=False), sdpa(part)):
+            torch.testing.assert_close(out, expected, **SINGLE)
+            torch.testing.assert_close(lse, expected_lse, **SINGLE)
 
 
 def test_a_mask_is_known_by_its_code_and_what_it_closes_over() -> None:

@@ -129,7 +129,7 @@ def test_fewer_keys_are_the_first_ones() -> None:
     assert len(geo.seen_by(slice(0, 1)).k_index_S) == KEYS - 3
     assert geo.seen_by(slice(3, 4)) is geo
     assert geo.seen_by(slice(None)) is geo
-    unordered = replace(geo, ordered=False)
+    unordered = replace(geo, first_key=None)
     assert unordered.seen_by(slice(0, 1)) is unordered
 
 

@@ -1,0 +1,101 @@
+"""torch.compile around what is trained: one graph or none.
+
+The Python between two graphs is what would be saved, and a value that leaves the device between them is one
+compilation for each value; so `auto` compiles what is one graph, runs the rest as it is, and says so in the facts of
+the model. `true` insists.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
+
+from posbench.errors import ConfigError, IncompatibleError
+
+# Parameters up to which a step is bound by its launches, and CUDA graphs replay them.
+LAUNCH_BOUND = 50_000_000
+# What makes the code; tests take one that compiles in no time.
+BACKEND = "inductor"
+
+
+def wanted(setting: bool | str, device: torch.device) -> bool:
+    """Whether a setting asks for compilation on a device; `auto` is yes on a GPU alone.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if setting not in (True, False, "auto"):
+        raise ConfigError(f"runtime.compile {setting!r}: give auto, true or false")
+    return device.type == "cuda" if setting == "auto" else bool(setting)
+
+
+def compiled(run: Callable[..., Any], graphs: bool = False, whole: bool = True) -> Any:
+    """`run` for one shape at a time.
+
+    Args:
+        graphs: replay its launches as a CUDA graph.
+        whole: one graph, or an error.
+    """
+    if BACKEND != "inductor":
+        return torch.compile(run, backend=BACKEND, dynamic=False, fullgraph=whole)
+    # Random numbers are those that it would draw uncompiled.
+    options: dict[str, Any] = {"triton.cudagraphs": graphs, "fallback_random": True}
+    return torch.compile(run, dynamic=False, fullgraph=whole, options=options)
+
+
+class Compiled:
+    """A learner in one graph.
+
+    Attributes:
+        how: "one graph", "one graph, CUDA graphs", or "not compiled" and why.
+    """
+
+    def __init__(self, learner: nn.Module, graphs: bool, insists: bool) -> None:
+        self.learner, self.graphs, self.insists = learner, graphs, insists
+        self.how = "one graph, CUDA graphs" if graphs else "one graph"
+        self._run: Callable[..., Tensor] = compiled(learner, graphs)
+        self._fresh = True
+
+    def __call__(self, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> Tensor:
+        if self._fresh:
+            self._fresh = False
+            rehearse(self.learner, ids_BT, place_N, target_N)
+        try:
+            return self._run(ids_BT, place_N, target_N)
+        except TorchDynamoException as error:
+            why = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
+            if self.insists:
+                raise IncompatibleError(
+                    f"runtime.compile=true, but this training is not one graph here ({why}): give auto or false"
+                ) from None
+            self.how, self.graphs, self._run = f"not compiled ({why})", False, self.learner
+            return self._run(ids_BT, place_N, target_N)
+
+
+def rehearse(learner: nn.Module, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> None:
+    """One sequence, uncompiled, as in training and as in validation.
+
+    What schemes and kernels keep on the geometry is made here, outside of any graph: the compiled code reads it,
+    needs no second compilation once it is there, and no CUDA graph overwrites it. Nothing else is compiled for it:
+    FlexAttention writes out the logits of one sequence, and says that this is slow.
+    """
+    training, device = learner.training, ids_BT.device
+    draws = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with draws, torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for mode in (True, False):
+            learner.train(mode)
+            with torch.set_grad_enabled(mode):
+                learner(ids_BT[:1], torch.zeros_like(place_N[:1]), target_N[:1])
+    learner.train(training)
+
+
+def forget(device: torch.device) -> None:
+    """Free the code of a training that is over, and the memory of its CUDA graphs: a worker has many."""
+    if device.type == "cuda":
+        torch.compiler.reset()

@@ -1,0 +1,98 @@
+"""The GPU's check as far as a machine without one can run it: FlexAttention unfused, values alone."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from posbench import config, gpu_check
+from posbench.attend import Pairs
+from posbench.gpu_check import Found, Variant, compared, table, variants, verdict
+from posbench.kernels.flex import flex
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(gpu_check, "STEPS", 10)
+    monkeypatch.setattr(gpu_check, "TRAINED", ("rope",))
+    spec = importlib.util.spec_from_file_location("gpu_check_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_gpu_it_says_so(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    assert script.main([]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_it_lists_every_scheme_and_every_extension() -> None:
+    found = variants()
+    assert [one.scheme for one in found if not one.extension] == list(config.contents("scheme"))
+    assert {one.extension for one in found} - {""} == set(config.contents("extension")) - {"none"}
+    assert Variant("rope", "yarn") in found
+    assert Variant("alibi", "yarn") not in found
+
+
+def test_the_report(
+    script: ModuleType,
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = ["--device", "cpu", "--results", str(tmp_path), "--cache", str(cache)]
+    assert script.main([*place, "--only", "deberta", "rerope"]) == 0
+    frame = pd.read_csv(tmp_path / "report.csv")
+    assert frame["variant"].tolist() == [
+        *["deberta"] * 2,
+        *["rope + rerope"] * 2,
+        *["alibi + rerope"] * 2,
+        "training rope, 10 steps",
+    ]
+    assert frame["dtype"].tolist()[:2] == ["float32", "bfloat16"]
+    assert set(frame["kernel"][:6]) == {"flex unfused"}
+    assert set(frame["status"]) == {"ok"}
+    assert 0 < frame["max error of values"][0] < 1e-4
+    assert frame["max error of gradients"].isna().all()
+    assert "Tolerances: float32 0.005 of values" in (tmp_path / "report.md").read_text()
+    monkeypatch.setattr(gpu_check, "trainings", lambda *_: [])
+    assert script.main([*place, "--only", "nope", "rope", "--max-minutes", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "no time for" in said
+    assert "--only nope rope" in said
+    assert "Not checked for lack of time: nope, rope" in (tmp_path / "report.md").read_text()
+    assert script.main(["--device", "cpu", "--only", "rop"]) == 2
+
+
+def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(pairs: Pairs, compiled: bool) -> tuple[Tensor, Tensor | None]:
+        out, lse = flex(pairs, compiled)
+        return 1.1 * out, lse
+
+    def broken(pairs: Pairs, compiled: bool) -> tuple[Tensor, Tensor | None]:
+        raise RuntimeError("no such\nkernel")
+
+    monkeypatch.setattr(gpu_check, "flex", wrong)
+    found = compared(Variant("nope"), "float32", "cpu")
+    assert found.status == "FAILED: values off by more than 0.005"
+    assert "FAILED" in table([found])["status"].item()
+    monkeypatch.setattr(gpu_check, "flex", broken)
+    assert compared(Variant("nope"), "float32", "cpu").status == "FAILED: RuntimeError: no such"
+
+
+def test_the_verdict() -> None:
+    assert verdict("float32", 1e-3, 1e-2) == "ok"
+    assert "values" in verdict("float32", float("nan"), None)
+    assert "gradients" in verdict("bfloat16", 1e-3, 0.2)
+    assert list(Found.__annotations__)[:2] == ["variant", "dtype"]

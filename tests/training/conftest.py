@@ -1,0 +1,39 @@
+"""A training of moments, of any scheme."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from posbench import config
+from posbench.data.config import DataConfig
+from posbench.data.corpus import Corpus, open_corpus
+from posbench.settings import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.train import Trainer
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    text, draw = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
+    for index in range(40):
+        some = draw.choice(["def", "return", "self", "for", "in", "\n", "if"], 200)
+        (text / f"{index}.txt").write_text(" ".join(some))
+    return open_corpus(DataConfig(source="files", path=str(text)), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def small_trainer(words: Corpus) -> Callable[..., Trainer]:
+    def make(
+        folder: Path, scheme: str = "rope", runtime: RuntimeSettings | None = None, **train: object
+    ) -> Trainer:
+        chosen = {"length": 16, "steps": 12, "batch": 8, "validate_every": 4, "validate_batches": 1} | train
+        settings = ModelSettings(
+            SchemeSettings(scheme, config.contents("scheme")[scheme]["build"]),
+            SizeSettings("mini", layers=2, width=16, heads=2),
+            DataConfig(),
+            TrainSettings(**chosen),  # type: ignore[arg-type]
+        )
+        return Trainer(settings, words, folder, runtime or RuntimeSettings(device="cpu"))
+
+    return make

@@ -1,0 +1,127 @@
+"""Compiled training: one graph, compiled once, the numbers of the uncompiled one; and what is no graph says so."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from posbench import compiled, launchers
+from posbench.errors import ConfigError, IncompatibleError
+from posbench.muon import Muon, moved
+from posbench.settings import RuntimeSettings
+from posbench.train import Trainer
+
+COMPILE = RuntimeSettings(device="cpu", compile=True)
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Dynamo and autograd trace as ever; only the code for a device is not written."""
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+
+def check(small_trainer: Callable[..., Trainer], folder: Path, scheme: str, **train: object) -> None:
+    plain = small_trainer(folder / "plain", scheme, RuntimeSettings(device="cpu", compile=False), **train)
+    trainer = small_trainer(folder / "compiled", scheme, COMPILE, **train)
+    counters.clear()
+    graphs = []
+    for step in range(3):
+        loss = trainer.step(step)
+        torch.testing.assert_close(loss, plain.step(step), rtol=0, atol=1e-5)
+        if step == 1:
+            trainer.validate()
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert trainer.learner.how == "one graph"
+    # The learner and Muon's step; then validation, once.
+    assert graphs == [2, 3, 3]
+    torch.testing.assert_close(weights(trainer), weights(plain), rtol=0, atol=1e-4)
+
+
+def test_one_graph_and_the_same_numbers(small_trainer, tmp_path) -> None:
+    check(small_trainer, tmp_path, "rope", accumulate=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scheme",
+    ["alibi", "t5", "shaw", "learned", "cope", "key_norm", "log_n", "tupe", "dape", "randomized_rope"],
+)
+def test_other_schemes(small_trainer, tmp_path, scheme) -> None:
+    check(small_trainer, tmp_path, scheme)
+
+
+def test_a_whole_training_and_what_its_facts_say(small_trainer, tmp_path) -> None:
+    facts = [
+        small_trainer(tmp_path / str(runtime.compile), runtime=runtime).run()
+        for runtime in (COMPILE, RuntimeSettings(device="cpu", compile=False), RuntimeSettings(device="cpu"))
+    ]
+    assert [fact["compiled"] for fact in facts] == ["one graph", "false", "false"]
+    for one, other in zip(facts[0]["curve"], facts[1]["curve"], strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert facts[1]["curve"] == facts[2]["curve"]
+
+
+def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
+    with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*not one graph.*auto or false$"):
+        small_trainer(tmp_path, "floater", COMPILE).step(0)
+    # As `auto` is on a GPU.
+    monkeypatch.setattr("posbench.train.wanted", lambda setting, device: True)
+    auto = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu"))
+    plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
+    assert torch.equal(auto.step(0), plain.step(0))
+    assert auto.learner.how.startswith("not compiled (")
+
+
+def test_small_models_alone_have_cuda_graphs() -> None:
+    assert compiled.wanted("auto", torch.device("cuda"))
+    assert not compiled.wanted("auto", torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"runtime.compile 'yes': give auto, true or false"):
+        launchers.check(RuntimeSettings(device="cpu", compile="yes"))
+
+
+@pytest.mark.parametrize("shapes", [[(8, 8), (8, 8), (24, 8)], [(4, 16)]])
+def test_muon_compiled_is_muon_and_a_new_rate_compiles_nothing(shapes) -> None:
+    def optimized(update: Callable | None) -> list[torch.Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        held = [torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+        muon = Muon([(one, 3 if len(one) == 24 else 1) for one in held], 0.1, update=update)
+        for step in range(4):
+            for one in held:
+                one.grad = torch.randn(one.shape, generator=draw)
+            muon.param_groups[0]["lr"] = 0.1 / (1 + step)
+            muon.step()
+            assert step == 0 or update is None or counters["stats"]["unique_graphs"] == 1
+        return held
+
+    counters.clear()
+    for one, other in zip(optimized(None), optimized(compiled.compiled(moved)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_bfloat16_is_near_float32(small_trainer, tmp_path, dtype) -> None:
+    """20 steps; a bit of bfloat16 is 1/256 of a number."""
+    facts = small_trainer(tmp_path / dtype, steps=20, dtype=dtype).run()
+    exact = small_trainer(tmp_path / "exact", steps=20).run()
+    for one, other in zip(facts["curve"], exact["curve"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.02 if dtype == "bfloat16" else 1e-9)
+
+
+def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    one, several = RuntimeSettings(launcher="local"), RuntimeSettings(launcher="local", per_gpu=2)
+    assert launchers.places(one, 9) == ["cuda:0", "cuda:1"]
+    assert launchers.places(several, 9) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert launchers.places(several, 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert launchers.places(RuntimeSettings(launcher="local", per_gpu=2, workers=3), 9)[2] == "cuda:0"
+    with pytest.raises(ConfigError, match=r"runtime.per_gpu 0: give at least 1"):
+        launchers.check(RuntimeSettings(device="cpu", per_gpu=0))
