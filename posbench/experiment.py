@@ -20,11 +20,14 @@ ROWS = "rows.parquet"
 FACTS = "experiment.json"
 
 
-def write(folder: Path, rows: pd.DataFrame, order: Sequence[str], figures: Sequence[str]) -> None:
-    """Keep an experiment's rows, the order of its schemes, and the names of its figures."""
+def write(
+    folder: Path, rows: pd.DataFrame, order: Sequence[str], figures: Sequence[str], note: str = ""
+) -> None:
+    """Keep an experiment's rows, the order of its schemes, the names of its figures, and a note for its captions."""
     write_rows(rows, folder / ROWS)
     temporary = folder / f".{FACTS}.{os.getpid()}"
-    temporary.write_text(json.dumps({"order": list(order), "figures": list(figures)}, indent=1) + "\n")
+    facts = {"order": list(order), "figures": list(figures)} | ({"note": note} if note else {})
+    temporary.write_text(json.dumps(facts, indent=1) + "\n")
     temporary.replace(folder / FACTS)
 
 
@@ -36,7 +39,7 @@ def draw(folder: Path, choose: Callable[[str, str], dict[str, Any]]) -> list[Pat
         )
     facts = json.loads((folder / FACTS).read_text())
     configs = [choose("figure", name) for name in facts["figures"]]
-    return write_report(read_rows(folder / ROWS), configs, folder, facts["order"])
+    return write_report(read_rows(folder / ROWS), configs, folder, facts["order"], facts.get("note", ""))
 
 
 def experiments(results: Path) -> list[Path]:

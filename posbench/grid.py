@@ -38,8 +38,17 @@ def models(script: SweepScript, choose: Choose) -> Iterator[ModelSettings]:
             raise ConfigError(f"grid.train.{key} is {values!r}: give a list of values")
     sizes = [SizeSettings(**choose("size", name)) for name in axes.size] or [script.size]
     schemes = [adjusted("scheme", name, script.adjust.scheme, choose) for name in axes.scheme]
-    for scheme, size, *values, seed in itertools.product(schemes, sizes, *axes.train.values(), axes.seed):
+    if axes.lr and axes.train.keys() & {"lr", "matrix_lr"}:
+        raise ConfigError(
+            "grid.lr and grid.train.lr: one chooses a rate, the other compares them; give one of the two"
+        )
+    rates = axes.lr or [script.train.lr]
+    for scheme, size, *values, rate, seed in itertools.product(
+        schemes, sizes, *axes.train.values(), rates, axes.seed
+    ):
         train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
+        if axes.lr:  # Muon's moves with it
+            train = replace(train, lr=rate, matrix_lr=train.matrix_lr * rate / train.lr)
         yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
 
 

@@ -138,6 +138,9 @@ class GridSettings:
     seed: list[int] = field(default_factory=lambda: [0])
     size: list[str] = field(default_factory=list)  # empty: the chosen size alone
     train: dict[str, Any] = field(default_factory=dict)  # a list for each train setting that varies
+    lr: list[float] = field(
+        default_factory=list
+    )  # tried for every scheme; the best by validation loss is kept
     extension: list[str] = field(default_factory=list)  # beside none
     ensemble: list[str] = field(default_factory=list)  # beside those
     extend: list[str] = field(default_factory=list)  # schemes that get them; empty: all that can carry them

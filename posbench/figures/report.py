@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -26,16 +27,20 @@ def write_report(
     figure_configs: Sequence[Mapping[str, Any]],
     out: Path | str,
     order: Sequence[str] = (),
+    note: str = "",
 ) -> list[Path]:
     """Write tables/ and figures/ under `out`, the same bytes each time; return every file, old or new.
 
     A figure without its rows is left out, with a warning. Files of an earlier report that this one does not
     make are removed.
+
+    Args:
+        note: a sentence that ends the captions of tables.
     """
     out = Path(out)
     # Grouping is most of the work, and categories make it a look-up in a table of integers.
     rows = rows.astype(dict.fromkeys(rows.select_dtypes("str"), "category"))
-    inputs = _inputs(rows, figure_configs, order)
+    inputs = _inputs(rows, figure_configs, [*order, note] if note else order)
     before = _stamp(out)
     paths = [out / name for name in before["outputs"]]
     if before["inputs"] != inputs or any(
@@ -45,7 +50,7 @@ def write_report(
         try:
             # Tables have no settings of their own: what a figure of the report may mix, they may.
             mix_kernels = any(config.get("mix_kernels") for config in figure_configs)
-            written = _tables(rows, out / "tables", order, mix_kernels)
+            written = _tables(rows, out / "tables", order, mix_kernels, note)
             written += _figures(rows, figure_configs, out / "figures", order, left_out)
             for path in set(paths) - set(written):
                 path.unlink(missing_ok=True)
@@ -62,10 +67,15 @@ def write_report(
     return paths
 
 
-def _tables(rows: pd.DataFrame, folder: Path, order: Sequence[str], mix_kernels: bool) -> list[Path]:
+def _tables(
+    rows: pd.DataFrame, folder: Path, order: Sequence[str], mix_kernels: bool, note: str
+) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {}
-    for table in tables(rows, order, mix_kernels):
+    found = list(tables(rows, order, mix_kernels))
+    if note:
+        found = [replace(table, caption=f"{table.caption} {note}") for table in found]
+    for table in found:
         texts[f"{table.name}.md"] = to_markdown(table)
         texts[f"{table.name}.tex"] = to_latex(table)
         texts[f"{table.name}.csv"] = _csv(table.numbers)

@@ -124,9 +124,10 @@ def score_of(term: Term, geo: Geometry, to_queries: int, to_keys: int) -> Score:
         return _written(F.pad(logits, to), len(logits) > 1, logits.shape[1] > 1)
     distance, reach = _distance(geo, to_queries, to_keys)
     if isinstance(term, DistanceTable):
-        return _table(
-            _padded(term.of(torch.arange(reach, device=geo.q_pos_T.device)), bucket(reach)), distance
-        )
+        table = partial(_table_of, term, reach, geo.q_pos_T.device)
+        # What is not learned is made once: it comes from the CPU, for which a GPU would have to wait.
+        held = table() if term.fixed is None else geo.memo((term.fixed, "flex table"), table)
+        return _table(held, distance)
     assert isinstance(term, QueryContent | KeyContent)
     index_N = term.index(torch.arange(bucket(reach), device=geo.q_pos_T.device)).to(torch.int32)
     if isinstance(term, QueryContent):
@@ -136,6 +137,10 @@ def score_of(term: Term, geo: Geometry, to_queries: int, to_keys: int) -> Score:
     content = term.content_BHSK.float()
     content = F.pad(content, (0, 0, 0, to_keys - content.shape[2]))
     return _by_key(content, index_N, distance, len(content) > 1)
+
+
+def _table_of(term: DistanceTable, reach: int, device: torch.device) -> Tensor:
+    return _padded(term.of(torch.arange(reach, device=device)), bucket(reach))
 
 
 def _padded(x: Tensor, to: int) -> Tensor:

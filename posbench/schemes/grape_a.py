@@ -44,7 +44,8 @@ class GrapeA(PositionScheme):
         q_BHTD, omega_H = exact(site.q_BHTD), exact(self.omega_LH[site.layer])
         direction_HD = F.normalize(exact(self.v_LHD[site.layer]), dim=-1, eps=1e-6)
         gate_BHT = F.softplus((q_BHTD * direction_HD[:, None]).sum(-1) / math.sqrt(q_BHTD.shape[-1]))
-        steep_H = self.slope_H.to(omega_H.device, omega_H.dtype) * F.softplus(omega_H)
+        slope_H = site.geo.memo((self, omega_H.dtype), lambda: self.slope_H.to(omega_H.device, omega_H.dtype))
+        steep_H = slope_H * F.softplus(omega_H)
         return Slopes(gate_BHT * steep_H[:, None])
 
 

@@ -32,9 +32,8 @@ class GrapeM(PositionScheme):
 
     def qk(self, site: Site) -> tuple[Tensor, Tensor]:
         dtype = torch.float64 if site.q_BHTD.dtype == torch.float64 else torch.float32
-        theta_M = (
-            self.start_M.to(site.q_BHTD.device) * (self.log_LM[site.layer].double() / self.slowing).exp()
-        )
+        start_M = site.geo.memo((self, "start"), lambda: self.start_M.to(site.q_BHTD.device))
+        theta_M = start_M * (self.log_LM[site.layer].double() / self.slowing).exp()
         for change in reversed(site.spectrum):
             theta_M = change(theta_M)
         turned = []

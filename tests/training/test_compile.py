@@ -43,7 +43,8 @@ def check(small_trainer: Callable[..., Trainer], folder: Path, scheme: str, **tr
     assert trainer.learner.how == "one graph"
     # The learner and Muon's step; then validation, once.
     assert graphs == [2, 3, 3]
-    torch.testing.assert_close(weights(trainer), weights(plain), rtol=0, atol=1e-4)
+    # Optimizers divide a small gradient by itself, with all that was rounded in it.
+    torch.testing.assert_close(weights(trainer), weights(plain), rtol=0, atol=2e-3)
 
 
 def test_one_graph_and_the_same_numbers(small_trainer, tmp_path) -> None:
@@ -81,7 +82,26 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
     assert auto.learner.how.startswith("not compiled (")
 
 
-def test_small_models_alone_have_cuda_graphs() -> None:
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_nothing_waits_and_cuda_graphs_replay(small_trainer, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "inductor")
+    for scheme in ("rope", "t5", "window"):
+        trainer = small_trainer(tmp_path / scheme, scheme, RuntimeSettings(device="cuda"))
+        plain = small_trainer(tmp_path / scheme, scheme, RuntimeSettings(device="cuda", compile=False))
+        for step in range(6):
+            torch.cuda.set_sync_debug_mode("error" if step > 3 else "default")
+            try:
+                losses = trainer.step(step), plain.step(step)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
+        assert trainer.learner.how == "one graph, CUDA graphs"
+        trainer.ahead.close()
+        plain.ahead.close()
+
+
+def test_what_is_asked_for() -> None:
     assert compiled.wanted("auto", torch.device("cuda"))
     assert not compiled.wanted("auto", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"runtime.compile 'yes': give auto, true or false"):
