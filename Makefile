@@ -34,8 +34,8 @@ figures: .venv/.ready ## redraw every figure and table from the rows, without to
 benchmark: .venv/.ready ## time it beside other implementations and its own goals; fails where it is slow
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
-test: .venv/.ready ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/.ready ## run the tests, one process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: .venv/.ready ## check format, lint, types and import layers
 	$(BIN)/ruff format --check

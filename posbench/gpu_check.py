@@ -38,12 +38,11 @@ from posbench.train import Trainer
 SIZE, VOCABULARY = Size(layers=2, width=256, heads=4), 64
 # No multiple of a block; what is extended was trained at a shorter one.
 LENGTH, TRAIN_LEN, BATCH = 300, 128, 2
-# Each extension around schemes of unlike structure; every scheme alone.
-AROUND = ("rope", "alibi")
+CHOSEN = config.contents("gpu")["check"]
 # Of final hidden states, which are of size 1, and of gradients over the largest of each parameter. float32 products
 # may run in TF32; bfloat16 rounds what two layers feed each other.
 TOLERANCE = {"float32": (5e-3, 2e-2), "bfloat16": (1e-1, 1e-1)}
-TRAINED, STEPS = ("rope", "alibi"), 40
+STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Variant:
 
 
 def variants(names: Sequence[str] = ()) -> list[Variant]:
-    """Every scheme, then every extension around those of AROUND that can carry it; or those of some names."""
+    """Every scheme, then every extension around those of configs/gpu/check.yaml that can carry it; or those of some names."""
     schemes, extensions = config.contents("scheme"), config.contents("extension")
     for name in names:
         if name not in schemes and name not in extensions:
@@ -97,7 +96,7 @@ def variants(names: Sequence[str] = ()) -> list[Variant]:
     for name, content in extensions.items():
         if content["build"] is None:
             continue
-        for scheme in AROUND:
+        for scheme in CHOSEN["around"]:
             try:
                 Variant(scheme, name).made("cpu")
             except IncompatibleError:
@@ -195,10 +194,10 @@ def trainings(device: str, cache: Path) -> Iterator[Found]:
     """Whether a few steps of training lower the loss: plain and with a bias, and compiled on a GPU."""
     data = config.typed(DataConfig, config.contents("data")["sources"], "")
     corpus = open_corpus(data, cache)
-    for name in TRAINED:
+    for name in CHOSEN["trained"]:
         yield training(name, device, corpus, compiled=False)
     if device != "cpu":
-        yield training(TRAINED[0], device, corpus, compiled=True)
+        yield training(CHOSEN["trained"][0], device, corpus, compiled=True)
 
 
 def training(name: str, device: str, corpus: Corpus, compiled: bool) -> Found:

@@ -9,7 +9,7 @@ from pathlib import Path
 from posbench.config import launch
 from posbench.data.corpus import open_corpus
 from posbench.elsewhere import plan_pretrained
-from posbench.errors import DataError, unknown
+from posbench.errors import DataError, IncompatibleError, unknown
 from posbench.grid import chosen
 from posbench.parallel import world
 from posbench.plan import ModelPlan, Plan, plan_cells, plan_model
@@ -36,6 +36,11 @@ def main(script: EvaluateScript) -> None:
     cells = list(
         plan_cells(model, extension, script.task.name, evaluation, lambda group, name: given, corpus)
     )
+    if not cells:
+        raise IncompatibleError(
+            f"task {script.task.name} has nothing to ask this model, which was trained on other text "
+            f"(train.synthetic={model.settings.train.synthetic}): choose another task or another model"
+        )
     if run(Plan([model], cells, []), script.runtime, "evaluate").left or not world().leads:
         return
     for table in tables(collect(cells, places), [model.settings.scheme.name]):

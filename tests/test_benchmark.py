@@ -226,7 +226,7 @@ def test_without_a_gpu_its_lines_are_listed(
     found = list(gpu.lines(0))
     assert {line.result for line in found} == {"skipped: no GPU"}
     assert all(line.passed for line in found)
-    assert [line.goal for line in found if "flex:" in line.what] == list(gpu.SCHEMES.values())
+    assert [line.goal for line in found if "flex:" in line.what] == list(gpu.CHOSEN["schemes"].values())
     assert script.main(["--only", "gpu", "--results", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.count("skipped: no GPU") == len(found)
     assert not (tmp_path / "new").exists()

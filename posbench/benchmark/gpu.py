@@ -45,9 +45,8 @@ MINUTES = 7.5
 BASE = Shape(layers=12, width=768, heads=12, length=1024, batch=32, vocabulary=50304)
 SMALL = Shape(layers=4, width=256, heads=4, length=256, batch=16)
 PART = replace(BASE, layers=2)
-# Each beside rope's step: fixed and learned tables, separable terms, indexed content.
-SCHEMES = {"alibi": 1.10, "t5": 1.25, "kerple_log": 1.25, "forgetting": 1.35, "deberta": 1.35}
-READ, EXTENSIONS = 16384, ("rerope", "self_extend")
+CHOSEN = config.contents("gpu")["benchmark"]
+READ = 16384
 ATTENDED = (4, 16, 8192, 64)
 CONTEXT, RETRIEVAL = 65536, Shape(layers=2, width=512, heads=8, length=1024, batch=1)
 
@@ -95,13 +94,13 @@ def planned() -> Iterator[Planned]:
     shape = " x ".join(map(str, ATTENDED))
     yield Planned(f"flex, causal, forward, {shape}", best, 1 / 0.75, partial(attention, False))
     yield Planned(f"flex, causal, forward and backward, {shape}", best, 1 / 0.65, partial(attention, True))
-    for name in EXTENSIONS:
+    for name, goal in CHOSEN["extensions"].items():
         what = f"evaluation of {name} at {READ} tokens in bfloat16: {PART.layers} layers, width {PART.width}"
-        yield Planned(what, "the same with plain RoPE", 1.2, partial(extended, name))
+        yield Planned(what, "the same with plain RoPE", goal, partial(extended, name))
     what = f"retrieval: {QUESTIONS} questions of {QUESTION} + {VALUE} tokens over {CONTEXT}"
     peer = "per-question cached generation, same model: each question prefills its context"
     yield Planned(f"{what} ({RETRIEVAL.layers} layers, width {RETRIEVAL.width})", peer, 1 / 30, retrieval)
-    for name, goal in SCHEMES.items():
+    for name, goal in CHOSEN["schemes"].items():
         what = f"training step in bfloat16, {name} by flex: {PART}"
         yield Planned(what, "the same with plain RoPE", goal, partial(beside_rope, name))
 
@@ -134,7 +133,7 @@ def beside_rope(name: str, seconds: float) -> Ratio:
 
 
 @cache
-def our_step(shape: Shape, scheme: str = "rope", kernel: str = "auto") -> Work:
+def our_step(shape: Shape, scheme: str = CHOSEN["plain"], kernel: str = "auto") -> Work:
     """A step of a training with everything that belongs to it, by AdamW as the peers'; compiled once."""
     data = config.typed(DataConfig, config.contents("data")["sources"], "")
     own = open_corpus(replace(data), Path(RuntimeSettings().cache)).vocabulary
@@ -208,7 +207,7 @@ def retrieval(seconds: float) -> Ratio:
 
 def subject_of(shape: Shape, extension: str = "") -> CheckpointSubject:
     """An untrained RoPE model in bfloat16, as evaluation runs it; extended for READ tokens."""
-    model = with_scheme(config.contents("scheme")["rope"]["build"])(shape)[0].to(DEVICE)
+    model = with_scheme(config.contents("scheme")[CHOSEN["plain"]]["build"])(shape)[0].to(DEVICE)
     assert isinstance(model, GPT)
     scheme = model.scheme
     if extension:

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(gpu_check, "STEPS", 10)
-    monkeypatch.setattr(gpu_check, "TRAINED", ("rope",))
+    monkeypatch.setitem(gpu_check.CHOSEN, "trained", ["rope"])
     spec = importlib.util.spec_from_file_location("gpu_check_script", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

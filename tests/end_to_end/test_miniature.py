@@ -67,7 +67,7 @@ def test_a_second_run_does_nothing_and_redraws_the_same_bytes(script, tmp_path, 
     assert answer.code == 0, answer
     assert "3 models, 0 to train; " in answer.out
     assert ", 0 to measure" in answer.out
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60  # seconds, beside other work
     assert drawn(results) == before
 
 

@@ -1,0 +1,98 @@
+"""Every task of configs/task, by the README's command, on a model trained here and on a local pretrained one."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "subjects"))
+from pretrained_models import saved
+
+TASKS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
+# Reserved symbols, which a vocabulary from elsewhere lacks.
+SYMBOLS = {"key_value", "attention", "adjacent", "algorithmic"}
+LONG = "evaluation.lengths=[256]"
+SMALL = {
+    "key_value": ["task.build.contexts=2"],
+    "attention": ["task.build.contexts=1"],
+    "adjacent": ["task.build.contexts=2"],
+    "algorithmic": [],
+    "key_value_uuid": ["task.build.contexts=1", "task.build.keys=[3]", "task.build.positions=2"],
+    "passkey": [
+        "task.build.examples=1",
+        "task.build.depths=2",
+        "evaluation.multiples=[]",
+        "evaluation.lengths=[640]",
+    ],
+    "multi_document": ["task.build.examples=2", "task.build.documents=[2]", "task.build.new=4"],
+    "sliding": ["task.build.examples=1", "task.build.stride=16"],
+}
+MODEL = [
+    *("scheme=rope", "size.name=mini", "size.layers=1", "size.width=16", "size.heads=2", "data=stdlib"),
+    *(
+        "train.length=32",
+        "train.steps=4",
+        "train.batch=4",
+        "train.validate_every=4",
+        "train.validate_batches=1",
+    ),
+]
+
+
+def settings(task: str, questions: Path) -> list[str]:
+    own = SMALL.get(task, ["task.build.examples=1"])
+    lengths = [] if any("evaluation" in one for one in own) else ["evaluation.multiples=[1,2]"]
+    file = [f"task.build.path={questions}"] if task == "multi_document" else []
+    return [f"task={task}", *own, *lengths, *file]
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the Lost in the Middle format."""
+    path = tmp_path_factory.mktemp("questions") / "qa.jsonl"
+    lines = [
+        {
+            "question": f"what is number {name}",
+            "answers": [name],
+            "ctxs": [
+                {"title": f"On {name}", "text": f"The number is {name}.", "hasanswer": True, "isgold": True}
+            ],
+        }
+        for name in ("seventeen", "forty", "ninety", "eleven")
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def rows_of(results: Path) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(path) for path in (results / "cells").rglob("*.parquet")])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_on_a_model_trained_here(script, tmp_path, questions, task):
+    trained = [*MODEL, "train.synthetic=copy"] if task == "algorithmic" else MODEL
+    assert script("train", *trained).code == 0
+    answer = script("evaluate", *trained, *settings(task, questions))
+    assert answer.code == 0, answer
+    rows = rows_of(tmp_path / "results")
+    assert len(rows)
+    assert set(rows["status"]) <= {"ok", "not_learned"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_on_a_pretrained_model(script, tmp_path, questions, task, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    saved(tmp_path / "model", "llama")
+    subject = ["subject=hugging_face", f"subject.name={tmp_path / 'model'}", "data=stdlib", "extension=yarn"]
+    answer = script("evaluate", *subject, *settings(task, questions))
+    if task in SYMBOLS:
+        assert answer.code == 2
+        assert answer.err.count("error: ") == 1
+        assert "Traceback" not in answer.err
+        return
+    assert answer.code == 0, answer
+    rows = rows_of(tmp_path / "results")
+    assert set(rows["status"]) == {"ok"}, rows["status"].value_counts()
+    assert set(rows["extension"]) == {"yarn"}
