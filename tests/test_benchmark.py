@@ -137,7 +137,7 @@ def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
 
 
 def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
-    """As the issue lists them: whole rows; content and values by pair; separable, denominators; the rest."""
+    """By what a scheme is made of: whole rows; content and values by pair; separable, denominators; the rest."""
     expected = {
         "cope": ({"whole rows"}, 1.8),
         "deberta": ({"content by pair"}, 1.35),
@@ -148,6 +148,8 @@ def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
         "alibi": ({"distances"}, 1.05),
         "window": ({"masks"}, 1.05),
         "nope": (set(), 1.05),
+        "pope": ({"wide queries"}, 1.35),
+        "floater": ({"trained positions"}, 1.35),
     }
     settings = config.contents("scheme")
     for name, (made_of, goal) in expected.items():

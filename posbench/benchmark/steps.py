@@ -31,15 +31,15 @@ LONG = Shape(layers=2, width=256, heads=4, length=1024, batch=1)
 
 def peers(seconds: float) -> Iterator[Line]:
     """Forward, backward and AdamW in float32, of our plain RoPE model and of the same shape elsewhere."""
-    others: dict[str, Maker] = {
-        f"{version('transformers')} GPT2LMHeadModel, sdpa": gpt2,
-        f"{version('x-transformers')} Decoder, rotary, flash": x_transformers,
-        f"{version('torch')} SDPA, cached rotary tables, nothing else": plain,
+    others: dict[str, tuple[Maker, float]] = {
+        f"{version('transformers')} GPT2LMHeadModel, sdpa": (gpt2, 0.97),
+        f"{version('x-transformers')} Decoder, rotary, flash": (x_transformers, 0.97),
+        f"{version('torch')} SDPA, cached rotary tables, nothing else": (plain, 1.02),
     }
     for shape in SHAPES:
-        for peer, make in others.items():
+        for peer, (make, goal) in others.items():
             ratio = compare(step_of(ours, shape), step_of(make, shape), seconds)
-            yield Line(f"training step: {shape}", peer, 1.0, ratio)
+            yield Line(f"training step: {shape}", peer, goal, ratio)
 
 
 def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
@@ -108,6 +108,7 @@ class Seen:
         self.made_of |= {"values by pair"} if pairs.value is not None else set()
         self.made_of |= {"masks"} if pairs.masks else set()
         self.made_of |= {"log-sum-exp"} if pairs.with_lse else set()
+        self.made_of |= {"wide queries"} if pairs.q_BHTE.shape[-1] > pairs.v_BHSD.shape[-1] else set()
         return self.kernel(pairs)
 
 
@@ -132,14 +133,18 @@ def structure(make: Maker, shape: Shape) -> set[str]:
     model, seen = make(shape)[0], Seen()
     assert isinstance(model, GPT)
     model(torch.zeros(1, 16, dtype=torch.long), kernel=seen)
-    return seen.made_of if seen.called else {"no pairs"}
+    if not seen.called:
+        return {"no pairs"}
+    # What adds nothing to pairs and has parameters computes where tokens are, anew in each step.
+    computed = not seen.made_of and any(True for _ in model.scheme.parameters())
+    return {"trained positions"} if computed else seen.made_of
 
 
 def goal_of(made_of: set[str]) -> float:
     """How much longer than RoPE's a step may take at 256 tokens."""
     if "whole rows" in made_of:
         return 1.8
-    if made_of & {"content by pair", "values by pair", "no pairs"}:
+    if made_of & {"content by pair", "values by pair", "wide queries", "trained positions", "no pairs"}:
         return 1.35
     return 1.15 if made_of & {"separable", "log-sum-exp"} else 1.05
 
