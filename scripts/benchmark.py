@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds",
         type=float,
-        default=5.0,
+        default=1.0,
         help="time for each line, which takes at least nine pairs (default: %(default)s)",
     )
     parser.add_argument("--only", nargs="+", choices=LINES, default=[], help="these groups of lines")

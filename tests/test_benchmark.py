@@ -195,10 +195,10 @@ def test_evaluation_lines_compare_the_same_work(quick: None, monkeypatch: pytest
 
 def test_the_demo_is_the_demos() -> None:
     script = evaluation.demo()
-    assert script.train.steps // evaluation.SHARE == 37
+    assert script.train.steps // evaluation.SHARE == 75
     assert len(script.grid.extension) == 7
-    assert script.evaluate["fixed_targets"].settings == {"examples": 8}
-    assert script.evaluate["key_value"].settings == {"contexts": 4}
+    assert script.evaluate["fixed_targets"].settings == {"examples": 16}
+    assert script.evaluate["key_value"].settings == {"contexts": 8}
     assert "prefix" not in script.evaluate  # not for extended models
 
 

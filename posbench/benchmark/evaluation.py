@@ -14,7 +14,7 @@ import torch
 from posbench import config, grid
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Shape, ours
-from posbench.benchmark.paired import compare
+from posbench.benchmark.paired import FEW_PAIRS, compare
 from posbench.data.config import DataConfig
 from posbench.data.corpus import open_corpus
 from posbench.evaluate import Trained
@@ -42,7 +42,7 @@ RETRIEVAL = Shape(layers=1, width=128, heads=4, length=256, batch=1)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 PREFIX = Shape(layers=1, width=256, heads=4, length=256, batch=1)
 # Of the demo's training, rounded down, and of its evaluation, rounded up.
-SHARE = 8
+SHARE = 4
 
 
 def retrieval(seconds: float) -> Iterator[Line]:
@@ -63,7 +63,7 @@ def retrieval(seconds: float) -> Iterator[Line]:
             f"retrieval: {QUESTIONS} questions of {QUESTION} + {VALUE} tokens over {context} ({RETRIEVAL})",
             "per-question cached generation, same model: each question prefills its context",
             goal,
-            compare(together, one_by_one, seconds, warm=1),
+            compare(together, one_by_one, seconds, warm=1, least=FEW_PAIRS),
         )
 
 
@@ -80,9 +80,9 @@ def prefix(seconds: float) -> Iterator[Line]:
     each = score(*[(0, length) for length in LENGTHS])
     equal = score(*[(a, a + length) for length in LENGTHS for a in range(0, longest, length)])
     what = f"prefix perplexity at {LENGTHS[0]} to {longest} tokens in one pass ({PREFIX})"
-    yield Line(what, "a pass for each length", 1 / 1.4, compare(once, each, seconds, warm=1))
+    yield Line(what, "a pass for each length", 1 / 1.4, compare(once, each, seconds, warm=1, least=FEW_PAIRS))
     peer = f"as many tokens at each length: windows of it over all {longest}"
-    yield Line(what, peer, 1 / 2.7, compare(once, equal, seconds, warm=1))
+    yield Line(what, peer, 1 / 2.7, compare(once, equal, seconds, warm=1, least=FEW_PAIRS))
 
 
 def extensions(seconds: float) -> Iterator[Line]:
@@ -121,7 +121,7 @@ def extensions(seconds: float) -> Iterator[Line]:
             f"evaluating {len(tried)} extensions in the demo, {len(cells)} cells: 1/{SHARE} of their prompts",
             f"training their model: {steps} of its {settings.train.steps} steps",
             1.0,
-            compare(evaluate, train, seconds, warm=1),
+            compare(evaluate, train, seconds, warm=1, least=3),
         )
 
 

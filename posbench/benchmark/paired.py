@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_PAIRS = 9
+# Of work that takes many seconds.
+FEW_PAIRS = 5
 RESAMPLES = 2000
 Work = Callable[[], object]
 
@@ -27,8 +29,8 @@ class Ratio:
     pairs: int
 
 
-def compare(ours: Work, theirs: Work, seconds: float, warm: int = 2) -> Ratio:
-    """Milliseconds: alternate the two for about `seconds`, and for LEAST_PAIRS pairs at least."""
+def compare(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: int = LEAST_PAIRS) -> Ratio:
+    """Milliseconds: alternate the two for about `seconds`, and for `least` pairs at least."""
     for work in (ours, theirs) * warm:  # allocations, caches, and whatever is made at the first call
         work()
     times: list[tuple[float, float]] = []
@@ -36,7 +38,7 @@ def compare(ours: Work, theirs: Work, seconds: float, warm: int = 2) -> Ratio:
     gc.collect()
     gc.disable()
     try:
-        while len(times) < LEAST_PAIRS or time.perf_counter() < until:
+        while len(times) < least or time.perf_counter() < until:
             # Who goes first alternates as well: the second finds warmer or colder caches.
             if len(times) % 2 == 0:
                 a = _seconds(ours)

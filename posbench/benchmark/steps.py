@@ -21,7 +21,7 @@ from posbench.model.gpt import GPT
 from posbench.terms import DistanceTable, Separable, Sum, Term
 
 SHAPES = (
-    Shape(layers=4, width=256, heads=4, length=256, batch=16),
+    Shape(layers=4, width=256, heads=4, length=256, batch=8),
     Shape(layers=3, width=96, heads=6, length=64, batch=48),  # the demo's
 )
 # Half the depth and a quarter of the batch of SHAPES[0], so that fifty schemes take minutes.
