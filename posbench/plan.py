@@ -66,14 +66,14 @@ class ModelPlan:
     @cached_property
     def id(self) -> str:
         """A function of all that its weights depend on; names are labels and not among it."""
+        one, symbols = self.settings, [self.settings.data.keys, self.settings.data.values]
         if self.pretrained:
-            return identity(["pretrained", self.pretrained.id, self.settings.scheme.build, self.version])
+            return identity(["pretrained", self.pretrained.id, one.scheme.build, self.version, *symbols])
         if self.tuning:
             extension = [self.tuning.extension.build, self.tuning.extension_version]
             return identity(["finetuned", self.tuning.parent.id, extension, content(self.train)])
         size = {key: value for key, value in content(self.settings.size).items() if key != "name"}
-        data = [self.corpus, self.settings.data.keys, self.settings.data.values]
-        one = self.settings
+        data = [self.corpus, *symbols]
         return identity(["model", one.scheme.build, self.version, size, data, content(one.train)])
 
     @property
@@ -207,7 +207,7 @@ def plan_cells(
     model = plan_tuning(model, extension, corpus)
     asked = lengths_of(evaluation, settings.train.length, name)
     task_settings, task = task_of(name, evaluation, choose, max(asked, default=0))
-    if task.trained_on and task.trained_on != settings.train.synthetic:
+    if not model.pretrained and task.trained_on not in ("", settings.train.synthetic):
         return
     lengths = sorted(set(task.own_lengths(corpus))) or asked
     if not lengths or min(lengths) < 1:

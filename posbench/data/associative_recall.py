@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posbench.data.vocabulary import Vocabulary
-from posbench.errors import ConfigError, LengthError
+from posbench.errors import LengthError
 
 # Tokens of context for each record of the evaluated form; records take three, text between them the rest.
 TOKENS_PER_RECORD = 3.5
@@ -39,11 +39,6 @@ class Context:
 
 def records_in(length: int, keys: int) -> int:
     """How many records stand in a prompt that is read as `length` tokens, the question among them."""
-    if not keys:
-        raise ConfigError(
-            "records of reserved ids: this vocabulary has none for keys and values, as no pretrained model's has; "
-            "choose task=key_value_uuid, whose records are text"
-        )
     records = int(length / TOKENS_PER_RECORD)
     if length < SHORTEST or records > keys:
         longest = math.ceil((keys + 1) * TOKENS_PER_RECORD) - 1

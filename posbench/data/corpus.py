@@ -73,14 +73,14 @@ def open_corpus(config: DataConfig, cache: Path, progress: build.Say | None = No
 
 
 def read_by(config: DataConfig, model: str) -> DataConfig:
-    """The same documents as a pretrained model reads them: by its tokenizer, behind its own bos, with no other ids.
+    """The same documents as a pretrained model reads them: by its tokenizer, behind its own bos, with no ids besides.
 
     A Hugging Face tokenizer that the settings name is taken for the model's.
     """
     given = config.tokenizer
     name = given.name if given.kind == "hugging_face" and given.name else model
     own = TokenizerConfig("hugging_face", name=name)
-    return replace(config, tokenizer=own, keys=0, values=0, bos=hugging_face.beginning(name))
+    return replace(config, tokenizer=own, bos=hugging_face.beginning(name))
 
 
 def fingerprint(config: DataConfig) -> str:

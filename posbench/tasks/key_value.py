@@ -49,11 +49,6 @@ class KeyValue(Task):
         self.variant = "query_aware" if query_aware else ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        if corpus.vocabulary.keys < 2:
-            raise ConfigError(
-                f"key_value with {corpus.vocabulary.keys} symbols for keys, as of a model pretrained elsewhere: choose "
-                "task=key_value_uuid, which needs none"
-            )
         tokens = corpus.split("test").tokens
         for index in range(self.contexts):
             rng = np.random.default_rng([seed, length, index])

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from posbench.data import shard
-from posbench.data.associative_recall import records_in
 from posbench.data.config import DataConfig, TokenizerConfig
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.vocabulary import Vocabulary
@@ -22,7 +21,7 @@ def test_documents_begin_with_it(tmp_path: Path) -> None:
     folder.mkdir()
     for name in range(30):
         (folder / f"{name}.txt").write_text(f"text {name}")
-    own, plain = config(folder, keys=0, values=0, bos=7), config(folder)
+    own, plain = config(folder, keys=5, values=4, bos=7), config(folder)
     assert fingerprint(own) != fingerprint(plain), "other tokens are another corpus"
     assert fingerprint(plain) == fingerprint(config(folder, keys=3, values=4))
     corpus = open_corpus(own, tmp_path / "cache", lambda line: None)
@@ -33,18 +32,30 @@ def test_documents_begin_with_it(tmp_path: Path) -> None:
 
 
 def test_ids_follow_one_another() -> None:
-    plain, own = Vocabulary("t", 10, 3, 4), Vocabulary("t", 10, 3, 4, own_bos=2)
-    assert (plain.bos, own.bos) == (10, 2)
-    assert (plain.key_ids[0], own.key_ids[0], plain.size, own.size) == (11, 10, 18, 17)
-    assert own.value_ids.tolist() == [13, 14, 15, 16]
-    assert Vocabulary("t", 10, 0, 0, own_bos=2).size == 10
+    plain = Vocabulary("t", 10, 3, 4)
+    assert (plain.bos, plain.key_ids[0], plain.size) == (10, 11, 18)
+    assert plain.value_ids.tolist() == [14, 15, 16, 17]
 
 
-def test_a_vocabulary_without_keys_and_values() -> None:
-    with pytest.raises(ConfigError, match=r"data.keys=0, data.values=5: .*0 of both"):
+@pytest.mark.parametrize("bos", [0, 50, 99])
+def test_symbols_of_a_pretrained_model_are_its_own(bos: int) -> None:
+    """Distinct, none of them the bos, from the middle of its vocabulary, and no id besides."""
+    own = Vocabulary("t", 100, 20, 10, own_bos=bos)
+    symbols = [*own.key_ids.tolist(), *own.value_ids.tolist()]
+    assert (own.bos, own.size) == (bos, 100)
+    assert (len(own.key_ids), len(own.value_ids), len(set(symbols))) == (20, 10, 30)
+    assert 25 <= min(symbols) <= max(symbols) <= 75
+    assert bos not in symbols
+    assert symbols == [*Vocabulary("t", 100, 20, 10, own_bos=bos).key_ids, *own.value_ids], "always the same"
+
+
+def test_too_few_or_too_many_symbols() -> None:
+    with pytest.raises(ConfigError, match=r"data.keys=0, data.values=5: .*at least 2 of each"):
         Vocabulary("t", 10, 0, 5)
-    with pytest.raises(ConfigError, match="task=key_value_uuid"):
-        records_in(64, 0)
+    with pytest.raises(
+        ConfigError, match=r"data.keys=40, data.values=10: more than half of this model's 100 tokens"
+    ):
+        Vocabulary("t", 100, 40, 10, own_bos=2)
 
 
 def test_tokens_above_a_low_bos_fit(tmp_path: Path) -> None:

@@ -100,8 +100,10 @@ def test_a_black_box_measures_what_its_conversion_does(evaluate):
     assert answer.code == 0, answer
 
 
-def test_retrieval_is_asked_for_in_text(evaluate):
-    refused(evaluate("plain", "task=key_value")[0], "key_value", "task=key_value_uuid")
+def test_retrieval_of_ordinary_tokens_and_in_text(evaluate):
+    answer, rows = evaluate("plain", "task=key_value", "task.build.contexts=1")
+    assert answer.code == 0, answer
+    assert {"exact_match", "rank"} <= set(rows["metric"])
     task = ("task=key_value_uuid", "task.build.contexts=1", "task.build.positions=2", "task.build.keys=[2]")
     answer, rows = evaluate("plain", *task)
     assert answer.code == 0, answer

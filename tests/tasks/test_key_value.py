@@ -7,7 +7,7 @@ import pytest
 from prose import prose, whole
 
 from posbench.data.vocabulary import Vocabulary
-from posbench.errors import ConfigError, LengthError
+from posbench.errors import LengthError
 from posbench.kernels import Recording
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.subjects.checkpoint import CheckpointSubject
@@ -117,12 +117,16 @@ def test_a_length_without_room_for_the_key_before_is_named():
     assert prompts(query_aware=True, length=9)[0].length == 9
 
 
-def test_a_vocabulary_without_symbols_is_named(monkeypatch):
+def test_a_pretrained_models_symbols_are_ordinary_tokens(monkeypatch):
     corpus = prose()
-    plain = corpus.vocabulary
-    monkeypatch.setattr(type(corpus), "vocabulary", Vocabulary(plain.tokenizer, plain.text_size, 0, 0))
-    with pytest.raises(ConfigError, match=r"0 symbols for keys.*choose task=key_value_uuid"):
-        next(KeyValue(1).prompts(LENGTH, corpus, LENGTH, 0))
+    own = Vocabulary("theirs", 4000, 88, 16, own_bos=2000)
+    monkeypatch.setattr(type(corpus), "vocabulary", own)
+    prompt = next(KeyValue(1).prompts(LENGTH, corpus, LENGTH, 0))
+    records = prompt.context[-3 * len(prompt.suffixes) :].reshape(-1, 3)
+    assert np.isin(records[:, [0, 2]], own.key_ids).all()
+    assert np.isin(records[:, 1], own.value_ids).all()
+    assert prompt.context[0] == 2000
+    assert prompt.context.max() < own.size == 4000
 
 
 @pytest.fixture(scope="module")
