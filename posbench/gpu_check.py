@@ -30,6 +30,7 @@ from posbench.extension import Context
 from posbench.kernels import Recording
 from posbench.kernels.dense import dense
 from posbench.kernels.flex import flex, unfit
+from posbench.kernels.values import by_pair
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.scheme import PositionScheme
 from posbench.settings import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
@@ -110,12 +111,13 @@ class Fused:
 
     def __init__(self, compiled: bool) -> None:
         self.compiled, self.other = compiled, Recording("auto")
+        self.flex, self.unfit = by_pair(lambda pairs: flex(pairs, compiled), unfit)
 
     def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-        if unfit(pairs):
+        if self.unfit(pairs):
             return self.other(pairs)
         self.other.note("flex" if self.compiled else "flex unfused")
-        return flex(pairs, self.compiled)
+        return self.flex(pairs)
 
 
 def compared(variant: Variant, dtype: str, device: str) -> Found:

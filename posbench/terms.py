@@ -83,6 +83,11 @@ def from_end(x: Tensor) -> Tensor:
     return _FromEnd.apply(x)
 
 
+def _apart(geo: Geometry, slot_TN: Tensor) -> Tensor:
+    """(T, N) tokens from the keys at these places to the queries, as the scheme feels them; not below 0."""
+    return (geo.q_pos_T[:, None] - geo.k_pos_S[slot_TN]).clamp(min=0)
+
+
 class Term:
     """What is added to the scaled logits of the pairs of one region."""
 
@@ -92,6 +97,13 @@ class Term:
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
         """Broadcastable to (B, H, R, S), nats, for the queries in `rows`."""
         raise NotImplementedError
+
+    def at(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
+        """Broadcastable to (B, H, T, N), nats, for each query and N keys of its own, by their place in `geo`."""
+        logits = self.logits(geo, slice(None))
+        logits = logits[(None,) * (4 - logits.dim())]
+        logits = logits.expand(*logits.shape[:2], len(geo.q_pos_T), len(geo.k_pos_S))
+        return logits.gather(-1, slot_TN.expand(*logits.shape[:2], -1, -1))
 
     def begin(self, k_BHSE: Tensor) -> Term:
         """Asked once a call, before any rows: what depends on the keys alone may be computed here."""
@@ -124,6 +136,9 @@ class DistanceTable(Term):
         distance_RS = geo.distance(rows).clamp(min=0)
         return self.of(distance_RS) if geo.offset is None else self.table(geo)[:, distance_RS]
 
+    def at(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
+        return self.of(_apart(geo, slot_TN))
+
 
 @dataclass(frozen=True, eq=False)
 class Separable(Term):
@@ -134,6 +149,9 @@ class Separable(Term):
 
     def logits(self, geo: Geometry, rows: slice) -> Tensor:
         return self.row_BHT[..., rows, None] + self.column_BHS[..., None, : len(geo.k_pos_S)]
+
+    def at(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
+        return self.row_BHT[..., None] + self.column_BHS[..., slot_TN]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +166,10 @@ class QueryContent(Term):
         index_RS = self.index(geo.distance(rows).clamp(min=0))
         return content_BHRK.gather(-1, index_RS.expand(*content_BHRK.shape[:2], *index_RS.shape))
 
+    def at(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
+        index_TN = self.index(_apart(geo, slot_TN))
+        return self.content_BHTK.gather(-1, index_TN.expand(*self.content_BHTK.shape[:2], *index_TN.shape))
+
 
 @dataclass(frozen=True, eq=False)
 class KeyContent(Term):
@@ -161,6 +183,9 @@ class KeyContent(Term):
         content_BHSK = self.content_BHSK[:, :, : len(geo.k_pos_S)]
         gathered = content_BHSK.gather(-1, index_SR.expand(*content_BHSK.shape[:2], *index_SR.shape))
         return gathered.transpose(-1, -2)
+
+    def at(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
+        return self.content_BHSK[:, :, slot_TN, self.index(_apart(geo, slot_TN))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +255,10 @@ class Sum(Term):
         first, *others = (part.logits(geo, rows) for part in self.parts)
         return sum(others, start=first)
 
+    def at(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
+        first, *others = (part.at(geo, slot_TN) for part in self.parts)
+        return sum(others, start=first)
+
     def added(self, rows: Rows) -> Tensor:
         first, *others = (part.added(rows) for part in self.parts)
         return sum(others, start=first)
@@ -243,10 +272,15 @@ def add(terms: Iterable[Term | None]) -> Term | None:
 
 @dataclass(frozen=True, eq=False)
 class PairValue:
-    """What is added to the values per pair: the row of `table` for the class of the pair's distance."""
+    """What is added to the values per pair: the row of `table` for the class of the pair's distance.
+
+    Attributes:
+        near: the first distance in tokens from which on all are of one class.
+    """
 
     table_KD: Tensor
     index: Index
+    near: int
 
     def weighted(self, weight_BHRS: Tensor, geo: Geometry, rows: slice) -> Tensor:
         """(B, H, R, D): the attention-weighted sum over the keys."""

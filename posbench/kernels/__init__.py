@@ -13,10 +13,11 @@ from posbench.kernels.flex import flex
 from posbench.kernels.flex import refusal as flex_refusal
 from posbench.kernels.sdpa import refusal as sdpa_refusal
 from posbench.kernels.sdpa import sdpa
+from posbench.kernels.values import by_pair
 
 KERNELS: dict[str, tuple[Kernel, Callable[[Pairs], str | None]]] = {
     "dense": (dense, lambda pairs: None),
-    "flex": (flex, flex_refusal),
+    "flex": by_pair(flex, flex_refusal),
     "sdpa": (sdpa, sdpa_refusal),
 }
 NAMES = ("auto", *KERNELS)

@@ -50,7 +50,7 @@ def unfit(pairs: Pairs) -> str | None:
     if pairs.term is not None and pairs.term.whole_rows:
         return "FlexAttention cannot give a term its rows of logits"
     if pairs.value is not None:
-        return "FlexAttention cannot add to the values by pair"
+        return "FlexAttention cannot add to the values by pair; around it posbench.kernels.values can"
     if pairs.q_BHTE.dtype == torch.float64:
         return "FlexAttention computes in float32 at most"
     if geo.first_query is None or geo.first_key is None:

@@ -35,7 +35,7 @@ class Shaw(PositionScheme):
         return QueryContent(site.q_BHTD @ table_KD.T / math.sqrt(table_KD.shape[1]), self.row)
 
     def value(self, site: Site) -> PairValue:
-        return PairValue(self.value_LKD[site.layer], self.row)
+        return PairValue(self.value_LKD[site.layer], self.row, self.clip)
 
     def row(self, distance: Tensor) -> Tensor:
         """The row of the tables for each distance."""

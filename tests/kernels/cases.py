@@ -133,7 +133,7 @@ def case(
         geo,
         MASKS[mask],
         TERMS[term](draw, batch, queries),
-        PairValue(draw(CLASSES, DIMS), clipped) if value else None,
+        PairValue(draw(CLASSES, DIMS), clipped, CLASSES - 1) if value else None,
     )
     return pairs, draw.drawn
 
