@@ -136,7 +136,8 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
         return str(unknown(group, name, re.findall(r"^\t(\S+)$", text, re.MULTILINE)))
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     given = re.search(r"Could not override '([^']+)'", text)
-    key = given.group(1) if given else getattr(cause, "full_key", None)
+    # The override's key, or one inside its value; which of them an error names differs, and the longer says more.
+    key = max(given.group(1) if given else "", getattr(cause, "full_key", None) or "", key=len)
     if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         return unknown_key(f"{prefix}{key}", keys(schema, prefix))
     first = str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__

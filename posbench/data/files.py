@@ -21,14 +21,15 @@ SUFFIXES = ", ".join(LOADERS)
 class Files:
     def __init__(self, config: DataConfig) -> None:
         self.text_column, self.name_column = config.text_column, config.name_column
-        paths = dict(config.paths) or {ANY: config.path}
+        given = {split: path for split, path in config.paths.items() if path}
+        paths = given or {ANY: config.path}
         for split in paths:
             if split not in (*SPLITS, ANY):
                 raise unknown("split in data.paths", split, SPLITS)
-        if bool(config.path) == bool(config.paths) or set(paths) not in ({ANY}, set(SPLITS)):
-            given = ", ".join(config.paths) or "no split"
+        if bool(config.path) == bool(given) or set(paths) not in ({ANY}, set(SPLITS)):
+            splits = ", ".join(given) or "no split"
             raise ConfigError(
-                f"data=files got data.path={config.path!r} and data.paths for {given}: set data.path, "
+                f"data=files got data.path={config.path!r} and data.paths for {splits}: set data.path, "
                 f"to split by hash, or data.paths for each of {', '.join(SPLITS)}"
             )
         self.files = {split: expand(path) for split, path in paths.items()}

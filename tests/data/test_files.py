@@ -159,6 +159,7 @@ def test_settings_that_contradict_each_other(folder: Path) -> None:
     fails(replace(settings(path), paths=both), r"set data\.path, .* or data\.paths", ConfigError)
     fails(replace(settings(""), paths={"train": path}), r"data\.paths for train: set", ConfigError)
     fails(replace(settings(""), paths=both | {"valid": path}), r"did you mean 'validation'", ConfigError)
+    fails(replace(settings(""), paths=dict.fromkeys(SPLITS, "")), r"no split: set data\.path", ConfigError)
     fails(replace(settings(""), paths=both), r"rows\.parquet is in train and in validation")
 
 

@@ -57,6 +57,12 @@ def refused(answer, *said: str) -> None:
         (["+evaluate.non_overlapping.lengths=[24]"], ["24 tokens", "divisor"]),
         (["evaluate.prefix.multiples=[]"], ["evaluate.prefix", "multiples"]),
         (["data=files", "data.path=/nowhere"], ["/nowhere"]),
+        (
+            ["data=files", "data.paths={train: /nowhere}"],
+            ["data.paths for train", "each of train, validation, test"],
+        ),
+        (["data=files", "data.paths={valid: /nowhere}"], ["'data.paths.valid'"]),
+        (["data.tokenizer={knd: bytes}"], ["'data.tokenizer.knd'", "did you mean 'data.tokenizer.kind'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

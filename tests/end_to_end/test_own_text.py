@@ -1,0 +1,34 @@
+"""Text of one's own, as configs/data/files.yaml says that it is given."""
+
+import pytest
+
+SMALL = [
+    *("scheme=rope", "size.layers=1", "size.width=16", "size.heads=2", "data=files"),
+    *("train.length=16", "train.steps=2", "train.batch=2", "train.validate_every=2"),
+    *("train.validate_batches=1", "train.records=0"),
+]
+
+
+@pytest.fixture
+def texts(tmp_path):
+    folder = tmp_path / "texts"
+    for split in ("train", "validation", "test"):
+        (folder / split).mkdir(parents=True)
+        for number in range(4):
+            (folder / split / f"{number}.txt").write_text(f"the {number}th text of {split}. " * 20)
+    return folder
+
+
+def test_one_path(script, texts):
+    answer = script("train", *SMALL, f"data.path={texts}")
+    assert answer.code == 0, answer
+
+
+def test_a_path_for_each_split(script, texts):
+    each = ", ".join(f"{split}: {texts / split}" for split in ("train", "validation", "test"))
+    answer = script("train", *SMALL, f"data.paths={{{each}}}")
+    assert answer.code == 0, answer
+    again = [f"data.paths.{split}={texts / split}" for split in ("train", "validation", "test")]
+    answer = script("train", *SMALL, *again)
+    assert answer.code == 0, answer
+    assert "0 to train" in answer.out or "[1/1]" not in answer.out, "the same model"
