@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from posbench.attend import Kernel
 from posbench.build import build
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.geometry import Geometry, Mask, Region, both
+from posbench.geometry import Geometry, Mask, Region
+from posbench.masks import Nearest, both
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 from posbench.terms import PairValue, Term, add
 
@@ -191,4 +192,4 @@ def span(shape: Shape, setting: str, given: int | None, default: int) -> int:
 def nearest(tokens: int, site: Site) -> Mask | None:
     """The window of the nearest `tokens` keys, the token itself among them; None where it hides nothing."""
     # The fastest kernels take no mask.
-    return None if site.geo.reach <= tokens else lambda i, j: i - j < tokens
+    return None if site.geo.reach <= tokens else Nearest(tokens)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import and_
 from typing import TypeVar
 
 import torch
@@ -18,16 +16,9 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 # (i, j) -> may query index i see key index j? Broadcasting integer tensors in, booleans out. Causality is
-# not part of a mask: every kernel adds it. A function of indices serves every kernel alike.
+# not part of a mask: every kernel adds it. A function of indices serves every kernel alike; posbench.masks has those
+# that are values.
 Mask = Callable[[Tensor, Tensor], Tensor]
-
-
-def both(*masks: Mask | None) -> Mask | None:
-    """The mask that allows what all of them allow; None allows everything."""
-    present = [mask for mask in masks if mask is not None]
-    if len(present) < 2:
-        return present[0] if present else None
-    return lambda i, j: reduce(and_, (mask(i, j) for mask in present))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ nothing of the text before them.
 from typing import Any
 
 from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Mask, both
+from posbench.geometry import Geometry, Mask
+from posbench.masks import Chunk, both
 from posbench.scheme import PositionScheme, Site
 
 
@@ -41,4 +42,4 @@ class Chunked(Extension):
         inner = self.inner.mask(site)
         if site.geo.read <= self.chunk:
             return inner
-        return both(inner, lambda i, j: i // self.chunk == j // self.chunk)
+        return both(inner, Chunk(self.chunk))

@@ -9,7 +9,8 @@ For any scheme that feels distances only, not just rotations.
 from typing import Any
 
 from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Region, both
+from posbench.geometry import Geometry, Region
+from posbench.masks import Chunk, EarlierChunks, both
 from posbench.scheme import PositionScheme, Site
 
 
@@ -41,12 +42,12 @@ class DualChunk(Extension):
         if geo.read <= s:
             return regions
         # Within a chunk the positions of both sides are moved alike, which no distance shows.
-        split = [Region(one.geo, both(one.mask, lambda i, j: i // s == j // s)) for one in regions]
+        split = [Region(one.geo, both(one.mask, Chunk(s))) for one in regions]
         before = geo.memo((self, "before"), lambda: self.moved(geo, successive=True))
-        split.append(Region(before, lambda i, j: i // s == j // s + 1))
+        split.append(Region(before, Chunk(s, before=1)))
         if geo.read > 2 * s:
             earlier = geo.memo((self, "earlier"), lambda: self.moved(geo, successive=False))
-            split.append(Region(earlier, lambda i, j: i // s > j // s + 1))
+            split.append(Region(earlier, EarlierChunks(s, before=1)))
         return split
 
     def moved(self, geo: Geometry, successive: bool) -> Geometry:

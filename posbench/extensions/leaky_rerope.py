@@ -9,7 +9,8 @@ from typing import Any
 
 from posbench.errors import ConfigError
 from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Region, both
+from posbench.geometry import Geometry, Region
+from posbench.masks import Farther, Nearest, both
 from posbench.scheme import PositionScheme, Site
 
 
@@ -52,9 +53,9 @@ class LeakyReRoPE(Extension):
         regions = self.inner.regions(site)
         if site.geo.reach <= self.window:
             return regions
-        near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
+        near = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
         far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
-        return [*near, Region(far, lambda i, j: i - j >= self.window)]
+        return [*near, Region(far, Farther(self.window))]
 
     def far(self, geo: Geometry) -> Geometry:
         """Positions divided by k, the queries moved on so that the two parts meet at w."""

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Mask, Region, both
+from posbench.geometry import Geometry, Mask, Region
+from posbench.masks import Farther, First, Nearest, both
 from posbench.scheme import PositionScheme, Site
 
 
@@ -37,16 +38,16 @@ class LMInfinite(Extension):
         inner = self.inner.mask(site)
         if site.geo.read <= self.window:
             return inner
-        return both(inner, lambda i, j: (i - j < self.window) | (j < self.sinks))
+        return both(inner, Nearest(self.window) | First(self.sinks))
 
     def regions(self, site: Site) -> list[Region]:
         regions = self.inner.regions(site)
         if self.sinks == 0 or site.geo.read <= self.window:
             return regions
-        near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
+        near = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
         # Of the pairs beyond the window the mask leaves the first tokens alone.
         far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
-        return [*near, Region(far, lambda i, j: i - j >= self.window)]
+        return [*near, Region(far, Farther(self.window))]
 
     def far(self, geo: Geometry) -> Geometry:
         """Every key at the ceiling."""

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Region, both
+from posbench.geometry import Geometry, Region
+from posbench.masks import Farther, Nearest, both
 from posbench.scheme import PositionScheme, Site
 
 
@@ -33,9 +34,9 @@ class ReRoPE(Extension):
         regions = self.inner.regions(site)
         if site.geo.reach <= self.window:
             return regions
-        near = [Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions]
+        near = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
         far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
-        return [*near, Region(far, lambda i, j: i - j >= self.window)]
+        return [*near, Region(far, Farther(self.window))]
 
     def far(self, geo: Geometry) -> Geometry:
         """Every key w tokens before every query."""

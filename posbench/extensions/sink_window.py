@@ -10,7 +10,8 @@ By default sinks and window together fill the training length, so that no distan
 from typing import Any
 
 from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Mask, Region, both
+from posbench.geometry import Geometry, Mask, Region
+from posbench.masks import Farther, First, Nearest, both
 from posbench.scheme import PositionScheme, Site
 
 
@@ -35,18 +36,16 @@ class SinkWindow(Extension):
         inner = self.inner.mask(site)
         if self.holds_all(site.geo):
             return inner
-        return both(inner, lambda i, j: (i - j < self.window) | (j < self.sinks))
+        return both(inner, Nearest(self.window) | First(self.sinks))
 
     def regions(self, site: Site) -> list[Region]:
         regions = self.inner.regions(site)
         if self.sinks == 0 or self.holds_all(site.geo):
             return regions
-        recent = [
-            Region(region.geo, both(region.mask, lambda i, j: i - j < self.window)) for region in regions
-        ]
+        recent = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
         # Of the pairs beyond the window the mask leaves the sinks alone.
         sinks = site.geo.memo((self, "sinks"), lambda: self.nearer(site.geo))
-        return [*recent, Region(sinks, lambda i, j: i - j >= self.window)]
+        return [*recent, Region(sinks, Farther(self.window))]
 
     def holds_all(self, geo: Geometry) -> bool:
         """Whether nothing has left the cache yet."""

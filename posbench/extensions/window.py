@@ -8,7 +8,8 @@ A mask over the whole sequence: through the layers a token hears of (w - 1) * la
 from typing import Any
 
 from posbench.extension import Context, Extension
-from posbench.geometry import Mask, both
+from posbench.geometry import Mask
+from posbench.masks import Nearest, both
 from posbench.scheme import PositionScheme, Site
 
 
@@ -28,4 +29,4 @@ class Window(Extension):
         # No mask where it hides nothing: the fastest kernels take none.
         if site.geo.reach <= self.window:
             return inner
-        return both(inner, lambda i, j: i - j < self.window)
+        return both(inner, Nearest(self.window))

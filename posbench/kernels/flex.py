@@ -11,7 +11,7 @@ On the CPU it has a forward pass alone, and no log-sum-exp once compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from posbench.attend import Pairs
 from posbench.geometry import Geometry, Mask
+from posbench.masks import name_of
 from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
 
 BLOCK = 128
@@ -226,20 +227,6 @@ def block_mask(pairs: Pairs, to_queries: int, to_keys: int) -> BlockMask:
     if any(name is None for name in names):
         return make()
     return pairs.geo.memo(("flex blocks", to_queries, to_keys, *names), make)
-
-
-def name_of(mask: Mask) -> Hashable | None:
-    """The code of a mask with all that it closes over; None where some of that cannot be compared."""
-    parts = []
-    for cell in mask.__closure__ or () if hasattr(mask, "__code__") else ():
-        value = cell.cell_contents
-        inner = value if isinstance(value, tuple | list) else (value,)
-        for one in inner:
-            part = name_of(one) if callable(one) else one
-            if part is None or not isinstance(part, Hashable):
-                return None
-            parts.append(part)
-    return (mask.__code__, *parts) if hasattr(mask, "__code__") else None
 
 
 def _block_mask(geo: Geometry, masks: tuple[Mask, ...], to_queries: int, to_keys: int) -> BlockMask:

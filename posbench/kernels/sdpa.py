@@ -16,6 +16,7 @@ from posbench.attend import Pairs
 from posbench.geometry import Geometry
 from posbench.kernels.backends import CHOICE, tunable
 from posbench.kernels.biased import Biased
+from posbench.kernels.hidden import BLOCK, mostly_hidden, over_seen
 from posbench.terms import DistanceTable, Separable
 
 # Numbers of a mask that are written out at once in evaluation: 64 MiB in float32.
@@ -60,11 +61,13 @@ def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
         return _call(pairs, pairs.q_BHTE, mask)
     batch, heads, queries, _ = pairs.q_BHTE.shape
     step = max(1, MASK // (batch * heads * len(geo.k_index_S)))
-    if torch.is_grad_enabled() or step >= queries:
+    if not torch.is_grad_enabled() and mostly_hidden(pairs):
+        parts = [_masked(over_seen(pairs, rows), slice(None)) for rows in _blocks(queries, BLOCK)]
+    elif torch.is_grad_enabled() or step >= queries:
         return _masked(pairs, slice(0, queries))
-    # The mask of a long text is written out a few rows at a time.
-    starts = reversed(range(0, queries, step))
-    parts = [_masked(pairs, slice(start, min(start + step, queries))) for start in starts]
+    else:
+        # The mask of a long text is written out a few rows at a time.
+        parts = [_masked(pairs, rows) for rows in _blocks(queries, step)]
     outs, lses = zip(*reversed(parts), strict=True)
     return torch.cat(outs, 2), torch.cat(lses, 2) if pairs.with_lse else None
 
@@ -75,6 +78,11 @@ def _one_context(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
     out, lse = _call(pairs, pairs.q_BHTE.transpose(0, 1).flatten(1, 2)[None], None)
     out = out[0].unflatten(1, (batch, queries)).transpose(0, 1)
     return out, None if lse is None else lse[0].unflatten(1, (batch, queries)).transpose(0, 1)
+
+
+def _blocks(queries: int, step: int) -> list[slice]:
+    """So many rows at a time, the last ones first: what they leave holds the others."""
+    return [slice(start, min(start + step, queries)) for start in reversed(range(0, queries, step))]
 
 
 def _masked(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor | None]:

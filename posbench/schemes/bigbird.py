@@ -8,11 +8,14 @@ same for every head, layer and length (the authors draw anew for each head).
 It knows nothing of order within a block: configured around a rotation.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
 from posbench.geometry import Mask
+from posbench.masks import Known, Span, together
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 
 
@@ -31,7 +34,6 @@ class BigBird(PositionScheme):
     ) -> None:
         super().__init__()
         self.block = max(1, shape.train_len // 16) if block is None else block
-        self.global_blocks, self.random_blocks, self.seed = global_blocks, random_blocks, seed
         if not 1 <= self.block <= shape.train_len:
             raise ConfigError(
                 f"bigbird block {self.block}: give 1 to {shape.train_len} tokens, the training length, or null for a "
@@ -44,24 +46,46 @@ class BigBird(PositionScheme):
         ):
             if not 0 <= count < 1 << 16:
                 raise ConfigError(f"bigbird {name} {count}: give 0 to {(1 << 16) - 1}")
+        self.blocks = Blocks(self.block, global_blocks, random_blocks, seed)
 
     def mask(self, site: Site) -> Mask:
-        return self.visible
+        return self.blocks
 
-    def visible(self, i: Tensor, j: Tensor) -> Tensor:
-        """Whether query i sees key j, causality aside."""
+
+@dataclass(frozen=True)
+class Blocks(Known):
+    """What BigBird shows, a function of the two blocks."""
+
+    block: int
+    global_blocks: int
+    random_blocks: int
+    seed: int
+
+    def __call__(self, i: Tensor, j: Tensor) -> Tensor:
         query, key = i // self.block, j // self.block
         candidates = query - 1 - self.global_blocks  # what lies between the global blocks and the neighbour
         seen = (query - key <= 1) | (key < self.global_blocks) | (candidates <= self.random_blocks)
-        chosen: list[Tensor] = []  # distinct, by Floyd's algorithm
+        for drawn in self.drawn(query):
+            seen = seen | (key == self.global_blocks + drawn)
+        return seen
+
+    def drawn(self, query: Tensor) -> list[Tensor]:
+        """Distinct numbers of candidates for each block, by Floyd's algorithm."""
+        candidates = query - 1 - self.global_blocks
+        chosen: list[Tensor] = []
         for number in range(self.random_blocks):
             last = (candidates - self.random_blocks + number).clamp(min=0)
             drawn = scrambled(query, number, self.seed) % (last + 1)
             for earlier in chosen:
                 drawn = torch.where(drawn == earlier, last, drawn)
             chosen.append(drawn)
-            seen = seen | (key == self.global_blocks + drawn)
-        return seen
+        return chosen
+
+    def spans(self, first: int, last: int) -> list[Span]:
+        size, blocks = self.block, last // self.block + 1
+        queries = torch.arange(first // size, blocks)[:, None]
+        seen = self(queries * size, torch.arange(blocks) * size).any(0)
+        return together([(block * size, (block + 1) * size) for block in seen.nonzero().flatten().tolist()])
 
 
 def scrambled(block: Tensor, number: int, seed: int) -> Tensor:

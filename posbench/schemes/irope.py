@@ -13,7 +13,8 @@ from torch import Tensor
 
 from posbench.compose import Layered, every_nth, span
 from posbench.errors import ConfigError
-from posbench.geometry import Mask, both
+from posbench.geometry import Mask
+from posbench.masks import Chunk, both
 from posbench.scheme import PositionScheme, Shape, Site
 
 
@@ -42,7 +43,7 @@ class IRoPE(Layered):
         inner = super().mask(site)
         if self.is_global(site) or site.geo.read <= self.chunk:
             return inner
-        return both(inner, lambda i, j: i // self.chunk == j // self.chunk)
+        return both(inner, Chunk(self.chunk))
 
     def gain(self, site: Site) -> Tensor | None:
         if not self.is_global(site):

@@ -10,6 +10,7 @@ It knows nothing of order within the window: configured around a rotation.
 
 from posbench.errors import ConfigError
 from posbench.geometry import Mask
+from posbench.masks import First, Nearest
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 
 
@@ -37,4 +38,4 @@ class Longformer(PositionScheme):
         # No mask where it hides nothing: the fastest kernels take none.
         if site.geo.reach <= self.window:
             return None
-        return lambda i, j: (i - j < self.window) | (j < self.global_tokens)
+        return Nearest(self.window) | First(self.global_tokens)

@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from posbench.compose import Layered, every_nth, nearest, span
-from posbench.geometry import Mask, both
+from posbench.geometry import Mask
+from posbench.masks import both
 from posbench.scheme import PositionScheme, Shape, Site
 
 

@@ -8,6 +8,7 @@ It knows nothing of order within the window: configured around a rotation.
 
 from posbench.errors import ConfigError
 from posbench.geometry import Mask
+from posbench.masks import Nearest
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 
 
@@ -28,4 +29,4 @@ class Window(PositionScheme):
         # No mask where it hides nothing: the fastest kernels take none.
         if site.geo.reach <= self.window:
             return None
-        return lambda i, j: i - j < self.window
+        return Nearest(self.window)

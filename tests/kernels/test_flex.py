@@ -9,19 +9,16 @@ from torch import Tensor
 
 from posbench.attend import Pairs
 from posbench.errors import IncompatibleError
-from posbench.geometry import Geometry, Mask
+from posbench.geometry import Geometry
 from posbench.kernels import Recording
 from posbench.kernels.dense import dense
-from posbench.kernels.flex import BLOCK, block_mask, bucket, flex, name_of, refusal
+from posbench.kernels.flex import BLOCK, block_mask, bucket, flex, refusal
 from posbench.kernels.sdpa import sdpa
+from posbench.masks import Nearest
 from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SINGLE = {"rtol": 0, "atol": 2e-6}
-
-
-def within(tokens: int) -> Mask:
-    return lambda i, j: i - j < tokens
 
 
 @pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
@@ -60,7 +57,7 @@ def test_whole_distances_that_run_in_no_steps_of_one(term: str) -> None:
 @pytest.mark.parametrize(("start", "stop"), [(0, 300), (0, 256), (290, 300), (200, 600)])
 @pytest.mark.parametrize("tokens", [1, 100, 128, 10_000])
 def test_blocks_hold_exactly_the_visible_pairs(start: int, stop: int, tokens: int) -> None:
-    geo, masks = Geometry.span(start, stop), (within(tokens), lambda i, j: j % 2 == 0)
+    geo, masks = Geometry.span(start, stop), (Nearest(tokens), lambda i, j: j % 2 == 0)
     q, k = torch.zeros(1, 1, stop - start, 4), torch.zeros(1, 1, stop, 4)
     for chosen in ((), masks[:1], masks):
         made = block_mask(Pairs(q, k, k, 1.0, geo, chosen), bucket(stop - start), bucket(stop))
@@ -96,16 +93,12 @@ def test_a_part_of_the_keys(term: str, mask: str) -> None:
             torch.testing.assert_close(lse, expected_lse, **SINGLE)
 
 
-def test_a_mask_is_known_by_its_code_and_what_it_closes_over() -> None:
-    assert name_of(within(5)) == name_of(within(5)) != name_of(within(6))
-    both = lambda one, other: lambda i, j: one(i, j) & other(i, j)  # noqa: E731
-    assert name_of(both(within(5), within(6))) == name_of(both(within(5), within(6)))
-    assert name_of(both(within(5), within(6))) != name_of(both(within(6), within(5)))
+def test_blocks_are_made_once_for_masks_that_hide_the_same() -> None:
     geo = Geometry.span(0, 200)
     x = torch.zeros(1, 1, 200, 4)
-    first = block_mask(Pairs(x, x, x, 1.0, geo, (within(7),)), 256, 256)
-    assert block_mask(Pairs(x, x, x, 1.0, geo, (within(7),)), 256, 256) is first
-    assert block_mask(Pairs(x, x, x, 1.0, geo, (within(8),)), 256, 256) is not first
+    first = block_mask(Pairs(x, x, x, 1.0, geo, (Nearest(7),)), 256, 256)
+    assert block_mask(Pairs(x, x, x, 1.0, geo, (Nearest(7),)), 256, 256) is first
+    assert block_mask(Pairs(x, x, x, 1.0, geo, (Nearest(8),)), 256, 256) is not first
 
 
 def test_it_says_what_it_cannot_do() -> None:
@@ -132,7 +125,7 @@ def test_one_compilation_a_bucket_and_none_for_new_weights() -> None:
     def call(length: int, slope: float, wide: int) -> int:
         q = torch.randn(1, 2, length, 16)
         term = DistanceTable(lambda n: -slope * n.float().expand(2, *n.shape))
-        pairs = Pairs(q, q, q, 0.25, Geometry.span(0, length), (within(wide),), term)
+        pairs = Pairs(q, q, q, 0.25, Geometry.span(0, length), (Nearest(wide),), term)
         torch.testing.assert_close(flex(pairs)[0], dense(pairs)[0], rtol=0, atol=1e-5)
         return counted["unique_graphs"]
 
@@ -170,7 +163,7 @@ def test_fused_values_and_gradients(
     }[structure]
     leaves = [q, k, v, table, row, content]
     geo = Geometry.span(0, length, device="cuda")
-    exact = Pairs(q, k, v, 0.125, geo, (within(100),), term, with_lse=with_lse)
+    exact = Pairs(q, k, v, 0.125, geo, (Nearest(100),), term, with_lse=with_lse)
     rounded = replace(exact, q_BHTE=q.to(dtype), k_BHSE=k.to(dtype), v_BHSD=v.to(dtype))
     (out, lse), (expected, expected_lse) = flex(rounded), dense(exact)
     torch.testing.assert_close(out.float(), expected, rtol=0, atol=tolerance)

@@ -18,7 +18,7 @@ def rows(scheme: BigBird, blocks: int) -> list[set[int]]:
     """The key blocks that each query block sees; all tokens of a block see the same."""
     size = scheme.block
     index = torch.arange(blocks * size)
-    seen = scheme.visible(index[:, None], index[None]) & (index[None] // size <= index[:, None] // size)
+    seen = scheme.blocks(index[:, None], index[None]) & (index[None] // size <= index[:, None] // size)
     by_block = seen.view(blocks, size, blocks, size)
     assert torch.equal(by_block.all(3).all(1), by_block.any(3).any(1))
     return [set(torch.nonzero(row).flatten().tolist()) for row in by_block.any(3).any(1)]
@@ -57,11 +57,9 @@ def test_chance_is_even() -> None:
 def test_the_draw_is_a_function_of_the_pair_alone() -> None:
     scheme = BigBird(SHAPE, 2)
     index = torch.arange(120)
-    whole = scheme.visible(index[:, None], index[None])
-    assert torch.equal(scheme.visible(index[100:, None], index[None]), whole[100:])
-    assert not torch.equal(
-        BigBird(SHAPE, 2, seed=1).visible(index[:, None], index[None]).tril(), whole.tril()
-    )
+    whole = scheme.blocks(index[:, None], index[None])
+    assert torch.equal(scheme.blocks(index[100:, None], index[None]), whole[100:])
+    assert not torch.equal(BigBird(SHAPE, 2, seed=1).blocks(index[:, None], index[None]).tril(), whole.tril())
 
 
 def test_attention_equals_a_loop_over_pairs() -> None:

@@ -1,0 +1,55 @@
+"""Keys that masks hide from all of some rows are left out: a window over a long text costs what it shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from posbench.attend import Pairs
+from posbench.masks import shown
+from posbench.terms import DistanceTable, Elementwise
+
+# Keys from which on, and rows together: with fewer, nothing is saved.
+LONG, BLOCK = 2048, 256
+
+
+def mostly_hidden(pairs: Pairs) -> bool:
+    """Whether the last block of rows sees less than half of the keys, and nothing else needs the rest.
+
+    A term must be a function of where two tokens are, and of nothing that is told by key.
+    """
+    geo, keys = pairs.geo, len(pairs.geo.k_index_S)
+    placed = pairs.term is None or isinstance(pairs.term, DistanceTable | Elementwise)
+    if not (placed and pairs.masks and geo.ordered) or keys < LONG:
+        return False
+    seen = shown(pairs.masks, max(0, geo.read - BLOCK), geo.read - 1)
+    return 2 * sum(stop - start for start, stop in seen) < keys
+
+
+def over_seen(pairs: Pairs, rows: slice) -> Pairs:
+    """Some rows over the keys that they may see."""
+    geo = pairs.geo
+    assert geo.first_query is not None
+    assert geo.first_key is not None
+    seen = shown(pairs.masks, geo.first_query + rows.start, geo.first_query + rows.stop - 1)
+    spans = [(max(start - geo.first_key, 0), stop - geo.first_key) for start, stop in seen]
+    spans = [span for span in spans if span[0] < span[1]] or [(0, 1)]  # a kernel needs a key
+
+    def kept(x: Tensor, dim: int) -> Tensor:
+        return torch.cat([x.narrow(dim, start, stop - start) for start, stop in spans], dim)
+
+    few = replace(
+        geo,
+        q_index_T=geo.q_index_T[rows],
+        q_pos_T=geo.q_pos_T[rows],
+        k_index_S=kept(geo.k_index_S, 0),
+        k_pos_S=kept(geo.k_pos_S, 0),
+        offset=None,
+        first_query=None,
+        first_key=None,
+        _memo={},
+    )
+    q, k, v = pairs.q_BHTE[:, :, rows], kept(pairs.k_BHSE, 2), kept(pairs.v_BHSD, 2)
+    return replace(pairs, q_BHTE=q, k_BHSE=k, v_BHSD=v, geo=few)

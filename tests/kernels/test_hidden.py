@@ -1,0 +1,81 @@
+"""What masks hide from whole blocks of rows is left out, and nothing else changes."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from posbench.attend import Pairs
+from posbench.geometry import Geometry, Mask
+from posbench.kernels import hidden
+from posbench.kernels.dense import dense
+from posbench.kernels.hidden import mostly_hidden, over_seen
+from posbench.kernels.sdpa import sdpa
+from posbench.masks import Both, Chunk, Farther, First, Nearest
+from posbench.schemes.bigbird import Blocks
+from posbench.terms import DistanceTable, Elementwise, Separable
+
+LENGTH = 210
+WINDOWS: dict[str, tuple[Mask, ...]] = {
+    "window": (Nearest(9),),
+    "sinks and window": (Nearest(9) | First(2),),
+    "sinks alone": (Nearest(9) | First(2), Farther(9)),
+    "chunks": (Chunk(16),),
+    "blocks": (Blocks(4, 1, 1, 0),),
+    "window and a function": (Both((Nearest(9), lambda i, j: (i == j) | (j % 3 == 0))),),
+}
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hidden, "LONG", 64)
+    for module in (hidden, sys.modules["posbench.kernels.sdpa"]):
+        monkeypatch.setattr(module, "BLOCK", 32)
+
+
+def call(masks: tuple[Mask, ...], start: int = 0, **more: object) -> Pairs:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, LENGTH, 4, generator=draw, dtype=torch.float64) for _ in "qkv")
+    geo = Geometry.span(start, LENGTH)
+    return replace(Pairs(q[:, :, start:], k, v, 0.5, geo, masks, with_lse=True), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", [0, 150])
+@pytest.mark.parametrize("name", WINDOWS)
+@torch.no_grad()
+def test_equals_dense(name: str, start: int) -> None:
+    slope_H = torch.tensor([0.3, 0.1], dtype=torch.float64)
+    terms = (
+        None,
+        DistanceTable(lambda n: -slope_H.view(-1, *[1] * n.dim()) * n),
+        Elementwise(lambda i, j: torch.cos(slope_H[:, None, None] * (i - j))),
+    )
+    for term in terms:
+        pairs = call(WINDOWS[name], start, term=term)
+        assert mostly_hidden(pairs)
+        (out, lse), (expected, expected_lse) = sdpa(pairs), dense(pairs)
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(lse, expected_lse, rtol=0, atol=1e-10)
+
+
+def test_keys_are_few() -> None:
+    """A block of 32 rows of a window of 9 sees 40 keys, and 2 sinks."""
+    pairs = call((Nearest(9) | First(2),))
+    assert len(over_seen(pairs, slice(160, 192)).geo.k_index_S) == 42
+    assert over_seen(pairs, slice(160, 192)).k_BHSE.shape[2] == 42
+
+
+def test_rows_that_see_nothing_keep_a_key() -> None:
+    pairs = over_seen(call((Farther(100),)), slice(0, 32))
+    assert pairs.geo.k_index_S.tolist() == [0]
+    assert not pairs.geo.visible(pairs.masks).any()
+
+
+def test_where_everything_is_needed() -> None:
+    assert not mostly_hidden(call(()))
+    assert not mostly_hidden(call((Nearest(LENGTH - 1),)))
+    assert not mostly_hidden(call((lambda i, j: i - j < 3,))), "a function says nothing of its keys"
+    row = torch.zeros(2, 2, LENGTH, dtype=torch.float64)
+    assert not mostly_hidden(call((Nearest(9),), term=Separable(row, row)))
+    assert mostly_hidden(call((Nearest(9),)))
