@@ -65,10 +65,10 @@ def speed(model: ModelPlan, corpus: Corpus, runtime: RuntimeSettings, trains: bo
     """Seconds a training step, where one is to come, and seconds a token of evaluation at the training length."""
     if model.pretrained:
         return 0.0, matrices(model.settings.size, runtime)
-    trainer = Trainer(model.settings, corpus, Path(runtime.results), runtime)
-    step, batch = 0.0, trainer.held_out.at(0)
-    if trains:
-        with said_of(model):
+    with said_of(model):
+        trainer = Trainer(model.settings, corpus, Path(runtime.results), runtime)
+        step, batch = 0.0, trainer.held_out.at(0)
+        if trains:
             trainer.step(0)
             started = time.perf_counter()
             trainer.step(1).item()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +20,7 @@ from posbench.queue import Board, Queue
 from posbench.settings import RuntimeSettings
 from posbench.train import Stopped, pick_device
 from posbench.wandb_mirror import WandbSettings
-from posbench.work import Job, Worker
+from posbench.work import Job, Tell, Worker
 
 LAUNCHERS = ("inline", "local")
 
@@ -43,14 +43,14 @@ def run(
 ) -> tuple[list[str], list[Job]]:
     """Run all jobs for which there is time; a line for each that failed, and those that are left."""
     queue = Queue(jobs, allowance)
-    if world().size > 1:
-        return in_step(queue, runtime, board), queue.left
     devices = places(runtime, len(jobs))
-    if runtime.launcher == "inline" or len(devices) == 1:
-        failures = inline(queue, replace(runtime, device=devices[0]), board)
+    if world().size > 1:
+        in_step(queue, runtime, board)
+    elif runtime.launcher == "inline" or len(devices) == 1:
+        inline(queue, replace(runtime, device=devices[0]), board)
     else:
-        failures = local(queue, [replace(runtime, device=device) for device in devices], board)
-    return failures, queue.left
+        local(queue, [replace(runtime, device=device) for device in devices], board)
+    return queue.failures, queue.left
 
 
 def places(runtime: RuntimeSettings, most: int) -> list[str]:
@@ -64,69 +64,41 @@ def places(runtime: RuntimeSettings, most: int) -> list[str]:
     return [f"cuda:{worker % gpus}" if gpus else runtime.device for worker in range(workers)]
 
 
-def inline(queue: Queue, runtime: RuntimeSettings, board: Board) -> list[str]:
+def inline(queue: Queue, runtime: RuntimeSettings, board: Board) -> None:
     """One job after another, here."""
-    worker, failures, stopping = Worker(runtime), [], on_signal()
+    worker, stopping = Worker(runtime), on_signal()
     while (job := queue.wait()) is not None:
         started = time.monotonic()
         board.started(job)
-        try:
-            outcome = worker.run(job, lambda *told, job=job: board.told(job, *told), stopping)
-        except Stopped:
-            raise KeyboardInterrupt from None
-        except PosbenchError as error:
-            failures.append(f"{job.label}: {error}")
-            board.failed(job, str(error))
-            queue.done(job, well=False)
-            continue
-        if outcome == "busy":
-            queue.again(job)
-        elif outcome == "unfinished":
-            queue.leave(job)
-            board.unfinished(job)
-        else:
-            queue.done(job, seconds=time.monotonic() - started)
-            board.finished(job, time.monotonic() - started)
-    return failures
+        outcome, why = attempted(worker, job, partial(board.told, job), stopping)
+        queue.settle(job, board, outcome, time.monotonic() - started, why)
 
 
-def in_step(queue: Queue, runtime: RuntimeSettings, board: Board) -> list[str]:
+def in_step(queue: Queue, runtime: RuntimeSettings, board: Board) -> None:
     """The same job on every rank at once, in the order in which rank 0 takes them."""
     here, stopping = world(), on_signal()
-    failures: list[str] = []
     device = (
         f"cuda:{here.local}" if runtime.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
     )
     quiet = runtime if here.leads else replace(runtime, wandb="disabled")
     worker = Worker(replace(quiet, device=device))
-    while True:
-        job = queue.wait() if here.leads else None
-        job = here.agreed(job)
-        if job is None:
-            return failures
+    while (job := here.agreed(queue.wait() if here.leads else None)) is not None:
         started = time.monotonic()
         if here.leads:
             board.started(job)
         told = partial(board.told, job) if here.leads else lambda *_: None
-        try:
-            outcome = worker.run(job, told, stopping)
-        except Stopped:
-            raise KeyboardInterrupt from None
-        except LostError:
-            raise
-        except PosbenchError as error:
-            outcome = str(error)
-        if not here.leads:
-            continue
-        if outcome == "busy":
-            queue.again(job)
-        elif outcome == "unfinished":
-            queue.leave(job)
-            board.unfinished(job)
-        elif outcome == "done":
-            queue.done(job, seconds=time.monotonic() - started)
-            board.finished(job, time.monotonic() - started)
-        else:
-            failures.append(f"{job.label}: {outcome}")
-            board.failed(job, outcome)
-            queue.done(job, well=False)
+        outcome, why = attempted(worker, job, told, stopping)
+        if here.leads:
+            queue.settle(job, board, outcome, time.monotonic() - started, why)
+
+
+def attempted(worker: Worker, job: Job, tell: Tell, stopping: Callable[[], bool]) -> tuple[str, str]:
+    """How a job ended, and why if it failed."""
+    try:
+        return worker.run(job, tell, stopping), ""
+    except Stopped:
+        raise KeyboardInterrupt from None
+    except LostError:  # no job can go on without the other ranks
+        raise
+    except PosbenchError as error:
+        return "failed", str(error)

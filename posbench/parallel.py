@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -24,10 +24,12 @@ from posbench.errors import ConfigError, PosbenchError, unknown
 # Parameters from which on every rank holds a part of them alone.
 SHARDED = 200_000_000
 KINDS = ("auto", "ddp", "fsdp")
+# The key of what a rank says that goes.
+_WHY = "posbench/why"
 
 
 class LostError(PosbenchError):
-    """Another rank is gone; the run ends and can be continued."""
+    """A rank is gone, or has to go; the run ends and can be continued."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,20 @@ class World:
         self._exchanged(lambda: dist.all_gather_object(found, said, group=_control()))
         return found
 
+    def lost(self, why: str) -> LostError:
+        """The error of a rank that cannot go on; the others are told why, who would only see that it is gone."""
+        said = f"rank {self.rank} of {self.size}: {why}"
+        with suppress(RuntimeError):  # nobody is left to hear it
+            _store().set(_WHY, said)
+        return LostError(said)
+
+    def _heard(self) -> str:
+        """What another rank said when it went; empty if it could say nothing, as one that was killed."""
+        with suppress(RuntimeError):  # what keeps it went with the rank
+            if _store().check([_WHY]):
+                return _store().get(_WHY).decode()
+        return ""
+
     def _exchanged(self, exchange: Any) -> Any:
         with together(self):
             return exchange()
@@ -109,7 +125,8 @@ def together(world: World) -> Iterator[None]:
         if world.size == 1 or not any(word in str(error) for word in lost):
             raise
         raise LostError(
-            f"rank {world.rank} of {world.size} has lost another one ({str(error).strip().splitlines()[0]}); "
+            world._heard()
+            or f"rank {world.rank} of {world.size} has lost another one ({str(error).strip().splitlines()[0]}); "
             "start the same command again, it continues from the last checkpoint"
         ) from None
 
@@ -140,6 +157,11 @@ def world() -> World:
 def _control() -> dist.ProcessGroup:
     """Messages between processes for which no device waits."""
     return dist.new_group(backend="gloo")
+
+
+def _store() -> dist.Store:
+    """Where ranks met; reading it waits for no other rank, as every exchange would."""
+    return dist.distributed_c10d._get_default_store()
 
 
 def check(kind: str, batch: int, accumulate: int, size: int) -> None:

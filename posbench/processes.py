@@ -21,10 +21,9 @@ from posbench.train import Stopped
 from posbench.work import Job, Worker
 
 
-def local(queue: Queue, runtimes: list[RuntimeSettings], board: Board) -> list[str]:
+def local(queue: Queue, runtimes: list[RuntimeSettings], board: Board) -> None:
     """A process for each of `runtimes`, each given the next job that is ready."""
     hands = [_Hand(runtime) for runtime in runtimes]
-    failures: list[str] = []
     try:
         while queue.waiting or any(hand.job for hand in hands):
             for hand in hands:
@@ -34,16 +33,15 @@ def local(queue: Queue, runtimes: list[RuntimeSettings], board: Board) -> list[s
             heard = wait([hand.connection for hand in hands if hand.job], 0.2)
             for hand in hands:
                 if hand.connection in heard:
-                    _hear(hand, queue, board, failures)
+                    _hear(hand, queue, board)
             if not any(hand.job for hand in hands):
                 time.sleep(0.2)
     finally:
         for hand in hands:
             hand.close()
-    return failures
 
 
-def _hear(hand: _Hand, queue: Queue, board: Board, failures: list[str]) -> None:
+def _hear(hand: _Hand, queue: Queue, board: Board) -> None:
     job = hand.job
     assert job is not None
     try:
@@ -59,18 +57,7 @@ def _hear(hand: _Hand, queue: Queue, board: Board, failures: list[str]) -> None:
         board.told(job, *content)
         return
     hand.job = None
-    if kind == "busy":
-        queue.again(job)
-    elif kind == "unfinished":
-        queue.leave(job)
-        board.unfinished(job)
-    elif kind == "done":
-        queue.done(job, seconds=time.monotonic() - hand.since)
-        board.finished(job, time.monotonic() - hand.since)
-    else:
-        failures.append(f"{job.label}: {content[0]}")
-        board.failed(job, content[0])
-        queue.done(job, well=False)
+    queue.settle(job, board, kind, time.monotonic() - hand.since, *content)
 
 
 class _Hand:

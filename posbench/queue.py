@@ -30,11 +30,13 @@ class Queue:
 
     Attributes:
         left: those that the allowance has no time for.
+        failures: a line for each that failed.
     """
 
     def __init__(self, jobs: Sequence[Job], allowance: Allowance | None = None) -> None:
         self.allowance = allowance or Allowance(None)
         self.left: list[Job] = []
+        self.failures: list[str] = []
         self.training = {job.model.id for job in jobs if not job.cells}
         weight = {
             job.model.id: sum(len(other.cells) for other in jobs if other.model.id == job.model.id)
@@ -64,6 +66,21 @@ class Queue:
             if self.waiting:
                 time.sleep(0.2)
         return None
+
+    def settle(self, job: Job, board: Board, outcome: str, seconds: float, why: str = "") -> None:
+        """What becomes of a job that ran for `seconds`: "done", "busy", "unfinished", or "failed" and why."""
+        if outcome == "busy":
+            self.again(job)
+        elif outcome == "unfinished":
+            self.leave(job)
+            board.unfinished(job)
+        elif outcome == "done":
+            self.done(job, seconds=seconds)
+            board.finished(job, seconds)
+        else:
+            self.failures.append(f"{job.label}: {why}")
+            board.failed(job, why)
+            self.done(job, well=False)
 
     def leave(self, job: Job) -> None:
         """Give up a job for lack of time, and what hangs on it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from posbench.errors import ConfigError
-from posbench.parallel import LostError, world
+from posbench.parallel import together, world
 
 if TYPE_CHECKING:
     from posbench.plan import Cell, ModelPlan
@@ -28,16 +28,19 @@ def is_shortage(error: BaseException) -> bool:
 
 @contextmanager
 def said_of(model: ModelPlan) -> Iterator[None]:
-    """Turn a shortage in the training of a model into one line."""
-    try:
-        yield
-        return
-    except Exception as error:
-        if not is_shortage(error):
-            raise
-    # Not from the error, whose frames hold the memory. Other ranks would wait for this one.
-    kind = ConfigError if world().size == 1 else LostError
-    raise kind(_advice(model))
+    """Turn a shortage in the training of a model into one line, on whichever rank it comes."""
+    here = world()
+    with together(here):
+        try:
+            yield
+            return
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+    # Not from the error, whose frames hold the memory.
+    if here.size == 1:
+        raise ConfigError(_advice(model))
+    raise here.lost(f"{_advice(model)}; with more memory the same command continues from the last checkpoint")
 
 
 def _advice(model: ModelPlan) -> str:

@@ -24,7 +24,7 @@ from posbench.learner import Learner, laid, over, sent
 from posbench.mfu import Meter
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.optimizers import learning_rate, optimizers
-from posbench.parallel import together, world
+from posbench.parallel import world
 from posbench.scheme import PositionScheme
 from posbench.settings import ModelSettings, RuntimeSettings, TrainSettings
 
@@ -182,8 +182,7 @@ class Trainer:
             if self.world.any(stop()):
                 self.save(step, losses)
                 raise Stopped
-            with together(self.world):
-                losses.append(self.step(step))
+            losses.append(self.step(step))
             step += 1
             if step % self.runtime.checkpoint_every == 0 and step < self.plan.steps:
                 self.save(step, losses)

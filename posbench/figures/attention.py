@@ -48,8 +48,7 @@ def draw(
         name: summarise(part, what, by=by, within_seed=False) for name, (part, what, by) in parts.items()
     }
     handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, label=look.label)
-        for look, _ in source.series(shown["first_tokens"])
+        Line2D([], [], **look.line, label=look.label) for look, _ in source.series(shown["first_tokens"])
     ]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="evenly over all tokens"))
     notes = [
@@ -140,6 +139,6 @@ def _limit(shown: pd.DataFrame) -> float:
 def _lines(panel: Axes, source: Source, shown: pd.DataFrame, x: str) -> None:
     """One line a series from 0 to 1, with a band where there are several seeds."""
     for look, line in source.series(shown[shown["estimate"].notna()]):
-        panel.plot(line[x], line["estimate"], color=look.colour, marker=look.marker, clip_on=False)
+        panel.plot(line[x], line["estimate"], **look.line, clip_on=False)
         panel.fill_between(line[x], line["low"], line["high"], color=look.colour, alpha=0.15, lw=0)
     panel.set_ylim(0, 1)

@@ -12,8 +12,9 @@ from posbench.errors import ConfigError
 from posbench.figures import Drawing
 from posbench.figures.canvas import GREY, GUESS_STYLES, page, room, value_axis
 from posbench.figures.lines import drawn_bands
+from posbench.figures.looks import COLOURS, MARKERS
 from posbench.figures.panels import side
-from posbench.figures.source import COLOURS, MARKERS, Source
+from posbench.figures.source import Source
 from posbench.tables.captions import caption
 from posbench.tables.measures import Measure
 from posbench.tables.summary import baselines

@@ -73,7 +73,7 @@ def draw_lines(
         )
     for look, line in source.series(drawn):
         every = -(-len(line) // MARKERS)
-        axes.plot(line[x], line["estimate"], color=look.colour, marker=look.marker, markevery=every, zorder=3)
+        axes.plot(line[x], line["estimate"], **look.line, markevery=every, zorder=3)
         band = line[["low", "high"]].where(_over_seeds(line) | bands)
         axes.fill_between(line[x], band["low"], band["high"], color=look.colour, alpha=0.15, linewidth=0)
         end = line.iloc[-1]

@@ -83,10 +83,7 @@ def _handles(
     source: Source, by_length: pd.DataFrame, guesses: Sequence[str], what: Measure, at_home: bool
 ) -> list[Line2D]:
     drawn = by_length[by_length["estimate"].notna()]
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, label=look.label)
-        for look, _ in source.series(drawn)
-    ]
+    handles = [Line2D([], [], **look.line, label=look.label) for look, _ in source.series(drawn)]
     handles += [
         Line2D([], [], color=GREY, linestyle=GUESS_STYLES[name], label=MEASURES[name].label)
         for name in guesses
@@ -103,5 +100,5 @@ def _panel(panel: Axes, source: Source, here: pd.DataFrame, guesses: pd.DataFram
         height = column.get(length, float("nan"))
         panel.axhline(height, color=GREY, linestyle=GUESS_STYLES[str(name)], linewidth=1.2)
     for look, line in source.series(here[here["estimate"].notna()]):
-        panel.plot(line["depth"], line["estimate"], color=look.colour, marker=look.marker, clip_on=False)
+        panel.plot(line["depth"], line["estimate"], **look.line, clip_on=False)
         panel.fill_between(line["depth"], line["low"], line["high"], color=look.colour, alpha=0.15, lw=0)

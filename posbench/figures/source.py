@@ -1,4 +1,4 @@
-"""What a figure draws from: rows of one setting and one kernel, and the look of every series."""
+"""What a figure draws from: rows of one setting and one kernel, and their series."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,12 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import ConfigError, unknown
-from posbench.tables.selection import SERIES, SETTING, conclusive, gated, label, one_kernel, series_of
-
-# Told apart with any common colour blindness, and in grey by their markers; the two lists never fall in step.
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#882255", "#56B4E9", "#000000", "#CC79A7"]
-COLOURS += ["#999933", "#332288"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
+from posbench.figures.looks import Look, looks_of
+from posbench.tables.selection import SERIES, SETTING, conclusive, gated, one_kernel, series_of
 
 
 class MissingRowsError(ConfigError):
     """A figure whose rows are not there: the others can still be drawn."""
-
-
-@dataclass(frozen=True)
-class Look:
-    label: str
-    colour: str
-    marker: str
 
 
 @dataclass(frozen=True)
@@ -37,7 +26,8 @@ class Source:
     def of(
         cls, rows: pd.DataFrame, order: Sequence[str], where: Mapping[str, Any] | None, mix_kernels: bool
     ) -> "Source":
-        looks = _looks(rows, order)  # of all rows, so that a series looks the same in every figure
+        # Of all rows, so that a series looks the same in every figure.
+        looks = looks_of(series_of(rows, order))
         rows = gated(rows)  # before any choice: an extension is gated by the plain scheme
         for column, wanted in (where or {}).items():
             if column not in rows:
@@ -82,17 +72,3 @@ class Source:
         """The lines of a summary, in the experiment's order."""
         groups = dict(iter(shown.groupby(SERIES)))
         return [(self.looks[key], groups[key]) for key in series_of(shown, self.order)]
-
-
-def _looks(rows: pd.DataFrame, order: Sequence[str]) -> dict[tuple[str, str], Look]:
-    series = series_of(rows, order)
-    schemes = list(dict.fromkeys(scheme for scheme, _ in series))
-    extensions = list(dict.fromkeys(extension for _, extension in series if extension != "none"))
-    looks = {}
-    for scheme, extension in series:
-        place = schemes.index(scheme)
-        if extension != "none":
-            place += 1 + extensions.index(extension)  # never the colour of what it extends
-        look = Look(label(scheme, extension), COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
-        looks[scheme, extension] = look
-    return looks

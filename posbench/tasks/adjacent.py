@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from posbench.data.associative_recall import context
 from posbench.data.corpus import Corpus
-from posbench.errors import ConfigError, LengthError
+from posbench.errors import LengthError
 from posbench.subjects.subject import Prompt, Scores
+from posbench.tasks.places import at_least_one
+from posbench.tasks.records import contexts_of
 from posbench.tasks.task import Measure, Task
 
 
@@ -36,16 +37,11 @@ class Adjacent(Task):
     unit = "share"
 
     def __init__(self, contexts: int) -> None:
-        if contexts < 1:
-            raise ConfigError(f"adjacent with {contexts} contexts: give at least 1")
+        at_least_one("adjacent", contexts=contexts)
         self.contexts = contexts
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        tokens = corpus.split("test").tokens
-        for index in range(self.contexts):
-            rng = np.random.default_rng([seed, length, index])
-            start = int(rng.integers(max(1, len(tokens) - length)))
-            made = context(rng, corpus.vocabulary, tokens[start : start + length], length)
+        for index, made in enumerate(contexts_of(corpus, self.contexts, length, seed)):
             own, other = made.value_ids[:-1], made.value_ids[1:]
             kept = np.flatnonzero(own != other)
             if not len(kept):

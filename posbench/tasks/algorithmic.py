@@ -14,8 +14,9 @@ import numpy as np
 
 from posbench.data import algorithmic
 from posbench.data.corpus import Corpus
-from posbench.errors import ConfigError, unknown
+from posbench.errors import unknown
 from posbench.subjects.subject import Prompt, Scores
+from posbench.tasks.places import at_least_one
 from posbench.tasks.task import Measure, Task
 
 
@@ -39,8 +40,7 @@ class Algorithmic(Task):
     def __init__(self, rule: str, examples: int) -> None:
         if rule not in algorithmic.RULES:
             raise unknown("rule of algorithmic", rule, algorithmic.RULES)
-        if examples < 1:
-            raise ConfigError(f"algorithmic with {examples} examples: give at least 1")
+        at_least_one("algorithmic", examples=examples)
         self.rule, self.examples = rule, examples
         self.variant = self.trained_on = rule
 

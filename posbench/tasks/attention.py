@@ -11,10 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from posbench.data.associative_recall import context, questions
+from posbench.data.associative_recall import questions
 from posbench.data.corpus import Corpus
-from posbench.errors import ConfigError
 from posbench.subjects.subject import Attention, Prompt
+from posbench.tasks.places import at_least_one
+from posbench.tasks.records import contexts_of
 from posbench.tasks.task import Measure, Task
 
 FIRST = 4
@@ -40,18 +41,11 @@ class KeyValueAttention(Task):
     asks = "attention"
 
     def __init__(self, contexts: int, questions: int) -> None:
-        if contexts < 1 or questions < 1:
-            raise ConfigError(
-                f"attention with {contexts} contexts of {questions} questions: give at least 1 of each"
-            )
+        at_least_one("attention", contexts=contexts, questions=questions)
         self.contexts, self.questions = contexts, questions
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        tokens = corpus.split("test").tokens
-        for index in range(self.contexts):
-            rng = np.random.default_rng([seed, length, index])
-            start = int(rng.integers(max(1, len(tokens) - length)))
-            made = context(rng, corpus.vocabulary, tokens[start : start + length], length)
+        for index, made in enumerate(contexts_of(corpus, self.contexts, length, seed)):
             count = len(made.key_ids)
             asked = np.unique(np.linspace(0, count - 1, min(count, self.questions)).round().astype(int))
             facts = {

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from posbench.data.associative_recall import context, questions
+from posbench.data.associative_recall import questions
 from posbench.data.corpus import Corpus
-from posbench.errors import ConfigError, LengthError
+from posbench.errors import LengthError
 from posbench.subjects.subject import Prompt, Scores
-from posbench.tasks.places import rank_of
+from posbench.tasks.places import at_least_one, rank_of
+from posbench.tasks.records import contexts_of
 from posbench.tasks.task import Measure, Task
 
 
@@ -43,17 +44,12 @@ class KeyValue(Task):
     version = 2
 
     def __init__(self, contexts: int, query_aware: bool = False) -> None:
-        if contexts < 1:
-            raise ConfigError(f"key_value with {contexts} contexts: give at least 1")
+        at_least_one("key_value", contexts=contexts)
         self.contexts, self.query_aware = contexts, query_aware
         self.variant = "query_aware" if query_aware else ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        tokens = corpus.split("test").tokens
-        for index in range(self.contexts):
-            rng = np.random.default_rng([seed, length, index])
-            start = int(rng.integers(max(1, len(tokens) - length)))
-            made = context(rng, corpus.vocabulary, tokens[start : start + length], length)
+        for index, made in enumerate(contexts_of(corpus, self.contexts, length, seed)):
             ids, asked = made.ids.astype(np.int64), questions(made).astype(np.int64)
             facts = {"context": index, "values": made.value_ids, "choices": corpus.vocabulary.values}
             candidates = np.unique(made.value_ids).astype(np.int64)

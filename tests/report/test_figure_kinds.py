@@ -13,7 +13,8 @@ import posbench
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.figures import context_growth, draw, house_style, loss_by_position, retrieval_by_position
 from posbench.figures.canvas import spread
-from posbench.figures.source import COLOURS, MissingRowsError, Source
+from posbench.figures.looks import COLOURS, UNDASHED, looks_of
+from posbench.figures.source import MissingRowsError, Source
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
 KINDS = [
@@ -146,6 +147,50 @@ def test_looks_are_one_a_series_and_the_same_in_every_figure(rows):
     chosen = Source.of(rows, ORDER, {"scheme": ["rope", "alibi"]}, False)
     assert chosen.looks == looks
     assert set(chosen.rows["scheme"]) == {"rope", "alibi"}
+
+
+@pytest.mark.parametrize(("schemes", "extensions"), [(3, 4), (7, 5), (12, 8), (45, 26)])
+def test_no_two_series_of_any_experiment_look_alike(schemes, extensions):
+    plain = [(f"scheme{place}", "none") for place in range(schemes)]
+    extended = [(scheme, f"extension{place}") for scheme, _ in plain for place in range(extensions)]
+    looks = looks_of([*plain, *extended])
+    styles = {(look.colour, look.marker, look.dashes) for look in looks.values()}
+    assert len(styles) == len(plain) + len(extended)
+    assert [looks[series] for series in plain] == [*looks_of(plain).values()], "whatever extends them"
+    assert [looks[series].colour for series in plain[: len(COLOURS)]] == COLOURS[:schemes]
+    for scheme, _ in plain:
+        family = [look for (whose, _), look in looks.items() if whose == scheme]
+        colours = [look.colour for look in family]
+        assert colours[0] not in colours[1:]
+        if len(looks) <= UNDASHED / 2:
+            assert len(set(colours)) == len(family)
+            assert len({look.marker for look in family}) == len(family), "in grey too"
+            assert {look.dashes for look in family} == {"-"}
+
+
+def test_few_series_have_a_colour_each():
+    series = [
+        ("rope", "none"),
+        ("alibi", "none"),
+        ("t5", "none"),
+        ("rope", "pi"),
+        ("rope", "ntk"),
+        ("t5", "pi"),
+    ]
+    assert len({look.colour for look in looks_of(series).values()}) == len(series)
+
+
+def test_schemes_and_extensions_in_one_panel_are_told_apart(rows):
+    figure, shown = retrieval_by_position.draw(Source.of(rows, ORDER, None, False), extension=None)
+    count = len(shown[shown["estimate"].notna()][["scheme", "extension"]].drop_duplicates())
+    assert count > len(COLOURS)
+    handles = figure.axes[-1].get_legend().legend_handles[:count]
+    for lines in (
+        handles,
+        *([line for line in axes.lines if line.get_marker() != "None"] for axes in figure.axes),
+    ):
+        styles = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+        assert len(styles) == len(lines) > 5
 
 
 def test_retrieval_shows_guesses_and_omits_what_is_not_learned(rows):

@@ -12,7 +12,7 @@ from posbench.build import build
 from posbench.data.associative_recall import records_in
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
-from posbench.errors import ConfigError, UndefinedError
+from posbench.errors import UndefinedError
 from posbench.extension import Context
 from posbench.extensions.rerope import ReRoPE
 from posbench.geometry import Geometry
@@ -234,8 +234,3 @@ def test_rows_of_weights_that_are_known():
 def test_buckets_double_and_the_query_stands_alone():
     assert buckets(9)[::-1].tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 4]
     assert entropy(np.array([0.5, 0.25])) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
-
-
-def test_questions_and_contexts_are_counted():
-    with pytest.raises(ConfigError, match="at least 1 of each"):
-        KeyValueAttention(contexts=1, questions=0)

@@ -31,6 +31,24 @@ TINY = [
     *("runtime.wandb=disabled", "runtime.device=cpu", "runtime.checkpoint_every=7"),
 ]
 
+# Trains until one rank has no memory, as on a device that others use too.
+SHORT = f"""
+import os, runpy, torch
+from posbench.train import Trainer
+
+step = Trainer.step
+
+
+def short(self, index):
+    if os.environ["RANK"] == "1" and index == 20:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return step(self, index)
+
+
+Trainer.step = short
+runpy.run_path({str(ROOT / "scripts" / "train.py")!r}, run_name="__main__")
+"""
+
 
 def started(launch: list[str], script: str, *settings: str) -> subprocess.Popen[str]:
     command = [*launch, str(ROOT / "scripts" / f"{script}.py"), *settings]
@@ -105,6 +123,27 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, P
     again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.validate_every=1500")
     assert "Traceback" not in again
     assert curve(folder / "killed")[-1]["step"] == 3000
+
+
+@pytest.mark.slow
+def test_a_rank_without_memory_is_named_and_the_next_run_continues(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, cache = places
+    where = [f"runtime.results={folder / 'short'}", f"runtime.cache={cache}"]
+    (tmp_path / "short.py").write_text(SHORT)
+    process = started(TORCHRUN, str(tmp_path / "short"), *TINY, *where)
+    said, _ = process.communicate(timeout=120)  # no rank waits for another one's time to run out
+    assert process.returncode != 0
+    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+        "error: rank 1 of 2: out of memory in training alibi, two, length 16, seed 0, 4 x 16 tokens at once: "
+        "give train.accumulate=2 or a smaller train.batch or train.dtype=bfloat16; with more memory the same "
+        "command continues from the last checkpoint"
+    ], said
+    assert "[rank" not in said, "no rank's traceback"
+    assert [path.name for path in (folder / "short").glob("models/*/*")] == ["step-00000014"]
+    ended(TORCHRUN, "train", *TINY, *where)
+    assert curve(folder / "short")[-1]["step"] == 24
 
 
 def test_a_world_that_does_not_divide_the_batch() -> None:
