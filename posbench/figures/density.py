@@ -12,7 +12,7 @@ from posbench.errors import ConfigError
 from posbench.figures import Drawing
 from posbench.figures.canvas import GREY, GUESS_STYLES, page, room, value_axis
 from posbench.figures.lines import drawn_bands
-from posbench.figures.looks import COLOURS, MARKERS
+from posbench.figures.looks import Look
 from posbench.figures.panels import side
 from posbench.figures.source import Source
 from posbench.tables.captions import caption
@@ -38,10 +38,10 @@ def draw(
     sides = [chosen(source, panel, scheme, factors) for panel in panels]
     train_len = int(sides[0][0]["train_len"].iat[0])
     lengths = sorted({length for _, shown, _ in sides for length in shown["eval_len"]})
-    looks = {length: (COLOURS[place], MARKERS[place]) for place, length in enumerate(lengths)}
+    looks = {length: Look.at(place, str(length)) for place, length in enumerate(lengths)}
     handles = [
-        Line2D([], [], color=colour, marker=marker, label=f"{length} tokens ({length / train_len:g}×)")
-        for length, (colour, marker) in looks.items()
+        Line2D([], [], **look.line, label=f"{length} tokens ({length / train_len:g}×)")
+        for length, look in looks.items()
     ]
     handles.append(Line2D([], [], color=GREY, marker="*", markersize=12, linestyle="", label="best k"))
     figure, axes = page(
@@ -79,19 +79,19 @@ def chosen(
     return rows, shown.assign(best=shown["estimate"] == best).sort_values(["eval_len", "factor"]), what
 
 
-def lines(axes: Axes, shown: pd.DataFrame, what: Measure, looks: Mapping[int, tuple[str, str]]) -> None:
+def lines(axes: Axes, shown: pd.DataFrame, what: Measure, looks: Mapping[int, Look]) -> None:
     """A line a length, with a band where there are several seeds."""
     value_axis(axes, shown["estimate"].dropna().tolist(), what.label, what.share)
     for length, line in shown.groupby("eval_len"):
-        colour, marker = looks[length]
-        axes.plot(line["factor"], line["estimate"], color=colour, marker=marker, zorder=3)
+        look = looks[length]
+        axes.plot(line["factor"], line["estimate"], **look.line, zorder=3)
         # Documents move all points of a line together; what seeds move is the line's own.
         if line["interval"].str.contains("seeds").all():
             axes.fill_between(
-                line["factor"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0
+                line["factor"], line["low"], line["high"], color=look.colour, alpha=0.15, linewidth=0
             )
         star = line[line["best"]].iloc[:1]
-        axes.plot(star["factor"], star["estimate"], "*", color=colour, markersize=14, zorder=4)
+        axes.plot(star["factor"], star["estimate"], "*", color=look.colour, markersize=14, zorder=4)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(sorted(shown["factor"].unique())))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,4 +1,8 @@
-"""Keys that masks hide from all of some rows are left out: a window over a long text costs what it shows."""
+"""Keys that masks hide from all of some rows are left out: a window over a long text costs what it shows.
+
+What lies behind a window, as ReRoPE's far region, is plain causal attention of the later queries over the earlier keys.
+Both in evaluation, where no gradient asks which rows came from where.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ import torch
 from torch import Tensor
 
 from posbench.attend import Pairs
-from posbench.masks import shown
+from posbench.geometry import Geometry
+from posbench.masks import Farther, shown
 from posbench.terms import DistanceTable, Elementwise
 
-# Keys from which on, and rows together: with fewer, nothing is saved.
+# Keys from which on, and rows together: with fewer, little is saved.
 LONG, BLOCK = 2048, 256
 
 
@@ -53,3 +58,18 @@ def over_seen(pairs: Pairs, rows: slice) -> Pairs:
     )
     q, k, v = pairs.q_BHTE[:, :, rows], kept(pairs.k_BHSE, 2), kept(pairs.v_BHSD, 2)
     return replace(pairs, q_BHTE=q, k_BHSE=k, v_BHSD=v, geo=few)
+
+
+def behind_a_window(pairs: Pairs) -> int:
+    """The window, where all keys but those in it are seen, and nothing is added; else 0."""
+    if pairs.term is not None or not pairs.geo.square or len(pairs.geo.k_index_S) < LONG:
+        return 0
+    return pairs.masks[0].tokens if len(pairs.masks) == 1 and isinstance(pairs.masks[0], Farther) else 0
+
+
+def shifted(pairs: Pairs, window: int) -> Pairs:
+    """The queries that see anything, over the keys that anyone sees: plain causal."""
+    seen = max(0, pairs.q_BHTE.shape[2] - window)
+    geo = Geometry.span(0, seen, device=pairs.geo.q_index_T.device)
+    q, k, v = pairs.q_BHTE[:, :, window:], pairs.k_BHSE[:, :, :seen], pairs.v_BHSD[:, :, :seen]
+    return replace(pairs, q_BHTE=q, k_BHSE=k, v_BHSD=v, geo=geo, masks=())

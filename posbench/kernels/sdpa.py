@@ -16,7 +16,7 @@ from posbench.attend import Pairs
 from posbench.geometry import Geometry
 from posbench.kernels.backends import CHOICE, tunable
 from posbench.kernels.biased import Biased
-from posbench.kernels.hidden import BLOCK, mostly_hidden, over_seen
+from posbench.kernels.hidden import BLOCK, behind_a_window, mostly_hidden, over_seen, shifted
 from posbench.terms import DistanceTable, Separable
 
 # Numbers of a mask that are written out at once in evaluation: 64 MiB in float32.
@@ -59,6 +59,11 @@ def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
         plain = geo.square or geo.past
         mask = None if plain else geo.memo(("additive", dtype), lambda: additive(geo.visible(), dtype))
         return _call(pairs, pairs.q_BHTE, mask)
+    if not torch.is_grad_enabled() and 0 < (window := behind_a_window(pairs)) < len(geo.k_index_S):
+        some = shifted(pairs, window)
+        out, lse = _call(some, some.q_BHTE, None)
+        out = F.pad(out, (0, 0, window, 0))
+        return out, None if lse is None else F.pad(lse, (window, 0), value=-torch.inf)
     batch, heads, queries, _ = pairs.q_BHTE.shape
     step = max(1, MASK // (batch * heads * len(geo.k_index_S)))
     if not torch.is_grad_enabled() and mostly_hidden(pairs):

@@ -10,7 +10,7 @@ from posbench.attend import Pairs
 from posbench.geometry import Geometry, Mask
 from posbench.kernels import hidden
 from posbench.kernels.dense import dense
-from posbench.kernels.hidden import mostly_hidden, over_seen
+from posbench.kernels.hidden import behind_a_window, mostly_hidden, over_seen
 from posbench.kernels.sdpa import sdpa
 from posbench.masks import Both, Chunk, Farther, First, Nearest
 from posbench.schemes.bigbird import Blocks
@@ -79,3 +79,16 @@ def test_where_everything_is_needed() -> None:
     row = torch.zeros(2, 2, LENGTH, dtype=torch.float64)
     assert not mostly_hidden(call((Nearest(9),), term=Separable(row, row)))
     assert mostly_hidden(call((Nearest(9),)))
+
+
+@pytest.mark.parametrize("window", [1, 100, LENGTH - 1])
+@torch.no_grad()
+def test_behind_a_window(window: int) -> None:
+    pairs = call((Farther(window),))
+    assert behind_a_window(pairs) == window
+    (out, lse), (expected, expected_lse) = sdpa(pairs), dense(pairs)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(lse, expected_lse, rtol=0, atol=1e-10)
+    row = torch.zeros(2, 2, LENGTH, dtype=torch.float64)
+    others = (call((Farther(window),), start=9), call((Farther(window),), term=Separable(row, row)))
+    assert not any(map(behind_a_window, (*others, call((Farther(window), First(2))), call((Nearest(9),)))))
