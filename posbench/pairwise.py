@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Pairs of a tile on the CPU, where a hidden layer of 32 stays in a core's cache, and elsewhere.
-PAIRS, MANY_PAIRS = 1 << 12, 1 << 22
+# Pairs of a tile on the CPU, where a hidden layer of 32 fits a core's second cache, and elsewhere.
+PAIRS, MANY_PAIRS = 1 << 14, 1 << 22
 Tile = tuple[slice, slice]
 
 
@@ -37,44 +37,43 @@ class Network(torch.autograd.Function):
         ctx.save_for_backward(x, before, into, onto, seen)
         ctx.slope, ctx.diagonal = slope, diagonal
         first, second = _matrices(into, onto)
-        read = _spread(x if seen is None else x * seen, into.shape[2], 1)
-        y = x.new_zeros(len(x), len(second), *x.shape[2:])
-        room = _room(x, len(into))
+        taps, out = into.shape[2], x.new_zeros(len(x), onto.shape[0], *x.shape[2:])
+        read_room, room = _room(x, first.shape[1]), _room(x, len(first))
         for tile in _tiles(x, diagonal):
-            before_T, y_T = _at(before, tile), _at(y, tile)
-            visible = None if seen is None else seen[tile]
-            for b, read_t in enumerate(_at(read, tile).unbind()):
-                h = _hidden(read_t, _of(before_T, b), first, slope, visible, room)
-                y_T[b] = (second @ h.flatten(1)).view(y_T.shape[1:])
-        return _gathered(y, into.shape[2], 1)
+            before_T = _at(before, tile)
+            for b in range(len(x)):
+                read_t = _taken(x[b], tile, taps, 1, read_room, seen)
+                h = _hidden(read_t, _of(before_T, b), first, slope, room)
+                y_t = (second @ h.flatten(1)).view(-1, *h.shape[1:])
+                # A factor of a pair's hidden layer is one of what the second layer makes of it, which is narrower.
+                _given(y_t if seen is None else y_t.mul_(seen[tile]), out[b], tile, taps, 1)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
         x, before, into, onto, seen = ctx.saved_tensors
         (first, second), taps = _matrices(into, onto), into.shape[2]
-        read = _spread(x if seen is None else x * seen, taps, 1)
-        dy, d_read, d_before = _spread(d_out, taps, -1), torch.zeros_like(read), torch.zeros_like(before)
+        dx, d_before = torch.zeros_like(x), torch.zeros_like(before)
         d_first_T, d_second = second.new_zeros(first.T.shape), torch.zeros_like(second)
-        room, d_room = _room(x, len(into)), _room(x, len(into))
+        read_room, dy_room = _room(x, first.shape[1]), _room(x, len(second))
+        room, d_room = _room(x, len(first)), _room(x, len(first))
         for tile in _tiles(x, ctx.diagonal):
-            before_T, d_before_T, dy_T, d_read_T = (_at(of, tile) for of in (before, d_before, dy, d_read))
-            visible = None if seen is None else seen[tile]
-            for b, read_t in enumerate(_at(read, tile).unbind()):
-                dy_t = dy_T[b].flatten(1)
-                h = _hidden(read_t, _of(before_T, b), first, ctx.slope, visible, room)
+            before_T, d_before_T = _at(before, tile), _at(d_before, tile)
+            for b in range(len(x)):
+                dy_t = _taken(d_out[b], tile, taps, -1, dy_room)
+                dy_t = (dy_t if seen is None else dy_t.mul_(seen[tile])).flatten(1)
+                read_t = _taken(x[b], tile, taps, 1, read_room, seen)
+                h = _hidden(read_t, _of(before_T, b), first, ctx.slope, room)
                 dh = d_room[: h.numel()].view_as(h)
                 flat, d_flat = h.flatten(1), dh.flatten(1)
                 d_second.addmm_(dy_t, flat.T)
                 torch.mm(second.T, dy_t, out=d_flat)
-                if visible is not None:
-                    dh.mul_(visible)
                 torch.ops.aten.leaky_relu_backward(dh, h, ctx.slope, True, grad_input=dh)
                 d_first_T.addmm_(read_t.flatten(1), d_flat.T)  # the other way round takes four times as long
                 into_b = _of(d_before_T, b)
                 into_b += dh.sum_to_size(into_b.shape)
-                d_read_T[b] = (first.T @ d_flat).view(d_read_T.shape[1:])
-        dx = _gathered(d_read, taps, -1)
+                _given((first.T @ d_flat).view_as(read_t), dx[b], tile, taps, -1)
         return (
             dx if seen is None else dx.mul_(seen),
             d_before,
@@ -123,32 +122,43 @@ def _of(shared: Tensor, b: int) -> Tensor:
     return shared[min(b, len(shared) - 1)]
 
 
-def _hidden(
-    read: Tensor, before: Tensor, first: Tensor, slope: float, visible: Tensor | None, room: Tensor
-) -> Tensor:
+def _hidden(read: Tensor, before: Tensor, first: Tensor, slope: float, room: Tensor) -> Tensor:
     """(K, r, s) what the second layer reads, in `room`; `read` (N C, r, s)."""
     flat = room[: len(first) * read[0].numel()].view(len(first), -1)
     h = flat.view(len(first), *read.shape[1:])
     h.copy_(before.expand_as(h))
     F.leaky_relu_(flat.addmm_(first, read.flatten(1)), slope)
-    return h if visible is None else h.mul_(visible)
+    return h
 
 
-def _spread(x: Tensor, taps: int, sign: int) -> Tensor:
-    """(B, N C, R, S): for each tap n, what stands n - N // 2 keys after; before, with sign -1."""
-    return torch.cat([_moved(x, sign * (n - taps // 2)) for n in range(taps)], 1) if taps > 1 else x
+def _taken(
+    source: Tensor, tile: Tile, taps: int, sign: int, room: Tensor, seen: Tensor | None = None
+) -> Tensor:
+    """(N C, r, s) in `room`: for each tap n, what stands n - N // 2 keys after; before, with sign -1; 0 from beyond."""
+    rows, width = tile[0], tile[1].stop
+    channels, keys = len(source), source.shape[2]
+    taken = room[: taps * channels * (rows.stop - rows.start) * width].view(taps * channels, -1, width)
+    for part, by in zip(taken.chunk(taps), _moves(taps, sign), strict=True):
+        start, stop = max(0, -by), min(width, keys - by)
+        if start > 0:
+            part[..., :start].zero_()
+        if stop < width:
+            part[..., stop:].zero_()
+        there = slice(start + by, stop + by)
+        if seen is None:
+            part[..., start:stop] = source[:, rows, there]
+        else:
+            torch.mul(source[:, rows, there], seen[rows, there], out=part[..., start:stop])
+    return taken
 
 
-def _gathered(x: Tensor, taps: int, sign: int) -> Tensor:
-    """(B, C, R, S): the sum over the taps, each moved as `_spread` moves."""
-    if taps == 1:
-        return x
-    out, *others = (_moved(part, sign * (n - taps // 2)) for n, part in enumerate(x.chunk(taps, 1)))
-    for other in others:
-        out = out.add_(other)
-    return out
+def _given(parts: Tensor, into: Tensor, tile: Tile, taps: int, sign: int) -> None:
+    """Add to (C, R, S) what a tile has for each tap, moved as `_taken` moves."""
+    rows, width = tile[0], tile[1].stop
+    for part, by in zip(parts.chunk(taps), _moves(taps, sign), strict=True):
+        start, stop = max(0, -by), min(into.shape[2], width - by)
+        into[:, rows, start:stop] += part[..., start + by : stop + by]
 
 
-def _moved(x: Tensor, by: int) -> Tensor:
-    """x[.., j + by] at j, and 0 from beyond."""
-    return F.pad(x, (-by, by))
+def _moves(taps: int, sign: int) -> list[int]:
+    return [sign * (n - taps // 2) for n in range(taps)]

@@ -50,6 +50,14 @@ class Rows:
     content_BHRS: Tensor
     visible_RS: Tensor
 
+    @property
+    def seen_by_first(self) -> int | None:
+        """How many keys lie before the first of the rows, which each later row sees one more of; None if not in a row."""
+        geo = self.geo
+        if geo.first_query is None or geo.first_key is None:
+            return None
+        return geo.first_query + (self.rows.start or 0) - geo.first_key
+
 
 def unrounded(x: Tensor) -> AbstractContextManager:
     """Autocast off where `x` is: what is summed over thousands of tokens bears no 8 bits."""

@@ -63,7 +63,9 @@ class DAPE(Stack):
             # What the first layer makes of the bias is, mostly, the same for all sequences.
             read = bias_BHRS if seen is None else bias_BHRS * seen
             before = F.conv2d(read, into[:, heads:, None], into_K, padding=(0, self.kernel // 2))
-            adapted = Network.apply(content_BHRS, before, into[:, :heads], onto, SLOPE, seen)
+            adapted = Network.apply(
+                content_BHRS, before, into[:, :heads], onto, SLOPE, seen, rows.seen_by_first
+            )
             return bias_BHRS + adapted + onto_H[:, None, None]
 
         return WholeRow(of, site.q_BHTD, site.k_BHSD)
