@@ -22,9 +22,12 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from posbench.attend import Pairs
 from posbench.geometry import Geometry, Mask
+from posbench.kernels.tiles import tiles
 from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
 
 BLOCK = 128
+# Dimensions of a head below which a GPU has no product of tiles.
+LEAST = 16
 # Numbers of a term that fits no structure and is written out: 1 GiB in float32.
 WRITTEN = 1 << 28
 # Schemes times buckets times precisions that one process may compile.
@@ -70,18 +73,24 @@ def flex(pairs: Pairs, compiled: bool = True) -> tuple[Tensor, Tensor | None]:
     geo, queries, keys = pairs.geo, pairs.q_BHTE.shape[2], pairs.k_BHSE.shape[2]
     to_queries, to_keys = bucket(queries), bucket(keys)
     batch = len(pairs.q_BHTE)
-    q = F.pad(pairs.q_BHTE, (0, 0, 0, to_queries - queries))
-    k, v = (
-        F.pad(x.expand(batch, -1, -1, -1), (0, 0, 0, to_keys - keys)) for x in (pairs.k_BHSE, pairs.v_BHSD)
-    )
+    q = _filled(pairs.q_BHTE, to_queries)
+    k, v = (_filled(x.expand(batch, -1, -1, -1), to_keys) for x in (pairs.k_BHSE, pairs.v_BHSD))
     score_mod = None if pairs.term is None else _plus(score_of(pairs.term, geo, to_queries, to_keys))
 
     aux = AuxRequest(lse=True) if pairs.with_lse else None
     # Where the whole model is compiled it is part of that.
     run: Any = _fused() if compiled and not torch.compiler.is_compiling() else flex_attention
-    found = run(q, k, v, score_mod, block_mask(pairs, to_queries, to_keys), scale=pairs.scale, return_aux=aux)
+    blocks = block_mask(pairs, to_queries, to_keys)
+    options = tiles(q, sum(not isinstance(term, Separable) for term in _parts(pairs.term)))
+    found = run(q, k, v, score_mod, blocks, scale=pairs.scale, kernel_options=options, return_aux=aux)
     out, lse = (found[0], found[1].lse) if pairs.with_lse else (found, None)
-    return out[:, :, :queries], None if lse is None else lse[:, :, :queries]
+    out = out[:, :, :queries, : pairs.v_BHSD.shape[-1]]
+    return out, None if lse is None else lse[:, :, :queries]
+
+
+def _filled(x_BHTD: Tensor, to: int) -> Tensor:
+    """Zeros up to a length, and up to the least head dimension."""
+    return F.pad(x_BHTD, (0, max(0, LEAST - x_BHTD.shape[-1]), 0, to - x_BHTD.shape[2]))
 
 
 def bucket(length: int) -> int:
