@@ -1,15 +1,19 @@
-"""How large the tiles of FlexAttention's kernels are where a term is looked up pair by pair.
+"""How large the tiles of FlexAttention's kernels are, and what is too small for one.
 
-torch's own sizes were measured without one. What a kernel's inner loop looks up passes through shared memory as keys
-and values do, a number a pair of the tile for each stage: at heads of 64 in bfloat16 torch's 128 x 128 and three
-stages ask a Hopper for 240 KiB, which has 227, and nothing runs. 64 keys at a time fit, and registers hold them
-(`ptxas` for sm_90: none spilled; torch's spill 2 KB a thread).
+torch's own sizes were measured without a term that is looked up pair by pair. What a kernel's inner loop looks up
+passes through shared memory as keys and values do, a number a pair of the tile for each stage: at heads of 64 in
+bfloat16 torch's 128 x 128 and three stages ask a Hopper for 240 KiB, which has 227, and nothing runs. 64 keys at a
+time fit, and registers hold them (`ptxas` for sm_90: nothing spilled, where torch's spill 2 KB a thread).
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# Dimensions of a head below which a GPU has no product of tiles.
+LEAST = 16
 
 
 def tiles(q_BHTE: Tensor, lookups: int) -> dict[str, int] | None:
@@ -26,3 +30,8 @@ def sizes(dtype: torch.dtype, dims: int, lookups: int) -> dict[str, int] | None:
         return None
     stages = max(1, 4 - lookups - (dims > 64))
     return {"fwd_BLOCK_N": 64, "fwd_num_stages": min(2, stages), "bwd_num_stages": stages}
+
+
+def filled(x_BHTD: Tensor, to: int) -> Tensor:
+    """Zeros up to a length, and up to the least head dimension."""
+    return F.pad(x_BHTD, (0, max(0, LEAST - x_BHTD.shape[-1]), 0, to - x_BHTD.shape[2]))
