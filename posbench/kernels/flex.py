@@ -22,7 +22,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from posbench.attend import Pairs
 from posbench.geometry import Geometry, Mask
-from posbench.kernels.tiles import filled, tiles
+from posbench.kernels.tiles import filled, held, tiles
 from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
 
 BLOCK = 128
@@ -117,28 +117,28 @@ def score_of(term: Term, geo: Geometry, to_queries: int, to_keys: int) -> Score:
     if isinstance(term, Sum):
         return _sum(tuple(score_of(part, geo, to_queries, to_keys) for part in term.parts))
     if isinstance(term, Separable):
-        return _separable(_padded(term.row_BHT, to_queries), _padded(term.column_BHS, to_keys))
+        return _separable(held(_padded(term.row_BHT, to_queries)), held(_padded(term.column_BHS, to_keys)))
     if _written_out(term, geo):
         logits = term.logits(geo, slice(None)).float()
         logits = logits[(None,) * (4 - logits.dim())]
         logits = logits.expand(*logits.shape[:2], len(geo.q_index_T), len(geo.k_index_S))
         to = (0, to_keys - logits.shape[3], 0, to_queries - logits.shape[2])
-        return _written(F.pad(logits, to), len(logits) > 1, logits.shape[1] > 1)
+        return _written(held(F.pad(logits, to)), len(logits) > 1, logits.shape[1] > 1)
     distance, reach = _distance(geo, to_queries, to_keys)
     if isinstance(term, DistanceTable):
         table = partial(_table_of, term, reach, geo.q_pos_T.device)
         # What is not learned is made once: it comes from the CPU, for which a GPU would have to wait.
-        held = table() if term.fixed is None else geo.memo((term.fixed, "flex table"), table)
-        return _table(held, distance)
+        made = table() if term.fixed is None else geo.memo((term.fixed, "flex table"), table)
+        return _table(held(made), distance)
     assert isinstance(term, QueryContent | KeyContent)
-    index_N = term.index(torch.arange(bucket(reach), device=geo.q_pos_T.device)).to(torch.int32)
+    index_N = held(term.index(torch.arange(bucket(reach), device=geo.q_pos_T.device)).to(torch.int32))
     if isinstance(term, QueryContent):
         content = term.content_BHTK.float()
         content = F.pad(content, (0, 0, 0, to_queries - content.shape[2]))
-        return _by_query(content, index_N, distance, len(content) > 1)
+        return _by_query(held(content), index_N, distance, len(content) > 1)
     content = term.content_BHSK.float()
     content = F.pad(content, (0, 0, 0, to_keys - content.shape[2]))
-    return _by_key(content, index_N, distance, len(content) > 1)
+    return _by_key(held(content), index_N, distance, len(content) > 1)
 
 
 def _table_of(term: DistanceTable, reach: int, device: torch.device) -> Tensor:

@@ -35,3 +35,12 @@ def sizes(dtype: torch.dtype, dims: int, lookups: int) -> dict[str, int] | None:
 def filled(x_BHTD: Tensor, to: int) -> Tensor:
     """Zeros up to a length, and up to the least head dimension."""
     return F.pad(x_BHTD, (0, max(0, LEAST - x_BHTD.shape[-1]), 0, to - x_BHTD.shape[2]))
+
+
+def held(x: Tensor) -> Tensor:
+    """What a score captures, in memory.
+
+    Where a whole model is compiled, Inductor would write what computes it into the kernel, pair by pair, and fails at
+    that; as_strided is what it has memory made for.
+    """
+    return x.as_strided(x.shape, x.stride()) if torch.compiler.is_compiling() else x
