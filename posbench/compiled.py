@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from posbench.errors import ConfigError, IncompatibleError
+from posbench.errors import ConfigError, IncompatibleError, said
 
 # Parameters up to which a step is bound by its launches, and CUDA graphs replay them.
 LAUNCH_BOUND = 50_000_000
@@ -68,7 +68,7 @@ class Compiled:
         try:
             return self._run(ids_BT, place_N, target_N)
         except TorchDynamoException as error:
-            why = " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())
+            why = said(error)
             if self.insists:
                 raise IncompatibleError(
                     f"runtime.compile=true, but this training is not one graph here ({why}): give auto or false"

@@ -28,6 +28,13 @@ class UndefinedError(PosbenchError):
     """A model that has no answer here by definition, such as a learned table past its length."""
 
 
+def said(error: BaseException) -> str:
+    """Somebody else's error in one line: the first that says something, which a compiler's first does not."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.endswith("raised:")]
+    return f"{type(error).__name__}: {telling[0][:300]}" if telling else type(error).__name__
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
     """The error for a name that is not in a closed list, with the nearest one named."""
     names = sorted(allowed)

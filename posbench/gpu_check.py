@@ -24,7 +24,7 @@ from posbench.build import build
 from posbench.data.config import DataConfig
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.device import precision
-from posbench.errors import IncompatibleError, LengthError, UndefinedError, unknown
+from posbench.errors import IncompatibleError, LengthError, UndefinedError, said, unknown
 from posbench.evaluate import device_name
 from posbench.extension import Context
 from posbench.kernels import Recording
@@ -133,7 +133,7 @@ def compared(variant: Variant, dtype: str, device: str) -> Found:
             gradients = max((off(one, other) for one, other in zip(others, slopes, strict=True)), default=0.0)
         status = verdict(dtype, values, gradients)
     except Exception as error:  # of a compiler, or a device: the others are still to be seen
-        status = f"FAILED: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        status = f"FAILED: {said(error)}"
     seconds = time.monotonic() - began
     return Found(str(variant), dtype, fused.other.ran, values, gradients, status, round(seconds, 1))
 
@@ -218,7 +218,7 @@ def training(name: str, device: str, corpus: Corpus, compiled: bool) -> Found:
         first, last, ran = float(losses[:some].mean()), float(losses[-some:].mean()), trainer.kernel.ran
         status = "ok" if last < first else f"FAILED: the loss went from {first:.3f} to {last:.3f}"
     except Exception as error:  # as above
-        status = f"FAILED: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+        status = f"FAILED: {said(error)}"
     what = f"training {name}{', compiled' if compiled else ''}, {STEPS} steps"
     return Found(what, "bfloat16", ran, None, None, status, round(time.monotonic() - began, 1))
 

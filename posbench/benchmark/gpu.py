@@ -28,6 +28,7 @@ from posbench.benchmark.steps import step_of
 from posbench.build import build
 from posbench.data.config import DataConfig
 from posbench.data.corpus import open_corpus
+from posbench.errors import said
 from posbench.extension import Context
 from posbench.geometry import Geometry
 from posbench.kernels import Recording
@@ -77,9 +78,7 @@ def lines(seconds: float) -> Iterator[Line]:
         try:
             yield replace(line, ratio=one.measure(seconds))
         except Exception as error:  # of a compiler, or a device: the other lines are still to be seen
-            yield replace(
-                line, failure=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-            )
+            yield replace(line, failure=said(error))
 
 
 def planned() -> Iterator[Planned]:

@@ -22,6 +22,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from posbench.attend import Pairs
 from posbench.geometry import Geometry, Mask
+from posbench.kernels.tiles import filled, held, tiles
 from posbench.masks import name_of
 from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
 
@@ -71,18 +72,19 @@ def flex(pairs: Pairs, compiled: bool = True) -> tuple[Tensor, Tensor | None]:
     geo, queries, keys = pairs.geo, pairs.q_BHTE.shape[2], pairs.k_BHSE.shape[2]
     to_queries, to_keys = bucket(queries), bucket(keys)
     batch = len(pairs.q_BHTE)
-    q = F.pad(pairs.q_BHTE, (0, 0, 0, to_queries - queries))
-    k, v = (
-        F.pad(x.expand(batch, -1, -1, -1), (0, 0, 0, to_keys - keys)) for x in (pairs.k_BHSE, pairs.v_BHSD)
-    )
+    q = filled(pairs.q_BHTE, to_queries)
+    k, v = (filled(x.expand(batch, -1, -1, -1), to_keys) for x in (pairs.k_BHSE, pairs.v_BHSD))
     score_mod = None if pairs.term is None else _plus(score_of(pairs.term, geo, to_queries, to_keys))
 
     aux = AuxRequest(lse=True) if pairs.with_lse else None
     # Where the whole model is compiled it is part of that.
     run: Any = _fused() if compiled and not torch.compiler.is_compiling() else flex_attention
-    found = run(q, k, v, score_mod, block_mask(pairs, to_queries, to_keys), scale=pairs.scale, return_aux=aux)
+    blocks = block_mask(pairs, to_queries, to_keys)
+    options = tiles(q, sum(not isinstance(term, Separable) for term in _parts(pairs.term)))
+    found = run(q, k, v, score_mod, blocks, scale=pairs.scale, kernel_options=options, return_aux=aux)
     out, lse = (found[0], found[1].lse) if pairs.with_lse else (found, None)
-    return out[:, :, :queries], None if lse is None else lse[:, :, :queries]
+    out = out[:, :, :queries, : pairs.v_BHSD.shape[-1]]
+    return out, None if lse is None else lse[:, :, :queries]
 
 
 def bucket(length: int) -> int:
@@ -116,28 +118,28 @@ def score_of(term: Term, geo: Geometry, to_queries: int, to_keys: int) -> Score:
     if isinstance(term, Sum):
         return _sum(tuple(score_of(part, geo, to_queries, to_keys) for part in term.parts))
     if isinstance(term, Separable):
-        return _separable(_padded(term.row_BHT, to_queries), _padded(term.column_BHS, to_keys))
+        return _separable(held(_padded(term.row_BHT, to_queries)), held(_padded(term.column_BHS, to_keys)))
     if _written_out(term, geo):
         logits = term.logits(geo, slice(None)).float()
         logits = logits[(None,) * (4 - logits.dim())]
         logits = logits.expand(*logits.shape[:2], len(geo.q_index_T), len(geo.k_index_S))
         to = (0, to_keys - logits.shape[3], 0, to_queries - logits.shape[2])
-        return _written(F.pad(logits, to), len(logits) > 1, logits.shape[1] > 1)
+        return _written(held(F.pad(logits, to)), len(logits) > 1, logits.shape[1] > 1)
     distance, reach = _distance(geo, to_queries, to_keys)
     if isinstance(term, DistanceTable):
         table = partial(_table_of, term, reach, geo.q_pos_T.device)
         # What is not learned is made once: it comes from the CPU, for which a GPU would have to wait.
-        held = table() if term.fixed is None else geo.memo((term.fixed, "flex table"), table)
-        return _table(held, distance)
+        made = table() if term.fixed is None else geo.memo((term.fixed, "flex table"), table)
+        return _table(held(made), distance)
     assert isinstance(term, QueryContent | KeyContent)
-    index_N = term.index(torch.arange(bucket(reach), device=geo.q_pos_T.device)).to(torch.int32)
+    index_N = held(term.index(torch.arange(bucket(reach), device=geo.q_pos_T.device)).to(torch.int32))
     if isinstance(term, QueryContent):
         content = term.content_BHTK.float()
         content = F.pad(content, (0, 0, 0, to_queries - content.shape[2]))
-        return _by_query(content, index_N, distance, len(content) > 1)
+        return _by_query(held(content), index_N, distance, len(content) > 1)
     content = term.content_BHSK.float()
     content = F.pad(content, (0, 0, 0, to_keys - content.shape[2]))
-    return _by_key(content, index_N, distance, len(content) > 1)
+    return _by_key(held(content), index_N, distance, len(content) > 1)
 
 
 def _table_of(term: DistanceTable, reach: int, device: torch.device) -> Tensor:
@@ -156,8 +158,8 @@ def _distance(geo: Geometry, to_queries: int, to_keys: int) -> tuple[Distance, i
     """The distance of a pair as the scheme feels it, and one more than the largest of them."""
     device = geo.q_pos_T.device
     if geo.offset is not None:
-        offset_1 = geo.memo("flex offset", lambda: torch.tensor([geo.offset], device=device))
-        return partial(_steps, offset_1), geo.offset + len(geo.q_pos_T)
+        offset = geo.memo("flex offset", lambda: torch.tensor(geo.offset, device=device))
+        return partial(_steps, offset), geo.offset + len(geo.q_pos_T)
     # Two numbers leave the device once a geometry, not once a call.
     reach = geo.memo("flex reach", lambda: int((geo.q_pos_T.max() - geo.k_pos_S.min()).clamp(min=0)) + 1)
     q_pos, k_pos = geo.memo(
@@ -170,8 +172,8 @@ def _distance(geo: Geometry, to_queries: int, to_keys: int) -> tuple[Distance, i
     return partial(_apart, q_pos, k_pos, bucket(reach) - 1), reach
 
 
-def _steps(offset_1: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    return (i + offset_1[0] - j).clamp(min=0)
+def _steps(offset: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    return (i + offset - j).clamp(min=0)
 
 
 def _apart(q_pos_T: Tensor, k_pos_S: Tensor, most: int, i: Tensor, j: Tensor) -> Tensor:
@@ -199,29 +201,33 @@ def _table(table_HN: Tensor, distance: Distance) -> Score:
 
 def _separable(row_BHT: Tensor, column_BHS: Tensor) -> Score:
     rows, columns = len(row_BHT) > 1, len(column_BHS) > 1
-    return lambda b, h, i, j: row_BHT[b if rows else 0, h, i] + column_BHS[b if columns else 0, h, j]
+    return lambda b, h, i, j: row_BHT[_one(b, rows), h, i] + column_BHS[_one(b, columns), h, j]
+
+
+def _one(b: Tensor, many: bool) -> Tensor:
+    """The index, or zero where there is one of all; a number would be a tensor constant, which Inductor must fold."""
+    return b if many else b * 0
 
 
 def _by_query(content_BHTK: Tensor, index_N: Tensor, distance: Distance, many: bool) -> Score:
     most = len(index_N) - 1
-    return lambda b, h, i, j: content_BHTK[b if many else 0, h, i, index_N[distance(i, j).clamp(max=most)]]
+    return lambda b, h, i, j: content_BHTK[_one(b, many), h, i, index_N[distance(i, j).clamp(max=most)]]
 
 
 def _by_key(content_BHSK: Tensor, index_N: Tensor, distance: Distance, many: bool) -> Score:
     most = len(index_N) - 1
-    return lambda b, h, i, j: content_BHSK[b if many else 0, h, j, index_N[distance(i, j).clamp(max=most)]]
+    return lambda b, h, i, j: content_BHSK[_one(b, many), h, j, index_N[distance(i, j).clamp(max=most)]]
 
 
 def _written(logits_BHTS: Tensor, many: bool, heads: bool) -> Score:
-    return lambda b, h, i, j: logits_BHTS[b if many else 0, h if heads else 0, i, j]
+    return lambda b, h, i, j: logits_BHTS[_one(b, many), _one(h, heads), i, j]
 
 
 def block_mask(pairs: Pairs, to_queries: int, to_keys: int) -> BlockMask:
     """Causality and the masks of a padded call by blocks; kept on the geometry where the masks can be told apart."""
     make = partial(_block_mask, pairs.geo, pairs.masks, to_queries, to_keys)
-    if (
-        pairs.masks and torch.compiler.is_compiling()
-    ):  # it cannot look into a mask, and computes what all layers share once
+    # It cannot look into a mask while it compiles, and computes what all layers share once.
+    if pairs.masks and torch.compiler.is_compiling():
         return make()
     names = [name_of(mask) for mask in pairs.masks]
     if any(name is None for name in names):
@@ -232,10 +238,11 @@ def block_mask(pairs: Pairs, to_queries: int, to_keys: int) -> BlockMask:
 def _block_mask(geo: Geometry, masks: tuple[Mask, ...], to_queries: int, to_keys: int) -> BlockMask:
     queries, keys, device = len(geo.q_index_T), len(geo.k_index_S), geo.q_index_T.device
     # Captured, not written into the code: one compilation wherever the tokens stand.
-    first_2 = geo.memo("flex first", lambda: torch.tensor([geo.first_query, geo.first_key], device=device))
+    starts = (geo.first_query, geo.first_key)
+    first = geo.memo("flex first", lambda: [torch.tensor(start, device=device) for start in starts])
 
     def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        i, j = i + first_2[0], j + first_2[1]
+        i, j = i + first[0], j + first[1]
         seen = j <= i
         for mask in masks:
             seen = seen & mask(i, j)
@@ -254,7 +261,7 @@ def _block_mask(geo: Geometry, masks: tuple[Mask, ...], to_queries: int, to_keys
     part_counts, part_order = _listed(partly_QK & ~full_QK)
     full_counts, full_order = _listed(full_QK)
     # Keys that pad lie behind those of every real query, except where all keys lie before it.
-    padded = visible if geo.ordered else _within(visible, torch.tensor([keys], device=device))
+    padded = visible if geo.ordered else _within(visible, torch.tensor(keys, device=device))
     return BlockMask.from_kv_blocks(
         part_counts,
         part_order,
@@ -266,8 +273,8 @@ def _block_mask(geo: Geometry, masks: tuple[Mask, ...], to_queries: int, to_keys
     )
 
 
-def _within(visible: Score, keys_1: Tensor) -> Score:
-    return lambda b, h, i, j: visible(b, h, i, j) & (j < keys_1[0])
+def _within(visible: Score, keys: Tensor) -> Score:
+    return lambda b, h, i, j: visible(b, h, i, j) & (j < keys)
 
 
 def _listed(blocks_QK: Tensor) -> tuple[Tensor, Tensor]:

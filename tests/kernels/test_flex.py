@@ -177,3 +177,21 @@ def test_fused_values_and_gradients(
 
 def gradients_of(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     return [one.float().cpu() for one in gradients(out.cpu(), leaves)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", ["smooth", "separable", "query_content", "elementwise"])
+@torch.no_grad()
+def test_in_the_graph_of_a_whole_model_what_it_captures_is_in_memory(term: str) -> None:
+    """As validation is compiled: what a graph itself computes is nothing that a kernel can look up."""
+    torch._dynamo.reset()
+
+    def model(x: Tensor) -> Tensor:
+        pairs, _ = case(term, dtype=torch.float32)
+        pairs = replace(pairs, q_BHTE=pairs.q_BHTE + x)
+        if isinstance(pairs.term, Separable):
+            pairs = replace(pairs, term=Separable(pairs.term.row_BHT.cumsum(-1), pairs.term.column_BHS * x))
+        return flex(pairs)[0]
+
+    x = torch.ones(1)
+    torch.testing.assert_close(torch.compile(model, dynamic=False)(x), model(x), rtol=0, atol=1e-5)

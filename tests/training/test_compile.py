@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from posbench import compiled, launchers
-from posbench.errors import ConfigError, IncompatibleError
+from posbench.errors import ConfigError, IncompatibleError, said
 from posbench.muon import Muon, moved
 from posbench.settings import RuntimeSettings
 from posbench.train import Trainer
@@ -145,3 +145,11 @@ def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launchers.places(RuntimeSettings(launcher="local", per_gpu=2, workers=3), 9)[2] == "cuda:0"
     with pytest.raises(ConfigError, match=r"runtime.per_gpu 0: give at least 1"):
         launchers.check(RuntimeSettings(device="cpu", per_gpu=0))
+
+
+def test_what_a_compiler_raises_is_said_in_one_line() -> None:
+    raised = RuntimeError(
+        "backend='inductor' raised:\nOutOfResources: shared  memory\n\nSet TORCHDYNAMO_VERBOSE=1"
+    )
+    assert said(raised) == "RuntimeError: OutOfResources: shared memory"
+    assert said(KeyError()) == "KeyError"
