@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.utils import counters
 
 from posbench.errors import ConfigError, IncompatibleError, said
+from posbench.shortage import is_shortage
 
 # Parameters up to which a step is bound by its launches, and CUDA graphs replay them.
 LAUNCH_BOUND = 50_000_000
@@ -59,22 +62,40 @@ class Compiled:
         self.learner, self.graphs, self.insists = learner, graphs, insists
         self.how = "one graph, CUDA graphs" if graphs else "one graph"
         self._run: Callable[..., Tensor] = compiled(learner, graphs)
-        self._fresh = True
+        self._fresh = self._untrained = True
 
     def __call__(self, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> Tensor:
+        batch = ids_BT, place_N, target_N
         if self._fresh:
             self._fresh = False
-            rehearse(self.learner, ids_BT, place_N, target_N)
+            rehearse(self.learner, *batch)
+        why = self._there_and_back(*batch) if self._untrained and torch.is_grad_enabled() else ""
+        if not why:
+            try:
+                return self._run(*batch)
+            except TorchDynamoException as error:
+                why = said(error)
+        if self.insists:
+            raise IncompatibleError(
+                f"runtime.compile=true, but this training is not one graph here ({why}): give auto or false"
+            )
+        self.how, self.graphs, self._run = f"not compiled ({why})", False, self.learner
+        return self._run(*batch)
+
+    def _there_and_back(self, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> str:
+        """Why a step cannot be made, whose gradients are thrown away: the way back is compiled on the first one."""
+        self._untrained, before = False, counters["inductor"]["cudagraph_skips"]
+        parameters = [one for one in self.learner.parameters() if one.requires_grad]
         try:
-            return self._run(ids_BT, place_N, target_N)
-        except TorchDynamoException as error:
-            why = said(error)
-            if self.insists:
-                raise IncompatibleError(
-                    f"runtime.compile=true, but this training is not one graph here ({why}): give auto or false"
-                ) from None
-            self.how, self.graphs, self._run = f"not compiled ({why})", False, self.learner
-            return self._run(ids_BT, place_N, target_N)
+            with drawn_apart(ids_BT.device):
+                torch.autograd.grad(self._run(ids_BT, place_N, target_N), parameters, allow_unused=True)
+        except Exception as error:  # of the compiler, or of what it made when that is launched
+            if is_shortage(error):
+                raise
+            return said(error)
+        if self.graphs and counters["inductor"]["cudagraph_skips"] > before:
+            self.how, self.graphs = "one graph", False
+        return ""
 
 
 def rehearse(learner: nn.Module, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> None:
@@ -84,15 +105,19 @@ def rehearse(learner: nn.Module, ids_BT: Tensor, place_N: Tensor, target_N: Tens
     needs no second compilation once it is there, and no CUDA graph overwrites it. Nothing else is compiled for it:
     FlexAttention writes out the logits of one sequence, and says that this is slow.
     """
-    training, device = learner.training, ids_BT.device
-    draws = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with draws, torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+    training = learner.training
+    with drawn_apart(ids_BT.device), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for mode in (True, False):
             learner.train(mode)
             with torch.set_grad_enabled(mode):
                 learner(ids_BT[:1], torch.zeros_like(place_N[:1]), target_N[:1])
     learner.train(training)
+
+
+def drawn_apart(device: torch.device) -> AbstractContextManager:
+    """What is drawn within leaves no trace."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def forget(device: torch.device) -> None:

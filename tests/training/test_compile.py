@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 from posbench import compiled, launchers
@@ -80,6 +82,24 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
     plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
     assert torch.equal(auto.step(0), plain.step(0))
     assert auto.learner.how.startswith("not compiled (")
+
+
+def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
+    """The gradients' code is made when they are asked for, after the loss is there."""
+
+    def fails(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> None:
+        raise ValueError("tiles do not fit")
+
+    back = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph), bw_compiler=fails)
+    monkeypatch.setattr(compiled, "BACKEND", back)
+    with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*tiles do not fit"):
+        small_trainer(tmp_path, "rope", COMPILE).step(0)
+    monkeypatch.setattr("posbench.train.wanted", lambda setting, device: True)
+    auto = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu"))
+    plain = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu", compile=False))
+    for step in range(2):
+        assert torch.equal(auto.step(step), plain.step(step))
+    assert auto.learner.how.startswith("not compiled (ValueError: tiles do not fit")
 
 
 @pytest.mark.gpu
