@@ -7,12 +7,18 @@ difference is the kernel's. On the CPU the same program runs FlexAttention unfus
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -172,18 +178,39 @@ def verdict(dtype: str, values: float, gradients: float | None) -> str:
 
 
 def check(
-    chosen: Sequence[Variant], device: str, minutes: float, say: Callable[[str], None]
+    chosen: Sequence[Variant], device: str, minutes: float, say: Callable[[str], None], workers: int = 1
 ) -> tuple[list[Found], list[Variant]]:
-    """A line for each variant and precision, told as they come, and the variants that there was no time for."""
-    until = time.monotonic() + 60 * minutes
-    lines: list[Found] = []
-    for index, variant in enumerate(chosen):
-        if time.monotonic() > until:
-            return lines, list(chosen[index:])
-        for dtype in TOLERANCE:
-            lines.append(compared(variant, dtype, device))
-            say(told(lines[-1]))
-    return lines, []
+    """A line for each variant and precision, told as they come, and the variants that there was no time for.
+
+    Compilation is what takes long, by one core each: several processes share the device.
+    """
+    until = time.time() + 60 * minutes
+    work = [(variant, dtype) for variant in chosen for dtype in TOLERANCE]
+    lines, left = list[Found](), list[Variant]()
+    with _pool(workers) as run:
+        for (variant, _), line in zip(work, run(partial(_in_time, device, until), work), strict=True):
+            if line is not None:
+                lines.append(line)
+                say(told(line))
+            elif variant not in left:
+                left.append(variant)
+    return lines, left
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """`map`, in order, by so many processes."""
+    if workers == 1:
+        yield map
+        return
+    # Each compiles one thing at a time.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool.map
+
+
+def _in_time(device: str, until: float, work: tuple[Variant, str]) -> Found | None:
+    return compared(*work, device) if time.time() < until else None
 
 
 def told(line: Found) -> str:

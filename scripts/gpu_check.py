@@ -8,13 +8,14 @@ Writes results/gpu-check/report.csv and report.md.
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
 import torch
 
 from posbench import gpu_check
-from posbench.errors import PosbenchError
+from posbench.errors import ConfigError, PosbenchError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "gpu-check"
 
@@ -31,6 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
         default=8.0,
         help="start no other variant after these; the rest is named (default: %(default)s)",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that compile side by side (default: one for every two cores, 8 at most; on the CPU 1)",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder (default: results/gpu-check)")
     parser.add_argument("--cache", type=Path, default=Path(".cache/posbench"), help="of the corpus")
     settings = parser.parse_args(arguments)
@@ -39,12 +46,18 @@ def main(arguments: list[str] | None = None) -> int:
     if settings.device == "cuda" and not torch.cuda.is_available():
         print("gpu-check needs a CUDA device, which this machine does not have: nothing was checked")
         return 0
+    cores = (os.cpu_count() or 1) if settings.device == "cuda" else 1
+    workers = settings.workers or max(1, min(8, cores // 2))
     try:
+        if workers < 1 or settings.max_minutes < 0:
+            raise ConfigError(
+                f"--workers {settings.workers}, --max-minutes {settings.max_minutes}: give at least 1 and 0"
+            )
         chosen = gpu_check.variants(settings.only)
     except PosbenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    lines, left = gpu_check.check(chosen, settings.device, settings.max_minutes, say)
+    lines, left = gpu_check.check(chosen, settings.device, settings.max_minutes, say, workers)
     for line in gpu_check.trainings(settings.device, settings.cache):
         lines.append(line)
         say(gpu_check.told(line))

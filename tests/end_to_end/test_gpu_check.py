@@ -73,6 +73,19 @@ def test_the_report(
     assert "--only nope rope" in said
     assert "Not checked for lack of time: nope, rope" in (tmp_path / "report.md").read_text()
     assert script.main(["--device", "cpu", "--only", "rop"]) == 2
+    assert script.main([*place, "--workers", "-1"]) == 2
+    assert "--workers -1" in capsys.readouterr().err
+
+
+def test_processes_share_the_work(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_check, "trainings", lambda *_: [])
+    place = ["--device", "cpu", "--results", str(tmp_path), "--workers", "2"]
+    assert script.main([*place, "--only", "nope", "rope"]) == 0
+    frame = pd.read_csv(tmp_path / "report.csv")
+    assert frame["variant"].tolist() == ["nope", "nope", "rope", "rope"]
+    assert set(frame["status"]) == {"ok"}
 
 
 def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
