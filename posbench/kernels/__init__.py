@@ -41,7 +41,7 @@ class Recording:
                 return run(pairs)
             if name == self.name:
                 raise IncompatibleError(
-                    f"kernel {name} cannot run this scheme here: {why_not}; use kernel=dense or auto"
+                    f"kernel {name} cannot run this scheme here: {why_not}; use runtime.kernel=dense or auto"
                 )
         raise AssertionError("dense runs everything")
 
