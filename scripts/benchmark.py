@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seconds",
         type=float,
         default=1.0,
-        help="time for each line, which takes at least nine pairs (default: %(default)s)",
+        help="time for each line, which takes nine pairs at least, fewer of what is slow or one of many (default: %(default)s)",
     )
     parser.add_argument("--only", nargs="+", choices=LINES, default=[], help="these groups of lines")
     parser.add_argument(

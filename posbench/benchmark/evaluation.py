@@ -63,7 +63,7 @@ def retrieval(seconds: float) -> Iterator[Line]:
             f"retrieval: {QUESTIONS} questions of {QUESTION} + {VALUE} tokens over {context} ({RETRIEVAL})",
             "per-question cached generation, same model: each question prefills its context",
             goal,
-            compare(together, one_by_one, seconds, warm=1, least=FEW_PAIRS),
+            compare(together, one_by_one, seconds, warm=1, least=3),
         )
 
 

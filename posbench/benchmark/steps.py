@@ -27,6 +27,7 @@ SHAPES = (
 # Half the depth and a quarter of the batch of SHAPES[0], so that fifty schemes take minutes.
 SCHEMES = Shape(layers=2, width=256, heads=4, length=256, batch=4)
 LONG = Shape(layers=2, width=256, heads=4, length=1024, batch=1)
+PAIRS = 7
 
 
 def peers(seconds: float) -> Iterator[Line]:
@@ -52,7 +53,7 @@ def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
         make = with_scheme(settings[name]["build"])
         made_of = structure(make, SCHEMES)
         for shape in (SCHEMES, LONG) if made_of == {"distances"} else (SCHEMES,):
-            ratio = compare(step_of(make, shape), step_of(ours, shape), seconds)
+            ratio = compare(step_of(make, shape), step_of(ours, shape), seconds, least=PAIRS)
             goal = 1.6 if shape is LONG else goal_of(made_of)
             what = f"training step, {name} ({', '.join(sorted(made_of)) or 'nothing added'}): {shape}"
             yield Line(what, "the same with plain RoPE", goal, ratio)

@@ -96,7 +96,7 @@ def test_what_is_prepared_of_the_keys_is_prepared_once() -> None:
 def test_the_fused_kernel_refuses_it() -> None:
     pairs, _ = case("none")
     assert "rows of logits" in (refusal(whole(pairs)) or "")
-    with pytest.raises(IncompatibleError, match="use runtime.kernel=dense or auto"):
+    with pytest.raises(IncompatibleError, match=r"use runtime\.kernel=dense or auto"):
         Recording("sdpa")(whole(pairs))
 
 
