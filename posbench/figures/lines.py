@@ -78,7 +78,7 @@ def draw_lines(
         axes.fill_between(line[x], band["low"], band["high"], color=look.colour, alpha=0.15, linewidth=0)
         end = line.iloc[-1]
         if end[x] == last:
-            text = f"{look.label}  {end['estimate']:.2f}"
+            text = f"{look.label}  {end['estimate']:z.2f}"
             reached.append(EndLabel(end[x], end["estimate"], text, look.colour))
         else:
             axes.plot(
