@@ -32,7 +32,7 @@ from posbench.subjects.checkpoint import CheckpointSubject
 from posbench.subjects.subject import Prompt
 
 STATUS = Path("/proc/self/status")
-VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 4096
+VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 2048
 HEAD = Shape(layers=1, width=64, heads=2, length=256, batch=1, vocabulary=VOCABULARY)
 READER = Shape(layers=2, width=32, heads=2, length=256, batch=1)
 SHORT, LONG = 8192, 16384
