@@ -53,10 +53,27 @@ def test_one_graph_and_the_same_numbers(small_trainer, tmp_path) -> None:
     check(small_trainer, tmp_path, "rope", accumulate=2)
 
 
+def test_what_hides_keys_is_one_graph(small_trainer, tmp_path) -> None:
+    check(small_trainer, tmp_path, "window")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme",
-    ["alibi", "t5", "shaw", "learned", "cope", "key_norm", "log_n", "tupe", "dape", "randomized_rope"],
+    [
+        "alibi",
+        "t5",
+        "shaw",
+        "learned",
+        "cope",
+        "key_norm",
+        "log_n",
+        "tupe",
+        "dape",
+        "dape_v2",
+        "bigbird",
+        "randomized_rope",
+    ],
 )
 def test_other_schemes(small_trainer, tmp_path, scheme) -> None:
     check(small_trainer, tmp_path, scheme)
