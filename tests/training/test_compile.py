@@ -101,6 +101,17 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
     assert auto.learner.how.startswith("not compiled (")
 
 
+def test_what_would_be_code_for_every_few_rows_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("posbench.train.wanted", lambda setting, device: True)
+    auto = small_trainer(tmp_path, "cope", RuntimeSettings(device="cpu"))
+    counters.clear()
+    auto.step(0)
+    assert auto.kernel.ran == "dense"
+    assert auto.learner.how == "not compiled (dense would be code for every few rows)"
+    # Muon's step alone.
+    assert counters["stats"]["unique_graphs"] == 1
+
+
 def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
     """The gradients' code is made when they are asked for, after the loss is there."""
 
