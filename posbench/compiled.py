@@ -2,7 +2,8 @@
 
 The Python between two graphs is what would be saved, and a value that leaves the device between them is one
 compilation for each value; so `auto` compiles what is one graph, runs the rest as it is, and says so in the facts of
-the model. `true` insists.
+the model. `true` insists. What the kernel `dense` runs is one graph, but one that has a part for every few rows of
+every layer (12 layers over 32 x 1024 tokens: 1200; 8 of them take a minute to compile): `auto` leaves it too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
 from posbench.errors import ConfigError, IncompatibleError, said
+from posbench.kernels import Recording
 from posbench.shortage import is_shortage
 
 # Parameters up to which a step is bound by its launches, and CUDA graphs replay them.
@@ -54,22 +56,28 @@ def compiled(run: Callable[..., Any], graphs: bool = False, whole: bool = True) 
 class Compiled:
     """A learner in one graph.
 
+    Args:
+        kernel: what its attention runs through.
+
     Attributes:
         how: "one graph", "one graph, CUDA graphs", or "not compiled" and why.
     """
 
-    def __init__(self, learner: nn.Module, graphs: bool, insists: bool) -> None:
-        self.learner, self.graphs, self.insists = learner, graphs, insists
+    def __init__(self, learner: nn.Module, kernel: Recording, graphs: bool, insists: bool) -> None:
+        self.learner, self.kernel, self.graphs, self.insists = learner, kernel, graphs, insists
         self.how = "one graph, CUDA graphs" if graphs else "one graph"
         self._run: Callable[..., Tensor] = compiled(learner, graphs)
         self._fresh = self._untrained = True
 
     def __call__(self, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> Tensor:
-        batch = ids_BT, place_N, target_N
+        batch, why = (ids_BT, place_N, target_N), ""
         if self._fresh:
             self._fresh = False
             rehearse(self.learner, *batch)
-        why = self._there_and_back(*batch) if self._untrained and torch.is_grad_enabled() else ""
+            if "dense" in self.kernel.ran.split("+") and not self.insists:
+                why = "dense would be code for every few rows"
+        if not why and self._untrained and torch.is_grad_enabled():
+            why = self._there_and_back(*batch)
         if not why:
             try:
                 return self._run(*batch)
@@ -80,6 +88,7 @@ class Compiled:
                 f"runtime.compile=true, but this training is not one graph here ({why}): give auto or false"
             )
         self.how, self.graphs, self._run = f"not compiled ({why})", False, self.learner
+        self._untrained = False
         return self._run(*batch)
 
     def _there_and_back(self, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> str:

@@ -57,7 +57,7 @@ class _Chunked(torch.autograd.Function):
                 continue
             d_logits = logits.sub_(lse).exp_()
             d_logits.scatter_add_(-1, chosen, d_logits.new_full(chosen.shape, -1.0))
-            d_logits = d_logits.mul_(counts).to(torch.result_type(hidden, weight))
+            d_logits = d_logits.mul_(counts).to(torch.promote_types(hidden.dtype, weight.dtype))
             if d_hidden is not None:
                 d_hidden[part] = d_logits @ weight
             if wanted[1]:

@@ -145,10 +145,10 @@ def _taken(
         if stop < width:
             part[..., stop:].zero_()
         there = slice(start + by, stop + by)
-        if seen is None:
-            part[..., start:stop] = source[:, rows, there]
-        else:
-            torch.mul(source[:, rows, there], seen[rows, there], out=part[..., start:stop])
+        # In two steps: torch.compile writes no product into a part of memory.
+        part[..., start:stop] = source[:, rows, there]
+        if seen is not None:
+            part[..., start:stop] *= seen[rows, there]
     return taken
 
 

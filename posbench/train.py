@@ -124,7 +124,7 @@ class Trainer:
         # Gradients in the memory of a CUDA graph last until its next replay: no step of several parts.
         small = self.model.parameter_count() <= LAUNCH_BOUND and self.plan.accumulate == 1
         if self.compiles and alone:
-            self.learner: Any = Compiled(learner, gpu and small, insists=runtime.compile is True)
+            self.learner: Any = Compiled(learner, self.kernel, gpu and small, runtime.compile is True)
         else:  # what divides a module stands between its graphs
             self.learner = compiled(divided, whole=False) if self.compiles else divided
         self.optimizers = optimizers(self.model, self.plan, self.compiles and alone)

@@ -49,7 +49,8 @@ class Recording:
         """Which kernels are tried, best first: FlexAttention on a GPU, except where nothing is added or hidden."""
         if self.name != "auto":
             return (self.name,)
-        plain = pairs.term is None and not pairs.masks and not pairs.with_lse
+        # torch.compile knows no `not` of a tuple.
+        plain = pairs.term is None and len(pairs.masks) == 0 and not pairs.with_lse
         if pairs.q_BHTE.device.type == "cuda" and not plain:
             return ("flex", "sdpa", "dense")
         return ("sdpa", "dense")

@@ -53,10 +53,27 @@ def test_one_graph_and_the_same_numbers(small_trainer, tmp_path) -> None:
     check(small_trainer, tmp_path, "rope", accumulate=2)
 
 
+def test_what_hides_keys_is_one_graph(small_trainer, tmp_path) -> None:
+    check(small_trainer, tmp_path, "window")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme",
-    ["alibi", "t5", "shaw", "learned", "cope", "key_norm", "log_n", "tupe", "dape", "randomized_rope"],
+    [
+        "alibi",
+        "t5",
+        "shaw",
+        "learned",
+        "cope",
+        "key_norm",
+        "log_n",
+        "tupe",
+        "dape",
+        "dape_v2",
+        "bigbird",
+        "randomized_rope",
+    ],
 )
 def test_other_schemes(small_trainer, tmp_path, scheme) -> None:
     check(small_trainer, tmp_path, scheme)
@@ -82,6 +99,17 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
     plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
     assert torch.equal(auto.step(0), plain.step(0))
     assert auto.learner.how.startswith("not compiled (")
+
+
+def test_what_would_be_code_for_every_few_rows_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("posbench.train.wanted", lambda setting, device: True)
+    auto = small_trainer(tmp_path, "cope", RuntimeSettings(device="cpu"))
+    counters.clear()
+    auto.step(0)
+    assert auto.kernel.ran == "dense"
+    assert auto.learner.how == "not compiled (dense would be code for every few rows)"
+    # Muon's step alone.
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:

@@ -57,3 +57,18 @@ def test_under_autocast_products_are_bfloat16_and_sums_are_not() -> None:
     ):
         assert one.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=0, atol=0.03 * float(other.abs().max()))
+
+
+def test_by_chunks_it_is_one_graph() -> None:
+    """A model with a tokenizer's vocabulary is compiled with its loss."""
+    hidden, weight = torch.randn(30, 8).requires_grad_(), torch.randn(50, 8).requires_grad_()
+    target = torch.randint(50, (30,))
+    run = torch.compile(cross_entropy, backend="aot_eager", fullgraph=True)
+    found, expected = run(hidden, weight, target, 7 * 50), cross_entropy(hidden, weight, target, 7 * 50)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(found, [hidden, weight]),
+        torch.autograd.grad(expected, [hidden, weight]),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
