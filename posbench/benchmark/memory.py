@@ -2,6 +2,7 @@
 
     python -m posbench.benchmark.memory logits 8192 chunked
     python -m posbench.benchmark.memory read rope 16384
+    python -m posbench.benchmark.memory train shaw 16384
 
 prints the bytes by which the process grew at most.
 """
@@ -32,10 +33,12 @@ from posbench.subjects.checkpoint import CheckpointSubject
 from posbench.subjects.subject import Prompt
 
 STATUS = Path("/proc/self/status")
-VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 2048
+VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 1024
 HEAD = Shape(layers=1, width=64, heads=2, length=256, batch=1, vocabulary=VOCABULARY)
 READER = Shape(layers=2, width=32, heads=2, length=256, batch=1)
+LEARNER = Shape(layers=1, width=32, heads=2, length=256, batch=1)
 SHORT, LONG = 8192, 16384
+BY_ROWS = "shaw"  # which trains through `dense`
 NOT_LINUX = "peak memory is read from /proc, which this system does not have"
 
 
@@ -60,7 +63,7 @@ def logits(seconds: float) -> Iterator[Line]:
 
 
 def lengths(seconds: float) -> Iterator[Line]:
-    """Peak memory of evaluation at twice the length, for one scheme of each structure but whole rows."""
+    """Peak memory at twice the length: evaluation, by a scheme of each structure but whole rows, and a training step."""
     peer = f"{SHORT} tokens"
     if not STATUS.exists():
         yield Line(f"peak memory at {LONG} tokens", peer, 2.05, None, "MB", 1.0, NOT_LINUX)
@@ -69,6 +72,9 @@ def lengths(seconds: float) -> Iterator[Line]:
         ratio = measured(["read", name, str(LONG)], ["read", name, str(SHORT)])
         what = f"peak memory of evaluation at {LONG} tokens, {name} ({', '.join(made_of) or 'nothing added'})"
         yield Line(f"{what}: {READER.layers} layers, width {READER.width}", peer, 2.05, ratio, "MB", 1.0)
+    ratio = measured(["train", BY_ROWS, str(LONG)], ["train", BY_ROWS, str(SHORT)])
+    what = f"peak memory of a training step by chunks of rows at {LONG} tokens, {BY_ROWS}"
+    yield Line(f"{what}: {LEARNER.layers} layer, width {LEARNER.width}", peer, 2.05, ratio, "MB", 1.0)
 
 
 def structures() -> dict[str, tuple[str, ...]]:
@@ -141,6 +147,17 @@ def read_work(name: str, length: int) -> Callable[[], object]:
     return lambda: list(subject.score([Prompt(text[:-64], text[None, -64:], 64)]))
 
 
+def train_work(name: str, length: int) -> Callable[[], object]:
+    """Loss and gradients of one text under a scheme."""
+    model = with_scheme(config.contents("scheme")[name]["build"])(LEARNER)[1]
+    ids = torch.arange(length + 1)[None] % 256
+
+    def step() -> None:
+        F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
+
+    return step
+
+
 def subject_of(shape: Shape, scheme: str = "") -> CheckpointSubject:
     """An untrained model, as evaluation runs it."""
     make = with_scheme(config.contents("scheme")[scheme]["build"]) if scheme else ours
@@ -154,7 +171,8 @@ def main(what: str, first: str, second: str) -> None:
     if what == "logits":
         work, warm = (pick(head_work(int(first)), second), pick(head_work(64), second))
     else:
-        work, warm = read_work(first, int(second)), read_work(first, 256)
+        of = read_work if what == "read" else train_work
+        work, warm = of(first, int(second)), of(first, 256)
     warm()  # what libraries take once
     before = status("VmRSS")
     try:
