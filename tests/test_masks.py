@@ -7,8 +7,19 @@ import torch
 from torch import Tensor
 
 from posbench.geometry import Mask
-from posbench.masks import Both, Chunk, EarlierChunks, Farther, First, Known, Nearest, both, name_of, shown
-from posbench.schemes.bigbird import Blocks
+from posbench.masks import (
+    Blocks,
+    Both,
+    Chunk,
+    EarlierChunks,
+    Farther,
+    First,
+    Known,
+    Nearest,
+    both,
+    name_of,
+    shown,
+)
 
 KEYS = 60
 MASKS = {

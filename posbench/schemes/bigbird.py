@@ -8,14 +8,9 @@ same for every head, layer and length (the authors draw anew for each head).
 It knows nothing of order within a block: configured around a rotation.
 """
 
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
 from posbench.errors import ConfigError
 from posbench.geometry import Mask
-from posbench.masks import Known, Span, together
+from posbench.masks import Blocks
 from posbench.scheme import PositionScheme, Shape, Site, Traits
 
 
@@ -50,47 +45,3 @@ class BigBird(PositionScheme):
 
     def mask(self, site: Site) -> Mask:
         return self.blocks
-
-
-@dataclass(frozen=True)
-class Blocks(Known):
-    """What BigBird shows, a function of the two blocks."""
-
-    block: int
-    global_blocks: int
-    random_blocks: int
-    seed: int
-
-    def __call__(self, i: Tensor, j: Tensor) -> Tensor:
-        query, key = i // self.block, j // self.block
-        candidates = query - 1 - self.global_blocks  # what lies between the global blocks and the neighbour
-        seen = (query - key <= 1) | (key < self.global_blocks) | (candidates <= self.random_blocks)
-        for drawn in self.drawn(query):
-            seen = seen | (key == self.global_blocks + drawn)
-        return seen
-
-    def drawn(self, query: Tensor) -> list[Tensor]:
-        """Distinct numbers of candidates for each block, by Floyd's algorithm."""
-        candidates = query - 1 - self.global_blocks
-        chosen: list[Tensor] = []
-        for number in range(self.random_blocks):
-            last = (candidates - self.random_blocks + number).clamp(min=0)
-            drawn = scrambled(query, number, self.seed) % (last + 1)
-            for earlier in chosen:
-                drawn = torch.where(drawn == earlier, last, drawn)
-            chosen.append(drawn)
-        return chosen
-
-    def spans(self, first: int, last: int) -> list[Span]:
-        size, blocks = self.block, last // self.block + 1
-        queries = torch.arange(first // size, blocks)[:, None]
-        seen = self(queries * size, torch.arange(blocks) * size).any(0)
-        return together([(block * size, (block + 1) * size) for block in seen.nonzero().flatten().tolist()])
-
-
-def scrambled(block: Tensor, number: int, seed: int) -> Tensor:
-    """Integers below 2^32 that look random: an integer hash, the same on every machine."""
-    mixed = (block * 2654435761 + number * 97531 + seed * 40503 + 1) & 0xFFFFFFFF
-    for _ in range(2):
-        mixed = ((mixed ^ (mixed >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
-    return mixed ^ (mixed >> 16)

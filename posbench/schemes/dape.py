@@ -55,18 +55,16 @@ class DAPE(Stack):
 
         def of(rows: Rows) -> Tensor:
             content_BHRS, heads = rows.content_BHRS, rows.content_BHRS.shape[1]
-            ours = (self.in_LKCN, self.in_LK, self.out_LHKN, self.out_LH)
-            into, into_K, onto, onto_H = (exact(parameter[site.layer]) for parameter in ours)
+            weights = (self.in_LKCN, self.in_LK, self.out_LHKN, self.out_LH)
+            into, into_K, onto, onto_H = (exact(weight[site.layer]) for weight in weights)
             bias_BHRS = bias.added(rows).to(content_BHRS.dtype)
             bias_BHRS = bias_BHRS[(None,) * (4 - bias_BHRS.dim())].expand(-1, heads, *content_BHRS.shape[2:])
             seen = None if self.kernel == 1 else rows.visible_RS.to(content_BHRS.dtype)
             # What the first layer makes of the bias is, mostly, the same for all sequences.
             read = bias_BHRS if seen is None else bias_BHRS * seen
             before = F.conv2d(read, into[:, heads:, None], into_K, padding=(0, self.kernel // 2))
-            adapted = Network.apply(
-                content_BHRS, before, into[:, :heads], onto, SLOPE, seen, rows.seen_by_first
-            )
-            return bias_BHRS + adapted + onto_H[:, None, None]
+            network = before, into[:, :heads], onto, SLOPE, seen, rows.seen_by_first
+            return bias_BHRS + Network.apply(content_BHRS, *network) + onto_H[:, None, None]
 
         return WholeRow(of, site.q_BHTD, site.k_BHSD)
 

@@ -12,8 +12,7 @@ from posbench.kernels import hidden
 from posbench.kernels.dense import dense
 from posbench.kernels.hidden import behind_a_window, mostly_hidden, over_seen
 from posbench.kernels.sdpa import sdpa
-from posbench.masks import Both, Chunk, Farther, First, Nearest
-from posbench.schemes.bigbird import Blocks
+from posbench.masks import Blocks, Both, Chunk, Farther, First, Nearest
 from posbench.terms import DistanceTable, Elementwise, Separable
 
 LENGTH = 210
