@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from posbench import config
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Shape, ours, with_scheme
-from posbench.benchmark.paired import FEW_PAIRS, Ratio, compare, of_pairs
+from posbench.benchmark.paired import Ratio, compare, of_pairs
 from posbench.benchmark.steps import structure
 from posbench.errors import LengthError, UndefinedError
 from posbench.kernels import Recording
@@ -33,7 +33,7 @@ from posbench.subjects.checkpoint import CheckpointSubject
 from posbench.subjects.subject import Prompt
 
 STATUS = Path("/proc/self/status")
-VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 1024
+VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 4096
 HEAD = Shape(layers=1, width=64, heads=2, length=256, batch=1, vocabulary=VOCABULARY)
 READER = Shape(layers=2, width=32, heads=2, length=256, batch=1)
 LEARNER = Shape(layers=1, width=32, heads=2, length=256, batch=1)
@@ -49,7 +49,7 @@ def logits(seconds: float) -> Iterator[Line]:
         f"scores of {TIMED_ROWS} targets of {VOCABULARY}",
         peer,
         1.0,
-        compare(chunked, full, seconds, warm=1, least=FEW_PAIRS),
+        compare(chunked, full, seconds, warm=1, least=3),
     )
     if not STATUS.exists():
         yield Line("memory of scores", peer, 1 / 15, None, "MB", skipped=NOT_LINUX)
