@@ -88,6 +88,13 @@ class Geometry:
         return self.first_query + len(self.q_index_T) == self.first_key + len(self.k_index_S)
 
     @property
+    def before(self) -> int | None:
+        """How many places the first key lies before the first query; None unless both are tokens in a row."""
+        if self.first_query is None or self.first_key is None:
+            return None
+        return self.first_query - self.first_key
+
+    @property
     def square(self) -> bool:
         """Whether the queries are all the keys, in order: the plain causal case."""
         return self.ordered and len(self.q_index_T) == len(self.k_index_S)

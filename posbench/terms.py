@@ -53,10 +53,8 @@ class Rows:
     @property
     def seen_by_first(self) -> int | None:
         """How many keys lie before the first of the rows, which each later row sees one more of; None if not in a row."""
-        geo = self.geo
-        if geo.first_query is None or geo.first_key is None:
-            return None
-        return geo.first_query + (self.rows.start or 0) - geo.first_key
+        before = self.geo.before
+        return None if before is None else before + (self.rows.start or 0)
 
 
 def unrounded(x: Tensor) -> AbstractContextManager:

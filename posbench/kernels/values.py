@@ -52,7 +52,7 @@ def _without(pairs: Pairs) -> Pairs:
 def _unfit(pairs: Pairs) -> str | None:
     geo, value = pairs.geo, pairs.value
     assert value is not None
-    if geo.offset is None or geo.first_query is None or geo.first_key is None:
+    if geo.offset is None or geo.before is None:
         return "it cannot add to the values by pair where positions do not run in steps of one"
     if pairs.term is not None and pairs.term.whole_rows:
         return "it cannot give a term its rows of logits"
@@ -63,22 +63,20 @@ def _unfit(pairs: Pairs) -> str | None:
 
 def _count(geo: Geometry, near: int) -> int:
     """How many of the last keys may be of a class of their own."""
+    return max(0, near - _least(geo))
+
+
+def _least(geo: Geometry) -> int:
+    """The distance at which a query's own place is felt: 0 unless its positions are moved against the keys'."""
     assert geo.offset is not None
-    return max(0, near - (geo.offset - _shift(geo)))
-
-
-def _shift(geo: Geometry) -> int:
-    """Where the first query stands among the keys."""
-    assert geo.first_query is not None
-    assert geo.first_key is not None
-    return geo.first_query - geo.first_key
+    assert geo.before is not None
+    return geo.offset - geo.before
 
 
 def _added(pairs: Pairs, lse_BHT: Tensor) -> Tensor:
     """(B, H, T, D): the sum of each pair's weight times its row."""
     geo, value = pairs.geo, pairs.value
     assert value is not None
-    assert geo.offset is not None
     count, device = _count(geo, value.near), lse_BHT.device
     with unrounded(lse_BHT):
         table_KD, seen_BHT = exact(value.table_KD), lse_BHT.isfinite()
@@ -88,38 +86,39 @@ def _added(pairs: Pairs, lse_BHT: Tensor) -> Tensor:
             return weight_BHT[..., None] * far_1D
         lse_BHT = torch.where(seen_BHT, exact(lse_BHT), 0)
         weight_BHTN = torch.exp(diagonals(pairs, count) - lse_BHT[..., None])
-        first = geo.offset - _shift(geo)
+        first = _least(geo)
         near_ND = table_KD[value.index(torch.arange(first, first + count, device=device).clamp(min=0))]
         return weight_BHT[..., None] * far_1D + weight_BHTN @ (near_ND - far_1D)
 
 
 def diagonals(pairs: Pairs, count: int) -> Tensor:
     """(B, H, T, N) logits of each query with the key of its own place, the one before, and so on; -inf if hidden."""
-    geo = pairs.geo
-    slot_TN, visible_TN = geo.memo(("diagonals", count), lambda: _slots(geo, count))
+    geo, before = pairs.geo, pairs.geo.before
+    assert before is not None
+    slot_TN, visible_TN = geo.memo(("diagonals", count), lambda: _slots(geo, before, count))
     for mask in pairs.masks:
         visible_TN = visible_TN & mask(geo.q_index_T[:, None], geo.k_index_S[slot_TN])
-    logit_BHTN = pairs.scale * _products(exact(pairs.q_BHTE), exact(pairs.k_BHSE), _shift(geo), count)
+    logit_BHTN = pairs.scale * _products(exact(pairs.q_BHTE), exact(pairs.k_BHSE), before, count)
     if pairs.term is not None:
         logit_BHTN = logit_BHTN + pairs.term.at(geo, slot_TN)
     return logit_BHTN.masked_fill(~visible_TN, -torch.inf)
 
 
-def _slots(geo: Geometry, count: int) -> tuple[Tensor, Tensor]:
+def _slots(geo: Geometry, before: int, count: int) -> tuple[Tensor, Tensor]:
     """(T, N) which key, some key where there is none, and whether there is one that causality shows."""
     device, keys = geo.q_index_T.device, len(geo.k_index_S)
     i = torch.arange(len(geo.q_index_T), device=device)[:, None]
-    slot_TN = i + _shift(geo) - torch.arange(count, device=device)
+    slot_TN = i + before - torch.arange(count, device=device)
     return slot_TN.clamp(0, keys - 1), (slot_TN >= 0) & (slot_TN < keys)
 
 
-def _products(q_BHTE: Tensor, k_BHSE: Tensor, shift: int, count: int) -> Tensor:
-    """(B, H, T, N) q_i . k_{i + shift - n}, by blocks of rows over the keys that any of these needs."""
+def _products(q_BHTE: Tensor, k_BHSE: Tensor, before: int, count: int) -> Tensor:
+    """(B, H, T, N) q_i . k_{i + before - n}, by blocks of rows over the keys that any of these needs."""
     queries, keys = q_BHTE.shape[2], k_BHSE.shape[2]
     blocks = -(-queries // BLOCK)
     q = F.pad(q_BHTE, (0, 0, 0, blocks * BLOCK - queries)).unflatten(2, (blocks, BLOCK))
     # Keys count - 1 before the first query up to the last one's own; what is negative is cut off.
-    k = F.pad(k_BHSE, (0, 0, count - 1 - shift, blocks * BLOCK + shift - keys))
+    k = F.pad(k_BHSE, (0, 0, count - 1 - before, blocks * BLOCK + before - keys))
     product = q @ k.unfold(2, BLOCK + count - 1, BLOCK)
     column = torch.arange(BLOCK, device=q.device)[:, None] + torch.arange(count - 1, -1, -1, device=q.device)
     return product.gather(-1, column.expand(*product.shape[:3], -1, -1)).flatten(2, 3)[:, :, :queries]

@@ -59,8 +59,7 @@ class Interpolated(Term):
         far_R = torch.log1p(c * torch.maximum(geo.q_pos_T[rows].double(), least)) + 1e-6
         near = DistanceTable(lambda n: torch.log1p(c * n)[None].to(in_K.dtype))
         part_1RS = near.logits(geo, rows) / far_R.to(in_K.dtype)[:, None]
-        keys, queries = len(geo.k_pos_S), len(geo.q_pos_T)
-        seen_by_first = keys - queries + (rows.start or 0) if geo.ordered else None
+        seen_by_first = (geo.before or 0) + (rows.start or 0) if geo.ordered else None
         with unrounded(part_1RS):
             one = in_K[:, None, None], out_HK[..., None]
             return Network.apply(part_1RS[None], bias_K[None, :, None, None], *one, 0.0, None, seen_by_first)[
