@@ -63,7 +63,7 @@ def retrieval(seconds: float) -> Iterator[Line]:
             f"retrieval: {QUESTIONS} questions of {QUESTION} + {VALUE} tokens over {context} ({RETRIEVAL})",
             "per-question cached generation, same model: each question prefills its context",
             goal,
-            compare(together, one_by_one, seconds, warm=1, least=3),
+            compare(together, one_by_one, seconds, warm=1, least=FEW_PAIRS),
         )
 
 
@@ -121,7 +121,7 @@ def extensions(seconds: float) -> Iterator[Line]:
             f"evaluating {len(tried)} extensions in the demo, {len(cells)} cells: 1/{SHARE} of their prompts",
             f"training their model: {steps} of its {settings.train.steps} steps",
             1.0,
-            compare(evaluate, train, seconds, warm=1, least=3),
+            compare(evaluate, train, seconds, warm=1, least=FEW_PAIRS),
         )
 
 

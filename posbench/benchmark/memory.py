@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from posbench import config
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Shape, ours, with_scheme
-from posbench.benchmark.paired import Ratio, compare, of_pairs
+from posbench.benchmark.paired import FEW_PAIRS, Ratio, compare, of_pairs
 from posbench.benchmark.steps import structure
 from posbench.errors import LengthError, UndefinedError
 from posbench.kernels import Recording
@@ -49,7 +49,7 @@ def logits(seconds: float) -> Iterator[Line]:
         f"scores of {TIMED_ROWS} targets of {VOCABULARY}",
         peer,
         1.0,
-        compare(chunked, full, seconds, warm=1, least=3),
+        compare(chunked, full, seconds, warm=1, least=FEW_PAIRS),
     )
     if not STATUS.exists():
         yield Line("memory of scores", peer, 1 / 15, None, "MB", skipped=NOT_LINUX)

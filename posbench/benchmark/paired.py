@@ -9,7 +9,7 @@ import numpy as np
 
 LEAST_PAIRS = 9
 # Of work that takes many seconds.
-FEW_PAIRS = 5
+FEW_PAIRS = 3
 RESAMPLES = 2000
 Work = Callable[[], object]
 
