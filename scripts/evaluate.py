@@ -6,18 +6,18 @@ Or a pretrained one: python scripts/evaluate.py subject=hugging_face subject.nam
 from dataclasses import replace
 from pathlib import Path
 
-from posbench.config import launch
+from posbench.config.hydra_app import launch
+from posbench.config.schema import EvaluateScript, ModelSettings
 from posbench.data.corpus import open_corpus
-from posbench.elsewhere import plan_pretrained
 from posbench.errors import DataError, IncompatibleError, unknown
-from posbench.grid import chosen
-from posbench.parallel import world
-from posbench.plan import ModelPlan, Plan, plan_cells, plan_model
-from posbench.settings import EvaluateScript, ModelSettings
-from posbench.sweep import collect, run
-from posbench.tables.layout import tables
-from posbench.tables.markup import to_markdown
-from posbench.work import Places
+from posbench.report.tables.layout import tables
+from posbench.report.tables.markup import to_markdown
+from posbench.runtime.distributed import world
+from posbench.sweep.grid import chosen
+from posbench.sweep.jobs import Places
+from posbench.sweep.plan import ModelPlan, Plan, plan_cells, plan_model
+from posbench.sweep.pretrained import plan_pretrained
+from posbench.sweep.run import collect, run
 
 
 def main(script: EvaluateScript) -> None:

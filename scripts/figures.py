@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from posbench import experiment
-from posbench.config import choice, launch
+from posbench.config.hydra_app import choice, launch
+from posbench.config.schema import FiguresScript
 from posbench.errors import DataError
-from posbench.settings import FiguresScript
+from posbench.report import experiment
 
 
 def main(script: FiguresScript) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from posbench import gpu_check
+from posbench.benchmark import gpu_check
 from posbench.errors import ConfigError, PosbenchError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "gpu-check"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from posbench.config import choice, configs, launch
+from posbench.config.hydra_app import choice, configs, launch
+from posbench.config.schema import PropertiesScript
 from posbench.properties.report import write
-from posbench.settings import PropertiesScript
 
 
 def main(script: PropertiesScript) -> None:

@@ -3,14 +3,15 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from posbench import experiment
-from posbench.config import choice, launch
-from posbench.parallel import world
-from posbench.plan import plan_sweep
-from posbench.rates import settled
-from posbench.settings import SweepScript
-from posbench.sweep import collect, run
-from posbench.work import Places
+from posbench.config.hydra_app import choice, launch
+from posbench.config.schema import SweepScript
+from posbench.report import experiment
+from posbench.runtime.distributed import world
+from posbench.sweep.jobs import Places
+from posbench.sweep.lr_selection import settled
+from posbench.sweep.plan import plan_sweep
+from posbench.sweep.run import collect, run
+from posbench.tracking.wandb import log_report
 
 
 def main(script: SweepScript) -> None:
@@ -35,7 +36,7 @@ def main(script: SweepScript) -> None:
     experiment.write(folder, collect(plan.cells, places), script.grid.scheme, script.figures, note)
     drawn = experiment.draw(folder, choice)
     if outcome.done:
-        experiment.mirror(folder, drawn, script.name, asdict(script), script.runtime)
+        log_report(folder, drawn, script.name, asdict(script), script.runtime)
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 
 

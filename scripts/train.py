@@ -1,11 +1,11 @@
 """Train one model: python scripts/train.py scheme=alibi train.length=128 (--multirun scheme=rope,alibi for several)."""
 
-from posbench.config import launch
-from posbench.parallel import world
-from posbench.plan import Plan, plan_model
-from posbench.settings import ModelSettings, TrainScript
-from posbench.sweep import run
-from posbench.work import Places
+from posbench.config.hydra_app import launch
+from posbench.config.schema import ModelSettings, TrainScript
+from posbench.runtime.distributed import world
+from posbench.sweep.jobs import Places
+from posbench.sweep.plan import Plan, plan_model
+from posbench.sweep.run import run
 
 
 def main(script: TrainScript) -> None:

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from posbench import config
 from posbench.benchmark import evaluation, gpu, memory, paired, steps
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Maker, Plain, Shape, gpt2, ours, plain, with_scheme, x_transformers
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, compare, of_pairs
 from posbench.benchmark.steps import goal_of, step_of, structure
+from posbench.config import hydra_app
 from posbench.errors import ConfigError
 from posbench.model.gpt import GPT, Size
 from posbench.schemes.rope import RoPE
@@ -151,7 +151,7 @@ def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
         "pope": ({"wide queries"}, 1.35),
         "floater": ({"trained positions"}, 1.35),
     }
-    settings = config.contents("scheme")
+    settings = hydra_app.contents("scheme")
     for name, (made_of, goal) in expected.items():
         found = structure(with_scheme(settings[name]["build"]), SHAPE)
         assert (found, goal_of(found)) == (made_of, goal), name

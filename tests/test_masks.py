@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from posbench.geometry import Mask
-from posbench.masks import (
+from posbench.position.geometry import Mask
+from posbench.position.masks import (
     Blocks,
     Both,
     Chunk,

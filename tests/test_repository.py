@@ -84,7 +84,7 @@ def test_no_large_file_is_committed() -> None:
     assert large == []
 
 
-@pytest.mark.parametrize("module", ["records", "statistics", "tables", "figures"])
+@pytest.mark.parametrize("module", ["results", "report"])
 def test_rows_become_figures_without_torch(module: str) -> None:
     heavy = ("torch", "transformers", "datasets", "hydra", "wandb")
     code = (

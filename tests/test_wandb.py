@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from posbench.errors import ConfigError
-from posbench.wandb_mirror import Mirror, WandbSettings, find_key, open_mirror
+from posbench.tracking.wandb import Mirror, WandbSettings, find_key, open_mirror
 
 KEY = "0123456789abcdef" * 3
 
@@ -151,7 +151,7 @@ def test_a_fault_is_one_warning_and_then_silence(tmp_path: Path, caplog: pytest.
         blocked = tmp_path / "file"
         blocked.touch()
         begin(blocked).log_training(1, {"loss": 1.0})
-    said = [record.message for record in caplog.records if record.name == "posbench.wandb_mirror"]
+    said = [record.message for record in caplog.records if record.name == "posbench.tracking.wandb"]
     assert [line.split(" (")[0] for line in said] == [
         "W&B mirrors nothing more of this run",
         "W&B mirrors nothing of this run",
@@ -161,12 +161,12 @@ def test_a_fault_is_one_warning_and_then_silence(tmp_path: Path, caplog: pytest.
 
 SCRIPT = """
 import logging, os, signal, sys
-from posbench import wandb_mirror
+from posbench.tracking import wandb
 logging.basicConfig(format="%(message)s")
-wandb_mirror.PATIENCE = 2.0
+wandb.PATIENCE = 2.0
 for seed in range(2):
-    mirror = wandb_mirror.open_mirror(
-        wandb_mirror.WandbSettings(), job_type="train", name=f"rope-64-{seed}", group="demo", config={},
+    mirror = wandb.open_mirror(
+        wandb.WandbSettings(), job_type="train", name=f"rope-64-{seed}", group="demo", config={},
         folder=sys.argv[1],
     )
     mirror.log_training(1, {"loss": 1.0})

@@ -11,18 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posbench import config, grid
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Shape, ours
 from posbench.benchmark.paired import FEW_PAIRS, compare
-from posbench.data.config import DataConfig
-from posbench.data.corpus import open_corpus
-from posbench.evaluate import Trained
-from posbench.kernels import Recording
-from posbench.model.gpt import GPT
-from posbench.plan import plan_cells, plan_model
-from posbench.records import Store
-from posbench.settings import (
+from posbench.config import hydra_app
+from posbench.config.data import DataConfig
+from posbench.config.schema import (
     AdjustSettings,
     EvaluationSettings,
     GridSettings,
@@ -31,9 +25,16 @@ from posbench.settings import (
     SweepScript,
     TrainSettings,
 )
-from posbench.subjects.checkpoint import CheckpointSubject
-from posbench.subjects.subject import Prompt
-from posbench.train import Trainer
+from posbench.data.corpus import open_corpus
+from posbench.kernels.dispatcher import Recording
+from posbench.lm.interface import Prompt
+from posbench.lm.native import CheckpointSubject
+from posbench.model.gpt import GPT
+from posbench.results.rows import Store
+from posbench.sweep import grid
+from posbench.sweep.evaluator import Trained
+from posbench.sweep.plan import plan_cells, plan_model
+from posbench.training.trainer import Trainer
 
 # Tokens of context, and the goal: what is saved grows with them.
 CONTEXTS = ((1152, 1 / 15), (4608, 1 / 20))
@@ -88,7 +89,7 @@ def prefix(seconds: float) -> Iterator[Line]:
 def extensions(seconds: float) -> Iterator[Line]:
     """All cells of the demo's extended models against the demo's training of their one model."""
     script = demo()
-    choices = {name: config.contents(name) for name in ("scheme", "size", "task", "extension")}
+    choices = {name: hydra_app.contents(name) for name in ("scheme", "size", "task", "extension")}
     choose = lambda group, name: choices[group][name]  # noqa: E731
     script.grid.scheme = script.grid.extend
     settings = next(grid.models(script, choose))
@@ -127,15 +128,15 @@ def extensions(seconds: float) -> Iterator[Line]:
 
 def demo() -> SweepScript:
     """The demo's settings, with a share of the prompts of those tasks that extended models get."""
-    content = config.contents("experiment")["demo"]
+    content = hydra_app.contents("experiment")["demo"]
     tasks = {name: EvaluationSettings(**entry) for name, entry in content["evaluate"].items()}
-    found = config.contents("task")
+    found = hydra_app.contents("task")
     for name, entry in tasks.items():
         asked = {**found[entry.task or name]["build"], **entry.settings}
         entry.settings |= {key: -(-asked[key] // SHARE) for key in ("examples", "contexts") if key in asked}
     return SweepScript(
-        size=SizeSettings(**config.contents("size")["tiny"]),
-        data=config.typed(DataConfig, config.contents("data")["sources"], ""),
+        size=SizeSettings(**hydra_app.contents("size")["tiny"]),
+        data=hydra_app.typed(DataConfig, hydra_app.contents("data")["sources"], ""),
         train=TrainSettings(**content["train"]),
         grid=GridSettings(**content["grid"]),
         adjust=AdjustSettings(**content["adjust"]),

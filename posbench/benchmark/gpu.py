@@ -18,27 +18,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from posbench import config
-from posbench.attend import Pairs
 from posbench.benchmark.evaluation import QUESTION, QUESTIONS, VALUE, ids
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Shape, plain, with_scheme
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, Work, compare, of_pairs
 from posbench.benchmark.steps import step_of
-from posbench.build import build
-from posbench.data.config import DataConfig
+from posbench.config import hydra_app
+from posbench.config.data import DataConfig
+from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.data.corpus import open_corpus
 from posbench.errors import said
-from posbench.extension import Context
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
-from posbench.kernels.backends import CHOICE
+from posbench.instantiate import build
+from posbench.kernels.dispatcher import Recording
 from posbench.kernels.flex import flex
+from posbench.kernels.sdpa_backends import CHOICE
+from posbench.lm.interface import Prompt
+from posbench.lm.native import CheckpointSubject
 from posbench.model.gpt import GPT, Size
-from posbench.settings import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
-from posbench.subjects.checkpoint import CheckpointSubject
-from posbench.subjects.subject import Prompt
-from posbench.train import Trainer
+from posbench.position.call import Pairs
+from posbench.position.extension import Context
+from posbench.position.geometry import Geometry
+from posbench.training.trainer import Trainer
 
 DEVICE = "cuda"
 # No other line is begun after these.
@@ -46,7 +46,7 @@ MINUTES = 7.5
 BASE = Shape(layers=12, width=768, heads=12, length=1024, batch=32, vocabulary=50304)
 SMALL = Shape(layers=4, width=256, heads=4, length=256, batch=16)
 PART = replace(BASE, layers=2)
-CHOSEN = config.contents("gpu")["benchmark"]
+CHOSEN = hydra_app.contents("gpu")["benchmark"]
 READ = 16384
 ATTENDED = (4, 16, 8192, 64)
 CONTEXT, RETRIEVAL = 65536, Shape(layers=2, width=512, heads=8, length=1024, batch=1)
@@ -134,7 +134,7 @@ def beside_rope(name: str, seconds: float) -> Ratio:
 @cache
 def our_step(shape: Shape, scheme: str = CHOSEN["plain"], kernel: str = "auto") -> Work:
     """A step of a training with everything that belongs to it, by AdamW as the peers'; compiled once."""
-    data = config.typed(DataConfig, config.contents("data")["sources"], "")
+    data = hydra_app.typed(DataConfig, hydra_app.contents("data")["sources"], "")
     own = open_corpus(replace(data), Path(RuntimeSettings().cache)).vocabulary
     # Ids that no text has make the vocabulary as large as a peer's.
     data = replace(data, keys=own.keys + shape.vocabulary - own.size)
@@ -142,7 +142,7 @@ def our_step(shape: Shape, scheme: str = CHOSEN["plain"], kernel: str = "auto") 
         device=DEVICE, kernel=kernel, results=tempfile.gettempdir(), wandb="disabled", compile="auto"
     )
     settings = ModelSettings(
-        SchemeSettings(scheme, config.contents("scheme")[scheme]["build"]),
+        SchemeSettings(scheme, hydra_app.contents("scheme")[scheme]["build"]),
         SizeSettings("benchmark", shape.layers, shape.width, shape.heads),
         data,
         TrainSettings(
@@ -206,12 +206,12 @@ def retrieval(seconds: float) -> Ratio:
 
 def subject_of(shape: Shape, extension: str = "") -> CheckpointSubject:
     """An untrained RoPE model in bfloat16, as evaluation runs it; extended for READ tokens."""
-    model = with_scheme(config.contents("scheme")[CHOSEN["plain"]]["build"])(shape)[0].to(DEVICE)
+    model = with_scheme(hydra_app.contents("scheme")[CHOSEN["plain"]]["build"])(shape)[0].to(DEVICE)
     assert isinstance(model, GPT)
     scheme = model.scheme
     if extension:
         known = Size(shape.layers, shape.width, shape.heads).shape(shape.length)
-        scheme = build(config.contents("extension")[extension]["build"], scheme, Context(known, READ))
+        scheme = build(hydra_app.contents("extension")[extension]["build"], scheme, Context(known, READ))
     precision = torch.autocast(DEVICE, torch.bfloat16)
     return CheckpointSubject(model, scheme, shape.length, Recording("auto"), precision, 65536)
 

@@ -21,16 +21,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from posbench import config
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Shape, ours, with_scheme
 from posbench.benchmark.paired import FEW_PAIRS, Ratio, compare, of_pairs
 from posbench.benchmark.steps import structure
+from posbench.config import hydra_app
 from posbench.errors import LengthError, UndefinedError
-from posbench.kernels import Recording
+from posbench.kernels.dispatcher import Recording
+from posbench.lm.interface import Prompt
+from posbench.lm.native import CheckpointSubject
 from posbench.model.gpt import GPT
-from posbench.subjects.checkpoint import CheckpointSubject
-from posbench.subjects.subject import Prompt
 
 STATUS = Path("/proc/self/status")
 VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 4096
@@ -82,7 +82,7 @@ def lengths(seconds: float) -> Iterator[Line]:
 def structures() -> dict[str, tuple[str, ...]]:
     """What schemes are made of, by the first scheme of each kind."""
     found: dict[tuple[str, ...], str] = {}
-    for name, content in config.contents("scheme").items():
+    for name, content in hydra_app.contents("scheme").items():
         make = with_scheme(content["build"])
         model = make(READER)[0]
         assert isinstance(model, GPT)
@@ -151,7 +151,7 @@ def read_work(name: str, length: int) -> Callable[[], object]:
 
 def train_work(name: str, length: int) -> Callable[[], object]:
     """Loss and gradients of one text under a scheme."""
-    model = with_scheme(config.contents("scheme")[name]["build"])(LEARNER)[1]
+    model = with_scheme(hydra_app.contents("scheme")[name]["build"])(LEARNER)[1]
     ids = torch.arange(length + 1)[None] % 256
 
     def step() -> None:
@@ -162,7 +162,7 @@ def train_work(name: str, length: int) -> Callable[[], object]:
 
 def subject_of(shape: Shape, scheme: str = "") -> CheckpointSubject:
     """An untrained model, as evaluation runs it."""
-    make = with_scheme(config.contents("scheme")[scheme]["build"]) if scheme else ours
+    make = with_scheme(hydra_app.contents("scheme")[scheme]["build"]) if scheme else ours
     model = make(shape)[0]
     assert isinstance(model, GPT)
     return CheckpointSubject(model, model.scheme, shape.length, Recording("auto"), nullcontext(), 16384)

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench import config
-from posbench.attend import Pairs
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import Maker, Shape, gpt2, ours, plain, version, with_scheme, x_transformers
 from posbench.benchmark.paired import compare
+from posbench.config import hydra_app
 from posbench.errors import unknown
-from posbench.kernels import Recording
+from posbench.kernels.dispatcher import Recording
 from posbench.model.gpt import GPT
-from posbench.terms import DistanceTable, Separable, Sum, Term
+from posbench.position.biases import DistanceTable, Separable, Sum, Term
+from posbench.position.call import Pairs
 
 SHAPES = (
     Shape(layers=4, width=256, heads=4, length=256, batch=8),
@@ -45,7 +45,7 @@ def peers(seconds: float) -> Iterator[Line]:
 
 def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
     """The step of each scheme of configs/scheme beside RoPE's, with a goal by what it is made of."""
-    settings = config.contents("scheme")
+    settings = hydra_app.contents("scheme")
     for name in names:
         if name not in settings:
             raise unknown("scheme", name, settings)

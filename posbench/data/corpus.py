@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from posbench.config.data import DataConfig, TokenizerConfig
 from posbench.data import build, hugging_face, shard, tokenizer
-from posbench.data.config import DataConfig, TokenizerConfig
 from posbench.data.files import Files
 from posbench.data.hub import Hub
 from posbench.data.shard import Shard
@@ -18,7 +18,7 @@ from posbench.data.splits import SPLITS
 from posbench.data.stdlib import StandardLibrary
 from posbench.data.tokenizer import Tokenizer
 from posbench.data.vocabulary import Vocabulary
-from posbench.errors import DataError, unknown
+from posbench.errors import DataError, LengthError, unknown
 
 FORMAT = "1"  # of the folder: another number makes every corpus another one
 
@@ -104,3 +104,13 @@ def open_source(config: DataConfig) -> Source:
     if config.source not in SOURCES:
         raise unknown("data.source", config.source, SOURCES)
     return SOURCES[config.source](config)
+
+
+def check_corpus(corpus: Corpus, length: int) -> None:
+    """Raise LengthError if a split of the corpus is too short to train on sequences of `length` tokens."""
+    for split in ("train", "validation"):
+        if len(corpus.split(split).tokens) <= length:
+            raise LengthError(
+                f"train.length {length} is longer than the {split} split of {corpus.name} "
+                f"({len(corpus.split(split).tokens)} tokens): choose a shorter one or other data"
+            )

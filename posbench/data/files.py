@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.source import Document, cell, digest, text_cell
 from posbench.data.splits import SPLITS, split_by_hash
 from posbench.errors import ConfigError, DataError, unknown

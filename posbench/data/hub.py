@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.network import need_hub
 from posbench.data.source import OFFLINE, Document, cell, digest, text_cell
 from posbench.errors import ConfigError, DataError

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata, resources
 from typing import NamedTuple
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.source import Document, digest
 from posbench.errors import DataError
 

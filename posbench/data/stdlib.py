@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.source import Document, digest
 from posbench.data.splits import split_by_hash
 from posbench.errors import DataError

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from posbench.config.data import TokenizerConfig
 from posbench.data import hugging_face, subword
-from posbench.data.config import TokenizerConfig
 from posbench.errors import unknown
 
 KINDS = ("bytes", "bpe", "hugging_face")

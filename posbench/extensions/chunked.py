@@ -7,10 +7,10 @@ nothing of the text before them.
 
 from typing import Any
 
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Mask
-from posbench.masks import Chunk, both
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry, Mask
+from posbench.position.masks import Chunk, both
+from posbench.position.scheme import PositionScheme, Site
 
 
 class Chunked(Extension):

@@ -10,9 +10,9 @@ of queries and keys that its code, github.com/SakanaAI/DroPE, offers.
 from typing import Any
 
 from posbench.errors import ConfigError
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry
-from posbench.scheme import PositionScheme
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme
 
 
 class DroPE(Extension):

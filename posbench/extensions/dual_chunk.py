@@ -8,10 +8,10 @@ For any scheme that feels distances only, not just rotations.
 
 from typing import Any
 
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Region
-from posbench.masks import Chunk, EarlierChunks, both
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry, Region
+from posbench.position.masks import Chunk, EarlierChunks, both
+from posbench.position.scheme import PositionScheme, Site
 
 
 class DualChunk(Extension):

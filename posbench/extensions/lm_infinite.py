@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Mask, Region
-from posbench.masks import Farther, First, Nearest, both
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry, Mask, Region
+from posbench.position.masks import Farther, First, Nearest, both
+from posbench.position.scheme import PositionScheme, Site
 
 
 class LMInfinite(Extension):

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from posbench.extension import Context, Extension
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, Extension
+from posbench.position.scheme import PositionScheme, Site
 
 
 class LogN(Extension):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.extension import Context, SpectrumExtension
-from posbench.geometry import Geometry
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, SpectrumExtension
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Site
 
 
 class LongRoPE(SpectrumExtension):

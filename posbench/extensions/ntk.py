@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from posbench.errors import unknown
-from posbench.extension import Context, SpectrumExtension
-from posbench.scheme import PositionScheme
+from posbench.position.extension import Context, SpectrumExtension
+from posbench.position.scheme import PositionScheme
 
 EXPONENTS = ("bloc97", "su")
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posbench.extension import Context, SpectrumExtension
-from posbench.scheme import PositionScheme
+from posbench.position.extension import Context, SpectrumExtension
+from posbench.position.scheme import PositionScheme
 
 
 class NTKFixed(SpectrumExtension):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.extension import Context, SpectrumExtension
-from posbench.scheme import PositionScheme
+from posbench.position.extension import Context, SpectrumExtension
+from posbench.position.scheme import PositionScheme
 
 
 class NTKMixed(SpectrumExtension):

@@ -8,9 +8,9 @@ Without the paper's fine-tuning. A scheme that knows whole distances only says w
 import math
 from typing import Any
 
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry
-from posbench.scheme import PositionScheme
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme
 
 
 class PositionInterpolation(Extension):

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Region
-from posbench.masks import Farther, Nearest, both
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry, Region
+from posbench.position.masks import Farther, Nearest, both
+from posbench.position.scheme import PositionScheme, Site
 
 
 class ReRoPE(Extension):

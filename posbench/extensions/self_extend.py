@@ -10,10 +10,10 @@ from itertools import count
 from typing import Any
 
 from posbench.errors import ConfigError
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry, Region
-from posbench.masks import Farther, Nearest, both
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry, Region
+from posbench.position.masks import Farther, Nearest, both
+from posbench.position.scheme import PositionScheme, Site
 
 
 class SelfExtend(Extension):

@@ -7,10 +7,10 @@ A mask over the whole sequence: through the layers a token hears of (w - 1) * la
 
 from typing import Any
 
-from posbench.extension import Context, Extension
-from posbench.geometry import Mask
-from posbench.masks import Nearest, both
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Mask
+from posbench.position.masks import Nearest, both
+from posbench.position.scheme import PositionScheme, Site
 
 
 class Window(Extension):

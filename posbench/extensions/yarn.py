@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError, unknown
-from posbench.extension import Context, SpectrumExtension
-from posbench.scheme import PositionScheme, Site
+from posbench.position.extension import Context, SpectrumExtension
+from posbench.position.scheme import PositionScheme, Site
 
 RAMPS = ("dimensions", "rotations")
 

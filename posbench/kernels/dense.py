@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry
-from posbench.terms import Rows, exact, unrounded
+from posbench.position.biases import Rows, exact, unrounded
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry
 
 # Logits held at once, over batch, heads, rows and keys: 16 MiB in float32, about what caches hold.
 CHUNK = 1 << 22

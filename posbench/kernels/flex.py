@@ -1,6 +1,6 @@
 """FlexAttention: one fused kernel for every term that is a function of a pair, forward and backward on a GPU.
 
-A structure of posbench.terms becomes a `score_mod` over a few captured tensors: a distance table is one gather
+A structure of posbench.position.biases becomes a `score_mod` over a few captured tensors: a distance table is one gather
 from `[H, N]` (its gradient atomic adds over N addresses a head, not over T5's 32), separable terms are two
 gathers, indexed content one gather from `[B, H, T, K]`. Masks become a BlockMask, built a row of blocks at a
 time, since torch's own writes out T x S. Lengths are padded to powers of two, so that a scheme compiles once a
@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry, Mask
-from posbench.kernels.tiles import filled, held, tiles
-from posbench.masks import name_of
-from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
+from posbench.kernels.flex_options import filled, held, tiles
+from posbench.position.biases import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry, Mask
+from posbench.position.masks import name_of
 
 BLOCK = 128
 # Numbers of a term that fits no structure and is written out: 1 GiB in float32.
@@ -52,7 +52,9 @@ def unfit(pairs: Pairs) -> str | None:
     if pairs.term is not None and pairs.term.whole_rows:
         return "FlexAttention cannot give a term its rows of logits"
     if pairs.value is not None:
-        return "FlexAttention cannot add to the values by pair; around it posbench.kernels.values can"
+        return (
+            "FlexAttention cannot add to the values by pair; around it posbench.kernels.relative_values can"
+        )
     if pairs.q_BHTE.dtype == torch.float64:
         return "FlexAttention computes in float32 at most"
     if geo.first_query is None or geo.first_key is None:

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry
-from posbench.kernels.backends import CHOICE, tunable
-from posbench.kernels.biased import Biased
-from posbench.kernels.hidden import BLOCK, behind_a_window, mostly_hidden, over_seen, shifted
-from posbench.terms import DistanceTable, Separable
+from posbench.kernels.cpu.biased import Biased
+from posbench.kernels.cpu.mask_pruning import BLOCK, behind_a_window, mostly_hidden, over_seen, shifted
+from posbench.kernels.sdpa_backends import CHOICE, tunable
+from posbench.position.biases import DistanceTable, Separable
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry
 
 # Numbers of a mask that are written out at once in evaluation: 64 MiB in float32.
 MASK = 1 << 24

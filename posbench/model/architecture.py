@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posbench.errors import ConfigError
-from posbench.scheme import Shape
+from posbench.position.scheme import Shape
 
 
 @dataclass(frozen=True)

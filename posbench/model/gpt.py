@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.attend import Kernel, attend_to
-from posbench.build import build
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
+from posbench.instantiate import build
+from posbench.kernels.dispatcher import Recording
 from posbench.model.architecture import Architecture, Size
-from posbench.scheme import PositionScheme, Shape, Site
+from posbench.position.attention import attend_to
+from posbench.position.call import Kernel
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Shape, Site
 
 # (B, S, W) normalised inputs, (B, H, S, D) keys and values.
 Kept = tuple[Tensor, Tensor, Tensor]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from posbench.properties.lengths import HIDDEN, SILENT, UNDEFINED
-from posbench.properties.marks import NEITHER, NO, PARTLY, YES, Mark, short
 from posbench.properties.measure import Row
+from posbench.properties.ratings import NEITHER, NO, PARTLY, YES, Mark, short
 
 NEARLY = 1e-3  # of what is to be reached
 EXCESS = 0.1  # nats beyond the range within the training length

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from posbench.figures import Drawing
-from posbench.figures.canvas import GREY, page
 from posbench.properties.card import COLUMNS
-from posbench.properties.marks import NEITHER, NO, PARTLY, YES, Mark
 from posbench.properties.measure import Row
+from posbench.properties.ratings import NEITHER, NO, PARTLY, YES, Mark
+from posbench.report.figures import Drawing
+from posbench.report.figures.canvas import GREY, page
 
 NAME, CELL, LINE, HEAD = 1.6, 1.08, 0.19, 0.4  # inches
 # Told apart with any common colour blindness, and in grey by their marks.

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from posbench.benchmark.paired import compare
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.scheme import PositionScheme
+from posbench.position.scheme import PositionScheme
 
 SIZE, VOCABULARY = Size(layers=2, width=64, heads=4), 50
 LENGTH, BATCH = 256, 4

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from posbench.figures import Drawing
-from posbench.figures.canvas import GREY, page
 from posbench.properties.measure import Row
+from posbench.report.figures import Drawing
+from posbench.report.figures.canvas import GREY, page
 
 DOT = "#0072B2"
 

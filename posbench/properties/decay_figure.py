@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
-from posbench.figures import Drawing
-from posbench.figures.canvas import GREY, page
 from posbench.properties.decay import distinct, envelope
-from posbench.properties.marks import short
 from posbench.properties.measure import Row
 from posbench.properties.probe import MULTIPLES, TRAIN_LEN
+from posbench.properties.ratings import short
+from posbench.report.figures import Drawing
+from posbench.report.figures.canvas import GREY, page
 
 CURVE, ENVELOPE = "#0072B2", "#E69F00"
 ACROSS = 7

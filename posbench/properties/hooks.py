@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from posbench.position.scheme import Site
 from posbench.properties.probe import Subject, draw
-from posbench.scheme import Site
 
 # In the order in which a model meets them.
 PARTS = ("embeddings", "positions", "q and k", "gain", "logits", "values", "mask", "softmax", "attention")

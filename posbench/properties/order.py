@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posbench.attend import Pairs, attend
-from posbench.kernels import Recording
+from posbench.kernels.dispatcher import Recording
 from posbench.model.gpt import GPT, Size
+from posbench.position.attention import attend
+from posbench.position.call import Pairs
+from posbench.position.scheme import PositionScheme
 from posbench.properties.probe import SHAPE, Subject, draw
-from posbench.scheme import PositionScheme
 
 VOCABULARY = 50
 

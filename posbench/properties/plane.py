@@ -11,10 +11,10 @@ import math
 import torch
 from torch import Tensor
 
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import Site
 from posbench.properties.hooks import acts_on
 from posbench.properties.probe import EXACT, Subject, draw, normalised
-from posbench.scheme import Site
 
 SIDE = 6
 SHIFT = (1, 2)  # rows, columns

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.attend import Pairs, attend
 from posbench.errors import LengthError, UndefinedError
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
+from posbench.kernels.dispatcher import Recording
 from posbench.model.gpt import build_scheme
-from posbench.scheme import PositionScheme, Shape, Site
-from posbench.terms import Rows
+from posbench.position.attention import attend
+from posbench.position.biases import Rows
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Shape, Site
 
 TRAIN_LEN = 64
 SHAPE = Shape(layers=2, heads=4, head_dim=8, width=32, train_len=TRAIN_LEN)

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import ConfigError
-from posbench.figures import Drawing, house_style, save
 from posbench.properties import card_figure, cost_figure, decay_figure
 from posbench.properties.card import COLUMNS, ordered
 from posbench.properties.cost import cost, machine
 from posbench.properties.measure import Row, measure, rounded
 from posbench.properties.order import control
 from posbench.properties.probe import SHAPE
-from posbench.tables.markup import Cell, Table, to_latex, to_markdown
+from posbench.report.figures import Drawing, house_style, save
+from posbench.report.tables.markup import Cell, Table, to_latex, to_markdown
 
 COMMAND = "python scripts/properties.py results=results/published"
 TITLE = "What makes a good position scheme, measured on each scheme's own definition"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from posbench.position.scheme import Site
 from posbench.properties.probe import EXACT, Subject, draw
-from posbench.scheme import Site
 
 VECTORS = 16
 

@@ -6,8 +6,8 @@ Press, Smith, Lewis. Train Short, Test Long. ICLR 2022, section 3. arXiv:2108.12
 import torch
 from torch import Tensor
 
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term
+from posbench.position.biases import DistanceTable, Term
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class ALiBi(PositionScheme):

@@ -9,9 +9,9 @@ It knows nothing of order within a block: configured around a rotation.
 """
 
 from posbench.errors import ConfigError
-from posbench.geometry import Mask
-from posbench.masks import Blocks
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.geometry import Mask
+from posbench.position.masks import Blocks
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class BigBird(PositionScheme):

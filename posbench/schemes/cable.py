@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Separable, Term
+from posbench.position.biases import Separable, Term
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class Cable(PositionScheme):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Rows, Term, WholeRow, exact, from_end
+from posbench.position.biases import Rows, Term, WholeRow, exact, from_end
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class CoPE(PositionScheme):

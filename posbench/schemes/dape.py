@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.compose import Stack
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.pairwise import Network
-from posbench.scheme import PositionScheme, Shape, Site
-from posbench.terms import Rows, Term, WholeRow, exact
+from posbench.position.biases import Rows, Term, WholeRow, exact
+from posbench.position.compose import Stack
+from posbench.position.pairwise_mlp import Network
+from posbench.position.scheme import PositionScheme, Shape, Site
 
 SLOPE = 0.01  # of LeakyReLU
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, unknown
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import KeyContent, QueryContent, Sum, Term, whole
+from posbench.position.biases import KeyContent, QueryContent, Sum, Term, whole
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 ROWS = ("paper", "code")
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
-from posbench.pairwise import Network
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term, exact, unrounded
+from posbench.position.biases import DistanceTable, Term, exact, unrounded
+from posbench.position.geometry import Geometry
+from posbench.position.pairwise_mlp import Network
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class FIRE(PositionScheme):

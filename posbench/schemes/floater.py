@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
-from posbench.scheme import PositionScheme, Shape, Traits
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Shape, Traits
 
 
 class Floater(PositionScheme):

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.rotary import angles, frequencies, rotate
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import angles, frequencies, rotate
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class FoPE(PositionScheme):

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Separable, Term
+from posbench.position.biases import Separable, Term
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class Forgetting(PositionScheme):

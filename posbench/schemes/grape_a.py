@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.geometry import Geometry
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Term, exact
+from posbench.position.biases import Term, exact
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.rotary import frequencies, rotate
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import frequencies, rotate
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class GrapeM(PositionScheme):

@@ -10,8 +10,8 @@ import math
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.rotary import angles, frequencies, rotate, still
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import angles, frequencies, rotate, still
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class HoPE(PositionScheme):

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from posbench.compose import Layered, every_nth, span
 from posbench.errors import ConfigError
-from posbench.geometry import Mask
-from posbench.masks import Chunk, both
-from posbench.scheme import PositionScheme, Shape, Site
+from posbench.position.compose import Layered, every_nth, span
+from posbench.position.geometry import Mask
+from posbench.position.masks import Chunk, both
+from posbench.position.scheme import PositionScheme, Shape, Site
 
 
 class IRoPE(Layered):

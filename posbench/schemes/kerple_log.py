@@ -1,13 +1,13 @@
 """KERPLE, logarithmic: a trained penalty that grows with the logarithm of the distance.
 
 Chi et al. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. NeurIPS 2022,
-section 4. arXiv:2205.09921. How parameters are kept in their ranges: posbench/kerple.py.
+section 4. arXiv:2205.09921. How parameters are kept in their ranges: posbench/position/kerple.py.
 """
 
 import torch
 from torch import Tensor
 
-from posbench.kerple import Kerple, within
+from posbench.position.kerple import Kerple, within
 
 
 class KerpleLog(Kerple):

@@ -2,12 +2,12 @@
 
 Chi et al. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. NeurIPS 2022,
 section 4. arXiv:2205.09921. With exponent 1 it is ALiBi with trained slopes. How parameters are kept in their
-ranges: posbench/kerple.py.
+ranges: posbench/position/kerple.py.
 """
 
 from torch import Tensor
 
-from posbench.kerple import Kerple, within
+from posbench.position.kerple import Kerple, within
 
 
 class KerplePower(Kerple):

@@ -13,8 +13,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.compose import Stack
-from posbench.scheme import Shape, Site
+from posbench.position.compose import Stack
+from posbench.position.scheme import Shape, Site
 
 
 class KeyNorm(Stack):

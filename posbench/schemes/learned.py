@@ -2,16 +2,16 @@
 
 Devlin et al. BERT. NAACL 2019, section 3. arXiv:1810.04805. Also GPT-2's positions.
 Past its last row a table has no answer, so the default is to say so; the policies that answer all the same
-are named in the configuration (posbench/position_table.py). Rows are drawn at standard deviation 1, as the
+are named in the configuration (posbench/position/position_table.py). Rows are drawn at standard deviation 1, as the
 token embeddings of this project's models are (both 0.02 in GPT-2).
 """
 
 import torch
 from torch import Tensor, nn
 
-from posbench.geometry import Geometry
-from posbench.position_table import check_length, check_policy, look_up
-from posbench.scheme import PositionScheme, Shape, Traits
+from posbench.position.geometry import Geometry
+from posbench.position.position_table import check_length, check_policy, look_up
+from posbench.position.scheme import PositionScheme, Shape, Traits
 
 
 class Learned(PositionScheme):

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.attend import Kernel
 from posbench.errors import ConfigError
-from posbench.rotary import angles, frequencies, rotate
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.call import Kernel
+from posbench.position.rotary import angles, frequencies, rotate
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 CHUNK = 64
 

@@ -12,7 +12,7 @@ import math
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class LogN(PositionScheme):

@@ -3,16 +3,16 @@
 Su, "Transformers' position encodings that rack researchers' brains", section on products, 2021:
 https://kexue.fm/archives/8130, after https://zhuanlan.zhihu.com/p/183234823.
 Neither fixes the vectors; here they are trained and drawn around 1 (at `deviation`), where a product changes
-little: around 0 it would erase the tokens. Past the table as for added positions (posbench/position_table.py).
+little: around 0 it would erase the tokens. Past the table as for added positions (posbench/position/position_table.py).
 """
 
 import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
-from posbench.position_table import check_length, check_policy, look_up
-from posbench.scheme import PositionScheme, Shape, Traits
+from posbench.position.geometry import Geometry
+from posbench.position.position_table import check_length, check_policy, look_up
+from posbench.position.scheme import PositionScheme, Shape, Traits
 
 
 class Multiplicative(PositionScheme):

@@ -3,7 +3,7 @@
 Kazemnejad et al. The Impact of Positional Encoding on Length Generalization. NeurIPS 2023. arXiv:2305.19466.
 """
 
-from posbench.scheme import PositionScheme, Shape, Traits
+from posbench.position.scheme import PositionScheme, Shape, Traits
 
 
 class NoPE(PositionScheme):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.rotary import angles, frequencies, rotate
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import angles, frequencies, rotate
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class PartialRoPE(PositionScheme):

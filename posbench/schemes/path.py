@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Rows, Term, WholeRow, exact, unrounded
+from posbench.position.biases import Rows, Term, WholeRow, exact, unrounded
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 BLOCK, TAPS, RANK = 64, 3, 32
 Blocks = list[tuple[Tensor, ...]]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.rotary import angles, frequencies
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import angles, frequencies
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class PoPE(PositionScheme):

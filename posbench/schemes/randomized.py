@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posbench.compose import Stack
 from posbench.errors import ConfigError, LengthError
-from posbench.geometry import Geometry
-from posbench.scheme import Shape
+from posbench.position.compose import Stack
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import Shape
 
 
 class Randomized(Stack):

@@ -5,8 +5,8 @@ Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021, s
 
 from torch import Tensor
 
-from posbench.rotary import angles, frequencies, rotate
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import angles, frequencies, rotate
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class RoPE(PositionScheme):

@@ -8,8 +8,8 @@ paper's own bases of the rotation are larger.
 from collections.abc import Mapping
 from typing import Any
 
-from posbench.compose import Layered, every_nth
-from posbench.scheme import PositionScheme, Shape
+from posbench.position.compose import Layered, every_nth
+from posbench.position.scheme import PositionScheme, Shape
 
 
 class RopeNope(Layered):

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from posbench.compose import Layered, every_nth, nearest, span
-from posbench.geometry import Mask
-from posbench.masks import both
-from posbench.scheme import PositionScheme, Shape, Site
+from posbench.position.compose import Layered, every_nth, nearest, span
+from posbench.position.geometry import Mask
+from posbench.position.masks import both
+from posbench.position.scheme import PositionScheme, Shape, Site
 
 
 class RopeWindowNope(Layered):

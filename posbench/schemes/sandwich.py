@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.rotary import frequencies
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term
+from posbench.position.biases import DistanceTable, Term
+from posbench.position.rotary import frequencies
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class Sandwich(PositionScheme):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import PairValue, QueryContent, Term, whole
+from posbench.position.biases import PairValue, QueryContent, Term, whole
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class Shaw(PositionScheme):

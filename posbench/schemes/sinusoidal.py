@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
-from posbench.rotary import frequencies
-from posbench.scheme import PositionScheme, Shape, Traits
+from posbench.position.geometry import Geometry
+from posbench.position.rotary import frequencies
+from posbench.position.scheme import PositionScheme, Shape, Traits
 
 
 class Sinusoidal(PositionScheme):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class SoftmaxOne(PositionScheme):

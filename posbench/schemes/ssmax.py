@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from posbench.compose import Stack
 from posbench.errors import ConfigError
-from posbench.scheme import Shape, Site
+from posbench.position.compose import Stack
+from posbench.position.scheme import Shape, Site
 
 
 class SSMax(Stack):

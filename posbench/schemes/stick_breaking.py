@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Rows, Term, WholeRow, from_end
+from posbench.position.biases import Rows, Term, WholeRow, from_end
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class StickBreaking(PositionScheme):

@@ -9,9 +9,9 @@ bucket of its integer part.
 import torch
 from torch import Tensor, nn
 
-from posbench.buckets import bucket, check_buckets
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term
+from posbench.position.biases import DistanceTable, Term
+from posbench.position.relative_buckets import bucket, check_buckets
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class T5Bias(PositionScheme):

@@ -12,10 +12,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from posbench.geometry import Geometry
-from posbench.rotary import frequencies
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import Term
+from posbench.position.biases import Term
+from posbench.position.geometry import Geometry
+from posbench.position.rotary import frequencies
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class TransformerXL(PositionScheme):

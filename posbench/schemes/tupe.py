@@ -4,7 +4,7 @@ Ke, He, Liu. Rethinking Positional Encoding in Language Pre-training. ICLR 2021,
 arXiv:2006.15595. TUPE-A, and TUPE-R with `relative`: T5's biases on top. The normalisation of positions is the
 authors' code's (guolinke/TUPE), less its gain and bias. The first token is untied: what others say to it by
 position is a trained number for each head, in place of the relative bias too; what it says to others is moot
-under a causal mask. One table and one pair of projections for all layers; past it see posbench/position_table.py.
+under a causal mask. One table and one pair of projections for all layers; past it see posbench/position/position_table.py.
 """
 
 import math
@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.buckets import bucket, check_buckets
-from posbench.geometry import Geometry
-from posbench.position_table import check_length, check_policy, look_up
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term
+from posbench.position.biases import DistanceTable, Term
+from posbench.position.geometry import Geometry
+from posbench.position.position_table import check_length, check_policy, look_up
+from posbench.position.relative_buckets import bucket, check_buckets
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class TUPE(PositionScheme):

@@ -7,9 +7,9 @@ It knows nothing of order within the window: configured around a rotation.
 """
 
 from posbench.errors import ConfigError
-from posbench.geometry import Mask
-from posbench.masks import Nearest
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.geometry import Mask
+from posbench.position.masks import Nearest
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 
 class Window(PositionScheme):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError, LengthError
-from posbench.rotary import angles, frequencies, rotate
-from posbench.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import angles, frequencies, rotate
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
 
 LARGEST = 80.0  # nats; float32 ends at exp(88)
 

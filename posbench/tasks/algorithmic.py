@@ -15,8 +15,8 @@ import numpy as np
 from posbench.data import algorithmic
 from posbench.data.corpus import Corpus
 from posbench.errors import unknown
-from posbench.subjects.subject import Prompt, Scores
-from posbench.tasks.places import at_least_one
+from posbench.lm.interface import Prompt, Scores
+from posbench.tasks.prompting import at_least_one
 from posbench.tasks.task import Measure, Task
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from posbench.data.associative_recall import questions
 from posbench.data.corpus import Corpus
-from posbench.subjects.subject import Attention, Prompt
-from posbench.tasks.places import at_least_one
+from posbench.lm.interface import Attention, Prompt
+from posbench.tasks.prompting import at_least_one
 from posbench.tasks.records import contexts_of
 from posbench.tasks.task import Measure, Task
 

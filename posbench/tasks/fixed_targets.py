@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from posbench.data.corpus import Corpus
 from posbench.errors import LengthError
-from posbench.subjects.subject import Prompt
+from posbench.lm.interface import Prompt
 from posbench.tasks.perplexity import Perplexity
 
 

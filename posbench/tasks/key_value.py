@@ -15,8 +15,8 @@ import numpy as np
 from posbench.data.associative_recall import questions
 from posbench.data.corpus import Corpus
 from posbench.errors import LengthError
-from posbench.subjects.subject import Prompt, Scores
-from posbench.tasks.places import at_least_one, rank_of
+from posbench.lm.interface import Prompt, Scores
+from posbench.tasks.prompting import at_least_one, rank_of
 from posbench.tasks.records import contexts_of
 from posbench.tasks.task import Measure, Task
 

@@ -24,9 +24,9 @@ import numpy as np
 from posbench.data.corpus import Corpus
 from posbench.data.tokenizer import Tokenizer
 from posbench.errors import ConfigError, LengthError
-from posbench.subjects.subject import Generated, Prompt, Scores
-from posbench.tasks.alike import Alike
-from posbench.tasks.places import at_least_one, ids_of, led_in, places, rank_of, text_of
+from posbench.lm.interface import Generated, Prompt, Scores
+from posbench.tasks.fixed_token_strings import Alike
+from posbench.tasks.prompting import at_least_one, ids_of, led_in, places, rank_of, text_of
 from posbench.tasks.task import Measure, Task
 
 INSTRUCTIONS = "Extract the value corresponding to the specified key in the JSON object below.\n\n"

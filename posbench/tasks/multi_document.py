@@ -19,9 +19,9 @@ import numpy as np
 
 from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
-from posbench.subjects.subject import Generated, Prompt
+from posbench.lm.interface import Generated, Prompt
 from posbench.tasks.passages import Passage, distractors, has_answer, read
-from posbench.tasks.places import at_least_one, ids_of, led_in, places, text_of
+from posbench.tasks.prompting import at_least_one, ids_of, led_in, places, text_of
 from posbench.tasks.task import Measure, Task
 
 INSTRUCTIONS = (

@@ -15,9 +15,9 @@ import numpy as np
 
 from posbench.data.corpus import Corpus
 from posbench.errors import LengthError, unknown
-from posbench.subjects.subject import Prompt, Scores
-from posbench.tasks.alike import Alike
-from posbench.tasks.places import at_least_one, ids_of, running_text
+from posbench.lm.interface import Prompt, Scores
+from posbench.tasks.fixed_token_strings import Alike
+from posbench.tasks.prompting import at_least_one, ids_of, running_text
 from posbench.tasks.task import Measure, Task
 
 TASK = (

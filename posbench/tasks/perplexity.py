@@ -8,7 +8,7 @@ import numpy as np
 
 from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
-from posbench.subjects.subject import Prompt, Scores
+from posbench.lm.interface import Prompt, Scores
 from posbench.tasks.task import Measure, Task
 
 

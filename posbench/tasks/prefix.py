@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from posbench.data.corpus import Corpus
-from posbench.subjects.subject import Prompt, Scores
+from posbench.lm.interface import Prompt, Scores
 from posbench.tasks.perplexity import Perplexity
 from posbench.tasks.task import Measure
 

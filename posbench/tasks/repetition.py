@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from posbench.data.corpus import Corpus
 from posbench.data.repeated import tiled
 from posbench.errors import ConfigError, LengthError
-from posbench.subjects.subject import Prompt, Scores
+from posbench.lm.interface import Prompt, Scores
 from posbench.tasks.perplexity import Perplexity
 from posbench.tasks.task import Measure
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
-from posbench.subjects.subject import Prompt
+from posbench.lm.interface import Prompt
 from posbench.tasks.perplexity import Perplexity
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from posbench.data.corpus import Corpus
-from posbench.subjects.subject import Prompt
+from posbench.lm.interface import Prompt
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 
 TEXTS = {
     "train": {

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posbench.config.data import DataConfig, TokenizerConfig
 from posbench.data import shard, sources
-from posbench.data.config import DataConfig, TokenizerConfig
 from posbench.data.corpus import Corpus, fingerprint, open_corpus
 from posbench.errors import ConfigError, DataError
 
@@ -160,7 +160,7 @@ def test_a_build_that_fails_leaves_no_corpus(config: DataConfig, texts: Path, tm
 def test_two_processes_that_build_at_once_build_once(tmp_path: Path) -> None:
     program = f"""
 import hashlib, pathlib
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.corpus import open_corpus
 test = open_corpus(DataConfig(), pathlib.Path({str(tmp_path)!r})).split("test")
 print(hashlib.sha256(test.tokens.tobytes()).hexdigest())

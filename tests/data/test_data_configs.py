@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.corpus import SOURCES
 from posbench.data.tokenizer import KINDS
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.files import Files
 from posbench.data.splits import SPLITS
@@ -128,7 +128,7 @@ def test_the_error_is_the_only_line(folder: Path) -> None:
     (folder / "broken.jsonl").write_text("no json")
     program = f"""
 import sys
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.files import Files
 from posbench.errors import DataError
 try:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from posbench.config.data import DataConfig
 from posbench.data import hub, network
-from posbench.data.config import DataConfig
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.hub import Hub, articles
 from posbench.errors import ConfigError, DataError

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posbench.config.data import DataConfig, TokenizerConfig
 from posbench.data import shard
-from posbench.data.config import DataConfig, TokenizerConfig
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from posbench.config.data import DataConfig
 from posbench.data import manifest as maker
 from posbench.data import sources
-from posbench.data.config import DataConfig
 from posbench.data.sources import Entry, PinnedSources
 from posbench.data.splits import SPLITS, split_by_hash
 from posbench.errors import DataError

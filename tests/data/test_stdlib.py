@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
 from posbench.data.splits import SPLITS
 from posbench.data.stdlib import StandardLibrary
 from posbench.errors import DataError

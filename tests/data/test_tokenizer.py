@@ -10,8 +10,8 @@ from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from posbench.config.data import TokenizerConfig
 from posbench.data import hugging_face, subword, tokenizer
-from posbench.data.config import TokenizerConfig
 from posbench.data.tokenizer import Tokenizer
 from posbench.errors import ConfigError, DataError
 

@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from posbench.allowance import Allowance
+from posbench.config.schema import ModelSettings, TrainSettings
 from posbench.errors import ConfigError
-from posbench.plan import ModelPlan
-from posbench.queue import Queue
-from posbench.settings import ModelSettings, TrainSettings
-from posbench.work import Job
+from posbench.sweep.jobs import Job
+from posbench.sweep.plan import ModelPlan
+from posbench.sweep.scheduler import Queue
+from posbench.sweep.time_budget import Allowance
 
 MINIATURE = "experiment=miniature"
 

@@ -116,7 +116,7 @@ def test_train_refuses(script):
     refused(script("train", "scheme.build.bas=3"), "bas")
     refused(script("train", "+scheme.build.bas=3"), "'bas'", "base")
     refused(script("train", "scheme.build._target_=nowhere.Nothing"), "nowhere.Nothing", "PYTHONPATH")
-    refused(script("train", "scheme.build._target_=posbench.muon.Muon"), "setting")
+    refused(script("train", "scheme.build._target_=posbench.training.muon.Muon"), "setting")
 
 
 @pytest.mark.parametrize(

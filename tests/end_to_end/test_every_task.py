@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "subjects"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 from pretrained_models import saved
 
 TASKS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))

@@ -83,8 +83,8 @@ def test_models_go_on_from_their_parent_and_are_their_own(script, rows, tmp_path
 
 
 def test_auto_does_not_fall_below_the_fine_tuned_length():
-    from posbench.plan import extended, scheme_of
-    from posbench.settings import ExtensionSettings, ModelSettings
+    from posbench.config.schema import ExtensionSettings, ModelSettings
+    from posbench.sweep.plan import extended, scheme_of
 
     settings = ModelSettings()
     settings.scheme.build = {"_target_": "posbench.schemes.rope.RoPE"}
@@ -101,8 +101,8 @@ def test_auto_does_not_fall_below_the_fine_tuned_length():
 
 def test_an_interrupted_fine_tuning_goes_on(script, rows, tmp_path, monkeypatch):
     """Stopped between two checkpoints, and started again: the same weights as in one go."""
-    from posbench import checkpoints
-    from posbench.train import Trainer
+    from posbench.training import checkpoints
+    from posbench.training.trainer import Trainer
 
     quick = (*MINIATURE, TUNED, "runtime.checkpoint_every=4", "evaluate.fixed_targets.multiples=[1]")
     step, seen = Trainer.step, []
@@ -192,10 +192,10 @@ def test_what_cannot_be_trained_at_its_length_is_left_out(script):
 def test_fine_tuning_waits_for_its_parent_and_goes_with_it():
     from dataclasses import replace
 
-    from posbench.plan import ModelPlan, Tuning
-    from posbench.queue import Queue
-    from posbench.settings import ExtensionSettings, ModelSettings, TrainSettings
-    from posbench.work import Job
+    from posbench.config.schema import ExtensionSettings, ModelSettings, TrainSettings
+    from posbench.sweep.jobs import Job
+    from posbench.sweep.plan import ModelPlan, Tuning
+    from posbench.sweep.scheduler import Queue
 
     parent = ModelPlan(ModelSettings(), "corpus", 1)
     child = replace(parent, tuning=Tuning(parent, ExtensionSettings("pi"), 1, TrainSettings()))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from posbench import config, gpu_check
-from posbench.attend import Pairs
-from posbench.gpu_check import Found, Variant, compared, table, variants, verdict
+from posbench.benchmark import gpu_check
+from posbench.benchmark.gpu_check import Found, Variant, compared, table, variants, verdict
+from posbench.config import hydra_app
 from posbench.kernels.flex import flex
+from posbench.position.call import Pairs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
 
@@ -38,8 +39,8 @@ def test_without_a_gpu_it_says_so(script: ModuleType, capsys: pytest.CaptureFixt
 
 def test_it_lists_every_scheme_and_every_extension() -> None:
     found = variants()
-    assert [one.scheme for one in found if not one.extension] == list(config.contents("scheme"))
-    assert {one.extension for one in found} - {""} == set(config.contents("extension")) - {"none"}
+    assert [one.scheme for one in found if not one.extension] == list(hydra_app.contents("scheme"))
+    assert {one.extension for one in found} - {""} == set(hydra_app.contents("extension")) - {"none"}
     assert Variant("rope", "yarn") in found
     assert Variant("alibi", "yarn") not in found
 

@@ -5,8 +5,8 @@ import pandas as pd
 PYTHON = '''
 """A penalty on the square root of the distance."""
 
-from posbench.scheme import PositionScheme, Shape, Site, Traits
-from posbench.terms import DistanceTable, Term
+from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.biases import DistanceTable, Term
 
 
 class Root(PositionScheme):

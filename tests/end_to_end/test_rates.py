@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from posbench import checkpoints
+from posbench.training import checkpoints
 
 SMALL = (
     "experiment=miniature",

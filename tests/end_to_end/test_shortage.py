@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from posbench.records import read_rows
-from posbench.subjects.checkpoint import CheckpointSubject
-from posbench.train import Trainer
+from posbench.lm.native import CheckpointSubject
+from posbench.results.rows import read_rows
+from posbench.training.trainer import Trainer
 
 ONE = (
     "experiment=miniature",

@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from posbench.attend import attend
-from posbench.extension import Context
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
-from posbench.scheme import PositionScheme, Shape, Site
+from posbench.kernels.dispatcher import Recording
+from posbench.position.attention import attend
+from posbench.position.extension import Context
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Shape, Site
 from posbench.schemes.rope import RoPE
 
 # The rotation in the layout of the implementations that extensions are compared with.

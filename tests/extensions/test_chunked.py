@@ -7,10 +7,10 @@ import torch
 from extended import Llama, attention, by_pairs, context, rotary, site, values
 
 from posbench.errors import ConfigError, UndefinedError
-from posbench.extension import Context
 from posbench.extensions.chunked import Chunked
 from posbench.model.gpt import GPT, Size
-from posbench.scheme import PositionScheme, Shape
+from posbench.position.extension import Context
+from posbench.position.scheme import PositionScheme, Shape
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE

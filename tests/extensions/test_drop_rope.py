@@ -11,10 +11,10 @@ from extended import Llama, attention, by_pairs, context, rotary, site, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError, LengthError
-from posbench.extension import Context
 from posbench.extensions.drop_rope import DroPE
 from posbench.model.gpt import GPT, Size
-from posbench.scheme import PositionScheme, Shape
+from posbench.position.extension import Context
+from posbench.position.scheme import PositionScheme, Shape
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE

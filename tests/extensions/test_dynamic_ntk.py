@@ -8,7 +8,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.dynamic_ntk import DynamicNTK
 from posbench.extensions.ntk import NTK
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.alibi import ALiBi
 
 

@@ -8,7 +8,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.llama3 import Llama3
 from posbench.extensions.yarn import YaRN
-from posbench.scheme import Shape
+from posbench.position.scheme import Shape
 from posbench.schemes.alibi import ALiBi
 
 

@@ -7,10 +7,10 @@ import torch
 from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from posbench.compose import Layered
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.longrope import LongRoPE
 from posbench.extensions.ntk import NTK
+from posbench.position.compose import Layered
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.nope import NoPE
 

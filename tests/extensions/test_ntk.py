@@ -8,8 +8,8 @@ from x_transformers.x_transformers import RotaryEmbedding
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.ntk import NTK
-from posbench.rotary import frequencies
-from posbench.scheme import Shape
+from posbench.position.rotary import frequencies
+from posbench.position.scheme import Shape
 from posbench.schemes.alibi import ALiBi
 
 WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)

@@ -7,8 +7,8 @@ from extended import SHAPE, Llama, context, measured
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.ntk_fixed import NTKFixed
 from posbench.extensions.ntk_mixed import NTKMixed
-from posbench.rotary import frequencies
-from posbench.scheme import Shape
+from posbench.position.rotary import frequencies
+from posbench.position.scheme import Shape
 from posbench.schemes.alibi import ALiBi
 
 WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)

@@ -9,7 +9,7 @@ from extended import SHAPE, Llama, context, measured
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.ntk_mixed import NTKMixed
-from posbench.scheme import Shape
+from posbench.position.scheme import Shape
 from posbench.schemes.nope import NoPE
 
 WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)

@@ -7,7 +7,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError, UndefinedError
 from posbench.extensions.pi import PositionInterpolation
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE

@@ -11,7 +11,7 @@ from torch import Tensor
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.sink_window import SinkWindow
 from posbench.extensions.window import Window
-from posbench.scheme import Site
+from posbench.position.scheme import Site
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE

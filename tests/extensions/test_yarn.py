@@ -9,8 +9,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.yarn import YaRN
-from posbench.rotary import frequencies
-from posbench.scheme import Shape
+from posbench.position.rotary import frequencies
+from posbench.position.scheme import Shape
 from posbench.schemes.kerple_log import KerpleLog
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 import yaml
 
-from posbench.build import build
 from posbench.errors import PosbenchError
-from posbench.extension import Context
-from posbench.kernels import Recording
+from posbench.instantiate import build
+from posbench.kernels.dispatcher import Recording
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.scheme import PositionScheme
+from posbench.position.extension import Context
+from posbench.position.scheme import PositionScheme
 
 FILE = Path(__file__).with_name("numbers.json")
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry, Mask
-from posbench.terms import (
+from posbench.position.biases import (
     DistanceTable,
     Elementwise,
     KeyContent,
@@ -20,6 +18,8 @@ from posbench.terms import (
     Sum,
     Term,
 )
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry, Mask
 
 HEADS, DIMS, KEYS, CLASSES = 2, 4, 12, 5
 

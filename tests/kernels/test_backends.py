@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from posbench.kernels import backends
-from posbench.kernels.backends import Choice, attention, kind_of, trial, tunable
+from posbench.kernels import sdpa_backends
+from posbench.kernels.sdpa_backends import Choice, attention, kind_of, trial, tunable
 
-FLASH, CUDNN, EFFICIENT = backends.BACKENDS
+FLASH, CUDNN, EFFICIENT = sdpa_backends.BACKENDS
 
 
 class Clock:
@@ -47,7 +47,7 @@ def call(
 def test_the_fastest_is_tried_for_once_and_kept(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock({FLASH: 2e-3, CUDNN: 1e-3})
     choice = clock.choice()
-    with caplog.at_level(logging.INFO, backends.__name__):
+    with caplog.at_level(logging.INFO, sdpa_backends.__name__):
         call(choice)
         assert clock.entered == [FLASH, CUDNN, EFFICIENT, CUDNN]
         call(choice, length=16)  # the same power of two
@@ -67,7 +67,7 @@ def test_where_none_can_run_torch_chooses() -> None:
     call(choice)
     call(choice)
     assert list(choice.fastest.values()) == [None]
-    assert len(clock.entered) == len(backends.BACKENDS)
+    assert len(clock.entered) == len(sdpa_backends.BACKENDS)
 
 
 def test_a_trial_leaves_no_gradient_behind() -> None:
@@ -98,5 +98,5 @@ def test_a_gpu_chooses_one() -> None:
     out = choice(q, k, v, 0.125)
     out.sum().backward()
     (chosen,) = choice.fastest.values()
-    assert chosen in backends.BACKENDS
+    assert chosen in sdpa_backends.BACKENDS
     torch.testing.assert_close(out, attention(q, k, v, 0.125), rtol=0, atol=2e-2)

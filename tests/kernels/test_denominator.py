@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from cases import case, gradients
 from torch import Tensor
 
-from posbench.attend import attend
-from posbench.geometry import Mask, Region
-from posbench.kernels import Recording
-from posbench.scheme import PositionScheme, Site
+from posbench.kernels.dispatcher import Recording
+from posbench.position.attention import attend
+from posbench.position.geometry import Mask, Region
+from posbench.position.scheme import PositionScheme, Site
 
 
 class SoftmaxOne(PositionScheme):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from cases import CLASSES, MASKS, TERMS, case, clipped, gradients
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry
 from posbench.kernels.dense import dense
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

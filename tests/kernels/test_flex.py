@@ -7,15 +7,15 @@ import torch
 from cases import GEOMETRIES, MASKS, TERMS, case, gradients
 from torch import Tensor
 
-from posbench.attend import Pairs
 from posbench.errors import IncompatibleError
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
 from posbench.kernels.dense import dense
+from posbench.kernels.dispatcher import Recording
 from posbench.kernels.flex import BLOCK, block_mask, bucket, flex, refusal
 from posbench.kernels.sdpa import sdpa
-from posbench.masks import Nearest
-from posbench.terms import DistanceTable, KeyContent, QueryContent, Separable
+from posbench.position.biases import DistanceTable, KeyContent, QueryContent, Separable
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry
+from posbench.position.masks import Nearest
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SINGLE = {"rtol": 0, "atol": 2e-6}

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry, Mask
-from posbench.kernels import hidden
+from posbench.kernels.cpu import mask_pruning
+from posbench.kernels.cpu.mask_pruning import behind_a_window, mostly_hidden, over_seen
 from posbench.kernels.dense import dense
-from posbench.kernels.hidden import behind_a_window, mostly_hidden, over_seen
 from posbench.kernels.sdpa import sdpa
-from posbench.masks import Blocks, Both, Chunk, Farther, First, Nearest
-from posbench.terms import DistanceTable, Elementwise, Separable
+from posbench.position.biases import DistanceTable, Elementwise, Separable
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry, Mask
+from posbench.position.masks import Blocks, Both, Chunk, Farther, First, Nearest
 
 LENGTH = 210
 WINDOWS: dict[str, tuple[Mask, ...]] = {
@@ -28,8 +28,8 @@ WINDOWS: dict[str, tuple[Mask, ...]] = {
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hidden, "LONG", 64)
-    for module in (hidden, sys.modules["posbench.kernels.sdpa"]):
+    monkeypatch.setattr(mask_pruning, "LONG", 64)
+    for module in (mask_pruning, sys.modules["posbench.kernels.sdpa"]):
         monkeypatch.setattr(module, "BLOCK", 32)
 
 

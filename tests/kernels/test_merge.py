@@ -7,11 +7,11 @@ import torch
 from cases import case, gradients
 from torch import Tensor
 
-from posbench.attend import attend, merge
-from posbench.geometry import Mask, Region
-from posbench.kernels import Recording
 from posbench.kernels.dense import dense
-from posbench.scheme import PositionScheme, Site
+from posbench.kernels.dispatcher import Recording
+from posbench.position.attention import attend, merge
+from posbench.position.geometry import Mask, Region
+from posbench.position.scheme import PositionScheme, Site
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 PARTITIONS: dict[str, list[Mask]] = {

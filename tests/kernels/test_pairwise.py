@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench import pairwise
-from posbench.pairwise import Network
+from posbench.position import pairwise_mlp
+from posbench.position.pairwise_mlp import Network
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 BATCH, HEADS, HIDDEN, OUT, QUERIES, KEYS = 2, 3, 5, 4, 6, 9
@@ -34,7 +34,7 @@ def test_equals_two_convolutions(
     taps: int, before: tuple[int, ...], masked: bool, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However few pairs there are at a time."""
-    monkeypatch.setattr(pairwise, "PAIRS", pairs)
+    monkeypatch.setattr(pairwise_mlp, "PAIRS", pairs)
     given = leaves(before, taps)
     seen = torch.ones(QUERIES, KEYS, dtype=torch.float64).tril(3) if masked else None
     found = Network.apply(*given, 0.01, seen)
@@ -49,7 +49,7 @@ def test_equals_two_convolutions(
 
 @pytest.mark.parametrize("pairs", [1, 20, 1000])
 def test_keys_after_the_diagonal_may_read_zero(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairwise, "PAIRS", pairs)
+    monkeypatch.setattr(pairwise_mlp, "PAIRS", pairs)
     given = leaves((1, HIDDEN, 1, 1), 1)
     visible = torch.ones(QUERIES, KEYS, dtype=torch.bool).tril(KEYS - QUERIES)
     found = Network.apply(*given, 0.0, None, KEYS - QUERIES)

@@ -7,7 +7,7 @@ import torch
 from cases import case
 
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.kernels import Recording
+from posbench.kernels.dispatcher import Recording
 
 
 def test_auto_takes_sdpa_where_it_can() -> None:

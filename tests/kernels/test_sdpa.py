@@ -8,7 +8,7 @@ from cases import GEOMETRIES, MASKS, TERMS, case, gradients
 
 from posbench.kernels.dense import dense
 from posbench.kernels.sdpa import refusal, sdpa
-from posbench.terms import DistanceTable
+from posbench.position.biases import DistanceTable
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 

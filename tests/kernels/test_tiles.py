@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posbench.kernels.tiles import sizes, tiles
+from posbench.kernels.flex_options import sizes, tiles
 
 HOPPER = 227 * 1024  # bytes of shared memory that a block may ask for
 LOOKED_UP = 4  # bytes a pair and lookup: terms are float32

@@ -7,13 +7,13 @@ import torch
 from cases import CLASSES, DIMS, HEADS, KEYS, MASKS, TERMS, Leaves, case, clipped, gradients
 from torch import Tensor
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry
 from posbench.kernels.dense import dense
 from posbench.kernels.flex import flex, unfit
+from posbench.kernels.relative_values import BLOCK, MOST, by_pair
 from posbench.kernels.sdpa import refusal, sdpa
-from posbench.kernels.values import BLOCK, MOST, by_pair
-from posbench.terms import PairValue, QueryContent
+from posbench.position.biases import PairValue, QueryContent
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 # With its gradients, as a GPU's kernel has them.

@@ -10,14 +10,15 @@ import torch
 from cases import DIMS, GEOMETRIES, HEADS, KEYS, MASKS, TERMS, case, gradients
 from torch import Tensor
 
-from posbench.attend import Pairs, attend
 from posbench.errors import IncompatibleError
-from posbench.geometry import Geometry, Region
-from posbench.kernels import Recording
 from posbench.kernels.dense import dense
+from posbench.kernels.dispatcher import Recording
 from posbench.kernels.sdpa import MASK, refusal, sdpa, square_bias
-from posbench.scheme import PositionScheme, Site, Traits
-from posbench.terms import DistanceTable, Rows, Separable, Sum, WholeRow, from_end
+from posbench.position.attention import attend
+from posbench.position.biases import DistanceTable, Rows, Separable, Sum, WholeRow, from_end
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry, Region
+from posbench.position.scheme import PositionScheme, Site, Traits
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 # In the package the functions of these names hide them.

@@ -3,9 +3,9 @@
 import torch
 from variants import TRAIN_LEN, Variant, each_variant, run, tokens
 
-from posbench.attend import Pairs
-from posbench.kernels import Recording
 from posbench.kernels.dense import dense
+from posbench.kernels.dispatcher import Recording
+from posbench.position.call import Pairs
 
 
 @each_variant

@@ -16,9 +16,9 @@ from variants import (
     tokens,
 )
 
-from posbench.build import build, locate
 from posbench.errors import IncompatibleError
-from posbench.extension import Context, Extension
+from posbench.instantiate import build, locate
+from posbench.position.extension import Context, Extension
 
 
 @each_extended

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from variants import ALONE, EXTENDED, Variant, run, tokens
 
-from posbench.attend import Pairs
 from posbench.kernels.dense import dense
 from posbench.kernels.flex import flex, unfit
+from posbench.position.call import Pairs
 
 # The unfused form takes a second a call; a GPU runs all of them fused (test_device_laws).
 FEW = ALONE + [variant for variant in EXTENDED if variant.scheme in ("rope", "alibi")]

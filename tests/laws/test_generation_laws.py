@@ -8,12 +8,12 @@ import pytest
 import torch
 from variants import Run, Variant, each_variant, run, tokens
 
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
-from posbench.scheme import PositionScheme
-from posbench.subjects.checkpoint import CheckpointSubject
-from posbench.subjects.subject import Prompt
+from posbench.kernels.dispatcher import Recording
+from posbench.lm.interface import Prompt
+from posbench.lm.native import CheckpointSubject
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme
 
 QUESTIONS, SUFFIX, NEW = 3, 2, 4
 

@@ -16,9 +16,9 @@ from variants import (
 )
 
 from posbench.errors import LengthError, UndefinedError
-from posbench.extension import Context, Extension
-from posbench.geometry import Geometry
-from posbench.scheme import PositionScheme
+from posbench.position.extension import Context, Extension
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme
 
 
 class Shifted(Extension):

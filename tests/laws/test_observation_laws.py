@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from variants import Variant, each_variant, run, tokens
 
-from posbench.attend import Kernel, Pairs
 from posbench.errors import UndefinedError
 from posbench.kernels.dense import dense
-from posbench.scheme import PositionScheme, Site
-from posbench.subjects.attention import Observed, observe
+from posbench.lm.attention_weights import Observed, observe
+from posbench.position.call import Kernel, Pairs
+from posbench.position.scheme import PositionScheme, Site
 
 
 class Noted(Observed):

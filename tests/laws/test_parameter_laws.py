@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from variants import SCHEMES, SHAPE, TRAIN_LEN, VOCABULARY, Variant, each_scheme, model_of, tokens
 
-from posbench.build import build
+from posbench.instantiate import build
 
 
 @each_scheme

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from variants import SIZE, Variant, each_variant
 
-from posbench.geometry import Geometry
-from posbench.scheme import PositionScheme, Site
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Site
 
 SHAPE = SIZE.shape(8192)
 FIRST, LAST = 4092, 4100

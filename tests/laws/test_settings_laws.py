@@ -5,10 +5,10 @@ from typing import Any, get_type_hints
 import pytest
 from variants import EXTENSIONS, LENGTH, SCHEMES, SHAPE, Variant
 
-from posbench.build import admits, build, locate
 from posbench.errors import ConfigError
-from posbench.extension import Context
-from posbench.scheme import PositionScheme
+from posbench.instantiate import admits, build, locate
+from posbench.position.extension import Context
+from posbench.position.scheme import PositionScheme
 
 ALL = {**SCHEMES, **EXTENSIONS}
 WRONG = [

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from variants import CONFIGS, EXTENSIONS, PACKAGE, SCHEMES
 
-from posbench.build import locate
+from posbench.instantiate import locate
 
 TARGETS = {
     **{("scheme", name): settings for name, settings in SCHEMES.items()},
@@ -30,7 +30,9 @@ def parts(group: str, name: str) -> list[dict[str, Any]]:
             yield from within(inner)
 
     return [
-        one for one in within(TARGETS[group, name]) if not one["_target_"].startswith("posbench.compose.")
+        one
+        for one in within(TARGETS[group, name])
+        if not one["_target_"].startswith("posbench.position.compose.")
     ]
 
 
@@ -104,7 +106,7 @@ ALLOWED = {
     # The speed goal is stated for this scheme beside its peers.
     "posbench/benchmark/models.py": {"posbench.schemes.rope.RoPE"},
     # The configuration of a pretrained model names its scheme and its scaling, and this is where that is read.
-    "posbench/subjects/positions.py": {
+    "posbench/lm/hf_positions.py": {
         "posbench.schemes.rope.RoPE",
         "posbench.schemes.nope.NoPE",
         "posbench.schemes.window.Window",

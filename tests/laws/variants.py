@@ -12,15 +12,15 @@ import yaml
 from torch import Tensor
 
 import posbench
-from posbench.attend import Kernel
-from posbench.build import build
 from posbench.errors import IncompatibleError, LengthError, UndefinedError
-from posbench.extension import Context
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
+from posbench.instantiate import build
+from posbench.kernels.dispatcher import Recording
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.scheme import PositionScheme, Shape, Site
-from posbench.terms import Sum, Term
+from posbench.position.biases import Sum, Term
+from posbench.position.call import Kernel
+from posbench.position.extension import Context
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Shape, Site
 
 PACKAGE = Path(posbench.__file__).parent
 CONFIGS = PACKAGE.parent / "configs"

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from posbench.config import configs
+from posbench.config.hydra_app import configs
 from posbench.properties.card import COLUMNS
 from posbench.properties.cost import cost
-from posbench.properties.marks import short
 from posbench.properties.measure import measure, rounded
+from posbench.properties.ratings import short
 from posbench.properties.report import write
 
 SCHEMES = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from posbench.config import configs
+from posbench.config.hydra_app import configs
 from posbench.properties import decay, linearity, relativity, uniqueness
 from posbench.properties.bounds import bounds
 from posbench.properties.determinism import determinism

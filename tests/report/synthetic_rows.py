@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from posbench.records import COLUMNS
+from posbench.results.rows import COLUMNS
 
 TRAIN_LEN = 64
 LENGTHS = (64, 128, 256, 512, 1024)

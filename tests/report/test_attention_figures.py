@@ -9,12 +9,12 @@ import yaml
 from synthetic_rows import ORDER
 
 import posbench
-from posbench.figures import draw
-from posbench.figures.source import MissingRowsError
-from posbench.records import COLUMNS
-from posbench.tables.layout import tables
-from posbench.tables.measures import measure_named
-from posbench.tables.summary import summarise
+from posbench.report.figures import draw
+from posbench.report.figures.source import MissingRowsError
+from posbench.report.tables.layout import tables
+from posbench.report.tables.measures import measure_named
+from posbench.report.tables.summary import summarise
+from posbench.results.rows import COLUMNS
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
 LAYERS, HEADS = 2, 3

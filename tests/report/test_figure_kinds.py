@@ -11,10 +11,10 @@ from synthetic_rows import ORDER
 
 import posbench
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.figures import context_growth, draw, house_style, loss_by_position, retrieval_by_position
-from posbench.figures.canvas import spread
-from posbench.figures.looks import COLOURS, UNDASHED, looks_of
-from posbench.figures.source import MissingRowsError, Source
+from posbench.report.figures import context_growth, draw, house_style, loss_by_position, retrieval_by_position
+from posbench.report.figures.canvas import spread
+from posbench.report.figures.line_styles import COLOURS, UNDASHED, looks_of
+from posbench.report.figures.source import MissingRowsError, Source
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
 KINDS = [
@@ -230,9 +230,12 @@ def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
         ({"where": {"schema": "rope"}}, "did you mean 'scheme'"),
         ({"protocl": "prefix"}, "did you mean 'protocol'"),
         ({"measure": "bits"}, "unknown measure 'bits'"),
-        ({"draw": "posbench.figures.pie.draw"}, "is no function"),
+        ({"draw": "posbench.report.figures.pie.draw"}, "is no function"),
         ({"draw": None}, "has no 'draw'"),
-        ({"draw": "posbench.figures.extensions.draw", "protocol": "prefix"}, "has no setting 'scheme'"),
+        (
+            {"draw": "posbench.report.figures.extensions.draw", "protocol": "prefix"},
+            "has no setting 'scheme'",
+        ),
         ({"where": {"status": "undefined"}}, "no numbers of task perplexity, only undefined"),
     ],
 )

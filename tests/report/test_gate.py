@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from posbench import gate
+from posbench.results import gate
 
 
 def rows(*lines: tuple[str, str, int, float]) -> pd.DataFrame:

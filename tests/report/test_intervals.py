@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from posbench.statistics import holm, over_clusters, over_seeds, paired_over_clusters
+from posbench.results.statistics import holm, over_clusters, over_seeds, paired_over_clusters
 
 
 def test_student_interval_equals_scipy():

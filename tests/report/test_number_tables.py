@@ -9,12 +9,12 @@ import pytest
 from synthetic_rows import ORDER
 
 from posbench.errors import ConfigError, DataError
-from posbench.tables.comparison import compare
-from posbench.tables.layout import tables
-from posbench.tables.markup import to_latex, to_markdown
-from posbench.tables.measures import MEASURES, measure_named
-from posbench.tables.selection import at_lengths, gated, series_of
-from posbench.tables.summary import baselines, summarise
+from posbench.report.tables.comparison import compare
+from posbench.report.tables.layout import tables
+from posbench.report.tables.markup import to_latex, to_markdown
+from posbench.report.tables.measures import MEASURES, measure_named
+from posbench.report.tables.selection import at_lengths, gated, series_of
+from posbench.report.tables.summary import baselines, summarise
 
 BITS, PERPLEXITY, EXACT = (MEASURES[name] for name in ("bits_per_byte", "perplexity", "exact_match"))
 

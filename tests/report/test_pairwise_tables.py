@@ -8,12 +8,12 @@ import pytest
 import scipy.stats
 from synthetic_rows import ORDER
 
-from posbench.statistics import holm
-from posbench.tables.comparison import compare
-from posbench.tables.differences import chosen_pairs
-from posbench.tables.layout import tables
-from posbench.tables.markup import to_latex, to_markdown
-from posbench.tables.measures import MEASURES
+from posbench.report.tables.comparison import compare
+from posbench.report.tables.differences import chosen_pairs
+from posbench.report.tables.layout import tables
+from posbench.report.tables.markup import to_latex, to_markdown
+from posbench.report.tables.measures import MEASURES
+from posbench.results.statistics import holm
 
 BITS, EXACT = MEASURES["bits_per_byte"], MEASURES["exact_match"]
 

@@ -8,12 +8,12 @@ from synthetic_rows import ORDER
 from test_figure_kinds import CONFIGS
 
 from posbench.errors import ConfigError
-from posbench.figures import context_gain, density, draw, house_style, panels
-from posbench.figures.source import Source
-from posbench.tables.gain import gains
-from posbench.tables.layout import tables
-from posbench.tables.measures import measure_named
-from posbench.tables.summary import summarise
+from posbench.report.figures import context_gain, density, draw, house_style, panels
+from posbench.report.figures.source import Source
+from posbench.report.tables.gain import gains
+from posbench.report.tables.layout import tables
+from posbench.report.tables.measures import measure_named
+from posbench.report.tables.summary import summarise
 
 LOSS = {"task": "perplexity", "measure": "bits_per_byte", "protocol": "fixed_targets", "title": "loss"}
 FOUND = {"task": "key_value", "measure": "exact_match"}

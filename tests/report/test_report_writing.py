@@ -9,7 +9,7 @@ import pytest
 from test_figure_kinds import KINDS, config
 
 from posbench.errors import ConfigError
-from posbench.figures.report import write_report
+from posbench.report.report_writer import write_report
 
 ORDER = ["rope", "alibi"]
 FIGURES = [config("fixed_targets"), config("extensions")]

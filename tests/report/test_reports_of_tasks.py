@@ -9,16 +9,16 @@ import yaml
 from synthetic_rows import ORDER, completed
 from test_figure_kinds import CONFIGS, config, texts
 
-from posbench import gate
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.figures import draw, house_style, ranking, retrieval_by_position, retrieval_heat_map
-from posbench.figures.report import write_report
-from posbench.figures.source import Source
-from posbench.tables.layout import tables
-from posbench.tables.markup import to_markdown
-from posbench.tables.measures import MEASURES, measure_named, measures_of
-from posbench.tables.selection import one_kernel
-from posbench.tables.summary import baselines, summarise
+from posbench.report.figures import draw, house_style, ranking, retrieval_by_position, retrieval_heat_map
+from posbench.report.figures.source import Source
+from posbench.report.report_writer import write_report
+from posbench.report.tables.layout import tables
+from posbench.report.tables.markup import to_markdown
+from posbench.report.tables.measures import MEASURES, measure_named, measures_of
+from posbench.report.tables.selection import one_kernel
+from posbench.report.tables.summary import baselines, summarise
+from posbench.results import gate
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,9 @@ def test_every_caption_says_protocol_n_seeds_interval_and_kernel(rows, path, mon
     """Of all figures that the synthetic rows can fill."""
     settings = yaml.safe_load(path.read_text())
     drawn = []
-    monkeypatch.setattr("posbench.figures.save", lambda figure, shown, stem: drawn.append(figure) or [])
+    monkeypatch.setattr(
+        "posbench.report.figures.save", lambda figure, shown, stem: drawn.append(figure) or []
+    )
     try:
         draw(settings, rows, "nowhere", ORDER)
     except ConfigError:

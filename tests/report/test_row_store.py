@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from posbench.errors import ConfigError, DataError
-from posbench.records import COLUMNS, Store, read_rows, write_rows
+from posbench.results.rows import COLUMNS, Store, read_rows, write_rows
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from synthetic_rows import ORDER, completed
 
-from posbench.tables.layout import tables
-from posbench.tables.markup import to_markdown
-from posbench.tables.measures import MEASURES
-from posbench.tables.serial_position import indices
+from posbench.report.tables.layout import tables
+from posbench.report.tables.markup import to_markdown
+from posbench.report.tables.measures import MEASURES
+from posbench.report.tables.serial_position import indices
 
 EXACT = MEASURES["exact_match"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posbench.attend import attend
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
-from posbench.scheme import PositionScheme, Shape, Site
+from posbench.kernels.dispatcher import Recording
+from posbench.position.attention import attend
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Shape, Site
 
 SHAPE = Shape(layers=2, heads=4, head_dim=8, width=32, train_len=16)
 

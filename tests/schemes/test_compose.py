@@ -6,10 +6,10 @@ import pytest
 import torch
 from calls import SHAPE, attention, logits, site, values
 
-from posbench.compose import Layered, Stack, every_nth, nearest, span
 from posbench.errors import ConfigError, IncompatibleError, UndefinedError
-from posbench.geometry import Geometry
-from posbench.scheme import Traits
+from posbench.position.compose import Layered, Stack, every_nth, nearest, span
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import Traits
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE

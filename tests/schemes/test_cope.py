@@ -9,7 +9,7 @@ from torch import Tensor
 from x_transformers.x_transformers import CoPE as TheirCoPE
 
 from posbench.errors import ConfigError
-from posbench.scheme import Site
+from posbench.position.scheme import Site
 from posbench.schemes.cope import CoPE
 
 TOKENS = 20

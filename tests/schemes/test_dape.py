@@ -8,7 +8,7 @@ from calls import SHAPE, assert_same_gradients, attention, site, values
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.scheme import Site
+from posbench.position.scheme import Site
 from posbench.schemes.dape import DAPE
 from posbench.schemes.kerple_log import KerpleLog
 from posbench.schemes.nope import NoPE

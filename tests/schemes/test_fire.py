@@ -7,7 +7,7 @@ import torch
 from calls import SHAPE, assert_same_gradients, attention, causal, site, values
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.fire import FIRE
 
 

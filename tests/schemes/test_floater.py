@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint_adjoint
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.floater import Floater
 
 LEN = SHAPE.train_len

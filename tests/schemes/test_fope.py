@@ -11,7 +11,7 @@ import torch
 from calls import SHAPE, site
 
 from posbench.errors import ConfigError
-from posbench.scheme import Shape, Site
+from posbench.position.scheme import Shape, Site
 from posbench.schemes.fope import FoPE
 
 LONG = replace(SHAPE, train_len=4000)  # three of four frequencies turn a full circle

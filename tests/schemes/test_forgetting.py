@@ -9,7 +9,7 @@ from torch import Tensor
 from x_transformers.x_transformers import DataDependentAlibi
 
 from posbench.errors import ConfigError
-from posbench.scheme import Site
+from posbench.position.scheme import Site
 from posbench.schemes.forgetting import Forgetting
 
 TOKENS = 12

@@ -7,7 +7,7 @@ import pytest
 import torch
 from calls import SHAPE, assert_same_gradients, attention, causal, site, values
 
-from posbench.kerple import Kerple
+from posbench.position.kerple import Kerple
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.kerple_log import KerpleLog
 from posbench.schemes.kerple_power import KerplePower

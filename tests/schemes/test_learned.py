@@ -6,7 +6,7 @@ from calls import SHAPE
 from transformers import GPT2Config, GPT2Model
 
 from posbench.errors import ConfigError, UndefinedError
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.learned import Learned
 
 LEN = SHAPE.train_len

@@ -9,9 +9,9 @@ from calls import SHAPE, assert_same_gradients, site, values
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
-from posbench.kernels import Recording
-from posbench.scheme import Shape
+from posbench.kernels.dispatcher import Recording
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import Shape
 from posbench.schemes.linear import CHUNK, LinearAttention
 
 EXACT = {"rtol": 0, "atol": 1e-12}

@@ -5,7 +5,7 @@ import torch
 from calls import SHAPE, assert_same_gradients
 
 from posbench.errors import ConfigError, UndefinedError
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.multiplicative import Multiplicative
 
 LEN = SHAPE.train_len

@@ -7,9 +7,9 @@ from calls import SHAPE, assert_same_gradients, attention, causal, logits, site,
 from transformers import SmolLM3Config
 from transformers.models.smollm3.modeling_smollm3 import SmolLM3Attention
 
-from posbench.attend import Pairs
-from posbench.geometry import Geometry
 from posbench.kernels.dense import dense
+from posbench.position.call import Pairs
+from posbench.position.geometry import Geometry
 from posbench.schemes.nope import NoPE
 
 

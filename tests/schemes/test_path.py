@@ -5,7 +5,7 @@ import torch
 from calls import SHAPE, assert_same_gradients, attention, site, values
 from torch import Tensor
 
-from posbench.scheme import Site
+from posbench.position.scheme import Site
 from posbench.schemes import path
 from posbench.schemes.path import PaTH
 

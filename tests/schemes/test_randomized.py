@@ -10,7 +10,7 @@ import torch
 from calls import SHAPE, attention, site, values
 
 from posbench.errors import ConfigError, LengthError
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.randomized import Randomized

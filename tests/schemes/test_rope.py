@@ -12,9 +12,9 @@ from transformers.models.gptj import modeling_gptj as gptj
 from transformers.models.llama import modeling_llama as llama
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
-from posbench.rotary import frequencies
-from posbench.scheme import Shape, Site
+from posbench.position.geometry import Geometry
+from posbench.position.rotary import frequencies
+from posbench.position.scheme import Shape, Site
 from posbench.schemes.rope import RoPE
 
 # Query position, key position, q . k, and with q and k exchanged, of RandomState(42).

@@ -6,7 +6,7 @@ from calls import SHAPE, attention, causal, site, values
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.sandwich import Sandwich
 
 

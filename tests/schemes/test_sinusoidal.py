@@ -6,8 +6,8 @@ from calls import SHAPE
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
 from posbench.errors import ConfigError
-from posbench.geometry import Geometry
-from posbench.scheme import Shape
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import Shape
 from posbench.schemes.sinusoidal import Sinusoidal
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward
 from x_transformers.attend import Attend
 
-from posbench.compose import Stack
+from posbench.position.compose import Stack
 from posbench.schemes.rope import RoPE
 from posbench.schemes.softmax_one import SoftmaxOne
 

@@ -6,8 +6,8 @@ from calls import SHAPE, assert_same_gradients, attention, causal, site, values
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from posbench.buckets import bucket
 from posbench.errors import ConfigError
+from posbench.position.relative_buckets import bucket
 from posbench.schemes.t5 import T5Bias
 
 

@@ -8,7 +8,7 @@ from transformers import XLNetConfig
 from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
 
 from posbench.errors import ConfigError
-from posbench.scheme import Shape
+from posbench.position.scheme import Shape
 from posbench.schemes.transformer_xl import TransformerXL
 
 TOKENS = 20

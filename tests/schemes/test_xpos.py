@@ -9,7 +9,7 @@ from calls import SHAPE, assert_same_gradients, logits, site
 from x_transformers.x_transformers import RotaryEmbedding, apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, LengthError
-from posbench.geometry import Geometry
+from posbench.position.geometry import Geometry
 from posbench.schemes.rope import RoPE
 from posbench.schemes.xpos import XPos
 

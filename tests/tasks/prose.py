@@ -13,7 +13,7 @@ from posbench.data import subword
 from posbench.data.shard import Shard
 from posbench.data.tokenizer import Bytes
 from posbench.data.vocabulary import Vocabulary
-from posbench.subjects.subject import Generated, Prompt, Scores
+from posbench.lm.interface import Generated, Prompt, Scores
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 WORDS = "the sea was calm and 12345 gulls cried over an old 987 boat at dawn".split()  # noqa: SIM905

@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 from test_tasks import Text
 
+from posbench.config.schema import (
+    DataConfig,
+    EvaluationSettings,
+    ModelSettings,
+    SchemeSettings,
+    TrainSettings,
+)
 from posbench.data import algorithmic
 from posbench.data.batches import Batches, check_synthetic
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
-from posbench.grid import NONE
-from posbench.plan import plan_cells, plan_model
-from posbench.settings import DataConfig, EvaluationSettings, ModelSettings, SchemeSettings, TrainSettings
-from posbench.subjects.subject import Scores
+from posbench.lm.interface import Scores
+from posbench.sweep.grid import NONE
+from posbench.sweep.plan import plan_cells, plan_model
 from posbench.tasks.algorithmic import Algorithmic
 
 VOCABULARY = Vocabulary("bytes", 256)

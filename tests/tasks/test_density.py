@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from test_tasks import Text
 
-from posbench import grid
+from posbench.config.schema import FinetuneSettings, GridSettings, SweepScript, VariantSettings
 from posbench.errors import ConfigError
-from posbench.settings import FinetuneSettings, GridSettings, SweepScript, VariantSettings
-from posbench.subjects.subject import Scores
+from posbench.lm.interface import Scores
+from posbench.sweep import grid
 from posbench.tasks.adjacent import Adjacent
 
 FILE = {"name": "pi", "build": {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": "auto"}}

@@ -8,12 +8,12 @@ from prose import prose, whole
 
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import LengthError
-from posbench.kernels import Recording
+from posbench.kernels.dispatcher import Recording
+from posbench.lm.interface import Prompt, Scores
+from posbench.lm.native import CheckpointSubject
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.subjects.checkpoint import CheckpointSubject
-from posbench.subjects.subject import Prompt, Scores
 from posbench.tasks.key_value import KeyValue
-from posbench.tasks.places import places, rank_of
+from posbench.tasks.prompting import places, rank_of
 
 LENGTH = 64
 

@@ -10,8 +10,8 @@ from prose import Prose, prose, sample, saying, sure, whole
 
 from posbench.data.tokenizer import Bytes
 from posbench.errors import ConfigError, DataError, LengthError
-from posbench.subjects.subject import Scores
-from posbench.tasks.alike import Alike
+from posbench.lm.interface import Scores
+from posbench.tasks.fixed_token_strings import Alike
 from posbench.tasks.key_value_uuid import JsonRecords, KeyValueUuid, random_uuid
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

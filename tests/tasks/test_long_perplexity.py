@@ -5,7 +5,7 @@ import pytest
 from test_tasks import Text
 
 from posbench.errors import ConfigError, LengthError
-from posbench.subjects.subject import Scores
+from posbench.lm.interface import Scores
 from posbench.tasks.long_perplexity import LongPerplexity
 
 TRAIN_LEN, HORIZON = 16, 64

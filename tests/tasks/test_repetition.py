@@ -8,7 +8,7 @@ from posbench.data.batches import Batches, check_synthetic
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
-from posbench.subjects.subject import Scores
+from posbench.lm.interface import Scores
 from posbench.tasks.repetition import Repetition
 
 TRAIN_LEN, HORIZON = 16, 64

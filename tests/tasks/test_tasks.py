@@ -8,7 +8,7 @@ import pytest
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import LengthError
-from posbench.subjects.subject import Scores
+from posbench.lm.interface import Scores
 from posbench.tasks.fixed_targets import FixedTargets
 from posbench.tasks.key_value import KeyValue
 from posbench.tasks.non_overlapping import NonOverlapping

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posbench import config
-from posbench.data.config import DataConfig
+from posbench.config import hydra_app
+from posbench.config.data import DataConfig
+from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.data.corpus import Corpus, open_corpus
-from posbench.settings import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
-from posbench.train import Trainer
+from posbench.training.trainer import Trainer
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def small_trainer(words: Corpus) -> Callable[..., Trainer]:
     ) -> Trainer:
         chosen = {"length": 16, "steps": 12, "batch": 8, "validate_every": 4, "validate_batches": 1} | train
         settings = ModelSettings(
-            SchemeSettings(scheme, config.contents("scheme")[scheme]["build"]),
+            SchemeSettings(scheme, hydra_app.contents("scheme")[scheme]["build"]),
             SizeSettings("mini", layers=2, width=16, heads=2),
             DataConfig(),
             TrainSettings(**chosen),  # type: ignore[arg-type]

@@ -9,11 +9,12 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
-from posbench import compiled, launchers
+from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, IncompatibleError, said
-from posbench.muon import Muon, moved
-from posbench.settings import RuntimeSettings
-from posbench.train import Trainer
+from posbench.sweep import launcher
+from posbench.training import compile
+from posbench.training.muon import Muon, moved
+from posbench.training.trainer import Trainer
 
 COMPILE = RuntimeSettings(device="cpu", compile=True)
 
@@ -21,7 +22,7 @@ COMPILE = RuntimeSettings(device="cpu", compile=True)
 @pytest.fixture(autouse=True)
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Dynamo and autograd trace as ever; only the code for a device is not written."""
-    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compile, "BACKEND", "aot_eager")
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -94,7 +95,7 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*not one graph.*auto or false$"):
         small_trainer(tmp_path, "floater", COMPILE).step(0)
     # As `auto` is on a GPU.
-    monkeypatch.setattr("posbench.train.wanted", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.wanted", lambda setting, device: True)
     auto = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
     assert torch.equal(auto.step(0), plain.step(0))
@@ -102,7 +103,7 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
 
 
 def test_what_would_be_code_for_every_few_rows_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("posbench.train.wanted", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.wanted", lambda setting, device: True)
     auto = small_trainer(tmp_path, "cope", RuntimeSettings(device="cpu"))
     counters.clear()
     auto.step(0)
@@ -119,10 +120,10 @@ def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatc
         raise ValueError("tiles do not fit")
 
     back = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph), bw_compiler=fails)
-    monkeypatch.setattr(compiled, "BACKEND", back)
+    monkeypatch.setattr(compile, "BACKEND", back)
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*tiles do not fit"):
         small_trainer(tmp_path, "rope", COMPILE).step(0)
-    monkeypatch.setattr("posbench.train.wanted", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.wanted", lambda setting, device: True)
     auto = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu", compile=False))
     for step in range(2):
@@ -133,7 +134,7 @@ def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatc
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_nothing_waits_and_cuda_graphs_replay(small_trainer, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(compiled, "BACKEND", "inductor")
+    monkeypatch.setattr(compile, "BACKEND", "inductor")
     for scheme in ("rope", "t5", "window"):
         trainer = small_trainer(tmp_path / scheme, scheme, RuntimeSettings(device="cuda"))
         plain = small_trainer(tmp_path / scheme, scheme, RuntimeSettings(device="cuda", compile=False))
@@ -150,10 +151,10 @@ def test_on_a_gpu_nothing_waits_and_cuda_graphs_replay(small_trainer, tmp_path, 
 
 
 def test_what_is_asked_for() -> None:
-    assert compiled.wanted("auto", torch.device("cuda"))
-    assert not compiled.wanted("auto", torch.device("cpu"))
+    assert compile.wanted("auto", torch.device("cuda"))
+    assert not compile.wanted("auto", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"runtime.compile 'yes': give auto, true or false"):
-        launchers.check(RuntimeSettings(device="cpu", compile="yes"))
+        launcher.check(RuntimeSettings(device="cpu", compile="yes"))
 
 
 @pytest.mark.parametrize("shapes", [[(8, 8), (8, 8), (24, 8)], [(4, 16)]])
@@ -171,7 +172,7 @@ def test_muon_compiled_is_muon_and_a_new_rate_compiles_nothing(shapes) -> None:
         return held
 
     counters.clear()
-    for one, other in zip(optimized(None), optimized(compiled.compiled(moved)), strict=True):
+    for one, other in zip(optimized(None), optimized(compile.compiled(moved)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
@@ -187,12 +188,12 @@ def test_bfloat16_is_near_float32(small_trainer, tmp_path, dtype) -> None:
 def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     one, several = RuntimeSettings(launcher="local"), RuntimeSettings(launcher="local", per_gpu=2)
-    assert launchers.places(one, 9) == ["cuda:0", "cuda:1"]
-    assert launchers.places(several, 9) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert launchers.places(several, 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert launchers.places(RuntimeSettings(launcher="local", per_gpu=2, workers=3), 9)[2] == "cuda:0"
+    assert launcher.places(one, 9) == ["cuda:0", "cuda:1"]
+    assert launcher.places(several, 9) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert launcher.places(several, 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert launcher.places(RuntimeSettings(launcher="local", per_gpu=2, workers=3), 9)[2] == "cuda:0"
     with pytest.raises(ConfigError, match=r"runtime.per_gpu 0: give at least 1"):
-        launchers.check(RuntimeSettings(device="cpu", per_gpu=0))
+        launcher.check(RuntimeSettings(device="cpu", per_gpu=0))
 
 
 def test_what_a_compiler_raises_is_said_in_one_line() -> None:

@@ -4,9 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from posbench.config.schema import (
+    ExtensionSettings,
+    ModelSettings,
+    SchemeSettings,
+    SizeSettings,
+    TrainSettings,
+)
 from posbench.identity import content
-from posbench.plan import ModelPlan, Tuning
-from posbench.settings import ExtensionSettings, ModelSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.sweep.plan import ModelPlan, Tuning
 
 ROPE = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE", "base": 500.0})
 PI = ExtensionSettings("pi", {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": 4})

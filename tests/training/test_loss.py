@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from posbench.loss import IGNORED, cross_entropy
+from posbench.training.cross_entropy import IGNORED, cross_entropy
 
 
 @pytest.mark.parametrize("logits", [1, 50, 7 * 50, 1 << 20])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from posbench import mfu
-from posbench.kernels import Recording
+from posbench.kernels.dispatcher import Recording
 from posbench.model.gpt import GPT, Size
-from posbench.scheme import PositionScheme
+from posbench.position.scheme import PositionScheme
+from posbench.training import throughput
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def model(layers: int = 2) -> GPT:
 def test_flops_by_hand() -> None:
     block = 12 * 32**2  # queries, keys, values and what leaves attention: 4; the MLP: 8
     attended = 2 * 32 * (16 + 1) / 2  # a product with each key and with each value that is seen
-    assert mfu.flops(model(), 16) == 6 * (2 * (block + attended) + 50 * 32)
+    assert throughput.flops(model(), 16) == 6 * (2 * (block + attended) + 50 * 32)
 
 
 def test_flops_are_what_torch_counts() -> None:
@@ -33,26 +33,26 @@ def test_flops_are_what_torch_counts() -> None:
         hidden, _ = made(torch.randint(50, (1, length)), kernel=Recording("dense"))
         made.head(hidden).sum().backward()
     block = 2 * 3 * (2 * 32 * (length - 1) / 2)  # the half that no token sees
-    expected = length * (mfu.flops(made, length) + 2 * block)
+    expected = length * (throughput.flops(made, length) + 2 * block)
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.15)  # `dense` recomputes its logits
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_peak_is_measured_soon_and_once(dtype: str) -> None:
-    mfu.peak.cache_clear()
+    throughput.peak.cache_clear()
     started = time.monotonic()
-    first = mfu.peak(CPU, dtype)
+    first = throughput.peak(CPU, dtype)
     assert time.monotonic() - started < 3  # 0.1 s where nobody else computes
-    assert mfu.peak(CPU, dtype) == first > 1e8
+    assert throughput.peak(CPU, dtype) == first > 1e8
 
 
 def test_a_meter_counts_between_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mfu, "peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(throughput, "peak", lambda device, dtype: 1e9)
     clock = iter([0.0, 10.0, 12.0, 100.0, 105.0])
-    monkeypatch.setattr(mfu.time, "monotonic", lambda: next(clock))
-    meter = mfu.Meter(model(), 1000, 16, CPU, "float32", ranks=2)
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: next(clock))
+    meter = throughput.Meter(model(), 1000, 16, CPU, "float32", ranks=2)
     meter.start(5)
-    share = mfu.flops(model(), 16) / 2e9
+    share = throughput.flops(model(), 16) / 2e9
     assert meter.read(9) == {"tokens_per_second": 2000.0, "mfu": 2000 * share}
     meter.start(9)
     assert meter.read(10)["tokens_per_second"] == 200

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from posbench import launchers, processes
+from posbench.config.schema import ModelSettings, RuntimeSettings
 from posbench.errors import ConfigError
-from posbench.plan import ModelPlan
-from posbench.queue import Queue
-from posbench.settings import ModelSettings, RuntimeSettings
-from posbench.work import Job
+from posbench.sweep.jobs import Job
+from posbench.sweep.plan import ModelPlan
+from posbench.sweep.run import launcher, worker_pool
+from posbench.sweep.scheduler import Queue
 
 
 class Noting:
@@ -34,16 +34,16 @@ def jobs() -> tuple[Job, Job]:
 
 
 def inline(queue: Queue, board: Noting) -> None:
-    launchers.inline(queue, RuntimeSettings(), board)
+    launcher.inline(queue, RuntimeSettings(), board)
 
 
 def in_step(queue: Queue, board: Noting) -> None:
-    launchers.in_step(queue, RuntimeSettings(), board)
+    launcher.in_step(queue, RuntimeSettings(), board)
 
 
 def by_message(queue: Queue, board: Noting) -> None:
     """As worker processes say it, without processes."""
-    worker = launchers.Worker(RuntimeSettings())
+    worker = launcher.Worker(RuntimeSettings())
     while (job := queue.wait()) is not None:
         board.started(job)
         here, there = Pipe()
@@ -52,7 +52,7 @@ def by_message(queue: Queue, board: Noting) -> None:
         except ConfigError as error:
             there.send(("failed", str(error)))
         hand = SimpleNamespace(job=job, connection=here, since=time.monotonic())
-        processes._hear(hand, queue, board)  # type: ignore[arg-type]
+        worker_pool._hear(hand, queue, board)  # type: ignore[arg-type]
         assert hand.job is None
 
 
@@ -78,9 +78,9 @@ def test_what_becomes_of_a_job(monkeypatch, launch, outcomes, said, failures, le
             raise outcome
         return outcome
 
-    monkeypatch.setattr("posbench.queue.BUSY_SECONDS", 0.0)
-    monkeypatch.setattr(launchers, "Worker", lambda runtime: SimpleNamespace(run=run))
-    monkeypatch.setattr(launchers, "on_signal", lambda: lambda: False)
+    monkeypatch.setattr("posbench.sweep.scheduler.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(launcher, "Worker", lambda runtime: SimpleNamespace(run=run))
+    monkeypatch.setattr(launcher, "on_signal", lambda: lambda: False)
     queue, board = Queue(jobs()), Noting()
     launch(queue, board)
     assert board.said == said

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from posbench.errors import ConfigError
-from posbench.parallel import World, check
+from posbench.runtime.distributed import World, check
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -34,7 +34,7 @@ TINY = [
 # Trains until one rank has no memory, as on a device that others use too.
 SHORT = f"""
 import os, runpy, torch
-from posbench.train import Trainer
+from posbench.training.trainer import Trainer
 
 step = Trainer.step
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from posbench.data.ahead import Ahead
-from posbench.train import Stopped, Trainer
+from posbench.training.prefetch import Ahead
+from posbench.training.trainer import Stopped, Trainer
 
 
 def threads() -> int:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from posbench import checkpoints
-from posbench.data.config import DataConfig
+from posbench.config.data import DataConfig
+from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.data.corpus import Corpus, open_corpus
-from posbench.muon import orthogonalise
-from posbench.settings import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
-from posbench.train import Stopped, Trainer, build_model
+from posbench.training import checkpoints
+from posbench.training.muon import orthogonalise
+from posbench.training.trainer import Stopped, Trainer, build_model
 
 SIZE = SizeSettings("mini", layers=1, width=16, heads=2)
 TRAIN = TrainSettings(length=16, steps=12, batch=8, validate_every=4, validate_batches=1)
@@ -29,14 +29,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def settings(**train: object) -> ModelSettings:
-    build = {"_target_": "posbench.scheme.PositionScheme"}
+    build = {"_target_": "posbench.position.scheme.PositionScheme"}
     return ModelSettings(SchemeSettings("bare", build), SIZE, DataConfig(), replace(TRAIN, **train))  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def bare_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     """The base class takes no shape; a scheme of a name would make this test about that scheme."""
-    from posbench.scheme import PositionScheme
+    from posbench.position.scheme import PositionScheme
 
     monkeypatch.setattr(PositionScheme, "__init__", lambda self, *_: torch.nn.Module.__init__(self))
 

@@ -1,0 +1,170 @@
+"""Hydra at the edge: configs in, plain settings out, and every mistake as one line."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import hydra
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from posbench.config import schema
+from posbench.errors import ConfigError, PosbenchError, unknown
+
+Settings = TypeVar("Settings")
+
+SCHEMAS = {
+    "train": schema.TrainScript,
+    "evaluate": schema.EvaluateScript,
+    "sweep": schema.SweepScript,
+    "figures": schema.FiguresScript,
+    "properties": schema.PropertiesScript,
+}
+
+
+def configs() -> Path:
+    """The folder of configs: beside the package in a checkout, inside it when installed."""
+    here = Path(__file__).parents[1]
+    return next(path for path in (here.parent / "configs", here / "configs") if path.is_dir())
+
+
+def launch(name: str, run: Callable[[Any], None]) -> None:
+    """Compose configs/<name>.yaml with the command line's overrides and call `run` with its settings.
+
+    Exits with status 2 and one line on a user's mistake; other errors keep their traceback.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # Hydra would print its errors over many lines and exit by itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    schema = SCHEMAS[name]
+    ConfigStore.instance().store(name=f"{name}_settings", node=schema)
+    mistakes = 0
+
+    @hydra.main(version_base="1.3", config_path=str(configs()), config_name=name)
+    def app(config: DictConfig) -> None:
+        nonlocal mistakes
+        try:
+            run(parse(schema, config))
+        except PosbenchError as error:  # the other jobs of a multirun go on
+            mistakes += 1
+            say(f"error: {error}")
+
+    try:
+        app()
+    except (HydraException, OmegaConfBaseException) as error:
+        say(f"error: {one_line(error, schema)}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("stopped; the same command continues from here")
+        sys.exit(130)
+    if mistakes:
+        sys.exit(2)
+
+
+def say(text: str) -> None:
+    """A line to the user; of torchrun's processes the first one speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+
+
+def parse(schema: type[Settings], config: DictConfig) -> Settings:
+    """The settings of a composed config; a key that the schema lacks is an error, also behind a `+`."""
+    # A plain copy: what a `+` added to a typed config would pass as part of its type.
+    plain = OmegaConf.to_container(config, resolve=True)
+    found = typed(schema, plain, "")
+    for one in dataclasses.fields(found):  # type: ignore[arg-type]
+        if entry := one.metadata.get("of"):
+            entries = getattr(found, one.name)
+            setattr(
+                found, one.name, {key: typed(entry, entries[key], f"{one.name}.{key}.") for key in entries}
+            )
+    return found
+
+
+def typed(schema: type[Settings], plain: Any, prefix: str) -> Settings:
+    """A plain dictionary as an object of a schema; `prefix` is where it stands."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain or {}))  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error, schema, prefix)) from None
+
+
+def choice(group: str, name: str) -> dict[str, Any]:
+    """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads."""
+    # Hydra searches hydra.searchpath while it composes and forgets it afterwards.
+    path = copy.deepcopy(GlobalHydra.instance().config_loader().get_search_path())
+    for folder in HydraConfig.get().searchpath:
+        path.append("hydra.searchpath", folder)
+    repository = ConfigRepository(path)
+    names = repository.get_group_options(group, ObjectType.CONFIG)
+    if name not in names:
+        raise unknown(group, name, names)
+    found = repository.load_config(f"{group}/{name}")
+    assert found is not None
+    return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
+
+
+def contents(group: str) -> dict[str, dict[str, Any]]:
+    """The content of every yaml of configs/<group> by the file's name, without Hydra's search path."""
+    files = sorted((configs() / group).glob("*.yaml"))
+    return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
+
+
+def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
+    """An error of Hydra or OmegaConf as what was given, what is allowed and what to do."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: write key=value, in quotes if it has brackets or spaces"
+    missing = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
+    if missing:
+        group, name = missing.groups()
+        return str(unknown(group, name, re.findall(r"^\t(\S+)$", text, re.MULTILINE)))
+    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    given = re.search(r"Could not override '([^']+)'", text)
+    # The override's key, or one inside its value; which of them an error names differs, and the longer says more.
+    key = max(given.group(1) if given else "", getattr(cause, "full_key", None) or "", key=len)
+    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return unknown_key(f"{prefix}{key}", keys(schema, prefix))
+    first = str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__
+    if "is not a ListConfig" in first:
+        first = "give a list, such as [0,1]"
+    return f"{prefix}{key}: {first}" if key else f"{first}; see --help"
+
+
+def unknown_key(key: str, allowed: list[str]) -> str:
+    """The error for a key that is not there, with those that stand beside where it would be."""
+    for free in (one for one in allowed if key.startswith(f"{one}.")):
+        return f"{key!r} is not set here: write +{key}=VALUE to add to {free}"
+    if key in allowed:
+        return f"{key!r} has no such entry in its file: add one with +{key}.NAME=VALUE"
+    parent = key.rpartition(".")[0]
+    beside = [one for one in allowed if one.rpartition(".")[0] == parent] if parent else []
+    near = difflib.get_close_matches(key, allowed, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    named = ", ".join(beside or sorted({one.partition(".")[0] for one in allowed}))
+    return f"unknown setting {key!r}: choose one of {named}{hint}"
+
+
+def keys(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a schema."""
+    found = []
+    hints = get_type_hints(schema)
+    for one in dataclasses.fields(schema):
+        path, kind = f"{prefix}{one.name}", hints[one.name]
+        found += keys(kind, f"{path}.") if dataclasses.is_dataclass(kind) else [path]  # type: ignore[arg-type]
+    return found

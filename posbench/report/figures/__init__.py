@@ -1,0 +1,93 @@
+"""Rows to pictures: every figure is a PNG, a PDF and the csv of exactly what it shows."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from posbench.errors import ConfigError, unknown
+from posbench.report.figures.source import Source
+
+Drawing = tuple[Figure, pd.DataFrame]
+SHARED = ("where", "mix_kernels")  # settings of every kind; the others are the drawing function's own
+# Dates and versions would make the same picture another file.
+_NO_DATES: dict[str, dict[str, None]] = {
+    "png": {"Software": None, "CreationDate": None},
+    "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
+}
+
+
+def draw(
+    config: Mapping[str, Any], rows: pd.DataFrame, out_dir: Path | str, order: Sequence[str] = ()
+) -> list[Path]:
+    """Draw the figure of a configs/figure yaml; `order` of schemes gives each its colour in every figure."""
+    settings = dict(config)
+    name, target = (_pop(settings, key) for key in ("name", "draw"))
+    source = Source.of(rows, order, settings.pop("where", None), bool(settings.pop("mix_kernels", False)))
+    function = _function(target)
+    _check(name, settings, function)
+    with house_style():
+        figure, shown = function(source, **settings)
+        return save(figure, shown, Path(out_dir) / name)
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """The look of every figure, whatever a user's matplotlibrc says."""
+    with (
+        as_file(files("posbench.report.figures") / "posbench.mplstyle") as style,
+        matplotlib.style.context(["default", style]),
+    ):
+        yield
+
+
+def _check(name: str, settings: Mapping[str, Any], function: Callable[..., Drawing]) -> None:
+    allowed = {key: value for key, value in inspect.signature(function).parameters.items() if key != "source"}
+    for key in settings:
+        if key not in allowed:
+            raise unknown(f"setting of figure {name}", key, [*allowed, *SHARED])
+    for key, parameter in allowed.items():
+        if parameter.default is parameter.empty and key not in settings:
+            raise ConfigError(f"figure {name} has no setting {key!r}: add {key}: to its yaml")
+
+
+def _pop(settings: dict[str, Any], key: str) -> str:
+    if not isinstance(settings.get(key), str):
+        raise ConfigError(f"a figure has no {key!r}: give it one, such as {key}: {_EXAMPLES[key]}")
+    return settings.pop(key)
+
+
+_EXAMPLES = {"name": "context_growth", "draw": "posbench.report.figures.context_growth.draw"}
+
+
+def _function(target: str) -> Callable[..., Drawing]:
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"draw: {target} is no function ({error}): give a dotted name such as {_EXAMPLES['draw']}"
+        ) from None
+
+
+def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
+    FigureCanvasAgg(figure)
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "csv")]
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for path in paths[:2]:
+            figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])
+        shown.to_csv(paths[2], index=False, float_format="%.8g", lineterminator="\n")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {stem.parent} ({error.strerror or error}): choose a folder that can be written"
+        ) from None
+    return paths

@@ -1,0 +1,63 @@
+"""Attention by distance, layer by layer: a column a scheme, a row a layer, a line a length."""
+
+import matplotlib
+import numpy as np
+from matplotlib.lines import Line2D
+
+from posbench.report.figures import Drawing
+from posbench.report.figures.canvas import GREY, page
+from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, evenly
+from posbench.report.figures.source import Source
+from posbench.report.tables.captions import caption
+from posbench.report.tables.summary import summarise
+
+
+def draw(
+    source: Source,
+    *,
+    title: str = "How far each layer looks",
+    extension: str | None = "none",
+) -> Drawing:
+    rows = source.pick("attention", protocol="records", extension=extension)
+    rows = rows[rows["metric"] == DISTANCE.metric]
+    shown = summarise(rows, DISTANCE, by=["eval_len", "layer", "position"], within_seed=False)
+    lengths, layers = sorted(shown["eval_len"].unique()), sorted(shown["layer"].unique())
+    train_len, series = int(rows["train_len"].iat[0]), source.series(shown)
+    colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
+    notes = [
+        BUCKETS,
+        "Lines end at the longest distance that their context has; a length without a line has no number, such as "
+        "past the length that a scheme was built for. Grey: evenly over all tokens of the longest.",
+    ]
+    figure, axes = page(
+        title,
+        caption([(rows, shown, DISTANCE)], *notes, notes=False),
+        panel=(1.4, 0.95),
+        columns=len(series),
+        rows=len(layers),
+        gap=(0.16, 0.2),
+        right=1.75,
+        share=True,
+    )
+    for column, (look, line) in zip(axes.T, series, strict=True):
+        column[0].set_title(look.label, fontweight="bold")
+        for panel, layer in zip(column, layers, strict=True):
+            evenly(panel, lengths[-1])
+            for length, colour in zip(lengths, colours, strict=False):
+                here = line[(line["eval_len"] == length) & (line["layer"] == layer)]
+                place = np.log2(here["position"].astype(float))
+                panel.plot(place, here["estimate"], color=colour, linewidth=1.4, marker="o", markersize=3)
+                panel.fill_between(place, here["low"], here["high"], color=colour, alpha=0.15, linewidth=0)
+            distance_axis(panel, lengths[-1])
+            panel.set_xlabel("")
+        column[-1].set_xlabel("distance")
+    for panel, layer in zip(axes[:, 0], layers, strict=True):
+        panel.set_ylabel(f"layer {int(layer) + 1}")
+        panel.set_ylim(0, 1)
+    handles = [
+        Line2D([], [], color=colour, marker="o", label=f"{length} tokens, {length / train_len:g}×")
+        for length, colour in zip(lengths, colours, strict=False)
+    ]
+    handles.append(Line2D([], [], color=GREY, linestyle=":", label="evenly"))
+    axes[0, -1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.05, 1.1))
+    return figure, shown

@@ -1,0 +1,74 @@
+"""What a figure draws from: rows of one setting and one kernel, and their series."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from posbench.errors import ConfigError, unknown
+from posbench.report.figures.line_styles import Look, looks_of
+from posbench.report.tables.selection import SERIES, SETTING, conclusive, gated, one_kernel, series_of
+
+
+class MissingRowsError(ConfigError):
+    """A figure whose rows are not there: the others can still be drawn."""
+
+
+@dataclass(frozen=True)
+class Source:
+    rows: pd.DataFrame
+    order: Sequence[str]
+    looks: Mapping[tuple[str, str], Look]
+    mix_kernels: bool = False
+
+    @classmethod
+    def of(
+        cls, rows: pd.DataFrame, order: Sequence[str], where: Mapping[str, Any] | None, mix_kernels: bool
+    ) -> "Source":
+        # Of all rows, so that a series looks the same in every figure.
+        looks = looks_of(series_of(rows, order))
+        rows = gated(rows)  # before any choice: an extension is gated by the plain scheme
+        for column, wanted in (where or {}).items():
+            if column not in rows:
+                raise unknown("column in where:", column, rows.columns)
+            chosen = wanted if isinstance(wanted, list | tuple) else [wanted]
+            rows = rows[rows[column].isin(chosen)]
+            if rows.empty:
+                raise MissingRowsError(f"no rows with {column} {wanted}: evaluate them or change where:")
+        return cls(rows, order, looks, mix_kernels)
+
+    def pick(self, task: str, **wanted: Any) -> pd.DataFrame:
+        """The rows of one task, protocol and so on; a value of None takes any, if there is only one.
+
+        Of several variants None takes the plain one. A series that mixes kernels is refused unless told to mix.
+        """
+        rows = self.rows[self.rows["task"] == task]
+        for column, value in wanted.items():
+            rows = rows if value is None else rows[rows[column] == value]
+        if wanted.get("variant") is None and (rows["variant"] == "").any():
+            rows = rows[rows["variant"] == ""]
+        if rows.empty:
+            asked = ", ".join(f"{key} {value}" for key, value in wanted.items() if value)
+            raise MissingRowsError(
+                f"no rows of task {task} with {asked or 'any protocol'}: evaluate them first"
+            )
+        for column in ["protocol", "variant", *SETTING]:
+            found = sorted(set(rows[column]))
+            if len(found) > 1:
+                raise ConfigError(
+                    f"a figure shows one {column}, the rows hold {', '.join(map(str, found))}: "
+                    f"choose one with where: {{{column}: {found[0]}}}"
+                )
+        if conclusive(rows)["value"].isna().all():
+            raise MissingRowsError(
+                f"no numbers of task {task}, only {', '.join(sorted(set(rows['status'])))}: leave the figure out"
+            )
+        if not self.mix_kernels:
+            one_kernel(rows)
+        return rows
+
+    def series(self, shown: pd.DataFrame) -> list[tuple[Look, pd.DataFrame]]:
+        """The lines of a summary, in the experiment's order."""
+        groups = dict(iter(shown.groupby(SERIES)))
+        return [(self.looks[key], groups[key]) for key in series_of(shown, self.order)]

@@ -1,0 +1,131 @@
+"""An experiment's report: all its tables and figures, redrawn only where rows, settings or code changed."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from posbench.errors import ConfigError
+from posbench.report.figures import draw
+from posbench.report.figures.source import MissingRowsError
+from posbench.report.tables.layout import tables
+from posbench.report.tables.markup import to_latex, to_markdown
+
+STAMP = "report.json"
+_log = logging.getLogger(__name__)
+
+
+def write_report(
+    rows: pd.DataFrame,
+    figure_configs: Sequence[Mapping[str, Any]],
+    out: Path | str,
+    order: Sequence[str] = (),
+    note: str = "",
+) -> list[Path]:
+    """Write tables/ and figures/ under `out`, the same bytes each time; return every file, old or new.
+
+    A figure without its rows is left out, with a warning. Files of an earlier report that this one does not
+    make are removed.
+
+    Args:
+        note: a sentence that ends the captions of tables.
+    """
+    out = Path(out)
+    # Grouping is most of the work, and categories make it a look-up in a table of integers.
+    rows = rows.astype(dict.fromkeys(rows.select_dtypes("str"), "category"))
+    inputs = _inputs(rows, figure_configs, [*order, note] if note else order)
+    before = _stamp(out)
+    paths = [out / name for name in before["outputs"]]
+    if before["inputs"] != inputs or any(
+        _digest(out / name) != seen for name, seen in before["outputs"].items()
+    ):
+        left_out: list[str] = []
+        try:
+            # Tables have no settings of their own: what a figure of the report may mix, they may.
+            mix_kernels = any(config.get("mix_kernels") for config in figure_configs)
+            written = _tables(rows, out / "tables", order, mix_kernels, note)
+            written += _figures(rows, figure_configs, out / "figures", order, left_out)
+            for path in set(paths) - set(written):
+                path.unlink(missing_ok=True)
+            outputs = {str(path.relative_to(out)): _digest(path) for path in written}
+            before = {"inputs": inputs, "left_out": left_out, "outputs": outputs}
+            (out / STAMP).write_text(json.dumps(before, indent=1) + "\n")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {out} ({error.strerror or error}): choose a folder that can be written"
+            ) from None
+        paths = written
+    for reason in before["left_out"]:
+        _log.warning("%s", reason)
+    return paths
+
+
+def _tables(
+    rows: pd.DataFrame, folder: Path, order: Sequence[str], mix_kernels: bool, note: str
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {}
+    found = list(tables(rows, order, mix_kernels))
+    if note:
+        found = [replace(table, caption=f"{table.caption} {note}") for table in found]
+    for table in found:
+        texts[f"{table.name}.md"] = to_markdown(table)
+        texts[f"{table.name}.tex"] = to_latex(table)
+        texts[f"{table.name}.csv"] = _csv(table.numbers)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return [folder / name for name in texts]
+
+
+def _figures(
+    rows: pd.DataFrame,
+    configs: Sequence[Mapping[str, Any]],
+    folder: Path,
+    order: Sequence[str],
+    left_out: list[str],
+) -> list[Path]:
+    paths = []
+    for config in configs:
+        try:
+            paths += draw(config, rows, folder, order)
+        except MissingRowsError as reason:
+            left_out.append(f"figure {config['name']} is left out: {reason}")
+    return paths
+
+
+def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Sequence[str]) -> str:
+    """A hash of all that the report is a function of: rows, settings, this code and the library that draws."""
+    known = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+    settings = [list(rows.columns), [dict(config) for config in configs], list(order)]
+    known.update(json.dumps([*settings, version("matplotlib")], sort_keys=True, default=str).encode())
+    package = files("posbench")
+    for folder in (package, package / "tables", package / "figures"):
+        for file in sorted(folder.iterdir(), key=lambda each: each.name):
+            if file.name.endswith(".mplstyle") or (file.name.endswith(".py") and folder != package):
+                known.update(file.read_bytes())
+    for name in ("records.py", "statistics.py", "gate.py"):
+        known.update((package / name).read_bytes())
+    return known.hexdigest()
+
+
+def _stamp(out: Path) -> dict[str, Any]:
+    try:
+        stamp = json.loads((out / STAMP).read_text())
+        return {key: stamp[key] for key in ("inputs", "left_out", "outputs")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"inputs": "", "left_out": [], "outputs": {}}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.8g", lineterminator="\n")

@@ -1,0 +1,163 @@
+"""Captions: what a stranger must know to read a figure or a table without the text around it."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from posbench.report.tables.caption_text import (
+    CORPORA,
+    COUNTED,
+    PROTOCOLS,
+    STATUS_NOTES,
+    TASKS,
+    VARIANTS,
+    capital,
+    clusters_of,
+    variant_name,
+)
+from posbench.report.tables.measures import MEASURES, Measure
+from posbench.report.tables.selection import SERIES, label
+from posbench.report.tables.summary import baselines
+from posbench.results.gate import ACCURACIES, GATE
+
+NAMED = 6  # at most so many series are named where others are 'the rest'
+
+
+def caption(
+    sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Measure]],
+    *more: str,
+    intervals: str = "bands",
+    notes: bool = True,
+) -> str:
+    """A caption for (rows, their summary, its measure) of every panel; what they share is said once.
+
+    Protocol, n, seeds and interval, chance and gate of an accuracy, text, models, kernels. `intervals` is what
+    the intervals are seen as; `notes` tells what has no number, where no mark in the table does.
+    """
+    sentences = []
+    for rows, shown, measure in sides:
+        sentences += [protocol(rows, shown), counts(rows, shown, measure, intervals)]
+        sentences += [guesses(rows, measure), gate(rows, shown)]
+    sentences += more
+    for rows, shown, _ in sides:
+        sentences += [text(rows), models(rows)]
+        if notes:
+            sentences += [f"{STATUS_NOTES[status]} ({_names(lines)})." for status, lines in _failed(shown)]
+    sentences.append(kernels(pd.concat([rows for rows, *_ in sides])))
+    return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
+
+
+def protocol(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    drawn = shown[shown["seeds"] > 0]
+    per_document = (drawn["n"] / drawn["seeds"] / drawn["documents"]).unique()
+    targets = f"{per_document[0]:g} " if len(per_document) == 1 and per_document[0] % 1 == 0 else ""
+    sentence = (
+        PROTOCOLS.get(first["protocol"]) or TASKS.get(first["task"]) or f"Protocol {first['protocol']}."
+    )
+    variants = [str(variant) for variant in rows["variant"].unique()]
+    if "{variant}" not in sentence and [name for name in variants if name not in ("", "none")]:
+        told = " against ".join(variant_name(name) for name in sorted(variants))
+        sentence += f" {capital(told)}."
+    return sentence.format(targets=targets, variant=first["variant"])
+
+
+def counts(rows: pd.DataFrame, shown: pd.DataFrame, measure: Measure, intervals: str) -> str:
+    """How much stands behind a point, and what its interval is."""
+    drawn = shown[shown["seeds"] > 0]
+    clusters, things = COUNTED.get(rows["task"].iat[0], ("documents", "tokens"))
+    n = f"{_span(drawn['documents'])} {clusters} with {_span(drawn['n'] // drawn['seeds'])} {things}"
+    point = "a point" if "position" in shown else "a length"
+    one = set(drawn["seeds"]) <= {1}
+    seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
+    kinds = [kind for kind in dict.fromkeys(shown["interval"]) if kind]
+    kinds = [f"{kind} over {clusters}" if "bootstrap" in kind else kind for kind in kinds]
+    spread = f"; {intervals}: {', '.join(kinds)}" if kinds else "; no interval"
+    # Intervals of one training say how far other documents would move its numbers, not how far another would.
+    spread += " (of these models, not of another training)" if kinds and one else ""
+    return f"{capital(measure.label)} over {n} {point}; {seeds}{spread}."
+
+
+def guesses(rows: pd.DataFrame, measure: Measure) -> str:
+    """What could be had without an answer, such as chance, from the shortest to the longest context."""
+    if not measure.guesses:
+        return ""
+    told = []
+    for name, column in baselines(rows, measure.guesses).items():
+        values = [f"{value:.2f}" if value >= 0.01 else f"{value:.1g}" for value in column.dropna()]
+        ends = values[:1] if len(set(values)) == 1 else [values[0], values[-1]]
+        told.append(
+            f"{MEASURES[str(name)].label}: {' at the shortest to '.join(ends)}"
+            + (" at the longest" if len(ends) > 1 else "")
+        )
+    return f"{capital('; '.join(told))}." if told else ""
+
+
+def gate(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """From how much accuracy on a model has learned its task, and who has not."""
+    asked = rows[rows["metric"].isin(ACCURACIES)]
+    if asked.empty:
+        return ""
+    if not (asked["eval_len"] == asked["train_len"]).any():
+        return "Gate: nobody is judged, as nobody was asked at the training length."
+    under = shown[shown["status"] == "not_learned"]
+    return (
+        f"Gate: an accuracy of {GATE:.2f} at the training length; a model under it has not learned the task, and "
+        f"nothing is concluded from its longer contexts. Under it: {_names(under) or 'nobody'}."
+    )
+
+
+def text(rows: pd.DataFrame) -> str:
+    corpus = rows["corpus"].iat[0]
+    return f"Text: {CORPORA.get(corpus, corpus)}."
+
+
+def models(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    sizes = [f"{parameters / 1e6:.2f}M" for parameters in (rows["n_params"].min(), rows["n_params"].max())]
+    span = " to ".join(dict.fromkeys(sizes))
+    # Of a model that was trained elsewhere nobody knows.
+    known = (
+        f"trained on {first['train_tokens'] / 1e6:.2f}M tokens"
+        if first["train_tokens"]
+        else "pretrained elsewhere"
+    )
+    return f"Models: {first['size']}, {span} parameters, {known} in sequences of {first['train_len']}."
+
+
+def kernels(rows: pd.DataFrame) -> str:
+    """The kernels that ran, and for whom where they are several; the precision likewise."""
+    ran = rows.loc[rows["value"].notna(), [*SERIES, "kernel"]].drop_duplicates()
+    by_series = ran.groupby(SERIES)["kernel"].agg(lambda names: ", ".join(sorted(names)))
+    precision = " and ".join(sorted(set(rows["dtype"].astype(str))))
+    groups = {name: part.index for name, part in by_series.groupby(by_series)}
+    if len(groups) < 2:
+        return f"Kernel: {next(iter(groups), 'none')} in {precision}."
+    *few, most = sorted(groups, key=lambda name: (len(groups[name]), name))
+    told = []
+    for name in few:
+        names = [label(*pair) for pair in groups[name]]
+        whose = ", ".join(names) if len(names) <= NAMED else f"{len(names)} of {len(by_series)}"
+        told.append(f"{'not in use' if name == 'none' else name} ({whose})")
+    return f"Kernels: {', '.join(told)}, {most} (the rest), in {precision}."
+
+
+def _failed(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    # Of what is not learned the gate has told.
+    failed = shown[~shown["status"].isin(["ok", "not_learned"])]
+    return [(status, failed[failed["status"] == status]) for status in dict.fromkeys(failed["status"])]
+
+
+def _names(lines: pd.DataFrame) -> str:
+    pairs = lines[SERIES].itertuples(index=False, name=None)
+    return ", ".join(dict.fromkeys(label(*pair) for pair in pairs))
+
+
+def _span(values: pd.Series) -> str:
+    if values.empty:
+        return "no"
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+__all__ = ["STATUS_NOTES", "VARIANTS", "caption", "clusters_of"]

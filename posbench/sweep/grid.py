@@ -1,0 +1,110 @@
+"""A grid as settings: the models of a sweep, and the extensions that each of them gets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+from posbench.config.schema import (
+    EnsembleSettings,
+    ExtensionSettings,
+    ModelSettings,
+    SchemeSettings,
+    SizeSettings,
+    SweepScript,
+    TrainSettings,
+)
+from posbench.errors import ConfigError, unknown
+
+# (group, name) -> the content of that choice's file.
+Choose = Callable[[str, str], dict[str, Any]]
+NONE = ExtensionSettings()
+
+
+def models(script: SweepScript, choose: Choose) -> Iterator[ModelSettings]:
+    """The models of a sweep, schemes outermost."""
+    axes = script.grid
+    if not axes.scheme or not axes.seed:
+        raise ConfigError(
+            "the grid has no scheme or no seed: give grid.scheme=[rope,alibi] and grid.seed=[0]"
+        )
+    known = [one.name for one in fields(TrainSettings)]
+    for key, values in axes.train.items():
+        if key not in known:
+            raise unknown("setting", f"grid.train.{key}", [f"grid.train.{one}" for one in known])
+        if not isinstance(values, list):
+            raise ConfigError(f"grid.train.{key} is {values!r}: give a list of values")
+    sizes = [SizeSettings(**choose("size", name)) for name in axes.size] or [script.size]
+    schemes = [adjusted("scheme", name, script.adjust.scheme, choose) for name in axes.scheme]
+    if axes.lr and axes.train.keys() & {"lr", "matrix_lr"}:
+        raise ConfigError(
+            "grid.lr and grid.train.lr: one chooses a rate, the other compares them; give one of the two"
+        )
+    rates = axes.lr or [script.train.lr]
+    for scheme, size, *values, rate, seed in itertools.product(
+        schemes, sizes, *axes.train.values(), rates, axes.seed
+    ):
+        train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
+        if axes.lr:  # Muon's moves with it
+            train = replace(train, lr=rate, matrix_lr=train.matrix_lr * rate / train.lr)
+        yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
+
+
+def extensions(script: SweepScript, scheme: str, choose: Choose) -> list[ExtensionSettings]:
+    """The extensions that a scheme of the grid gets, those that it is fine-tuned with last."""
+    axes = script.grid
+    if axes.extend and scheme not in axes.extend:
+        return []
+    found = [
+        ExtensionSettings(**adjusted("extension", name, script.adjust.extension, choose))
+        for name in axes.extension
+        if name != NONE.name
+    ]
+    for name in axes.ensemble:
+        one = EnsembleSettings(**adjusted("ensemble", name, script.adjust.ensemble, choose))
+        if one.name in [extension.name for extension in found]:
+            raise ConfigError(
+                f"grid.ensemble: grid.extension has a {one.name} as well; give one another name"
+            )
+        if one.build is not None:
+            found.append(chosen(NONE, one))
+    taken = [NONE.name, *(one.name for one in found)]
+    for group, name, entry in [
+        *(("variants", *item) for item in script.variants.items()),
+        *(("finetune", *item) for item in script.finetune.items()),
+    ]:
+        if name in taken:
+            raise ConfigError(
+                f"{group}.{name}: another extension, ensemble or entry has that name; give the entry another"
+            )
+        taken.append(name)
+        content = adjusted("extension", entry.extension or name, script.adjust.extension, choose)
+        if entry.settings:
+            content["build"] = {**(content["build"] or {}), **entry.settings}
+        train = {**content.get("finetune", {}), **getattr(entry, "train", {})}
+        if group == "finetune" and not train:
+            raise ConfigError(f"finetune.{name} without train: give steps, length and what else differs")
+        found.append(ExtensionSettings(name, content["build"], train))
+    return found
+
+
+def chosen(extension: ExtensionSettings, ensemble: EnsembleSettings) -> ExtensionSettings:
+    """What stands around a model: the extension, or the ensemble under its own label."""
+    if ensemble.build is None:
+        return extension
+    if extension.name != NONE.name:
+        raise ConfigError(
+            f"extension={extension.name} with ensemble={ensemble.name}: an ensemble reads no more than the training "
+            "length, where extensions change little; choose one of the two"
+        )
+    return ExtensionSettings(ensemble.name, ensemble=ensemble.build)
+
+
+def adjusted(group: str, name: str, changes: dict[str, Any], choose: Choose) -> dict[str, Any]:
+    """A choice with the experiment's own settings in place of those in its file."""
+    content = choose(group, name)
+    if changes.get(name):
+        content = {**content, "build": {**content["build"], **changes[name]}}
+    return content

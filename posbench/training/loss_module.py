@@ -1,0 +1,62 @@
+"""From a batch to its loss in one module: what is compiled, and what is divided among processes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posbench.data.batches import Batch
+from posbench.model.gpt import GPT
+from posbench.position.call import Kernel
+from posbench.position.scheme import PositionScheme
+from posbench.training.cross_entropy import IGNORED, cross_entropy
+
+
+class Learner(nn.Module):
+    """The sum of nats over the targets that count.
+
+    Args:
+        scheme: in place of the model's own, such as an extension around it; its parameters are the model's.
+    """
+
+    def __init__(self, model: GPT, scheme: PositionScheme | None, kernel: Kernel) -> None:
+        super().__init__()
+        self.model = model
+        # In a tuple: its parameters are the model's already.
+        self._attention = (scheme, kernel)
+
+    def forward(self, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> Tensor:
+        """Of ids (B, L), the places among them in a row whose targets count, and those; negative targets do not."""
+        scheme, kernel = self._attention
+        hidden, _ = self.model(ids_BT, scheme=scheme, kernel=kernel)
+        # Targets that do not count need no logits.
+        hidden_NW = hidden.flatten(0, 1).index_select(0, place_N)
+        return cross_entropy(hidden_NW, self.model.head.weight, target_N)
+
+
+def sent(batch: Batch, device: torch.device, fixed: bool = False) -> tuple[Tensor, ...]:
+    """A batch as the learner takes it, on its device."""
+    return over(laid(batch, fixed, device.type == "cuda"), device)
+
+
+def over(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """What was laid out, on its device; the CPU does not wait for the device to have it."""
+    return tuple(part.to(device, non_blocking=True) for part in parts)
+
+
+def laid(batch: Batch, fixed: bool = False, pinned: bool = False) -> tuple[Tensor, ...]:
+    """A batch as the learner takes it, on the CPU.
+
+    Args:
+        fixed: as many places in every batch, those that are too many without a target: one compilation, one
+            CUDA graph, and nothing for the device to count.
+        pinned: in memory that a GPU reads by itself.
+    """
+    place = np.flatnonzero(batch.counted)
+    target = batch.ids[:, 1:].reshape(-1)[place]
+    if fixed:
+        spare = batch.counted.size - len(place)
+        place, target = np.pad(place, (0, spare)), np.pad(target, (0, spare), constant_values=IGNORED)
+    parts = (torch.from_numpy(np.ascontiguousarray(part)) for part in (batch.ids[:, :-1], place, target))
+    return tuple(part.pin_memory() if pinned else part for part in parts)

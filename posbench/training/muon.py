@@ -1,0 +1,97 @@
+"""Muon: momentum whose update is orthogonalised, for the weight matrices of the blocks.
+
+Keller Jordan et al. Muon: An optimizer for hidden layers in neural networks. 2024.
+https://kellerjordan.github.io/posts/muon. Unlike torch.optim.Muon the iteration runs in float32, and
+matrices of one shape run as one batch: small models are bound by the number of calls. Where ranks hold parts
+of a matrix, each orthogonalises the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from posbench.runtime.distributed import like, whole
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+class Muon(torch.optim.Optimizer):
+    """w <- w - lr * sqrt(max(1, rows / columns)) * orthogonalise(g + momentum * m), m the running momentum.
+
+    Args:
+        matrices: each parameter with the number of maps stacked in its rows, which are orthogonalised apart.
+        update: `moved`, or the same compiled.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[tuple[torch.nn.Parameter, int]],
+        lr: float,
+        momentum: float = 0.95,
+        update: Callable[..., None] | None = None,
+    ) -> None:
+        pairs = list(matrices)
+        self._maps = {id(parameter): maps for parameter, maps in pairs}
+        self._update = update
+        super().__init__([parameter for parameter, _ in pairs], {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            members = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in members:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            if not members:
+                continue
+            # A number would be written into compiled code, and a copy of one would wait for the device.
+            lr = torch.full((), group["lr"], device=members[0].device) if self._update else group["lr"]
+            (self._update or moved)(
+                members,
+                [parameter.grad for parameter in members],
+                [self.state[parameter]["momentum"] for parameter in members],
+                [self._maps[id(parameter)] for parameter in members],
+                lr,
+                group["momentum"],
+            )
+
+
+def moved(
+    parameters: list[torch.nn.Parameter],
+    gradients: list[Tensor],
+    momenta: list[Tensor],
+    stacked: list[int],
+    lr: float | Tensor,
+    momentum: float,
+) -> None:
+    """One step of all matrices in place: tensors in, tensors out, and nothing to ask of the device."""
+    by_shape: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, Tensor]]] = {}
+    for parameter, gradient, running, count in zip(parameters, gradients, momenta, stacked, strict=True):
+        running.lerp_(gradient, 1 - momentum)
+        maps = whole(gradient.lerp(running, momentum)).unflatten(0, (count, -1))
+        by_shape.setdefault(tuple(maps.shape[1:]), []).append((parameter, maps))
+    for shape, members in by_shape.items():
+        made = orthogonalise(torch.cat([maps for _, maps in members]))
+        scale = max(1.0, shape[0] / shape[1]) ** 0.5
+        parts = made.split([len(maps) for _, maps in members])
+        for (parameter, _), part in zip(members, parts, strict=True):
+            update = like(part.flatten(0, 1), parameter)
+            if isinstance(lr, Tensor):
+                parameter.sub_(update * (lr * scale))
+            else:
+                parameter.sub_(update, alpha=lr * scale)
+
+
+def orthogonalise(update_NRC: Tensor, steps: int = 5) -> Tensor:
+    """Each (R, C) matrix with its singular values pushed to about 1, by a quintic Newton-Schulz iteration."""
+    a, b, c = COEFFICIENTS
+    tall = update_NRC.shape[1] > update_NRC.shape[2]
+    x = update_NRC.mT if tall else update_NRC
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
+    return x.mT if tall else x

@@ -1,0 +1,236 @@
+"""What the last query attends to, against weights written out pair by pair; and what rows say of it."""
+
+import cmath
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from posbench.data.associative_recall import records_in
+from posbench.data.shard import Shard
+from posbench.data.vocabulary import Vocabulary
+from posbench.errors import UndefinedError
+from posbench.extensions.rerope import ReRoPE
+from posbench.instantiate import build
+from posbench.kernels.dispatcher import Recording
+from posbench.lm.attention_weights import Observed
+from posbench.lm.interface import Attention
+from posbench.lm.native import CheckpointSubject
+from posbench.model.gpt import GPT, Size
+from posbench.position.extension import Context
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import Shape, Site
+from posbench.schemes.alibi import ALiBi
+from posbench.schemes.cope import CoPE
+from posbench.schemes.linear import LinearAttention
+from posbench.schemes.rope import RoPE
+from posbench.schemes.shaw import Shaw
+from posbench.schemes.softmax_one import SoftmaxOne
+from posbench.schemes.t5 import T5Bias
+from posbench.schemes.window import Window
+from posbench.tasks.attention import KeyValueAttention, buckets, entropy
+from posbench.tasks.key_value import KeyValue
+
+SHAPE = Shape(layers=2, heads=2, head_dim=8, width=16, train_len=16)
+TOKENS = 24
+
+
+def dot(h, q, k, d):
+    return float(q @ k)
+
+
+def turned(h, q, k, d):
+    """Pairs of numbers as complex ones, turned by the distance."""
+    pairs = zip(q.view(-1, 2).tolist(), k.view(-1, 2).tolist(), strict=True)
+    return sum(
+        (complex(*a) * complex(*b).conjugate() * cmath.exp(1j * d * 10000 ** (-2 * m / 8))).real
+        for m, (a, b) in enumerate(pairs)
+    )
+
+
+def scheme(made, **settings):
+    torch.manual_seed(0)
+    return made(SHAPE, **settings).double()
+
+
+def shaw(own):
+    return lambda h, q, k, d: float(q @ (k + own.key_LKD[0, min(d, own.clip)]))
+
+
+def t5(own):
+    return lambda h, q, k, d: float(q @ k) + 8**0.5 * float(own.bias_KH[d if d < 16 else None, h])
+
+
+def cope(own):
+    """The positions of a query's keys depend on each other: a whole row at a time."""
+
+    def row(q, keys):
+        content = [float(q @ k) / 8**0.5 for k in keys]
+        logits = []
+        for j in range(len(keys)):
+            position = min(sum(1 / (1 + math.exp(-one)) for one in content[j:]), 63)
+            low = int(min(position, 62))
+            below, above = (float(q @ own.vector_LPD[0, low + up]) for up in (0, 1))
+            logits.append(content[j] + below + (position - low) * (above - below))
+        return logits
+
+    return row
+
+
+def by_pairs(logit, tokens, at, b, h, nowhere=0.0):
+    """The softmax over the keys of the last query."""
+    q, keys = at.q_BHTD[b, h, -1], at.k_BHSD[b, h]
+    found = [logit(h, q, k, tokens - 1 - j) for j, k in enumerate(keys)]
+    exps = [0.0 if one is None else math.exp(one / 8**0.5) for one in found]
+    return [one / (nowhere + sum(exps)) for one in exps]
+
+
+CASES = {
+    "rope": (lambda: scheme(RoPE), lambda own: turned, TOKENS),
+    "alibi": (
+        lambda: scheme(ALiBi),
+        lambda own: lambda h, q, k, d: float(q @ k) - 8**0.5 * d * 2.0 ** (-4 * (h + 1)),
+        TOKENS,
+    ),
+    "t5": (lambda: scheme(T5Bias), t5, 16),
+    "window": (
+        lambda: scheme(Window, window=5),
+        lambda own: lambda h, q, k, d: float(q @ k) if d < 5 else None,
+        TOKENS,
+    ),
+    "rerope": (
+        lambda: ReRoPE(scheme(RoPE), Context(SHAPE, TOKENS), window=5),
+        lambda own: lambda h, q, k, d: turned(h, q, k, min(d, 5)),
+        TOKENS,
+    ),
+    "shaw": (lambda: scheme(Shaw, clip=4), shaw, TOKENS),
+    "softmax_one": (lambda: scheme(SoftmaxOne), lambda own: dot, TOKENS),
+}
+
+
+def site(tokens, start=0):
+    draw = torch.Generator().manual_seed(0)
+    stream = torch.randn(2, tokens, SHAPE.width, generator=draw, dtype=torch.float64)
+    q, k = torch.randn(2, 2, 2, tokens, SHAPE.head_dim, generator=draw, dtype=torch.float64)
+    return Site(0, Geometry.span(start, tokens), stream[:, start:], stream, q[:, :, start:], k)
+
+
+def seen(own, at):
+    """(B, H, S) as observed, attention itself left to go on."""
+    observed = Observed(own)
+    assert observed.attention(at, torch.zeros_like(at.k_BHSD), Recording("auto")) is None
+    return observed.seen_LBHS[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("read", ["at once", "after a cache"])
+@torch.no_grad()
+def test_weights_are_the_softmax_of_the_logits(name, read):
+    """Pair by pair, 1e-12."""
+    make, logit, tokens = CASES[name]
+    own, at = make(), site(tokens, tokens - 2 if read == "after a cache" else 0)
+    found, nowhere = seen(own, at), 1.0 if name == "softmax_one" else 0.0
+    for b, h in np.ndindex(2, 2):
+        expected = by_pairs(logit(own), tokens, at, b, h, nowhere)
+        torch.testing.assert_close(
+            found[b, h], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12
+        )
+    whole = found.sum(-1)
+    assert (whole < 0.999).all() if nowhere else (whole - 1).abs().max() < 1e-12
+
+
+@torch.no_grad()
+def test_weights_of_whole_rows():
+    own, at = scheme(CoPE), site(TOKENS)
+    found = seen(own, at)
+    for b, h in np.ndindex(2, 2):
+        logits = torch.tensor(cope(own)(at.q_BHTD[b, h, -1], at.k_BHSD[b, h]), dtype=torch.float64)
+        torch.testing.assert_close(found[b, h], logits.softmax(-1), rtol=0, atol=1e-12)
+
+
+def test_what_has_no_weights_is_undefined():
+    with pytest.raises(UndefinedError, match="without weights") as error:
+        seen(scheme(LinearAttention), site(TOKENS))
+    assert "\n" not in str(error.value)
+
+
+class Text:
+    """A corpus of one test document."""
+
+    name = "numbers"
+    vocabulary = Vocabulary("numbers", 100)
+
+    def split(self, name):
+        return Shard("test", np.arange(200) % 100, np.array([0, 200]), ["d0"])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_subject_answers_in_order_with_and_without_a_shared_pass(shared):
+    size = Size(layers=2, width=16, heads=2)
+    own = build({"_target_": "posbench.schemes.rope.RoPE"}, SHAPE)
+    model = GPT(size, Text.vocabulary.size, own, 0).double()
+    traits = replace(own.traits, shared_prefill=shared)
+    own.traits = traits
+    task = KeyValueAttention(contexts=2, questions=3)
+    prompts = list(task.prompts(24, Text(), 16, 0))
+    subject = CheckpointSubject(model, own, 16, Recording("auto"), torch.autocast("cpu", enabled=False), 50)
+    answers = list(subject.attention(prompts))
+    assert len(answers) == 2
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.weight_NLHS.shape == (3, 2, 2, 24)
+        for row, suffix in enumerate(prompt.suffixes):
+            ids = torch.from_numpy(np.concatenate([prompt.context, suffix[:-1]]))[None]
+            observed = Observed(own)
+            with torch.no_grad():
+                model(ids, scheme=observed, length=24)
+            alone = torch.stack(observed.seen_LBHS)[:, 0]
+            torch.testing.assert_close(torch.from_numpy(answer.weight_NLHS[row]), alone, rtol=0, atol=1e-12)
+
+
+def test_contexts_and_questions_are_those_of_retrieval():
+    beside = list(KeyValue(contexts=2).prompts(64, Text(), 16, 3))
+    for prompt, other in zip(KeyValueAttention(2, 4).prompts(64, Text(), 16, 3), beside, strict=True):
+        assert np.array_equal(prompt.context, other.context)
+        assert np.array_equal(prompt.suffixes, other.suffixes[prompt.facts["records"]])
+
+
+def measured(weight_NLHS, prompt, task):
+    rows = list(task.measure(prompt, Attention(weight_NLHS)))
+    return {(one.metric, one.layer, one.head, one.position): one.value / one.n for one in rows}
+
+
+def test_rows_of_weights_that_are_known():
+    task, length = KeyValueAttention(contexts=1, questions=4), 64
+    (prompt,) = task.prompts(length, Text(), 16, 0)
+    records = records_in(length, Text.vocabulary.keys)
+    asked = prompt.facts["records"].tolist()
+    assert asked[0] == 0
+    assert asked[-1] == records - 1
+    assert len(asked) == 4
+    weight = np.zeros((4, 1, 3, length))
+    weight[:, 0, 0] = 1 / length  # evenly
+    weight[np.arange(4), 0, 1, prompt.facts["answer"]] = 1  # the answer alone
+    weight[:, 0, 2, 0] = 0.5  # half to the first token, half nowhere
+    for row, suffix in enumerate(prompt.suffixes):
+        assert prompt.context[prompt.facts["answer"][row]] == suffix[1]
+        assert prompt.context[prompt.facts["answer"][row] - 1] == suffix[0]
+    found = measured(weight, prompt, task)
+    assert found["entropy", 0, 0, None] == pytest.approx(math.log(length))
+    assert found["entropy", 0, 1, None] == 0
+    assert found["entropy", 0, 2, None] == pytest.approx(math.log(2))
+    assert [found["first_tokens", 0, head, None] for head in range(3)] == [4 / 64, 0, 0.5]
+    assert found["last_quarter", 0, 0, None] == 0.25
+    assert [found["gold", 0, head, asked[0]] for head in range(3)] == [1 / 64, 1, 0]
+    ends = [key[3] for key in found if key[0] == "distance" and key[2] == 0]
+    assert ends == [64, 32, 16, 8, 4, 2, 1]
+    assert found["distance", 0, 0, 64] == 0.5
+    assert found["distance", 0, 2, 64] == 0.5
+    for head, whole in enumerate((1, 1, 0.5)):
+        assert sum(found["distance", 0, head, end] for end in ends) == pytest.approx(whole)
+
+
+def test_buckets_double_and_the_query_stands_alone():
+    assert buckets(9)[::-1].tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 4]
+    assert entropy(np.array([0.5, 0.25])) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))

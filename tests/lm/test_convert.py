@@ -1,0 +1,158 @@
+"""Converted models against transformers itself: logits at float32 within 1e-4, and greedy tokens."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from pretrained_models import BEFORE, FAMILIES, SCALINGS, TRAIN_LEN, VOCABULARY, theirs
+
+from posbench.errors import DataError, IncompatibleError
+from posbench.instantiate import build
+from posbench.kernels.dispatcher import Recording
+from posbench.lm.hf_positions import scaling, scheme, train_length
+from posbench.lm.hf_weights import architecture, convert
+from posbench.lm.hugging_face import HuggingFaceSubject
+from posbench.lm.interface import Prompt
+from posbench.lm.native import CheckpointSubject
+from posbench.model.gpt import GPT
+from posbench.position.extension import Context
+from posbench.position.scheme import PositionScheme
+
+EXTENSIONS = sorted((Path(__file__).parents[2] / "configs" / "extension").glob("*.yaml"))
+
+LONG = 3 * TRAIN_LEN
+
+
+def ours(model: torch.nn.Module) -> GPT:
+    own = architecture(model.config)
+    positions = build(scheme(model.config), own.shape(train_length(model.config)))
+    return convert(dict(model.state_dict()), own, positions, "it")
+
+
+def around(made: GPT, model: torch.nn.Module, length: int) -> PositionScheme:
+    """The scheme with the model's own scaling, for a length."""
+    settings = scaling(model.config)
+    shape = architecture(model.config).shape(train_length(model.config))
+    return made.scheme if settings is None else build(settings, made.scheme, Context(shape, length))
+
+
+def logits(made: GPT, model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        hidden, _ = made(ids, scheme=around(made, model, ids.shape[1]), length=ids.shape[1])
+        return made.head(hidden)
+
+
+def check(model: torch.nn.Module, lengths: tuple[int, ...]) -> None:
+    made = ours(model)
+    generator = torch.Generator().manual_seed(1)
+    for length in lengths:
+        ids = torch.randint(VOCABULARY, (2, length), generator=generator)
+        with torch.no_grad():
+            expected = model(ids).logits
+        found = logits(made, model, ids)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert expected.std() > 0.1, "logits that say something"
+        # The last few tokens again, read one by one by both.
+        greedy = model.generate(
+            ids[:1], do_sample=False, max_new_tokens=4, min_new_tokens=4, use_cache=False, pad_token_id=0
+        )
+        read = ids[:1]
+        for _ in range(4):
+            top = logits(made, model, read)[:, -1]
+            top[:, model.config.eos_token_id] = -torch.inf  # as min_new_tokens has it
+            read = torch.cat((read, top.argmax(-1)[None]), 1)
+        assert read.tolist() == greedy.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_as_in_transformers(family: str) -> None:
+    check(theirs(**FAMILIES[family]), (TRAIN_LEN - 5, LONG))
+
+
+@pytest.mark.parametrize("kind", SCALINGS)
+def test_a_scaling_is_as_in_transformers(kind: str) -> None:
+    check(theirs("llama", rope_parameters={"rope_theta": 500.0, **SCALINGS[kind]}), (TRAIN_LEN - 5, LONG))
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("qwen3", "yarn_with_numbers"), ("qwen2_window", "llama3"), ("mistral", "yarn"), ("smollm3", "linear")],
+)
+def test_a_family_with_a_scaling(family: str, kind: str) -> None:
+    check(theirs(**FAMILIES[family], rope_parameters={"rope_theta": 500.0, **SCALINGS[kind]}), (LONG,))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "smollm3_window"])
+def test_questions_share_a_context(family: str) -> None:
+    """The cache holds a head of keys and values for several of queries; both subjects answer alike."""
+    model = theirs(**FAMILIES[family])
+    made, rng = ours(model), np.random.default_rng(0)
+    asked = Prompt(rng.integers(VOCABULARY, size=40), rng.integers(VOCABULARY, size=(5, 6)), 4)
+    converted = CheckpointSubject(
+        made, made.scheme, TRAIN_LEN, Recording("auto"), contextlib.nullcontext(), tokens_per_pass=64
+    )
+    black_box = HuggingFaceSubject(model, TRAIN_LEN, contextlib.nullcontext(), tokens_per_pass=64)
+    (one,), (other,) = converted.score([asked]), black_box.score([asked])
+    np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-4)
+    np.testing.assert_array_equal(one.top, other.top)
+    asked = Prompt(asked.context, asked.suffixes, 0, new=5)
+    (one,), (other,) = converted.generate([asked]), black_box.generate([asked])
+    np.testing.assert_array_equal(one.ids, other.ids)
+
+
+@pytest.mark.parametrize("path", EXTENSIONS, ids=lambda path: path.stem)
+def test_every_extension_applies(path: Path) -> None:
+    """To a rotation in all layers: each says something else past the training length, in finite numbers."""
+    made = ours(theirs(**FAMILIES["qwen3"]))
+    settings = yaml.safe_load(path.read_text())["build"]
+    if settings is None:
+        return
+    context = Context(architecture(theirs(**FAMILIES["qwen3"]).config).shape(TRAIN_LEN), LONG)
+    ids = torch.arange(LONG)[None] * 7 % VOCABULARY
+    with torch.no_grad():
+        plain, _ = made(ids)
+        extended, _ = made(ids, scheme=build(settings, made.scheme, context))
+    assert extended.isfinite().all()
+    assert (extended - plain).abs().max() > 1e-3
+
+
+def test_what_no_scheme_of_ours_has_is_said() -> None:
+    def refused(match: str, family: str = "llama", **given: object) -> None:
+        config = theirs(**FAMILIES[family], **given).config
+        with pytest.raises(IncompatibleError, match=match):
+            architecture(config), scheme(config), scaling(config)
+
+    def rope(**given: object) -> dict[str, object]:
+        return {"rope_theta": 500.0, "rope_type": "yarn", "factor": 4.0, **BEFORE, **given}
+
+    refused("its MLP has gelu", hidden_act="gelu")
+    refused("attention_factor 0.5 is below 1", rope_parameters=rope(attention_factor=0.5))
+    refused("truncate", rope_parameters=rope(truncate=False))
+    refused("in those layers alone that rotate", "smollm3", rope_parameters=rope())
+    refused(
+        "window of 64 tokens is longer",
+        "qwen2",
+        use_sliding_window=True,
+        sliding_window=64,
+        max_window_layers=0,
+    )
+    config = theirs("gpt_neox", hidden_size=32, num_attention_heads=4).config
+    with pytest.raises(IncompatibleError, match="gpt_neox is none of llama, mistral"):
+        architecture(config)
+
+
+def test_weights_that_are_not_of_the_architecture() -> None:
+    model = theirs(**FAMILIES["qwen3"])
+    own = architecture(model.config)
+    weights = dict(model.state_dict())
+    with pytest.raises(DataError, match=r"it has no weight 'model.norm.weight'"):
+        convert({k: v for k, v in weights.items() if k != "model.norm.weight"}, own, PositionScheme(), "it")
+    with pytest.raises(DataError, match=r"weights that its family does not, such as model.extra"):
+        convert({**weights, "model.extra": torch.zeros(1)}, own, PositionScheme(), "it")
+    with pytest.raises(DataError, match=r"it does not have the weights.*q_norm"):
+        convert(
+            {k: v for k, v in weights.items() if ".1.self_attn.q_norm" not in k}, own, PositionScheme(), "it"
+        )
