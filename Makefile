@@ -4,7 +4,7 @@
 #   PYTHON=python3.12     the interpreter that makes .venv: 3.11, 3.12 or 3.13
 #   TORCH_INDEX=URL       a further package index for torch. Without a GPU, PyTorch's CPU index
 #                         https://download.pytorch.org/whl/cpu saves gigabytes of CUDA packages
-#   ARGS="..."            passed on: make sweep ARGS="'grid.scheme=[rope,alibi]' train.length=128"
+#   ARGS="..."            passed on: make sweep ARGS="'grid.scheme=[rope,alibi]' train.seq_len=128"
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

@@ -28,7 +28,7 @@ class UndefinedError(PosbenchError):
     """A model that has no answer here by definition, such as a learned table past its length."""
 
 
-def said(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Somebody else's error in one line: the first that says something, which a compiler's first does not."""
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.endswith("raised:")]

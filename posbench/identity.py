@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 # Metadata of a settings' field that came after names had been given: at its default it is no part of them.
-LATER = {"later": True}
+HASH_IF_SET = {"hash_if_set": True}
 
 
 def identity(content: Any) -> str:
@@ -17,11 +17,11 @@ def identity(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def content(settings: Any) -> dict[str, Any]:
+def hashed_fields(settings: Any) -> dict[str, Any]:
     """A dataclass of settings as what a name is made of; its fields that came later only where they say something."""
     silent = {
         one.name
         for one in fields(settings)
-        if one.metadata.get("later") and getattr(settings, one.name) == one.default
+        if one.metadata.get("hash_if_set") and getattr(settings, one.name) == one.default
     }
     return {key: value for key, value in asdict(settings).items() if key not in silent}

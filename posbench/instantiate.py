@@ -2,11 +2,47 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from posbench.errors import ConfigError, unknown
+
+Class = TypeVar("Class", bound=type)
+
+
+def register(name: str) -> Callable[[Class], Class]:
+    """Gives a class of this package the name under which identities know it, such as "scheme/rope".
+
+    Identities hash the registered name in place of the import path, so that moving or renaming a module or a class
+    changes no id. A subclass does not inherit the name.
+    """
+
+    def decorate(cls: Class) -> Class:
+        cls._registered_name = name  # type: ignore[attr-defined]
+        return cls
+
+    return decorate
+
+
+def registered_name(path: str) -> str:
+    """The registered name of the class at a dotted path; for a class from outside the package, the path itself."""
+    target = locate(path)
+    if not getattr(target, "__module__", "").startswith("posbench."):
+        return path
+    return vars(target).get("_registered_name", path)
+
+
+def by_name(settings: Any) -> Any:
+    """Settings for hashing: each `_target_`, nested ones included, replaced by its registered name."""
+    if isinstance(settings, Mapping):
+        return {
+            key: registered_name(value) if key == "_target_" else by_name(value)
+            for key, value in settings.items()
+        }
+    if isinstance(settings, list | tuple):
+        return [by_name(value) for value in settings]
+    return settings
 
 
 def locate(path: str) -> Any:
@@ -21,7 +57,7 @@ def locate(path: str) -> Any:
         ) from None
 
 
-def build(settings: Mapping[str, Any], *args: Any) -> Any:
+def instantiate(settings: Mapping[str, Any], *args: Any) -> Any:
     """Call the target with `args` and the other settings as keyword arguments."""
     if "_target_" not in settings:
         raise ConfigError(f"settings without _target_: {dict(settings)}; name what is to be built")

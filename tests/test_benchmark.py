@@ -13,15 +13,24 @@ import torch
 
 from posbench.benchmark import evaluation, gpu, memory, paired, steps
 from posbench.benchmark.line import Line
-from posbench.benchmark.models import Maker, Plain, Shape, gpt2, ours, plain, with_scheme, x_transformers
-from posbench.benchmark.paired import LEAST_PAIRS, Ratio, compare, of_pairs
+from posbench.benchmark.models import (
+    BenchmarkShape,
+    Maker,
+    Plain,
+    gpt2,
+    ours,
+    plain,
+    with_scheme,
+    x_transformers,
+)
+from posbench.benchmark.paired import LEAST_PAIRS, Ratio, of_pairs, time_paired
 from posbench.benchmark.steps import goal_of, step_of, structure
 from posbench.config import hydra_app
 from posbench.errors import ConfigError
 from posbench.model.gpt import GPT, Size
 from posbench.schemes.rope import RoPE
 
-SHAPE = Shape(layers=2, width=64, heads=2, length=16, batch=2, vocabulary=48)
+SHAPE = BenchmarkShape(n_layers=2, d_model=64, n_heads=2, seq_len=16, batch_size=2, vocab_size=48)
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
 
@@ -36,7 +45,7 @@ def one_thread() -> Iterator[None]:
 
 def test_pairs_alternate_and_each_goes_first_as_often() -> None:
     calls: list[str] = []
-    ratio = compare(lambda: calls.append("a"), lambda: calls.append("b"), seconds=0)
+    ratio = time_paired(lambda: calls.append("a"), lambda: calls.append("b"), seconds=0)
     assert ratio.pairs == LEAST_PAIRS
     assert "".join(calls[4:12]) == "abbaabba"
 
@@ -66,17 +75,17 @@ def test_a_line_fails_where_the_whole_interval_misses(low: float, passed: bool) 
 @pytest.mark.parametrize("make", [ours, gpt2, x_transformers, plain])
 def test_every_model_has_the_shape_and_learns(make: Maker) -> None:
     module, model = make(SHAPE)
-    ids = torch.zeros(SHAPE.batch, SHAPE.length, dtype=torch.long)
-    assert model(ids).shape == (SHAPE.batch, SHAPE.length, SHAPE.vocabulary)
-    blocks = SHAPE.layers * 12 * SHAPE.width**2
+    ids = torch.zeros(SHAPE.batch_size, SHAPE.seq_len, dtype=torch.long)
+    assert model(ids).shape == (SHAPE.batch_size, SHAPE.seq_len, SHAPE.vocab_size)
+    blocks = SHAPE.n_layers * 12 * SHAPE.d_model**2
     assert sum(parameter.numel() for parameter in module.parameters()) == pytest.approx(blocks, rel=0.15)
     step_of(make, SHAPE)()
 
 
 def test_the_plain_peer_is_our_model() -> None:
     """The same weights give the same logits, so that the line times nothing but the frame."""
-    size = Size(SHAPE.layers, SHAPE.width, SHAPE.heads)
-    model = GPT(size, SHAPE.vocabulary, RoPE(size.shape(SHAPE.length), interleaved=False), seed=0)
+    size = Size(SHAPE.n_layers, SHAPE.d_model, SHAPE.n_heads)
+    model = GPT(size, SHAPE.vocab_size, RoPE(size.shape(SHAPE.seq_len), interleaved=False), seed=0)
     peer = Plain(SHAPE)
     names = {"attention_norm": "norm", "final_norm": "norm"}
     peer.load_state_dict(
@@ -85,7 +94,7 @@ def test_the_plain_peer_is_our_model() -> None:
             for name, weight in model.state_dict().items()
         }
     )
-    ids = torch.randint(SHAPE.vocabulary, (SHAPE.batch, SHAPE.length))
+    ids = torch.randint(SHAPE.vocab_size, (SHAPE.batch_size, SHAPE.seq_len))
     torch.testing.assert_close(peer(ids), model.head(model(ids)[0]))
 
 
@@ -124,7 +133,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair of small shapes a line."""
     monkeypatch.setattr(paired, "LEAST_PAIRS", 1)
     monkeypatch.setattr(steps, "SCHEMES", SHAPE)
-    monkeypatch.setattr(steps, "LONG", replace(SHAPE, length=32))
+    monkeypatch.setattr(steps, "LONG", replace(SHAPE, seq_len=32))
     monkeypatch.setattr(steps, "SHAPES", (SHAPE,))
     for name in ("RETRIEVAL", "PREFIX"):
         monkeypatch.setattr(evaluation, name, SHAPE)
@@ -142,8 +151,8 @@ def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
         "cope": ({"whole rows"}, 1.8),
         "deberta": ({"content by pair"}, 1.35),
         "shaw": ({"content by pair", "values by pair"}, 1.35),
-        "linear": ({"no pairs"}, 1.35),
-        "forgetting": ({"separable"}, 1.15),
+        "linear_attention": ({"no pairs"}, 1.35),
+        "fox": ({"separable"}, 1.15),
         "softmax_one": ({"log-sum-exp"}, 1.15),
         "alibi": ({"distances"}, 1.05),
         "window": ({"masks"}, 1.05),
@@ -151,7 +160,7 @@ def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
         "pope": ({"wide queries"}, 1.35),
         "floater": ({"trained positions"}, 1.35),
     }
-    settings = hydra_app.contents("scheme")
+    settings = hydra_app.load_group("scheme")
     for name, (made_of, goal) in expected.items():
         found = structure(with_scheme(settings[name]["build"]), SHAPE)
         assert (found, goal_of(found)) == (made_of, goal), name
@@ -178,14 +187,14 @@ def test_evaluation_lines_compare_the_same_work(quick: None, monkeypatch: pytest
     monkeypatch.setattr(evaluation, "CONTEXTS", ((16, 0.5),))
     monkeypatch.setattr(evaluation, "QUESTIONS", 2)
     monkeypatch.setattr(evaluation, "LENGTHS", (8, 16, 32))
-    subject = evaluation.subject_of(Shape(layers=1, width=32, heads=2, length=16, batch=1))
-    monkeypatch.setattr(evaluation, "subject_of", lambda shape: subject)
+    lm = evaluation.lm_of(BenchmarkShape(n_layers=1, d_model=32, n_heads=2, seq_len=16, batch_size=1))
+    monkeypatch.setattr(evaluation, "lm_of", lambda shape: lm)
     (line,) = evaluation.retrieval(0)
     assert line.ratio
     read: list[int] = []
-    score = subject.score
+    score = lm.loglikelihood
     monkeypatch.setattr(
-        subject, "score", lambda asked: (read.append(sum(p.length for p in asked)), score(asked))[1]
+        lm, "loglikelihood", lambda asked: (read.append(sum(p.length for p in asked)), score(asked))[1]
     )
     once, equal = evaluation.prefix(0)
     assert once.ratio
@@ -197,8 +206,8 @@ def test_the_demo_is_the_demos() -> None:
     script = evaluation.demo()
     assert script.train.steps // evaluation.SHARE == 75
     assert len(script.grid.extension) == 7
-    assert script.evaluate["fixed_targets"].settings == {"examples": 16}
-    assert script.evaluate["key_value"].settings == {"contexts": 8}
+    assert script.evaluate["fixed_targets"].settings == {"num_examples": 16}
+    assert script.evaluate["key_value"].settings == {"num_contexts": 8}
     assert "prefix" not in script.evaluate  # not for extended models
 
 
@@ -264,7 +273,7 @@ def test_a_rate_has_a_least(high: float, passed: bool) -> None:
 
 def test_what_a_gpu_would_time_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU with small shapes, uncompiled; not FlexAttention, which has no backward pass there."""
-    tiny = Shape(layers=1, width=32, heads=2, length=16, batch=2, vocabulary=400)
+    tiny = BenchmarkShape(n_layers=1, d_model=32, n_heads=2, seq_len=16, batch_size=2, vocab_size=400)
     for name, value in {"DEVICE": "cpu", "BASE": tiny, "PART": tiny, "RETRIEVAL": tiny}.items():
         monkeypatch.setattr(gpu, name, value)
     for name, value in {"READ": 96, "CONTEXT": 40, "QUESTIONS": 2}.items():

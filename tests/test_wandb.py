@@ -1,4 +1,4 @@
-"""The W&B mirror: what an offline run holds, and that no fault of W&B reaches a run of ours."""
+"""The W&B logger: what an offline run holds, and that no fault of W&B reaches a run of ours."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from posbench.errors import ConfigError
-from posbench.tracking.wandb import Mirror, WandbSettings, find_key, open_mirror
+from posbench.tracking.wandb import WandbLogger, WandbSettings, find_key, open_wandb_logger
 
 KEY = "0123456789abcdef" * 3
 
@@ -29,13 +29,13 @@ def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def begin(folder: Path, mode: str = "auto", name: str = "rope-64-0") -> Mirror:
-    return open_mirror(
+def begin(folder: Path, mode: str = "auto", name: str = "rope-64-0") -> WandbLogger:
+    return open_wandb_logger(
         WandbSettings(mode),
         job_type="train",
         name=name,
         group="demo",
-        config={"train": {"length": 64}},
+        config={"train": {"seq_len": 64}},
         folder=folder,
     )
 
@@ -73,14 +73,14 @@ def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
     checkpoint.write_bytes(b"weights")
     matplotlib.image.imsave(figure, np.zeros((4, 4)))
 
-    with begin(tmp_path / "results") as mirror:
+    with begin(tmp_path / "results") as logger:
         for step in range(1000):  # enough for records to cross a block
-            mirror.log_training(step, {"loss": 1 / (step + 1)})
-        mirror.log_evaluation(256, {"bits_per_byte": 2.5})
-        mirror.log_table("retrieval", pd.DataFrame({"scheme": ["rope"], "accuracy": [float("nan")]}))
-        mirror.log_figures([figure, figure.with_suffix(".pdf")])
-        mirror.log_checkpoint(checkpoint, "rope 64:0", {"step": 1000})
-        mirror.summary({"retrieval": 0.97})
+            logger.log_training(step, {"loss": 1 / (step + 1)})
+        logger.log_evaluation(256, {"bits_per_byte": 2.5})
+        logger.log_table("retrieval", pd.DataFrame({"scheme": ["rope"], "accuracy": [float("nan")]}))
+        logger.log_figures([figure, figure.with_suffix(".pdf")])
+        logger.log_checkpoint(checkpoint, "rope 64:0", {"step": 1000})
+        logger.log_summary({"retrieval": 0.97})
 
     (path,) = run_files(tmp_path / "results")
     found = list(records(path))
@@ -92,7 +92,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
         "rope-64-0",
     )
     assert {update.key: json.loads(update.value_json) for update in run.config.update}["train"] == {
-        "length": 64
+        "seq_len": 64
     }
 
     rows = [values(record.history.item) for record in found if record.WhichOneof("record_type") == "history"]
@@ -113,10 +113,10 @@ def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
 
 def test_runs_of_one_process_follow_one_another(tmp_path: Path) -> None:
     for number in range(3):
-        mirror = begin(tmp_path, name=f"run-{number}")
-        mirror.log_training(number, {"loss": 1.0})
+        logger = begin(tmp_path, name=f"run-{number}")
+        logger.log_training(number, {"loss": 1.0})
         if number != 1:  # one that was never closed
-            mirror.close()
+            logger.close()
     assert len(run_files(tmp_path)) == 3
 
 
@@ -143,11 +143,11 @@ def test_an_unknown_mode_names_the_known_ones() -> None:
 
 
 def test_a_fault_is_one_warning_and_then_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    mirror = begin(tmp_path)
+    logger = begin(tmp_path)
     with caplog.at_level(logging.WARNING):
-        mirror.log_checkpoint(tmp_path / "absent.safetensors", "rope")
-        mirror.log_training(1, {"loss": 1.0})
-        mirror.close()
+        logger.log_checkpoint(tmp_path / "absent.safetensors", "rope")
+        logger.log_training(1, {"loss": 1.0})
+        logger.close()
         blocked = tmp_path / "file"
         blocked.touch()
         begin(blocked).log_training(1, {"loss": 1.0})
@@ -165,14 +165,14 @@ from posbench.tracking import wandb
 logging.basicConfig(format="%(message)s")
 wandb.PATIENCE = 2.0
 for seed in range(2):
-    mirror = wandb.open_mirror(
+    logger = wandb.open_wandb_logger(
         wandb.WandbSettings(), job_type="train", name=f"rope-64-{seed}", group="demo", config={},
         folder=sys.argv[1],
     )
-    mirror.log_training(1, {"loss": 1.0})
+    logger.log_training(1, {"loss": 1.0})
     if "kill" in sys.argv:
         os.kill(os.getpid(), signal.SIGKILL)
-    mirror.close()
+    logger.close()
 print("wandb" in sys.modules)
 """
 

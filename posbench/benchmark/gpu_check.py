@@ -25,27 +25,27 @@ import torch
 from torch import Tensor
 
 from posbench.config import hydra_app
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.data.corpus import Corpus, open_corpus
-from posbench.errors import IncompatibleError, LengthError, UndefinedError, said, unknown
-from posbench.instantiate import build
+from posbench.errors import IncompatibleError, LengthError, UndefinedError, format_error, unknown
+from posbench.instantiate import instantiate
 from posbench.kernels.dense import dense
-from posbench.kernels.dispatcher import Recording
-from posbench.kernels.flex import flex, unfit
-from posbench.kernels.relative_values import by_pair
+from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.kernels.flex import flex, why_unsupported_on_any_device
+from posbench.kernels.relative_values import with_relative_values
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.position.call import Kernel, Pairs
-from posbench.position.extension import Context
+from posbench.position.call import AttentionCall, Kernel
+from posbench.position.extension import ExtensionContext
 from posbench.position.scheme import PositionScheme
-from posbench.runtime.device import precision
+from posbench.runtime.device import autocast_context
 from posbench.sweep.evaluator import device_name
 from posbench.training.trainer import Trainer
 
-SIZE, VOCABULARY = Size(layers=2, width=256, heads=4), 64
+SIZE, VOCABULARY = Size(n_layers=2, d_model=256, n_heads=4), 64
 # No multiple of a block; what is extended was trained at a shorter one.
 LENGTH, TRAIN_LEN, BATCH = 300, 128, 2
-CHOSEN = hydra_app.contents("gpu")["check"]
+CHOSEN = hydra_app.load_group("gpu")["check"]
 # Of final hidden states, which are of size 1, and of gradients over the largest of each parameter. float32 products
 # may run in TF32; bfloat16 rounds what two layers feed each other.
 TOLERANCE = {"float32": (5e-3, 2e-2), "bfloat16": (1e-1, 1e-1)}
@@ -53,7 +53,7 @@ STEPS = 40
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckResult:
     """One line of the report; errors are None where nothing was measured."""
 
     variant: str
@@ -66,7 +66,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Variant:
+class SchemeVariant:
     """A scheme, alone or extended."""
 
     scheme: str
@@ -78,13 +78,13 @@ class Variant:
     def made(self, device: str) -> tuple[GPT, PositionScheme, int]:
         """A model, the scheme that it is read with, and a length in tokens that this has a meaning for."""
         shape = SIZE.shape(TRAIN_LEN if self.extension else LENGTH)
-        settings = hydra_app.contents("scheme")[self.scheme]["build"]
+        settings = hydra_app.load_group("scheme")[self.scheme]["build"]
         model = GPT(SIZE, VOCABULARY, build_scheme(settings, shape, seed=0), seed=0).to(device)
         if not self.extension:
             return model.train(), model.scheme, LENGTH
-        around = hydra_app.contents("extension")[self.extension]["build"]
+        around = hydra_app.load_group("extension")[self.extension]["build"]
         for length in (LENGTH, TRAIN_LEN):
-            scheme = build(around, model.scheme, Context(shape, length))
+            scheme = instantiate(around, model.scheme, ExtensionContext(shape, length))
             try:
                 scheme.check(length)
             except (UndefinedError, LengthError):
@@ -93,22 +93,22 @@ class Variant:
         return model.eval(), scheme, length
 
 
-def variants(names: Sequence[str] = ()) -> list[Variant]:
+def variants(names: Sequence[str] = ()) -> list[SchemeVariant]:
     """Every scheme, then every extension around those of configs/gpu/check.yaml that can carry it; or those of some names."""
-    schemes, extensions = hydra_app.contents("scheme"), hydra_app.contents("extension")
+    schemes, extensions = hydra_app.load_group("scheme"), hydra_app.load_group("extension")
     for name in names:
         if name not in schemes and name not in extensions:
             raise unknown("scheme or extension", name, [*schemes, *extensions])
-    found = [Variant(name) for name in schemes]
+    found = [SchemeVariant(name) for name in schemes]
     for name, content in extensions.items():
         if content["build"] is None:
             continue
         for scheme in CHOSEN["around"]:
             try:
-                Variant(scheme, name).made("cpu")
+                SchemeVariant(scheme, name).made("cpu")
             except IncompatibleError:
                 continue
-            found.append(Variant(scheme, name))
+            found.append(SchemeVariant(scheme, name))
     return [one for one in found if not names or {one.scheme, one.extension} & set(names)]
 
 
@@ -116,17 +116,19 @@ class Fused:
     """FlexAttention where it can run, else what a model takes by itself; notes what ran."""
 
     def __init__(self, compiled: bool) -> None:
-        self.compiled, self.other = compiled, Recording("auto")
-        self.flex, self.unfit = by_pair(lambda pairs: flex(pairs, compiled), unfit)
+        self.compiled, self.other = compiled, KernelDispatcher("auto")
+        self.flex, self.unfit = with_relative_values(
+            lambda call: flex(call, compiled), why_unsupported_on_any_device
+        )
 
-    def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-        if self.unfit(pairs):
-            return self.other(pairs)
+    def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        if self.unfit(call):
+            return self.other(call)
         self.other.note("flex" if self.compiled else "flex unfused")
-        return self.flex(pairs)
+        return self.flex(call)
 
 
-def compared(variant: Variant, dtype: str, device: str) -> Found:
+def compared(variant: SchemeVariant, dtype: str, device: str) -> CheckResult:
     """FlexAttention against `dense` in one precision."""
     began, fused, cuda = time.monotonic(), Fused(compiled=device != "cpu"), device != "cpu"
     values = gradients = None
@@ -139,9 +141,9 @@ def compared(variant: Variant, dtype: str, device: str) -> Found:
             gradients = max((off(one, other) for one, other in zip(others, slopes, strict=True)), default=0.0)
         status = verdict(dtype, values, gradients)
     except Exception as error:  # of a compiler, or a device: the others are still to be seen
-        status = f"FAILED: {said(error)}"
+        status = f"FAILED: {format_error(error)}"
     seconds = time.monotonic() - began
-    return Found(str(variant), dtype, fused.other.ran, values, gradients, status, round(seconds, 1))
+    return CheckResult(str(variant), dtype, fused.other.ran, values, gradients, status, round(seconds, 1))
 
 
 def computed(
@@ -152,7 +154,7 @@ def computed(
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(VOCABULARY, (BATCH, length), generator=draw).to(device)
     torch.manual_seed(0)  # what a scheme draws while training
-    with torch.set_grad_enabled(backward), precision(device, dtype):
+    with torch.set_grad_enabled(backward), autocast_context(device, dtype):
         hidden = model(ids, scheme=scheme, kernel=kernel)[0].float()
     if not backward:
         return hidden, []
@@ -178,15 +180,15 @@ def verdict(dtype: str, values: float, gradients: float | None) -> str:
 
 
 def check(
-    chosen: Sequence[Variant], device: str, minutes: float, say: Callable[[str], None], workers: int = 1
-) -> tuple[list[Found], list[Variant]]:
+    chosen: Sequence[SchemeVariant], device: str, minutes: float, say: Callable[[str], None], workers: int = 1
+) -> tuple[list[CheckResult], list[SchemeVariant]]:
     """A line for each variant and precision, told as they come, and the variants that there was no time for.
 
     Compilation is what takes long, by one core each: several processes share the device.
     """
     until = time.time() + 60 * minutes
     work = [(variant, dtype) for variant in chosen for dtype in TOLERANCE]
-    lines, left = list[Found](), list[Variant]()
+    lines, left = list[CheckResult](), list[SchemeVariant]()
     with _pool(workers) as run:
         for (variant, _), line in zip(work, run(partial(_in_time, device, until), work), strict=True):
             if line is not None:
@@ -209,19 +211,19 @@ def _pool(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield pool.map
 
 
-def _in_time(device: str, until: float, work: tuple[Variant, str]) -> Found | None:
+def _in_time(device: str, until: float, work: tuple[SchemeVariant, str]) -> CheckResult | None:
     return compared(*work, device) if time.time() < until else None
 
 
-def told(line: Found) -> str:
+def told(line: CheckResult) -> str:
     """A line as it comes."""
     errors = [f"{error:.2g}" for error in (line.values, line.gradients) if error is not None]
     return f"{line.variant} | {line.dtype} | {line.kernel} | {' '.join(errors)} | {line.status} | {line.seconds} s"
 
 
-def trainings(device: str, cache: Path) -> Iterator[Found]:
+def trainings(device: str, cache: Path) -> Iterator[CheckResult]:
     """Whether a few steps of training lower the loss: plain and with a bias, and compiled on a GPU."""
-    data = hydra_app.typed(DataConfig, hydra_app.contents("data")["sources"], "")
+    data = hydra_app.to_dataclass(DataSettings, hydra_app.load_group("data")["sources"], "")
     corpus = open_corpus(data, cache)
     for name in CHOSEN["trained"]:
         yield training(name, device, corpus, compiled=False)
@@ -229,35 +231,39 @@ def trainings(device: str, cache: Path) -> Iterator[Found]:
         yield training(CHOSEN["trained"][0], device, corpus, compiled=True)
 
 
-def training(name: str, device: str, corpus: Corpus, compiled: bool) -> Found:
+def training(name: str, device: str, corpus: Corpus, compiled: bool) -> CheckResult:
     """The last steps' loss under the first ones'."""
     began, ran = time.monotonic(), "none"
-    data = DataConfig(keys=corpus.vocabulary.keys, values=corpus.vocabulary.values)
-    train = TrainSettings(length=TRAIN_LEN, steps=STEPS, batch=16, dtype="bfloat16", records=0.0)
-    size = SizeSettings("check", SIZE.layers, SIZE.width, SIZE.heads)
-    scheme = SchemeSettings(name, hydra_app.contents("scheme")[name]["build"])
+    data = DataSettings(num_keys=corpus.vocabulary.num_keys, num_values=corpus.vocabulary.num_values)
+    train = TrainSettings(
+        seq_len=TRAIN_LEN, steps=STEPS, batch_size=16, dtype="bfloat16", synthetic_fraction=0.0
+    )
+    size = SizeSettings("check", SIZE.n_layers, SIZE.d_model, SIZE.n_heads)
+    scheme = SchemeSettings(name, hydra_app.load_group("scheme")[name]["build"])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            runtime = RuntimeSettings(device=device, compile=compiled, wandb="disabled", results=folder)
+            runtime = RuntimeSettings(
+                device=device, compile=compiled, wandb_mode="disabled", results_dir=folder
+            )
             trainer = Trainer(ModelSettings(scheme, size, data, train), corpus, Path(folder), runtime)
             losses = torch.stack([trainer.step(step).detach() for step in range(STEPS)]).cpu()
         some = max(1, STEPS // 5)
         first, last, ran = float(losses[:some].mean()), float(losses[-some:].mean()), trainer.kernel.ran
         status = "ok" if last < first else f"FAILED: the loss went from {first:.3f} to {last:.3f}"
     except Exception as error:  # as above
-        status = f"FAILED: {said(error)}"
+        status = f"FAILED: {format_error(error)}"
     what = f"training {name}{', compiled' if compiled else ''}, {STEPS} steps"
-    return Found(what, "bfloat16", ran, None, None, status, round(time.monotonic() - began, 1))
+    return CheckResult(what, "bfloat16", ran, None, None, status, round(time.monotonic() - began, 1))
 
 
-def table(lines: Sequence[Found]) -> pd.DataFrame:
+def table(lines: Sequence[CheckResult]) -> pd.DataFrame:
     columns = {"values": "max error of values", "gradients": "max error of gradients"}
-    return pd.DataFrame([asdict(line) for line in lines], columns=list(Found.__annotations__)).rename(
+    return pd.DataFrame([asdict(line) for line in lines], columns=list(CheckResult.__annotations__)).rename(
         columns=columns
     )
 
 
-def markdown(frame: pd.DataFrame, left: Sequence[Variant], device: str) -> str:
+def markdown(frame: pd.DataFrame, left: Sequence[SchemeVariant], device: str) -> str:
     """The report for people."""
     tolerances = "; ".join(
         f"{dtype} {values:g} of values, {slopes:g} of gradients"
@@ -266,7 +272,7 @@ def markdown(frame: pd.DataFrame, left: Sequence[Variant], device: str) -> str:
     missing = f"\nNot checked for lack of time: {', '.join(map(str, left))}.\n" if left else ""
     return (
         f"{device_name(torch.device(device))}, torch {torch.__version__}, Python {platform.python_version()}. "
-        f"{SIZE.layers} layers, {SIZE.heads} heads of {SIZE.width // SIZE.heads}, {BATCH} x {LENGTH} tokens "
+        f"{SIZE.n_layers} layers, {SIZE.n_heads} heads of {SIZE.d_model // SIZE.n_heads}, {BATCH} x {LENGTH} tokens "
         f"(extensions of a model of {TRAIN_LEN}); against `dense` in the same precision. Tolerances: {tolerances} "
         "(gradients over the largest of their parameter).\n\n"
         + frame.to_markdown(index=False, floatfmt=".2g")

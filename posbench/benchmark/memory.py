@@ -22,21 +22,21 @@ import torch
 import torch.nn.functional as F
 
 from posbench.benchmark.line import Line
-from posbench.benchmark.models import Shape, ours, with_scheme
-from posbench.benchmark.paired import FEW_PAIRS, Ratio, compare, of_pairs
+from posbench.benchmark.models import BenchmarkShape, ours, with_scheme
+from posbench.benchmark.paired import FEW_PAIRS, Ratio, of_pairs, time_paired
 from posbench.benchmark.steps import structure
 from posbench.config import hydra_app
 from posbench.errors import LengthError, UndefinedError
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt
-from posbench.lm.native import CheckpointSubject
+from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
 
 STATUS = Path("/proc/self/status")
 VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 4096
-HEAD = Shape(layers=1, width=64, heads=2, length=256, batch=1, vocabulary=VOCABULARY)
-READER = Shape(layers=2, width=32, heads=2, length=256, batch=1)
-LEARNER = Shape(layers=1, width=32, heads=2, length=256, batch=1)
+HEAD = BenchmarkShape(n_layers=1, d_model=64, n_heads=2, seq_len=256, batch_size=1, vocab_size=VOCABULARY)
+READER = BenchmarkShape(n_layers=2, d_model=32, n_heads=2, seq_len=256, batch_size=1)
+LEARNER = BenchmarkShape(n_layers=1, d_model=32, n_heads=2, seq_len=256, batch_size=1)
 SHORT, LONG = 8192, 16384
 NOT_LINUX = "peak memory is read from /proc, which this system does not have"
 
@@ -49,7 +49,7 @@ def logits(seconds: float) -> Iterator[Line]:
         f"scores of {TIMED_ROWS} targets of {VOCABULARY}",
         peer,
         1.0,
-        compare(chunked, full, seconds, warm=1, least=FEW_PAIRS),
+        time_paired(chunked, full, seconds, warm=1, least=FEW_PAIRS),
     )
     if not STATUS.exists():
         yield Line("memory of scores", peer, 1 / 15, None, "MB", skipped=NOT_LINUX)
@@ -71,18 +71,18 @@ def lengths(seconds: float) -> Iterator[Line]:
     for name, made_of in found.items():
         ratio = measured(["read", name, str(LONG)], ["read", name, str(SHORT)])
         what = f"peak memory of evaluation at {LONG} tokens, {name} ({', '.join(made_of) or 'nothing added'})"
-        yield Line(f"{what}: {READER.layers} layers, width {READER.width}", peer, 2.05, ratio, "MB", 1.0)
+        yield Line(f"{what}: {READER.n_layers} layers, width {READER.d_model}", peer, 2.05, ratio, "MB", 1.0)
     # On the CPU `dense` trains what adds to the values.
     by_rows = next(name for name, made_of in found.items() if "values by pair" in made_of)
     ratio = measured(["train", by_rows, str(LONG)], ["train", by_rows, str(SHORT)])
     what = f"peak memory of a training step by chunks of rows at {LONG} tokens, {by_rows}"
-    yield Line(f"{what}: {LEARNER.layers} layer, width {LEARNER.width}", peer, 2.05, ratio, "MB", 1.0)
+    yield Line(f"{what}: {LEARNER.n_layers} layer, width {LEARNER.d_model}", peer, 2.05, ratio, "MB", 1.0)
 
 
 def structures() -> dict[str, tuple[str, ...]]:
     """What schemes are made of, by the first scheme of each kind."""
     found: dict[tuple[str, ...], str] = {}
-    for name, content in hydra_app.contents("scheme").items():
+    for name, content in hydra_app.load_group("scheme").items():
         make = with_scheme(content["build"])
         model = make(READER)[0]
         assert isinstance(model, GPT)
@@ -125,18 +125,18 @@ def status(field: str) -> int:
 
 
 def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Scores of random hidden states by our subject, and by all logits at once."""
-    subject = subject_of(HEAD)
-    hidden = torch.randn(1, rows, HEAD.width)
+    """Scores of random hidden states by our lm, and by all logits at once."""
+    lm = lm_of(HEAD)
+    hidden = torch.randn(1, rows, HEAD.d_model)
     target = torch.randint(VOCABULARY, (1, rows))
 
     @torch.inference_mode()
     def chunked() -> object:
-        return subject.measure(hidden, target)
+        return lm.measure(hidden, target)
 
     @torch.inference_mode()
     def full() -> object:
-        logits = subject.model.head(hidden[0])
+        logits = lm.model.head(hidden[0])
         return F.cross_entropy(logits, target[0], reduction="none"), logits.argmax(-1)
 
     return chunked, full
@@ -144,14 +144,14 @@ def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
 
 def read_work(name: str, length: int) -> Callable[[], object]:
     """Evaluation of one prompt under a scheme."""
-    subject = subject_of(READER, name)
+    lm = lm_of(READER, name)
     text = np.arange(length + 1) % 256
-    return lambda: list(subject.score([Prompt(text[:-64], text[None, -64:], 64)]))
+    return lambda: list(lm.loglikelihood([Prompt(text[:-64], text[None, -64:], 64)]))
 
 
 def train_work(name: str, length: int) -> Callable[[], object]:
     """Loss and gradients of one text under a scheme."""
-    model = with_scheme(hydra_app.contents("scheme")[name]["build"])(LEARNER)[1]
+    model = with_scheme(hydra_app.load_group("scheme")[name]["build"])(LEARNER)[1]
     ids = torch.arange(length + 1)[None] % 256
 
     def step() -> None:
@@ -160,12 +160,12 @@ def train_work(name: str, length: int) -> Callable[[], object]:
     return step
 
 
-def subject_of(shape: Shape, scheme: str = "") -> CheckpointSubject:
+def lm_of(shape: BenchmarkShape, scheme: str = "") -> NativeLM:
     """An untrained model, as evaluation runs it."""
-    make = with_scheme(hydra_app.contents("scheme")[scheme]["build"]) if scheme else ours
+    make = with_scheme(hydra_app.load_group("scheme")[scheme]["build"]) if scheme else ours
     model = make(shape)[0]
     assert isinstance(model, GPT)
-    return CheckpointSubject(model, model.scheme, shape.length, Recording("auto"), nullcontext(), 16384)
+    return NativeLM(model, model.scheme, shape.seq_len, KernelDispatcher("auto"), nullcontext(), 16384)
 
 
 def main(what: str, first: str, second: str) -> None:

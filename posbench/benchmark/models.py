@@ -16,52 +16,52 @@ from posbench.schemes.rope import RoPE
 
 
 @dataclass(frozen=True)
-class Shape:
+class BenchmarkShape:
     """Counts of a model and of the batch that it is trained on."""
 
-    layers: int
-    width: int
-    heads: int
-    length: int
-    batch: int
-    vocabulary: int = 384
+    n_layers: int
+    d_model: int
+    n_heads: int
+    seq_len: int
+    batch_size: int
+    vocab_size: int = 384
 
     def __str__(self) -> str:
-        return f"{self.layers} layers, width {self.width}, {self.heads} heads, {self.batch} x {self.length}"
+        return f"{self.n_layers} layers, width {self.d_model}, {self.n_heads} heads, {self.batch_size} x {self.seq_len}"
 
 
 # Token ids (B, T) -> logits (B, T, V).
 Model = Callable[[Tensor], Tensor]
-Maker = Callable[[Shape], tuple[nn.Module, Model]]
+Maker = Callable[[BenchmarkShape], tuple[nn.Module, Model]]
 
 
-def ours(shape: Shape) -> tuple[nn.Module, Model]:
-    size = Size(shape.layers, shape.width, shape.heads)
-    model = GPT(size, shape.vocabulary, RoPE(size.shape(shape.length)), seed=0)
+def ours(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
+    size = Size(shape.n_layers, shape.d_model, shape.n_heads)
+    model = GPT(size, shape.vocab_size, RoPE(size.shape(shape.seq_len)), seed=0)
     return model, lambda ids: model.head(model(ids)[0])
 
 
 def with_scheme(build: dict[str, Any]) -> Maker:
     """Ours, with the scheme that settings build."""
 
-    def make(shape: Shape) -> tuple[nn.Module, Model]:
-        size = Size(shape.layers, shape.width, shape.heads)
-        model = GPT(size, shape.vocabulary, build_scheme(build, size.shape(shape.length), seed=0), seed=0)
+    def make(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
+        size = Size(shape.n_layers, shape.d_model, shape.n_heads)
+        model = GPT(size, shape.vocab_size, build_scheme(build, size.shape(shape.seq_len), seed=0), seed=0)
         return model, lambda ids: model.head(model(ids)[0])
 
     return make
 
 
-def gpt2(shape: Shape) -> tuple[nn.Module, Model]:
+def gpt2(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
     """transformers' GPT2LMHeadModel: learned positions, LayerNorm, biases, tied head."""
     from transformers import AutoModelForCausalLM, GPT2Config
 
     config = GPT2Config(
-        vocab_size=shape.vocabulary,
-        n_positions=shape.length,
-        n_embd=shape.width,
-        n_layer=shape.layers,
-        n_head=shape.heads,
+        vocab_size=shape.vocab_size,
+        n_positions=shape.seq_len,
+        n_embd=shape.d_model,
+        n_layer=shape.n_layers,
+        n_head=shape.n_heads,
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
@@ -73,27 +73,27 @@ def gpt2(shape: Shape) -> tuple[nn.Module, Model]:
     return model, lambda ids: model(ids).logits
 
 
-def x_transformers(shape: Shape) -> tuple[nn.Module, Model]:
+def x_transformers(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
     """lucidrains' x-transformers with rotary positions on all dimensions and its flash attention."""
     from x_transformers import Decoder, TransformerWrapper
 
-    head_dim = shape.width // shape.heads
+    head_dim = shape.d_model // shape.n_heads
     layers = Decoder(
-        dim=shape.width,
-        depth=shape.layers,
-        heads=shape.heads,
+        dim=shape.d_model,
+        depth=shape.n_layers,
+        heads=shape.n_heads,
         attn_dim_head=head_dim,
         rotary_pos_emb=True,
         rotary_emb_dim=head_dim,
         attn_flash=True,
     )
     model = TransformerWrapper(
-        num_tokens=shape.vocabulary, max_seq_len=shape.length, use_abs_pos_emb=False, attn_layers=layers
+        num_tokens=shape.vocab_size, max_seq_len=shape.seq_len, use_abs_pos_emb=False, attn_layers=layers
     )
     return model, model
 
 
-def plain(shape: Shape) -> tuple[nn.Module, Model]:
+def plain(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
     """What our model would be with RoPE written into it: SDPA, cached tables, nothing else."""
     model = Plain(shape)
     return model, model
@@ -103,15 +103,15 @@ class Plain(nn.Module):
     cos_TM: Tensor
     sin_TM: Tensor
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: BenchmarkShape) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.blocks = nn.ModuleList(PlainBlock(shape) for _ in range(shape.layers))
-        self.norm = nn.RMSNorm(shape.width, eps=1e-6)
-        self.head = nn.Linear(shape.width, shape.vocabulary, bias=False)
-        dims = shape.width // shape.heads
-        theta_M = 10000.0 ** (-torch.arange(0, dims, 2) / dims)
-        angle_TM = torch.outer(torch.arange(shape.length), theta_M)
+        self.embedding = nn.Embedding(shape.vocab_size, shape.d_model)
+        self.blocks = nn.ModuleList(PlainBlock(shape) for _ in range(shape.n_layers))
+        self.norm = nn.RMSNorm(shape.d_model, eps=1e-6)
+        self.head = nn.Linear(shape.d_model, shape.vocab_size, bias=False)
+        dims = shape.d_model // shape.n_heads
+        inv_freq_M = 10000.0 ** (-torch.arange(0, dims, 2) / dims)
+        angle_TM = torch.outer(torch.arange(shape.seq_len), inv_freq_M)
         self.register_buffer("cos_TM", angle_TM.cos(), persistent=False)
         self.register_buffer("sin_TM", angle_TM.sin(), persistent=False)
 
@@ -123,9 +123,9 @@ class Plain(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: BenchmarkShape) -> None:
         super().__init__()
-        self.heads, width = shape.heads, shape.width
+        self.heads, width = shape.n_heads, shape.d_model
         self.norm, self.mlp_norm = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width, bias=False)

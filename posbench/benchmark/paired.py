@@ -29,7 +29,7 @@ class Ratio:
     pairs: int
 
 
-def compare(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: int = LEAST_PAIRS) -> Ratio:
+def time_paired(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: int = LEAST_PAIRS) -> Ratio:
     """Milliseconds: alternate the two for about `seconds`, and for `least` pairs at least."""
     for work in (ours, theirs) * warm:  # allocations, caches, and whatever is made at the first call
         work()

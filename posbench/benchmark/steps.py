@@ -11,22 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.benchmark.line import Line
-from posbench.benchmark.models import Maker, Shape, gpt2, ours, plain, version, with_scheme, x_transformers
-from posbench.benchmark.paired import compare
+from posbench.benchmark.models import (
+    BenchmarkShape,
+    Maker,
+    gpt2,
+    ours,
+    plain,
+    version,
+    with_scheme,
+    x_transformers,
+)
+from posbench.benchmark.paired import time_paired
 from posbench.config import hydra_app
 from posbench.errors import unknown
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT
-from posbench.position.biases import DistanceTable, Separable, Sum, Term
-from posbench.position.call import Pairs
+from posbench.position.biases import AttentionBias, CompositeBias, DistanceBias, SeparableBias
+from posbench.position.call import AttentionCall
 
 SHAPES = (
-    Shape(layers=4, width=256, heads=4, length=256, batch=8),
-    Shape(layers=3, width=96, heads=6, length=64, batch=48),  # the demo's
+    BenchmarkShape(n_layers=4, d_model=256, n_heads=4, seq_len=256, batch_size=8),
+    BenchmarkShape(n_layers=3, d_model=96, n_heads=6, seq_len=64, batch_size=48),  # the demo's
 )
 # Half the depth and a quarter of the batch of SHAPES[0], so that fifty schemes take minutes.
-SCHEMES = Shape(layers=2, width=256, heads=4, length=256, batch=4)
-LONG = Shape(layers=2, width=256, heads=4, length=1024, batch=1)
+SCHEMES = BenchmarkShape(n_layers=2, d_model=256, n_heads=4, seq_len=256, batch_size=4)
+LONG = BenchmarkShape(n_layers=2, d_model=256, n_heads=4, seq_len=1024, batch_size=1)
 PAIRS = 7
 
 
@@ -39,13 +48,13 @@ def peers(seconds: float) -> Iterator[Line]:
     }
     for shape in SHAPES:
         for peer, (make, goal) in others.items():
-            ratio = compare(step_of(ours, shape), step_of(make, shape), seconds)
+            ratio = time_paired(step_of(ours, shape), step_of(make, shape), seconds)
             yield Line(f"training step: {shape}", peer, goal, ratio)
 
 
 def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
     """The step of each scheme of configs/scheme beside RoPE's, with a goal by what it is made of."""
-    settings = hydra_app.contents("scheme")
+    settings = hydra_app.load_group("scheme")
     for name in names:
         if name not in settings:
             raise unknown("scheme", name, settings)
@@ -53,7 +62,7 @@ def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
         make = with_scheme(settings[name]["build"])
         made_of = structure(make, SCHEMES)
         for shape in (SCHEMES, LONG) if made_of == {"distances"} else (SCHEMES,):
-            ratio = compare(step_of(make, shape), step_of(ours, shape), seconds, least=PAIRS)
+            ratio = time_paired(step_of(make, shape), step_of(ours, shape), seconds, least=PAIRS)
             goal = 1.6 if shape is LONG else goal_of(made_of)
             what = f"training step, {name} ({', '.join(sorted(made_of)) or 'nothing added'}): {shape}"
             yield Line(what, "the same with plain RoPE", goal, ratio)
@@ -67,12 +76,12 @@ def bfloat16(seconds: float) -> Iterator[Line]:
         yield Line(what, peer, 0.65, None, skipped="this CPU has neither avx512_bf16 nor amx_bf16")
         return
     fast = step_of(ours, shape, lambda: torch.autocast("cpu", torch.bfloat16))
-    yield Line(what, peer, 0.65, compare(fast, step_of(ours, shape), seconds))
+    yield Line(what, peer, 0.65, time_paired(fast, step_of(ours, shape), seconds))
 
 
 def step_of(
     make: Maker,
-    shape: Shape,
+    shape: BenchmarkShape,
     precision: Callable[[], AbstractContextManager] = nullcontext,
     device: str = "cpu",
     compiled: bool = False,
@@ -84,7 +93,7 @@ def step_of(
     if compiled:
         model = torch.compile(model, dynamic=False)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
-    ids = torch.randint(shape.vocabulary, (shape.batch, shape.length + 1)).to(device)
+    ids = torch.randint(shape.vocab_size, (shape.batch_size, shape.seq_len + 1)).to(device)
 
     def step() -> None:
         with precision():
@@ -101,35 +110,39 @@ class Seen:
     """A kernel that notes what it is given: what a scheme is made of, as far as speed can tell."""
 
     def __init__(self) -> None:
-        self.kernel, self.made_of, self.called = Recording("auto"), set[str](), False
+        self.kernel, self.made_of, self.called = KernelDispatcher("auto"), set[str](), False
 
-    def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         self.called = True
-        self.made_of |= {kind(term) for term in parts(pairs.term)}
-        self.made_of |= {"values by pair"} if pairs.value is not None else set()
-        self.made_of |= {"masks"} if pairs.masks else set()
-        self.made_of |= {"log-sum-exp"} if pairs.with_lse else set()
-        self.made_of |= {"wide queries"} if pairs.q_BHTE.shape[-1] > pairs.v_BHSD.shape[-1] else set()
-        return self.kernel(pairs)
+        self.made_of |= {kind(bias) for bias in parts(call.bias)}
+        self.made_of |= {"values by pair"} if call.relative_values is not None else set()
+        self.made_of |= {"masks"} if call.masks else set()
+        self.made_of |= {"log-sum-exp"} if call.with_lse else set()
+        self.made_of |= {"wide queries"} if call.q_BHTE.shape[-1] > call.v_BHSD.shape[-1] else set()
+        return self.kernel(call)
 
 
-def parts(term: Term | None) -> tuple[Term, ...]:
+def parts(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
     """The terms that a term adds."""
-    if term is None:
+    if bias is None:
         return ()
-    return tuple(one for part in term.parts for one in parts(part)) if isinstance(term, Sum) else (term,)
+    return (
+        tuple(one for part in bias.parts for one in parts(part))
+        if isinstance(bias, CompositeBias)
+        else (bias,)
+    )
 
 
-def kind(term: Term) -> str:
+def kind(bias: AttentionBias) -> str:
     """A term in a word."""
-    if term.whole_rows:
+    if bias.needs_full_rows:
         return "whole rows"
-    if isinstance(term, DistanceTable):
+    if isinstance(bias, DistanceBias):
         return "distances"
-    return "separable" if isinstance(term, Separable) else "content by pair"
+    return "separable" if isinstance(bias, SeparableBias) else "content by pair"
 
 
-def structure(make: Maker, shape: Shape) -> set[str]:
+def structure(make: Maker, shape: BenchmarkShape) -> set[str]:
     """What a model's scheme gives to its kernels."""
     model, seen = make(shape)[0], Seen()
     assert isinstance(model, GPT)

@@ -4,21 +4,21 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class TokenizerConfig:
+class TokenizerSettings:
     kind: str = "bytes"  # bytes, bpe or hugging_face
-    size: int = 8192  # bpe: how many ids to train
+    vocab_size: int = 8192  # bpe: how many ids to train
     name: str = ""  # hugging_face: a hub name, a saved folder or a tokenizer.json
 
 
 @dataclass
-class DataConfig:
+class DataSettings:
     """Fields that a source does not use are left at their defaults, and do not enter its fingerprint."""
 
     name: str = "sources"  # a label for captions and rows
     source: str = "sources"  # sources, stdlib, files or hub
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    keys: int = 88  # reserved ids for the keys and values of synthetic records
-    values: int = 16
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    num_keys: int = 88  # reserved ids for the keys and values of synthetic records
+    num_values: int = 16
     bos: int | None = None  # the id that begins a document; by default one behind the tokenizer's own
     fingerprint: str = ""  # pins the corpus: its shards are opened without looking at the text
 

@@ -37,13 +37,13 @@ SCHEMAS = {
 }
 
 
-def configs() -> Path:
+def config_dir() -> Path:
     """The folder of configs: beside the package in a checkout, inside it when installed."""
     here = Path(__file__).parents[1]
     return next(path for path in (here.parent / "configs", here / "configs") if path.is_dir())
 
 
-def launch(name: str, run: Callable[[Any], None]) -> None:
+def run_app(name: str, run: Callable[[Any], None]) -> None:
     """Compose configs/<name>.yaml with the command line's overrides and call `run` with its settings.
 
     Exits with status 2 and one line on a user's mistake; other errors keep their traceback.
@@ -55,11 +55,11 @@ def launch(name: str, run: Callable[[Any], None]) -> None:
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
     mistakes = 0
 
-    @hydra.main(version_base="1.3", config_path=str(configs()), config_name=name)
+    @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
         nonlocal mistakes
         try:
-            run(parse(schema, config))
+            run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             mistakes += 1
             say(f"error: {error}")
@@ -82,21 +82,23 @@ def say(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def parse(schema: type[Settings], config: DictConfig) -> Settings:
+def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
     """The settings of a composed config; a key that the schema lacks is an error, also behind a `+`."""
     # A plain copy: what a `+` added to a typed config would pass as part of its type.
     plain = OmegaConf.to_container(config, resolve=True)
-    found = typed(schema, plain, "")
+    found = to_dataclass(schema, plain, "")
     for one in dataclasses.fields(found):  # type: ignore[arg-type]
         if entry := one.metadata.get("of"):
             entries = getattr(found, one.name)
             setattr(
-                found, one.name, {key: typed(entry, entries[key], f"{one.name}.{key}.") for key in entries}
+                found,
+                one.name,
+                {key: to_dataclass(entry, entries[key], f"{one.name}.{key}.") for key in entries},
             )
     return found
 
 
-def typed(schema: type[Settings], plain: Any, prefix: str) -> Settings:
+def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
     """A plain dictionary as an object of a schema; `prefix` is where it stands."""
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain or {}))  # type: ignore[return-value]
@@ -104,7 +106,7 @@ def typed(schema: type[Settings], plain: Any, prefix: str) -> Settings:
         raise ConfigError(one_line(error, schema, prefix)) from None
 
 
-def choice(group: str, name: str) -> dict[str, Any]:
+def load_option(group: str, name: str) -> dict[str, Any]:
     """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads."""
     # Hydra searches hydra.searchpath while it composes and forgets it afterwards.
     path = copy.deepcopy(GlobalHydra.instance().config_loader().get_search_path())
@@ -119,9 +121,9 @@ def choice(group: str, name: str) -> dict[str, Any]:
     return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
 
 
-def contents(group: str) -> dict[str, dict[str, Any]]:
+def load_group(group: str) -> dict[str, dict[str, Any]]:
     """The content of every yaml of configs/<group> by the file's name, without Hydra's search path."""
-    files = sorted((configs() / group).glob("*.yaml"))
+    files = sorted((config_dir() / group).glob("*.yaml"))
     return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
 
 

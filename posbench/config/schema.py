@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from posbench.config.data import DataConfig
-from posbench.identity import LATER
+from posbench.config.data import DataSettings
+from posbench.identity import HASH_IF_SET
 
 
 @dataclass
@@ -28,12 +28,12 @@ class ExtensionSettings:
     name: str = "none"
     build: dict[str, Any] | None = None
     finetune: dict[str, Any] = field(default_factory=dict)
-    ensemble: dict[str, Any] | None = None  # builds a subject around the model's
+    ensemble: dict[str, Any] | None = None  # builds an LM around the model's
 
 
 @dataclass
 class EnsembleSettings:
-    """A subject around a trained model, such as NBCE; its label stands where extensions have theirs."""
+    """An LM around a trained model, such as NBCE; its label stands where extensions have theirs."""
 
     name: str = "none"
     build: dict[str, Any] | None = None
@@ -44,46 +44,48 @@ class SizeSettings:
     """Counts of a model; `name` is a label."""
 
     name: str = "tiny"
-    layers: int = 3
-    width: int = 96
-    heads: int = 6
-    mlp: int = 4
-    head_dim: int | None = field(default=None, metadata=LATER)  # by default width / heads
+    n_layers: int = 3
+    d_model: int = 96
+    n_heads: int = 6
+    mlp_ratio: int = 4
+    head_dim: int | None = field(default=None, metadata=HASH_IF_SET)  # by default d_model / n_heads
 
 
 @dataclass
 class TrainSettings:
-    """One training. Lengths are tokens; a step reads `batch` sequences of `length`."""
+    """One training. Lengths are tokens; a step reads `batch_size` sequences of `seq_len`."""
 
-    length: int = 64
+    seq_len: int = 64
     steps: int = 300
-    batch: int = 48
-    accumulate: int = 1  # the batch is computed in this many parts
-    records: float = 0.5  # share of the sequences that are synthetic
-    asked: float = 0.1  # share of those that have the evaluated form
+    batch_size: int = 48
+    grad_accum_steps: int = 1  # the batch is computed in this many parts
+    synthetic_fraction: float = 0.5  # share of the sequences that are synthetic
+    query_fraction: float = 0.1  # share of those that have the evaluated form
     optimizer: str = "muon"  # muon (matrices; AdamW for the rest) or adamw
     lr: float = 0.003  # AdamW's
-    matrix_lr: float = 0.02  # Muon's
+    muon_lr: float = 0.02  # Muon's
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.98
-    warmup: float = 0.05  # share of the steps
-    decay: float = 0.3  # share of the steps, linear to zero
-    clip: float = 1.0  # of the gradient's norm
+    warmup_fraction: float = 0.05  # share of the steps
+    decay_fraction: float = 0.3  # share of the steps, linear to zero
+    max_grad_norm: float = 1.0  # of the gradient's norm
     dtype: str = "float32"  # or bfloat16, by autocast
-    validate_every: int = 100  # steps
-    validate_batches: int = 4
+    val_interval: int = 100  # steps
+    val_batches: int = 4
     seed: int = 0
     # Fields that came later: they enter a model's identity only where they differ from their default, so that
     # no model that was trained before them changes its name.
-    synthetic: str = field(default="records", metadata=LATER)  # or repeated, copy, reverse
+    synthetic_task: str = field(
+        default="associative_recall", metadata=HASH_IF_SET
+    )  # or repeated, copy, reverse
 
 
 @dataclass
-class SubjectSettings:
+class LMSettings:
     """What is measured: a checkpoint of scripts/train.py, or a pretrained model in place of the model's settings."""
 
-    kind: str = "checkpoint"  # or hugging_face
+    kind: str = "native"  # or hugging_face
     name: str = ""  # hugging_face: a folder, or a name on the hub
     revision: str = ""  # of a name on the hub: a commit, branch or tag
     dtype: str = "float32"  # of the weights: float32 or bfloat16
@@ -106,17 +108,17 @@ class RuntimeSettings:
     device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
     kernel: str = "auto"  # dense, sdpa
     launcher: str = "inline"  # or local: several processes
-    workers: int = 0  # local: processes; 0 is per_gpu a GPU, or one a core
-    per_gpu: int = 1  # several small models fill a GPU that one leaves idle
+    num_workers: int = 0  # local: processes; 0 is workers_per_gpu a GPU, or one a core
+    workers_per_gpu: int = 1  # several small models fill a GPU that one leaves idle
     max_minutes: float | None = None  # starts nothing that will not finish in time, and says what is left
-    threads: int = 1  # CPU threads a process; other numbers may round differently
+    num_threads: int = 1  # CPU threads a process; other numbers may round differently
     compile: bool | str = "auto"  # true, false; auto: on a GPU, where a training is one graph
-    parallel: str = "auto"  # under torchrun: ddp, fsdp; auto takes fsdp for large models
-    results: str = "results"
-    cache: str = ".cache/posbench"
-    checkpoint_every: int = 100  # steps
-    tokens_per_pass: int = 16384  # evaluation batch
-    wandb: str = "auto"  # online with a key, else offline; online, offline, disabled
+    data_parallel: str = "auto"  # under torchrun: ddp, fsdp; auto takes fsdp for large models
+    results_dir: str = "results"
+    cache_dir: str = ".cache/posbench"
+    checkpoint_interval: int = 100  # steps
+    max_tokens_per_batch: int = 16384  # evaluation batch
+    wandb_mode: str = "auto"  # online with a key, else offline; online, offline, disabled
     wandb_project: str = "posbench"
 
 
@@ -126,7 +128,7 @@ class ModelSettings:
 
     scheme: SchemeSettings = field(default_factory=SchemeSettings)
     size: SizeSettings = field(default_factory=SizeSettings)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
 
 
@@ -143,11 +145,13 @@ class GridSettings:
     )  # tried for every scheme; the best by validation loss is kept
     extension: list[str] = field(default_factory=list)  # beside none
     ensemble: list[str] = field(default_factory=list)  # beside those
-    extend: list[str] = field(default_factory=list)  # schemes that get them; empty: all that can carry them
+    extended_schemes: list[str] = field(
+        default_factory=list
+    )  # schemes that get them; empty: all that can carry them
 
 
 @dataclass
-class AdjustSettings:
+class OverrideSettings:
     """Settings of schemes and extensions in place of those in their files, by name."""
 
     scheme: dict[str, Any] = field(default_factory=dict)
@@ -160,12 +164,12 @@ class EvaluationSettings:
     """One task at several lengths, given in tokens or as multiples of the training length."""
 
     task: str = ""  # by default the name of the entry
-    multiples: list[float] = field(default_factory=list)
+    length_multiples: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)  # of the task, in place of those in its file
     seed: int = 0
     dtype: str = "float32"
-    extensions: bool = True  # whether extended models take it too
+    include_extensions: bool = True  # whether extended models take it too
 
 
 @dataclass
@@ -180,7 +184,7 @@ class VariantSettings:
 class FinetuneSettings(VariantSettings):
     """An extension with which the trained models of a sweep go on training, under a name of its own."""
 
-    train: dict[str, Any] = field(default_factory=dict)  # steps, length, ..., in place of the model's
+    train: dict[str, Any] = field(default_factory=dict)  # steps, seq_len, ..., in place of the model's
 
 
 @dataclass
@@ -194,7 +198,7 @@ class TrainScript(ModelSettings):
 class EvaluateScript(ModelSettings):
     """scripts/evaluate.py: one trained model, one extension, one task."""
 
-    subject: SubjectSettings = field(default_factory=SubjectSettings)
+    lm: LMSettings = field(default_factory=LMSettings)
     extension: ExtensionSettings = field(default_factory=ExtensionSettings)
     ensemble: EnsembleSettings = field(default_factory=EnsembleSettings)
     task: TaskSettings = field(default_factory=TaskSettings)
@@ -208,10 +212,10 @@ class SweepScript:
 
     name: str = "experiment"
     size: SizeSettings = field(default_factory=SizeSettings)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     grid: GridSettings = field(default_factory=GridSettings)
-    adjust: AdjustSettings = field(default_factory=AdjustSettings)
+    overrides: OverrideSettings = field(default_factory=OverrideSettings)
     # Entries by name; OmegaConf's typed dictionaries take no new entry from a command line.
     variants: dict[str, Any] = field(default_factory=dict, metadata={"of": VariantSettings})
     finetune: dict[str, Any] = field(default_factory=dict, metadata={"of": FinetuneSettings})
@@ -225,7 +229,7 @@ class FiguresScript:
     """scripts/figures.py: tables and figures from rows alone."""
 
     experiments: list[str] = field(default_factory=list)  # empty: all that have rows
-    results: str = "results"
+    results_dir: str = "results"
 
 
 @dataclass
@@ -234,4 +238,4 @@ class PropertiesScript:
 
     schemes: list[str] = field(default_factory=list)  # empty: all
     costs: bool = True  # time and memory as well, which differ by machine
-    results: str = "results"
+    results_dir: str = "results"

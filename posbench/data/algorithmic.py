@@ -19,7 +19,7 @@ SHORTEST = 4
 SYMBOLS = 32
 
 
-def symbols_in(length: int) -> int:
+def num_symbols(length: int) -> int:
     """n of the sequence that is read as exactly `length` tokens: bos, n symbols, separator, n symbols.
 
     Raises:
@@ -45,17 +45,17 @@ def example(rng: np.random.Generator, vocabulary: Vocabulary, rule: str, count: 
 
 
 def training_sequence(
-    rng: np.random.Generator, vocabulary: Vocabulary, rule: str, length: int, asked: float
+    rng: np.random.Generator, vocabulary: Vocabulary, rule: str, length: int, query_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(length + 1,) ids and as many booleans: which of them count in the loss as targets.
 
-    A share `asked` has as many symbols as fit; the numbers of the others are uniform from one to that.
+    A share `query_fraction` has as many symbols as fit; the numbers of the others are uniform from one to that.
     """
-    most = symbols_in(length)
-    count = most if rng.random() < asked else int(rng.integers(1, most + 1))
+    most = num_symbols(length)
+    count = most if rng.random() < query_fraction else int(rng.integers(1, most + 1))
     made = example(rng, vocabulary, rule, count)
     ids = np.full(length + 1, made[-1])
     ids[: len(made)] = made
-    counted = np.zeros(length + 1, bool)
-    counted[count + 2 : len(made)] = True
-    return ids, counted
+    loss_mask = np.zeros(length + 1, bool)
+    loss_mask[count + 2 : len(made)] = True
+    return ids, loss_mask

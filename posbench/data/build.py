@@ -86,7 +86,7 @@ def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int 
     for split in SPLITS:
         ids = tokenized(source, tokenizer, split, left_out)
         documents, tokens = shard.write(
-            folder, split, ids, tokenizer.size if bos is None else bos, tokenizer.size
+            folder, split, ids, tokenizer.vocab_size if bos is None else bos, tokenizer.vocab_size
         )
         if not documents:
             raise DataError(f"the {split} split has no documents: give it some, or choose another data=")

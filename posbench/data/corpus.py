@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posbench.config.data import DataConfig, TokenizerConfig
+from posbench.config.data import DataSettings, TokenizerSettings
 from posbench.data import build, hugging_face, shard, tokenizer
 from posbench.data.files import Files
 from posbench.data.hub import Hub
@@ -22,7 +22,7 @@ from posbench.errors import DataError, LengthError, unknown
 
 FORMAT = "1"  # of the folder: another number makes every corpus another one
 
-SOURCES: dict[str, Callable[[DataConfig], Source]] = {
+SOURCES: dict[str, Callable[[DataSettings], Source]] = {
     "sources": PinnedSources,
     "stdlib": StandardLibrary,
     "files": Files,
@@ -53,12 +53,12 @@ class Corpus:
 
     @cached_property
     def _byte_table(self) -> np.ndarray:
-        table = np.zeros(self.vocabulary.size, dtype=np.int64)
-        table[: self.tokenizer.size] = self.tokenizer.byte_lengths(np.arange(self.tokenizer.size))
+        table = np.zeros(self.vocabulary.vocab_size, dtype=np.int64)
+        table[: self.tokenizer.vocab_size] = self.tokenizer.byte_lengths(np.arange(self.tokenizer.vocab_size))
         return table
 
 
-def open_corpus(config: DataConfig, cache: Path, progress: build.Say | None = None) -> Corpus:
+def open_corpus(config: DataSettings, cache: Path, progress: build.Say | None = None) -> Corpus:
     """The corpus of these settings, built under cache/<fingerprint>/ if it is not there yet.
 
     Where it is there, neither the text nor what it came from is looked at: the folder can be carried to another
@@ -68,28 +68,30 @@ def open_corpus(config: DataConfig, cache: Path, progress: build.Say | None = No
     folder = Path(cache) / key
     build.ensure(folder, partial(_parts, config), progress or build.aloud, config.bos)
     saved = tokenizer.reopen(folder, build.read_meta(folder)["tokenizer"])
-    vocabulary = Vocabulary(saved.fingerprint, saved.size, config.keys, config.values, config.bos)
+    vocabulary = Vocabulary(
+        saved.fingerprint, saved.vocab_size, config.num_keys, config.num_values, config.bos
+    )
     return Corpus(config.name, key, vocabulary, saved, folder)
 
 
-def read_by(config: DataConfig, model: str) -> DataConfig:
+def with_model_tokenizer(config: DataSettings, model: str) -> DataSettings:
     """The same documents as a pretrained model reads them: by its tokenizer, behind its own bos, with no ids besides.
 
     A Hugging Face tokenizer that the settings name is taken for the model's.
     """
     given = config.tokenizer
     name = given.name if given.kind == "hugging_face" and given.name else model
-    own = TokenizerConfig("hugging_face", name=name)
+    own = TokenizerSettings("hugging_face", name=name)
     return replace(config, tokenizer=own, bos=hugging_face.beginning(name))
 
 
-def fingerprint(config: DataConfig) -> str:
+def fingerprint(config: DataSettings) -> str:
     """What the shards will hold: a function of documents, splits and tokenizer, and of nothing else."""
     own = [] if config.bos is None else [f"bos-{config.bos}"]
-    return digest([FORMAT, open_source(config).fingerprint(), tokenizer.identity(config.tokenizer), *own])
+    return digest([FORMAT, open_source(config).fingerprint(), tokenizer.tokenizer_id(config.tokenizer), *own])
 
 
-def _parts(config: DataConfig) -> tuple[Source, Tokenizer]:
+def _parts(config: DataSettings) -> tuple[Source, Tokenizer]:
     if config.fingerprint and config.fingerprint != (found := fingerprint(config)):
         raise DataError(
             f"data={config.name} has fingerprint {found} here, data.fingerprint asks for "
@@ -100,7 +102,7 @@ def _parts(config: DataConfig) -> tuple[Source, Tokenizer]:
     return source, tokenizer.make(config.tokenizer, texts)
 
 
-def open_source(config: DataConfig) -> Source:
+def open_source(config: DataSettings) -> Source:
     if config.source not in SOURCES:
         raise unknown("data.source", config.source, SOURCES)
     return SOURCES[config.source](config)
@@ -111,6 +113,6 @@ def check_corpus(corpus: Corpus, length: int) -> None:
     for split in ("train", "validation"):
         if len(corpus.split(split).tokens) <= length:
             raise LengthError(
-                f"train.length {length} is longer than the {split} split of {corpus.name} "
+                f"train.seq_len {length} is longer than the {split} split of {corpus.name} "
                 f"({len(corpus.split(split).tokens)} tokens): choose a shorter one or other data"
             )

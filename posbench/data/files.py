@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.source import Document, cell, digest, text_cell
 from posbench.data.splits import SPLITS, split_by_hash
 from posbench.errors import ConfigError, DataError, unknown
@@ -19,7 +19,7 @@ SUFFIXES = ", ".join(LOADERS)
 
 
 class Files:
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataSettings) -> None:
         self.text_column, self.name_column = config.text_column, config.name_column
         given = {split: path for split, path in config.paths.items() if path}
         paths = given or {ANY: config.path}

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.network import need_hub
 from posbench.data.source import OFFLINE, Document, cell, digest, text_cell
 from posbench.errors import ConfigError, DataError
 
 
 class Hub:
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataSettings) -> None:
         if not config.repository or not config.revision:
             raise ConfigError(
                 f"data={config.name} needs data.repository and data.revision (a commit): set them"
@@ -50,7 +50,7 @@ class Hub:
                 yield Document(title, text)
 
 
-def download(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
+def download(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
     need_hub(f"data={config.name} ({config.repository})")
 
     import datasets

@@ -34,8 +34,10 @@ def periods(length: int) -> tuple[int, int]:
     return SHORTEST, length // 2
 
 
-def training_sequence(rng: np.random.Generator, text: np.ndarray, length: int, asked: float) -> np.ndarray:
-    """(length + 1,) ids, all of which count; a share `asked` has the longest period, the others any."""
+def training_sequence(
+    rng: np.random.Generator, text: np.ndarray, length: int, query_fraction: float
+) -> np.ndarray:
+    """(length + 1,) ids, all of which count; a share `query_fraction` has the longest period, the others any."""
     shortest, longest = periods(length)
-    period = longest if rng.random() < asked else int(rng.integers(shortest, longest + 1))
+    period = longest if rng.random() < query_fraction else int(rng.integers(shortest, longest + 1))
     return tiled(text, period, length)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata, resources
 from typing import NamedTuple
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.source import Document, digest
 from posbench.errors import DataError
 
@@ -63,7 +63,7 @@ def read(entry: Entry) -> bytes:
 
 
 class PinnedSources:
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataSettings) -> None:
         pass
 
     def fingerprint(self) -> str:

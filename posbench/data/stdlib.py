@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.source import Document, digest
 from posbench.data.splits import split_by_hash
 from posbench.errors import DataError
@@ -18,7 +18,7 @@ SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__py
 
 
 class StandardLibrary:
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataSettings) -> None:
         self.root = Path(sysconfig.get_paths()["stdlib"])
 
     @cached_property

@@ -28,7 +28,7 @@ class Subword:
         self._encoder = encoder
         self._pieces = pieces(json.loads(encoder.to_str()), encoder.get_vocab())
         self._lengths = np.array([len(piece) for piece in self._pieces])
-        self.size = len(self._pieces)
+        self.vocab_size = len(self._pieces)
         if self.decode(self.encode(PROBE)) != PROBE:
             raise DataError(
                 f"tokenizer {name!r} does not give text back exactly, which bits per byte need: "
@@ -61,19 +61,21 @@ def open_file(path: Path) -> Tokenizer:
         ) from None
 
 
-def train(size: int, texts: Iterable[str]) -> Subword:
+def train(vocab_size: int, texts: Iterable[str]) -> Subword:
     """A byte-level BPE: nothing is unknown to it, and the same texts always give the same one."""
-    if size <= 256:
+    if vocab_size <= 256:
         raise ConfigError(
-            f"data.tokenizer.size={size}: a BPE has at least 257 ids, of which 256 are the bytes"
+            f"data.tokenizer.vocab_size={vocab_size}: a BPE has at least 257 ids, of which 256 are the bytes"
         )
     encoder = Tokenizer(models.BPE())
     encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     encoder.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=sorted(alphabet), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=sorted(alphabet), show_progress=False
+    )
     encoder.train_from_iterator(head(texts, TRAINING_TEXT), trainer)
-    return Subword(f"bpe-{size}", encoder)
+    return Subword(f"bpe-{vocab_size}", encoder)
 
 
 def head(texts: Iterable[str], characters: int) -> Iterator[str]:

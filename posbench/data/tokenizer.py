@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from posbench.config.data import TokenizerConfig
+from posbench.config.data import TokenizerSettings
 from posbench.data import hugging_face, subword
 from posbench.errors import unknown
 
@@ -18,7 +18,7 @@ class Tokenizer(Protocol):
 
     name: str
     fingerprint: str
-    size: int  # ids [0, size) encode text
+    vocab_size: int  # ids [0, vocab_size) encode text
 
     def encode(self, text: str) -> np.ndarray: ...
 
@@ -40,7 +40,7 @@ class Bytes:
 
     name = "bytes"
     fingerprint = "bytes"
-    size = 256
+    vocab_size = 256
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
@@ -58,24 +58,24 @@ class Bytes:
         pass
 
 
-def identity(config: TokenizerConfig) -> str:
+def tokenizer_id(config: TokenizerSettings) -> str:
     """What, beside the text, decides how it is tokenized. A BPE follows from its size: none is trained yet."""
     match config.kind:
         case "bytes":
             return Bytes.fingerprint
         case "bpe":
-            return f"bpe-{config.size}"
+            return f"bpe-{config.vocab_size}"
         case "hugging_face":
             return hugging_face.load(config.name).fingerprint
     raise unknown("data.tokenizer.kind", config.kind, KINDS)
 
 
-def make(config: TokenizerConfig, train_texts: Iterable[str]) -> Tokenizer:
+def make(config: TokenizerSettings, train_texts: Iterable[str]) -> Tokenizer:
     match config.kind:
         case "bytes":
             return Bytes()
         case "bpe":
-            return subword.train(config.size, train_texts)
+            return subword.train(config.vocab_size, train_texts)
         case "hugging_face":
             return hugging_face.load(config.name)
     raise unknown("data.tokenizer.kind", config.kind, KINDS)

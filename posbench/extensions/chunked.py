@@ -7,39 +7,43 @@ nothing of the text before them.
 
 from typing import Any
 
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry, Mask
-from posbench.position.masks import Chunk, both
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.masks import SameChunk, and_masks
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
+@register("extension/chunked")
 class Chunked(Extension):
-    """Visible where i // c == j // c; position p becomes p % c. c is `chunk`, by default the training length."""
+    """Visible where i // c == j // c; position p becomes p % c. c is `chunk_size`, by default the training length."""
 
-    def __init__(self, inner: PositionScheme, context: Context, chunk: int | None = None) -> None:
+    def __init__(
+        self, inner: PositionScheme, context: ExtensionContext, chunk_size: int | None = None
+    ) -> None:
         super().__init__(inner, context)
-        self.chunk = context.tokens("chunk", chunk, context.shape.train_len)
+        self.chunk_size = context.tokens("chunk_size", chunk_size, context.shape.train_len)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
-        return {"chunk": length}
+    def noop_settings(length: int) -> dict[str, Any]:
+        return {"chunk_size": length}
 
     def check(self, length: int) -> None:
         # Where only distances count, positions go on, and with them what the scheme says of their range.
-        self.inner.check(length if self.inner.traits.relative else min(length, self.chunk))
+        self.inner.check(length if self.inner.traits.relative else min(length, self.chunk_size))
 
-    def place(self, geo: Geometry) -> Geometry:
+    def assign_positions(self, geo: Geometry) -> Geometry:
         # Distances within a chunk are the same without the reset, and a shorter table serves them.
-        if self.inner.traits.relative or geo.read <= self.chunk:
-            return self.inner.place(geo)
-        return self.inner.place(geo.memo((self, "place"), lambda: self.reset(geo)))
+        if self.inner.traits.relative or geo.n_read <= self.chunk_size:
+            return self.inner.assign_positions(geo)
+        return self.inner.assign_positions(geo.memo((self, "assign_positions"), lambda: self.reset(geo)))
 
     def reset(self, geo: Geometry) -> Geometry:
         """Each token at its place in its chunk."""
-        return geo.at(geo.q_index_T % self.chunk, geo.k_index_S % self.chunk)
+        return geo.with_positions(geo.q_index_T % self.chunk_size, geo.k_index_S % self.chunk_size)
 
-    def mask(self, site: Site) -> Mask | None:
-        inner = self.inner.mask(site)
-        if site.geo.read <= self.chunk:
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        inner = self.inner.mask(inputs)
+        if inputs.geo.n_read <= self.chunk_size:
             return inner
-        return both(inner, Chunk(self.chunk))
+        return and_masks(inner, SameChunk(self.chunk_size))

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posbench.position.extension import Context, SpectrumExtension
-from posbench.position.scheme import PositionScheme, Site
+from posbench.instantiate import register
+from posbench.position.extension import ExtensionContext, FrequencyScaling
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,33 @@ class Stretch:
 
     k: float
 
-    def __call__(self, theta_M: Tensor) -> Tensor:
-        step_M = torch.arange(len(theta_M), device=theta_M.device).double()
-        return theta_M * self.k ** (-step_M / (len(theta_M) - 1))
+    def __call__(self, inv_freq_M: Tensor) -> Tensor:
+        step_M = torch.arange(len(inv_freq_M), device=inv_freq_M.device).double()
+        return inv_freq_M * self.k ** (-step_M / (len(inv_freq_M) - 1))
 
 
-class DynamicNTK(SpectrumExtension):
-    """The base b becomes b * k^(d/(d-2)), k = f max(N, L) / L - (f - 1); f is `factor`, L is `start`."""
+@register("extension/dynamic_ntk")
+class DynamicNTK(FrequencyScaling):
+    """The base b becomes b * k^(d/(d-2)), k = f max(N, L) / L - (f - 1); f is `factor`, L is `original_max_position_embeddings`."""
 
     def __init__(
-        self, inner: PositionScheme, context: Context, factor: float = 1.0, start: int | None = None
+        self,
+        inner: PositionScheme,
+        context: ExtensionContext,
+        factor: float = 1.0,
+        original_max_position_embeddings: int | None = None,
     ) -> None:
         super().__init__(inner, context)
         self.f = context.factor(factor)
-        self.start = context.tokens("start", start, context.shape.train_len)
+        self.original_len = context.tokens(
+            "original_max_position_embeddings", original_max_position_embeddings, context.shape.train_len
+        )
         self.depends_on_length("auto")
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
-        return {"start": length}
+    def noop_settings(length: int) -> dict[str, Any]:
+        return {"original_max_position_embeddings": length}
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        k = self.f * max(site.geo.length, self.start) / self.start - (self.f - 1)
-        return self.inner.qk(replace(site, spectrum=(*site.spectrum, Stretch(k))))
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        k = self.f * max(inputs.geo.length, self.original_len) / self.original_len - (self.f - 1)
+        return self.inner.qk(replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, Stretch(k))))

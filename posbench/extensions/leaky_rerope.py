@@ -8,23 +8,25 @@ of its own. The article gives k by hand; by default it is the least with which n
 from typing import Any
 
 from posbench.errors import ConfigError
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry, Region
-from posbench.position.masks import Farther, Nearest, both
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.masks import BeyondWindow, SlidingWindow, and_masks
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
+@register("extension/leaky_rerope")
 class LeakyReRoPE(Extension):
     """The distance n = i - j >= w becomes w + (n - w) / k; w is `window`, by default half of the training length."""
 
-    requires = frozenset({"positions", "far keys"})
+    requires = frozenset({"positions", "unbounded context"})
     requires_relative = True
     splits_regions = True
 
     def __init__(
         self,
         inner: PositionScheme,
-        context: Context,
+        context: ExtensionContext,
         window: int | None = None,
         factor: float | str = "auto",
     ) -> None:
@@ -34,10 +36,10 @@ class LeakyReRoPE(Extension):
         self.depends_on_length(factor)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
-    def least(self, context: Context) -> float:
+    def least(self, context: ExtensionContext) -> float:
         """The least k with which the longest distance is at most that of the training length."""
         reach, farthest = context.shape.train_len - 1 - self.window, context.length - 1 - self.window
         if farthest <= max(0, reach):
@@ -49,15 +51,15 @@ class LeakyReRoPE(Extension):
             )
         return farthest / reach
 
-    def regions(self, site: Site) -> list[Region]:
-        regions = self.inner.regions(site)
-        if site.geo.reach <= self.window:
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        regions = self.inner.regions(inputs)
+        if inputs.geo.key_span <= self.window:
             return regions
-        near = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
-        far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
-        return [*near, Region(far, Farther(self.window))]
+        near = [Region(region.geo, and_masks(region.mask, SlidingWindow(self.window))) for region in regions]
+        far = inputs.geo.memo((self, "far"), lambda: self.far(inputs.geo))
+        return [*near, Region(far, BeyondWindow(self.window))]
 
     def far(self, geo: Geometry) -> Geometry:
         """Positions divided by k, the queries moved on so that the two parts meet at w."""
         moved = self.window * (self.k - 1)
-        return geo.at((geo.q_index_T.double() + moved) / self.k, geo.k_index_S.double() / self.k)
+        return geo.with_positions((geo.q_index_T.double() + moved) / self.k, geo.k_index_S.double() / self.k)

@@ -13,33 +13,39 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.extension import Context, SpectrumExtension
+from posbench.instantiate import register
+from posbench.position.extension import ExtensionContext, FrequencyScaling
 from posbench.position.scheme import PositionScheme
 
 
-class Llama3(SpectrumExtension):
+@register("extension/llama3")
+class Llama3(FrequencyScaling):
     """theta_m becomes (1 - s_m) theta_m / k + s_m theta_m, s_m = clip((r_m - low) / (high - low)), r_m = L theta_m / 2 pi."""
 
     def __init__(
         self,
         inner: PositionScheme,
-        context: Context,
+        context: ExtensionContext,
         factor: float | str = "auto",
-        low: float = 1.0,
-        high: float = 4.0,
+        low_freq_factor: float = 1.0,
+        high_freq_factor: float = 4.0,
     ) -> None:
         super().__init__(inner, context)
-        if not high > low > 0:
-            raise ConfigError(f"llama3 low {low}, high {high}: give rotations with high > low > 0")
-        self.low, self.high = low, high
+        if not high_freq_factor > low_freq_factor > 0:
+            raise ConfigError(
+                f"llama3 low_freq_factor {low_freq_factor}, high_freq_factor {high_freq_factor}: give rotations with high_freq_factor > low_freq_factor > 0"
+            )
+        self.low_freq_factor, self.high_freq_factor = low_freq_factor, high_freq_factor
         self.k = context.factor(factor)
         self.depends_on_length(factor)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
-    def spectrum(self, theta_M: Tensor) -> Tensor:
-        rotations_M = theta_M * self.context.shape.train_len / (2 * math.pi)
-        kept_M = ((rotations_M - self.low) / (self.high - self.low)).clamp(0, 1)
-        return torch.lerp(theta_M / self.k, theta_M, kept_M)
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
+        rotations_M = inv_freq_M * self.context.shape.train_len / (2 * math.pi)
+        kept_M = (
+            (rotations_M - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        ).clamp(0, 1)
+        return torch.lerp(inv_freq_M / self.k, inv_freq_M, kept_M)

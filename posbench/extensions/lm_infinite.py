@@ -10,45 +10,53 @@ from typing import Any
 
 import torch
 
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry, Mask, Region
-from posbench.position.masks import Farther, First, Nearest, both
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.masks import BeyondWindow, PrefixMask, SlidingWindow, and_masks
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
+@register("extension/lm_infinite")
 class LMInfinite(Extension):
     """Visible where n = i - j < w or j < s; the distance is min(n, w)."""
 
-    requires = frozenset({"far keys"})
+    requires = frozenset({"unbounded context"})
     requires_relative = True
     splits_regions = True
 
     def __init__(
-        self, inner: PositionScheme, context: Context, sinks: int = 10, window: int | None = None
+        self,
+        inner: PositionScheme,
+        context: ExtensionContext,
+        num_sink_tokens: int = 10,
+        window: int | None = None,
     ) -> None:
         super().__init__(inner, context)
-        self.sinks = context.tokens("sinks", sinks, 10, least=0)
+        self.num_sink_tokens = context.tokens("num_sink_tokens", num_sink_tokens, 10, least=0)
         self.window = context.tokens("window", window, context.shape.train_len)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"window": length}
 
-    def mask(self, site: Site) -> Mask | None:
-        inner = self.inner.mask(site)
-        if site.geo.read <= self.window:
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        inner = self.inner.mask(inputs)
+        if inputs.geo.n_read <= self.window:
             return inner
-        return both(inner, Nearest(self.window) | First(self.sinks))
+        return and_masks(inner, SlidingWindow(self.window) | PrefixMask(self.num_sink_tokens))
 
-    def regions(self, site: Site) -> list[Region]:
-        regions = self.inner.regions(site)
-        if self.sinks == 0 or site.geo.read <= self.window:
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        regions = self.inner.regions(inputs)
+        if self.num_sink_tokens == 0 or inputs.geo.n_read <= self.window:
             return regions
-        near = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
+        near = [Region(region.geo, and_masks(region.mask, SlidingWindow(self.window))) for region in regions]
         # Of the pairs beyond the window the mask leaves the first tokens alone.
-        far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
-        return [*near, Region(far, Farther(self.window))]
+        far = inputs.geo.memo((self, "far"), lambda: self.far(inputs.geo))
+        return [*near, Region(far, BeyondWindow(self.window))]
 
     def far(self, geo: Geometry) -> Geometry:
         """Every key at the ceiling."""
-        return geo.at(torch.full_like(geo.q_index_T, self.window), torch.zeros_like(geo.k_index_S))
+        return geo.with_positions(
+            torch.full_like(geo.q_index_T, self.window), torch.zeros_like(geo.k_index_S)
+        )

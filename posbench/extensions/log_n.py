@@ -10,22 +10,24 @@ from typing import Any
 
 from torch import Tensor
 
-from posbench.position.extension import Context, Extension
-from posbench.position.scheme import PositionScheme, Site
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
-class LogN(Extension):
-    """q_i . k_j is multiplied by max(1, log_L n), n = i + 1 the keys that query i could see; L is `start`."""
+@register("extension/log_n")
+class LogNScaling(Extension):
+    """q_i . k_j is multiplied by max(1, log_L n), n = i + 1 the keys that query i could see; L is `log_base`."""
 
-    def __init__(self, inner: PositionScheme, context: Context, start: int | None = None) -> None:
+    def __init__(self, inner: PositionScheme, context: ExtensionContext, log_base: int | None = None) -> None:
         super().__init__(inner, context)
-        self.start = context.tokens("start", start, context.shape.train_len, least=2)
+        self.log_base = context.tokens("log_base", log_base, context.shape.train_len, least=2)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
-        return {"start": length}
+    def noop_settings(length: int) -> dict[str, Any]:
+        return {"log_base": length}
 
-    def gain(self, site: Site) -> Tensor | None:
-        keys_T = site.geo.q_index_T.double() + 1
-        log_start = keys_T.new_tensor(self.start).log()
-        return self.times((keys_T.log() / log_start).clamp(min=1), site)
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        keys_T = inputs.geo.q_index_T.double() + 1
+        ln_base = keys_T.new_tensor(self.log_base).log()
+        return self.scale_inner((keys_T.log() / ln_base).clamp(min=1), inputs)

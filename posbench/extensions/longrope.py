@@ -12,48 +12,50 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.extension import Context, SpectrumExtension
+from posbench.instantiate import register
+from posbench.position.extension import ExtensionContext, FrequencyScaling
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
-class LongRoPE(SpectrumExtension):
-    """theta_m becomes theta_m / factor_m, `short` up to the training length L and `long` past it; q . k times 1 + ln k / ln L."""
+@register("extension/longrope")
+class LongRoPE(FrequencyScaling):
+    """theta_m becomes theta_m / factor_m, `short_factor` up to the training length L and `long_factor` past it; q . k times 1 + ln k / ln L."""
 
     def __init__(
         self,
         inner: PositionScheme,
-        context: Context,
+        context: ExtensionContext,
         factor: float | str = "auto",
-        long: list | None = None,
-        short: list | None = None,
+        long_factor: list | None = None,
+        short_factor: list | None = None,
     ) -> None:
         super().__init__(inner, context)
         shape = context.shape
         self.k = context.factor(factor)
-        self.sharpen = 1 + math.log(self.k) / math.log(max(2, shape.train_len))
+        self.qk_scale = 1 + math.log(self.k) / math.log(max(2, shape.train_len))
         counts = rotated(inner, context)
-        for name, given in (("long", long), ("short", short)):
+        for name, given in (("long_factor", long_factor), ("short_factor", short_factor)):
             if given is not None and not (admitted(given) and {len(given)} == counts):
                 raise ConfigError(
                     f"{name} {given} of longrope: give {' or '.join(map(str, counts))} finite numbers above 0, "
                     "one for each frequency from the fastest, or null"
                 )
-        self.given = long if context.length > shape.train_len else short or [1.0]
+        self.given = long_factor if context.length > shape.train_len else short_factor or [1.0]
         self.depends_on_length("auto")
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
-    def spectrum(self, theta_M: Tensor) -> Tensor:
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
         if self.given is not None:
-            return theta_M / theta_M.new_tensor(self.given)
-        step_M = torch.arange(len(theta_M), device=theta_M.device).double()
-        return theta_M * self.k ** (-step_M / (len(theta_M) - 1))
+            return inv_freq_M / inv_freq_M.new_tensor(self.given)
+        step_M = torch.arange(len(inv_freq_M), device=inv_freq_M.device).double()
+        return inv_freq_M * self.k ** (-step_M / (len(inv_freq_M) - 1))
 
-    def gain(self, site: Site) -> Tensor | None:
-        return self.times(self.sharpen, site)
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        return self.scale_inner(self.qk_scale, inputs)
 
 
 def admitted(given: object) -> bool:
@@ -61,18 +63,18 @@ def admitted(given: object) -> bool:
     return isinstance(given, list) and all(isinstance(f, int | float) and 0 < f < math.inf for f in given)
 
 
-def rotated(inner: PositionScheme, context: Context) -> set[int]:
+def rotated(inner: PositionScheme, context: ExtensionContext) -> set[int]:
     """How many frequencies the layers turn by: asked of the scheme, for not all of a head need turn."""
     like = next(inner.parameters(), torch.empty(0))
-    stream = like.new_zeros(1, 1, context.shape.width)
-    head = like.new_zeros(1, context.shape.heads, 1, context.shape.head_dim)
+    stream = like.new_zeros(1, 1, context.shape.d_model)
+    head = like.new_zeros(1, context.shape.n_heads, 1, context.shape.head_dim)
     found: set[int] = set()
 
-    def note(theta_M: Tensor) -> Tensor:
-        found.add(len(theta_M))
-        return theta_M
+    def note(inv_freq_M: Tensor) -> Tensor:
+        found.add(len(inv_freq_M))
+        return inv_freq_M
 
-    geo = Geometry.span(0, 1, device=like.device)
-    for layer in range(context.shape.layers):
-        inner.qk(Site(layer, geo, stream, stream, head, head, (note,)))
+    geo = Geometry.from_range(0, 1, device=like.device)
+    for layer in range(context.shape.n_layers):
+        inner.qk(AttentionInputs(layer, geo, stream, stream, head, head, (note,)))
     return found

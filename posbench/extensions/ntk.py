@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from posbench.errors import unknown
-from posbench.position.extension import Context, SpectrumExtension
+from posbench.instantiate import register
+from posbench.position.extension import ExtensionContext, FrequencyScaling
 from posbench.position.scheme import PositionScheme
 
 EXPONENTS = ("bloc97", "su")
 
 
-class NTK(SpectrumExtension):
+@register("extension/ntk")
+class NTK(FrequencyScaling):
     """theta_m becomes theta_m * k^(-m / (M - 1)) over M frequencies (bloc97), or theta_m * k^(-m / M) (su)."""
 
     def __init__(
         self,
         inner: PositionScheme,
-        context: Context,
+        context: ExtensionContext,
         factor: float | str = "auto",
         exponent: str = "bloc97",
     ) -> None:
@@ -35,11 +37,11 @@ class NTK(SpectrumExtension):
         self.depends_on_length(factor)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
-    def spectrum(self, theta_M: Tensor) -> Tensor:
-        count = len(theta_M)
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
+        count = len(inv_freq_M)
         # A base b * c turns b^(-m/M) into b^(-m/M) * c^(-m/M): no need to know b.
         slowest = count - 1 if self.exponent == "bloc97" else count
-        return theta_M * self.k ** (-torch.arange(count, device=theta_M.device).double() / slowest)
+        return inv_freq_M * self.k ** (-torch.arange(count, device=inv_freq_M.device).double() / slowest)

@@ -9,23 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from posbench.position.extension import Context, SpectrumExtension
+from posbench.instantiate import register
+from posbench.position.extension import ExtensionContext, FrequencyScaling
 from posbench.position.scheme import PositionScheme
 
 
-class NTKFixed(SpectrumExtension):
+@register("extension/ntk_fixed")
+class NTKFixed(FrequencyScaling):
     """theta_m becomes theta_m * k^(-(m + 1) / M) over M frequencies, m = 0 .. M - 1."""
 
-    def __init__(self, inner: PositionScheme, context: Context, factor: float | str = "auto") -> None:
+    def __init__(
+        self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto"
+    ) -> None:
         super().__init__(inner, context)
         self.k = context.factor(factor)
         self.depends_on_length(factor)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
-    def spectrum(self, theta_M: Tensor) -> Tensor:
-        count = len(theta_M)
-        step_M = torch.arange(1, count + 1, device=theta_M.device).double()
-        return theta_M * self.k ** (-step_M / count)
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
+        count = len(inv_freq_M)
+        step_M = torch.arange(1, count + 1, device=inv_freq_M.device).double()
+        return inv_freq_M * self.k ** (-step_M / count)

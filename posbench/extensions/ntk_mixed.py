@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.extension import Context, SpectrumExtension
+from posbench.instantiate import register
+from posbench.position.extension import ExtensionContext, FrequencyScaling
 from posbench.position.scheme import PositionScheme
 
 
-class NTKMixed(SpectrumExtension):
+@register("extension/ntk_mixed")
+class NTKMixed(FrequencyScaling):
     """theta_m becomes theta_m * exp(-a (m + 1)^b) over M frequencies, m = 0 .. M - 1, with a M^b = ln k."""
 
     def __init__(
-        self, inner: PositionScheme, context: Context, factor: float | str = "auto", b: float = 0.625
+        self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto", b: float = 0.625
     ) -> None:
         super().__init__(inner, context)
         if not 0 <= b <= 1:
@@ -30,10 +32,10 @@ class NTKMixed(SpectrumExtension):
         self.depends_on_length(factor)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
-    def spectrum(self, theta_M: Tensor) -> Tensor:
-        count = len(theta_M)
-        step_M = torch.arange(1, count + 1, device=theta_M.device).double()
-        return theta_M * torch.exp(-math.log(self.k) * (step_M / count) ** self.b)
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
+        count = len(inv_freq_M)
+        step_M = torch.arange(1, count + 1, device=inv_freq_M.device).double()
+        return inv_freq_M * torch.exp(-math.log(self.k) * (step_M / count) ** self.b)

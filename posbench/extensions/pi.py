@@ -8,33 +8,37 @@ Without the paper's fine-tuning. A scheme that knows whole distances only says w
 import math
 from typing import Any
 
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import PositionScheme
 
 
+@register("extension/pi")
 class PositionInterpolation(Extension):
     """Every position p becomes p / k."""
 
     requires = frozenset({"positions"})
 
-    def __init__(self, inner: PositionScheme, context: Context, factor: float | str = "auto") -> None:
+    def __init__(
+        self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto"
+    ) -> None:
         super().__init__(inner, context)
         self.k = context.factor(factor)
         self.depends_on_length(factor)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
     def check(self, length: int) -> None:
         # Less a rounding error: L * (length / L) tokens are as many as length.
         self.inner.check(math.ceil(length / self.k - 1e-9))
 
-    def place(self, geo: Geometry) -> Geometry:
-        geo = self.inner.place(geo)
-        return geo if self.k == 1 else geo.memo((self, "place"), lambda: self.squeeze(geo))
+    def assign_positions(self, geo: Geometry) -> Geometry:
+        geo = self.inner.assign_positions(geo)
+        return geo if self.k == 1 else geo.memo((self, "assign_positions"), lambda: self.squeeze(geo))
 
     def squeeze(self, geo: Geometry) -> Geometry:
         """Positions divided by k, in float64."""
-        return geo.at(geo.q_pos_T.double() / self.k, geo.k_pos_S.double() / self.k)
+        return geo.with_positions(geo.q_pos_T.double() / self.k, geo.k_pos_S.double() / self.k)

@@ -9,35 +9,37 @@ from typing import Any
 
 import torch
 
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry, Region
-from posbench.position.masks import Farther, Nearest, both
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.masks import BeyondWindow, SlidingWindow, and_masks
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
+@register("extension/rerope")
 class ReRoPE(Extension):
     """The distance n = i - j becomes min(n, w); w is `window`, by default half of the training length."""
 
-    requires = frozenset({"positions", "far keys"})
+    requires = frozenset({"positions", "unbounded context"})
     requires_relative = True
     splits_regions = True
 
-    def __init__(self, inner: PositionScheme, context: Context, window: int | None = None) -> None:
+    def __init__(self, inner: PositionScheme, context: ExtensionContext, window: int | None = None) -> None:
         super().__init__(inner, context)
         self.window = context.tokens("window", window, context.shape.train_len // 2)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"window": length}
 
-    def regions(self, site: Site) -> list[Region]:
-        regions = self.inner.regions(site)
-        if site.geo.reach <= self.window:
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        regions = self.inner.regions(inputs)
+        if inputs.geo.key_span <= self.window:
             return regions
-        near = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
-        far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
-        return [*near, Region(far, Farther(self.window))]
+        near = [Region(region.geo, and_masks(region.mask, SlidingWindow(self.window))) for region in regions]
+        far = inputs.geo.memo((self, "far"), lambda: self.far(inputs.geo))
+        return [*near, Region(far, BeyondWindow(self.window))]
 
     def far(self, geo: Geometry) -> Geometry:
         """Every key w tokens before every query."""
-        return geo.at(torch.full_like(geo.q_pos_T, self.window), torch.zeros_like(geo.k_pos_S))
+        return geo.with_positions(torch.full_like(geo.q_pos_T, self.window), torch.zeros_like(geo.k_pos_S))

@@ -10,38 +10,42 @@ from itertools import count
 from typing import Any
 
 from posbench.errors import ConfigError
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry, Region
-from posbench.position.masks import Farther, Nearest, both
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.masks import BeyondWindow, SlidingWindow, and_masks
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
+@register("extension/self_extend")
 class SelfExtend(Extension):
-    """The distance n = i - j >= w becomes i // G - j // G + w - w // G; w is `window`, G is `group`."""
+    """The distance n = i - j >= w becomes i // G - j // G + w - w // G; w is `window`, G is `group_size`."""
 
-    requires = frozenset({"positions", "far keys"})
+    requires = frozenset({"positions", "unbounded context"})
     requires_relative = True
     splits_regions = True
 
     def __init__(
         self,
         inner: PositionScheme,
-        context: Context,
+        context: ExtensionContext,
         window: int | None = None,
-        group: int | str = "auto",
+        group_size: int | str = "auto",
     ) -> None:
         super().__init__(inner, context)
         self.window = context.tokens("window", window, max(1, context.shape.train_len // 4))
-        if group != "auto" and (not isinstance(group, int) or group < 1):
-            raise ConfigError(f"group {group!r}: give a whole number of tokens of at least 1, or auto")
-        self.group = self.least(context) if isinstance(group, str) else group
-        self.depends_on_length("auto" if group == "auto" else 1)
+        if group_size != "auto" and (not isinstance(group_size, int) or group_size < 1):
+            raise ConfigError(
+                f"group_size {group_size!r}: give a whole number of tokens of at least 1, or auto"
+            )
+        self.group_size = self.least(context) if isinstance(group_size, str) else group_size
+        self.depends_on_length("auto" if group_size == "auto" else 1)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
-        return {"group": 1}
+    def noop_settings(length: int) -> dict[str, Any]:
+        return {"group_size": 1}
 
-    def least(self, context: Context) -> int:
+    def least(self, context: ExtensionContext) -> int:
         """The least group with which the longest distance is below the training length."""
         length, trained = context.length, context.shape.train_len
         if length <= max(trained, self.window):
@@ -49,7 +53,7 @@ class SelfExtend(Extension):
         if self.window >= trained:
             raise ConfigError(
                 f"self_extend window {self.window}: it leaves nothing of {trained} trained tokens for groups; give at "
-                f"most {trained - 1}, or a group"
+                f"most {trained - 1}, or a group_size"
             )
         return next(
             group
@@ -57,15 +61,15 @@ class SelfExtend(Extension):
             if (length - 1) // group + self.window - self.window // group < trained
         )
 
-    def regions(self, site: Site) -> list[Region]:
-        regions = self.inner.regions(site)
-        if site.geo.reach <= self.window:
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        regions = self.inner.regions(inputs)
+        if inputs.geo.key_span <= self.window:
             return regions
-        near = [Region(region.geo, both(region.mask, Nearest(self.window))) for region in regions]
-        far = site.geo.memo((self, "far"), lambda: self.far(site.geo))
-        return [*near, Region(far, Farther(self.window))]
+        near = [Region(region.geo, and_masks(region.mask, SlidingWindow(self.window))) for region in regions]
+        far = inputs.geo.memo((self, "far"), lambda: self.far(inputs.geo))
+        return [*near, Region(far, BeyondWindow(self.window))]
 
     def far(self, geo: Geometry) -> Geometry:
         """The groups of the keys, and of the queries moved on so that the two parts nearly meet at w."""
-        moved = self.window - self.window // self.group
-        return geo.at(geo.q_index_T // self.group + moved, geo.k_index_S // self.group)
+        moved = self.window - self.window // self.group_size
+        return geo.with_positions(geo.q_index_T // self.group_size + moved, geo.k_index_S // self.group_size)

@@ -7,26 +7,28 @@ A mask over the whole sequence: through the layers a token hears of (w - 1) * la
 
 from typing import Any
 
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import register
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Mask
-from posbench.position.masks import Nearest, both
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.masks import SlidingWindow, and_masks
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
+@register("extension/window")
 class Window(Extension):
     """Visible where i - j < w, the token itself counted; w is `window`, by default the training length."""
 
-    def __init__(self, inner: PositionScheme, context: Context, window: int | None = None) -> None:
+    def __init__(self, inner: PositionScheme, context: ExtensionContext, window: int | None = None) -> None:
         super().__init__(inner, context)
         self.window = context.tokens("window", window, context.shape.train_len)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"window": length}
 
-    def mask(self, site: Site) -> Mask | None:
-        inner = self.inner.mask(site)
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        inner = self.inner.mask(inputs)
         # No mask where it hides nothing: the fastest kernels take none.
-        if site.geo.reach <= self.window:
+        if inputs.geo.key_span <= self.window:
             return inner
-        return both(inner, Nearest(self.window))
+        return and_masks(inner, SlidingWindow(self.window))

@@ -15,19 +15,21 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError, unknown
-from posbench.position.extension import Context, SpectrumExtension
-from posbench.position.scheme import PositionScheme, Site
+from posbench.instantiate import register
+from posbench.position.extension import ExtensionContext, FrequencyScaling
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 RAMPS = ("dimensions", "rotations")
 
 
-class YaRN(SpectrumExtension):
+@register("extension/yarn")
+class YaRN(FrequencyScaling):
     """theta_m becomes (1 - r_m) theta_m / k + r_m theta_m, and q . k is multiplied by (temperature * ln k + 1)^2."""
 
     def __init__(
         self,
         inner: PositionScheme,
-        context: Context,
+        context: ExtensionContext,
         factor: float | str = "auto",
         ramp: str = "dimensions",
         beta_fast: float = 32.0,
@@ -45,29 +47,29 @@ class YaRN(SpectrumExtension):
             raise ConfigError(f"yarn temperature {temperature}: give at least 0 (0.1 in the paper, 0 is off)")
         self.ramp, self.beta_fast, self.beta_slow = ramp, beta_fast, beta_slow
         self.k = context.factor(factor)
-        self.sharpen = (temperature * math.log(self.k) + 1) ** 2
+        self.qk_scale = (temperature * math.log(self.k) + 1) ** 2
         self.depends_on_length(factor)
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         return {"factor": 1}
 
-    def spectrum(self, theta_M: Tensor) -> Tensor:
-        return torch.lerp(theta_M / self.k, theta_M, self.kept(theta_M))
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
+        return torch.lerp(inv_freq_M / self.k, inv_freq_M, self.kept(inv_freq_M))
 
-    def kept(self, theta_M: Tensor) -> Tensor:
+    def kept(self, inv_freq_M: Tensor) -> Tensor:
         """(M,) r: 0 is interpolated, 1 is left alone."""
-        rotations_M = theta_M * self.context.shape.train_len / (2 * math.pi)
+        rotations_M = inv_freq_M * self.context.shape.train_len / (2 * math.pi)
         if self.ramp == "rotations":
             return ((rotations_M - self.beta_slow) / (self.beta_fast - self.beta_slow)).clamp(0, 1)
-        count = len(theta_M)
+        count = len(inv_freq_M)
         # The spectrum is geometric: the index at which a number of rotations lies is linear in its logarithm.
         fastest = rotations_M[0]
         step = torch.log(fastest / rotations_M[-1]) / (count - 1)
         low = (torch.log(fastest / self.beta_fast) / step).floor().clamp(min=0)
         high = (torch.log(fastest / self.beta_slow) / step).ceil().clamp(max=2 * count - 1)
-        index_M = torch.arange(count, device=theta_M.device)
+        index_M = torch.arange(count, device=inv_freq_M.device)
         return 1 - ((index_M - low) / (high - low).clamp(min=0.001)).clamp(0, 1)
 
-    def gain(self, site: Site) -> Tensor | None:
-        return self.times(self.sharpen, site)
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        return self.scale_inner(self.qk_scale, inputs)

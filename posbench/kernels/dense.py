@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from posbench.position.biases import Rows, exact, unrounded
-from posbench.position.call import Pairs
+from posbench.position.biases import QueryRows, autocast_disabled, upcast
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
 
 # Logits held at once, over batch, heads, rows and keys: 16 MiB in float32, about what caches hold.
@@ -24,64 +24,64 @@ CHUNK = 1 << 22
 STEP = 64
 
 
-def dense(pairs: Pairs, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+def dense(call: AttentionCall, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """(B, H, T, D) output and (B, H, T) log-sum-exp, always both."""
-    with unrounded(pairs.q_BHTE):  # autocast would have the products in its own precision
-        return _dense(pairs, chunk)
+    with autocast_disabled(call.q_BHTE):  # autocast would have the products in its own precision
+        return _dense(call, chunk)
 
 
-def _dense(pairs: Pairs, chunk: int) -> tuple[Tensor, Tensor]:
-    batch, heads, queries, _ = pairs.q_BHTE.shape
-    dtype, pairs = pairs.v_BHSD.dtype, _begun(pairs)
-    rows = max(1, chunk // (max(batch, len(pairs.k_BHSE)) * heads * pairs.k_BHSE.shape[2]))
+def _dense(call: AttentionCall, chunk: int) -> tuple[Tensor, Tensor]:
+    batch, heads, queries, _ = call.q_BHTE.shape
+    dtype, call = call.v_BHSD.dtype, _begun(call)
+    rows = max(1, chunk // (max(batch, len(call.k_BHSE)) * heads * call.k_BHSE.shape[2]))
     # Training recomputes a chunk in the backward pass, or its weights would add up to T x S after all.
     again = torch.is_grad_enabled() and rows < queries
-    rows = min(rows, STEP if pairs.geo.ordered else queries)
+    rows = min(rows, STEP if call.geo.ordered else queries)
     parts = []
     # The last rows first: they see the most keys, and what they leave holds the others.
     for start in reversed(range(0, queries, rows)):
         part = slice(start, min(start + rows, queries))
-        parts.append(checkpoint(_rows, pairs, part, use_reentrant=False) if again else _rows(pairs, part))
+        parts.append(checkpoint(_rows, call, part, use_reentrant=False) if again else _rows(call, part))
     outs, lses = zip(*reversed(parts), strict=True)
     return torch.cat(outs, 2).to(dtype), torch.cat(lses, 2)
 
 
-def weights(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
+def weights(call: AttentionCall, rows: slice) -> tuple[Tensor, Tensor]:
     """(B, H, R, S) weights of some rows on the keys that they may see, and their (B, H, R) log-sum-exp.
 
     They are the output for values that are unit vectors, one a key: what merges outputs merges them too.
     """
-    with unrounded(pairs.q_BHTE):
-        _, weight, total, lse = _weights(_begun(pairs), rows)
+    with autocast_disabled(call.q_BHTE):
+        _, weight, total, lse = _weights(_begun(call), rows)
         return weight / total, lse
 
 
-def _begun(pairs: Pairs) -> Pairs:
+def _begun(call: AttentionCall) -> AttentionCall:
     """What all rows share, computed once."""
     # Contiguous once: products over slices of them need no copies.
-    k_BHSE, v_BHSD = (exact(x).contiguous() for x in (pairs.k_BHSE, pairs.v_BHSD))
-    term = None if pairs.term is None else pairs.term.begin(k_BHSE)
-    return replace(pairs, k_BHSE=k_BHSE, v_BHSD=v_BHSD, term=term)
+    k_BHSE, v_BHSD = (upcast(x).contiguous() for x in (call.k_BHSE, call.v_BHSD))
+    bias = None if call.bias is None else call.bias.precompute(k_BHSE)
+    return replace(call, k_BHSE=k_BHSE, v_BHSD=v_BHSD, bias=bias)
 
 
-def _rows(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor]:
-    geo, weight, total, lse = _weights(pairs, rows)
-    out = weight @ pairs.v_BHSD[:, :, : len(geo.k_index_S)]
-    if pairs.value is not None:
-        out = out + pairs.value.weighted(weight, geo, rows)
+def _rows(call: AttentionCall, rows: slice) -> tuple[Tensor, Tensor]:
+    geo, weight, total, lse = _weights(call, rows)
+    out = weight @ call.v_BHSD[:, :, : len(geo.k_index_S)]
+    if call.relative_values is not None:
+        out = out + call.relative_values.weighted(weight, geo, rows)
     return out / total, lse
 
 
-def _weights(pairs: Pairs, rows: slice) -> tuple[Geometry, Tensor, Tensor, Tensor]:
+def _weights(call: AttentionCall, rows: slice) -> tuple[Geometry, Tensor, Tensor, Tensor]:
     """The geometry of the keys that the rows may see, (B, H, R, S) exp(logits - max), its sum, the log-sum-exp."""
-    geo = pairs.geo.seen_by(rows)
-    q_BHRE = exact(pairs.q_BHTE[:, :, rows]).contiguous()
-    k_BHSE = pairs.k_BHSE[:, :, : len(geo.k_index_S)]
-    logits = (q_BHRE * pairs.scale) @ k_BHSE.transpose(-1, -2)
-    visible = geo.visible(pairs.masks, rows)
-    if pairs.term is not None:
-        held = Rows(geo, rows, q_BHRE, k_BHSE, pairs.scale, logits, visible)
-        logits = logits + pairs.term.added(held).to(logits.dtype)
+    geo = call.geo.trim_to_visible_keys(rows)
+    q_BHRE = upcast(call.q_BHTE[:, :, rows]).contiguous()
+    k_BHSE = call.k_BHSE[:, :, : len(geo.k_index_S)]
+    logits = (q_BHRE * call.scale) @ k_BHSE.transpose(-1, -2)
+    visible = geo.visible(call.masks, rows)
+    if call.bias is not None:
+        held = QueryRows(geo, rows, q_BHRE, k_BHSE, call.scale, logits, visible)
+        logits = logits + call.bias.value_from_rows(held).to(logits.dtype)
     weight, top = Exponentials.apply(logits, visible)
     total = weight.sum(-1, keepdim=True)
     some = total > 0

@@ -9,21 +9,21 @@ from torch import Tensor
 from posbench.errors import IncompatibleError, unknown
 from posbench.kernels.dense import dense
 from posbench.kernels.flex import flex
-from posbench.kernels.flex import refusal as flex_refusal
-from posbench.kernels.relative_values import by_pair
-from posbench.kernels.sdpa import refusal as sdpa_refusal
+from posbench.kernels.flex import why_unsupported as why_flex_unsupported
+from posbench.kernels.relative_values import with_relative_values
 from posbench.kernels.sdpa import sdpa
-from posbench.position.call import Kernel, Pairs
+from posbench.kernels.sdpa import why_unsupported as why_sdpa_unsupported
+from posbench.position.call import AttentionCall, Kernel
 
-KERNELS: dict[str, tuple[Kernel, Callable[[Pairs], str | None]]] = {
-    "dense": (dense, lambda pairs: None),
-    "flex": by_pair(flex, flex_refusal),
-    "sdpa": (sdpa, sdpa_refusal),
+KERNELS: dict[str, tuple[Kernel, Callable[[AttentionCall], str | None]]] = {
+    "dense": (dense, lambda call: None),
+    "flex": with_relative_values(flex, why_flex_unsupported),
+    "sdpa": (sdpa, why_sdpa_unsupported),
 }
 NAMES = ("auto", *KERNELS)
 
 
-class Recording:
+class KernelDispatcher:
     """A kernel that notes which implementations ran, for the rows' `kernel` column."""
 
     def __init__(self, name: str) -> None:
@@ -32,26 +32,26 @@ class Recording:
         self.name = name
         self._ran: set[str] = set()
 
-    def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-        for name in self.order(pairs):
-            run, refusal = KERNELS[name]
-            why_not = refusal(pairs)
+    def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        for name in self.order(call):
+            run, why_unsupported = KERNELS[name]
+            why_not = why_unsupported(call)
             if why_not is None:
                 self._ran.add(name)
-                return run(pairs)
+                return run(call)
             if name == self.name:
                 raise IncompatibleError(
                     f"kernel {name} cannot run this scheme here: {why_not}; use runtime.kernel=dense or auto"
                 )
         raise AssertionError("dense runs everything")
 
-    def order(self, pairs: Pairs) -> tuple[str, ...]:
+    def order(self, call: AttentionCall) -> tuple[str, ...]:
         """Which kernels are tried, best first: FlexAttention on a GPU, except where nothing is added or hidden."""
         if self.name != "auto":
             return (self.name,)
         # torch.compile knows no `not` of a tuple.
-        plain = pairs.term is None and len(pairs.masks) == 0 and not pairs.with_lse
-        if pairs.q_BHTE.device.type == "cuda" and not plain:
+        plain = call.bias is None and len(call.masks) == 0 and not call.with_lse
+        if call.q_BHTE.device.type == "cuda" and not plain:
             return ("flex", "sdpa", "dense")
         return ("sdpa", "dense")
 
@@ -65,4 +65,4 @@ class Recording:
         return "+".join(sorted(self._ran)) or "none"
 
 
-__all__ = ["NAMES", "Kernel", "Recording"]
+__all__ = ["NAMES", "Kernel", "KernelDispatcher"]

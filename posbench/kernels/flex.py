@@ -20,11 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
-from posbench.kernels.flex_options import filled, held, tiles
-from posbench.position.biases import DistanceTable, KeyContent, QueryContent, Separable, Sum, Term
-from posbench.position.call import Pairs
+from posbench.kernels.flex_options import filled, held, kernel_options
+from posbench.position.biases import (
+    AttentionBias,
+    CompositeBias,
+    DistanceBias,
+    KeyContentBias,
+    QueryContentBias,
+    SeparableBias,
+)
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry, Mask
-from posbench.position.masks import name_of
+from posbench.position.masks import mask_cache_key
 
 BLOCK = 128
 # Numbers of a term that fits no structure and is written out: 1 GiB in float32.
@@ -36,60 +43,60 @@ COMPILED = 4096
 Score = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def refusal(pairs: Pairs) -> str | None:
-    """Why this kernel cannot run `pairs` on the device where they are, or None."""
-    if pairs.q_BHTE.device.type == "cpu":
+def why_unsupported(call: AttentionCall) -> str | None:
+    """Why this kernel cannot run `call` on the device where they are, or None."""
+    if call.q_BHTE.device.type == "cpu":
         if torch.is_grad_enabled():  # whoever needs it: q, k, v or the term
             return "FlexAttention has no backward pass on the CPU"
-        if pairs.with_lse:
+        if call.with_lse:
             return "FlexAttention gives no log-sum-exp on the CPU"
-    return unfit(pairs)
+    return why_unsupported_on_any_device(call)
 
 
-def unfit(pairs: Pairs) -> str | None:
-    """What of `pairs` no device can run here, or None."""
-    geo = pairs.geo
-    if pairs.term is not None and pairs.term.whole_rows:
+def why_unsupported_on_any_device(call: AttentionCall) -> str | None:
+    """What of `call` no device can run here, or None."""
+    geo = call.geo
+    if call.bias is not None and call.bias.needs_full_rows:
         return "FlexAttention cannot give a term its rows of logits"
-    if pairs.value is not None:
+    if call.relative_values is not None:
         return (
             "FlexAttention cannot add to the values by pair; around it posbench.kernels.relative_values can"
         )
-    if pairs.q_BHTE.dtype == torch.float64:
+    if call.q_BHTE.dtype == torch.float64:
         return "FlexAttention computes in float32 at most"
     if geo.first_query is None or geo.first_key is None:
         return "FlexAttention needs queries and keys that are tokens in a row"
-    numbers = pairs.q_BHTE.shape[1] * len(geo.q_index_T) * len(geo.k_index_S)
-    if numbers > WRITTEN and any(_written_out(term, geo) for term in _parts(pairs.term)):
+    numbers = call.q_BHTE.shape[1] * len(geo.q_index_T) * len(geo.k_index_S)
+    if numbers > WRITTEN and any(_written_out(bias, geo) for bias in _parts(call.bias)):
         return f"its term fits no structure and {numbers} numbers of it are more than may be written out"
     return None
 
 
-def flex(pairs: Pairs, compiled: bool = True) -> tuple[Tensor, Tensor | None]:
+def flex(call: AttentionCall, compiled: bool = True) -> tuple[Tensor, Tensor | None]:
     """(B, H, T, D), and (B, H, T) log-sum-exp where asked for.
 
     Args:
         compiled: False runs torch's own unfused form, which writes out T x S: for tests on the CPU.
     """
-    geo, queries, keys = pairs.geo, pairs.q_BHTE.shape[2], pairs.k_BHSE.shape[2]
-    to_queries, to_keys = bucket(queries), bucket(keys)
-    batch = len(pairs.q_BHTE)
-    q = filled(pairs.q_BHTE, to_queries)
-    k, v = (filled(x.expand(batch, -1, -1, -1), to_keys) for x in (pairs.k_BHSE, pairs.v_BHSD))
-    score_mod = None if pairs.term is None else _plus(score_of(pairs.term, geo, to_queries, to_keys))
+    geo, queries, keys = call.geo, call.q_BHTE.shape[2], call.k_BHSE.shape[2]
+    to_queries, to_keys = padded_length(queries), padded_length(keys)
+    batch = len(call.q_BHTE)
+    q = filled(call.q_BHTE, to_queries)
+    k, v = (filled(x.expand(batch, -1, -1, -1), to_keys) for x in (call.k_BHSE, call.v_BHSD))
+    score_mod = None if call.bias is None else _plus(score_of(call.bias, geo, to_queries, to_keys))
 
-    aux = AuxRequest(lse=True) if pairs.with_lse else None
+    aux = AuxRequest(lse=True) if call.with_lse else None
     # Where the whole model is compiled it is part of that.
     run: Any = _fused() if compiled and not torch.compiler.is_compiling() else flex_attention
-    blocks = block_mask(pairs, to_queries, to_keys)
-    options = tiles(q, sum(not isinstance(term, Separable) for term in _parts(pairs.term)))
-    found = run(q, k, v, score_mod, blocks, scale=pairs.scale, kernel_options=options, return_aux=aux)
-    out, lse = (found[0], found[1].lse) if pairs.with_lse else (found, None)
-    out = out[:, :, :queries, : pairs.v_BHSD.shape[-1]]
+    blocks = block_mask(call, to_queries, to_keys)
+    options = kernel_options(q, sum(not isinstance(bias, SeparableBias) for bias in _parts(call.bias)))
+    found = run(q, k, v, score_mod, blocks, scale=call.scale, kernel_options=options, return_aux=aux)
+    out, lse = (found[0], found[1].lse) if call.with_lse else (found, None)
+    out = out[:, :, :queries, : call.v_BHSD.shape[-1]]
     return out, None if lse is None else lse[:, :, :queries]
 
 
-def bucket(length: int) -> int:
+def padded_length(length: int) -> int:
     """The padded length in tokens: a power of two, one block at least."""
     return max(BLOCK, 1 << (length - 1).bit_length())
 
@@ -103,49 +110,49 @@ def _fused() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-def _parts(term: Term | None) -> tuple[Term, ...]:
-    return () if term is None else term.parts if isinstance(term, Sum) else (term,)
+def _parts(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
+    return () if bias is None else bias.parts if isinstance(bias, CompositeBias) else (bias,)
 
 
-def _written_out(term: Term, geo: Geometry) -> bool:
+def _written_out(bias: AttentionBias, geo: Geometry) -> bool:
     """Whether a term fits no structure here: what is a function of distance needs whole distances."""
-    if isinstance(term, Separable):
+    if isinstance(bias, SeparableBias):
         return False
-    indexed = isinstance(term, DistanceTable | QueryContent | KeyContent)
+    indexed = isinstance(bias, DistanceBias | QueryContentBias | KeyContentBias)
     return not indexed or (geo.offset is None and geo.q_pos_T.is_floating_point())
 
 
-def score_of(term: Term, geo: Geometry, to_queries: int, to_keys: int) -> Score:
+def score_of(bias: AttentionBias, geo: Geometry, to_queries: int, to_keys: int) -> Score:
     """What a term adds to a pair of the padded call."""
-    if isinstance(term, Sum):
-        return _sum(tuple(score_of(part, geo, to_queries, to_keys) for part in term.parts))
-    if isinstance(term, Separable):
-        return _separable(held(_padded(term.row_BHT, to_queries)), held(_padded(term.column_BHS, to_keys)))
-    if _written_out(term, geo):
-        logits = term.logits(geo, slice(None)).float()
+    if isinstance(bias, CompositeBias):
+        return _sum(tuple(score_of(part, geo, to_queries, to_keys) for part in bias.parts))
+    if isinstance(bias, SeparableBias):
+        return _separable(held(_padded(bias.row_BHT, to_queries)), held(_padded(bias.column_BHS, to_keys)))
+    if _written_out(bias, geo):
+        logits = bias.value(geo, slice(None)).float()
         logits = logits[(None,) * (4 - logits.dim())]
         logits = logits.expand(*logits.shape[:2], len(geo.q_index_T), len(geo.k_index_S))
         to = (0, to_keys - logits.shape[3], 0, to_queries - logits.shape[2])
         return _written(held(F.pad(logits, to)), len(logits) > 1, logits.shape[1] > 1)
     distance, reach = _distance(geo, to_queries, to_keys)
-    if isinstance(term, DistanceTable):
-        table = partial(_table_of, term, reach, geo.q_pos_T.device)
+    if isinstance(bias, DistanceBias):
+        table = partial(_table_of, bias, reach, geo.q_pos_T.device)
         # What is not learned is made once: it comes from the CPU, for which a GPU would have to wait.
-        made = table() if term.fixed is None else geo.memo((term.fixed, "flex table"), table)
+        made = table() if bias.cache_owner is None else geo.memo((bias.cache_owner, "flex table"), table)
         return _table(held(made), distance)
-    assert isinstance(term, QueryContent | KeyContent)
-    index_N = held(term.index(torch.arange(bucket(reach), device=geo.q_pos_T.device)).to(torch.int32))
-    if isinstance(term, QueryContent):
-        content = term.content_BHTK.float()
+    assert isinstance(bias, QueryContentBias | KeyContentBias)
+    index_N = held(bias.index(torch.arange(padded_length(reach), device=geo.q_pos_T.device)).to(torch.int32))
+    if isinstance(bias, QueryContentBias):
+        content = bias.content_BHTK.float()
         content = F.pad(content, (0, 0, 0, to_queries - content.shape[2]))
         return _by_query(held(content), index_N, distance, len(content) > 1)
-    content = term.content_BHSK.float()
+    content = bias.content_BHSK.float()
     content = F.pad(content, (0, 0, 0, to_keys - content.shape[2]))
     return _by_key(held(content), index_N, distance, len(content) > 1)
 
 
-def _table_of(term: DistanceTable, reach: int, device: torch.device) -> Tensor:
-    return _padded(term.of(torch.arange(reach, device=device)), bucket(reach))
+def _table_of(bias: DistanceBias, reach: int, device: torch.device) -> Tensor:
+    return _padded(bias.of(torch.arange(reach, device=device)), padded_length(reach))
 
 
 def _padded(x: Tensor, to: int) -> Tensor:
@@ -171,7 +178,7 @@ def _distance(geo: Geometry, to_queries: int, to_keys: int) -> tuple[Distance, i
             F.pad(geo.k_pos_S, (0, to_keys - len(geo.k_pos_S))),
         ),
     )
-    return partial(_apart, q_pos, k_pos, bucket(reach) - 1), reach
+    return partial(_apart, q_pos, k_pos, padded_length(reach) - 1), reach
 
 
 def _steps(offset: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -225,16 +232,16 @@ def _written(logits_BHTS: Tensor, many: bool, heads: bool) -> Score:
     return lambda b, h, i, j: logits_BHTS[_one(b, many), _one(h, heads), i, j]
 
 
-def block_mask(pairs: Pairs, to_queries: int, to_keys: int) -> BlockMask:
+def block_mask(call: AttentionCall, to_queries: int, to_keys: int) -> BlockMask:
     """Causality and the masks of a padded call by blocks; kept on the geometry where the masks can be told apart."""
-    make = partial(_block_mask, pairs.geo, pairs.masks, to_queries, to_keys)
+    make = partial(_block_mask, call.geo, call.masks, to_queries, to_keys)
     # It cannot look into a mask while it compiles, and computes what all layers share once.
-    if pairs.masks and torch.compiler.is_compiling():
+    if call.masks and torch.compiler.is_compiling():
         return make()
-    names = [name_of(mask) for mask in pairs.masks]
+    names = [mask_cache_key(mask) for mask in call.masks]
     if any(name is None for name in names):
         return make()
-    return pairs.geo.memo(("flex blocks", to_queries, to_keys, *names), make)
+    return call.geo.memo(("flex blocks", to_queries, to_keys, *names), make)
 
 
 def _block_mask(geo: Geometry, masks: tuple[Mask, ...], to_queries: int, to_keys: int) -> BlockMask:

@@ -16,7 +16,7 @@ from torch import Tensor
 LEAST = 16
 
 
-def tiles(q_BHTE: Tensor, lookups: int) -> dict[str, int] | None:
+def kernel_options(q_BHTE: Tensor, lookups: int) -> dict[str, int] | None:
     """torch's `kernel_options` for a call whose term is looked up so many times a pair; None for torch's own."""
     device = q_BHTE.device.type
     # Autocast casts inside the call.

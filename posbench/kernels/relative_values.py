@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.position.biases import exact, unrounded
-from posbench.position.call import Kernel, Pairs
+from posbench.position.biases import autocast_disabled, upcast
+from posbench.position.call import AttentionCall, Kernel
 from posbench.position.geometry import Geometry
 
 # Distances told apart: more, and the diagonals cost what a kernel was to save.
@@ -24,40 +24,40 @@ MOST = 256
 # Rows of a block: the keys before it that its first row needs are multiplied with all of them.
 BLOCK = 64
 
-Refusal = Callable[[Pairs], str | None]
+WhyUnsupported = Callable[[AttentionCall], str | None]
 
 
-def by_pair(kernel: Kernel, refusal: Refusal) -> tuple[Kernel, Refusal]:
+def with_relative_values(kernel: Kernel, why_unsupported: WhyUnsupported) -> tuple[Kernel, WhyUnsupported]:
     """A kernel without values by pair, and why it cannot run some pairs, with them."""
 
-    def run(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-        if pairs.value is None:
-            return kernel(pairs)
-        out, lse = kernel(_without(pairs))
+    def run(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        if call.relative_values is None:
+            return kernel(call)
+        out, lse = kernel(_without(call))
         assert lse is not None
-        return (out + _added(pairs, lse).to(out.dtype)), lse if pairs.with_lse else None
+        return (out + _added(call, lse).to(out.dtype)), lse if call.with_lse else None
 
-    def refused(pairs: Pairs) -> str | None:
-        if pairs.value is None:
-            return refusal(pairs)
-        return _unfit(pairs) or refusal(_without(pairs))
+    def refused(call: AttentionCall) -> str | None:
+        if call.relative_values is None:
+            return why_unsupported(call)
+        return _why_unsupported(call) or why_unsupported(_without(call))
 
     return run, refused
 
 
-def _without(pairs: Pairs) -> Pairs:
-    return replace(pairs, value=None, with_lse=True)
+def _without(call: AttentionCall) -> AttentionCall:
+    return replace(call, relative_values=None, with_lse=True)
 
 
-def _unfit(pairs: Pairs) -> str | None:
-    geo, value = pairs.geo, pairs.value
+def _why_unsupported(call: AttentionCall) -> str | None:
+    geo, value = call.geo, call.relative_values
     assert value is not None
-    if geo.offset is None or geo.before is None:
+    if geo.offset is None or geo.query_offset is None:
         return "it cannot add to the values by pair where positions do not run in steps of one"
-    if pairs.term is not None and pairs.term.whole_rows:
+    if call.bias is not None and call.bias.needs_full_rows:
         return "it cannot give a term its rows of logits"
-    if value.near > MOST:
-        return f"it cannot add to the values by pair at {value.near} distances, more than {MOST}"
+    if value.clip_distance > MOST:
+        return f"it cannot add to the values by pair at {value.clip_distance} distances, more than {MOST}"
     return None
 
 
@@ -69,38 +69,38 @@ def _count(geo: Geometry, near: int) -> int:
 def _least(geo: Geometry) -> int:
     """The distance at which a query's own place is felt: 0 unless its positions are moved against the keys'."""
     assert geo.offset is not None
-    assert geo.before is not None
-    return geo.offset - geo.before
+    assert geo.query_offset is not None
+    return geo.offset - geo.query_offset
 
 
-def _added(pairs: Pairs, lse_BHT: Tensor) -> Tensor:
+def _added(call: AttentionCall, lse_BHT: Tensor) -> Tensor:
     """(B, H, T, D): the sum of each pair's weight times its row."""
-    geo, value = pairs.geo, pairs.value
+    geo, value = call.geo, call.relative_values
     assert value is not None
-    count, device = _count(geo, value.near), lse_BHT.device
-    with unrounded(lse_BHT):
-        table_KD, seen_BHT = exact(value.table_KD), lse_BHT.isfinite()
-        far_1D = table_KD[value.index(torch.full((1,), value.near, device=device))]
+    count, device = _count(geo, value.clip_distance), lse_BHT.device
+    with autocast_disabled(lse_BHT):
+        table_KD, seen_BHT = upcast(value.table_KD), lse_BHT.isfinite()
+        far_1D = table_KD[value.index(torch.full((1,), value.clip_distance, device=device))]
         weight_BHT = seen_BHT.to(table_KD.dtype)
         if not count:
             return weight_BHT[..., None] * far_1D
-        lse_BHT = torch.where(seen_BHT, exact(lse_BHT), 0)
-        weight_BHTN = torch.exp(diagonals(pairs, count) - lse_BHT[..., None])
+        lse_BHT = torch.where(seen_BHT, upcast(lse_BHT), 0)
+        weight_BHTN = torch.exp(diagonals(call, count) - lse_BHT[..., None])
         first = _least(geo)
         near_ND = table_KD[value.index(torch.arange(first, first + count, device=device).clamp(min=0))]
         return weight_BHT[..., None] * far_1D + weight_BHTN @ (near_ND - far_1D)
 
 
-def diagonals(pairs: Pairs, count: int) -> Tensor:
+def diagonals(call: AttentionCall, count: int) -> Tensor:
     """(B, H, T, N) logits of each query with the key of its own place, the one before, and so on; -inf if hidden."""
-    geo, before = pairs.geo, pairs.geo.before
+    geo, before = call.geo, call.geo.query_offset
     assert before is not None
     slot_TN, visible_TN = geo.memo(("diagonals", count), lambda: _slots(geo, before, count))
-    for mask in pairs.masks:
+    for mask in call.masks:
         visible_TN = visible_TN & mask(geo.q_index_T[:, None], geo.k_index_S[slot_TN])
-    logit_BHTN = pairs.scale * _products(exact(pairs.q_BHTE), exact(pairs.k_BHSE), before, count)
-    if pairs.term is not None:
-        logit_BHTN = logit_BHTN + pairs.term.at(geo, slot_TN)
+    logit_BHTN = call.scale * _products(upcast(call.q_BHTE), upcast(call.k_BHSE), before, count)
+    if call.bias is not None:
+        logit_BHTN = logit_BHTN + call.bias.gather(geo, slot_TN)
     return logit_BHTN.masked_fill(~visible_TN, -torch.inf)
 
 

@@ -12,11 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.kernels.cpu.biased import Biased
-from posbench.kernels.cpu.mask_pruning import BLOCK, behind_a_window, mostly_hidden, over_seen, shifted
-from posbench.kernels.sdpa_backends import CHOICE, tunable
-from posbench.position.biases import DistanceTable, Separable
-from posbench.position.call import Pairs
+from posbench.kernels.cpu.biased import BiasedAttention
+from posbench.kernels.cpu.mask_pruning import (
+    BLOCK,
+    behind_a_window,
+    mostly_hidden,
+    prune_masked_keys,
+    shifted,
+)
+from posbench.kernels.sdpa_backends import SDPA_AUTOTUNER, tunable
+from posbench.position.biases import DistanceBias, SeparableBias
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
 
 # Numbers of a mask that are written out at once in evaluation: 64 MiB in float32.
@@ -25,62 +31,62 @@ MASK = 1 << 24
 EXACT = 2048
 
 
-def refusal(pairs: Pairs) -> str | None:
-    """Why this kernel cannot run `pairs`, or None."""
-    if pairs.term is not None and pairs.term.whole_rows:
+def why_unsupported(call: AttentionCall) -> str | None:
+    """Why this kernel cannot run `call`, or None."""
+    if call.bias is not None and call.bias.needs_full_rows:
         return "it cannot give a term its rows of logits"
-    if pairs.value is not None:
+    if call.relative_values is not None:
         return "it cannot add to the values by pair"
-    if pairs.with_lse and pairs.q_BHTE.device.type != "cpu":
+    if call.with_lse and call.q_BHTE.device.type != "cpu":
         return "regions and changed denominators need its log-sum-exp, which it gives on the CPU only"
-    if pairs.with_lse and pairs.q_BHTE.shape[-1] < pairs.v_BHSD.shape[-1]:
+    if call.with_lse and call.q_BHTE.shape[-1] < call.v_BHSD.shape[-1]:
         return "its log-sum-exp needs queries no narrower than values"
     # Whoever needs the gradient: q, k, v, the term or the denominator.
-    if pairs.with_lse and torch.is_grad_enabled() and not _square(pairs):
+    if call.with_lse and torch.is_grad_enabled() and not _square(call):
         return "its log-sum-exp has a gradient in float32 and float64 only, where all tokens of a text are queries"
     return None
 
 
-def sdpa(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+def sdpa(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     """(B, H, T, D), and the log-sum-exp where asked for.
 
     Without it every row must see a key, which causality grants where no region takes it away.
     """
-    term, geo, dtype = pairs.term, pairs.geo, pairs.q_BHTE.dtype
-    if torch.is_grad_enabled() and _square(pairs) and _beyond_torch(pairs):
-        return _biased(pairs)
-    if isinstance(term, DistanceTable) and not pairs.masks and geo.offset is not None:
+    attention_bias, geo, dtype = call.bias, call.geo, call.q_BHTE.dtype
+    if torch.is_grad_enabled() and _square(call) and _beyond_torch(call):
+        return _biased(call)
+    if isinstance(attention_bias, DistanceBias) and not call.masks and geo.offset is not None:
         # A flipped `unfold` would be a copy of H x T x S: flip the queries and the outputs instead.
-        out, lse = _call(pairs, pairs.q_BHTE.flip(2), toeplitz(term, geo, dtype))
+        out, lse = _call(call, call.q_BHTE.flip(2), toeplitz(attention_bias, geo, dtype))
         return out.flip(2), None if lse is None else lse.flip(2)
-    if term is None and not pairs.masks:
-        if geo.past and len(pairs.k_BHSE) == 1:
-            return _one_context(pairs)
-        plain = geo.square or geo.past
+    if attention_bias is None and not call.masks:
+        if geo.keys_all_past and len(call.k_BHSE) == 1:
+            return _one_context(call)
+        plain = geo.square or geo.keys_all_past
         mask = None if plain else geo.memo(("additive", dtype), lambda: additive(geo.visible(), dtype))
-        return _call(pairs, pairs.q_BHTE, mask)
-    if not torch.is_grad_enabled() and 0 < (window := behind_a_window(pairs)) < len(geo.k_index_S):
-        some = shifted(pairs, window)
+        return _call(call, call.q_BHTE, mask)
+    if not torch.is_grad_enabled() and 0 < (window := behind_a_window(call)) < len(geo.k_index_S):
+        some = shifted(call, window)
         out, lse = _call(some, some.q_BHTE, None)
         out = F.pad(out, (0, 0, window, 0))
         return out, None if lse is None else F.pad(lse, (window, 0), value=-torch.inf)
-    batch, heads, queries, _ = pairs.q_BHTE.shape
+    batch, heads, queries, _ = call.q_BHTE.shape
     step = max(1, MASK // (batch * heads * len(geo.k_index_S)))
-    if not torch.is_grad_enabled() and mostly_hidden(pairs):
-        parts = [_masked(over_seen(pairs, rows), slice(None)) for rows in _blocks(queries, BLOCK)]
+    if not torch.is_grad_enabled() and mostly_hidden(call):
+        parts = [_masked(prune_masked_keys(call, rows), slice(None)) for rows in _blocks(queries, BLOCK)]
     elif torch.is_grad_enabled() or step >= queries:
-        return _masked(pairs, slice(0, queries))
+        return _masked(call, slice(0, queries))
     else:
         # The mask of a long text is written out a few rows at a time.
-        parts = [_masked(pairs, rows) for rows in _blocks(queries, step)]
+        parts = [_masked(call, rows) for rows in _blocks(queries, step)]
     outs, lses = zip(*reversed(parts), strict=True)
-    return torch.cat(outs, 2), torch.cat(lses, 2) if pairs.with_lse else None
+    return torch.cat(outs, 2), torch.cat(lses, 2) if call.with_lse else None
 
 
-def _one_context(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
+def _one_context(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     """Queries of many sequences that all see all keys of one context, as queries of one sequence."""
-    batch, _, queries, _ = pairs.q_BHTE.shape
-    out, lse = _call(pairs, pairs.q_BHTE.transpose(0, 1).flatten(1, 2)[None], None)
+    batch, _, queries, _ = call.q_BHTE.shape
+    out, lse = _call(call, call.q_BHTE.transpose(0, 1).flatten(1, 2)[None], None)
     out = out[0].unflatten(1, (batch, queries)).transpose(0, 1)
     return out, None if lse is None else lse[0].unflatten(1, (batch, queries)).transpose(0, 1)
 
@@ -90,85 +96,90 @@ def _blocks(queries: int, step: int) -> list[slice]:
     return [slice(start, min(start + step, queries)) for start in reversed(range(0, queries, step))]
 
 
-def _masked(pairs: Pairs, rows: slice) -> tuple[Tensor, Tensor | None]:
+def _masked(call: AttentionCall, rows: slice) -> tuple[Tensor, Tensor | None]:
     """Some rows of it, term and masks written out."""
-    geo, dtype, q = pairs.geo.seen_by(rows), pairs.q_BHTE.dtype, pairs.q_BHTE[:, :, rows]
+    geo, dtype, q = call.geo.trim_to_visible_keys(rows), call.q_BHTE.dtype, call.q_BHTE[:, :, rows]
     keys = slice(0, len(geo.k_index_S))
-    pairs = replace(pairs, k_BHSE=pairs.k_BHSE[:, :, keys], v_BHSD=pairs.v_BHSD[:, :, keys])
-    visible = geo.visible(pairs.masks, rows)
-    if pairs.term is None:
-        out, lse = _call(pairs, q, additive(visible, dtype))
+    call = replace(call, k_BHSE=call.k_BHSE[:, :, keys], v_BHSD=call.v_BHSD[:, :, keys])
+    visible = geo.visible(call.masks, rows)
+    if call.bias is None:
+        out, lse = _call(call, q, additive(visible, dtype))
     else:
-        bias = pairs.term.logits(geo, rows).to(dtype).masked_fill(~visible, -torch.inf)
-        out, lse = _call(pairs, q, bias[(None,) * (4 - bias.dim())])
+        bias = call.bias.value(geo, rows).to(dtype).masked_fill(~visible, -torch.inf)
+        out, lse = _call(call, q, bias[(None,) * (4 - bias.dim())])
     # The log-sum-exp of nothing reads 0 there.
     return out, None if lse is None else lse.masked_fill(~visible.any(-1), -torch.inf)
 
 
-def _square(pairs: Pairs) -> bool:
+def _square(call: AttentionCall) -> bool:
     """Whether `biased` can run it: on the CPU, all tokens are queries and keys, and queries as wide as values."""
-    q, k, v = pairs.q_BHTE, pairs.k_BHSE, pairs.v_BHSD
-    if not pairs.geo.ordered or q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
+    q, k, v = call.q_BHTE, call.k_BHSE, call.v_BHSD
+    if not call.geo.ordered or q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
         return False
     return q.shape == k.shape and q.shape[:3] == v.shape[:3] and q.shape[-1] >= v.shape[-1]
 
 
-def _beyond_torch(pairs: Pairs) -> bool:
+def _beyond_torch(call: AttentionCall) -> bool:
     """Whether a gradient is asked for that torch gives at the cost of every pair written out, or not at all."""
-    term, fixed = pairs.term, isinstance(pairs.term, DistanceTable) and pairs.term.fixed is not None
-    if fixed and pairs.geo.offset is None:
+    attention_bias, fixed = (
+        call.bias,
+        isinstance(call.bias, DistanceBias) and call.bias.cache_owner is not None,
+    )
+    if fixed and call.geo.offset is None:
         return True  # no gradient is, but a table
-    return (term is not None and not fixed) or pairs.with_lse or pairs.q_BHTE.shape != pairs.v_BHSD.shape
+    return (
+        (attention_bias is not None and not fixed) or call.with_lse or call.q_BHTE.shape != call.v_BHSD.shape
+    )
 
 
-def _biased(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-    bias = square_bias(pairs)
-    out, lse = Biased.apply(pairs.q_BHTE, pairs.k_BHSE, pairs.v_BHSD, bias, pairs.scale)
-    if not pairs.with_lse:
+def _biased(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    bias = square_bias(call)
+    out, lse = BiasedAttention.apply(call.q_BHTE, call.k_BHSE, call.v_BHSD, bias, call.scale)
+    if not call.with_lse:
         return out, None
-    if isinstance(pairs.term, Separable) and bias is not None and bias.shape[2] == 1:
-        lse = lse + pairs.term.row_BHT.to(lse.dtype)
-    if pairs.masks:
-        lse = lse.masked_fill(~pairs.geo.visible(pairs.masks).any(-1), -torch.inf)
+    if isinstance(call.bias, SeparableBias) and bias is not None and bias.shape[2] == 1:
+        lse = lse + call.bias.row_BHT.to(lse.dtype)
+    if call.masks:
+        lse = lse.masked_fill(~call.geo.visible(call.masks).any(-1), -torch.inf)
     return out, lse
 
 
-def square_bias(pairs: Pairs) -> Tensor | None:
+def square_bias(call: AttentionCall) -> Tensor | None:
     """(B or 1, H or 1, T or 1, S): the term and the masks, causality left out where it can be."""
-    term, geo, dtype = pairs.term, pairs.geo, pairs.q_BHTE.dtype
-    if isinstance(term, Separable) and not pairs.masks and len(geo.k_pos_S) <= EXACT:
+    attention_bias, geo, dtype = call.bias, call.geo, call.q_BHTE.dtype
+    if isinstance(attention_bias, SeparableBias) and not call.masks and len(geo.k_pos_S) <= EXACT:
         # What is the same for all keys of a row changes no weight.
-        return term.column_BHS[:, :, None].to(dtype)
-    if isinstance(term, DistanceTable) and not pairs.masks and geo.offset is not None:
-        return toeplitz(term, geo, dtype).flip(2)
-    if term is None:
-        return additive(geo.visible(pairs.masks), dtype) if pairs.masks else None
-    if isinstance(term, DistanceTable) and term.fixed is not None and not pairs.masks:
+        return attention_bias.column_BHS[:, :, None].to(dtype)
+    if isinstance(attention_bias, DistanceBias) and not call.masks and geo.offset is not None:
+        return toeplitz(attention_bias, geo, dtype).flip(2)
+    if attention_bias is None:
+        return additive(geo.visible(call.masks), dtype) if call.masks else None
+    if isinstance(attention_bias, DistanceBias) and attention_bias.cache_owner is not None and not call.masks:
         # Positions that were drawn: the layers of one step share them.
-        key = (term.fixed, "square", dtype)
-        return geo.memo(key, lambda: term.logits(geo, slice(None)).to(dtype)[None])
-    bias = term.logits(geo, slice(None)).to(dtype)
-    if pairs.masks:
-        bias = bias.masked_fill(~geo.visible(pairs.masks), -torch.inf)
+        key = (attention_bias.cache_owner, "square", dtype)
+        return geo.memo(key, lambda: attention_bias.value(geo, slice(None)).to(dtype)[None])
+    bias = attention_bias.value(geo, slice(None)).to(dtype)
+    if call.masks:
+        bias = bias.masked_fill(~geo.visible(call.masks), -torch.inf)
     bias = bias[(None,) * (4 - bias.dim())]
     return bias.expand(*bias.shape[:3], len(geo.k_pos_S))
 
 
-def _call(pairs: Pairs, q_BHTE: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _call(call: AttentionCall, q_BHTE: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Attention under an additive mask; plain causal without one, or over all keys where all of them lie before."""
-    k, v = pairs.k_BHSE, pairs.v_BHSD
+    k, v = call.k_BHSE, call.v_BHSD
     if len(k) == 1 and len(q_BHTE) > 1:  # many questions over one context
         k, v = k.expand(len(q_BHTE), -1, -1, -1), v.expand(len(q_BHTE), -1, -1, -1)
-    causal, scale, dims = mask is None and not pairs.geo.past, pairs.scale, v.shape[-1]
+    causal, scale, dims = mask is None and not call.geo.keys_all_past, call.scale, v.shape[-1]
     if q_BHTE.device.type == "cpu" and dims < q_BHTE.shape[-1]:
         # Its fused kernel knows one dimension only, and without it every pair is written out.
         v = F.pad(v, (0, q_BHTE.shape[-1] - dims))
-    if pairs.with_lse:
+    if call.with_lse:
         fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, lse = fused(q_BHTE, k, v, 0.0, causal, attn_mask=mask, scale=scale)
         return out[..., :dims], lse
     if mask is None and tunable(q_BHTE):
-        return CHOICE(q_BHTE, k, v, scale, causal), None
+        return SDPA_AUTOTUNER(q_BHTE, k, v, scale, causal), None
     out = F.scaled_dot_product_attention(q_BHTE, k, v, attn_mask=mask, is_causal=causal, scale=scale)
     return out[..., :dims], None
 
@@ -179,7 +190,7 @@ def additive(visible_TS: Tensor, dtype: torch.dtype) -> Tensor:
     return hidden.masked_fill_(~visible_TS, -torch.inf)[None, None]
 
 
-def toeplitz(term: DistanceTable, geo: Geometry, dtype: torch.dtype) -> Tensor:
+def toeplitz(attention_bias: DistanceBias, geo: Geometry, dtype: torch.dtype) -> Tensor:
     """(1, H, T, S) view with the last query first: [.., r, j] is the term of query T-1-r and key j.
 
     Keys after the query stand at -inf, so the causal mask is in the table.
@@ -187,10 +198,14 @@ def toeplitz(term: DistanceTable, geo: Geometry, dtype: torch.dtype) -> Tensor:
 
     def compute() -> Tensor:
         queries, keys = len(geo.q_pos_T), len(geo.k_pos_S)
-        table_HN = term.table(geo).to(dtype)
+        table_HN = attention_bias.table(geo).to(dtype)
         # Row r, key j is distance offset + T - 1 - r - j: entry r + j of the table from far to near.
         later = max(0, queries + keys - 1 - table_HN.shape[1])
         far_to_near = F.pad(table_HN.flip(-1), (0, later), value=-torch.inf)
         return far_to_near.unfold(-1, keys, 1)[None, :, :queries]
 
-    return compute() if term.fixed is None else geo.memo((term.fixed, "toeplitz", dtype), compute)
+    return (
+        compute()
+        if attention_bias.cache_owner is None
+        else geo.memo((attention_bias.cache_owner, "toeplitz", dtype), compute)
+    )

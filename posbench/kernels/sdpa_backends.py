@@ -27,7 +27,7 @@ Work = Callable[[], object]
 _log = logging.getLogger(__name__)
 
 
-class Choice:
+class SDPAAutotuner:
     """The fastest backend for each kind of call without a mask, causal or not.
 
     Args:
@@ -127,4 +127,4 @@ def on_the_device(work: Work) -> float:
 
 
 # One memory a process: schemes and cells share what was tried.
-CHOICE = Choice()
+SDPA_AUTOTUNER = SDPAAutotuner()

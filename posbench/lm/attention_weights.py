@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from posbench.errors import UndefinedError
 from posbench.kernels.dense import weights
-from posbench.model.gpt import GPT, Cache
+from posbench.model.gpt import GPT, KVCache
 from posbench.position.attention import attend
-from posbench.position.call import Kernel, Pairs
+from posbench.position.call import AttentionCall, Kernel
 from posbench.position.extension import Extension
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
-class Observed(Extension):
+class AttentionWeightRecorder(Extension):
     """A scheme whose weights of the last query are kept, layer by layer; nothing else changes.
 
     Raises:
@@ -33,30 +33,30 @@ class Observed(Extension):
     def __init__(self, inner: PositionScheme) -> None:
         nn.Module.__init__(self)  # no length is evaluated and no capability asked for
         # All keys of a row stand in one call.
-        self.inner, self.traits = inner, replace(inner.traits, apart=False)
-        self.seen_LBHS: list[Tensor] = []
+        self.inner, self.traits = inner, replace(inner.traits, pairwise=False)
+        self.weights_LBHS: list[Tensor] = []
 
-    def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> None:
-        if not self.traits.pairs or self.inner.attention(site, v_BHSD, kernel) is not None:
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> None:
+        if not self.traits.softmax_attention or self.inner.attention(inputs, v_BHSD, kernel) is not None:
             raise UndefinedError(
                 "the scheme replaces attention by something without weights: leave it out of the task attention"
             )
-        self.seen_LBHS.append(attend(self.inner, site, v_BHSD, last_weights)[:, :, 0])
+        self.weights_LBHS.append(attend(self.inner, inputs, v_BHSD, last_weights)[:, :, 0])
 
 
-def last_weights(pairs: Pairs) -> tuple[Tensor, Tensor]:
+def last_weights(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """(B, H, 1, S) weights of the last query and their log-sum-exp: a kernel for `attend`."""
-    queries = pairs.q_BHTE.shape[2]
-    return weights(pairs, slice(queries - 1, queries))
+    queries = call.q_BHTE.shape[2]
+    return weights(call, slice(queries - 1, queries))
 
 
-def observe(
+def last_token_attention(
     model: GPT,
     scheme: PositionScheme,
     kernel: Kernel,
     ids_NT: Tensor,
     *,
-    cache: Cache | None,
+    cache: KVCache | None,
     length: int,
     batch: int,
 ) -> Tensor:
@@ -71,7 +71,7 @@ def observe(
     """
     parts = []
     for some_BT in ids_NT.split(batch):
-        observed = Observed(scheme)
+        observed = AttentionWeightRecorder(scheme)
         model(some_BT, scheme=observed, kernel=kernel, cache=cache, length=length)
-        parts.append(torch.stack(observed.seen_LBHS, 1).double().cpu())
+        parts.append(torch.stack(observed.weights_LBHS, 1).double().cpu())
     return torch.cat(parts)

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from posbench.lm.interface import Generated, Prompt
-from posbench.model.gpt import Cache
+from posbench.model.gpt import KVCache
 from posbench.position.scheme import PositionScheme
 
 
@@ -25,25 +25,25 @@ class CachedLM(Protocol):
 
     scheme: PositionScheme
 
-    def at_once(self, prompt: Prompt) -> int:
+    def batch_size_for(self, prompt: Prompt) -> int:
         """Number of sequences as long as `prompt` that fit in one forward pass."""
 
-    def prefill(self, prompt: Prompt) -> Cache | None:
-        """Cache of the context that the suffixes of `prompt` share, or None."""
+    def prefill(self, prompt: Prompt) -> KVCache | None:
+        """Cache of the context that the continuations of `prompt` share, or None."""
 
-    def rows(self, prompt: Prompt, cache: Cache | None) -> np.ndarray:
-        """(N, T) ids of each suffix, after the part of the context that `cache` does not hold."""
+    def input_ids(self, prompt: Prompt, cache: KVCache | None) -> np.ndarray:
+        """(N, T) ids of each continuation, after the part of the context that `cache` does not hold."""
 
     def forward(
-        self, ids: np.ndarray, cache: Cache | None, length: int, keep: bool = False
-    ) -> tuple[Tensor, Cache | None]:
-        """(B, T, W) final hidden states of (B, T) ids, and the cache if `keep`."""
+        self, ids: np.ndarray, cache: KVCache | None, length: int, use_cache: bool = False
+    ) -> tuple[Tensor, KVCache | None]:
+        """(B, T, W) final hidden states of (B, T) ids, and the cache if `use_cache`."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(.., W) hidden states to (.., V) float32 logits."""
 
 
-class Decoder:
+class BatchDecoder:
     """Sequences of one length that are continued together.
 
     With a scheme whose cache is static each token is read once; with another everything is read again.
@@ -53,8 +53,8 @@ class Decoder:
         length: declared length in tokens of the whole sequences, those to come among them.
     """
 
-    def __init__(self, subject: CachedLM, ids: np.ndarray, cache: Cache | None, length: int) -> None:
-        self.subject, self.length = subject, length
+    def __init__(self, lm: CachedLM, ids: np.ndarray, cache: KVCache | None, length: int) -> None:
+        self.lm, self.length = lm, length
         self.ids, self.cache = ids, cache
         self.logits_BV = self._read(ids)
 
@@ -62,7 +62,7 @@ class Decoder:
         """(B, V) float64 nats of the next id."""
         return self.logits_BV.double().log_softmax(-1).cpu().numpy()
 
-    def top(self) -> np.ndarray:
+    def greedy_ids(self) -> np.ndarray:
         """(B,) the most likely next ids."""
         return self.logits_BV.argmax(-1).cpu().numpy()
 
@@ -75,54 +75,54 @@ class Decoder:
             self.logits_BV = self._read(self.ids)
 
     def _read(self, ids: np.ndarray) -> Tensor:
-        keep = self.subject.scheme.traits.shared_prefill
-        hidden, self.cache = self.subject.forward(ids, self.cache, self.length, keep)
-        return self.subject.logits(hidden[:, -1])
+        use_cache = self.lm.scheme.traits.shared_prefill
+        hidden, self.cache = self.lm.forward(ids, self.cache, self.length, use_cache)
+        return self.lm.logits(hidden[:, -1])
 
 
-def generate(subject: CachedLM, prompts: Iterable[Prompt]) -> Iterator[Generated]:
-    """What greedy decoding appends to each suffix of each prompt, in order.
+def generate(lm: CachedLM, prompts: Iterable[Prompt]) -> Iterator[Generated]:
+    """What greedy decoding appends to each continuation of each prompt, in order.
 
-    The suffixes of a prompt share one pass over their context where the scheme allows it; prompts of one
-    suffix and one shape that follow each other are read together.
+    The continuations of a prompt share one pass over their context where the scheme allows it; prompts of one
+    continuation and one shape that follow each other are read together.
     """
-    for _, alike in groupby(prompts, key=lambda p: (len(p.context), p.suffixes.shape, p.new)):
+    for _, alike in groupby(prompts, key=lambda p: (len(p.context), p.continuations.shape, p.max_new_tokens)):
         waiting: list[Prompt] = []
         for prompt in alike:
-            if len(prompt.suffixes) > 1:
-                yield questions(subject, prompt)
+            if len(prompt.continuations) > 1:
+                yield questions(lm, prompt)
                 continue
             waiting.append(prompt)
-            if len(waiting) == subject.at_once(prompt):
-                yield from together(subject, waiting)
+            if len(waiting) == lm.batch_size_for(prompt):
+                yield from together(lm, waiting)
                 waiting = []
         if waiting:
-            yield from together(subject, waiting)
+            yield from together(lm, waiting)
 
 
-def questions(subject: CachedLM, prompt: Prompt) -> Generated:
-    """All suffixes of a prompt."""
-    cache = subject.prefill(prompt)
-    ids, batch = subject.rows(prompt, cache), subject.at_once(prompt)
+def questions(lm: CachedLM, prompt: Prompt) -> Generated:
+    """All continuations of a prompt."""
+    cache = lm.prefill(prompt)
+    ids, batch = lm.input_ids(prompt, cache), lm.batch_size_for(prompt)
     parts = [
-        greedy(Decoder(subject, ids[start : start + batch], cache, prompt.length), prompt.new)
+        greedy(BatchDecoder(lm, ids[start : start + batch], cache, prompt.length), prompt.max_new_tokens)
         for start in range(0, len(ids), batch)
     ]
     return Generated(np.concatenate(parts))
 
 
-def together(subject: CachedLM, prompts: list[Prompt]) -> Iterator[Generated]:
-    """Prompts of one shape with one suffix each."""
-    ids = np.concatenate([subject.rows(prompt, None) for prompt in prompts])
-    new = greedy(Decoder(subject, ids, None, prompts[0].length), prompts[0].new)
+def together(lm: CachedLM, prompts: list[Prompt]) -> Iterator[Generated]:
+    """Prompts of one shape with one continuation each."""
+    ids = np.concatenate([lm.input_ids(prompt, None) for prompt in prompts])
+    new = greedy(BatchDecoder(lm, ids, None, prompts[0].length), prompts[0].max_new_tokens)
     for row in range(len(prompts)):
         yield Generated(new[row : row + 1])
 
 
-def greedy(decoder: Decoder, new: int) -> np.ndarray:
-    """(B, new) ids; the last is only predicted, never read."""
-    found = [decoder.top()]
-    for _ in range(new - 1):
+def greedy(decoder: BatchDecoder, max_new_tokens: int) -> np.ndarray:
+    """(B, max_new_tokens) ids; the last is only predicted, never read."""
+    found = [decoder.greedy_ids()]
+    for _ in range(max_new_tokens - 1):
         decoder.append(found[-1])
-        found.append(decoder.top())
+        found.append(decoder.greedy_ids())
     return np.stack(found, axis=1)

@@ -22,7 +22,7 @@ WINDOW = "posbench.schemes.window.Window"
 STACK, LAYERED = "posbench.position.compose.Stack", "posbench.position.compose.Layered"
 
 
-def rotation(config: Any) -> Settings:
+def rope_parameters(config: Any) -> Settings:
     """The rope parameters of a transformers configuration, as transformers completes them; empty if it has none."""
     found = getattr(config, "rope_parameters", None) or {}
     if not found or any(isinstance(value, dict) for value in found.values()):
@@ -31,29 +31,29 @@ def rotation(config: Any) -> Settings:
     return dict(config.rope_parameters)
 
 
-def scaling_type(config: Any) -> str:
+def rope_type(config: Any) -> str:
     """transformers' name of what a configuration scales its rotation by; "default" is nothing."""
-    return rotation(config).get("rope_type", "default")
+    return rope_parameters(config).get("rope_type", "default")
 
 
-def train_length(config: Any) -> int:
+def pretraining_len(config: Any) -> int:
     """Tokens of pretraining, as far as a configuration tells; 0 if it does not."""
-    before = rotation(config).get("original_max_position_embeddings") or 0
+    before = rope_parameters(config).get("original_max_position_embeddings") or 0
     return int(before or getattr(config, "max_position_embeddings", None) or 0)
 
 
-def scheme(config: Any) -> Settings:
+def scheme_settings(config: Any) -> Settings:
     """What builds the scheme of a converted model, without what its configuration scales the rotation by.
 
     Raises:
         IncompatibleError: for positions that no scheme of ours has.
     """
-    rope = rotation(config)
+    rope = rope_parameters(config)
     if not rope:
         raise IncompatibleError("it does not rotate all layers by one base")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise IncompatibleError("its attention turns a part of each head")
-    turning: Settings = {"_target_": ROTATION, "base": float(rope["rope_theta"]), "interleaved": False}
+    turning: Settings = {"_target_": ROTATION, "rope_theta": float(rope["rope_theta"]), "interleaved": False}
     kinds: list[Settings] = []
     layers = []
     for turns, window in zip(turned(config), windows(config), strict=True):
@@ -82,19 +82,19 @@ def windows(config: Any) -> list[int]:
         return [0] * count
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * count
     found = [window if kind == "sliding_attention" else 0 for kind in kinds]
-    if any(found) and window > train_length(config):
+    if any(found) and window > pretraining_len(config):
         raise IncompatibleError(f"its window of {window} tokens is longer than it was trained on")
     return found
 
 
-def scaling(config: Any) -> Settings | None:
+def scaling_settings(config: Any) -> Settings | None:
     """What builds the extension that is the configuration's own scaling; None if it has none.
 
     Raises:
         IncompatibleError: for a scaling that no extension of ours has.
     """
-    rope, before = rotation(config), train_length(config)
-    kind = scaling_type(config)
+    rope, before = rope_parameters(config), pretraining_len(config)
+    kind = rope_type(config)
     if kind == "default":
         return None
     given = rope.get("factor")
@@ -107,8 +107,8 @@ def scaling(config: Any) -> Settings | None:
         return {
             "_target_": "posbench.extensions.llama3.Llama3",
             "factor": factor,
-            "low": float(rope["low_freq_factor"]),
-            "high": float(rope["high_freq_factor"]),
+            "low_freq_factor": float(rope["low_freq_factor"]),
+            "high_freq_factor": float(rope["high_freq_factor"]),
         }
     if kind == "yarn":
         if not rope.get("truncate", True):
@@ -122,19 +122,19 @@ def scaling(config: Any) -> Settings | None:
         }
     if kind == "longrope":
         # The temperature is 1 + ln k / ln L; a given one is the k that has it.
-        sharpen = amplitude(config, math.sqrt(1 + math.log(max(1.0, factor)) / math.log(before))) ** 2
+        qk_scale = amplitude(config, math.sqrt(1 + math.log(max(1.0, factor)) / math.log(before))) ** 2
         return {
             "_target_": "posbench.extensions.longrope.LongRoPE",
-            "factor": math.exp((sharpen - 1) * math.log(before)),
-            "long": [float(one) for one in rope["long_factor"]],
-            "short": [float(one) for one in rope["short_factor"]],
+            "factor": math.exp((qk_scale - 1) * math.log(before)),
+            "long_factor": [float(one) for one in rope["long_factor"]],
+            "short_factor": [float(one) for one in rope["short_factor"]],
         }
     raise IncompatibleError(f"its rope type {kind!r} is none of linear, dynamic, yarn, llama3, longrope")
 
 
 def temperature(config: Any, factor: float) -> float:
     """YaRN's: transformers multiplies q and k by temperature * ln k + 1 each, or by a number that is given."""
-    rope = rotation(config)
+    rope = rope_parameters(config)
     by, over = rope.get("mscale"), rope.get("mscale_all_dim")
     log = math.log(factor)
     default = (0.1 * by * log + 1) / (0.1 * over * log + 1) if by and over else 0.1 * log + 1
@@ -146,7 +146,7 @@ def temperature(config: Any, factor: float) -> float:
 
 def amplitude(config: Any, default: float) -> float:
     """What queries and keys are multiplied by where they rotate."""
-    given = rotation(config).get("attention_factor")
+    given = rope_parameters(config).get("attention_factor")
     value = default if given is None else float(given)
     if value < 1:
         raise IncompatibleError(f"its attention_factor {value} is below 1")

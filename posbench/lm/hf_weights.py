@@ -17,7 +17,7 @@ from posbench.model.architecture import Architecture
 from posbench.model.gpt import GPT
 from posbench.position.scheme import PositionScheme
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 # Everything below one of these in a block is a linear map or a norm of the same name with weight and bias.
 SINGLE = {
     "attention_norm": "input_layernorm",
@@ -32,36 +32,38 @@ SINGLE = {
 STACKED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
-def architecture(config: Any) -> Architecture:
+def architecture_from_hf_config(config: Any) -> Architecture:
     """What a transformers configuration describes, in our switches.
 
     Raises:
         IncompatibleError: for a family that our model is not made for.
     """
     family = config.model_type
-    if family not in FAMILIES:
-        raise IncompatibleError(f"{family} is none of {', '.join(FAMILIES)}")
+    if family not in SUPPORTED_MODEL_TYPES:
+        raise IncompatibleError(f"{family} is none of {', '.join(SUPPORTED_MODEL_TYPES)}")
     if config.hidden_act != "silu":
         raise IncompatibleError(f"its MLP has {config.hidden_act}, not silu")
     biased = bool(getattr(config, "attention_bias", False))
     return Architecture(
-        layers=config.num_hidden_layers,
-        width=config.hidden_size,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        n_kv_heads=config.num_key_value_heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        mlp_width=config.intermediate_size,
-        gated=True,
-        eps=config.rms_norm_eps,
+        intermediate_size=config.intermediate_size,
+        gated_mlp=True,
+        norm_eps=config.rms_norm_eps,
         qkv_bias=biased or family == "qwen2",
         out_bias=biased,
         mlp_bias=bool(getattr(config, "mlp_bias", False)),
         qk_norm=family == "qwen3",
-        tied=bool(config.tie_word_embeddings),
+        tie_embeddings=bool(config.tie_word_embeddings),
     )
 
 
-def convert(theirs: dict[str, Tensor], own: Architecture, scheme: PositionScheme, name: str) -> GPT:
+def from_hf_state_dict(
+    theirs: dict[str, Tensor], own: Architecture, scheme: PositionScheme, name: str
+) -> GPT:
     """A model of ours with their weights, in evaluation mode.
 
     Args:
@@ -89,7 +91,7 @@ def convert(theirs: dict[str, Tensor], own: Architecture, scheme: PositionScheme
         raise DataError(
             f"{name} does not have the weights that its config.json describes ({first})"
         ) from None
-    if own.tied:  # assigning gave each a parameter of its own
+    if own.tie_embeddings:  # assigning gave each a parameter of its own
         model.head.weight = model.embedding.weight
     return model.eval()
 
@@ -101,8 +103,8 @@ def renamed(theirs: dict[str, Tensor], own: Architecture) -> dict[str, Tensor]:
         "final_norm.weight": theirs.pop("model.norm.weight"),
     }
     head = theirs.pop("lm_head.weight")
-    ours["head.weight"] = ours["embedding.weight"] if own.tied else head
-    for layer in range(own.layers):
+    ours["head.weight"] = ours["embedding.weight"] if own.tie_embeddings else head
+    for layer in range(own.n_layers):
         there, here = f"model.layers.{layer}.", f"blocks.{layer}."
         for part in ("weight", "bias"):
             if f"{there}{STACKED[0]}.{part}" in theirs:

@@ -14,43 +14,45 @@ import torch
 from torch import Tensor
 
 from posbench.errors import DataError, IncompatibleError, LengthError
+from posbench.instantiate import register
 from posbench.lm import hf_positions
-from posbench.lm.interface import Attention, Generated, Prompt, Scores
-from posbench.position.scheme import PositionScheme, Shape, Traits
+from posbench.lm.interface import AttentionWeights, Generated, Prompt, Scores
+from posbench.position.scheme import ModelShape, PositionScheme, Traits
 
 # Logits held at once: a gigabyte in float32.
 LOGITS = 1 << 28
 
 
-class OwnPositions(PositionScheme):
+@register("scheme/opaque_positions")
+class OpaquePositions(PositionScheme):
     """Stands in a plan for positions of which nothing is known but the longest text that they allow.
 
     Args:
-        limit: tokens; 0 where there is none.
+        max_position_embeddings: tokens; 0 where there is none.
     """
 
     traits = Traits(
         relative=False,
         prefix_stable=False,
         shared_prefill=False,
-        mergeable=False,
-        pairs=False,
-        far_keys=False,
+        lse_mergeable=False,
+        softmax_attention=False,
+        unbounded_context=False,
     )
 
-    def __init__(self, shape: Shape, limit: int = 0) -> None:
+    def __init__(self, shape: ModelShape, max_position_embeddings: int = 0) -> None:
         super().__init__()
-        self.limit = limit
+        self.max_position_embeddings = max_position_embeddings
 
     def check(self, length: int) -> None:
-        if self.limit and length > self.limit:
+        if self.max_position_embeddings and length > self.max_position_embeddings:
             raise LengthError(
-                f"{length} tokens: this model has a table of {self.limit} positions (max_position_embeddings in its "
-                f"config.json); choose lengths up to {self.limit}"
+                f"{length} tokens: this model has a table of {self.max_position_embeddings} positions (max_position_embeddings in its "
+                f"config.json); choose lengths up to {self.max_position_embeddings}"
             )
 
 
-class HuggingFaceSubject:
+class HFLM:
     """A causal language model of transformers, as a black box.
 
     A context with several questions is read once where its keys and values may be kept: not with a rotation that
@@ -59,21 +61,21 @@ class HuggingFaceSubject:
     Args:
         model: in evaluation mode, on its device.
         precision: autocast or nothing, entered around each pass.
-        tokens_per_pass: prompts of one shape are read together up to this many tokens.
+        max_tokens_per_batch: prompts of one shape are read together up to this many tokens.
 
     Raises:
         DataError: if the model sees what follows a token, or if its own scaling is not in effect.
     """
 
     def __init__(
-        self, model: Any, train_len: int, precision: AbstractContextManager, tokens_per_pass: int
+        self, model: Any, train_len: int, precision: AbstractContextManager, max_tokens_per_batch: int
     ) -> None:
         from transformers import GenerationConfig
 
         self.model, self.train_len = model, train_len
-        self.precision, self.tokens_per_pass = precision, tokens_per_pass
+        self.precision, self.max_tokens_per_batch = precision, max_tokens_per_batch
         self.device = next(model.parameters()).device
-        kind = hf_positions.scaling_type(model.config)
+        kind = hf_positions.rope_type(model.config)
         self.moving, self.changing = kind == "dynamic", kind in ("dynamic", "longrope")
         self.few = "logits_to_keep" in inspect.signature(model.forward).parameters
         # Of its own generation settings nothing may remain: no penalties, no sampling, no end before the last.
@@ -81,12 +83,12 @@ class HuggingFaceSubject:
         check_causal(self)
         check_scaling(model)
 
-    def score(self, prompts: Iterable[Prompt]) -> Iterator[Scores]:
+    def loglikelihood(self, prompts: Iterable[Prompt]) -> Iterator[Scores]:
         """Scores of each prompt, in order."""
-        for (context, shape, answer), alike in groupby(
-            prompts, key=lambda p: (len(p.context), p.suffixes.shape, p.answer)
+        for (context, shape, n_scored), alike in groupby(
+            prompts, key=lambda p: (len(p.context), p.continuations.shape, p.n_scored)
         ):
-            size = self.config_size(answer, context + shape[1])
+            size = self.batch_size_for(n_scored, context + shape[1])
             waiting: list[Prompt] = []
             for prompt in alike:
                 if shape[0] > 1:
@@ -100,10 +102,10 @@ class HuggingFaceSubject:
                 yield from self.together(waiting)
 
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Generated]:
-        """Greedy continuations of each prompt's suffixes, in order; none ends before its last id."""
+        """Greedily generated ids after each prompt's continuations, in order; none ends before its last id."""
         for prompt in prompts:
             ids = whole(prompt)
-            size = self.config_size(1, prompt.length)
+            size = self.batch_size_for(1, prompt.length)
             parts = []
             for start in range(0, len(ids), size):
                 ids_BT = torch.from_numpy(ids[start : start + size]).to(self.device)
@@ -113,30 +115,30 @@ class HuggingFaceSubject:
                         ids_BT,
                         attention_mask=torch.ones_like(ids_BT),
                         do_sample=False,
-                        min_new_tokens=prompt.new,
-                        max_new_tokens=prompt.new,
+                        min_new_tokens=prompt.max_new_tokens,
+                        max_new_tokens=prompt.max_new_tokens,
                         use_cache=not self.changing,
                     )
                 parts.append(found[:, ids_BT.shape[1] :].cpu().numpy())
             yield Generated(np.concatenate(parts))
 
-    def attention(self, prompts: Iterable[Prompt]) -> Iterator[Attention]:
+    def attention_weights(self, prompts: Iterable[Prompt]) -> Iterator[AttentionWeights]:
         """Not to be had."""
         raise IncompatibleError(
             "attention weights of a black box: only models that can be converted have them; choose one of those, "
             "or another task"
         )
 
-    def config_size(self, answer: int, length: int) -> int:
-        """How many sequences of `length` tokens with `answer` targets are read together."""
-        logits = self.model.config.vocab_size * (answer if self.few else length)
-        return max(1, min(self.tokens_per_pass // length, LOGITS // logits))
+    def batch_size_for(self, n_scored: int, length: int) -> int:
+        """How many sequences of `length` tokens with `n_scored` targets are read together."""
+        logits = self.model.config.vocab_size * (n_scored if self.few else length)
+        return max(1, min(self.max_tokens_per_batch // length, LOGITS // logits))
 
     def together(self, prompts: list[Prompt]) -> Iterator[Scores]:
-        """One pass over prompts of one shape with one suffix each."""
-        logprob_BAV = self.read(np.concatenate([whole(prompt) for prompt in prompts]), prompts[0].answer)
+        """One pass over prompts of one shape with one continuation each."""
+        logprob_BAV = self.read(np.concatenate([whole(prompt) for prompt in prompts]), prompts[0].n_scored)
         for row, prompt in enumerate(prompts):
-            yield scores(logprob_BAV[row : row + 1], prompt.suffixes, prompt)
+            yield scores(logprob_BAV[row : row + 1], prompt.continuations, prompt)
 
     def apart(self, prompt: Prompt, size: int) -> Scores:
         """Each question with a context of its own."""
@@ -144,8 +146,8 @@ class HuggingFaceSubject:
         return joined(
             [
                 scores(
-                    self.read(ids[start : start + size], prompt.answer),
-                    prompt.suffixes[start : start + size],
+                    self.read(ids[start : start + size], prompt.n_scored),
+                    prompt.continuations[start : start + size],
                     prompt,
                 )
                 for start in range(0, len(ids), size)
@@ -153,7 +155,7 @@ class HuggingFaceSubject:
         )
 
     def shared(self, prompt: Prompt, size: int) -> Scores | None:
-        """One pass over the context, then the suffixes over its keys and values; None where those cannot be kept."""
+        """One pass over the context, then the continuations over its keys and values; None where those cannot be kept."""
         from transformers import DynamicCache
 
         if self.changing or len(prompt.context) < 2:
@@ -164,26 +166,27 @@ class HuggingFaceSubject:
             cache = getattr(self.model(context, use_cache=True, **keep), "past_key_values", None)
         if type(cache) is not DynamicCache:
             return None
-        # The last id of the context is read with the suffix, whose first id it may have to predict.
+        # The last id of the context is read with the continuation, whose first id it may have to predict.
         ids = np.concatenate(
-            [np.broadcast_to(prompt.context[-1:], (len(prompt.suffixes), 1)), prompt.suffixes], axis=1
+            [np.broadcast_to(prompt.context[-1:], (len(prompt.continuations), 1)), prompt.continuations],
+            axis=1,
         ).astype(np.int64)
         parts = []
         for start in range(0, len(ids), size):
             some = ids[start : start + size]
             mine = copy.deepcopy(cache)  # reading appends to it
             mine.batch_repeat_interleave(len(some))
-            parts.append(scores(self.read(some, prompt.answer, mine), some[:, 1:], prompt))
+            parts.append(scores(self.read(some, prompt.n_scored, mine), some[:, 1:], prompt))
         return joined(parts)
 
-    def read(self, ids: np.ndarray, answer: int, cache: Any = None) -> Tensor:
-        """(B, A, V) float32 nats at the last `answer` of the ids, which may continue a cache."""
+    def read(self, ids: np.ndarray, n_scored: int, cache: Any = None) -> Tensor:
+        """(B, A, V) float32 nats at the last `n_scored` of the ids, which may continue a cache."""
         ids_BT = torch.from_numpy(ids).to(self.device)
-        keep = {"logits_to_keep": answer} if self.few else {}
+        keep = {"logits_to_keep": n_scored} if self.few else {}
         self.reset()
         with torch.inference_mode(), self.precision:
             out = self.model(ids_BT[:, :-1], past_key_values=cache, use_cache=cache is not None, **keep)
-            return out.logits[:, -answer:].float().log_softmax(-1)
+            return out.logits[:, -n_scored:].float().log_softmax(-1)
 
     def reset(self) -> None:
         """transformers' dynamic scaling remembers the longest text so far, until it reads a short one."""
@@ -193,39 +196,39 @@ class HuggingFaceSubject:
 
 
 def whole(prompt: Prompt) -> np.ndarray:
-    """(N, C + S) ids: each suffix behind the context."""
-    context = np.broadcast_to(prompt.context, (len(prompt.suffixes), len(prompt.context)))
-    return np.concatenate([context, prompt.suffixes], axis=1).astype(np.int64)
+    """(N, C + S) ids: each continuation behind the context."""
+    context = np.broadcast_to(prompt.context, (len(prompt.continuations), len(prompt.context)))
+    return np.concatenate([context, prompt.continuations], axis=1).astype(np.int64)
 
 
-def scores(logprob_BAV: Tensor, suffixes: np.ndarray, prompt: Prompt) -> Scores:
+def scores(logprob_BAV: Tensor, continuations: np.ndarray, prompt: Prompt) -> Scores:
     """What a prompt asks for of the distributions at its answers."""
-    target_BA = torch.from_numpy(suffixes[:, -prompt.answer :].astype(np.int64)).to(logprob_BAV.device)
+    target_BA = torch.from_numpy(continuations[:, -prompt.n_scored :].astype(np.int64)).to(logprob_BAV.device)
     logprob = logprob_BAV.gather(-1, target_BA[..., None])[..., 0].double().cpu().numpy()
-    top = logprob_BAV.argmax(-1).cpu().numpy()
-    if prompt.candidates is None:
-        return Scores(logprob, top)
-    return Scores(logprob, top, logprob_BAV[:, 0].double().cpu().numpy()[:, prompt.candidates])
+    greedy_ids = logprob_BAV.argmax(-1).cpu().numpy()
+    if prompt.candidate_ids is None:
+        return Scores(logprob, greedy_ids)
+    return Scores(logprob, greedy_ids, logprob_BAV[:, 0].double().cpu().numpy()[:, prompt.candidate_ids])
 
 
 def joined(parts: list[Scores]) -> Scores:
-    """The scores of several parts of one prompt's suffixes."""
-    candidates = [one.candidates for one in parts if one.candidates is not None]
+    """The scores of several parts of one prompt's continuations."""
+    candidates = [one.candidate_logprobs for one in parts if one.candidate_logprobs is not None]
     return Scores(
         np.concatenate([one.logprob for one in parts]),
-        np.concatenate([one.top for one in parts]),
+        np.concatenate([one.greedy_ids for one in parts]),
         np.concatenate(candidates) if candidates else None,
     )
 
 
-def check_causal(subject: HuggingFaceSubject) -> None:
+def check_causal(lm: HFLM) -> None:
     """Raise if what follows a token changes what is predicted before it, as in a masked language model."""
-    ids = np.arange(2, 10)[None].repeat(2, 0) % subject.model.config.vocab_size
+    ids = np.arange(2, 10)[None].repeat(2, 0) % lm.model.config.vocab_size
     ids[1, -2] = 0
-    whole_BTV = subject.read(ids, ids.shape[1] - 1)
+    whole_BTV = lm.read(ids, ids.shape[1] - 1)
     if not torch.allclose(whole_BTV[0, :-1], whole_BTV[1, :-1], atol=1e-2):
         raise DataError(
-            f"{subject.model.config.model_type} is no causal language model: what follows a token changes what is "
+            f"{lm.model.config.model_type} is no causal language model: what follows a token changes what is "
             "predicted before it; choose another model"
         )
 
@@ -234,19 +237,19 @@ def check_scaling(model: Any) -> None:
     """Raise unless every rotation of the model turns as its configuration says."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    kind = hf_positions.scaling_type(model.config)
+    kind = hf_positions.rope_type(model.config)
     if kind == "default":
         return
-    length = 2 * hf_positions.train_length(model.config)
+    length = 2 * hf_positions.pretraining_len(model.config)
     device = next(model.parameters()).device
-    theta_M, amplitude = ROPE_INIT_FUNCTIONS[kind](model.config, device, seq_len=length)
+    inv_freq_M, amplitude = ROPE_INIT_FUNCTIONS[kind](model.config, device, seq_len=length)
     found = [module for module in model.modules() if hasattr(module, "inv_freq")]
     as_said = bool(found)
     for module in found:
         # Those that change with the length do it when they are asked.
         module(torch.zeros(1, 1, 1, device=device), torch.tensor([[length - 1]], device=device))
         turns_M, scaled = module.inv_freq.float(), getattr(module, "attention_scaling", 1.0)
-        same = turns_M.shape == theta_M.shape and torch.allclose(turns_M, theta_M)
+        same = turns_M.shape == inv_freq_M.shape and torch.allclose(turns_M, inv_freq_M)
         as_said = as_said and same and abs(scaled - amplitude) < 1e-6
     if not as_said:
         raise DataError(

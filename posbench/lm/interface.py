@@ -15,24 +15,24 @@ class Prompt:
 
     Attributes:
         context: (C,) ids, at least one.
-        suffixes: (N, S) ids that continue the context, each on its own.
-        answer: how many ids at the end of each suffix are scored, 1 to S; 0 where answers are generated.
-        facts: what the task wants to know again when it measures.
-        new: how many ids are generated after each suffix; 0 where answers are scored.
-        candidates: (V,) ids whose log-probability is wanted as well, in place of the answer's first.
+        continuations: (N, S) ids that continue the context, each on its own.
+        n_scored: how many ids at the end of each continuation are scored, 1 to S; 0 where answers are generated.
+        doc: what the task wants to know again when it measures.
+        max_new_tokens: how many ids are generated after each continuation; 0 where answers are scored.
+        candidate_ids: (V,) ids whose log-probability is wanted as well, in place of the answer's first.
     """
 
     context: np.ndarray
-    suffixes: np.ndarray
-    answer: int
-    facts: dict[str, Any] = field(default_factory=dict)
-    new: int = 0
-    candidates: np.ndarray | None = None
+    continuations: np.ndarray
+    n_scored: int
+    doc: dict[str, Any] = field(default_factory=dict)
+    max_new_tokens: int = 0
+    candidate_ids: np.ndarray | None = None
 
     @property
     def length(self) -> int:
         """Tokens that the model reads: all but the last, which is only predicted."""
-        return len(self.context) + self.suffixes.shape[1] + self.new - 1
+        return len(self.context) + self.continuations.shape[1] + self.max_new_tokens - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,31 +41,31 @@ class Scores:
 
     Attributes:
         logprob: (N, A) float64 nats of each answer id.
-        top: (N, A) ids with the highest logit; greedy decoding gives the answer exactly where all are equal
+        greedy_ids: (N, A) ids with the highest logit; greedy decoding gives the answer exactly where all are equal
             to it.
-        candidates: (N, V) float64 nats of the prompt's candidates at the answer's first place; None where it
+        candidate_logprobs: (N, V) float64 nats of the prompt's candidate ids at the answer's first place; None where it
             has none.
     """
 
     logprob: np.ndarray
-    top: np.ndarray
-    candidates: np.ndarray | None = None
+    greedy_ids: np.ndarray
+    candidate_logprobs: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What greedy decoding appends to each suffix of one prompt.
+    """What greedy decoding appends to each continuation of one prompt.
 
     Attributes:
-        ids: (N, new) ids; a task cuts them where its answer ends.
+        ids: (N, max_new_tokens) ids; a task cuts them where its answer ends.
     """
 
     ids: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Attention:
-    """What the last token read of each suffix of one prompt attends to.
+class AttentionWeights:
+    """What the last token read of each continuation of one prompt attends to.
 
     Attributes:
         weight_NLHS: (N, L, H, S) float64 shares by layer, head and token read. Where a scheme lets a query attend
@@ -75,12 +75,12 @@ class Attention:
     weight_NLHS: np.ndarray
 
 
-class Subject(Protocol):
-    """A model under test. A task names, in `asks`, the method that answers its prompts."""
+class LM(Protocol):
+    """A model under test. A task names, in `output_type`, the method that answers its prompts."""
 
     train_len: int
 
-    def score(self, prompts: Iterable[Prompt]) -> Iterator[Scores]:
+    def loglikelihood(self, prompts: Iterable[Prompt]) -> Iterator[Scores]:
         """Scores of each prompt, in order.
 
         Raises:
@@ -89,16 +89,16 @@ class Subject(Protocol):
         ...
 
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Generated]:
-        """Greedy continuations of each prompt's suffixes, in order; raises as `score` does."""
+        """Greedily generated ids after each prompt's continuations, in order; raises as `loglikelihood` does."""
         ...
 
-    def attention(self, prompts: Iterable[Prompt]) -> Iterator[Attention]:
-        """Attention weights of each prompt, in order; raises as `score` does, and where there are no weights."""
+    def attention_weights(self, prompts: Iterable[Prompt]) -> Iterator[AttentionWeights]:
+        """Attention weights of each prompt, in order; raises as `loglikelihood` does, and where there are no weights."""
         ...
 
 
-class Decoder(Protocol):
-    """The suffixes of one prompt, continued token by token together."""
+class DecodingState(Protocol):
+    """The continuations of one prompt, continued token by token together."""
 
     def logprob(self) -> np.ndarray:
         """(N, V) float64 nats of the next id of each."""
@@ -109,19 +109,19 @@ class Decoder(Protocol):
         ...
 
 
-class Reader(Protocol):
-    """A subject that tells whole distributions, which ensembles need; a context may be empty here."""
+class VocabLogprobsLM(Protocol):
+    """An LM that tells whole distributions, which ensembles need; a context may be empty here."""
 
     train_len: int
 
-    def distributions(self, prompts: Sequence[Prompt]) -> Iterator[np.ndarray]:
+    def vocab_logprobs(self, prompts: Sequence[Prompt]) -> Iterator[np.ndarray]:
         """(K, R, V) float64 nats of what stands at the answers of K prompts, R positions at a time.
 
-        The prompts have suffixes and answers of one shape; the N x A positions of those come in order, as
+        The prompts have continuations and answers of one shape; the N x A positions of those come in order, as
         many at a time as memory is meant to hold.
         """
         ...
 
-    def decoder(self, prompt: Prompt) -> Decoder:
-        """The suffixes of a prompt, to be continued."""
+    def start_decoding(self, prompt: Prompt) -> DecodingState:
+        """The continuations of a prompt, to be continued."""
         ...

@@ -15,24 +15,31 @@ from dataclasses import replace
 import numpy as np
 
 from posbench.errors import ConfigError
-from posbench.lm.chunks import Chunks, clearest
-from posbench.lm.interface import Prompt, Reader
+from posbench.instantiate import register
+from posbench.lm.chunks import ChunkEnsemble, min_entropy_logprobs
+from posbench.lm.interface import Prompt, VocabLogprobsLM
 
 
-class NBCE(Chunks):
+@register("ensemble/nbce")
+class NBCE(ChunkEnsemble):
     """log p(t) = (1 + beta) log p(t | pooled chunk) - beta log p(t | no context), normalised.
 
     Where the prior has cut a token the pooled chunk's own value stays.
 
     Args:
-        beta: weight of the prior; with pooling average, beta of one less than the number of chunks is naive
+        beta: weight of the prior; with pooling mean, beta of one less than the number of chunks is naive
             Bayes. It weighs also where there is a single chunk.
-        pooling: entropy, the chunk of lowest entropy, or average, the mean of the chunks' log-probabilities.
+        pooling: min_entropy, the chunk of lowest entropy, or mean, the mean of the chunks' log-probabilities.
         top_p: of every distribution only the likeliest ids that together reach this are kept.
     """
 
     def __init__(
-        self, inner: Reader, bos: int | None, beta: float = 0.25, pooling: str = "entropy", top_p: float = 1.0
+        self,
+        inner: VocabLogprobsLM,
+        bos: int | None,
+        beta: float = 0.25,
+        pooling: str = "min_entropy",
+        top_p: float = 1.0,
     ) -> None:
         super().__init__(inner, bos, pooling)
         if not beta >= 0 or not 0 < top_p <= 1:
@@ -41,11 +48,11 @@ class NBCE(Chunks):
             )
         self.beta, self.top_p = beta, top_p
 
-    def readings(self, prompt: Prompt) -> list[Prompt]:
+    def chunk_prompts(self, prompt: Prompt) -> list[Prompt]:
         """The chunks, and last the prompt without context."""
-        chunks = super().readings(prompt)
+        chunks = super().chunk_prompts(prompt)
         front = prompt.context[:1] if prompt.context[0] == self.bos else prompt.context[:0]
-        if not len(front) and prompt.answer == prompt.suffixes.shape[1]:
+        if not len(front) and prompt.n_scored == prompt.continuations.shape[1]:
             front = prompt.context[-1:]
         return [*chunks, replace(chunks[0], context=front)]
 
@@ -53,7 +60,7 @@ class NBCE(Chunks):
         """(R, V) nats from those of the chunks and, last, those without context."""
         logprob_KRV = nucleus(logprob_KRV, self.top_p)
         chunks_KRV, prior_RV = logprob_KRV[:-1], logprob_KRV[-1]
-        pooled_RV = clearest(chunks_KRV) if self.pooling == "entropy" else chunks_KRV.mean(0)
+        pooled_RV = min_entropy_logprobs(chunks_KRV) if self.pooling == "min_entropy" else chunks_KRV.mean(0)
         known = np.maximum(prior_RV, -100)  # any number where it is not taken
         merged_RV = np.where(prior_RV > -100, (1 + self.beta) * pooled_RV - self.beta * known, pooled_RV)
         return merged_RV - np.logaddexp.reduce(merged_RV, axis=-1, keepdims=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from posbench.errors import ConfigError
-from posbench.position.scheme import Shape
+from posbench.position.scheme import ModelShape
 
 
 @dataclass(frozen=True)
@@ -13,41 +13,41 @@ class Architecture:
     """A pre-norm decoder with RMSNorm and grouped queries.
 
     Attributes:
-        layers: blocks.
-        width: of the residual stream.
-        heads: of the queries.
-        kv_heads: of the keys and values; each serves heads / kv_heads queries.
-        head_dim: dimensions of a head, which need not be width / heads.
-        mlp_width: hidden units of the MLP.
-        gated: silu(gate(x)) * up(x) in the MLP (SwiGLU) in place of gelu(up(x)).
-        eps: of every norm.
+        n_layers: blocks.
+        d_model: of the residual stream.
+        n_heads: of the queries.
+        n_kv_heads: of the keys and values; each serves n_heads / n_kv_heads queries.
+        head_dim: dimensions of a head, which need not be d_model / n_heads.
+        intermediate_size: hidden units of the MLP.
+        gated_mlp: silu(gate(x)) * up(x) in the MLP (SwiGLU) in place of gelu(up(x)).
+        norm_eps: of every norm.
         qkv_bias, out_bias, mlp_bias: whether these maps have biases.
         qk_norm: whether each head's queries and keys are normalised before the scheme sees them.
-        tied: whether the head is the embedding.
+        tie_embeddings: whether the head is the embedding.
     """
 
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
     head_dim: int
-    mlp_width: int
-    gated: bool = False
-    eps: float = 1e-6
+    intermediate_size: int
+    gated_mlp: bool = False
+    norm_eps: float = 1e-6
     qkv_bias: bool = True
     out_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
-    tied: bool = False
+    tie_embeddings: bool = False
 
     @property
     def stacked(self) -> list[int]:
         """Rows of the queries, keys and values in the one map that makes them."""
-        return [self.head_dim * count for count in (self.heads, self.kv_heads, self.kv_heads)]
+        return [self.head_dim * count for count in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
 
-    def shape(self, train_len: int) -> Shape:
+    def shape(self, train_len: int) -> ModelShape:
         """The part of it that schemes may know; keys and values reach them once a head of the queries."""
-        return Shape(self.layers, self.heads, self.head_dim, self.width, train_len)
+        return ModelShape(self.n_layers, self.n_heads, self.head_dim, self.d_model, train_len)
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,24 @@ class Size:
     Heads divide the width unless `head_dim` says otherwise.
     """
 
-    layers: int
-    width: int
-    heads: int
-    mlp: int = 4
+    n_layers: int
+    d_model: int
+    n_heads: int
+    mlp_ratio: int = 4
     head_dim: int | None = None
 
     @property
     def architecture(self) -> Architecture:
         """The model that has these counts."""
-        if self.heads < 1 or (self.head_dim is None and self.width % self.heads):
+        if self.n_heads < 1 or (self.head_dim is None and self.d_model % self.n_heads):
             raise ConfigError(
-                f"{self.heads} heads do not divide the width {self.width}: choose heads among the divisors of the width"
+                f"{self.n_heads} heads do not divide the width {self.d_model}: choose heads among the divisors of the width"
             )
-        head_dim = self.head_dim or self.width // self.heads
-        return Architecture(self.layers, self.width, self.heads, self.heads, head_dim, self.mlp * self.width)
+        head_dim = self.head_dim or self.d_model // self.n_heads
+        return Architecture(
+            self.n_layers, self.d_model, self.n_heads, self.n_heads, head_dim, self.mlp_ratio * self.d_model
+        )
 
-    def shape(self, train_len: int) -> Shape:
+    def shape(self, train_len: int) -> ModelShape:
         """The part of it that schemes may know."""
         return self.architecture.shape(train_len)

@@ -15,20 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.instantiate import build
-from posbench.kernels.dispatcher import Recording
+from posbench.instantiate import instantiate
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.architecture import Architecture, Size
 from posbench.position.attention import attend_to
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
 # (B, S, W) normalised inputs, (B, H, S, D) keys and values.
 Kept = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(eq=False)
-class Cache:
+class KVCache:
     """Keys, values and normalised inputs of a context, by layer, before the scheme has touched them.
 
     Schemes see explicit positions, so a suffix is scored by turning the cached keys again: one code path,
@@ -49,16 +49,18 @@ class Block(nn.Module):
     def __init__(self, own: Architecture, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim, self.stacked = layer, own.head_dim, own.stacked
-        self.shared = own.heads // own.kv_heads  # queries that share a head of keys and values
-        self.attention_norm = nn.RMSNorm(own.width, eps=own.eps)
-        self.qkv = nn.Linear(own.width, sum(own.stacked), bias=own.qkv_bias)
-        self.q_norm = nn.RMSNorm(own.head_dim, eps=own.eps) if own.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(own.head_dim, eps=own.eps) if own.qk_norm else nn.Identity()
-        self.out = nn.Linear(own.stacked[0], own.width, bias=own.out_bias)
-        self.mlp_norm = nn.RMSNorm(own.width, eps=own.eps)
-        self.gate = nn.Linear(own.width, own.mlp_width, bias=own.mlp_bias) if own.gated else None
-        self.up = nn.Linear(own.width, own.mlp_width, bias=own.mlp_bias)
-        self.down = nn.Linear(own.mlp_width, own.width, bias=own.mlp_bias)
+        self.shared = own.n_heads // own.n_kv_heads  # queries that share a head of keys and values
+        self.attention_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
+        self.qkv = nn.Linear(own.d_model, sum(own.stacked), bias=own.qkv_bias)
+        self.q_norm = nn.RMSNorm(own.head_dim, eps=own.norm_eps) if own.qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(own.head_dim, eps=own.norm_eps) if own.qk_norm else nn.Identity()
+        self.out = nn.Linear(own.stacked[0], own.d_model, bias=own.out_bias)
+        self.mlp_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
+        self.gate = (
+            nn.Linear(own.d_model, own.intermediate_size, bias=own.mlp_bias) if own.gated_mlp else None
+        )
+        self.up = nn.Linear(own.d_model, own.intermediate_size, bias=own.mlp_bias)
+        self.down = nn.Linear(own.intermediate_size, own.d_model, bias=own.mlp_bias)
 
     def forward(
         self,
@@ -67,7 +69,7 @@ class Block(nn.Module):
         geo: Geometry,
         kernel: Kernel,
         cached: Kept | None = None,
-        keep: bool = False,
+        use_cache: bool = False,
     ) -> tuple[Tensor, Kept | None]:
         h_BTW = self.attention_norm(x_BTW)
         q, k, v = (
@@ -76,31 +78,33 @@ class Block(nn.Module):
         )
         q, k = self.q_norm(q), self.k_norm(k)
         own = h_BTW, k, v
-        if cached is not None and (keep or not _apart(scheme, cached, own)):
+        if cached is not None and (use_cache or not _shares_context(scheme, cached, own)):
             own, cached = _joined(cached, own), None
         parts = [own] if cached is None else [cached, own]
-        sites, start = [], 0
+        inputs, start = [], 0
         for x_BSW, *of_kv_heads in parts:
             k, v = (
                 part.repeat_interleave(self.shared, 1) if self.shared > 1 else part for part in of_kv_heads
             )
-            here = geo if len(parts) == 1 else geo.keys(start, start + k.shape[2])
+            here = geo if len(parts) == 1 else geo.slice_keys(start, start + k.shape[2])
             start += k.shape[2]
-            sites.append((Site(self.layer, here, h_BTW, x_BSW, q, k), v))
-        out_BHTD = scheme.attention(*sites[0], kernel) if len(sites) == 1 else None
+            inputs.append((AttentionInputs(self.layer, here, h_BTW, x_BSW, q, k), v))
+        out_BHTD = scheme.attention(*inputs[0], kernel) if len(inputs) == 1 else None
         if out_BHTD is None:
-            out_BHTD = attend_to(scheme, sites, kernel)
+            out_BHTD = attend_to(scheme, inputs, kernel)
         x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
         h_BTW = self.mlp_norm(x_BTW)
         up = self.up(h_BTW)
         x_BTW = x_BTW + self.down(F.gelu(up) if self.gate is None else F.silu(self.gate(h_BTW)) * up)
-        return x_BTW, own if keep else None
+        return x_BTW, own if use_cache else None
 
 
-def _apart(scheme: PositionScheme, cached: Kept, own: Kept) -> bool:
+def _shares_context(scheme: PositionScheme, cached: Kept, own: Kept) -> bool:
     """Whether many questions attend to the one context that they share without a copy of it for each."""
     traits = scheme.traits
-    return len(cached[1]) < len(own[1]) and traits.pairs and traits.apart and traits.mergeable
+    return (
+        len(cached[1]) < len(own[1]) and traits.softmax_attention and traits.pairwise and traits.lse_mergeable
+    )
 
 
 def _joined(cached: Kept, own: Kept) -> Kept:
@@ -113,17 +117,17 @@ class GPT(nn.Module):
     """Token ids in, final hidden states out; `head` turns those into logits, as many at a time as fit."""
 
     def __init__(
-        self, size: Size | Architecture, vocabulary: int, scheme: PositionScheme, seed: int | None
+        self, size: Size | Architecture, vocab_size: int, scheme: PositionScheme, seed: int | None
     ) -> None:
         """Without a seed no weights are drawn: they will be loaded."""
         super().__init__()
         self.size = size
         own = size.architecture if isinstance(size, Size) else size
-        self.embedding = nn.Embedding(vocabulary, own.width)
-        self.blocks = nn.ModuleList(Block(own, layer) for layer in range(own.layers))
-        self.final_norm = nn.RMSNorm(own.width, eps=own.eps)
-        self.head = nn.Linear(own.width, vocabulary, bias=False)
-        if own.tied:
+        self.embedding = nn.Embedding(vocab_size, own.d_model)
+        self.blocks = nn.ModuleList(Block(own, layer) for layer in range(own.n_layers))
+        self.final_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
+        self.head = nn.Linear(own.d_model, vocab_size, bias=False)
+        if own.tie_embeddings:
             self.head.weight = self.embedding.weight
         if seed is not None:
             initialise(self, own, seed)
@@ -136,11 +140,11 @@ class GPT(nn.Module):
         *,
         scheme: PositionScheme | None = None,
         kernel: Kernel | None = None,
-        cache: Cache | None = None,
+        cache: KVCache | None = None,
         length: int | None = None,
-        keep: bool = False,
-    ) -> tuple[Tensor, Cache | None]:
-        """(B, T, W) after the final norm, and a cache of everything read so far if `keep`.
+        use_cache: bool = False,
+    ) -> tuple[Tensor, KVCache | None]:
+        """(B, T, W) after the final norm, and a cache of everything read so far if `use_cache`.
 
         Args:
             ids_BT: token ids; with a cache of C tokens they continue it at index C.
@@ -149,20 +153,20 @@ class GPT(nn.Module):
             length: declared length of the whole sequence, in tokens.
         """
         scheme = scheme or self.scheme
-        kernel = kernel or Recording("auto")
+        kernel = kernel or KernelDispatcher("auto")
         start = cache.length if cache is not None else 0
         stop = start + ids_BT.shape[1]
         scheme.check(max(length or 0, stop))
-        geo = scheme.place(self.geometry(start, stop, length or stop, ids_BT.device))
+        geo = scheme.assign_positions(self.geometry(start, stop, length or stop, ids_BT.device))
         x_BTW = self.embedding(ids_BT)
         layers = []
         for layer, block in enumerate(self.blocks):
             x_BTW = scheme.embed(x_BTW, geo, layer)
             cached = cache.layers[layer] if cache is not None else None
-            x_BTW, kept = block(x_BTW, scheme, geo, kernel, cached, keep)
+            x_BTW, kept = block(x_BTW, scheme, geo, kernel, cached, use_cache)
             if kept is not None:
                 layers.append(kept)
-        return self.final_norm(x_BTW), Cache(layers) if keep else None
+        return self.final_norm(x_BTW), KVCache(layers) if use_cache else None
 
     def geometry(self, start: int, stop: int, length: int, device: torch.device) -> Geometry:
         """The same object for the same span, so that what schemes keep on it is computed once."""
@@ -170,10 +174,10 @@ class GPT(nn.Module):
         if key not in self._geometries:
             while len(self._geometries) >= 8:
                 del self._geometries[next(iter(self._geometries))]
-            self._geometries[key] = Geometry.span(start, stop, length, device)
+            self._geometries[key] = Geometry.from_range(start, stop, length, device)
         return self._geometries[key]
 
-    def matrices(self) -> list[tuple[nn.Parameter, int]]:
+    def matrix_parameters(self) -> list[tuple[nn.Parameter, int]]:
         """The blocks' weight matrices, each with the number of square maps stacked in its rows."""
         return [
             (parameter, 3 if name.endswith("qkv.weight") else 1)
@@ -205,13 +209,13 @@ def _deviation(name: str, own: Architecture) -> float:
         return 0.5
     if name.startswith("head"):
         return 0.02
-    fan_in = own.mlp_width if name.endswith("down.weight") else own.width
+    fan_in = own.intermediate_size if name.endswith("down.weight") else own.d_model
     into_residual = name.endswith(("out.weight", "down.weight"))
-    return fan_in**-0.5 * ((2 * own.layers) ** -0.5 if into_residual else 1.0)
+    return fan_in**-0.5 * ((2 * own.n_layers) ** -0.5 if into_residual else 1.0)
 
 
-def build_scheme(settings: dict, shape: Shape, seed: int) -> PositionScheme:
+def build_scheme(settings: dict, shape: ModelShape, seed: int) -> PositionScheme:
     """The scheme from its settings, under a seed of its own: its draws move nobody else's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(settings, shape)
+        return instantiate(settings, shape)

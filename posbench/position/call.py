@@ -7,12 +7,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from posbench.position.biases import PairValue, Term
+from posbench.position.biases import AttentionBias, RelativeValues
 from posbench.position.geometry import Geometry, Mask
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class AttentionCall:
     """All that a kernel needs to know of one region.
 
     Attributes:
@@ -20,7 +20,7 @@ class Pairs:
         scale: factor on q . k.
         geo: the region's geometry; causality is by its indices.
         masks: what must hold for a pair besides causality.
-        term, value: additive logits and additive values, or None.
+        bias, relative_values: additive logits and additive values, or None.
         with_lse: whether the log-sum-exp of the visible logits is asked for.
     """
 
@@ -30,15 +30,15 @@ class Pairs:
     scale: float
     geo: Geometry
     masks: tuple[Mask, ...] = ()
-    term: Term | None = None
-    value: PairValue | None = None
+    bias: AttentionBias | None = None
+    relative_values: RelativeValues | None = None
     with_lse: bool = False
 
 
 class Kernel(Protocol):
-    """Pairs -> (B, H, T, D) output and, where asked for, (B, H, T) log-sum-exp.
+    """AttentionCall -> (B, H, T, D) output and, where asked for, (B, H, T) log-sum-exp.
 
     A query that sees nothing gets zeros and -inf.
     """
 
-    def __call__(self, pairs: Pairs) -> tuple[Tensor, Tensor | None]: ...
+    def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]: ...

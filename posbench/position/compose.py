@@ -11,14 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.instantiate import build
-from posbench.position.biases import PairValue, Term, add
+from posbench.instantiate import instantiate, register
+from posbench.position.biases import AttentionBias, RelativeValues, add
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
-from posbench.position.masks import Nearest, both
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.masks import SlidingWindow, and_masks
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/stack")
 class Stack(PositionScheme):
     """Several schemes on every layer: embeddings and rotations in order, terms add, gains multiply, masks AND.
 
@@ -26,10 +27,10 @@ class Stack(PositionScheme):
     attention.
     """
 
-    def __init__(self, shape: Shape, schemes: Sequence[Mapping[str, Any] | PositionScheme]) -> None:
+    def __init__(self, shape: ModelShape, schemes: Sequence[Mapping[str, Any] | PositionScheme]) -> None:
         super().__init__()
         members = [
-            scheme if isinstance(scheme, PositionScheme) else build(scheme, shape) for scheme in schemes
+            scheme if isinstance(scheme, PositionScheme) else instantiate(scheme, shape) for scheme in schemes
         ]
         self.members = nn.ModuleList(members)
         self.version = sum(member.version for member in members)
@@ -37,18 +38,18 @@ class Stack(PositionScheme):
             relative=all(member.traits.relative for member in members),
             prefix_stable=all(member.traits.prefix_stable for member in members),
             shared_prefill=all(member.traits.shared_prefill for member in members),
-            pairs=all(member.traits.pairs for member in members),
-            far_keys=all(member.traits.far_keys for member in members),
-            mergeable=all(member.traits.mergeable for member in members),
-            apart=all(member.traits.apart for member in members),
+            softmax_attention=all(member.traits.softmax_attention for member in members),
+            unbounded_context=all(member.traits.unbounded_context for member in members),
+            lse_mergeable=all(member.traits.lse_mergeable for member in members),
+            pairwise=all(member.traits.pairwise for member in members),
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )
 
     def _each(self) -> list[PositionScheme]:
         return list(self.members)  # type: ignore[arg-type]
 
-    def _only(self, hook: str, site: Site) -> Any:
-        parts = [getattr(member, hook)(site) for member in self._each()]
+    def _only(self, hook: str, inputs: AttentionInputs) -> Any:
+        parts = [getattr(member, hook)(inputs) for member in self._each()]
         found = [part for part in parts if part is not None]
         if len(found) > 1:
             raise IncompatibleError(f"{len(found)} stacked schemes have a {hook}: stack at most one that has")
@@ -58,51 +59,58 @@ class Stack(PositionScheme):
         for member in self._each():
             member.check(length)
 
-    def place(self, geo: Geometry) -> Geometry:
-        return reduce(lambda placed, member: member.place(placed), self._each(), geo)
+    def assign_positions(self, geo: Geometry) -> Geometry:
+        return reduce(lambda placed, member: member.assign_positions(placed), self._each(), geo)
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
         return reduce(lambda x, member: member.embed(x, geo, layer), self._each(), x_BTW)
 
-    def regions(self, site: Site) -> list[Region]:
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
         # No := in these comprehensions, which torch.compile cannot read.
-        split = [regions for regions in (member.regions(site) for member in self._each()) if len(regions) > 1]
+        split = [
+            regions for regions in (member.regions(inputs) for member in self._each()) if len(regions) > 1
+        ]
         if len(split) > 1:
             raise IncompatibleError(
                 "two stacked schemes split the pairs into regions: stack at most one that does"
             )
-        return split[0] if split else [Region(site.geo)]
+        return split[0] if split else [Region(inputs.geo)]
 
-    def mask(self, site: Site) -> Mask | None:
-        return both(*(member.mask(site) for member in self._each()))
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        return and_masks(*(member.mask(inputs) for member in self._each()))
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         for member in self._each():
-            q, k = member.qk(site)
-            site = replace(site, q_BHTD=q, k_BHSD=k)
-        return site.q_BHTD, site.k_BHSD
+            q, k = member.qk(inputs)
+            inputs = replace(inputs, q_BHTD=q, k_BHSD=k)
+        return inputs.q_BHTD, inputs.k_BHSD
 
-    def gain(self, site: Site) -> Tensor | None:
-        gains = [gain for gain in (member.gain(site) for member in self._each()) if gain is not None]
-        return reduce(mul, gains) if gains else None
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        logit_scales = [
+            logit_scale
+            for logit_scale in (member.logit_scale(inputs) for member in self._each())
+            if logit_scale is not None
+        ]
+        return reduce(mul, logit_scales) if logit_scales else None
 
-    def term(self, site: Site) -> Term | None:
-        return add(member.term(site) for member in self._each())
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
+        return add(member.attention_bias(inputs) for member in self._each())
 
-    def value(self, site: Site) -> PairValue | None:
-        return self._only("value", site)
+    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
+        return self._only("relative_value", inputs)
 
-    def denominator(self, site: Site) -> Callable[[Tensor], Tensor] | None:
-        return self._only("denominator", site)
+    def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
+        return self._only("softmax_normalizer", inputs)
 
-    def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
-        outs = (member.attention(site, v_BHSD, kernel) for member in self._each())
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
+        outs = (member.attention(inputs, v_BHSD, kernel) for member in self._each())
         replaced = [out for out in outs if out is not None]
         if replaced and len(self.members) > 1:
             raise IncompatibleError("a scheme that replaces attention cannot be stacked: use it alone")
         return replaced[0] if replaced else None
 
 
+@register("scheme/layered")
 class Layered(PositionScheme):
     """A different scheme by layer: layer n uses the scheme at layers[n], or at n modulo their number.
 
@@ -112,23 +120,24 @@ class Layered(PositionScheme):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: ModelShape,
         schemes: Sequence[Mapping[str, Any] | PositionScheme],
         layers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         stacked = Stack(shape, schemes)
         count = len(stacked.members)
-        if layers is not None and (len(layers) != shape.layers or not set(layers) <= set(range(count))):
+        if layers is not None and (len(layers) != shape.n_layers or not set(layers) <= set(range(count))):
             raise ConfigError(
-                f"layers {list(layers)} of a layered scheme: give each of the {shape.layers} layers a number "
+                f"layers {list(layers)} of a layered scheme: give each of the {shape.n_layers} layers a number "
                 f"from 0 to {count - 1}"
             )
         self.members = stacked.members
         self.layers = list(range(count) if layers is None else layers)
         self.version = stacked.version
         self.traits = replace(
-            stacked.traits, far_keys=any(member.traits.far_keys for member in stacked._each())
+            stacked.traits,
+            unbounded_context=any(member.traits.unbounded_context for member in stacked._each()),
         )
 
     def _at(self, layer: int) -> PositionScheme:
@@ -138,48 +147,48 @@ class Layered(PositionScheme):
         for member in self.members:
             member.check(length)  # type: ignore[operator]
 
-    def place(self, geo: Geometry) -> Geometry:
-        return self._at(0).place(geo)
+    def assign_positions(self, geo: Geometry) -> Geometry:
+        return self._at(0).assign_positions(geo)
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
         return self._at(layer).embed(x_BTW, geo, layer)
 
-    def regions(self, site: Site) -> list[Region]:
-        return self._at(site.layer).regions(site)
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        return self._at(inputs.layer).regions(inputs)
 
-    def mask(self, site: Site) -> Mask | None:
-        return self._at(site.layer).mask(site)
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        return self._at(inputs.layer).mask(inputs)
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        return self._at(site.layer).qk(site)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        return self._at(inputs.layer).qk(inputs)
 
-    def gain(self, site: Site) -> Tensor | None:
-        return self._at(site.layer).gain(site)
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        return self._at(inputs.layer).logit_scale(inputs)
 
-    def term(self, site: Site) -> Term | None:
-        return self._at(site.layer).term(site)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
+        return self._at(inputs.layer).attention_bias(inputs)
 
-    def value(self, site: Site) -> PairValue | None:
-        return self._at(site.layer).value(site)
+    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
+        return self._at(inputs.layer).relative_value(inputs)
 
-    def denominator(self, site: Site) -> Callable[[Tensor], Tensor] | None:
-        return self._at(site.layer).denominator(site)
+    def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
+        return self._at(inputs.layer).softmax_normalizer(inputs)
 
-    def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
-        return self._at(site.layer).attention(site, v_BHSD, kernel)
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
+        return self._at(inputs.layer).attention(inputs, v_BHSD, kernel)
 
 
 def every_nth(layers: int, n: int) -> list[int]:
     """1 at every n-th layer and 0 elsewhere; the last layer alone where there are fewer than n."""
     if n < 2 or layers < 2:
         raise ConfigError(
-            f"every {n} of {layers} layers: give every at least 2, in a model of at least 2 layers"
+            f"no_rope_layer_interval {n} of {layers} layers: give at least 2, in a model of at least 2 layers"
         )
     step = min(n, layers)
     return [int((layer + 1) % step == 0) for layer in range(layers)]
 
 
-def span(shape: Shape, setting: str, given: int | None, default: int) -> int:
+def tokens_within_train_len(shape: ModelShape, setting: str, given: int | None, default: int) -> int:
     """A number of tokens within the training length, which hides what it is there to hide."""
     tokens = default if given is None else given
     if not 1 <= tokens <= shape.train_len:
@@ -189,7 +198,7 @@ def span(shape: Shape, setting: str, given: int | None, default: int) -> int:
     return tokens
 
 
-def nearest(tokens: int, site: Site) -> Mask | None:
+def sliding_window(tokens: int, inputs: AttentionInputs) -> Mask | None:
     """The window of the nearest `tokens` keys, the token itself among them; None where it hides nothing."""
     # The fastest kernels take no mask.
-    return None if site.geo.reach <= tokens else Nearest(tokens)
+    return None if inputs.geo.key_span <= tokens else SlidingWindow(tokens)

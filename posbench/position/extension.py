@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.position.biases import PairValue, Term
+from posbench.position.biases import AttentionBias, RelativeValues
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
-from posbench.position.scheme import PositionScheme, Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
 
 @dataclass(frozen=True)
-class Context:
+class ExtensionContext:
     """What an extension may know: the model's shape and the length in tokens that is evaluated."""
 
-    shape: Shape
+    shape: ModelShape
     length: int
 
     def factor(self, given: float | str) -> float:
@@ -47,7 +47,15 @@ class Context:
         return count
 
 
-PAIR_HOOKS = ("regions", "mask", "qk", "gain", "term", "value", "denominator")
+PAIR_HOOKS = (
+    "regions",
+    "mask",
+    "qk",
+    "logit_scale",
+    "attention_bias",
+    "relative_value",
+    "softmax_normalizer",
+)
 
 
 class Extension(PositionScheme):
@@ -67,13 +75,13 @@ class Extension(PositionScheme):
         """Who changes what happens between pairs needs pairs; who bounds what is seen needs it unbounded."""
         super().__init_subclass__()
         if any(hook in vars(cls) for hook in PAIR_HOOKS):
-            cls.requires = cls.requires | {"pairs"}
+            cls.requires = cls.requires | {"softmax attention"}
         if "regions" in vars(cls) or "mask" in vars(cls):
-            cls.requires = cls.requires | {"far keys"}
+            cls.requires = cls.requires | {"unbounded context"}
         if cls.splits_regions:
-            cls.requires = cls.requires | {"mergeable pairs"}
+            cls.requires = cls.requires | {"mergeable regions"}
 
-    def __init__(self, inner: PositionScheme, context: Context) -> None:
+    def __init__(self, inner: PositionScheme, context: ExtensionContext) -> None:
         super().__init__()
         name = type(self).__name__
         missing = self.requires - inner.traits.capabilities
@@ -91,7 +99,7 @@ class Extension(PositionScheme):
         self.traits = inner.traits
 
     @staticmethod
-    def identity(length: int) -> dict[str, Any]:
+    def noop_settings(length: int) -> dict[str, Any]:
         """Settings with which nothing changes in sequences of up to `length` tokens; a law holds it to them."""
         raise NotImplementedError
 
@@ -100,52 +108,52 @@ class Extension(PositionScheme):
         if given == "auto":
             self.traits = replace(self.traits, prefix_stable=False)
 
-    def times(self, own: Tensor | float, site: Site) -> Tensor:
-        """The inner gain multiplied by `own`, broadcastable to (B, H, T)."""
-        inner = self.inner.gain(site)
-        own = torch.as_tensor(own, dtype=torch.float64, device=site.q_BHTD.device)
+    def scale_inner(self, own: Tensor | float, inputs: AttentionInputs) -> Tensor:
+        """The inner logit_scale multiplied by `own`, broadcastable to (B, H, T)."""
+        inner = self.inner.logit_scale(inputs)
+        own = torch.as_tensor(own, dtype=torch.float64, device=inputs.q_BHTD.device)
         return own if inner is None else own * inner
 
     def check(self, length: int) -> None:
         self.inner.check(length)
 
-    def place(self, geo: Geometry) -> Geometry:
-        return self.inner.place(geo)
+    def assign_positions(self, geo: Geometry) -> Geometry:
+        return self.inner.assign_positions(geo)
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
         return self.inner.embed(x_BTW, geo, layer)
 
-    def regions(self, site: Site) -> list[Region]:
-        return self.inner.regions(site)
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        return self.inner.regions(inputs)
 
-    def mask(self, site: Site) -> Mask | None:
-        return self.inner.mask(site)
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        return self.inner.mask(inputs)
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        return self.inner.qk(site)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        return self.inner.qk(inputs)
 
-    def gain(self, site: Site) -> Tensor | None:
-        return self.inner.gain(site)
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        return self.inner.logit_scale(inputs)
 
-    def term(self, site: Site) -> Term | None:
-        return self.inner.term(site)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
+        return self.inner.attention_bias(inputs)
 
-    def value(self, site: Site) -> PairValue | None:
-        return self.inner.value(site)
+    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
+        return self.inner.relative_value(inputs)
 
-    def denominator(self, site: Site) -> Callable[[Tensor], Tensor] | None:
-        return self.inner.denominator(site)
+    def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
+        return self.inner.softmax_normalizer(inputs)
 
-    def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
-        return self.inner.attention(site, v_BHSD, kernel)
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
+        return self.inner.attention(inputs, v_BHSD, kernel)
 
 
-class SpectrumExtension(Extension):
+class FrequencyScaling(Extension):
     """An extension that changes the angular frequencies of a rotation."""
 
-    requires = frozenset({"spectrum"})
+    requires = frozenset({"inv_freq"})
 
-    def __init__(self, inner: PositionScheme, context: Context) -> None:
+    def __init__(self, inner: PositionScheme, context: ExtensionContext) -> None:
         super().__init__(inner, context)
         if context.shape.head_dim < 4:
             raise IncompatibleError(
@@ -153,9 +161,11 @@ class SpectrumExtension(Extension):
                 f"{context.shape.head_dim} has one: choose heads of at least 4 dimensions"
             )
 
-    def spectrum(self, theta_M: Tensor) -> Tensor:
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
         """(M,) float64 radians per token in, the changed ones out."""
         raise NotImplementedError
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        return self.inner.qk(replace(site, spectrum=(*site.spectrum, self.spectrum)))
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        return self.inner.qk(
+            replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, self.scale_inv_freq))
+        )

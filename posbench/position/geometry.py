@@ -47,7 +47,7 @@ class Geometry:
     _memo: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def span(
+    def from_range(
         cls, start: int, stop: int, length: int | None = None, device: torch.device | str | None = None
     ) -> Geometry:
         """Queries start .. stop-1 over the keys 0 .. stop-1, positions equal to indices."""
@@ -55,18 +55,18 @@ class Geometry:
             index = torch.arange(stop, device=device)
         return cls(index[start:], index, index[start:], index, length or stop, start, start, 0)
 
-    def at(self, q_pos_T: Tensor, k_pos_S: Tensor, offset: int | None = None) -> Geometry:
+    def with_positions(self, q_pos_T: Tensor, k_pos_S: Tensor, offset: int | None = None) -> Geometry:
         """The same tokens, felt elsewhere."""
         return replace(self, q_pos_T=q_pos_T, k_pos_S=k_pos_S, offset=offset, _memo={})
 
-    def seen_by(self, rows: slice) -> Geometry:
+    def trim_to_visible_keys(self, rows: slice) -> Geometry:
         """The same queries over fewer keys: the first ones, as many as causality lets `rows` see."""
         hidden = len(self.q_index_T) - rows.indices(len(self.q_index_T))[1]
         if not self.ordered or hidden <= 0:
             return self
         return self._with_keys(0, len(self.k_index_S) - hidden)
 
-    def keys(self, start: int, stop: int) -> Geometry:
+    def slice_keys(self, start: int, stop: int) -> Geometry:
         """The same queries over a part of the keys; the same object each time."""
         return self.memo(("keys", start, stop), lambda: self._with_keys(start, stop))
 
@@ -88,7 +88,7 @@ class Geometry:
         return self.first_query + len(self.q_index_T) == self.first_key + len(self.k_index_S)
 
     @property
-    def before(self) -> int | None:
+    def query_offset(self) -> int | None:
         """How many places the first key lies before the first query; None unless both are tokens in a row."""
         if self.first_query is None or self.first_key is None:
             return None
@@ -100,21 +100,21 @@ class Geometry:
         return self.ordered and len(self.q_index_T) == len(self.k_index_S)
 
     @property
-    def past(self) -> bool:
+    def keys_all_past(self) -> bool:
         """Whether every key lies before every query, so that causality hides none."""
         if self.first_query is None or self.first_key is None:
             return False
         return self.first_key + len(self.k_index_S) <= self.first_query
 
     @property
-    def read(self) -> int:
+    def n_read(self) -> int:
         """Tokens of the sequence up to the last query."""
         if self.first_query is None:
             return int(self.q_index_T.max()) + 1
         return self.first_query + len(self.q_index_T)
 
     @property
-    def reach(self) -> int:
+    def key_span(self) -> int:
         """Tokens from the first key to the last query, both among them: what a window must hold to hide nothing."""
         if self.first_query is None or self.first_key is None:
             return int(self.q_index_T.max() - self.k_index_S.min()) + 1

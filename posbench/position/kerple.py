@@ -9,8 +9,8 @@ its gradient passes through, so that a parameter outside can come back, as their
 import torch
 from torch import Tensor, nn
 
-from posbench.position.biases import DistanceTable, Term
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.biases import AttentionBias, DistanceBias
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 LEAST = 0.01
 
@@ -20,13 +20,13 @@ class Kerple(PositionScheme):
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.p_H = nn.Parameter(2 * torch.rand(shape.heads))
-        self.a_H = nn.Parameter(torch.rand(shape.heads))
+        self.p_H = nn.Parameter(2 * torch.rand(shape.n_heads))
+        self.a_H = nn.Parameter(torch.rand(shape.n_heads))
 
-    def term(self, site: Site) -> Term:
-        return DistanceTable(self.penalty)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        return DistanceBias(self.penalty)
 
     def penalty(self, distance: Tensor) -> Tensor:
         """(H, *shape of distance) float64 nats."""

@@ -22,7 +22,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Known:
+class StructuredMask:
     """A mask that is a value."""
 
     def __call__(self, i: Tensor, j: Tensor) -> Tensor:
@@ -32,12 +32,12 @@ class Known:
         """Where all keys are that the queries first .. last may see, and perhaps others; in order, apart."""
         raise NotImplementedError
 
-    def __or__(self, other: Known) -> Known:
-        return Either((self, other))
+    def __or__(self, other: StructuredMask) -> StructuredMask:
+        return OrMask((self, other))
 
 
 @dataclass(frozen=True)
-class Nearest(Known):
+class SlidingWindow(StructuredMask):
     """The last `tokens` keys, the query's own counted."""
 
     tokens: int
@@ -50,8 +50,8 @@ class Nearest(Known):
 
 
 @dataclass(frozen=True)
-class Farther(Known):
-    """All keys but the last `tokens`: what Nearest hides."""
+class BeyondWindow(StructuredMask):
+    """All keys but the last `tokens`: what SlidingWindow hides."""
 
     tokens: int
 
@@ -63,7 +63,7 @@ class Farther(Known):
 
 
 @dataclass(frozen=True)
-class First(Known):
+class PrefixMask(StructuredMask):
     """The first `tokens` keys of the text."""
 
     tokens: int
@@ -76,7 +76,7 @@ class First(Known):
 
 
 @dataclass(frozen=True)
-class Chunk(Known):
+class SameChunk(StructuredMask):
     """The keys of one chunk of `tokens`: the query's own, or so many before it."""
 
     tokens: int
@@ -91,7 +91,7 @@ class Chunk(Known):
 
 
 @dataclass(frozen=True)
-class EarlierChunks(Known):
+class EarlierChunks(StructuredMask):
     """The keys of all chunks of `tokens` that lie more than `before` before the query's own."""
 
     tokens: int
@@ -105,7 +105,7 @@ class EarlierChunks(Known):
 
 
 @dataclass(frozen=True)
-class Blocks(Known):
+class Blocks(StructuredMask):
     """The own block and the one before, the first ones, and some of the others that each block draws.
 
     BigBird's: Zaheer et al., NeurIPS 2020, section 2. arXiv:2007.14062. A function of the two blocks alone.
@@ -144,10 +144,10 @@ class Blocks(Known):
 
 
 @dataclass(frozen=True)
-class Either(Known):
+class OrMask(StructuredMask):
     """What one of the parts shows."""
 
-    parts: tuple[Known, ...]
+    parts: tuple[StructuredMask, ...]
 
     def __call__(self, i: Tensor, j: Tensor) -> Tensor:
         return reduce(or_, (part(i, j) for part in self.parts))
@@ -157,7 +157,7 @@ class Either(Known):
 
 
 @dataclass(frozen=True)
-class Both(Known):
+class AndMask(StructuredMask):
     """What all of the parts show, which may be any masks."""
 
     parts: tuple[Mask, ...]
@@ -166,13 +166,13 @@ class Both(Known):
         return reduce(and_, (part(i, j) for part in self.parts))
 
     def spans(self, first: int, last: int) -> list[Span]:
-        return shown(self.parts, first, last)
+        return visible_key_ranges(self.parts, first, last)
 
 
-def both(*masks: Mask | None) -> Mask | None:
+def and_masks(*masks: Mask | None) -> Mask | None:
     """The mask that allows what all of them allow; None allows everything."""
     present = tuple(mask for mask in masks if mask is not None)
-    return Both(present) if len(present) > 1 else next(iter(present), None)
+    return AndMask(present) if len(present) > 1 else next(iter(present), None)
 
 
 def together(spans: list[Span]) -> list[Span]:
@@ -186,22 +186,22 @@ def together(spans: list[Span]) -> list[Span]:
     return merged
 
 
-def shown(masks: tuple[Mask, ...], first: int, last: int) -> list[Span]:
+def visible_key_ranges(masks: tuple[Mask, ...], first: int, last: int) -> list[Span]:
     """Where all keys are that causality and the masks let the queries first .. last see; in order, apart."""
     found = [(0, last + 1)]
     for mask in masks:
-        if isinstance(mask, Known):
+        if isinstance(mask, StructuredMask):
             spans = mask.spans(first, last)
             found = [(max(a, c), min(b, d)) for a, b in found for c, d in spans if max(a, c) < min(b, d)]
     return found
 
 
-def name_of(mask: Mask) -> Hashable | None:
+def mask_cache_key(mask: Mask) -> Hashable | None:
     """What is equal for masks that hide the same; None for a function, of which nobody can tell."""
-    if isinstance(mask, Both | Either):
-        names = tuple(name_of(part) for part in mask.parts)
+    if isinstance(mask, AndMask | OrMask):
+        names = tuple(mask_cache_key(part) for part in mask.parts)
         return None if None in names else (type(mask), *names)
-    return mask if isinstance(mask, Known | MethodType) else None
+    return mask if isinstance(mask, StructuredMask | MethodType) else None
 
 
 def scrambled(block: Tensor, number: int, seed: int) -> Tensor:

@@ -15,7 +15,7 @@ PAIRS, MANY_PAIRS = 1 << 14, 1 << 22
 Tile = tuple[slice, slice]
 
 
-class Network(torch.autograd.Function):
+class PairwiseMLP(torch.autograd.Function):
     """Two convolutions along the keys of a row with a leaky ReLU between, by pair of a query and a key.
 
     x (B, C, R, S), before (B or 1, K, R or 1, S or 1) what the first layer adds, into (K, C, N), onto (H, K, N),

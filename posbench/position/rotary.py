@@ -5,10 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.scheme import Site
+from posbench.position.scheme import AttentionInputs
 
 
-def frequencies(dims: int, base: float, of: str = "head dimension") -> Tensor:
+def compute_inv_freq(
+    dims: int, base: float, of: str = "head dimension", setting: str = "rope_theta"
+) -> Tensor:
     """(dims/2,) float64 radians per token: base^(-2m/dims). RoFormer, section 3.2.2. arXiv:2104.09864."""
     if dims % 2:
         raise ConfigError(
@@ -17,7 +19,7 @@ def frequencies(dims: int, base: float, of: str = "head dimension") -> Tensor:
         )
     if not base > 1:
         raise ConfigError(
-            f"base {base} of the angular frequencies: give a number above 1 (10000 in the papers)"
+            f"{setting} {base} of the angular frequencies: give a number above 1 (10000 in the papers)"
         )
     return base ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
 
@@ -37,28 +39,30 @@ def rotate(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor, interleaved: bool) ->
     return torch.stack(turned, -1).flatten(-2) if interleaved else torch.cat(turned, -1)
 
 
-def angles(theta_M: Tensor, site: Site, owner: object) -> tuple[tuple[Tensor, Tensor], ...]:
+def rotary_cos_sin(
+    inv_freq_M: Tensor, inputs: AttentionInputs, owner: object
+) -> tuple[tuple[Tensor, Tensor], ...]:
     """((cos, sin) at the queries, (cos, sin) at the keys), each (T or S, M); kept on the geometry for `owner`.
 
     Angles are computed in float64 and rounded once: bfloat16 holds no integer above 256 exactly, and
     float32 angles lose digits with the position.
     """
-    dtype = torch.float64 if site.q_BHTD.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if inputs.q_BHTD.dtype == torch.float64 else torch.float32
 
     def compute() -> tuple[tuple[Tensor, Tensor], ...]:
-        theta = theta_M.to(site.geo.q_pos_T.device)
-        for change in reversed(site.spectrum):
-            theta = change(theta)
+        inv_freq = inv_freq_M.to(inputs.geo.q_pos_T.device)
+        for change in reversed(inputs.inv_freq_transforms):
+            inv_freq = change(inv_freq)
         both_sides = []
-        for pos in (site.geo.q_pos_T, site.geo.k_pos_S):
-            angle = pos.double()[:, None] * theta
+        for pos in (inputs.geo.q_pos_T, inputs.geo.k_pos_S):
+            angle = pos.double()[:, None] * inv_freq
             both_sides.append((angle.cos().to(dtype), angle.sin().to(dtype)))
         return tuple(both_sides)
 
-    return site.geo.memo((owner, site.spectrum, dtype), compute)
+    return inputs.geo.memo((owner, inputs.inv_freq_transforms, dtype), compute)
 
 
-def still(at_TM: tuple[Tensor, Tensor], pairs: int) -> tuple[Tensor, Tensor]:
+def pad_unrotated(at_TM: tuple[Tensor, Tensor], pairs: int) -> tuple[Tensor, Tensor]:
     """(cos, sin) for `pairs` pairs of dimensions, of which those past the given ones do not turn."""
     cos_TM, sin_TM = at_TM
     rest = (0, pairs - cos_TM.shape[-1])

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from posbench.position.biases import PairValue, Term
+from posbench.position.biases import AttentionBias, RelativeValues
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What a scheme may know of the model: counts, dimensions, and the training length in tokens."""
 
-    layers: int
-    heads: int
+    n_layers: int
+    n_heads: int
     head_dim: int
-    width: int
+    d_model: int
     train_len: int
 
 
@@ -36,33 +36,37 @@ class Traits:
         prefix_stable: what is computed for a prefix depends neither on what follows nor on the declared
             length, so that one forward pass at the longest length gives every shorter one.
         shared_prefill: with the declared length frozen, questions may share one pass over their context.
-        mergeable: what it says of a pair does not depend on the other pairs of the row, so that attention
+        lse_mergeable: what it says of a pair does not depend on the other pairs of the row, so that attention
             over parts of the pairs, each in a geometry of its own, merges to attention over all.
-        apart: what it says of a pair depends on the two tokens and their positions alone, so that a context may
+        pairwise: what it says of a pair depends on the two tokens and their positions alone, so that a context may
             be attended apart from the questions about it; not where it sums over the keys between them.
-        pairs: attention is a softmax over pairs, which extensions may mask, split and scale.
-        far_keys: some layer sees all that came before, so that there is something to bound.
-        capabilities: what extensions may require: "positions" (it feels positions at all), "spectrum" (it
-            rotates, through `Site.spectrum`); "pairs", "mergeable pairs" and "far keys" follow from the above.
+        softmax_attention: attention is a softmax over pairs, which extensions may mask, split and scale.
+        unbounded_context: some layer sees all that came before, so that there is something to bound.
+        capabilities: what extensions may require: "positions" (it feels positions at all), "inv_freq" (it
+            rotates, through `AttentionInputs.inv_freq_transforms`); "softmax attention", "mergeable regions" and "unbounded context" follow from the above.
     """
 
     relative: bool
     prefix_stable: bool = True
     shared_prefill: bool = True
-    mergeable: bool = True
-    apart: bool = True
-    pairs: bool = True
-    far_keys: bool = True
+    lse_mergeable: bool = True
+    pairwise: bool = True
+    softmax_attention: bool = True
+    unbounded_context: bool = True
     capabilities: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        follow = {"pairs": self.pairs, "mergeable pairs": self.mergeable, "far keys": self.far_keys}
+        follow = {
+            "softmax attention": self.softmax_attention,
+            "mergeable regions": self.lse_mergeable,
+            "unbounded context": self.unbounded_context,
+        }
         held = {name for name, holds in follow.items() if holds}
         object.__setattr__(self, "capabilities", self.capabilities - follow.keys() | held)
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class AttentionInputs:
     """One attention call: which layer, where its tokens are, and what it computes from.
 
     Attributes:
@@ -70,7 +74,7 @@ class Site:
         geo: the geometry, already placed by the scheme; in a region, that region's.
         x_BTW, x_BSW: the normalised residual stream at the queries and at the keys.
         q_BHTD, k_BHSD: queries and keys as projected, before the scheme.
-        spectrum: changes that extensions make to the angular frequencies, outermost first; whoever rotates
+        inv_freq_transforms: changes that extensions make to the angular frequencies, outermost first; whoever rotates
             applies them to its own (M,) float64 radians per token, the innermost before the others.
     """
 
@@ -80,11 +84,11 @@ class Site:
     x_BSW: Tensor
     q_BHTD: Tensor
     k_BHSD: Tensor
-    spectrum: tuple[Callable[[Tensor], Tensor], ...] = field(default=())
+    inv_freq_transforms: tuple[Callable[[Tensor], Tensor], ...] = field(default=())
 
 
 class PositionScheme(nn.Module):
-    """logit(h, i, j) = gain_i * q_i . k_j / sqrt(D) + term(h, i, j), every hook optional.
+    """logit(h, i, j) = logit_scale_i * q_i . k_j / sqrt(D) + attention_bias(h, i, j), every hook optional.
 
     One object serves all layers of a model. Parameters may be drawn freely in `__init__`: the model builds
     the scheme under its own seed, so that nothing else's initial weights move. Constants are plain float64
@@ -98,7 +102,7 @@ class PositionScheme(nn.Module):
     def check(self, length: int) -> None:
         """Raise UndefinedError or LengthError if a sequence of `length` tokens has no meaning here."""
 
-    def place(self, geo: Geometry) -> Geometry:
+    def assign_positions(self, geo: Geometry) -> Geometry:
         """Where the tokens are felt; asked once a forward pass."""
         return geo
 
@@ -106,34 +110,34 @@ class PositionScheme(nn.Module):
         """The residual stream before block `layer`; layer 0 sees the token embeddings."""
         return x_BTW
 
-    def regions(self, site: Site) -> list[Region]:
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
         """A partition of the pairs, each part with a geometry of its own."""
-        return [Region(site.geo)]
+        return [Region(inputs.geo)]
 
-    def mask(self, site: Site) -> Mask | None:
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
         """Which pairs may attend, besides causality; it must let every token see itself."""
         return None
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         """Queries (B, H, T, E) and keys (B, H, S, E); the logits are scaled by 1/sqrt(D) whatever E is."""
-        return site.q_BHTD, site.k_BHSD
+        return inputs.q_BHTD, inputs.k_BHSD
 
-    def gain(self, site: Site) -> Tensor | None:
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
         """A factor on q . k by query, broadcastable to (B, H, T)."""
         return None
 
-    def term(self, site: Site) -> Term | None:
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
         """What is added to the scaled logits, in nats."""
         return None
 
-    def value(self, site: Site) -> PairValue | None:
+    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
         """What is added to the values, by pair."""
         return None
 
-    def denominator(self, site: Site) -> Callable[[Tensor], Tensor] | None:
+    def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         """A map of the log-sum-exp (B, H, T) of the visible logits to the log of the softmax's denominator."""
         return None
 
-    def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
         """(B, H, T, D): in place of attention by pairs, for what is none; None for the shared `attend`."""
         return None

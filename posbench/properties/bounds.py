@@ -8,29 +8,29 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from posbench.properties.probe import EXACT, MULTIPLES, Subject, unmoved, view
+from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, content_logits, last_token_logits
 from posbench.properties.uniqueness import encoding
 
 FAR = (2**10, 2**12, 2**14)  # tokens; paths that are integrated take their time to come so far
 GROWTH = 1.1  # from each to the next, in some layer; a logarithm grows by 12/10 and 14/12
 
 
-def bounds(subject: Subject) -> dict[str, object]:
+def bounds(probe: SchemeProbe) -> dict[str, object]:
     """The largest change of a logit to 16 times the training length (nats), and what it grows with.
 
     Growth with positions: few tokens, spread ever wider. With tokens: ever more of them within the training
     length. Both where one token stands everywhere.
     """
-    train_len = subject.shape.train_len
-    longest = subject.longest(*(multiple * train_len for multiple in MULTIPLES))
-    position_NW = encoding(subject, longest)
+    train_len = probe.shape.train_len
+    longest = probe.longest(*(multiple * train_len for multiple in MULTIPLES))
+    position_NW = encoding(probe, longest)
     grows = []
-    if _grows(_spread(subject)) or _grows(_entries(subject)):
+    if _grows(_spread(probe)) or _grows(_entries(probe)):
         grows.append("positions")
-    if _grows(_crowded(subject)):
+    if _grows(_crowded(probe)):
         grows.append("tokens")
     return {
-        "largest_change": float(_largest(subject, longest).max()),
+        "largest_change": float(_largest(probe, longest).max()),
         "largest_entry": math.nan if position_NW is None else float(position_NW.abs().max()),
         "grows_with": " and ".join(grows) or "nothing",
     }
@@ -41,40 +41,40 @@ def _grows(largest: list[Tensor]) -> bool:
     return bool(steps) and bool(torch.stack(steps).all(0).any())
 
 
-def _spread(subject: Subject) -> list[Tensor]:
+def _spread(probe: SchemeProbe) -> list[Tensor]:
     """Few tokens, spread ever wider."""
-    tokens = subject.longest(subject.shape.train_len, 4 * subject.shape.train_len)
-    reaches = [reach for reach in FAR if subject.defined(reach)]
-    if subject.moves_positions():  # positions end where the scheme says
+    tokens = probe.longest(probe.shape.train_len, 4 * probe.shape.train_len)
+    reaches = [reach for reach in FAR if probe.supports_length(reach)]
+    if probe.moves_positions():  # positions end where the scheme says
         return []
     # An odd stride meets every phase of a rotation.
-    return [_largest(subject, tokens, float(reach // tokens | 1)) for reach in reaches]
+    return [_largest(probe, tokens, float(reach // tokens | 1)) for reach in reaches]
 
 
-def _entries(subject: Subject) -> list[Tensor]:
+def _entries(probe: SchemeProbe) -> list[Tensor]:
     """What is added to embeddings, which is normalised before a logit could grow with it."""
     found = []
     for reach in FAR:
-        tokens = subject.longest(subject.shape.train_len, 4 * subject.shape.train_len)
-        if subject.moves_positions() or not subject.defined(reach):
+        tokens = probe.longest(probe.shape.train_len, 4 * probe.shape.train_len)
+        if probe.moves_positions() or not probe.supports_length(reach):
             continue
-        position_NW = encoding(subject, tokens, float(reach // tokens | 1))
+        position_NW = encoding(probe, tokens, float(reach // tokens | 1))
         if position_NW is not None:
             found.append(position_NW.abs().amax()[None])
     return found
 
 
-def _crowded(subject: Subject) -> list[Tensor]:
+def _crowded(probe: SchemeProbe) -> list[Tensor]:
     """Ever more tokens within the training length."""
     found = []
     for multiple in MULTIPLES:
-        length = multiple * subject.shape.train_len
-        if subject.defined(length):
-            found.append(_largest(subject, length, 1 if subject.moves_positions() else 1 / multiple))
+        length = multiple * probe.shape.train_len
+        if probe.supports_length(length):
+            found.append(_largest(probe, length, 1 if probe.moves_positions() else 1 / multiple))
     return found
 
 
-def _largest(subject: Subject, length: int, stretch: float = 1) -> Tensor:
+def _largest(probe: SchemeProbe, length: int, position_scale: float = 1) -> Tensor:
     """(layers,) nats."""
-    change = (view(subject, length, stretch) - unmoved(subject, length)).abs()
-    return change.masked_fill(change.isinf(), 0).unflatten(0, (subject.shape.layers, -1)).flatten(1).amax(1)
+    change = (last_token_logits(probe, length, position_scale) - content_logits(probe, length)).abs()
+    return change.masked_fill(change.isinf(), 0).unflatten(0, (probe.shape.n_layers, -1)).flatten(1).amax(1)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from posbench.properties.lengths import HIDDEN, SILENT, UNDEFINED
+from posbench.properties.length_behavior import HIDDEN, POSITION_BLIND, UNDEFINED
 from posbench.properties.measure import Row
-from posbench.properties.ratings import NEITHER, NO, PARTLY, YES, Mark, short
+from posbench.properties.ratings import NO, NOT_APPLICABLE, PARTIAL, YES, Rating, format_compact
 
 NEARLY = 1e-3  # of what is to be reached
 EXCESS = 0.1  # nats beyond the range within the training length
@@ -18,112 +18,122 @@ EXCESS = 0.1  # nats beyond the range within the training length
 class Column:
     title: str  # two lines
     meaning: str
-    of: Callable[[Row], Mark]
+    of: Callable[[Row], Rating]
 
 
-def _silent(row: Row) -> bool:
-    return row["at_1x"] == SILENT
+def _position_blind(row: Row) -> bool:
+    return row["behavior_1x"] == POSITION_BLIND
 
 
-def _order(row: Row) -> Mark:
-    return Mark(YES, short(row["order_felt"])) if row["order_felt"] else Mark(NO, "not felt")
+def _order(row: Row) -> Rating:
+    return (
+        Rating(YES, format_compact(row["order_sensitivity"]))
+        if row["order_sensitivity"]
+        else Rating(NO, "none")
+    )
 
 
-def _source(row: Row) -> Mark:
-    return Mark({"formula": YES, "trained": PARTLY}.get(row["kind"], NO), row["kind"])
+def _source(row: Row) -> Rating:
+    return Rating(
+        {"formula": YES, "trained": PARTIAL}.get(row["position_source"], NO), row["position_source"]
+    )
 
 
-def _unique(row: Row) -> Mark:
-    if row["alike"] == 0:
-        return Mark(YES, f"≥ {short(row['smallest_difference'])}")
-    return Mark(NO, "all alike") if row["alike"] == 1 else Mark(PARTLY, f"{100 * row['alike']:.0f}% alike")
+def _unique(row: Row) -> Rating:
+    if row["indistinguishable_fraction"] == 0:
+        return Rating(YES, f"≥ {format_compact(row['min_logit_difference'])}")
+    return (
+        Rating(NO, "all alike")
+        if row["indistinguishable_fraction"] == 1
+        else Rating(PARTIAL, f"{100 * row['indistinguishable_fraction']:.0f}% alike")
+    )
 
 
-def _distances(row: Row) -> Mark:
+def _distances(row: Row) -> Rating:
     if math.isnan(row["position_distance"]):
-        return Mark(NEITHER)
+        return Rating(NOT_APPLICABLE)
     both = (row["position_distance"], row["token_distance"])
-    return Mark(YES if min(both) > 0 else NO, " / ".join(map(short, both)))
+    return Rating(YES if min(both) > 0 else NO, " / ".join(map(format_compact, both)))
 
 
-def _relative(row: Row) -> Mark:
-    if _silent(row):
-        return Mark(NEITHER, "silent")
+def _relative(row: Row) -> Rating:
+    if _position_blind(row):
+        return Rating(NOT_APPLICABLE, "position_blind")
     if not row["shift_change"] <= 0:
-        return Mark(NO, f"off {short(row['shift_change'])}")
+        return Rating(NO, f"off {format_compact(row['shift_change'])}")
     spread = row["diagonal_spread"]
     if spread == 0:
-        return Mark(YES, "exact")
-    return Mark(PARTLY, "not the mask" if math.isinf(spread) else f"index {short(spread)}")
+        return Rating(YES, "exact")
+    return Rating(PARTIAL, "not the mask" if math.isinf(spread) else f"index {format_compact(spread)}")
 
 
-def _linear(row: Row) -> Mark:
+def _linear(row: Row) -> Rating:
     missed = [
         row[key] for key in ("linear_embedding_missed", "linear_vector_missed") if not math.isnan(row[key])
     ]
     if not missed:
-        return Mark(NEITHER)
+        return Rating(NOT_APPLICABLE)
     worst = max(missed)
     if worst < NEARLY:
-        return Mark(PARTLY, "nearly") if worst else Mark(YES, "exact")
-    return Mark(NO, f"misses {100 * min(1, worst):.0f}%")
+        return Rating(PARTIAL, "nearly") if worst else Rating(YES, "exact")
+    return Rating(NO, f"misses {100 * min(1, worst):.0f}%")
 
 
-def _norm(row: Row) -> Mark:
+def _norm(row: Row) -> Rating:
     change = row["norm_change"]
     if math.isnan(change):
-        return Mark(NEITHER)
-    return Mark(NO, f"± {100 * change:.0f}%") if change else Mark(YES, "exact")
+        return Rating(NOT_APPLICABLE)
+    return Rating(NO, f"± {100 * change:.0f}%") if change else Rating(YES, "exact")
 
 
-def _orthogonal(row: Row) -> Mark:
+def _orthogonal(row: Row) -> Rating:
     entry = row["orthogonality"]
     if math.isnan(entry):
-        return Mark(NEITHER)
+        return Rating(NOT_APPLICABLE)
     return (
-        Mark(NO, "not linear" if math.isinf(entry) else f"off {short(entry)}")
+        Rating(NO, "not linear" if math.isinf(entry) else f"off {format_compact(entry)}")
         if entry
-        else Mark(YES, "exact")
+        else Rating(YES, "exact")
     )
 
 
-def _bounded(row: Row) -> Mark:
+def _bounded(row: Row) -> Rating:
     if row["grows_with"] == "nothing":
-        return Mark(YES, f"± {short(row['largest_change'])}")
+        return Rating(YES, f"± {format_compact(row['largest_change'])}")
     words = row["grows_with"].replace("positions and tokens", "both")
-    return Mark(NO, f"{words} ↑ {short(row['largest_change'])}")
+    return Rating(NO, f"{words} ↑ {format_compact(row['largest_change'])}")
 
 
-def _decay(row: Row) -> Mark:
-    sign = {"falls": YES, "envelope falls": PARTLY}.get(row["decay"], NO)
+def _decay(row: Row) -> Rating:
+    sign = {"falls": YES, "envelope falls": PARTIAL}.get(row["decay"], NO)
     words = row["decay"].replace("envelope falls", "envelope")
-    return Mark(sign, f"{words}, a layer" if row["curves"] > 1 and row["decay"] == "flat" else words)
+    return Rating(sign, f"{words}, a layer" if row["curves"] > 1 and row["decay"] == "flat" else words)
 
 
-def _past(multiple: int) -> Callable[[Row], Mark]:
-    def of(row: Row) -> Mark:
-        kind, seen, excess = (row[f"{key}_{multiple}x"] for key in ("at", "seen", "excess"))
+def _past(multiple: int) -> Callable[[Row], Rating]:
+    def of(row: Row) -> Rating:
+        kind, seen, excess = (row[f"{key}_{multiple}x"] for key in ("behavior", "visible_fraction", "excess"))
         if kind == UNDEFINED:
-            return Mark(NO, kind)
-        if kind in {HIDDEN, SILENT}:
-            return Mark(YES, kind)
+            return Rating(NO, kind)
+        if kind in {HIDDEN, POSITION_BLIND}:
+            return Rating(YES, kind)
         words = kind if seen == 1 else f"{100 * seen:.1g}% seen"
         if excess <= EXCESS:
-            return Mark(YES, words)
-        return Mark(PARTLY, f"{words} +{short(excess)}")
+            return Rating(YES, words)
+        return Rating(PARTIAL, f"{words} +{format_compact(excess)}")
 
     return of
 
 
-def _plane(row: Row) -> Mark:
-    if not row["plane"]:
-        return Mark(NEITHER)
-    return Mark(YES, "relative") if row["plane_shift"] == 0 else Mark(PARTLY, "absolute")
+def _axial_2d(row: Row) -> Rating:
+    if not row["axial_2d"]:
+        return Rating(NOT_APPLICABLE)
+    return Rating(YES, "relative") if row["axial_2d_shift"] == 0 else Rating(PARTIAL, "absolute")
 
 
 COLUMNS: Sequence[Column] = (
     Column(
-        "feels\norder",
+        "order\nsensitivity",
         "change of the last output, in parts of its size, when one layer's earlier tokens change places",
         _order,
     ),
@@ -169,9 +179,9 @@ COLUMNS: Sequence[Column] = (
     Column(
         "in two\ndimensions",
         "half of the dimensions for rows, half for columns, where the scheme acts on single vectors; whether logits stay under a shift",
-        _plane,
+        _axial_2d,
     ),
-    Column("parameters", "at this size", lambda row: Mark("", f"{row['parameters']:,}")),
+    Column("parameters", "at this size", lambda row: Rating("", f"{row['parameters']:,}")),
 )
 
 

@@ -11,13 +11,13 @@ from matplotlib.patches import Rectangle
 
 from posbench.properties.card import COLUMNS
 from posbench.properties.measure import Row
-from posbench.properties.ratings import NEITHER, NO, PARTLY, YES, Mark
+from posbench.properties.ratings import NO, NOT_APPLICABLE, PARTIAL, YES, Rating
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, page
+from posbench.report.figures.canvas import GREY, captioned_subplots
 
 NAME, CELL, LINE, HEAD = 1.6, 1.08, 0.19, 0.4  # inches
 # Told apart with any common colour blindness, and in grey by their marks.
-COLOURS = {YES: "#a9cbe8", PARTLY: "#fbe3b4", NO: "#ffffff", NEITHER: "#eeeeee", "": "#ffffff"}
+COLOURS = {YES: "#a9cbe8", PARTIAL: "#fbe3b4", NO: "#ffffff", NOT_APPLICABLE: "#eeeeee", "": "#ffffff"}
 
 
 def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
@@ -25,7 +25,7 @@ def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
     groups = [(acts_on, list(some)) for acts_on, some in groupby(rows, key=lambda row: row["acts_on"])]
     height = HEAD + LINE * (len(rows) + len(groups))
     width = NAME + CELL * len(COLUMNS)
-    figure, panels = page(title, caption, panel=(width, height), right=0.2)
+    figure, panels = captioned_subplots(title, caption, panel=(width, height), right=0.2)
     axes = panels[0, 0]
     axes.set_axis_off()
     axes.set_ylim(height, 0)
@@ -55,7 +55,7 @@ def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
     return figure, pd.DataFrame(shown)
 
 
-def _line(axes: Axes, top: float, name: str, marks: Sequence[Mark]) -> None:
+def _line(axes: Axes, top: float, name: str, marks: Sequence[Rating]) -> None:
     axes.text(0.08, top + LINE / 2, name, va="center", fontsize=8.5)
     for place, mark in enumerate(marks):
         left = NAME + CELL * place
@@ -65,7 +65,7 @@ def _line(axes: Axes, top: float, name: str, marks: Sequence[Mark]) -> None:
         axes.text(left + 0.18, top + LINE / 2, mark.text, va="center", fontsize=7, color="#222222")
 
 
-def _numbers(row: Row, marks: Sequence[Mark]) -> dict[str, str]:
+def _numbers(row: Row, marks: Sequence[Rating]) -> dict[str, str]:
     titles = [column.title.replace("\n", " ") for column in COLUMNS]
     cells = dict(zip(titles, map(str, marks), strict=True))
     return {"scheme": row["scheme"], "acts on": row["acts_on"], **cells}

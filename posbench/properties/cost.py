@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from posbench.benchmark.paired import compare
+from posbench.benchmark.paired import time_paired
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.scheme import PositionScheme
 
-SIZE, VOCABULARY = Size(layers=2, width=64, heads=4), 50
+SIZE, VOCABULARY = Size(n_layers=2, d_model=64, n_heads=4), 50
 LENGTH, BATCH = 256, 4
 SECONDS = 0.5
 
@@ -28,7 +28,7 @@ def cost(settings: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, flo
         for scheme in (build_scheme(dict(settings), shape, 0).eval(), PositionScheme())
     )
     with torch.inference_mode():
-        ratio = compare(lambda: ours(ids), lambda: plain(ids), seconds)
+        ratio = time_paired(lambda: ours(ids), lambda: plain(ids), seconds)
         peaks = [_peak(model, ids) for model in (ours, plain)]
     return {
         "time_ratio": ratio.median,
@@ -46,7 +46,7 @@ def machine() -> str:
     """Where it was measured."""
     return (
         f"measured on one machine ({platform.machine()}, {torch.get_num_threads()} thread, "
-        f"torch {torch.__version__}), with {SIZE.layers} layers, width {SIZE.width}, {SIZE.heads} heads, "
+        f"torch {torch.__version__}), with {SIZE.n_layers} layers, width {SIZE.d_model}, {SIZE.n_heads} heads, "
         f"{BATCH} sequences of {LENGTH} tokens, float32, without gradients"
     )
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from posbench.properties.measure import Row
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, page
+from posbench.report.figures.canvas import GREY, captioned_subplots
 
 DOT = "#0072B2"
 
@@ -19,7 +19,7 @@ DOT = "#0072B2"
 def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
     """Schemes from the fastest to the slowest."""
     rows = sorted(rows, key=lambda row: row["time_ratio"])
-    figure, panels = page(
+    figure, panels = captioned_subplots(
         title, caption, panel=(2.9, 0.17 * len(rows) + 0.2), columns=2, gap=(0.35, 0.5), right=0.3
     )
     # Names need more room at the left than other figures' numbers.

@@ -8,28 +8,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posbench.properties.probe import EXACT, MULTIPLES, Subject, logits, normalised
+from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, logits, normalised
 
 HEAD_DIM = 64  # rotations of few dimensions say little
 FALL = 0.05  # of the logit without a scheme
 KINDS = ("falls", "envelope falls", "flat", "no")
 
 
-def curves(subject: Subject) -> NDArray[np.float64]:
+def curves(probe: SchemeProbe) -> NDArray[np.float64]:
     """(layers, N): mean over heads of the last token's logits at distances 0 .. N-1, NaN where hidden.
 
     In parts of the logit without a scheme. To 16 times the training length, or as far as there is an answer.
     """
-    wide = subject.shaped(head_dim=HEAD_DIM, width=HEAD_DIM * subject.shape.heads)
-    train_len = subject.shape.train_len
+    wide = probe.with_shape(head_dim=HEAD_DIM, d_model=HEAD_DIM * probe.shape.n_heads)
+    train_len = probe.shape.train_len
     length = wide.longest(*(multiple * train_len for multiple in MULTIPLES))
-    x_BSW = torch.ones(1, length, wide.shape.width, dtype=torch.float64)
+    x_BSW = torch.ones(1, length, wide.shape.d_model, dtype=torch.float64)
     last = slice(length - 1, length)
-    alone = float(normalised(x_BSW[:, :1]).square().sum()) / subject.shape.heads / HEAD_DIM**0.5
-    alone = alone if wide.scheme.traits.pairs else 1.0
+    alone = float(normalised(x_BSW[:, :1]).square().sum()) / probe.shape.n_heads / HEAD_DIM**0.5
+    alone = alone if wide.scheme.traits.softmax_attention else 1.0
     found = []
-    for site in wide.sites(x_BSW, wide.geometry(length), projected=False):
-        said_HS = logits(wide.scheme, site, last)[0, :, 0] / alone
+    for inputs in wide.attention_inputs(x_BSW, wide.geometry(length), projected=False):
+        said_HS = logits(wide.scheme, inputs, last)[0, :, 0] / alone
         found.append(torch.where(said_HS > -torch.inf, said_HS, torch.nan).mean(0).flip(0))
     return torch.stack(found).numpy()
 

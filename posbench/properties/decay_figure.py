@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from posbench.properties.decay import distinct, envelope
 from posbench.properties.measure import Row
 from posbench.properties.probe import MULTIPLES, TRAIN_LEN
-from posbench.properties.ratings import short
+from posbench.properties.ratings import format_compact
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, page
+from posbench.report.figures.canvas import GREY, captioned_subplots
 
 CURVE, ENVELOPE = "#0072B2", "#E69F00"
 ACROSS = 7
@@ -26,8 +26,8 @@ def draw(rows: Sequence[Row], curves: Mapping[str, NDArray[np.float64]], title: 
     """A panel a scheme; layers that differ have a line each."""
     down = -(-len(rows) // ACROSS)
     across = min(ACROSS, len(rows))
-    figure, panels = page(
-        title, caption, panel=(1.55, 0.92), columns=across, rows=down, gap=(0.14, 0.32), share=True
+    figure, panels = captioned_subplots(
+        title, caption, panel=(1.55, 0.92), columns=across, rows=down, gap=(0.14, 0.32), share_axes=True
     )
     shown = []
     for place, axes in enumerate(panels.flat):
@@ -66,10 +66,10 @@ def _note(axes: Axes, row: Row, layers: Sequence[NDArray[np.float64]]) -> None:
     notes = []
     highest, lowest = (edge([edge(curve[~np.isnan(curve)]) for curve in layers]) for edge in (max, min))
     if highest > HIGH:
-        notes.append(f"from {short(highest)}")
+        notes.append(f"from {format_compact(highest)}")
     if lowest < LOW:
-        notes.append(f"to {short(lowest)}")
-    if row["at_16x"] == "undefined":
+        notes.append(f"to {format_compact(lowest)}")
+    if row["behavior_16x"] == "undefined":
         notes.append("undefined beyond")
     if notes:
         axes.annotate(", ".join(notes), (0.04, 0.06), xycoords="axes fraction", fontsize=7.5, color="#333333")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posbench.properties.probe import Subject, draw, logits
+from posbench.properties.probe import SchemeProbe, draw, logits
 
-KINDS = ("formula", "trained", "drawn anew")
+SOURCES = ("formula", "trained", "random")
 
 
-def determinism(subject: Subject) -> dict[str, object]:
+def determinism(probe: SchemeProbe) -> dict[str, object]:
     """Largest differences between two evaluations, between two seeds, and between two passes of training."""
-    again = Subject.of(subject.settings, subject.shape)
-    other = Subject.of(subject.settings, subject.shape, seed=1)
-    first = _logits(subject)
+    again = SchemeProbe.of(probe.settings, probe.shape)
+    other = SchemeProbe.of(probe.settings, probe.shape, seed=1)
+    first = _logits(probe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         again.scheme.train()
@@ -22,22 +22,22 @@ def determinism(subject: Subject) -> dict[str, object]:
     again.scheme.eval()
     repeated = _difference(first, _logits(again))
     in_training = _difference(one, two)
-    parameters = sum(parameter.numel() for parameter in subject.scheme.parameters())
-    kind = KINDS[2 if in_training else 1 if parameters else 0]
+    parameters = sum(parameter.numel() for parameter in probe.scheme.parameters())
+    source = SOURCES[2 if in_training else 1 if parameters else 0]
     return {
         "repeated_difference": repeated,
         "seed_difference": _difference(first, _logits(other)),
         "training_difference": in_training,
-        "kind": kind,
+        "position_source": source,
         "parameters": parameters,
     }
 
 
-def _logits(subject: Subject) -> Tensor:
-    length = subject.shape.train_len
-    x_BSW = draw(1, length, subject.shape.width, seed=6)
-    sites = subject.sites(x_BSW, subject.geometry(length))
-    return torch.stack([logits(subject.scheme, site) for site in sites])
+def _logits(probe: SchemeProbe) -> Tensor:
+    length = probe.shape.train_len
+    x_BSW = draw(1, length, probe.shape.d_model, seed=6)
+    sites = probe.attention_inputs(x_BSW, probe.geometry(length))
+    return torch.stack([logits(probe.scheme, inputs) for inputs in sites])
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -10,42 +10,42 @@ import torch
 from numpy.typing import NDArray
 
 from posbench.properties import decay, linearity, relativity, uniqueness
+from posbench.properties.axial_2d import axial_2d
 from posbench.properties.bounds import bounds
 from posbench.properties.determinism import determinism
 from posbench.properties.hooks import acts_on
-from posbench.properties.lengths import behaviour
-from posbench.properties.order import felt
-from posbench.properties.plane import plane
-from posbench.properties.probe import Subject
-from posbench.properties.turns import isometry
+from posbench.properties.length_behavior import length_behavior
+from posbench.properties.order import order_sensitivity
+from posbench.properties.probe import SchemeProbe
+from posbench.properties.qk_map import isometry
 
 Row = dict[str, Any]
 
-PROPERTIES: tuple[Callable[[Subject], Mapping[str, object]], ...] = (
-    lambda subject: {"acts_on": ", ".join(acts_on(subject)) or "nothing"},
-    lambda subject: {"order_felt": felt(subject)},
+PROPERTIES: tuple[Callable[[SchemeProbe], Mapping[str, object]], ...] = (
+    lambda probe: {"acts_on": ", ".join(acts_on(probe)) or "nothing"},
+    lambda probe: {"order_sensitivity": order_sensitivity(probe)},
     determinism,
-    uniqueness.told_apart,
+    uniqueness.position_separation,
     uniqueness.embedded,
-    lambda subject: {"shift_change": relativity.shifted(subject)},
-    lambda subject: {"diagonal_spread": relativity.along_diagonals(subject)},
-    lambda subject: {"linear_embedding_missed": linearity.of_embeddings(subject)},
-    lambda subject: {"linear_vector_missed": linearity.of_vectors(subject)},
+    lambda probe: {"shift_change": relativity.shifted(probe)},
+    lambda probe: {"diagonal_spread": relativity.along_diagonals(probe)},
+    lambda probe: {"linear_embedding_missed": linearity.of_embeddings(probe)},
+    lambda probe: {"linear_vector_missed": linearity.of_vectors(probe)},
     isometry,
     bounds,
-    behaviour,
-    plane,
+    length_behavior,
+    axial_2d,
 )
 
 
 @torch.no_grad()
 def measure(name: str, settings: Mapping[str, Any]) -> tuple[Row, NDArray[np.float64]]:
     """The row of a scheme, and its (layers, N) curves of decay."""
-    subject = Subject.of(settings)
+    probe = SchemeProbe.of(settings)
     row: Row = {"scheme": name}
     for one in PROPERTIES:
-        row |= one(subject)
-    curves = decay.curves(subject)
+        row |= one(probe)
+    curves = decay.curves(probe)
     return row | decay.decay(curves), curves
 
 

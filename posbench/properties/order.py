@@ -5,20 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size
 from posbench.position.attention import attend
-from posbench.position.call import Pairs
+from posbench.position.call import AttentionCall
 from posbench.position.scheme import PositionScheme
-from posbench.properties.probe import SHAPE, Subject, draw
+from posbench.properties.probe import SHAPE, SchemeProbe, draw
 
 VOCABULARY = 50
 
 
 @torch.no_grad()
-def control() -> dict[str, float]:
+def permutation_control() -> dict[str, float]:
     """The largest |f(Px) - Pf(x)| of a model of two layers without any scheme: without the mask, and with it."""
-    size = Size(SHAPE.layers, SHAPE.width, SHAPE.heads)
+    size = Size(SHAPE.n_layers, SHAPE.d_model, SHAPE.n_heads)
     model = GPT(size, VOCABULARY, PositionScheme(), seed=0).double()
     ids = torch.randint(VOCABULARY, (2, SHAPE.train_len), generator=torch.Generator().manual_seed(1))
     order = torch.randperm(SHAPE.train_len, generator=torch.Generator().manual_seed(2))
@@ -27,38 +27,40 @@ def control() -> dict[str, float]:
         permuted, straight = (model(each, kernel=kernel)[0] for each in (ids[:, order], ids))
         return float((permuted - straight[:, order]).abs().max())
 
-    return {"unmasked": difference(unmasked), "causal": difference(Recording("dense"))}
+    return {"unmasked": difference(unmasked), "causal": difference(KernelDispatcher("dense"))}
 
 
-def unmasked(pairs: Pairs) -> tuple[Tensor, None]:
+def unmasked(call: AttentionCall) -> tuple[Tensor, None]:
     """A kernel that lets every token see every token."""
-    weight = torch.softmax(pairs.scale * pairs.q_BHTE @ pairs.k_BHSE.transpose(-1, -2), -1)
-    return weight @ pairs.v_BHSD, None
+    weight = torch.softmax(call.scale * call.q_BHTE @ call.k_BHSE.transpose(-1, -2), -1)
+    return weight @ call.v_BHSD, None
 
 
-def felt(subject: Subject) -> float:
+def order_sensitivity(probe: SchemeProbe) -> float:
     """How much the last token's output of one layer changes when the tokens before it change places.
 
     The last row of a causal mask hides nothing: what is left is the scheme's own. In parts of the outputs' root
     mean square, the largest of all layers.
     """
-    length = subject.shape.train_len
-    x_BSW = draw(2, length, subject.shape.width, seed=4)
+    length = probe.shape.train_len
+    x_BSW = draw(2, length, probe.shape.d_model, seed=4)
     order = torch.randperm(length - 1, generator=torch.Generator().manual_seed(5))
     permuted = torch.cat((x_BSW[:, order], x_BSW[:, -1:]), 1)
     worst = 0.0
-    for straight, other in zip(_outputs(subject, x_BSW), _outputs(subject, permuted), strict=True):
+    for straight, other in zip(_outputs(probe, x_BSW), _outputs(probe, permuted), strict=True):
         change = (straight - other).abs().max() / straight.square().mean().sqrt()
         worst = max(worst, float(change))
     return worst
 
 
-def _outputs(subject: Subject, x_BSW: Tensor) -> list[Tensor]:
+def _outputs(probe: SchemeProbe, x_BSW: Tensor) -> list[Tensor]:
     """(B, H, D) of the last token, by layer; values are the keys of another projection."""
-    scheme, outputs = subject.scheme, []
-    for site in subject.sites(x_BSW, subject.geometry(x_BSW.shape[1])):
+    scheme, outputs = probe.scheme, []
+    for inputs in probe.attention_inputs(x_BSW, probe.geometry(x_BSW.shape[1])):
         # Values come from the tokens alone: a position added to them would be felt whatever attention does.
-        v = x_BSW.unflatten(-1, (subject.shape.heads, -1)).transpose(1, 2)
-        own = scheme.attention(site, v, Recording("dense"))
-        outputs.append((attend(scheme, site, v, Recording("dense")) if own is None else own)[:, :, -1])
+        v = x_BSW.unflatten(-1, (probe.shape.n_heads, -1)).transpose(1, 2)
+        own = scheme.attention(inputs, v, KernelDispatcher("dense"))
+        outputs.append(
+            (attend(scheme, inputs, v, KernelDispatcher("dense")) if own is None else own)[:, :, -1]
+        )
     return outputs

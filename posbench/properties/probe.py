@@ -11,38 +11,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.errors import LengthError, UndefinedError
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import build_scheme
 from posbench.position.attention import attend
-from posbench.position.biases import Rows
-from posbench.position.call import Pairs
+from posbench.position.biases import QueryRows
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
 TRAIN_LEN = 64
-SHAPE = Shape(layers=2, heads=4, head_dim=8, width=32, train_len=TRAIN_LEN)
+SHAPE = ModelShape(n_layers=2, n_heads=4, head_dim=8, d_model=32, train_len=TRAIN_LEN)
 MULTIPLES = (1, 4, 16)
 EXACT = 1e-9  # what differs by less is equal: rounding in float64 leaves some 1e-12
 
 
 @dataclass(frozen=True)
-class Subject:
+class SchemeProbe:
     """A scheme in float64 as it is evaluated, and the shape that it was built for."""
 
     settings: Mapping[str, Any]
-    shape: Shape
+    shape: ModelShape
     scheme: PositionScheme
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], shape: Shape = SHAPE, seed: int = 0) -> Subject:
+    def of(cls, settings: Mapping[str, Any], shape: ModelShape = SHAPE, seed: int = 0) -> SchemeProbe:
         scheme = build_scheme(dict(settings), shape, seed)
         return cls(settings, shape, scheme.double().eval().requires_grad_(False))
 
-    def shaped(self, **changed: int) -> Subject:
+    def with_shape(self, **changed: int) -> SchemeProbe:
         """The same scheme in another shape."""
-        return Subject.of(self.settings, replace(self.shape, **changed))
+        return SchemeProbe.of(self.settings, replace(self.shape, **changed))
 
-    def defined(self, length: int) -> bool:
+    def supports_length(self, length: int) -> bool:
         """Whether the scheme has an answer at this length."""
         try:
             self.scheme.check(length)
@@ -52,38 +52,44 @@ class Subject:
 
     def longest(self, *lengths: int) -> int:
         """The longest of some lengths that has an answer."""
-        return max(length for length in lengths if self.defined(length))
+        return max(length for length in lengths if self.supports_length(length))
 
-    def geometry(self, length: int, shift: float = 0, stretch: float = 1) -> Geometry:
+    def geometry(self, length: int, shift: float = 0, position_scale: float = 1) -> Geometry:
         """The first tokens, where the scheme feels them, or moved from there."""
-        placed = self.scheme.place(Geometry.span(0, length))
-        if stretch != 1:
-            return placed.at(placed.q_pos_T * stretch, placed.k_pos_S * stretch)
-        return placed.at(placed.q_pos_T + shift, placed.k_pos_S + shift, placed.offset) if shift else placed
+        placed = self.scheme.assign_positions(Geometry.from_range(0, length))
+        if position_scale != 1:
+            return placed.with_positions(placed.q_pos_T * position_scale, placed.k_pos_S * position_scale)
+        return (
+            placed.with_positions(placed.q_pos_T + shift, placed.k_pos_S + shift, placed.offset)
+            if shift
+            else placed
+        )
 
     def moves_positions(self) -> bool:
         """Whether the scheme feels tokens elsewhere than at their indices."""
         geo = self.geometry(self.shape.train_len)
         return not torch.equal(geo.q_pos_T.double(), geo.q_index_T.double())
 
-    def sites(self, x_BSW: Tensor, geo: Geometry, projected: bool = True) -> Iterator[Site]:
+    def attention_inputs(
+        self, x_BSW: Tensor, geo: Geometry, projected: bool = True
+    ) -> Iterator[AttentionInputs]:
         """Every layer on the token embeddings and what the scheme has made of them; blocks add nothing.
 
         Queries and keys are two random projections of the normalised stream, or both that stream itself.
         """
-        for layer in range(self.shape.layers):
+        for layer in range(self.shape.n_layers):
             x_BSW = self.scheme.embed(x_BSW, geo, layer)
             h_BSW = normalised(x_BSW)
             q, k = (
                 h_BSW @ draw(*2 * h_BSW.shape[-1:], seed=seed) / h_BSW.shape[-1] ** 0.5 for seed in (1, 2)
             )
             sides = (q, k) if projected else (h_BSW, h_BSW)
-            q, k = (side.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for side in sides)
-            yield Site(layer, geo, h_BSW, h_BSW, q, k)
+            q, k = (side.unflatten(-1, (self.shape.n_heads, -1)).transpose(1, 2) for side in sides)
+            yield AttentionInputs(layer, geo, h_BSW, h_BSW, q, k)
 
-    def words(self, count: int, length: int) -> Tensor:
+    def repeated_tokens(self, count: int, length: int) -> Tensor:
         """(count, length, W): sequences that repeat one token each, each another, as embeddings are drawn."""
-        return draw(count, 1, self.shape.width, seed=3).expand(-1, length, -1)
+        return draw(count, 1, self.shape.d_model, seed=3).expand(-1, length, -1)
 
 
 def draw(*size: int, seed: int) -> Tensor:
@@ -96,59 +102,59 @@ def normalised(x_BSW: Tensor) -> Tensor:
     return F.rms_norm(x_BSW, x_BSW.shape[-1:], eps=1e-6)
 
 
-def logits(scheme: PositionScheme, site: Site, rows: slice = slice(None)) -> Tensor:
+def logits(scheme: PositionScheme, inputs: AttentionInputs, rows: slice = slice(None)) -> Tensor:
     """(B, H, R, S) for the queries in `rows`, -inf where nothing is seen.
 
     Where attention by pairs is replaced there are no logits: the weights in their place, each over that of the
     token itself, which no denominator changes.
     """
-    own = scheme.attention(site, _one_hot(site), Recording("dense"))
+    own = scheme.attention(inputs, _one_hot(inputs), KernelDispatcher("dense"))
     if own is not None:
         weight = own / own.diagonal(dim1=-2, dim2=-1)[..., None]
-        return weight.masked_fill(~site.geo.visible(), -torch.inf)[:, :, rows]
+        return weight.masked_fill(~inputs.geo.visible(), -torch.inf)[:, :, rows]
     found: list[Tensor] = []
 
-    def open_up(pairs: Pairs) -> tuple[Tensor, Tensor]:
-        q, k = pairs.q_BHTE[:, :, rows], pairs.k_BHSE
-        visible = pairs.geo.visible(pairs.masks, rows)
-        content = pairs.scale * q @ k.transpose(-1, -2)
+    def open_up(call: AttentionCall) -> tuple[Tensor, Tensor]:
+        q, k = call.q_BHTE[:, :, rows], call.k_BHSE
+        visible = call.geo.visible(call.masks, rows)
+        content = call.scale * q @ k.transpose(-1, -2)
         whole = content
-        if pairs.term is not None:
-            whole = content + pairs.term.begin(k).added(
-                Rows(pairs.geo, rows, q, k, pairs.scale, content, visible)
+        if call.bias is not None:
+            whole = content + call.bias.precompute(k).value_from_rows(
+                QueryRows(call.geo, rows, q, k, call.scale, content, visible)
             )
         found.append(whole.masked_fill(~visible, -torch.inf))
-        return torch.zeros_like(pairs.v_BHSD), torch.zeros(pairs.q_BHTE.shape[:-1], dtype=q.dtype)
+        return torch.zeros_like(call.v_BHSD), torch.zeros(call.q_BHTE.shape[:-1], dtype=q.dtype)
 
-    attend(scheme, site, torch.zeros_like(site.k_BHSD), open_up)
+    attend(scheme, inputs, torch.zeros_like(inputs.k_BHSD), open_up)
     return torch.stack(found).amax(0)  # regions partition the pairs
 
 
-def plain(scheme: PositionScheme, site: Site) -> Tensor:
+def plain(scheme: PositionScheme, inputs: AttentionInputs) -> Tensor:
     """(B, H) logits of the last token with itself where no scheme is; 1 where there are weights in their place."""
-    alike = (site.q_BHTD[:, :, -1] * site.k_BHSD[:, :, -1]).sum(-1) / site.q_BHTD.shape[-1] ** 0.5
-    return alike if scheme.traits.pairs else torch.ones_like(alike)
+    alike = (inputs.q_BHTD[:, :, -1] * inputs.k_BHSD[:, :, -1]).sum(-1) / inputs.q_BHTD.shape[-1] ** 0.5
+    return alike if scheme.traits.softmax_attention else torch.ones_like(alike)
 
 
-def _one_hot(site: Site) -> Tensor:
-    keys = site.k_BHSD.shape[2]
-    return torch.eye(keys, dtype=site.k_BHSD.dtype).expand(*site.k_BHSD.shape[:2], -1, -1)
+def _one_hot(inputs: AttentionInputs) -> Tensor:
+    keys = inputs.k_BHSD.shape[2]
+    return torch.eye(keys, dtype=inputs.k_BHSD.dtype).expand(*inputs.k_BHSD.shape[:2], -1, -1)
 
 
-def view(subject: Subject, length: int, stretch: float = 1) -> Tensor:
+def last_token_logits(probe: SchemeProbe, length: int, position_scale: float = 1) -> Tensor:
     """(P, S): what the last token says of every position where one token stands everywhere.
 
     P runs over layers, heads and four different tokens. Positions with one column alike are not told apart.
     """
-    geo = subject.geometry(length, stretch=stretch)
+    geo = probe.geometry(length, position_scale=position_scale)
     last = slice(length - 1, length)
-    sites = subject.sites(subject.words(4, length), geo)
-    return torch.cat([logits(subject.scheme, site, last).flatten(0, 2) for site in sites])
+    sites = probe.attention_inputs(probe.repeated_tokens(4, length), geo)
+    return torch.cat([logits(probe.scheme, inputs, last).flatten(0, 2) for inputs in sites])
 
 
-def unmoved(subject: Subject, length: int) -> Tensor:
+def content_logits(probe: SchemeProbe, length: int) -> Tensor:
     """(P, 1): the same of a scheme that says nothing."""
-    words = subject.words(4, 1)
-    nothing = replace(subject, scheme=PositionScheme())
-    sites = nothing.sites(words, nothing.geometry(1))
-    return torch.cat([plain(subject.scheme, site).flatten() for site in sites])[:, None]
+    words = probe.repeated_tokens(4, 1)
+    nothing = replace(probe, scheme=PositionScheme())
+    sites = nothing.attention_inputs(words, nothing.geometry(1))
+    return torch.cat([plain(probe.scheme, inputs).flatten() for inputs in sites])[:, None]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-YES, PARTLY, NO, NEITHER = "●", "◐", "○", "–"
+YES, PARTIAL, NO, NOT_APPLICABLE = "●", "◐", "○", "–"
 
 
 @dataclass(frozen=True)
-class Mark:
-    """YES where a scheme has a property, PARTLY, NO, or NEITHER where it does not apply; and what was measured."""
+class Rating:
+    """YES where a scheme has a property, PARTIAL, NO, or NOT_APPLICABLE where it does not apply; and what was measured."""
 
     sign: str
     text: str = ""
@@ -18,7 +18,7 @@ class Mark:
         return f"{self.sign} {self.text}".strip()
 
 
-def short(value: float) -> str:
+def format_compact(value: float) -> str:
     """Two digits, in as few letters as they take."""
     size = abs(value)
     if size >= 1000:

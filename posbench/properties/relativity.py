@@ -7,43 +7,43 @@ import math
 import torch
 from torch import Tensor
 
-from posbench.properties.probe import Subject, draw, logits
+from posbench.properties.probe import SchemeProbe, draw, logits
 
 SHIFTS = (1, 7, 32)
 
 
-def shifted(subject: Subject) -> float:
+def shifted(probe: SchemeProbe) -> float:
     """The largest change of a logit (nats) when all positions move by 1, 7 and 32; tokens and indices stay.
 
     Half of the training length, so that what was moved is still within it.
     """
-    length = subject.shape.train_len // 2
-    x_BSW = draw(2, length, subject.shape.width, seed=8)
+    length = probe.shape.train_len // 2
+    x_BSW = draw(2, length, probe.shape.d_model, seed=8)
     worst = math.nan
-    before = _all(subject, x_BSW, 0)
+    before = _all(probe, x_BSW, 0)
     for shift in SHIFTS:
-        changed = (_all(subject, x_BSW, shift) - before).abs()
+        changed = (_all(probe, x_BSW, shift) - before).abs()
         finite = changed[before.isfinite()]
         if finite.isfinite().all():  # not moved past a table
             worst = max(float(finite.max()), 0.0 if math.isnan(worst) else worst)
     return worst
 
 
-def _all(subject: Subject, x_BSW: Tensor, shift: int) -> Tensor:
-    sites = subject.sites(x_BSW, subject.geometry(x_BSW.shape[1], shift=shift))
-    return torch.stack([logits(subject.scheme, site) for site in sites])
+def _all(probe: SchemeProbe, x_BSW: Tensor, shift: int) -> Tensor:
+    sites = probe.attention_inputs(x_BSW, probe.geometry(x_BSW.shape[1], shift=shift))
+    return torch.stack([logits(probe.scheme, inputs) for inputs in sites])
 
 
-def along_diagonals(subject: Subject) -> float:
+def along_diagonals(probe: SchemeProbe) -> float:
     """The largest difference (nats) of two pairs at one distance where one token stands everywhere.
 
     To twice the training length, or to it where there is no answer beyond; inf where one of them is hidden.
     Beside positions it shows what follows from indices: global tokens, factors by the number of keys.
     """
-    length = subject.longest(subject.shape.train_len, 2 * subject.shape.train_len)
+    length = probe.longest(probe.shape.train_len, 2 * probe.shape.train_len)
     worst = 0.0
-    for site in subject.sites(subject.words(2, length), subject.geometry(length)):
-        said = logits(subject.scheme, site)
+    for inputs in probe.attention_inputs(probe.repeated_tokens(2, length), probe.geometry(length)):
+        said = logits(probe.scheme, inputs)
         for distance in range(length):
             diagonal = said.diagonal(-distance, -2, -1)
             seen = diagonal > -torch.inf

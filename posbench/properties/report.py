@@ -13,12 +13,12 @@ from posbench.properties import card_figure, cost_figure, decay_figure
 from posbench.properties.card import COLUMNS, ordered
 from posbench.properties.cost import cost, machine
 from posbench.properties.measure import Row, measure, rounded
-from posbench.properties.order import control
+from posbench.properties.order import permutation_control
 from posbench.properties.probe import SHAPE
 from posbench.report.figures import Drawing, house_style, save
-from posbench.report.tables.markup import Cell, Table, to_latex, to_markdown
+from posbench.report.tables.markup import Table, TableCell, to_latex, to_markdown
 
-COMMAND = "python scripts/properties.py results=results/published"
+COMMAND = "python scripts/properties.py results_dir=results/published"
 TITLE = "What makes a good position scheme, measured on each scheme's own definition"
 DECAY_TITLE = "Does a scheme say less of what is farther away?"
 COST_TITLE = "What a scheme costs a forward pass"
@@ -55,7 +55,11 @@ def write(settings: Mapping[str, Mapping[str, Any]], folder: Path, costs: bool) 
 def _table(rows: Sequence[Row], caption: str, folder: Path) -> list[Path]:
     header = ["scheme", "acts on", *(column.title.replace("\n", " ") for column in COLUMNS)]
     body = [
-        [Cell(row["scheme"]), Cell(row["acts_on"]), *(Cell(str(column.of(row))) for column in COLUMNS)]
+        [
+            TableCell(row["scheme"]),
+            TableCell(row["acts_on"]),
+            *(TableCell(str(column.of(row))) for column in COLUMNS),
+        ]
         for row in rows
     ]
     numbers = pd.DataFrame(rows)
@@ -81,10 +85,10 @@ def _table(rows: Sequence[Row], caption: str, folder: Path) -> list[Path]:
 
 def _caption() -> str:
     meanings = "; ".join(f"‘{column.title.replace(chr(10), ' ')}’: {column.meaning}" for column in COLUMNS)
-    without = control()
+    without = permutation_control()
     return (
         "● has the property, ◐ in part, ○ has it not, – does not apply. Untrained schemes with the settings of their "
-        f"yaml and seed 0, in float64; {SHAPE.layers} layers, width {SHAPE.width}, {SHAPE.heads} heads, training "
+        f"yaml and seed 0, in float64; {SHAPE.n_layers} layers, width {SHAPE.d_model}, {SHAPE.n_heads} heads, training "
         f"length {SHAPE.train_len}; what is below 1e-9 counts as 0. {meanings}. Control: without mask and scheme, "
         f"|f(Px) - Pf(x)| of a model of two layers is {0 if without['unmasked'] < 1e-9 else without['unmasked']:.2g}; "
         f"with the causal mask alone it is {without['causal']:.2g}: the mask by itself tells of order. "

@@ -14,35 +14,49 @@ from posbench.errors import DataError
 from posbench.report.report_writer import write_report
 from posbench.results.rows import read_rows, write_rows
 
-ROWS = "rows.parquet"
-FACTS = "experiment.json"
+ROWS_FILE = "rows.parquet"
+METADATA_FILE = "experiment.json"
 
 
-def write(
-    folder: Path, rows: pd.DataFrame, order: Sequence[str], figures: Sequence[str], note: str = ""
+def save_experiment(
+    folder: Path,
+    rows: pd.DataFrame,
+    scheme_order: Sequence[str],
+    figures: Sequence[str],
+    caption_note: str = "",
 ) -> None:
     """Keep an experiment's rows, the order of its schemes, the names of its figures, and a note for its captions."""
-    write_rows(rows, folder / ROWS)
-    temporary = folder / f".{FACTS}.{os.getpid()}"
-    facts = {"order": list(order), "figures": list(figures)} | ({"note": note} if note else {})
-    temporary.write_text(json.dumps(facts, indent=1) + "\n")
-    temporary.replace(folder / FACTS)
+    write_rows(rows, folder / ROWS_FILE)
+    temporary = folder / f".{METADATA_FILE}.{os.getpid()}"
+    metadata = {"scheme_order": list(scheme_order), "figures": list(figures)} | (
+        {"caption_note": caption_note} if caption_note else {}
+    )
+    temporary.write_text(json.dumps(metadata, indent=1) + "\n")
+    temporary.replace(folder / METADATA_FILE)
 
 
-def draw(folder: Path, choose: Callable[[str, str], dict[str, Any]]) -> list[Path]:
+def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]]) -> list[Path]:
     """All tables and figures of a folder, the same bytes each time; what stands already is left alone."""
-    if not (folder / ROWS).is_file() or not (folder / FACTS).is_file():
+    if not (folder / ROWS_FILE).is_file() or not (folder / METADATA_FILE).is_file():
         raise DataError(
-            f"{folder} has no {ROWS} with {FACTS}: give a folder that scripts/sweep.py has written"
+            f"{folder} has no {ROWS_FILE} with {METADATA_FILE}: give a folder that scripts/sweep.py has written"
         )
-    facts = json.loads((folder / FACTS).read_text())
-    configs = [choose("figure", name) for name in facts["figures"]]
-    return write_report(read_rows(folder / ROWS), configs, folder, facts["order"], facts.get("note", ""))
+    metadata = json.loads((folder / METADATA_FILE).read_text())
+    configs = [load_option("figure", name) for name in metadata["figures"]]
+    return write_report(
+        read_rows(folder / ROWS_FILE),
+        configs,
+        folder,
+        metadata["scheme_order"],
+        metadata.get("caption_note", ""),
+    )
 
 
-def experiments(results: Path) -> list[Path]:
+def find_experiments(results: Path) -> list[Path]:
     """The folders that hold an experiment, the published ones among them."""
     found = {
-        path.parent for pattern in (f"*/{FACTS}", f"published/*/{FACTS}") for path in results.glob(pattern)
+        path.parent
+        for pattern in (f"*/{METADATA_FILE}", f"published/*/{METADATA_FILE}")
+        for path in results.glob(pattern)
     }
     return sorted(found)

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import ConfigError
-from posbench.report.figures import draw
-from posbench.report.figures.source import MissingRowsError
-from posbench.report.tables.layout import tables
+from posbench.report.figures import draw_figure
+from posbench.report.figures.figure_data import MissingRowsError
+from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_latex, to_markdown
 
 STAMP = "report.json"
@@ -72,7 +72,7 @@ def _tables(
 ) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {}
-    found = list(tables(rows, order, mix_kernels))
+    found = list(build_tables(rows, order, mix_kernels))
     if note:
         found = [replace(table, caption=f"{table.caption} {note}") for table in found]
     for table in found:
@@ -94,7 +94,7 @@ def _figures(
     paths = []
     for config in configs:
         try:
-            paths += draw(config, rows, folder, order)
+            paths += draw_figure(config, rows, folder, order)
         except MissingRowsError as reason:
             left_out.append(f"figure {config['name']} is left out: {reason}")
     return paths
@@ -105,13 +105,13 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
     known = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     settings = [list(rows.columns), [dict(config) for config in configs], list(order)]
     known.update(json.dumps([*settings, version("matplotlib")], sort_keys=True, default=str).encode())
-    package = files("posbench")
-    for folder in (package, package / "tables", package / "figures"):
+    report, results = files("posbench.report"), files("posbench.results")
+    for folder in (report, report / "tables", report / "figures"):
         for file in sorted(folder.iterdir(), key=lambda each: each.name):
-            if file.name.endswith(".mplstyle") or (file.name.endswith(".py") and folder != package):
+            if file.name.endswith((".mplstyle", ".py")):
                 known.update(file.read_bytes())
-    for name in ("records.py", "statistics.py", "gate.py"):
-        known.update((package / name).read_bytes())
+    for name in ("rows.py", "statistics.py", "gate.py"):
+        known.update((results / name).read_bytes())
     return known.hexdigest()
 
 

@@ -15,18 +15,47 @@ import pyarrow.parquet as pq
 
 from posbench.errors import ConfigError, DataError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from harmless to worst
-NULLABLE = ("position", "depth", "layer", "head", "value")
+NULLABLE = ("position", "depth", "layer", "head", "value_sum")
 # Columns that rows of an older version lack; they are read as empty.
-_ADDED = {"1": ("layer", "head")}
+_ADDED = {"1": ("layer", "head"), "2": ()}
+# What rows of versions 1 and 2 call otherwise: columns, and values of a column.
+_OLD_COLUMNS = {
+    "cell_id": "cell",
+    "model_id": "model",
+    "model_size": "size",
+    "doc_id": "document",
+    "value_sum": "value",
+}
+_OLD_VALUES = {
+    "task": {"adjacent": "position_resolution", "long_perplexity": "longppl"},
+    "protocol": {"records": "synthetic_records"},
+    "unit": {"share": "fraction"},
+    "metric": {
+        "hit": "token_accuracy",
+        "first_hit": "first_period_token_accuracy",
+        "first_nll": "first_period_nll",
+        "adjacent": "position_accuracy",
+        "context_guess": "random_in_context",
+        "in_context": "predicted_in_context",
+        "log_ratio": "log_likelihood_ratio",
+        "key": "key_token_fraction",
+        "key_nll": "key_token_nll",
+        "gold": "answer_attention",
+        "entropy": "attention_entropy",
+        "first_tokens": "sink_attention",
+        "last_quarter": "last_quarter_attention",
+        "distance": "attention_at_distance",
+    },
+}
 
 _TYPES: dict[str, pa.DataType] = {
-    "cell": pa.string(),
-    "model": pa.string(),
+    "cell_id": pa.string(),
+    "model_id": pa.string(),
     "scheme": pa.string(),
     "extension": pa.string(),  # "none" where the scheme runs as it was trained
-    "size": pa.string(),
+    "model_size": pa.string(),
     "n_params": pa.int64(),
     "train_len": pa.int64(),
     "train_tokens": pa.int64(),
@@ -37,14 +66,14 @@ _TYPES: dict[str, pa.DataType] = {
     "protocol": pa.string(),
     "eval_len": pa.int64(),
     "eval_seed": pa.int64(),
-    "document": pa.string(),  # or the id of a context: the cluster of the bootstrap
+    "doc_id": pa.string(),  # or the id of a context: the cluster of the bootstrap
     "example": pa.int64(),
     "position": pa.int64(),  # of a token, the end of a bucket of tokens, or the index of the gold record
     "depth": pa.float64(),  # of the gold record: 0 the first, 1 the last
     "layer": pa.int64(),  # 0 the first block; layer and head are empty where a number is of the whole model
     "head": pa.int64(),
     "metric": pa.string(),
-    "value": pa.float64(),  # the sum over n things, of a share too; null if there is none
+    "value_sum": pa.float64(),  # the sum over n things, of a fraction too; null if there is none
     "n": pa.int64(),
     "unit": pa.string(),
     "status": pa.string(),
@@ -62,7 +91,7 @@ _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # torn, gone, or with by
 _log = logging.getLogger(__name__)
 
 
-class Store:
+class RowStore:
     """The finished cells of a folder: a cell whose file is there is whole and is never computed again."""
 
     def __init__(self, root: Path | str) -> None:
@@ -81,18 +110,18 @@ class Store:
             _set_aside(path, fault)
         return not fault
 
-    def write(self, cell: str, rows: list[dict[str, Any]], sidecar: dict[str, Any]) -> None:
+    def write(self, cell: str, rows: list[dict[str, Any]], run_metadata: dict[str, Any]) -> None:
         """The rows are a pure function of the cell; what is not (times, versions, dates) is the sidecar's."""
         table = _table_of(rows)
         # The sidecar goes first, so that a cell that is there has one.
         with _replacing(self.path(cell).with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(sidecar, indent=1, sort_keys=True, default=str) + "\n")
+            temporary.write_text(json.dumps(run_metadata, indent=1, sort_keys=True, default=str) + "\n")
         _write(table, self.path(cell))
 
     def read(self, cell: str) -> pd.DataFrame:
         return read_rows(self.path(cell))
 
-    def sidecar(self, cell: str) -> dict[str, Any]:
+    def run_metadata(self, cell: str) -> dict[str, Any]:
         """What was true of the run that made a cell; nothing if its file is gone."""
         try:
             return json.loads(self.path(cell).with_suffix(".json").read_text())
@@ -144,7 +173,7 @@ def _array(name: str, values: list[Any]) -> pa.Array:
 
 def _check(table: pa.Table) -> None:
     """Statuses are of the list, and 'ok' means a finite number: a NaN must not slip into a mean."""
-    finite = pc.fill_null(pc.is_finite(table["value"]), False)
+    finite = pc.fill_null(pc.is_finite(table["value_sum"]), False)
     others = ", ".join(STATUSES[1:])
     for status in sorted(pc.unique(table["status"]).to_pylist()):
         if status not in STATUSES:
@@ -187,11 +216,27 @@ def _read(path: Path) -> pa.Table:
     fault = _fault(path)
     if not fault:
         try:
-            return pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
+            if pq.read_schema(path).metadata[b"posbench.rows"] == str(SCHEMA_VERSION).encode():
+                return pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
+            return _renamed(pq.read_table(path, page_checksum_verification=True))
         except _UNREADABLE as error:
             fault = str(error).splitlines()[0]
     _set_aside(path, fault)
     raise DataError(f"{path} cannot be used ({fault}): it was set aside; run again to compute it anew")
+
+
+def _renamed(old: pa.Table) -> pa.Table:
+    """Rows of version 1 or 2 under the names of this version."""
+    columns = []
+    for name, kind in _TYPES.items():
+        given = _OLD_COLUMNS.get(name, name)
+        column = old[given] if given in old.schema.names else pa.nulls(len(old), kind)
+        if name in _OLD_VALUES:
+            found = pc.unique(column)
+            now = pa.array([_OLD_VALUES[name].get(value, value) for value in found.to_pylist()], kind)
+            column = pc.take(now, pc.index_in(column, found))
+        columns.append(column)
+    return pa.table(columns, schema=SCHEMA)
 
 
 def _fault(path: Path) -> str:
@@ -204,7 +249,8 @@ def _fault(path: Path) -> str:
     lacking = {str(SCHEMA_VERSION): (), **_ADDED}.get(version)
     if lacking is None:
         return f"row schema {version}, this is {SCHEMA_VERSION}"
-    known = [name for name in COLUMNS if name not in lacking]
+    older = version != str(SCHEMA_VERSION)
+    known = [_OLD_COLUMNS.get(name, name) if older else name for name in COLUMNS if name not in lacking]
     return "" if schema.names == known else "other columns than the schema's"
 
 

@@ -16,16 +16,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its interval; `kind` says which, '' where the data allow none (the bounds are NaN)."""
+    """An estimate with its interval; `method` says which, '' where the data allow none (the bounds are NaN)."""
 
     estimate: float
     low: float
     high: float
-    kind: str
-    p: float = float("nan")  # of "the true value is zero", for differences
+    method: str
+    p_value: float = float("nan")  # of "the true value is zero", for differences
 
 
-def over_seeds(values: ArrayLike, level: float = LEVEL) -> Interval:
+def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     """Student's t over independent trainings: a bootstrap of three seeds covers 73%, not 95."""
     values_S = np.asarray(values, dtype=float)
     estimate, seeds = float(values_S.mean()), len(values_S)
@@ -33,11 +33,11 @@ def over_seeds(values: ArrayLike, level: float = LEVEL) -> Interval:
         return _no_interval(estimate)
     error = float(values_S.std(ddof=1)) / math.sqrt(seeds)
     reach = float(stdtrit(seeds - 1, 0.5 + level / 2)) * error
-    kind = f"{level:.0%} Student's t over {seeds} seeds"
-    return Interval(estimate, estimate - reach, estimate + reach, kind, _t_test(estimate, error, seeds - 1))
+    method = f"{level:.0%} Student's t over {seeds} seeds"
+    return Interval(estimate, estimate - reach, estimate + reach, method, _t_test(estimate, error, seeds - 1))
 
 
-def over_clusters(sums: ArrayLike, counts: ArrayLike, level: float = LEVEL, seed: int = 0) -> Interval:
+def cluster_bootstrap(sums: ArrayLike, counts: ArrayLike, level: float = LEVEL, seed: int = 0) -> Interval:
     """Percentile bootstrap of sum(sums) / sum(counts) that draws whole clusters: documents or contexts.
 
     Draws of clusters carry their counts along, so that long documents weigh by their tokens.
@@ -50,7 +50,7 @@ def over_clusters(sums: ArrayLike, counts: ArrayLike, level: float = LEVEL, seed
     return _percentiles(estimate, (draws_RC @ sums_C) / (draws_RC @ counts_C), level, len(sums_C))
 
 
-def paired_over_clusters(
+def paired_cluster_bootstrap(
     a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], level: float = LEVEL, seed: int = 0
 ) -> Interval:
     """The difference of two ratios, each (sums, counts) over the same clusters, drawn together.

@@ -23,7 +23,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def precision(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
+def autocast_context(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
     """Autocast to bfloat16, or nothing for float32."""
     if dtype == "float32":
         return nullcontext()

@@ -6,7 +6,7 @@ import torch
 WORDS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-def is_shortage(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True

@@ -6,21 +6,23 @@ Press, Smith, Lewis. Train Short, Test Long. ICLR 2022, section 3. arXiv:2108.12
 import torch
 from torch import Tensor
 
-from posbench.position.biases import DistanceTable, Term
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, DistanceBias
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/alibi")
 class ALiBi(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) - slope_h * (i - j)."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.slope_H = slopes(shape.heads)
+        self.slope_H = slopes(shape.n_heads)
 
-    def term(self, site: Site) -> Term:
-        return DistanceTable(self.penalty, fixed=self)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        return DistanceBias(self.penalty, cache_owner=self)
 
     def penalty(self, distance: Tensor) -> Tensor:
         """(H, *shape of distance) nats."""

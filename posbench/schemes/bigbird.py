@@ -9,11 +9,13 @@ It knows nothing of order within a block: configured around a rotation.
 """
 
 from posbench.errors import ConfigError
+from posbench.instantiate import register
 from posbench.position.geometry import Mask
 from posbench.position.masks import Blocks
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/bigbird")
 class BigBird(PositionScheme):
     """Visible where block(j) is block(i), block(i) - 1, below g, or one of r that block(i) drew."""
 
@@ -21,27 +23,27 @@ class BigBird(PositionScheme):
 
     def __init__(
         self,
-        shape: Shape,
-        block: int | None = None,
-        global_blocks: int = 1,
-        random_blocks: int = 3,
+        shape: ModelShape,
+        block_size: int | None = None,
+        num_global_blocks: int = 1,
+        num_random_blocks: int = 3,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.block = max(1, shape.train_len // 16) if block is None else block
-        if not 1 <= self.block <= shape.train_len:
+        self.block_size = max(1, shape.train_len // 16) if block_size is None else block_size
+        if not 1 <= self.block_size <= shape.train_len:
             raise ConfigError(
-                f"bigbird block {self.block}: give 1 to {shape.train_len} tokens, the training length, or null for a "
+                f"bigbird block_size {self.block_size}: give 1 to {shape.train_len} tokens, the training length, or null for a "
                 "sixteenth of it"
             )
         for name, count in (
-            ("global_blocks", global_blocks),
-            ("random_blocks", random_blocks),
+            ("num_global_blocks", num_global_blocks),
+            ("num_random_blocks", num_random_blocks),
             ("seed", seed),
         ):
             if not 0 <= count < 1 << 16:
                 raise ConfigError(f"bigbird {name} {count}: give 0 to {(1 << 16) - 1}")
-        self.blocks = Blocks(self.block, global_blocks, random_blocks, seed)
+        self.blocks = Blocks(self.block_size, num_global_blocks, num_random_blocks, seed)
 
-    def mask(self, site: Site) -> Mask:
+    def mask(self, inputs: AttentionInputs) -> Mask:
         return self.blocks

@@ -12,25 +12,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.position.biases import Separable, Term
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, SeparableBias
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/cable")
 class Cable(PositionScheme):
     """logit(h, i, j) = q_i . k_j - sum over l = j+1 .. i of softplus(w_h . x_l + b_h)."""
 
-    traits = Traits(relative=True, apart=False)
+    traits = Traits(relative=True, pairwise=False)
 
-    def __init__(self, shape: Shape, scaled: bool = False) -> None:
+    def __init__(self, shape: ModelShape, scaled: bool = False) -> None:
         super().__init__()
         self.unscale = 1.0 if scaled else math.sqrt(shape.head_dim)
-        self.weight_LHW = nn.Parameter(0.02 * torch.randn(shape.layers, shape.heads, shape.width))
-        self.bias_LH = nn.Parameter(torch.zeros(shape.layers, shape.heads))
+        self.weight_LHW = nn.Parameter(0.02 * torch.randn(shape.n_layers, shape.n_heads, shape.d_model))
+        self.bias_LH = nn.Parameter(torch.zeros(shape.n_layers, shape.n_heads))
 
-    def gain(self, site: Site) -> Tensor | None:
-        return torch.tensor(self.unscale, dtype=torch.float64, device=site.q_BHTD.device)
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        return torch.tensor(self.unscale, dtype=torch.float64, device=inputs.q_BHTD.device)
 
-    def term(self, site: Site) -> Term:
-        step_BSH = F.linear(site.x_BSW, self.weight_LHW[site.layer], self.bias_LH[site.layer])
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        step_BSH = F.linear(inputs.x_BSW, self.weight_LHW[inputs.layer], self.bias_LH[inputs.layer])
         far_BHS = F.softplus(step_BSH.double()).cumsum(1).transpose(1, 2)
-        return Separable(-far_BHS[..., -site.x_BTW.shape[1] :], far_BHS)
+        return SeparableBias(-far_BHS[..., -inputs.x_BTW.shape[1] :], far_BHS)

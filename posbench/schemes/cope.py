@@ -11,35 +11,37 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.position.biases import Rows, Term, WholeRow, exact, from_end
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, reverse_cumsum, upcast
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/cope")
 class CoPE(PositionScheme):
     """logit(i, j) = s_ij + q_i . e[p_ij], s = q . k / sqrt(D), p_ij = min(sum over l = j .. i of sigmoid(s_il), P - 1).
 
     Between two whole positions the vectors are mixed.
     """
 
-    traits = Traits(relative=True, mergeable=False)
+    traits = Traits(relative=True, lse_mergeable=False)
 
-    def __init__(self, shape: Shape, positions: int = 64) -> None:
+    def __init__(self, shape: ModelShape, npos_max: int = 64) -> None:
         super().__init__()
-        if positions < 2:
-            raise ConfigError(f"cope positions {positions}: give the number of its vectors, at least 2")
+        if npos_max < 2:
+            raise ConfigError(f"cope npos_max {npos_max}: give the number of its vectors, at least 2")
         self.vector_LPD = nn.Parameter(
-            torch.randn(shape.layers, positions, shape.head_dim) * shape.width**-0.5
+            torch.randn(shape.n_layers, npos_max, shape.head_dim) * shape.d_model**-0.5
         )
 
-    def term(self, site: Site) -> Term:
-        vector_PD = self.vector_LPD[site.layer]
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        vector_PD = self.vector_LPD[inputs.layer]
 
-        def of(rows: Rows) -> Tensor:
+        def of(rows: QueryRows) -> Tensor:
             gate_BHRS = torch.sigmoid(rows.content_BHRS) * rows.visible_RS
-            position_BHRS = from_end(gate_BHRS).clamp(max=len(vector_PD) - 1)
-            return between(rows.q_BHRE @ exact(vector_PD).T, position_BHRS)
+            position_BHRS = reverse_cumsum(gate_BHRS).clamp(max=len(vector_PD) - 1)
+            return between(rows.q_BHRE @ upcast(vector_PD).T, position_BHRS)
 
-        return WholeRow(of, site.q_BHTD, site.k_BHSD)
+        return RowwiseBias(of, inputs.q_BHTD, inputs.k_BHSD)
 
 
 def between(logit_BHRP: Tensor, position_BHRS: Tensor) -> Tensor:

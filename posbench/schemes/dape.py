@@ -18,61 +18,64 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.position.biases import Rows, Term, WholeRow, exact
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, upcast
 from posbench.position.compose import Stack
-from posbench.position.pairwise_mlp import Network
-from posbench.position.scheme import PositionScheme, Shape, Site
+from posbench.position.pairwise_mlp import PairwiseMLP
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
 SLOPE = 0.01  # of LeakyReLU
 
 
+@register("scheme/dape")
 class DAPE(Stack):
-    """logit = s + b + f(s, b), s = q . k / sqrt(D), b the bias of `base`, f over the 2 H numbers of a pair.
+    """logit = s + b + f(s, b), s = q . k / sqrt(D), b the bias of `bias_scheme`, f over the 2 H numbers of a pair.
 
     With a kernel of N keys f is two convolutions along the keys of a row.
     """
 
     def __init__(
-        self, shape: Shape, base: Mapping[str, Any] | PositionScheme, hidden: int = 32, kernel: int = 1
+        self,
+        shape: ModelShape,
+        bias_scheme: Mapping[str, Any] | PositionScheme,
+        mlp_width: int = 32,
+        kernel_size: int = 1,
     ) -> None:
-        super().__init__(shape, [base])
-        if hidden < 1 or kernel < 1 or kernel % 2 == 0:
+        super().__init__(shape, [bias_scheme])
+        if mlp_width < 1 or kernel_size < 1 or kernel_size % 2 == 0:
             raise ConfigError(
-                f"dape hidden {hidden}, kernel {kernel}: give a width of at least 1 and an odd number of keys"
+                f"dape mlp_width {mlp_width}, kernel_size {kernel_size}: give a width of at least 1 and an odd number of keys"
             )
-        self.kernel = kernel
-        self.traits = replace(self.traits, mergeable=self.traits.mergeable and kernel == 1)
-        layers, heads = shape.layers, shape.heads
-        self.in_LKCN, self.in_LK = drawn(layers, hidden, 2 * heads, kernel)
-        self.out_LHKN, self.out_LH = drawn(layers, heads, hidden, kernel)
+        self.kernel_size = kernel_size
+        self.traits = replace(self.traits, lse_mergeable=self.traits.lse_mergeable and kernel_size == 1)
+        self.in_LKCN, self.in_LK = drawn(shape.n_layers, mlp_width, 2 * shape.n_heads, kernel_size)
+        self.out_LHKN, self.out_LH = drawn(shape.n_layers, shape.n_heads, mlp_width, kernel_size)
 
-    def term(self, site: Site) -> Term:
-        bias = super().term(site)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        bias = super().attention_bias(inputs)
         if bias is None:
             raise IncompatibleError(
                 f"dape adapts an additive bias and {type(self.members[0]).__name__} has none: give it one that has"
             )
 
-        def of(rows: Rows) -> Tensor:
+        def of(rows: QueryRows) -> Tensor:
             content_BHRS, heads = rows.content_BHRS, rows.content_BHRS.shape[1]
             weights = (self.in_LKCN, self.in_LK, self.out_LHKN, self.out_LH)
-            into, into_K, onto, onto_H = (exact(weight[site.layer]) for weight in weights)
-            bias_BHRS = bias.added(rows).to(content_BHRS.dtype)
+            into, into_K, onto, onto_H = (upcast(weight[inputs.layer]) for weight in weights)
+            bias_BHRS = bias.value_from_rows(rows).to(content_BHRS.dtype)
             bias_BHRS = bias_BHRS[(None,) * (4 - bias_BHRS.dim())].expand(-1, heads, *content_BHRS.shape[2:])
-            seen = None if self.kernel == 1 else rows.visible_RS.to(content_BHRS.dtype)
+            seen = None if self.kernel_size == 1 else rows.visible_RS.to(content_BHRS.dtype)
             # What the first layer makes of the bias is, mostly, the same for all sequences.
             read = bias_BHRS if seen is None else bias_BHRS * seen
-            before = F.conv2d(read, into[:, heads:, None], into_K, padding=(0, self.kernel // 2))
-            network = before, into[:, :heads], onto, SLOPE, seen, rows.seen_by_first
-            return bias_BHRS + Network.apply(content_BHRS, *network) + onto_H[:, None, None]
+            before = F.conv2d(read, into[:, heads:, None], into_K, padding=(0, self.kernel_size // 2))
+            network = before, into[:, :heads], onto, SLOPE, seen, rows.keys_before_first_row
+            return bias_BHRS + PairwiseMLP.apply(content_BHRS, *network) + onto_H[:, None, None]
 
-        return WholeRow(of, site.q_BHTD, site.k_BHSD)
+        return RowwiseBias(of, inputs.q_BHTD, inputs.k_BHSD)
 
 
-def drawn(layers: int, out: int, into: int, kernel: int) -> tuple[nn.Parameter, nn.Parameter]:
+def drawn(layers: int, out: int, into: int, kernel_size: int) -> tuple[nn.Parameter, nn.Parameter]:
     """Weights and biases of a layer of f, uniform within fan_in^-0.5."""
-    reach = (into * kernel) ** -0.5
-    return (
-        nn.Parameter((2 * torch.rand(layers, out, into, kernel) - 1) * reach),
-        nn.Parameter((2 * torch.rand(layers, out) - 1) * reach),
-    )
+    reach, sizes = (into * kernel_size) ** -0.5, ((layers, out, into, kernel_size), (layers, out))
+    weight, bias = (nn.Parameter((2 * torch.rand(size) - 1) * reach) for size in sizes)
+    return weight, bias

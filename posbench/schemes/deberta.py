@@ -14,65 +14,67 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, unknown
-from posbench.position.biases import KeyContent, QueryContent, Sum, Term, whole
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.biases import CompositeBias, KeyContentBias, QueryContentBias, floor_distance
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 ROWS = ("paper", "code")
 
 
+@register("scheme/deberta")
 class DeBERTa(PositionScheme):
     """logit(i, j) = [q_i . k_j + q_i . (P[d(i, j)] W_K) + k_j . (P[d(j, i)] W_Q)] / sqrt(3D), d clipped or in buckets."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
     def __init__(
-        self, shape: Shape, clip: int = 64, buckets: int | None = None, p2c_rows: str = "paper"
+        self,
+        shape: ModelShape,
+        max_relative_positions: int = 64,
+        position_buckets: int | None = None,
+        p2c_rows: str = "paper",
     ) -> None:
         super().__init__()
-        self.clip, self.buckets = clip, buckets
-        if clip < 2 or (buckets is not None and not 4 <= buckets < 2 * clip - 2):
+        self.max_relative_positions, self.position_buckets = max_relative_positions, position_buckets
+        most = 2 * max_relative_positions - 3
+        if max_relative_positions < 2 or not (position_buckets is None or 4 <= position_buckets <= most):
             raise ConfigError(
-                f"deberta clip {clip}, buckets {buckets}: give a clip of at least 2 tokens, and 4 to "
-                f"{2 * clip - 3} buckets or null for none"
+                f"deberta max_relative_positions {max_relative_positions}, position_buckets {position_buckets}: give "
+                f"max_relative_positions of at least 2 tokens, and 4 to {most} buckets or null for none"
             )
         if p2c_rows not in ROWS:
             raise unknown("rows of position to content", p2c_rows, ROWS)
-        self.span = buckets or self.clip
+        self.span = position_buckets or self.max_relative_positions
         self.paper = p2c_rows == "paper"
-        self.row_NW = nn.Parameter(torch.randn(self.span * (2 if self.paper else 1), shape.width))
+        self.row_NW = nn.Parameter(torch.randn(self.span * (2 if self.paper else 1), shape.d_model))
+        size = (shape.n_layers, shape.d_model, shape.n_heads, shape.head_dim)
         self.key_LWHD, self.query_LWHD = (
-            nn.Parameter(
-                torch.randn(shape.layers, shape.width, shape.heads, shape.head_dim) * shape.width**-0.5
-            )
-            for _ in ("key", "query")
+            nn.Parameter(torch.randn(size) * shape.d_model**-0.5) for _ in ("key", "query")
         )
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        return site.q_BHTD / math.sqrt(3), site.k_BHSD
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        return inputs.q_BHTD / math.sqrt(3), inputs.k_BHSD
 
-    def term(self, site: Site) -> Term:
+    def attention_bias(self, inputs: AttentionInputs) -> CompositeBias:
         # Row `span` is distance 0; towards the past d(i, j) goes up from there and d(j, i) goes down.
         ahead_KW = self.row_NW[-self.span :]
         back_KW = self.row_NW[: self.span + 1].flip(0) if self.paper else ahead_KW
-        scale = 1 / math.sqrt(3 * site.q_BHTD.shape[-1])
+        scale = 1 / math.sqrt(3 * inputs.q_BHTD.shape[-1])
         key_HKD, query_HKD = (
-            torch.einsum("kw,whd->hkd", rows_KW, project_LWHD[site.layer]) * scale
+            torch.einsum("kw,whd->hkd", rows_KW, project_LWHD[inputs.layer]) * scale
             for rows_KW, project_LWHD in ((ahead_KW, self.key_LWHD), (back_KW, self.query_LWHD))
         )
-        return Sum(
-            (
-                QueryContent(site.q_BHTD @ key_HKD.mT, lambda n: self.row(n).clamp(max=self.span - 1)),
-                KeyContent(
-                    site.k_BHSD @ query_HKD.mT, lambda n: self.row(n).clamp(max=query_HKD.shape[1] - 1)
-                ),
-            )
-        )
+        last = query_HKD.shape[1] - 1
+        c2p = QueryContentBias(inputs.q_BHTD @ key_HKD.mT, lambda n: self.row(n).clamp(max=self.span - 1))
+        p2c = KeyContentBias(inputs.k_BHSD @ query_HKD.mT, lambda n: self.row(n).clamp(max=last))
+        return CompositeBias((c2p, p2c))
 
     def row(self, distance: Tensor) -> Tensor:
         """The class of each distance, not yet clipped: itself, or half of the buckets exact and the others by log."""
-        near = whole(distance)
-        if self.buckets is None:
+        near = floor_distance(distance)
+        if self.position_buckets is None:
             return near
-        exact = self.buckets // 2
-        octaves = torch.log(near.clamp(min=exact).double() / exact) / math.log((self.clip - 1) / exact)
+        exact = self.position_buckets // 2
+        all_octaves = math.log((self.max_relative_positions - 1) / exact)
+        octaves = torch.log(near.clamp(min=exact).double() / exact) / all_octaves
         return torch.where(near <= exact, near, (exact + torch.ceil(octaves * (exact - 1))).long())

@@ -14,54 +14,56 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.position.biases import DistanceTable, Term, exact, unrounded
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, DistanceBias, autocast_disabled, upcast
 from posbench.position.geometry import Geometry
-from posbench.position.pairwise_mlp import Network
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.pairwise_mlp import PairwiseMLP
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/fire")
 class FIRE(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + f_h(psi(i - j) / psi(max(i, T))), psi(x) = log(|c| x + 1), f an MLP."""
 
     traits = Traits(relative=False, capabilities=frozenset({"positions"}))
 
     def __init__(
-        self, shape: Shape, hidden: int = 32, c: float = 0.1, threshold: float | None = None
+        self, shape: ModelShape, mlp_width: int = 32, init_c: float = 0.1, init_threshold: float | None = None
     ) -> None:
         super().__init__()
-        if hidden < 1 or not c > 0 or (threshold is not None and not threshold > 0):
+        if mlp_width < 1 or not init_c > 0 or (init_threshold is not None and not init_threshold > 0):
             raise ConfigError(
-                f"fire hidden {hidden}, c {c}, threshold {threshold}: give at least 1 unit, c and threshold above 0, or "
+                f"fire mlp_width {mlp_width}, init_c {init_c}, init_threshold {init_threshold}: give at least 1 unit, init_c and init_threshold above 0, or "
                 "null for a threshold of a quarter of the training length"
             )
-        self.threshold = shape.train_len / 4 if threshold is None else threshold
-        self.c_L, self.times_L = (nn.Parameter(torch.full((shape.layers,), x)) for x in (c, 1.0))
-        self.in_LK, self.bias_LK = (nn.Parameter(2 * torch.rand(shape.layers, hidden) - 1) for _ in "wb")
-        out = (2 * torch.rand(shape.layers, shape.heads, hidden) - 1) * hidden**-0.5
+        self.init_threshold = shape.train_len / 4 if init_threshold is None else init_threshold
+        self.c_L, self.times_L = (nn.Parameter(torch.full((shape.n_layers,), x)) for x in (init_c, 1.0))
+        self.in_LK, self.bias_LK = (nn.Parameter(2 * torch.rand(shape.n_layers, mlp_width) - 1) for _ in "wb")
+        out = (2 * torch.rand(shape.n_layers, shape.n_heads, mlp_width) - 1) * mlp_width**-0.5
         self.out_LHK = nn.Parameter(out)
 
-    def term(self, site: Site) -> Term:
-        return Interpolated(self, site.layer)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        return Interpolated(self, inputs.layer)
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolated(Term):
+class Interpolated(AttentionBias):
     """A network of a distance table over a number of the query."""
 
     scheme: FIRE
     layer: int
 
-    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+    def value(self, geo: Geometry, rows: slice) -> Tensor:
         own, layer = self.scheme, self.layer
-        in_K, bias_K, out_HK = (exact(of[layer]) for of in (own.in_LK, own.bias_LK, own.out_LHK))
+        in_K, bias_K, out_HK = (upcast(of[layer]) for of in (own.in_LK, own.bias_LK, own.out_LHK))
         c = own.c_L[layer].double().abs()
-        least = (own.times_L[layer].double() * own.threshold).abs()
+        least = (own.times_L[layer].double() * own.init_threshold).abs()
         far_R = torch.log1p(c * torch.maximum(geo.q_pos_T[rows].double(), least)) + 1e-6
-        near = DistanceTable(lambda n: torch.log1p(c * n)[None].to(in_K.dtype))
-        part_1RS = near.logits(geo, rows) / far_R.to(in_K.dtype)[:, None]
-        seen_by_first = (geo.before or 0) + (rows.start or 0) if geo.ordered else None
-        with unrounded(part_1RS):
+        near = DistanceBias(lambda n: torch.log1p(c * n)[None].to(in_K.dtype))
+        part_1RS = near.value(geo, rows) / far_R.to(in_K.dtype)[:, None]
+        keys_before_first_row = (geo.query_offset or 0) + (rows.start or 0) if geo.ordered else None
+        with autocast_disabled(part_1RS):
             one = in_K[:, None, None], out_HK[..., None]
-            return Network.apply(part_1RS[None], bias_K[None, :, None, None], *one, 0.0, None, seen_by_first)[
-                0
-            ]
+            return PairwiseMLP.apply(
+                part_1RS[None], bias_K[None, :, None, None], *one, 0.0, None, keys_before_first_row
+            )[0]

@@ -18,16 +18,18 @@ from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from posbench.errors import ConfigError
+from posbench.instantiate import register
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Shape, Traits
+from posbench.position.scheme import ModelShape, PositionScheme, Traits
 
 
+@register("scheme/floater")
 class Floater(PositionScheme):
     """x + p(t) before block n, with dp/dt = h(t, p), p(0) = start_n, t = step * position, h = tanh([p, t] A + a) B + b."""
 
     traits = Traits(relative=False, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape, step: float | None = None, knots: int = 32) -> None:
+    def __init__(self, shape: ModelShape, step: float | None = None, knots: int = 32) -> None:
         super().__init__()
         self.step = 2.55 / shape.train_len if step is None else step
         if not 0 < self.step < math.inf or knots < 1:
@@ -36,10 +38,10 @@ class Floater(PositionScheme):
                 "train_len, and at least 1 knot over the training length"
             )
         self.tokens = max(1, shape.train_len // knots)  # from knot to knot
-        self.start_LW = nn.Parameter(torch.randn(shape.layers, shape.width))
-        self.into_VW = nn.Parameter(torch.randn(shape.width + 1, shape.width) * (shape.width + 1) ** -0.5)
-        self.out_WW = nn.Parameter(torch.randn(shape.width, shape.width) * shape.width**-0.5)
-        self.into_W, self.out_W = (nn.Parameter(torch.zeros(shape.width)) for _ in ("into", "out"))
+        self.start_LW = nn.Parameter(torch.randn(shape.n_layers, shape.d_model))
+        into, out = (torch.randn(n, shape.d_model) * n**-0.5 for n in (shape.d_model + 1, shape.d_model))
+        self.into_VW, self.out_WW = nn.Parameter(into), nn.Parameter(out)
+        self.into_W, self.out_W = (nn.Parameter(torch.zeros(shape.d_model)) for _ in ("into", "out"))
         self._left: tuple[Geometry | None, dict[int, Tensor]] = (None, {})
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:

@@ -13,38 +13,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.position.biases import Term, exact
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, upcast
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @dataclass(frozen=True, eq=False)
-class Slopes(Term):
+class Slopes(AttentionBias):
     """A slope for each query."""
 
     slope_BHT: Tensor
 
-    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+    def value(self, geo: Geometry, rows: slice) -> Tensor:
         distance_RS = geo.distance(rows).clamp(min=0).to(self.slope_BHT.dtype)
         return -self.slope_BHT[:, :, rows, None] * distance_RS
 
 
+@register("scheme/grape_a")
 class GrapeA(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) - (i - j) * slope_h softplus(omega_lh) softplus(v_lh . q_i / sqrt(D))."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.slope_H = slopes(shape.heads)
-        self.omega_LH = nn.Parameter(torch.full((shape.layers, shape.heads), math.log(math.e - 1)))
-        self.v_LHD = nn.Parameter(torch.randn(shape.layers, shape.heads, shape.head_dim))
+        self.slope_H = slopes(shape.n_heads)
+        self.omega_LH = nn.Parameter(torch.full((shape.n_layers, shape.n_heads), math.log(math.e - 1)))
+        self.v_LHD = nn.Parameter(torch.randn(shape.n_layers, shape.n_heads, shape.head_dim))
 
-    def term(self, site: Site) -> Term:
-        q_BHTD, omega_H = exact(site.q_BHTD), exact(self.omega_LH[site.layer])
-        direction_HD = F.normalize(exact(self.v_LHD[site.layer]), dim=-1, eps=1e-6)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        q_BHTD, omega_H = upcast(inputs.q_BHTD), upcast(self.omega_LH[inputs.layer])
+        direction_HD = F.normalize(upcast(self.v_LHD[inputs.layer]), dim=-1, eps=1e-6)
         gate_BHT = F.softplus((q_BHTD * direction_HD[:, None]).sum(-1) / math.sqrt(q_BHTD.shape[-1]))
-        slope_H = site.geo.memo((self, omega_H.dtype), lambda: self.slope_H.to(omega_H.device, omega_H.dtype))
+        slope_H = inputs.geo.memo(
+            (self, omega_H.dtype), lambda: self.slope_H.to(omega_H.device, omega_H.dtype)
+        )
         steep_H = slope_H * F.softplus(omega_H)
         return Slopes(gate_BHT * steep_H[:, None])
 

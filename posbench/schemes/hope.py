@@ -10,28 +10,30 @@ import math
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.rotary import angles, frequencies, rotate, still
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.rotary import compute_inv_freq, pad_unrotated, rotary_cos_sin, rotate
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/hope")
 class HoPE(PositionScheme):
     """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * theta_m where theta_m >= 2 pi / L."""
 
-    def __init__(self, shape: Shape, base: float = 10000.0, interleaved: bool = True) -> None:
+    def __init__(self, shape: ModelShape, rope_theta: float = 10000.0, interleaved: bool = True) -> None:
         super().__init__()
-        theta_M = frequencies(shape.head_dim, base)
-        self.interleaved, self.pairs = interleaved, len(theta_M)
-        self.theta_M = theta_M[theta_M >= 2 * math.pi / shape.train_len]
-        if len(self.theta_M) < 1:
+        inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta)
+        self.interleaved, self.pairs = interleaved, len(inv_freq_M)
+        self.inv_freq_M = inv_freq_M[inv_freq_M >= 2 * math.pi / shape.train_len]
+        if len(self.inv_freq_M) < 1:
             raise ConfigError(
                 f"hope with a training length of {shape.train_len}: no frequency turns a full circle within it; train "
                 "on at least 7 tokens"
             )
-        capabilities = {"positions", "spectrum"} if len(self.theta_M) > 1 else {"positions"}
+        capabilities = {"positions", "inv_freq"} if len(self.inv_freq_M) > 1 else {"positions"}
         self.traits = Traits(relative=True, capabilities=frozenset(capabilities))
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        at_q, at_k = (still(at, self.pairs) for at in angles(self.theta_M, site, self))
-        q = rotate(site.q_BHTD, *at_q, self.interleaved)
-        k = rotate(site.k_BHSD, *at_k, self.interleaved)
-        return q.to(site.q_BHTD.dtype), k.to(site.k_BHSD.dtype)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        at_q, at_k = (pad_unrotated(at, self.pairs) for at in rotary_cos_sin(self.inv_freq_M, inputs, self))
+        q = rotate(inputs.q_BHTD, *at_q, self.interleaved)
+        k = rotate(inputs.k_BHSD, *at_k, self.interleaved)
+        return q.to(inputs.q_BHTD.dtype), k.to(inputs.k_BHSD.dtype)

@@ -7,9 +7,11 @@ section 4. arXiv:2205.09921. How parameters are kept in their ranges: posbench/p
 import torch
 from torch import Tensor
 
+from posbench.instantiate import register
 from posbench.position.kerple import Kerple, within
 
 
+@register("scheme/kerple_log")
 class KerpleLog(Kerple):
     """logit(h, i, j) = q_i . k_j / sqrt(D) - p_h * log(1 + a_h * (i - j)), with p, a >= 0.01."""
 

@@ -7,9 +7,11 @@ ranges: posbench/position/kerple.py.
 
 from torch import Tensor
 
+from posbench.instantiate import register
 from posbench.position.kerple import Kerple, within
 
 
+@register("scheme/kerple_power")
 class KerplePower(Kerple):
     """logit(h, i, j) = q_i . k_j / sqrt(D) - a_h * (i - j)^p_h, with a >= 0.01 and 0.01 <= p <= 2."""
 

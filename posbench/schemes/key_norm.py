@@ -13,18 +13,20 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from posbench.instantiate import register
 from posbench.position.compose import Stack
-from posbench.position.scheme import Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape
 
 
+@register("scheme/key_norm")
 class KeyNorm(Stack):
     """logit(i, j) = q_i . k_j / |k_j|."""
 
-    def __init__(self, shape: Shape, over: Mapping[str, Any]) -> None:
-        super().__init__(shape, [over])
+    def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any]) -> None:
+        super().__init__(shape, [base_scheme])
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        k = site.k_BHSD
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        k = inputs.k_BHSD
         # The kernels divide by sqrt(D) again.
         unit = F.normalize(k.float() if k.dtype.itemsize < 4 else k, dim=-1) * math.sqrt(k.shape[-1])
-        return super().qk(replace(site, k_BHSD=unit.to(k.dtype)))
+        return super().qk(replace(inputs, k_BHSD=unit.to(k.dtype)))

@@ -9,18 +9,20 @@ token embeddings of this project's models are (both 0.02 in GPT-2).
 import torch
 from torch import Tensor, nn
 
+from posbench.instantiate import register
 from posbench.position.geometry import Geometry
 from posbench.position.position_table import check_length, check_policy, look_up
-from posbench.position.scheme import PositionScheme, Shape, Traits
+from posbench.position.scheme import ModelShape, PositionScheme, Traits
 
 
+@register("scheme/learned")
 class Learned(PositionScheme):
     """x_p + W[p], with W of as many rows as tokens were trained on."""
 
-    def __init__(self, shape: Shape, policy: str = "undefined") -> None:
+    def __init__(self, shape: ModelShape, policy: str = "undefined") -> None:
         super().__init__()
         self.policy = check_policy(policy)
-        self.row_NW = nn.Parameter(torch.randn(shape.train_len, shape.width))
+        self.row_NW = nn.Parameter(torch.randn(shape.train_len, shape.d_model))
         self.traits = Traits(
             relative=False,
             prefix_stable=policy != "interpolate",

@@ -11,20 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from posbench.instantiate import register
 from posbench.position.compose import Stack
-from posbench.position.scheme import Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape
 
 
+@register("scheme/learned_sink")
 class LearnedSink(Stack):
     """output_i = sum_j exp(logit_ij) v_j / (exp(sink_lh) + sum_j exp(logit_ij))."""
 
-    def __init__(self, shape: Shape, over: Mapping[str, Any]) -> None:
-        super().__init__(shape, [over])
-        self.sink_LH = nn.Parameter(0.02 * torch.randn(shape.layers, shape.heads))
+    def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any]) -> None:
+        super().__init__(shape, [base_scheme])
+        self.sink_LH = nn.Parameter(0.02 * torch.randn(shape.n_layers, shape.n_heads))
 
-    def denominator(self, site: Site) -> Callable[[Tensor], Tensor]:
-        inner = super().denominator(site)
-        sink_H1 = self.sink_LH[site.layer][:, None]
+    def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor]:
+        inner = super().softmax_normalizer(inputs)
+        sink_H1 = self.sink_LH[inputs.layer][:, None]
 
         def with_sink(lse_BHT: Tensor) -> Tensor:
             outer = lse_BHT if inner is None else inner(lse_BHT)

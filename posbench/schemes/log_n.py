@@ -12,22 +12,24 @@ import math
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
-class LogN(PositionScheme):
+@register("scheme/log_n")
+class LogNAttention(PositionScheme):
     """logit(i, j) = log_b(i + 1) * q_i . k_j / sqrt(D), with b the training length unless given."""
 
     traits = Traits(relative=True)
 
-    def __init__(self, shape: Shape, base: int | None = None) -> None:
+    def __init__(self, shape: ModelShape, log_base: int | None = None) -> None:
         super().__init__()
-        self.base = shape.train_len if base is None else base
-        if self.base < 2:
+        self.log_base = shape.train_len if log_base is None else log_base
+        if self.log_base < 2:
             raise ConfigError(
-                f"log_n base {self.base}: give the number of keys at which nothing is scaled, at least 2 tokens, "
+                f"log_n log_base {self.log_base}: give the number of keys at which nothing is scaled, at least 2 tokens, "
                 "or null for the training length"
             )
 
-    def gain(self, site: Site) -> Tensor:
-        return (site.geo.q_index_T.double() + 1).log() / math.log(self.base)
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor:
+        return (inputs.geo.q_index_T.double() + 1).log() / math.log(self.log_base)

@@ -9,33 +9,35 @@ It knows nothing of order within the window: configured around a rotation.
 """
 
 from posbench.errors import ConfigError
+from posbench.instantiate import register
 from posbench.position.geometry import Mask
-from posbench.position.masks import First, Nearest
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.masks import PrefixMask, SlidingWindow
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/longformer")
 class Longformer(PositionScheme):
     """Visible where i - j < w or j < g; w is half of the training length unless given."""
 
     traits = Traits(relative=True)
 
-    def __init__(self, shape: Shape, window: int | None = None, global_tokens: int = 1) -> None:
+    def __init__(self, shape: ModelShape, window: int | None = None, num_global_tokens: int = 1) -> None:
         super().__init__()
         self.window = max(1, shape.train_len // 2) if window is None else window
-        self.global_tokens = global_tokens
+        self.num_global_tokens = num_global_tokens
         if not 1 <= self.window <= shape.train_len:
             raise ConfigError(
                 f"longformer window {self.window}: give 1 to {shape.train_len} tokens, the training length, or null "
                 "for half of it"
             )
-        if not 1 <= global_tokens <= shape.train_len:
+        if not 1 <= num_global_tokens <= shape.train_len:
             raise ConfigError(
-                f"longformer global_tokens {global_tokens}: give 1 to {shape.train_len}, the training length; "
+                f"longformer num_global_tokens {num_global_tokens}: give 1 to {shape.train_len}, the training length; "
                 "without any it is a window"
             )
 
-    def mask(self, site: Site) -> Mask | None:
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
         # No mask where it hides nothing: the fastest kernels take none.
-        if site.geo.reach <= self.window:
+        if inputs.geo.key_span <= self.window:
             return None
-        return Nearest(self.window) | First(self.global_tokens)
+        return SlidingWindow(self.window) | PrefixMask(self.num_global_tokens)

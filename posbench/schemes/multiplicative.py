@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
+from posbench.instantiate import register
 from posbench.position.geometry import Geometry
 from posbench.position.position_table import check_length, check_policy, look_up
-from posbench.position.scheme import PositionScheme, Shape, Traits
+from posbench.position.scheme import ModelShape, PositionScheme, Traits
 
 
+@register("scheme/multiplicative")
 class Multiplicative(PositionScheme):
     """x_p * W[p] elementwise, with W of as many rows as tokens were trained on, about 1 at the start."""
 
-    def __init__(self, shape: Shape, policy: str = "undefined", deviation: float = 0.1) -> None:
+    def __init__(self, shape: ModelShape, policy: str = "undefined", deviation: float = 0.1) -> None:
         super().__init__()
         if not 0 < deviation < 1:
             raise ConfigError(
@@ -26,7 +28,7 @@ class Multiplicative(PositionScheme):
                 "and below 1, or products erase tokens"
             )
         self.policy = check_policy(policy)
-        self.row_NW = nn.Parameter(1 + deviation * torch.randn(shape.train_len, shape.width))
+        self.row_NW = nn.Parameter(1 + deviation * torch.randn(shape.train_len, shape.d_model))
         self.traits = Traits(
             relative=False,
             prefix_stable=policy != "interpolate",

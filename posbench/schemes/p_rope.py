@@ -9,31 +9,37 @@ the ones that stay.
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.rotary import angles, frequencies, rotate, still
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.rotary import compute_inv_freq, pad_unrotated, rotary_cos_sin, rotate
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/p_rope")
 class PRoPE(PositionScheme):
-    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * base^(-2m/D) for m < p D/2, else not."""
+    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * rope_theta^(-2m/D) for m < p D/2, else not."""
 
-    traits = Traits(relative=True, capabilities=frozenset({"positions", "spectrum"}))
+    traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
     def __init__(
-        self, shape: Shape, proportion: float = 0.75, base: float = 10000.0, interleaved: bool = True
+        self,
+        shape: ModelShape,
+        partial_rotary_factor: float = 0.75,
+        rope_theta: float = 10000.0,
+        interleaved: bool = True,
     ) -> None:
         super().__init__()
-        theta_M = frequencies(shape.head_dim, base)
-        kept = int(proportion * len(theta_M)) if 0 < proportion <= 1 else 0
+        inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta)
+        kept = int(partial_rotary_factor * len(inv_freq_M)) if 0 < partial_rotary_factor <= 1 else 0
         if kept < 1:
             raise ConfigError(
-                f"p_rope proportion {proportion}: give a part of the {len(theta_M)} frequencies of a head, at most 1 "
+                f"p_rope partial_rotary_factor {partial_rotary_factor}: give a part of the {len(inv_freq_M)} frequencies of a head, at most 1 "
                 "and large enough for one of them"
             )
-        self.interleaved, self.pairs = interleaved, len(theta_M)
-        self.theta_M = theta_M[:kept]
+        self.interleaved, self.pairs = interleaved, len(inv_freq_M)
+        self.inv_freq_M = inv_freq_M[:kept]
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        at_q, at_k = (still(at, self.pairs) for at in angles(self.theta_M, site, self))
-        q = rotate(site.q_BHTD, *at_q, self.interleaved)
-        k = rotate(site.k_BHSD, *at_k, self.interleaved)
-        return q.to(site.q_BHTD.dtype), k.to(site.k_BHSD.dtype)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        at_q, at_k = (pad_unrotated(at, self.pairs) for at in rotary_cos_sin(self.inv_freq_M, inputs, self))
+        q = rotate(inputs.q_BHTD, *at_q, self.interleaved)
+        k = rotate(inputs.k_BHSD, *at_k, self.interleaved)
+        return q.to(inputs.q_BHTD.dtype), k.to(inputs.k_BHSD.dtype)

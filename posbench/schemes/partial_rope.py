@@ -8,31 +8,37 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.rotary import angles, frequencies, rotate
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/partial_rope")
 class PartialRoPE(PositionScheme):
-    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m < r/2 by p * base^(-2m/r), r = fraction * D."""
+    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m < r/2 by p * rope_theta^(-2m/r), r = partial_rotary_factor * D."""
 
-    traits = Traits(relative=True, capabilities=frozenset({"positions", "spectrum"}))
+    traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
     def __init__(
-        self, shape: Shape, fraction: float = 0.5, base: float = 10000.0, interleaved: bool = True
+        self,
+        shape: ModelShape,
+        partial_rotary_factor: float = 0.5,
+        rope_theta: float = 10000.0,
+        interleaved: bool = True,
     ) -> None:
         super().__init__()
-        self.dims = int(fraction * shape.head_dim) if 0 < fraction <= 1 else 0
+        self.dims = int(partial_rotary_factor * shape.head_dim) if 0 < partial_rotary_factor <= 1 else 0
         if self.dims < 2 or self.dims % 2:
             raise ConfigError(
-                f"partial_rope fraction {fraction} of a head of {shape.head_dim} dimensions: give a part of it, at "
+                f"partial_rope partial_rotary_factor {partial_rotary_factor} of a head of {shape.head_dim} dimensions: give a part of it, at "
                 "most 1, that is an even number of dimensions"
             )
         self.interleaved = interleaved
-        self.theta_M = frequencies(self.dims, base)
+        self.inv_freq_M = compute_inv_freq(self.dims, rope_theta)
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        at_q, at_k = angles(self.theta_M, site, self)
-        return self.turn(site.q_BHTD, at_q), self.turn(site.k_BHSD, at_k)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        at_q, at_k = rotary_cos_sin(self.inv_freq_M, inputs, self)
+        return self.turn(inputs.q_BHTD, at_q), self.turn(inputs.k_BHSD, at_k)
 
     def turn(self, x_BHTD: Tensor, at_TM: tuple[Tensor, Tensor]) -> Tensor:
         """The first dimensions turned, the others as they are."""

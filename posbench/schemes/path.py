@@ -9,40 +9,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.position.biases import Rows, Term, WholeRow, exact, unrounded
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, autocast_disabled, upcast
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 BLOCK, TAPS, RANK = 64, 3, 32
 Blocks = list[tuple[Tensor, ...]]
 
 
+@register("scheme/path")
 class PaTH(PositionScheme):
     """logit(i, j) = q_i . (H_i ... H_j+1 k_j) / sqrt(D), H_l = I - beta_l w_l w_l^T, |w_l| = 1, 0 < beta_l < 2."""
 
-    traits = Traits(relative=True, mergeable=False)
+    traits = Traits(relative=True, lse_mergeable=False)
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.down_LRW = nn.Parameter(0.02 * torch.randn(shape.layers, RANK, shape.width))
-        self.up_LWR = nn.Parameter(0.02 * torch.randn(shape.layers, shape.width, RANK))
-        self.tap_LWN = nn.Parameter((2 * torch.rand(shape.layers, shape.width, TAPS) - 1) * TAPS**-0.5)
-        self.beta_LHW = nn.Parameter(0.02 * torch.randn(shape.layers, shape.heads, shape.width))
-        self.bias_LH = nn.Parameter(torch.zeros(shape.layers, shape.heads))
+        self.down_LRW = nn.Parameter(0.02 * torch.randn(shape.n_layers, RANK, shape.d_model))
+        self.up_LWR = nn.Parameter(0.02 * torch.randn(shape.n_layers, shape.d_model, RANK))
+        self.tap_LWN = nn.Parameter((2 * torch.rand(shape.n_layers, shape.d_model, TAPS) - 1) * TAPS**-0.5)
+        self.beta_LHW = nn.Parameter(0.02 * torch.randn(shape.n_layers, shape.n_heads, shape.d_model))
+        self.bias_LH = nn.Parameter(torch.zeros(shape.n_layers, shape.n_heads))
 
-    def term(self, site: Site) -> Term:
-        with unrounded(site.x_BSW):
-            w, t = self.blocks(exact(site.x_BSW), site.layer)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        with autocast_disabled(inputs.x_BSW):
+            w, t = self.blocks(upcast(inputs.x_BSW), inputs.layer)
 
-        def of(rows: Rows, blocks: Blocks) -> Tensor:
-            start = site.x_BSW.shape[1] - site.x_BTW.shape[1] + (rows.rows.start or 0)
+        def of(rows: QueryRows, blocks: Blocks) -> Tensor:
+            start = inputs.x_BSW.shape[1] - inputs.x_BTW.shape[1] + (rows.rows.start or 0)
             carried = walk(rows.scale * rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
             return carried - rows.content_BHRS
 
-        return WholeRow(of, site.q_BHTD, site.k_BHSD, lambda k_BHSD: carry(k_BHSD, w, t))
+        return RowwiseBias(of, inputs.q_BHTD, inputs.k_BHSD, lambda k_BHSD: carry(k_BHSD, w, t))
 
     def blocks(self, x_BSW: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """By blocks, zeros past the last token: w (B, H, N, BLOCK, D), and the UT transform's (.., BLOCK, BLOCK)."""
-        down, up, tap, weight, bias = (exact(parameter[layer]) for parameter in self.parameters())
+        down, up, tap, weight, bias = (upcast(parameter[layer]) for parameter in self.parameters())
         w_BWS = F.pad((x_BSW @ down.T @ up.T).mT, (TAPS - 1, 0))
         w = F.silu(F.conv1d(w_BWS, tap[:, None], groups=len(tap))).unflatten(1, (len(bias), -1)).mT
         w = cut(w * torch.rsqrt(w.square().sum(-1, keepdim=True) + 1e-6))

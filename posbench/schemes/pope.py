@@ -2,7 +2,7 @@
 
 Gopalakrishnan et al. Decoupling the "What" and "Where" With Polar Coordinate Positional Embeddings. 2025.
 arXiv:2509.10534.
-A head has D frequencies, base^(-c/D). The phases delta start at 0 and are shared by the layers, as in
+A head has D frequencies, rope_theta^(-c/D). The phases delta start at 0 and are shared by the layers, as in
 x-transformers; they are kept within [-2 pi, 0] on use, with a gradient that lets one outside come back.
 """
 
@@ -12,26 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.position.rotary import angles, frequencies
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.rotary import compute_inv_freq, rotary_cos_sin
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/pope")
 class PoPE(PositionScheme):
     """logit(h, i, j) = sum_c softplus(q_ic) softplus(k_jc) cos((i - j) * theta_c - delta_hc) / sqrt(D)."""
 
-    traits = Traits(relative=True, capabilities=frozenset({"positions", "spectrum"}))
+    traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
-    def __init__(self, shape: Shape, base: float = 10000.0) -> None:
+    def __init__(self, shape: ModelShape, rope_theta: float = 10000.0) -> None:
         super().__init__()
-        self.theta_D = frequencies(2 * shape.head_dim, base)
-        self.delta_HD = nn.Parameter(torch.zeros(shape.heads, shape.head_dim))
+        self.inv_freq_D = compute_inv_freq(2 * shape.head_dim, rope_theta)
+        self.delta_HD = nn.Parameter(torch.zeros(shape.n_heads, shape.head_dim))
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        (cos_q, sin_q), (cos_k, sin_k) = angles(self.theta_D, site, self)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        (cos_q, sin_q), (cos_k, sin_k) = rotary_cos_sin(self.inv_freq_D, inputs, self)
         delta_H1D = within(self.delta_HD).to(cos_k.dtype)[:, None]
         shift, slide = delta_H1D.cos(), delta_H1D.sin()
-        q = polar(site.q_BHTD, cos_q, sin_q)
-        k = polar(site.k_BHSD, cos_k * shift - sin_k * slide, sin_k * shift + cos_k * slide)
+        q = polar(inputs.q_BHTD, cos_q, sin_q)
+        k = polar(inputs.k_BHSD, cos_k * shift - sin_k * slide, sin_k * shift + cos_k * slide)
         return q, k
 
 

@@ -17,37 +17,43 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError, LengthError
+from posbench.instantiate import register
 from posbench.position.compose import Stack
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import Shape
+from posbench.position.scheme import ModelShape
 
 
+@register("scheme/randomized")
 class Randomized(Stack):
     """Another scheme that feels token i at P_i, P the sorted values of a random subset of {0 .. M-1}."""
 
-    def __init__(self, shape: Shape, over: Mapping[str, Any], reach: int | None = None) -> None:
-        self.reach = 16 * shape.train_len if reach is None else reach
-        if self.reach < shape.train_len:
+    def __init__(
+        self, shape: ModelShape, base_scheme: Mapping[str, Any], max_position: int | None = None
+    ) -> None:
+        self.max_position = 16 * shape.train_len if max_position is None else max_position
+        if self.max_position < shape.train_len:
             raise ConfigError(
-                f"randomized reach {self.reach}: give at least the training length, {shape.train_len}, and the "
+                f"randomized max_position {self.max_position}: give at least the training length, {shape.train_len}, and the "
                 "longest length that is to be evaluated"
             )
-        super().__init__(replace(shape, train_len=self.reach), [over])
+        super().__init__(replace(shape, train_len=self.max_position), [base_scheme])
         self.traits = replace(self.traits, prefix_stable=False, capabilities=frozenset())
         self.eval()
 
     def check(self, length: int) -> None:
-        if length > self.reach:
+        if length > self.max_position:
             raise LengthError(
-                f"{length} tokens have no {length} different positions below {self.reach}: evaluate at most "
-                f"{self.reach} tokens, or train with a larger reach"
+                f"{length} tokens have no {length} different positions below {self.max_position}: evaluate at most "
+                f"{self.max_position} tokens, or train with a larger max_position"
             )
         super().check(length)
 
-    def place(self, geo: Geometry) -> Geometry:
+    def assign_positions(self, geo: Geometry) -> Geometry:
         if self.training:
-            return super().place(self.moved(geo, self.draw(geo.length)))
-        return geo.memo((self, "place"), lambda: super(Randomized, self).place(self.evaluated(geo)))
+            return super().assign_positions(self.moved(geo, self.draw(geo.length)))
+        return geo.memo(
+            (self, "assign_positions"), lambda: super(Randomized, self).assign_positions(self.evaluated(geo))
+        )
 
     def evaluated(self, geo: Geometry) -> Geometry:
         """The positions of every text of this declared length."""
@@ -55,9 +61,9 @@ class Randomized(Stack):
 
     def draw(self, length: int, generator: torch.Generator | None = None) -> Tensor:
         """(length,) int64, ascending; on the CPU, so that every device draws the same."""
-        return torch.randperm(self.reach, generator=generator)[:length].sort().values
+        return torch.randperm(self.max_position, generator=generator)[:length].sort().values
 
     def moved(self, geo: Geometry, position_N: Tensor) -> Geometry:
         """Every token at the position drawn for its index."""
         position_N = position_N.to(geo.q_index_T.device)
-        return geo.at(position_N[geo.q_index_T], position_N[geo.k_index_S])
+        return geo.with_positions(position_N[geo.q_index_T], position_N[geo.k_index_S])

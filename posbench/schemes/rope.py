@@ -5,22 +5,24 @@ Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021, s
 
 from torch import Tensor
 
-from posbench.position.rotary import angles, frequencies, rotate
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/rope")
 class RoPE(PositionScheme):
-    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * base^(-2m/D)."""
+    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * rope_theta^(-2m/D)."""
 
-    traits = Traits(relative=True, capabilities=frozenset({"positions", "spectrum"}))
+    traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
-    def __init__(self, shape: Shape, base: float = 10000.0, interleaved: bool = True) -> None:
+    def __init__(self, shape: ModelShape, rope_theta: float = 10000.0, interleaved: bool = True) -> None:
         super().__init__()
         self.interleaved = interleaved
-        self.theta_M = frequencies(shape.head_dim, base)
+        self.inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta)
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        at_q, at_k = angles(self.theta_M, site, self)
-        q = rotate(site.q_BHTD, *at_q, self.interleaved)
-        k = rotate(site.k_BHSD, *at_k, self.interleaved)
-        return q.to(site.q_BHTD.dtype), k.to(site.k_BHSD.dtype)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        at_q, at_k = rotary_cos_sin(self.inv_freq_M, inputs, self)
+        q = rotate(inputs.q_BHTD, *at_q, self.interleaved)
+        k = rotate(inputs.k_BHSD, *at_k, self.interleaved)
+        return q.to(inputs.q_BHTD.dtype), k.to(inputs.k_BHSD.dtype)

@@ -9,31 +9,33 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.biases import DistanceTable, Term
-from posbench.position.rotary import frequencies
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, DistanceBias
+from posbench.position.rotary import compute_inv_freq
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/sandwich")
 class Sandwich(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + H/(8h) * sum_m cos((i - j) * 10000^(-2m/d)), h = 1 .. H, m < d/2."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape, dims: int = 128, base: float = 10000.0) -> None:
+    def __init__(self, shape: ModelShape, dims: int = 128, base: float = 10000.0) -> None:
         super().__init__()
         if dims < 2:
             raise ConfigError(f"sandwich dims {dims}: give an even number of at least 2 (128 in the paper)")
-        self.theta = frequencies(dims, base, of="sandwich dims").tolist()
-        self.strength_H = shape.heads / (8 * torch.arange(1, shape.heads + 1, dtype=torch.float64))
+        self.inv_freq = compute_inv_freq(dims, base, of="sandwich dims", setting="base").tolist()
+        self.strength_H = shape.n_heads / (8 * torch.arange(1, shape.n_heads + 1, dtype=torch.float64))
 
-    def term(self, site: Site) -> Term:
-        return DistanceTable(self.bias, fixed=self)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        return DistanceBias(self.bias, cache_owner=self)
 
     def bias(self, distance: Tensor) -> Tensor:
         """(H, *shape of distance) float64 nats."""
         exact = distance.double()
         # One frequency at a time: d/2 of them at once would not fit for pairs that share no distances.
         waves = torch.zeros_like(exact)
-        for theta in self.theta:
-            waves = waves + torch.cos(exact * theta)
+        for inv_freq in self.inv_freq:
+            waves = waves + torch.cos(exact * inv_freq)
         return torch.tensordot(self.strength_H.to(distance.device), waves, 0)

@@ -2,7 +2,7 @@
 
 Shaw, Uszkoreit, Vaswani. Self-Attention with Relative Position Representations. NAACL 2018, sections 3.1 to
 3.3. arXiv:1803.02155.
-Only distances of a causal model have a row, clip + 1 of them. Tables are shared by heads and not by layers,
+Only distances of a causal model have a row, max_relative_position + 1 of them. Tables are shared by heads and not by layers,
 as in the paper's big model, and drawn Glorot-uniform. A fractional distance uses the row of its integer part.
 """
 
@@ -12,34 +12,39 @@ import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
-from posbench.position.biases import PairValue, QueryContent, Term, whole
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, QueryContentBias, RelativeValues, floor_distance
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/shaw")
 class Shaw(PositionScheme):
-    """logit(i, j) = q_i . (k_j + aK[c]) / sqrt(D), output_i = sum_j softmax_ij (v_j + aV[c]), c = min(i - j, clip)."""
+    """logit(i, j) = q_i . (k_j + aK[c]) / sqrt(D), output_i = sum_j softmax_ij (v_j + aV[c]), c = min(i - j, max_relative_position)."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape, clip: int = 16) -> None:
+    def __init__(self, shape: ModelShape, max_relative_position: int = 16) -> None:
         super().__init__()
-        if clip < 1:
-            raise ConfigError(f"shaw clip {clip}: give the largest distance told apart, at least 1 token")
-        self.clip = clip
+        if max_relative_position < 1:
+            raise ConfigError(
+                f"shaw max_relative_position {max_relative_position}: give the largest distance told apart, at least 1 token"
+            )
+        self.max_relative_position = max_relative_position
         self.key_LKD, self.value_LKD = (
-            nn.Parameter(glorot(shape.layers, clip + 1, shape.head_dim)) for _ in ("key", "value")
+            nn.Parameter(glorot(shape.n_layers, max_relative_position + 1, shape.head_dim))
+            for _ in ("key", "value")
         )
 
-    def term(self, site: Site) -> Term:
-        table_KD = self.key_LKD[site.layer]
-        return QueryContent(site.q_BHTD @ table_KD.T / math.sqrt(table_KD.shape[1]), self.row)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        table_KD = self.key_LKD[inputs.layer]
+        return QueryContentBias(inputs.q_BHTD @ table_KD.T / math.sqrt(table_KD.shape[1]), self.row)
 
-    def value(self, site: Site) -> PairValue:
-        return PairValue(self.value_LKD[site.layer], self.row, self.clip)
+    def relative_value(self, inputs: AttentionInputs) -> RelativeValues:
+        return RelativeValues(self.value_LKD[inputs.layer], self.row, self.max_relative_position)
 
     def row(self, distance: Tensor) -> Tensor:
         """The row of the tables for each distance."""
-        return whole(distance).clamp(max=self.clip)
+        return floor_distance(distance).clamp(max=self.max_relative_position)
 
 
 def glorot(layers: int, rows: int, dims: int) -> Tensor:

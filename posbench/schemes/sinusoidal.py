@@ -8,22 +8,24 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
+from posbench.instantiate import register
 from posbench.position.geometry import Geometry
-from posbench.position.rotary import frequencies
-from posbench.position.scheme import PositionScheme, Shape, Traits
+from posbench.position.rotary import compute_inv_freq
+from posbench.position.scheme import ModelShape, PositionScheme, Traits
 
 
+@register("scheme/sinusoidal")
 class Sinusoidal(PositionScheme):
     """x_p + scale * PE(p), with PE[2m] = sin(p * base^(-2m/W)) and PE[2m+1] the cosine of the same."""
 
     traits = Traits(relative=False, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape, base: float = 10000.0, scale: float = 1.0) -> None:
+    def __init__(self, shape: ModelShape, base: float = 10000.0, scale: float = 1.0) -> None:
         super().__init__()
         if scale <= 0:
             raise ConfigError(f"sinusoidal scale {scale}: give a number above 0 (1 in the paper)")
         self.scale = scale
-        self.theta_M = frequencies(shape.width, base, of="width")
+        self.inv_freq_M = compute_inv_freq(shape.d_model, base, of="width", setting="base")
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
         if layer > 0:
@@ -32,5 +34,5 @@ class Sinusoidal(PositionScheme):
 
     def table(self, pos_T: Tensor) -> Tensor:
         """(T, W) float64: what is added at each position."""
-        angle_TM = pos_T.double()[:, None] * self.theta_M.to(pos_T.device)
+        angle_TM = pos_T.double()[:, None] * self.inv_freq_M.to(pos_T.device)
         return self.scale * torch.stack((angle_TM.sin(), angle_TM.cos()), -1).flatten(-2)

@@ -9,16 +9,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/softmax_one")
 class SoftmaxOne(PositionScheme):
     """weight(i, j) = exp(logit(i, j)) / (1 + sum_l exp(logit(i, l)))."""
 
     traits = Traits(relative=True)
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ModelShape) -> None:
         super().__init__()
 
-    def denominator(self, site: Site) -> Callable[[Tensor], Tensor]:
+    def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor]:
         return lambda lse_BHT: torch.logaddexp(lse_BHT, torch.zeros_like(lse_BHT))

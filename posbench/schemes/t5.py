@@ -9,24 +9,26 @@ bucket of its integer part.
 import torch
 from torch import Tensor, nn
 
-from posbench.position.biases import DistanceTable, Term
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, DistanceBias
 from posbench.position.relative_buckets import bucket, check_buckets
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/t5")
 class T5Bias(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + bias[bucket(i - j), h]."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape, buckets: int = 32, max_distance: int = 128) -> None:
+    def __init__(self, shape: ModelShape, num_buckets: int = 32, max_distance: int = 128) -> None:
         super().__init__()
-        check_buckets("t5", buckets, max_distance)
+        check_buckets("t5", num_buckets, max_distance)
         self.max_distance = max_distance
-        self.bias_KH = nn.Parameter(torch.randn(buckets, shape.heads) * shape.width**-0.5)
+        self.bias_KH = nn.Parameter(torch.randn(num_buckets, shape.n_heads) * shape.d_model**-0.5)
 
-    def term(self, site: Site) -> Term:
-        return DistanceTable(self.bias)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        return DistanceBias(self.bias)
 
     def bias(self, distance: Tensor) -> Tensor:
         """(H, *shape of distance) nats."""

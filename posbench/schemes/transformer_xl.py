@@ -12,40 +12,42 @@ import math
 import torch
 from torch import Tensor, nn
 
-from posbench.position.biases import Term
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias
 from posbench.position.geometry import Geometry
-from posbench.position.rotary import frequencies
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.rotary import compute_inv_freq
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/transformer_xl")
 class TransformerXL(PositionScheme):
     """logit(i, j) = [(q_i + u) . k_j + (q_i + v) . (W_R r_(i-j))] / sqrt(D), r_n = [sin(n theta) | cos(n theta)]."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape, base: float = 10000.0) -> None:
+    def __init__(self, shape: ModelShape, base: float = 10000.0) -> None:
         super().__init__()
-        self.theta_M = frequencies(shape.width, base, of="width")
-        shape_LWHD = (shape.layers, shape.width, shape.heads, shape.head_dim)
-        self.key_LWHD = nn.Parameter(torch.randn(shape_LWHD) * shape.width**-0.5)
-        self.u_HD = nn.Parameter(0.02 * torch.randn(shape.heads, shape.head_dim))
-        self.v_HD = nn.Parameter(0.02 * torch.randn(shape.heads, shape.head_dim))
+        self.inv_freq_M = compute_inv_freq(shape.d_model, base, of="width", setting="base")
+        shape_LWHD = (shape.n_layers, shape.d_model, shape.n_heads, shape.head_dim)
+        self.key_LWHD = nn.Parameter(torch.randn(shape_LWHD) * shape.d_model**-0.5)
+        self.u_HD = nn.Parameter(0.02 * torch.randn(shape.n_heads, shape.head_dim))
+        self.v_HD = nn.Parameter(0.02 * torch.randn(shape.n_heads, shape.head_dim))
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        return site.q_BHTD + self.u_HD[:, None], site.k_BHSD
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        return inputs.q_BHTD + self.u_HD[:, None], inputs.k_BHSD
 
-    def term(self, site: Site) -> Term:
-        q_BHTD = (site.q_BHTD + self.v_HD[:, None]) / math.sqrt(site.q_BHTD.shape[-1])
-        return Asked(q_BHTD, self.key_LWHD[site.layer], self.theta_M)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        q_BHTD = (inputs.q_BHTD + self.v_HD[:, None]) / math.sqrt(inputs.q_BHTD.shape[-1])
+        return Asked(q_BHTD, self.key_LWHD[inputs.layer], self.inv_freq_M)
 
 
-class Asked(Term):
+class Asked(AttentionBias):
     """q_i . (W r_(i-j))."""
 
-    def __init__(self, q_BHTD: Tensor, key_WHD: Tensor, theta_M: Tensor) -> None:
-        self.q_BHTD, self.key_WHD, self.theta_M = q_BHTD, key_WHD, theta_M
+    def __init__(self, q_BHTD: Tensor, key_WHD: Tensor, inv_freq_M: Tensor) -> None:
+        self.q_BHTD, self.key_WHD, self.inv_freq_M = q_BHTD, key_WHD, inv_freq_M
 
-    def logits(self, geo: Geometry, rows: slice) -> Tensor:
+    def value(self, geo: Geometry, rows: slice) -> Tensor:
         if geo.offset is None:
             return self.by_angle_addition(geo, rows)
         farthest = geo.offset + len(geo.q_pos_T)
@@ -65,5 +67,5 @@ class Asked(Term):
 
     def waves(self, geo: Geometry, pos_T: Tensor) -> tuple[Tensor, Tensor]:
         """(T, M) sines and cosines, computed in float64 and rounded once."""
-        angle_TM = pos_T.double()[:, None] * self.theta_M.to(pos_T.device)
+        angle_TM = pos_T.double()[:, None] * self.inv_freq_M.to(pos_T.device)
         return angle_TM.sin().to(self.q_BHTD.dtype), angle_TM.cos().to(self.q_BHTD.dtype)

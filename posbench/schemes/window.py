@@ -7,17 +7,19 @@ It knows nothing of order within the window: configured around a rotation.
 """
 
 from posbench.errors import ConfigError
+from posbench.instantiate import register
 from posbench.position.geometry import Mask
-from posbench.position.masks import Nearest
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.position.masks import SlidingWindow
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
+@register("scheme/window")
 class Window(PositionScheme):
     """Visible where i - j < w; half of the training length unless given."""
 
-    traits = Traits(relative=True, far_keys=False)
+    traits = Traits(relative=True, unbounded_context=False)
 
-    def __init__(self, shape: Shape, window: int | None = None) -> None:
+    def __init__(self, shape: ModelShape, window: int | None = None) -> None:
         super().__init__()
         self.window = max(1, shape.train_len // 2) if window is None else window
         if not 1 <= self.window <= shape.train_len:
@@ -25,8 +27,8 @@ class Window(PositionScheme):
                 f"window {self.window}: give 1 to {shape.train_len} tokens, the training length, or null for half of it"
             )
 
-    def mask(self, site: Site) -> Mask | None:
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
         # No mask where it hides nothing: the fastest kernels take none.
-        if site.geo.reach <= self.window:
+        if inputs.geo.key_span <= self.window:
             return None
-        return Nearest(self.window)
+        return SlidingWindow(self.window)

@@ -12,21 +12,23 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError, LengthError
-from posbench.position.rotary import angles, frequencies, rotate
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
+from posbench.instantiate import register
+from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 LARGEST = 80.0  # nats; float32 ends at exp(88)
 
 
+@register("scheme/xpos")
 class XPos(PositionScheme):
     """logit(i, j) = sum_m zeta_m^((i-j)/scale_base) (R_i q_i)_m . (R_j k_j)_m / sqrt(D), zeta_m = (2m/D + g) / (1 + g)."""
 
-    traits = Traits(relative=True, capabilities=frozenset({"positions", "spectrum"}))
+    traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
     def __init__(
         self,
-        shape: Shape,
-        base: float = 10000.0,
+        shape: ModelShape,
+        rope_theta: float = 10000.0,
         gamma: float = 0.4,
         scale_base: float = 512.0,
         interleaved: bool = True,
@@ -37,7 +39,7 @@ class XPos(PositionScheme):
                 f"xpos gamma {gamma}, scale_base {scale_base}: give numbers above 0 (0.4 and 512 in the paper)"
             )
         self.interleaved = interleaved
-        self.theta_M = frequencies(shape.head_dim, base)
+        self.inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta)
         part_M = torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim
         self.decay_M = torch.log((part_M + gamma) / (1 + gamma)) / scale_base
         self.longest = math.floor(2 * LARGEST / -float(self.decay_M[0]))
@@ -49,16 +51,16 @@ class XPos(PositionScheme):
                 "train with a larger scale_base"
             )
 
-    def qk(self, site: Site) -> tuple[Tensor, Tensor]:
-        at_q, at_k = angles(self.theta_M, site, self)
-        fade_q, fade_k = site.geo.memo((self, at_q[0].dtype), lambda: self.fades(site, at_q[0].dtype))
-        q = rotate(site.q_BHTD, at_q[0] * fade_q, at_q[1] * fade_q, self.interleaved)
-        k = rotate(site.k_BHSD, at_k[0] * fade_k, at_k[1] * fade_k, self.interleaved)
-        return q.to(site.q_BHTD.dtype), k.to(site.k_BHSD.dtype)
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        at_q, at_k = rotary_cos_sin(self.inv_freq_M, inputs, self)
+        fade_q, fade_k = inputs.geo.memo((self, at_q[0].dtype), lambda: self.fades(inputs, at_q[0].dtype))
+        q = rotate(inputs.q_BHTD, at_q[0] * fade_q, at_q[1] * fade_q, self.interleaved)
+        k = rotate(inputs.k_BHSD, at_k[0] * fade_k, at_k[1] * fade_k, self.interleaved)
+        return q.to(inputs.q_BHTD.dtype), k.to(inputs.k_BHSD.dtype)
 
-    def fades(self, site: Site, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def fades(self, inputs: AttentionInputs, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """(T, M) and (S, M): zeta to the power of the position, and of its negative."""
-        q_pos, k_pos = site.geo.q_pos_T.double(), site.geo.k_pos_S.double()
+        q_pos, k_pos = inputs.geo.q_pos_T.double(), inputs.geo.k_pos_S.double()
         middle = (k_pos[0] + k_pos[-1]) / 2
         decay_M = self.decay_M.to(q_pos.device)
         fade_q = torch.exp((q_pos - middle)[:, None] * decay_M)

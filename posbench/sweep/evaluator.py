@@ -18,16 +18,17 @@ import torch
 from posbench.config.schema import RuntimeSettings
 from posbench.data.corpus import Corpus
 from posbench.errors import DataError, UndefinedError
-from posbench.instantiate import build
-from posbench.kernels.dispatcher import Recording
+from posbench.instantiate import instantiate
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt
-from posbench.lm.native import CheckpointSubject
+from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
-from posbench.results.rows import Store
-from posbench.runtime.device import pick_device, precision
+from posbench.results.rows import RowStore
+from posbench.runtime.device import autocast_context, pick_device
 from posbench.runtime.distributed import world
-from posbench.runtime.oom import is_shortage
-from posbench.sweep.plan import Cell, ModelPlan, extended
+from posbench.runtime.oom import is_out_of_memory
+from posbench.sweep.cell import Cell, ModelPlan
+from posbench.sweep.plan import apply_extension
 from posbench.tasks.task import Task
 from posbench.training import checkpoints
 from posbench.training.trainer import build_model
@@ -35,7 +36,7 @@ from posbench.training.trainer import build_model
 _log = logging.getLogger(__name__)
 
 
-class Trained:
+class EvaluatedModel:
     """A model as training left it.
 
     Raises:
@@ -43,108 +44,110 @@ class Trained:
     """
 
     def __init__(self, plan: ModelPlan, folder: Path, corpus: Corpus, runtime: RuntimeSettings) -> None:
-        found = checkpoints.facts(folder / "final")
+        found = checkpoints.read_metadata(folder / "final")
         weights = checkpoints.tensors(folder / "final", "model") if found is not None else None
         if found is None or weights is None:
             raise DataError(
                 f"no trained model of {plan.label} at {folder}: run scripts/train.py with the same settings first"
             )
-        self.plan, self.corpus, self.runtime, self.facts = plan, corpus, runtime, found
-        self.tokens_per_pass = runtime.tokens_per_pass
+        self.plan, self.corpus, self.runtime, self.metadata = plan, corpus, runtime, found
+        self.max_tokens_per_batch = runtime.max_tokens_per_batch
         self.device = pick_device(runtime.device)
-        self.model: GPT = build_model(plan.settings, corpus.vocabulary.size)
+        self.model: GPT = build_model(plan.settings, corpus.vocabulary.vocab_size)
         self.model.load_state_dict(weights)
         self.model.to(self.device)
 
-    def evaluate(self, cell: Cell, store: Store) -> str:
+    def evaluate(self, cell: Cell, store: RowStore) -> str:
         """Measure a cell and store its rows; the status."""
         started = time.monotonic()
-        kernel = Recording(self.runtime.kernel)
-        task: Task = build(cell.task.build)
+        kernel = KernelDispatcher(self.runtime.kernel)
+        task: Task = instantiate(cell.task.build)
         measures: list[dict[str, Any]] = []
-        status = "ok" if self.facts["status"] == "ok" else "diverged"
+        status = "ok" if self.metadata["status"] == "ok" else "diverged"
         if status == "ok":
             try:
                 measures = self.measure(cell, task, kernel)
             except UndefinedError:
                 status = "undefined"
             except Exception as error:
-                if not is_shortage(error):
+                if not is_out_of_memory(error):
                     raise
                 status = "out_of_memory"
         if not measures:
             measures = [
                 {
                     "metric": task.metric,
-                    "value": None,
+                    "value_sum": None,
                     "n": 0,
                     "unit": task.unit,
-                    "document": "",
+                    "doc_id": "",
                     "example": 0,
                 }
             ]
         shared = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
-        if world().leads:
+        if world().is_main_process:
             store.write(
-                cell.id, [{**shared, **measure} for measure in measures], self.sidecar(status, started)
+                cell.id, [{**shared, **measure} for measure in measures], self.run_metadata(status, started)
             )
         return status
 
-    def measure(self, cell: Cell, task: Task, kernel: Recording) -> list[dict[str, Any]]:
+    def measure(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
         """The measured part of the rows."""
-        train_len = self.plan.settings.train.length
+        train_len = self.plan.settings.train.seq_len
         prompts = list(task.prompts(cell.length, self.corpus, train_len, cell.seed))
         longest = max((prompt.length for prompt in prompts), default=0)
         while True:
             try:
-                answers = shared_out(getattr(self.asked(cell, kernel), task.asks), prompts)
+                answers = run_on_all_ranks(
+                    getattr(self.lm_or_ensemble(cell, kernel), task.output_type), prompts
+                )
                 break
             except Exception as error:  # the same one on every rank
-                if not is_shortage(error) or self.tokens_per_pass < 2 * (longest + 1):
+                if not is_out_of_memory(error) or self.max_tokens_per_batch < 2 * (longest + 1):
                     raise
             # Not while the error is held, whose frames hold the memory. What fits is kept for the cells to come.
-            self.tokens_per_pass //= 2
+            self.max_tokens_per_batch //= 2
             _log.warning(
-                "no memory for runtime.tokens_per_pass=%d at %d tokens: going on with %d",
-                2 * self.tokens_per_pass,
+                "no memory for runtime.max_tokens_per_batch=%d at %d tokens: going on with %d",
+                2 * self.max_tokens_per_batch,
                 cell.length,
-                self.tokens_per_pass,
+                self.max_tokens_per_batch,
             )
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        return [vars(measure) for measure in task.measures(zip(prompts, answers, strict=True))]
+        return [vars(measure) for measure in task.process_all_results(zip(prompts, answers, strict=True))]
 
-    def asked(self, cell: Cell, kernel: Recording) -> Any:
+    def lm_or_ensemble(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         """Whom a task asks: the model, or an ensemble around it."""
-        subject = self.subject(cell, kernel)
+        lm = self.lm(cell, kernel)
         if cell.extension.ensemble is None:
-            return subject
-        return build(cell.extension.ensemble, subject, self.corpus.vocabulary.bos)
+            return lm
+        return instantiate(cell.extension.ensemble, lm, self.corpus.vocabulary.bos)
 
-    def subject(self, cell: Cell, kernel: Recording) -> Any:
+    def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         """The model as a cell asks for it."""
         settings = self.plan.settings
-        return CheckpointSubject(
+        return NativeLM(
             self.model,
-            extended(self.model.scheme, cell.extension, settings, cell.length),
-            settings.train.length,
+            apply_extension(self.model.scheme, cell.extension, settings, cell.length),
+            settings.train.seq_len,
             kernel,
-            precision(self.device, cell.dtype),
-            self.tokens_per_pass,
+            autocast_context(self.device, cell.dtype),
+            self.max_tokens_per_batch,
         )
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
         """What all rows of a cell have in common."""
         settings = self.plan.settings
         return {
-            "cell": cell.id,
-            "model": self.plan.id,
+            "cell_id": cell.id,
+            "model_id": self.plan.id,
             "scheme": settings.scheme.name,
             "extension": cell.extension.name,
-            "size": settings.size.name,
-            "n_params": self.facts["n_params"],
-            "train_len": settings.train.length,
-            "train_tokens": self.facts["train_tokens"],
+            "model_size": settings.size.name,
+            "n_params": self.metadata["n_params"],
+            "train_len": settings.train.seq_len,
+            "train_tokens": self.metadata["train_tokens"],
             "train_seed": settings.train.seed,
             "corpus": settings.data.name,
             "task": task.task,
@@ -155,7 +158,7 @@ class Trained:
             "dtype": cell.dtype,
         }
 
-    def sidecar(self, status: str, started: float) -> dict[str, Any]:
+    def run_metadata(self, status: str, started: float) -> dict[str, Any]:
         """What is true of this run and not of the cell."""
         cuda = self.device.type == "cuda"
         return {
@@ -173,17 +176,17 @@ class Trained:
         }
 
 
-def shared_out(answer: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
+def run_on_all_ranks(answer: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
     """The answers to all prompts; ranks share them, and what fails on one fails on all."""
     here = world()
-    if here.size == 1:
+    if here.world_size == 1:
         return list(answer(prompts))
     mine: Any
     try:
         mine = list(answer(prompts[here.portion(len(prompts))]))
     except Exception as error:  # the others would wait for ever
         mine = error
-    said = here.gathered(mine)
+    said = here.all_gather_object(mine)
     for part in said:
         if isinstance(part, Exception):
             raise part

@@ -20,30 +20,30 @@ from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits
 
 
-def tuned(parent: TrainSettings, given: dict[str, Any]) -> TrainSettings | None:
+def finetune_settings(base_settings: TrainSettings, finetune: dict[str, Any]) -> TrainSettings | None:
     """The settings of fine-tuning, or None for no steps.
 
     By default: the parent's length, as many tokens a step as the parent's, and a tenth of its learning rates.
     """
     hints = get_type_hints(TrainSettings)
-    for key, value in given.items():
+    for key, value in finetune.items():
         if key not in hints:
             raise unknown("setting", f"finetune {key}", [f"finetune {one}" for one in hints])
         if not admits(hints[key], value):
             raise ConfigError(f"finetune {key} {value!r}: give {hints[key].__name__}")
-    if given.get("steps", -1) < 0:
-        raise ConfigError(f"finetune steps {given.get('steps')}: give a number of steps, 0 for none")
-    if given["steps"] == 0:
+    if finetune.get("steps", -1) < 0:
+        raise ConfigError(f"finetune steps {finetune.get('steps')}: give a number of steps, 0 for none")
+    if finetune["steps"] == 0:
         return None
-    length = max(1, given.get("length", parent.length))
-    parts = max(1, given.get("accumulate", parent.accumulate))
-    batch = max(1, round(parent.batch * parent.length / length / parts)) * parts
-    rates = {"lr": parent.lr / 10, "matrix_lr": parent.matrix_lr / 10}
-    train = replace(parent, **{"batch": batch, **rates, **given})
+    length = max(1, finetune.get("seq_len", base_settings.seq_len))
+    parts = max(1, finetune.get("grad_accum_steps", base_settings.grad_accum_steps))
+    batch = max(1, round(base_settings.batch_size * base_settings.seq_len / length / parts)) * parts
+    rates = {"lr": base_settings.lr / 10, "muon_lr": base_settings.muon_lr / 10}
+    train = replace(base_settings, **{"batch_size": batch, **rates, **finetune})
     check(train)
     return train
 
 
-def reach(length: int, given: dict[str, Any]) -> int:
+def extension_length(length: int, finetune: dict[str, Any]) -> int:
     """The length in tokens that an extension is built for, to be evaluated at `length` after this fine-tuning."""
-    return max(length, given.get("length", 0)) if given.get("steps") else length
+    return max(length, finetune.get("seq_len", 0)) if finetune.get("steps") else length

@@ -19,11 +19,11 @@ from posbench.config.schema import (
 from posbench.errors import ConfigError, unknown
 
 # (group, name) -> the content of that choice's file.
-Choose = Callable[[str, str], dict[str, Any]]
+LoadOption = Callable[[str, str], dict[str, Any]]
 NONE = ExtensionSettings()
 
 
-def models(script: SweepScript, choose: Choose) -> Iterator[ModelSettings]:
+def models(script: SweepScript, load_option: LoadOption) -> Iterator[ModelSettings]:
     """The models of a sweep, schemes outermost."""
     axes = script.grid
     if not axes.scheme or not axes.seed:
@@ -36,9 +36,9 @@ def models(script: SweepScript, choose: Choose) -> Iterator[ModelSettings]:
             raise unknown("setting", f"grid.train.{key}", [f"grid.train.{one}" for one in known])
         if not isinstance(values, list):
             raise ConfigError(f"grid.train.{key} is {values!r}: give a list of values")
-    sizes = [SizeSettings(**choose("size", name)) for name in axes.size] or [script.size]
-    schemes = [adjusted("scheme", name, script.adjust.scheme, choose) for name in axes.scheme]
-    if axes.lr and axes.train.keys() & {"lr", "matrix_lr"}:
+    sizes = [SizeSettings(**load_option("size", name)) for name in axes.size] or [script.size]
+    schemes = [with_overrides("scheme", name, script.overrides.scheme, load_option) for name in axes.scheme]
+    if axes.lr and axes.train.keys() & {"lr", "muon_lr"}:
         raise ConfigError(
             "grid.lr and grid.train.lr: one chooses a rate, the other compares them; give one of the two"
         )
@@ -48,28 +48,28 @@ def models(script: SweepScript, choose: Choose) -> Iterator[ModelSettings]:
     ):
         train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
         if axes.lr:  # Muon's moves with it
-            train = replace(train, lr=rate, matrix_lr=train.matrix_lr * rate / train.lr)
+            train = replace(train, lr=rate, muon_lr=train.muon_lr * rate / train.lr)
         yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
 
 
-def extensions(script: SweepScript, scheme: str, choose: Choose) -> list[ExtensionSettings]:
+def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> list[ExtensionSettings]:
     """The extensions that a scheme of the grid gets, those that it is fine-tuned with last."""
     axes = script.grid
-    if axes.extend and scheme not in axes.extend:
+    if axes.extended_schemes and scheme not in axes.extended_schemes:
         return []
     found = [
-        ExtensionSettings(**adjusted("extension", name, script.adjust.extension, choose))
+        ExtensionSettings(**with_overrides("extension", name, script.overrides.extension, load_option))
         for name in axes.extension
         if name != NONE.name
     ]
     for name in axes.ensemble:
-        one = EnsembleSettings(**adjusted("ensemble", name, script.adjust.ensemble, choose))
+        one = EnsembleSettings(**with_overrides("ensemble", name, script.overrides.ensemble, load_option))
         if one.name in [extension.name for extension in found]:
             raise ConfigError(
                 f"grid.ensemble: grid.extension has a {one.name} as well; give one another name"
             )
         if one.build is not None:
-            found.append(chosen(NONE, one))
+            found.append(resolve_ensemble(NONE, one))
     taken = [NONE.name, *(one.name for one in found)]
     for group, name, entry in [
         *(("variants", *item) for item in script.variants.items()),
@@ -80,17 +80,19 @@ def extensions(script: SweepScript, scheme: str, choose: Choose) -> list[Extensi
                 f"{group}.{name}: another extension, ensemble or entry has that name; give the entry another"
             )
         taken.append(name)
-        content = adjusted("extension", entry.extension or name, script.adjust.extension, choose)
+        content = with_overrides(
+            "extension", entry.extension or name, script.overrides.extension, load_option
+        )
         if entry.settings:
             content["build"] = {**(content["build"] or {}), **entry.settings}
         train = {**content.get("finetune", {}), **getattr(entry, "train", {})}
         if group == "finetune" and not train:
-            raise ConfigError(f"finetune.{name} without train: give steps, length and what else differs")
+            raise ConfigError(f"finetune.{name} without train: give steps, seq_len and what else differs")
         found.append(ExtensionSettings(name, content["build"], train))
     return found
 
 
-def chosen(extension: ExtensionSettings, ensemble: EnsembleSettings) -> ExtensionSettings:
+def resolve_ensemble(extension: ExtensionSettings, ensemble: EnsembleSettings) -> ExtensionSettings:
     """What stands around a model: the extension, or the ensemble under its own label."""
     if ensemble.build is None:
         return extension
@@ -102,9 +104,11 @@ def chosen(extension: ExtensionSettings, ensemble: EnsembleSettings) -> Extensio
     return ExtensionSettings(ensemble.name, ensemble=ensemble.build)
 
 
-def adjusted(group: str, name: str, changes: dict[str, Any], choose: Choose) -> dict[str, Any]:
+def with_overrides(
+    group: str, name: str, overrides: dict[str, Any], load_option: LoadOption
+) -> dict[str, Any]:
     """A choice with the experiment's own settings in place of those in its file."""
-    content = choose(group, name)
-    if changes.get(name):
-        content = {**content, "build": {**content["build"], **changes[name]}}
+    content = load_option(group, name)
+    if overrides.get(name):
+        content = {**content, "build": {**content["build"], **overrides[name]}}
     return content

@@ -17,20 +17,21 @@ from filelock import BaseFileLock, FileLock, Timeout
 from posbench.config.schema import ExtensionSettings, RuntimeSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import ConfigError
-from posbench.results.rows import Store
+from posbench.results.rows import RowStore
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import world
-from posbench.sweep.evaluator import Trained, device_name
+from posbench.sweep.cell import Cell, ModelPlan
+from posbench.sweep.evaluator import EvaluatedModel, device_name
 from posbench.sweep.grid import NONE
-from posbench.sweep.oom_report import said_of
-from posbench.sweep.plan import Cell, ModelPlan, extended
-from posbench.sweep.pretrained import opened
-from posbench.tracking.wandb import Mirror, WandbSettings, open_mirror
+from posbench.sweep.oom_report import explain_oom
+from posbench.sweep.plan import apply_extension
+from posbench.sweep.pretrained import load_evaluated_model
+from posbench.tracking.wandb import WandbLogger, WandbSettings, open_wandb_logger
 from posbench.training import checkpoints
-from posbench.training.trainer import Start, Stopped, Trainer
+from posbench.training.trainer import FinetuneStart, Trainer, TrainingInterrupted
 
 # Called with (steps or cells done, of how many, what to show).
-Tell = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +39,23 @@ class Job:
     """Train `model` (no cells), or measure `cells`, all of one model and one extension; for an experiment.
 
     Attributes:
-        seconds: what it should take, of a training or of each cell; empty where nobody has asked.
-        until: when it must stop, in seconds of `time.time()`.
+        estimated_seconds: what it should take, of a training or of each cell; empty where nobody has asked.
+        deadline: when it must stop, in seconds of `time.time()`.
     """
 
     experiment: str
     model: ModelPlan
     cells: tuple[Cell, ...] = ()
-    seconds: tuple[float, ...] = ()
-    until: float = math.inf
+    estimated_seconds: tuple[float, ...] = ()
+    deadline: float = math.inf
 
     @property
     def label(self) -> str:
         """For people."""
         if not self.cells:
-            return f"{'fine-tune' if self.model.tuning else 'train'} {self.model.label}"
+            return f"{'fine-tune' if self.model.fine_tuning else 'train'} {self.model.label}"
         extension = self.cells[0].extension
-        plain = self.model.tuning or extension == NONE
+        plain = self.model.fine_tuning or extension == NONE
         return f"evaluate {self.model.label}" + ("" if plain else f" + {extension.name}")
 
     @property
@@ -63,7 +64,7 @@ class Job:
         one = self.model.settings
         parts = [one.scheme.name, *([self.extension.name] if self.extension else [])]
         return "-".join(
-            [part for part in parts if part != "none"] + [str(one.train.length), str(one.train.seed)]
+            [part for part in parts if part != "none"] + [str(one.train.seq_len), str(one.train.seed)]
         )
 
     @property
@@ -71,66 +72,69 @@ class Job:
         """In place while it runs."""
         if self.cells:
             return self.cells[0].extension
-        return self.model.tuning.extension if self.model.tuning else None
+        return self.model.fine_tuning.extension if self.model.fine_tuning else None
 
     @property
-    def needs(self) -> set[str]:
+    def required_model_ids(self) -> set[str]:
         """The models that must be trained before."""
         if self.cells:
             return {self.model.id}
-        return {self.model.tuning.parent.id} if self.model.tuning else set()
+        return {self.model.fine_tuning.base_model.id} if self.model.fine_tuning else set()
 
 
 @dataclass(frozen=True)
-class Places:
+class ResultsFolder:
     """Where things lie under a results folder."""
 
-    results: Path
+    path: Path
 
     @classmethod
-    def of(cls, runtime: RuntimeSettings) -> Places:
-        """The places of a run."""
-        return cls(Path(runtime.results))
+    def from_runtime(cls, runtime: RuntimeSettings) -> ResultsFolder:
+        """The results folder of a run."""
+        return cls(Path(runtime.results_dir))
 
-    def model(self, model: ModelPlan) -> Path:
+    def model_dir(self, model: ModelPlan) -> Path:
         """The folder of a model."""
-        return self.results / "models" / model.id
+        return self.path / "models" / model.id
 
     @property
-    def store(self) -> Store:
+    def store(self) -> RowStore:
         """All cells."""
-        return Store(self.results / "cells")
+        return RowStore(self.path / "cells")
 
     def prepare(self) -> None:
         """Make the folders, or say that they cannot be."""
         try:
-            (self.results / "locks").mkdir(parents=True, exist_ok=True)
-            (self.results / "locks" / f"{os.getpid()}.tmp").touch()
-            (self.results / "locks" / f"{os.getpid()}.tmp").unlink()
+            (self.path / "locks").mkdir(parents=True, exist_ok=True)
+            (self.path / "locks" / f"{os.getpid()}.tmp").touch()
+            (self.path / "locks" / f"{os.getpid()}.tmp").unlink()
         except OSError as error:
             raise ConfigError(
-                f"results folder {self.results} cannot be written ({error.strerror}): give another runtime.results"
+                f"results folder {self.path} cannot be written ({error.strerror}): give another runtime.results_dir"
             ) from None
 
     def lock(self, job: Job) -> FileLock:
         """Held while a job runs; the system frees it when its process dies."""
         extension = job.cells[0].extension.name if job.cells else ""
         return FileLock(
-            self.results / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock"
+            self.path / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock"
         )
 
-    def done(self, cell: Cell, runtime: RuntimeSettings) -> bool:
+    def is_evaluated(self, cell: Cell, runtime: RuntimeSettings) -> bool:
         """Whether the rows of a cell are there; what another device had no memory for is tried again."""
         if not self.store.has(cell.id):
             return False
-        sidecar = self.store.sidecar(cell.id)
-        if sidecar.get("status") != "out_of_memory":
+        run_metadata = self.store.run_metadata(cell.id)
+        if run_metadata.get("status") != "out_of_memory":
             return True
-        return sidecar.get("device") == device_name(pick_device(runtime.device))
+        return run_metadata.get("device") == device_name(pick_device(runtime.device))
 
-    def trained(self, model: ModelPlan) -> bool:
+    def is_trained(self, model: ModelPlan) -> bool:
         """Whether the model is there, whole."""
-        return model.pretrained is not None or checkpoints.facts(self.model(model) / "final") is not None
+        return (
+            model.pretrained is not None
+            or checkpoints.read_metadata(self.model_dir(model) / "final") is not None
+        )
 
 
 class Worker:
@@ -138,118 +142,132 @@ class Worker:
 
     def __init__(self, runtime: RuntimeSettings) -> None:
         self.runtime = runtime
-        self.places = Places.of(runtime)
+        self.results_folder = ResultsFolder.from_runtime(runtime)
         self.corpora: dict[str, Corpus] = {}
-        self.last: Trained | None = None
-        torch.set_num_threads(runtime.threads)
+        self.last: EvaluatedModel | None = None
+        torch.set_num_threads(runtime.num_threads)
         logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
-    def run(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> str:
-        """Do what of a job is not done yet; "done", "busy" if another process has it, "unfinished" if time is up.
+    def run(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> str:
+        """Do what of a job is not done yet; "done", "busy" if another process has it, "out_of_time" if time is up.
 
         Raises:
-            Stopped: once `stop` says so, with nothing lost.
+            TrainingInterrupted: once `should_stop` says so, with nothing lost.
         """
-        if not (lock := self.locked(job)):
+        if not (lock := self.acquire_lock(job)):
             return "busy"
         try:
             if job.cells:
-                self.evaluate(job, tell, stop)
+                self.evaluate(job, on_progress, should_stop)
             else:
-                self.train(job, tell, lambda: stop() or time.time() > job.until)
-        except Stopped:
-            if world().any(stop()):
+                self.train(job, on_progress, lambda: should_stop() or time.time() > job.deadline)
+        except TrainingInterrupted:
+            if world().any_rank(should_stop()):
                 raise
-            return "unfinished"
+            return "out_of_time"
         finally:
             lock.release()
         return "done"
 
-    def locked(self, job: Job) -> BaseFileLock | None:
+    def acquire_lock(self, job: Job) -> BaseFileLock | None:
         """The lock of a job, held by rank 0 for all; None if another sweep has it."""
-        lock = self.places.lock(job)
+        lock = self.results_folder.lock(job)
         held = True
-        if world().leads:
+        if world().is_main_process:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 held = False
-        return lock if world().agreed(held) else None
+        return lock if world().broadcast_object(held) else None
 
     def corpus(self, model: ModelPlan) -> Corpus:
         """The data of a model."""
         if model.corpus not in self.corpora:
-            self.corpora[model.corpus] = open_corpus(model.settings.data, Path(self.runtime.cache))
+            self.corpora[model.corpus] = open_corpus(model.settings.data, Path(self.runtime.cache_dir))
         return self.corpora[model.corpus]
 
-    def train(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> None:
+    def train(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> None:
         """Train a model, unless it is there."""
-        if self.places.trained(job.model):
+        if self.results_folder.is_trained(job.model):
             return
         model, steps = job.model, job.model.train.steps
-        folder = self.places.model(model)
-        with said_of(model):
-            trainer = Trainer(model.settings, self.corpus(model), folder, self.runtime, self.start(model))
-        with mirror(job, self.runtime) as run, said_of(model):
+        folder = self.results_folder.model_dir(model)
+        with explain_oom(model):
+            trainer = Trainer(
+                model.settings, self.corpus(model), folder, self.runtime, self.finetune_start(model)
+            )
+        with open_job_logger(job, self.runtime) as run, explain_oom(model):
 
             def report(step: int, metrics: dict[str, float]) -> None:
                 run.log_training(step, metrics)
-                tell(step, steps, f"loss {metrics['loss']:.3f}")
+                on_progress(step, steps, f"loss {metrics['loss']:.3f}")
 
-            facts = trainer.run(report, stop)
-            last = facts["curve"][-1] if facts["curve"] else {}
-            run.summary({"status": facts["status"], "n_params": facts["n_params"], **last})
+            metadata = trainer.run(report, should_stop)
+            last = metadata["log_history"][-1] if metadata["log_history"] else {}
+            run.log_summary({"status": metadata["status"], "n_params": metadata["n_params"], **last})
             run.log_checkpoint(folder / "final", f"{job.name}-{job.model.id}", {"model": job.model.id})
 
-    def start(self, model: ModelPlan) -> Start | None:
+    def finetune_start(self, model: ModelPlan) -> FinetuneStart | None:
         """Where the fine-tuning of a model starts, if it is fine-tuned."""
-        if (tuning := model.tuning) is None:
+        if (fine_tuning := model.fine_tuning) is None:
             return None
-        folder = self.places.model(tuning.parent)
-        parent = Trained(tuning.parent, folder, self.corpus(tuning.parent), self.runtime)
-        scheme = extended(parent.model.scheme, tuning.extension, model.settings, tuning.train.length)
-        return Start(parent.model, scheme, tuning.train, parent.facts["step"], parent.facts["train_tokens"])
+        folder = self.results_folder.model_dir(fine_tuning.base_model)
+        base_model = EvaluatedModel(
+            fine_tuning.base_model, folder, self.corpus(fine_tuning.base_model), self.runtime
+        )
+        scheme = apply_extension(
+            base_model.model.scheme, fine_tuning.extension, model.settings, fine_tuning.train.seq_len
+        )
+        return FinetuneStart(
+            base_model.model,
+            scheme,
+            fine_tuning.train,
+            base_model.metadata["step"],
+            base_model.metadata["train_tokens"],
+        )
 
-    def evaluate(self, job: Job, tell: Tell, stop: Callable[[], bool]) -> None:
+    def evaluate(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> None:
         """Measure the cells that are not there."""
-        todo = world().agreed([cell for cell in job.cells if not self.places.done(cell, self.runtime)])
+        todo = world().broadcast_object(
+            [cell for cell in job.cells if not self.results_folder.is_evaluated(cell, self.runtime)]
+        )
         if not todo:
             return
-        expected = dict(zip((cell.id for cell in job.cells), job.seconds, strict=False))
+        expected = dict(zip((cell.id for cell in job.cells), job.estimated_seconds, strict=False))
         pace = 1.0
-        with mirror(job, self.runtime) as run:
+        with open_job_logger(job, self.runtime) as run:
             for index, cell in enumerate(todo):
-                late = time.time() + pace * expected.get(cell.id, 0.0) > job.until
-                if world().any(stop() or late):
-                    raise Stopped
+                late = time.time() + pace * expected.get(cell.id, 0.0) > job.deadline
+                if world().any_rank(should_stop() or late):
+                    raise TrainingInterrupted
                 began = time.monotonic()
                 if self.last is None or self.last.plan.id != job.model.id:
-                    folder = self.places.model(job.model)
-                    self.last = opened(job.model, folder, self.corpus(job.model), self.runtime)
-                self.last.evaluate(cell, self.places.store)
+                    folder = self.results_folder.model_dir(job.model)
+                    self.last = load_evaluated_model(job.model, folder, self.corpus(job.model), self.runtime)
+                self.last.evaluate(cell, self.results_folder.store)
                 if expected.get(cell.id):
                     pace = max(1.0, (time.monotonic() - began) / expected[cell.id])
-                if world().leads:
-                    run.log_evaluation(cell.length, means(self.places.store.read(cell.id)))
-                tell(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
+                if world().is_main_process:
+                    run.log_evaluation(cell.length, means(self.results_folder.store.read(cell.id)))
+                on_progress(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
 
 
-def mirror(job: Job, runtime: RuntimeSettings) -> Mirror:
+def open_job_logger(job: Job, runtime: RuntimeSettings) -> WandbLogger:
     """The job's run on W&B."""
     settings = asdict(job.model.settings)
     if job.extension:
         settings["extension"] = asdict(job.extension)
-    return open_mirror(
-        WandbSettings(runtime.wandb, runtime.wandb_project),
+    return open_wandb_logger(
+        WandbSettings(runtime.wandb_mode, runtime.wandb_project),
         job_type="evaluate" if job.cells else "train",
         name=job.name,
         group=job.experiment,
         config={**settings, "model": job.model.id},
-        folder=Path(runtime.results) / "wandb",
+        folder=Path(runtime.results_dir) / "wandb",
     )
 
 
 def means(rows: pd.DataFrame) -> dict[str, float]:
     """Each metric of a cell per thing that it counts, named protocol/metric."""
-    sums = rows[rows["status"] == "ok"].groupby(["protocol", "metric"])[["value", "n"]].sum()
+    sums = rows[rows["status"] == "ok"].groupby(["protocol", "metric"])[["value_sum", "n"]].sum()
     return {f"{protocol}/{metric}": value / n for (protocol, metric), value, n in sums.itertuples()}

@@ -14,92 +14,100 @@ from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, PosbenchError, unknown
 from posbench.kernels.dispatcher import NAMES
 from posbench.runtime.device import pick_device
-from posbench.runtime.distributed import LostError, world
-from posbench.sweep.jobs import Job, Tell, Worker
-from posbench.sweep.scheduler import Board, Queue
-from posbench.sweep.time_budget import Allowance
-from posbench.sweep.worker_pool import local, on_signal
+from posbench.runtime.distributed import RankLostError, world
+from posbench.sweep.job_queue import JobQueue
+from posbench.sweep.jobs import Job, ProgressCallback, Worker
+from posbench.sweep.progress import ProgressDisplay
+from posbench.sweep.time_budget import TimeBudget
+from posbench.sweep.worker_pool import install_stop_handler, run_in_processes
 from posbench.tracking.wandb import WandbSettings
 from posbench.training import compile
-from posbench.training.trainer import Stopped
+from posbench.training.trainer import TrainingInterrupted
 
 LAUNCHERS = ("inline", "local")
 
 
-def check(runtime: RuntimeSettings) -> None:
+def check_runtime(runtime: RuntimeSettings) -> None:
     """Raise ConfigError for a runtime that cannot be, before anything starts."""
     if runtime.launcher not in LAUNCHERS:
         raise unknown("launcher", runtime.launcher, LAUNCHERS)
     if runtime.kernel not in NAMES:
         raise unknown("kernel", runtime.kernel, NAMES)
-    compile.wanted(runtime.compile, pick_device(runtime.device))
-    WandbSettings(runtime.wandb)
-    for name in ("threads", "per_gpu", "checkpoint_every", "tokens_per_pass"):
+    compile.should_compile(runtime.compile, pick_device(runtime.device))
+    WandbSettings(runtime.wandb_mode)
+    for name in ("num_threads", "workers_per_gpu", "checkpoint_interval", "max_tokens_per_batch"):
         if getattr(runtime, name) < 1:
             raise ConfigError(f"runtime.{name} {getattr(runtime, name)}: give at least 1")
 
 
-def run(
-    jobs: Sequence[Job], runtime: RuntimeSettings, board: Board, allowance: Allowance | None = None
+def run_jobs(
+    jobs: Sequence[Job],
+    runtime: RuntimeSettings,
+    progress: ProgressDisplay,
+    time_budget: TimeBudget | None = None,
 ) -> tuple[list[str], list[Job]]:
     """Run all jobs for which there is time; a line for each that failed, and those that are left."""
-    queue = Queue(jobs, allowance)
-    devices = places(runtime, len(jobs))
-    if world().size > 1:
-        in_step(queue, runtime, board)
+    queue = JobQueue(jobs, time_budget)
+    devices = worker_devices(runtime, len(jobs))
+    if world().world_size > 1:
+        run_on_ranks(queue, runtime, progress)
     elif runtime.launcher == "inline" or len(devices) == 1:
-        inline(queue, replace(runtime, device=devices[0]), board)
+        run_inline(queue, replace(runtime, device=devices[0]), progress)
     else:
-        local(queue, [replace(runtime, device=device) for device in devices], board)
-    return queue.failures, queue.left
+        run_in_processes(queue, [replace(runtime, device=device) for device in devices], progress)
+    return queue.failures, queue.remaining
 
 
-def places(runtime: RuntimeSettings, most: int) -> list[str]:
-    """The device of each worker: `per_gpu` a GPU, or one for every `threads` cores."""
+def worker_devices(runtime: RuntimeSettings, max_workers: int) -> list[str]:
+    """The device of each worker: `workers_per_gpu` a GPU, or one for every `num_threads` cores."""
     gpus = torch.cuda.device_count() if runtime.device in ("auto", "cuda") else 0
     if runtime.launcher == "inline":
         return [runtime.device]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = runtime.workers or gpus * runtime.per_gpu or max(1, cores // runtime.threads)
-    workers = max(1, min(workers, most))
+    workers = runtime.num_workers or gpus * runtime.workers_per_gpu or max(1, cores // runtime.num_threads)
+    workers = max(1, min(workers, max_workers))
     return [f"cuda:{worker % gpus}" if gpus else runtime.device for worker in range(workers)]
 
 
-def inline(queue: Queue, runtime: RuntimeSettings, board: Board) -> None:
+def run_inline(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDisplay) -> None:
     """One job after another, here."""
-    worker, stopping = Worker(runtime), on_signal()
-    while (job := queue.wait()) is not None:
+    worker, should_stop = Worker(runtime), install_stop_handler()
+    while (job := queue.next_blocking()) is not None:
         started = time.monotonic()
-        board.started(job)
-        outcome, why = attempted(worker, job, partial(board.told, job), stopping)
-        queue.settle(job, board, outcome, time.monotonic() - started, why)
+        progress.job_started(job)
+        outcome, error = run_job(worker, job, partial(progress.job_progress, job), should_stop)
+        queue.record_outcome(job, progress, outcome, time.monotonic() - started, error)
 
 
-def in_step(queue: Queue, runtime: RuntimeSettings, board: Board) -> None:
+def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDisplay) -> None:
     """The same job on every rank at once, in the order in which rank 0 takes them."""
-    here, stopping = world(), on_signal()
+    here, should_stop = world(), install_stop_handler()
     device = (
-        f"cuda:{here.local}" if runtime.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+        f"cuda:{here.local_rank}"
+        if runtime.device in ("auto", "cuda") and torch.cuda.is_available()
+        else "cpu"
     )
-    quiet = runtime if here.leads else replace(runtime, wandb="disabled")
+    quiet = runtime if here.is_main_process else replace(runtime, wandb_mode="disabled")
     worker = Worker(replace(quiet, device=device))
-    while (job := here.agreed(queue.wait() if here.leads else None)) is not None:
+    while (job := here.broadcast_object(queue.next_blocking() if here.is_main_process else None)) is not None:
         started = time.monotonic()
-        if here.leads:
-            board.started(job)
-        told = partial(board.told, job) if here.leads else lambda *_: None
-        outcome, why = attempted(worker, job, told, stopping)
-        if here.leads:
-            queue.settle(job, board, outcome, time.monotonic() - started, why)
+        if here.is_main_process:
+            progress.job_started(job)
+        on_progress = partial(progress.job_progress, job) if here.is_main_process else lambda *_: None
+        outcome, error = run_job(worker, job, on_progress, should_stop)
+        if here.is_main_process:
+            queue.record_outcome(job, progress, outcome, time.monotonic() - started, error)
 
 
-def attempted(worker: Worker, job: Job, tell: Tell, stopping: Callable[[], bool]) -> tuple[str, str]:
+def run_job(
+    worker: Worker, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]
+) -> tuple[str, str]:
     """How a job ended, and why if it failed."""
     try:
-        return worker.run(job, tell, stopping), ""
-    except Stopped:
+        return worker.run(job, on_progress, should_stop), ""
+    except TrainingInterrupted:
         raise KeyboardInterrupt from None
-    except LostError:  # no job can go on without the other ranks
+    except RankLostError:  # no job can go on without the other ranks
         raise
     except PosbenchError as error:
         return "failed", str(error)

@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from posbench.errors import ConfigError
-from posbench.identity import content, identity
-from posbench.sweep.jobs import Places
-from posbench.sweep.plan import ModelPlan, Plan
+from posbench.identity import hashed_fields, identity
+from posbench.instantiate import by_name
+from posbench.sweep.cell import ModelPlan, Plan
+from posbench.sweep.jobs import ResultsFolder
 from posbench.training import checkpoints
 
 
-def settled(plan: Plan, places: Places) -> tuple[Plan, str]:
+def select_learning_rates(plan: Plan, results_folder: ResultsFolder) -> tuple[Plan, str]:
     """The plan without the models of other rates and their cells, and what was chosen in a sentence.
 
     Raises:
@@ -27,11 +28,14 @@ def settled(plan: Plan, places: Places) -> tuple[Plan, str]:
     """
     rates: dict[str, dict[float, list[ModelPlan]]] = {}
     for model in plan.models:
-        rates.setdefault(apart(model), {}).setdefault(model.settings.train.lr, []).append(model)
+        rates.setdefault(settings_but_rate(model), {}).setdefault(model.settings.train.lr, []).append(model)
     kept: dict[str, ModelPlan] = {}
     said = []
     for tried in rates.values():
-        losses = {rate: loss([places.model(model) for model in models]) for rate, models in tried.items()}
+        losses = {
+            rate: final_validation_loss([results_folder.model_dir(model) for model in models])
+            for rate, models in tried.items()
+        }
         best = min(losses, key=lambda rate: losses[rate])
         if not math.isfinite(losses[best]):
             name = tried[best][0].label
@@ -39,7 +43,7 @@ def settled(plan: Plan, places: Places) -> tuple[Plan, str]:
         kept |= {model.id: model for model in tried[best]}
         one = tried[best][0].settings
         said.append(f"{one.scheme.name} {best:g}")
-    cells = [cell for cell in plan.cells if pretrained(cell.model).id in kept]
+    cells = [cell for cell in plan.cells if base_of(cell.model).id in kept]
     grid = ", ".join(f"{rate:g}" for rate in sorted({one for tried in rates.values() for one in tried}))
     note = (
         f"Learning rate of each scheme by the lowest validation loss at the training length, of {grid}: "
@@ -48,25 +52,31 @@ def settled(plan: Plan, places: Places) -> tuple[Plan, str]:
     return replace(plan, models=list(kept.values()), cells=cells), note
 
 
-def pretrained(model: ModelPlan) -> ModelPlan:
+def base_of(model: ModelPlan) -> ModelPlan:
     """The model that a fine-tuned one was made from; another is its own."""
-    return model.tuning.parent if model.tuning else model
+    return model.fine_tuning.base_model if model.fine_tuning else model
 
 
-def apart(model: ModelPlan) -> str:
+def settings_but_rate(model: ModelPlan) -> str:
     """All settings of a model but its rates and its seed."""
     one = model.settings
     train = {
-        key: value for key, value in content(one.train).items() if key not in ("lr", "matrix_lr", "seed")
+        key: value for key, value in hashed_fields(one.train).items() if key not in ("lr", "muon_lr", "seed")
     }
-    return identity([one.scheme.name, one.scheme.build, content(one.size), model.corpus, train])
+    return identity(
+        [one.scheme.name, by_name(one.scheme.build), hashed_fields(one.size), model.corpus, train]
+    )
 
 
-def loss(folders: Sequence[Path]) -> float:
+def final_validation_loss(folders: Sequence[Path]) -> float:
     """Nats per token on held-out text at the end of training, the mean; infinite where one has diverged."""
     found = []
     for folder in folders:
-        facts = checkpoints.facts(folder / "final") or {"status": "missing", "curve": []}
-        last = facts["curve"][-1].get("validation_loss", math.inf) if facts["curve"] else math.inf
-        found.append(last if facts["status"] == "ok" else math.inf)
+        metadata = checkpoints.read_metadata(folder / "final") or {"status": "missing", "log_history": []}
+        last = (
+            metadata["log_history"][-1].get("validation_loss", math.inf)
+            if metadata["log_history"]
+            else math.inf
+        )
+        found.append(last if metadata["status"] == "ok" else math.inf)
     return sum(found) / len(found)

@@ -6,48 +6,48 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from posbench.errors import ConfigError
-from posbench.results.rows import Store
-from posbench.runtime.distributed import together, world
-from posbench.runtime.oom import is_shortage
-from posbench.sweep.plan import Cell, ModelPlan
+from posbench.results.rows import RowStore
+from posbench.runtime.distributed import catch_rank_failure, world
+from posbench.runtime.oom import is_out_of_memory
+from posbench.sweep.cell import Cell, ModelPlan
 
 
 @contextmanager
-def said_of(model: ModelPlan) -> Iterator[None]:
-    """Turn a shortage in the training of a model into one line, on whichever rank it comes."""
+def explain_oom(model: ModelPlan) -> Iterator[None]:
+    """Turn an out-of-memory error in the training of a model into one line, on whichever rank it comes."""
     here = world()
-    with together(here):
+    with catch_rank_failure(here):
         try:
             yield
             return
         except Exception as error:
-            if not is_shortage(error):
+            if not is_out_of_memory(error):
                 raise
     # Not from the error, whose frames hold the memory.
-    if here.size == 1:
+    if here.world_size == 1:
         raise ConfigError(_advice(model))
     raise here.lost(f"{_advice(model)}; with more memory the same command continues from the last checkpoint")
 
 
 def _advice(model: ModelPlan) -> str:
-    train, ranks = model.train, world().size
-    each = train.batch // ranks
-    more = [parts for parts in range(train.accumulate + 1, each + 1) if each % parts == 0]
-    ways = [f"train.accumulate={more[0]}"] if more else []
-    ways += ["a smaller train.batch" if more else "a shorter train.length or a smaller size"]
+    train, ranks = model.train, world().world_size
+    each = train.batch_size // ranks
+    more = [parts for parts in range(train.grad_accum_steps + 1, each + 1) if each % parts == 0]
+    ways = [f"train.grad_accum_steps={more[0]}"] if more else []
+    ways += ["a smaller train.batch_size" if more else "a shorter train.seq_len or a smaller size"]
     ways += ["train.dtype=bfloat16"] if train.dtype == "float32" else []
     return (
-        f"out of memory in training {model.label}, {each // train.accumulate} x {train.length} tokens at once: "
+        f"out of memory in training {model.label}, {each // train.grad_accum_steps} x {train.seq_len} tokens at once: "
         f"give {' or '.join(ways)}"
     )
 
 
-def shortages(cells: Iterable[Cell], store: Store) -> list[str]:
+def oom_report_lines(cells: Iterable[Cell], store: RowStore) -> list[str]:
     """A line for each cell that had no memory: which, and the longest of its kind that did fit."""
     fitted: dict[tuple[str, str, str], int] = {}
     short: list[Cell] = []
     for cell in cells:
-        status = store.sidecar(cell.id).get("status")
+        status = store.run_metadata(cell.id).get("status")
         if status == "out_of_memory":
             short.append(cell)
         elif status is not None:

@@ -7,88 +7,91 @@ from typing import Any
 
 import torch
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.config.schema import (
+    LMSettings,
     ModelSettings,
     RuntimeSettings,
     SchemeSettings,
     SizeSettings,
-    SubjectSettings,
     TrainSettings,
 )
 from posbench.data import hugging_face
-from posbench.data.corpus import Corpus, fingerprint, read_by
+from posbench.data.corpus import Corpus, fingerprint, with_model_tokenizer
 from posbench.errors import DataError
-from posbench.kernels.dispatcher import Recording
-from posbench.lm.hf_weights import convert
-from posbench.lm.hugging_face import HuggingFaceSubject
-from posbench.lm.pretrained import Pretrained, load, open_pretrained
-from posbench.runtime.device import pick_device, precision
-from posbench.sweep.evaluator import Trained
-from posbench.sweep.plan import Cell, ModelPlan, scheme_of
+from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.lm.hf_config import PretrainedInfo, inspect_pretrained, load_hf_model
+from posbench.lm.hf_weights import from_hf_state_dict
+from posbench.lm.hugging_face import HFLM
+from posbench.runtime.device import autocast_context, pick_device
+from posbench.sweep.cell import Cell, ModelPlan
+from posbench.sweep.evaluator import EvaluatedModel
+from posbench.sweep.plan import build_untrained_scheme
 from posbench.tasks.task import Task
 
 
-def plan_pretrained(subject: SubjectSettings, data: DataConfig) -> ModelPlan:
+def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
     """The plan of a pretrained model, on data that its own tokenizer reads.
 
     Raises:
         DataError: if there is no such model within reach, or its tokenizer is not its own.
     """
-    found = open_pretrained(subject)
-    data = read_by(data, subject.name)
-    size = hugging_face.load(data.tokenizer.name).size
-    if size > found.vocabulary:
+    found = inspect_pretrained(lm)
+    data = with_model_tokenizer(data, lm.name)
+    size = hugging_face.load(data.tokenizer.name).vocab_size
+    if size > found.vocab_size:
         raise DataError(
-            f"tokenizer {data.tokenizer.name!r} has {size} ids and {found.label} embeds {found.vocabulary}: give its "
+            f"tokenizer {data.tokenizer.name!r} has {size} ids and {found.label} embeds {found.vocab_size}: give its "
             "own by data.tokenizer.name"
         )
-    counts = found.counts
+    dims = found.model_dims
     settings = ModelSettings(
         SchemeSettings(found.label, found.scheme),
         SizeSettings(
             found.label,
-            counts["layers"],
-            counts["width"],
-            counts["heads"],
-            round(counts["mlp_width"] / counts["width"]),
-            counts["head_dim"],
+            dims["n_layers"],
+            dims["d_model"],
+            dims["n_heads"],
+            round(dims["intermediate_size"] / dims["d_model"]),
+            dims["head_dim"],
         ),
         data,
-        TrainSettings(length=found.train_len),
+        TrainSettings(seq_len=found.train_len),
     )
-    return ModelPlan(settings, fingerprint(data), scheme_of(settings).version, pretrained=found)
+    return ModelPlan(settings, fingerprint(data), build_untrained_scheme(settings).version, pretrained=found)
 
 
-class FromElsewhere(Trained):
+class PretrainedModel(EvaluatedModel):
     """A pretrained model: converted, or as it is."""
 
     def __init__(
-        self, plan: ModelPlan, pretrained: Pretrained, corpus: Corpus, runtime: RuntimeSettings
+        self, plan: ModelPlan, pretrained: PretrainedInfo, corpus: Corpus, runtime: RuntimeSettings
     ) -> None:
         self.plan, self.corpus, self.runtime = plan, corpus, runtime
-        self.tokens_per_pass = runtime.tokens_per_pass
+        self.max_tokens_per_batch = runtime.max_tokens_per_batch
         self.device, self.dtype = pick_device(runtime.device), pretrained.settings.dtype
-        theirs = load(pretrained)
+        theirs = load_hf_model(pretrained)
         count = sum(parameter.numel() for parameter in theirs.parameters())
-        self.facts = {"status": "ok", "n_params": count, "train_tokens": 0}
+        self.metadata = {"status": "ok", "n_params": count, "train_tokens": 0}
         if pretrained.architecture is None:
             self.black_box: torch.nn.Module | None = theirs.to(self.device)
             return
         self.black_box, weights = None, theirs.state_dict()
         del theirs
-        self.model = convert(weights, pretrained.architecture, scheme_of(plan.settings), pretrained.label)
+        self.model = from_hf_state_dict(
+            weights, pretrained.architecture, build_untrained_scheme(plan.settings), pretrained.label
+        )
         self.model.to(self.device)
 
-    def subject(self, cell: Cell, kernel: Recording) -> Any:
+    def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         if self.black_box is None:
-            return super().subject(cell, kernel)
+            return super().lm(cell, kernel)
         kernel.note("transformers")
-        return HuggingFaceSubject(
+        return HFLM(
             self.black_box,
-            self.plan.settings.train.length,
-            precision(self.device, cell.dtype),
-            self.tokens_per_pass,
+            self.plan.settings.train.seq_len,
+            autocast_context(self.device, cell.dtype),
+            self.max_tokens_per_batch,
         )
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
@@ -97,8 +100,10 @@ class FromElsewhere(Trained):
         return columns | ({"dtype": self.dtype} if self.dtype != "float32" else {})
 
 
-def opened(plan: ModelPlan, folder: Path, corpus: Corpus, runtime: RuntimeSettings) -> Trained:
+def load_evaluated_model(
+    plan: ModelPlan, folder: Path, corpus: Corpus, runtime: RuntimeSettings
+) -> EvaluatedModel:
     """The model of a plan, read from where it is: `folder`, if it was trained here."""
     if plan.pretrained:
-        return FromElsewhere(plan, plan.pretrained, corpus, runtime)
-    return Trained(plan, folder, corpus, runtime)
+        return PretrainedModel(plan, plan.pretrained, corpus, runtime)
+    return EvaluatedModel(plan, folder, corpus, runtime)

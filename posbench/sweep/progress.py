@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from posbench.sweep.jobs import Job
+
+
+class ProgressDisplay(Protocol):
+    """Where progress is shown."""
+
+    def job_started(self, job: Job) -> None: ...
+    def job_progress(self, job: Job, done: int, total: int, note: str) -> None: ...
+    def job_finished(self, job: Job, seconds: float) -> None: ...
+    def job_failed(self, job: Job, error: str) -> None: ...
+    def job_interrupted(self, job: Job) -> None: ...
 
 
 class Lines:
@@ -20,19 +32,19 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def started(self, job: Job) -> None:
+    def job_started(self, job: Job) -> None:
         """Nothing: a line at the end says all."""
 
-    def told(self, job: Job, done: int, total: int, note: str) -> None:
+    def job_progress(self, job: Job, done: int, total: int, note: str) -> None:
         """Nothing, likewise."""
 
-    def finished(self, job: Job, seconds: float) -> None:
+    def job_finished(self, job: Job, seconds: float) -> None:
         self.say(f"{job.label} ({seconds:.0f} s)")
 
-    def failed(self, job: Job, why: str) -> None:
-        self.say(f"{job.label} FAILED: {why}")
+    def job_failed(self, job: Job, error: str) -> None:
+        self.say(f"{job.label} FAILED: {error}")
 
-    def unfinished(self, job: Job) -> None:
+    def job_interrupted(self, job: Job) -> None:
         self.say(f"{job.label}: time is up, to be continued")
 
     def say(self, text: str) -> None:
@@ -46,39 +58,39 @@ class Bars(Lines):
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, TextColumn("{task.fields[note]}"), transient=True)
+        self.bars = Progress(*columns, TextColumn("{task.fields[note]}"), transient=True)
         self.tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> Bars:
-        self.progress.start()
+        self.bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        self.bars.stop()
 
-    def started(self, job: Job) -> None:
-        self.tasks[id(job)] = self.progress.add_task(job.label, total=None, note="")
+    def job_started(self, job: Job) -> None:
+        self.tasks[id(job)] = self.bars.add_task(job.label, total=None, note="")
 
-    def told(self, job: Job, done: int, total: int, note: str) -> None:
-        self.progress.update(self.tasks[id(job)], completed=done, total=total, note=note)
+    def job_progress(self, job: Job, done: int, total: int, note: str) -> None:
+        self.bars.update(self.tasks[id(job)], completed=done, total=total, note=note)
 
     def say(self, text: str) -> None:
         self.ended += 1
-        self.progress.console.print(f"[{self.ended}/{self.jobs}] {text}", markup=False, highlight=False)
+        self.bars.console.print(f"[{self.ended}/{self.jobs}] {text}", markup=False, highlight=False)
 
-    def finished(self, job: Job, seconds: float) -> None:
-        self.progress.remove_task(self.tasks.pop(id(job)))
-        super().finished(job, seconds)
+    def job_finished(self, job: Job, seconds: float) -> None:
+        self.bars.remove_task(self.tasks.pop(id(job)))
+        super().job_finished(job, seconds)
 
-    def failed(self, job: Job, why: str) -> None:
-        self.progress.remove_task(self.tasks.pop(id(job)))
-        super().failed(job, why)
+    def job_failed(self, job: Job, error: str) -> None:
+        self.bars.remove_task(self.tasks.pop(id(job)))
+        super().job_failed(job, error)
 
-    def unfinished(self, job: Job) -> None:
-        self.progress.remove_task(self.tasks.pop(id(job)))
-        super().unfinished(job)
+    def job_interrupted(self, job: Job) -> None:
+        self.bars.remove_task(self.tasks.pop(id(job)))
+        super().job_interrupted(job)
 
 
-def board(jobs: int) -> Lines:
+def open_progress_display(jobs: int) -> Lines:
     """Bars where somebody watches, lines where a file does."""
     return Bars(jobs) if Console().is_terminal else Lines(jobs)

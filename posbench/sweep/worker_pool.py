@@ -16,51 +16,52 @@ from typing import Any
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import PosbenchError
+from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job, Worker
-from posbench.sweep.scheduler import Board, Queue
-from posbench.training.trainer import Stopped
+from posbench.sweep.progress import ProgressDisplay
+from posbench.training.trainer import TrainingInterrupted
 
 
-def local(queue: Queue, runtimes: list[RuntimeSettings], board: Board) -> None:
+def run_in_processes(queue: JobQueue, runtimes: list[RuntimeSettings], progress: ProgressDisplay) -> None:
     """A process for each of `runtimes`, each given the next job that is ready."""
-    hands = [_Hand(runtime) for runtime in runtimes]
+    workers = [_WorkerProcess(runtime) for runtime in runtimes]
     try:
-        while queue.waiting or any(hand.job for hand in hands):
-            for hand in hands:
-                if hand.job is None and (job := queue.take()) is not None:
-                    hand.give(job)
-                    board.started(job)
-            heard = wait([hand.connection for hand in hands if hand.job], 0.2)
-            for hand in hands:
-                if hand.connection in heard:
-                    _hear(hand, queue, board)
-            if not any(hand.job for hand in hands):
+        while queue.pending or any(worker.job for worker in workers):
+            for worker in workers:
+                if worker.job is None and (job := queue.next_ready()) is not None:
+                    worker.give(job)
+                    progress.job_started(job)
+            ready = wait([worker.connection for worker in workers if worker.job], 0.2)
+            for worker in workers:
+                if worker.connection in ready:
+                    _receive(worker, queue, progress)
+            if not any(worker.job for worker in workers):
                 time.sleep(0.2)
     finally:
-        for hand in hands:
-            hand.close()
+        for worker in workers:
+            worker.close()
 
 
-def _hear(hand: _Hand, queue: Queue, board: Board) -> None:
-    job = hand.job
+def _receive(worker: _WorkerProcess, queue: JobQueue, progress: ProgressDisplay) -> None:
+    job = worker.job
     assert job is not None
     try:
-        kind, *content = hand.connection.recv()
+        kind, *content = worker.connection.recv()
     except EOFError:
-        hand.process.join()
+        worker.process.join()
         kind, content = (
             "failed",
-            [f"its process died (exit code {hand.process.exitcode}); run again to retry"],
+            [f"its process died (exit code {worker.process.exitcode}); run again to retry"],
         )
-        hand.start()
-    if kind == "told":
-        board.told(job, *content)
+        worker.start()
+    if kind == "progress":
+        progress.job_progress(job, *content)
         return
-    hand.job = None
-    queue.settle(job, board, kind, time.monotonic() - hand.since, *content)
+    worker.job = None
+    queue.record_outcome(job, progress, kind, time.monotonic() - worker.since, *content)
 
 
-class _Hand:
+class _WorkerProcess:
     """A worker process and the job that it has."""
 
     process: BaseProcess
@@ -95,19 +96,19 @@ class _Hand:
 
 def serve(connection: Connection, runtime: RuntimeSettings, parent: int) -> None:
     """A worker process: jobs in, what becomes of them out, until the other end closes."""
-    stopping = on_signal()
+    signalled = install_stop_handler()
     worker = Worker(runtime)
     # A sweep that was killed must not leave workers that train on.
-    asked: Callable[[], bool] = lambda: stopping() or os.getppid() != parent  # noqa: E731
-    while not asked():
+    should_stop: Callable[[], bool] = lambda: signalled() or os.getppid() != parent  # noqa: E731
+    while not should_stop():
         try:
             job = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            outcome = worker.run(job, lambda *told: _send(connection, ("told", *told)), asked)
+            outcome = worker.run(job, lambda *message: _send(connection, ("progress", *message)), should_stop)
             _send(connection, (outcome,))
-        except Stopped:
+        except TrainingInterrupted:
             return
         except PosbenchError as error:
             _send(connection, ("failed", str(error)))
@@ -117,11 +118,11 @@ def serve(connection: Connection, runtime: RuntimeSettings, parent: int) -> None
 
 
 def _send(connection: Connection, message: tuple[Any, ...]) -> None:
-    with suppress(OSError):  # nobody listens any more; `asked` will say so
+    with suppress(OSError):  # nobody listens any more; `should_stop` will say so
         connection.send(message)
 
 
-def on_signal() -> Callable[[], bool]:
+def install_stop_handler() -> Callable[[], bool]:
     """Whether SIGINT or SIGTERM has come since; the first asks to stop, a second one kills as usual."""
     stopping = False
 

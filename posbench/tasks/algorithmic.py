@@ -15,11 +15,13 @@ import numpy as np
 from posbench.data import algorithmic
 from posbench.data.corpus import Corpus
 from posbench.errors import unknown
+from posbench.instantiate import register
 from posbench.lm.interface import Prompt, Scores
-from posbench.tasks.prompting import at_least_one
-from posbench.tasks.task import Measure, Task
+from posbench.tasks.prompting import require_positive
+from posbench.tasks.task import MetricValue, Task
 
 
+@register("task/algorithmic")
 class Algorithmic(Task):
     """A sequence read as `length` tokens, (length - 2) / 2 symbols and their copy or reverse.
 
@@ -28,35 +30,34 @@ class Algorithmic(Task):
 
     Args:
         rule: copy or reverse; only models that were trained on it are asked.
-        examples: how many sequences.
+        num_examples: how many sequences.
     """
 
     task = "algorithmic"
     protocol = "teacher_forced"
     metric = "exact_match"
-    unit = "share"
-    gated = True
+    unit = "fraction"
 
-    def __init__(self, rule: str, examples: int) -> None:
+    def __init__(self, rule: str, num_examples: int) -> None:
         if rule not in algorithmic.RULES:
             raise unknown("rule of algorithmic", rule, algorithmic.RULES)
-        at_least_one("algorithmic", examples=examples)
-        self.rule, self.examples = rule, examples
-        self.variant = self.trained_on = rule
+        require_positive("algorithmic", num_examples=num_examples)
+        self.rule, self.num_examples = rule, num_examples
+        self.variant = self.required_synthetic_task = rule
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        count = algorithmic.symbols_in(length)
-        for index in range(self.examples):
+        count = algorithmic.num_symbols(length)
+        for index in range(self.num_examples):
             # A stream of its own, so that no sequence is one of the training's.
             rng = np.random.default_rng([seed, length, index, 1])
             ids = algorithmic.example(rng, corpus.vocabulary, self.rule, count).astype(np.int64)
             split = count + 2
             yield Prompt(ids[:split], ids[None, split:], count + 1, {"example": index})
 
-    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
-        index, symbols = prompt.facts["example"], prompt.answer - 1
-        hits = scores.top[0] == prompt.suffixes[0]
+    def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
+        index, symbols = prompt.doc["example"], prompt.n_scored - 1
+        hits = scores.greedy_ids[0] == prompt.continuations[0]
         name = f"sequence-{index}"
-        yield Measure("exact_match", float(hits.all()), 1, "share", name, index)
-        yield Measure("symbol_accuracy", float(hits[:-1].sum()), symbols, "share", name, index)
-        yield Measure("logprob", float(scores.logprob[0, :-1].sum()), symbols, "nats", name, index)
+        yield MetricValue("exact_match", float(hits.all()), 1, "fraction", name, index)
+        yield MetricValue("symbol_accuracy", float(hits[:-1].sum()), symbols, "fraction", name, index)
+        yield MetricValue("logprob", float(scores.logprob[0, :-1].sum()), symbols, "nats", name, index)

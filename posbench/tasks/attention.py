@@ -13,72 +13,87 @@ import numpy as np
 
 from posbench.data.associative_recall import questions
 from posbench.data.corpus import Corpus
-from posbench.lm.interface import Attention, Prompt
-from posbench.tasks.prompting import at_least_one
-from posbench.tasks.records import contexts_of
-from posbench.tasks.task import Measure, Task
+from posbench.instantiate import register
+from posbench.lm.interface import AttentionWeights, Prompt
+from posbench.tasks.prompting import require_positive
+from posbench.tasks.recall_contexts import recall_contexts
+from posbench.tasks.task import MetricValue, Task
 
-FIRST = 4
+SINK_TOKENS = 4
 
 
+@register("task/attention")
 class KeyValueAttention(Task):
     """Entropy and shares of attention by layer and head, summed over the questions of a context.
 
-    `entropy` in nats, what is attended to nowhere being one more place; the share of the `first_tokens`, the
-    first four; of the `last_quarter` of the context; by `distance` in tokens, a row's position being the END of its
-    bucket: 0, 1, 2 to 3, 4 to 7 and so on. By the record that is asked for as well: `gold`, the share of the
+    `attention_entropy` in nats, what is attended to nowhere being one more place; the share of the `sink_attention`, the
+    first four; of the `last_quarter_attention` of the context; by `attention_at_distance` in tokens, a row's position being the END of its
+    bucket: 0, 1, 2 to 3, 4 to 7 and so on. By the record that is asked for as well: `answer_attention`, the share of the
     token that is the answer.
 
     Args:
-        contexts: how many contexts, the first ones of `key_value`.
-        questions: how many records of each are asked for, evenly spread over it.
+        num_contexts: how many contexts, the first ones of `key_value`.
+        num_questions: how many records of each are asked for, evenly spread over it.
     """
 
     task = "attention"
-    protocol = "records"
-    metric = "entropy"
+    protocol = "synthetic_records"
+    metric = "attention_entropy"
     unit = "nats"
-    asks = "attention"
+    output_type = "attention_weights"
 
-    def __init__(self, contexts: int, questions: int) -> None:
-        at_least_one("attention", contexts=contexts, questions=questions)
-        self.contexts, self.questions = contexts, questions
+    def __init__(self, num_contexts: int, num_questions: int) -> None:
+        require_positive("attention", num_contexts=num_contexts, num_questions=num_questions)
+        self.num_contexts, self.num_questions = num_contexts, num_questions
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        for index, made in enumerate(contexts_of(corpus, self.contexts, length, seed)):
+        for index, made in enumerate(recall_contexts(corpus, self.num_contexts, length, seed)):
             count = len(made.key_ids)
-            asked = np.unique(np.linspace(0, count - 1, min(count, self.questions)).round().astype(int))
-            facts = {
+            asked = np.unique(np.linspace(0, count - 1, min(count, self.num_questions)).round().astype(int))
+            doc = {
                 "context": index,
                 "records": asked,
                 "depth": asked / max(1, count - 1),
-                "answer": made.offsets[asked] + 1,
+                "gold_index": made.offsets[asked] + 1,
             }
-            yield Prompt(made.ids.astype(np.int64), questions(made)[asked].astype(np.int64), 1, facts)
+            yield Prompt(made.ids.astype(np.int64), questions(made)[asked].astype(np.int64), 1, doc)
 
-    def measure(self, prompt: Prompt, attention: Attention) -> Iterator[Measure]:
-        weight_NLHS, index = attention.weight_NLHS, prompt.facts["context"]
+    def process_results(self, prompt: Prompt, attention: AttentionWeights) -> Iterator[MetricValue]:
+        weight_NLHS, index = attention.weight_NLHS, prompt.doc["context"]
         count, _, _, tokens = weight_NLHS.shape
-        name, places = f"context-{index}", [prompt.facts[fact] for fact in ("records", "depth")]
+        name, places = f"context-{index}", [prompt.doc[key] for key in ("records", "depth")]
         bucket_S = buckets(tokens)
         starts = np.flatnonzero(np.diff(bucket_S, prepend=-1))
         sums = {
-            "entropy": entropy(weight_NLHS),
-            "first_tokens": weight_NLHS[..., :FIRST].sum(-1),
-            "last_quarter": weight_NLHS[..., tokens - tokens // 4 :].sum(-1),
+            "attention_entropy": entropy(weight_NLHS),
+            "sink_attention": weight_NLHS[..., :SINK_TOKENS].sum(-1),
+            "last_quarter_attention": weight_NLHS[..., tokens - tokens // 4 :].sum(-1),
         }
         by_bucket_LHB = np.add.reduceat(weight_NLHS.sum(0), starts, axis=-1)
-        gold_NLH = weight_NLHS[np.arange(count), :, :, prompt.facts["answer"]]
+        gold_NLH = weight_NLHS[np.arange(count), :, :, prompt.doc["gold_index"]]
         for layer, head in np.ndindex(*weight_NLHS.shape[1:3]):
             where = {"layer": layer, "head": head}
             for metric, value_NLH in sums.items():
-                total, unit = value_NLH[:, layer, head].sum(), "nats" if metric == "entropy" else "share"
-                yield Measure(metric, float(total), count, unit, name, index, **where)
+                total, unit = (
+                    value_NLH[:, layer, head].sum(),
+                    "nats" if metric == "attention_entropy" else "fraction",
+                )
+                yield MetricValue(metric, float(total), count, unit, name, index, **where)
             for end, share in zip(2 ** bucket_S[starts], by_bucket_LHB[layer, head], strict=True):
-                yield Measure("distance", float(share), count, "share", name, index, int(end), **where)
+                yield MetricValue(
+                    "attention_at_distance", float(share), count, "fraction", name, index, int(end), **where
+                )
             for record, depth, share in zip(*places, gold_NLH[:, layer, head], strict=True):
-                yield Measure(
-                    "gold", float(share), 1, "share", name, index, int(record), float(depth), **where
+                yield MetricValue(
+                    "answer_attention",
+                    float(share),
+                    1,
+                    "fraction",
+                    name,
+                    index,
+                    int(record),
+                    float(depth),
+                    **where,
                 )
 
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 from posbench.data.corpus import Corpus
 from posbench.errors import LengthError
+from posbench.instantiate import register
 from posbench.lm.interface import Prompt
 from posbench.tasks.perplexity import Perplexity
 
 
+@register("task/fixed_targets")
 class FixedTargets(Perplexity):
     """The last train_len / 4 targets of a stretch, read with `length` tokens up to them."""
 
@@ -27,5 +29,5 @@ class FixedTargets(Perplexity):
                 f"fixed_targets at {length} tokens: its {targets} targets (a quarter of the training length "
                 f"{train_len}) need at least as many; choose a length of {targets} or more"
             )
-        for document, example, ids in self.stretches(length, corpus, seed):
-            yield self.prompt(corpus, ids[-length - 1 :], targets, document, example)
+        for doc_id, example, ids in self.segments(length, corpus, seed):
+            yield self.prompt(corpus, ids[-length - 1 :], targets, doc_id, example)

@@ -14,11 +14,11 @@ PROBES = 512
 COMMON = 8
 
 
-class Alike:
+class FixedTokenCount:
     """Strings with the number of tokens that is the most frequent one under a tokenizer; others are drawn again.
 
     Attributes:
-        tokens: that number. It depends on the tokenizer alone and on no seed, so that lengths do not either.
+        n_tokens: that number. It depends on the tokenizer alone and on no seed, so that lengths do not either.
 
     Args:
         draw: a string from a generator.
@@ -33,18 +33,18 @@ class Alike:
         self.tokenizer, self.draw, self.what = tokenizer, draw, what
         probes = self.encoded(np.random.default_rng(0), PROBES)
         counts = np.bincount([len(ids) for _, ids in probes])
-        self.tokens = int(counts.argmax())
+        self.n_tokens = int(counts.argmax())
         if counts.max() < COMMON:
             raise DataError(
-                f"{what} have no common number of tokens under tokenizer {tokenizer.name!r} ({self.tokens}, the most "
+                f"{what} have no common number of tokens under tokenizer {tokenizer.name!r} ({self.n_tokens}, the most "
                 f"frequent, in {counts.max()} of {PROBES}): choose another tokenizer, such as data.tokenizer.kind=bytes"
             )
 
-    def strings(self, rng: np.random.Generator, count: int) -> tuple[list[str], np.ndarray]:
-        """`count` strings, and their (count, tokens) int64 ids."""
+    def sample(self, rng: np.random.Generator, count: int) -> tuple[list[str], np.ndarray]:
+        """`count` strings, and their (count, n_tokens) int64 ids."""
         found: list[tuple[str, np.ndarray]] = []
         while len(found) < count:
-            found += [pair for pair in self.encoded(rng, count) if len(pair[1]) == self.tokens]
+            found += [pair for pair in self.encoded(rng, count) if len(pair[1]) == self.n_tokens]
         texts, ids = zip(*found[:count], strict=True)
         return list(texts), np.stack(ids).astype(np.int64)
 

@@ -19,10 +19,17 @@ import numpy as np
 
 from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
+from posbench.instantiate import register
 from posbench.lm.interface import Generated, Prompt
-from posbench.tasks.passages import Passage, distractors, has_answer, read
-from posbench.tasks.prompting import at_least_one, ids_of, led_in, places, text_of
-from posbench.tasks.task import Measure, Task
+from posbench.tasks.passages import Passage, best_subspan_em, distractors, load_questions
+from posbench.tasks.prompting import (
+    decode_until_special,
+    encode_text,
+    evenly_spaced,
+    leading_filler,
+    require_positive,
+)
+from posbench.tasks.task import MetricValue, Task
 
 INSTRUCTIONS = (
     "Write a high-quality answer for the given question using only the provided search results "
@@ -31,22 +38,23 @@ INSTRUCTIONS = (
 ALONE = {0: "closed_book", 1: "oracle"}
 
 
+@register("task/multi_document")
 class MultiDocument(Task):
     """Share of greedy answers whose first line contains a right one (`substring_match`), by the gold passage's place.
 
     Which questions and passages are drawn is a function of the file alone; the evaluation's seed draws the
-    running text. Lengths in tokens follow from `documents`, the questions and the tokenizer: the longest prompt
+    running text. Lengths in tokens follow from `num_documents`, the questions and the tokenizer: the longest prompt
     of a number of documents, with the tokens that are generated.
 
     Args:
         path: a jsonl or jsonl.gz file of questions; what it holds is part of a cell's identity.
-        documents: numbers of passages, the paper's 10, 20 and 30; or [1], the gold one alone (variant "oracle"),
+        num_documents: numbers of passages, the paper's 10, 20 and 30; or [1], the gold one alone (variant "oracle"),
             or [0], none (variant "closed_book").
-        positions: how many places of the gold passage, evenly from the first to the last; 3, 5 and 7 are the
+        num_positions: how many places of the gold passage, evenly from the first to the last; 3, 5 and 7 are the
             paper's for 10, 20 and 30.
-        examples: how many questions.
+        num_examples: how many questions.
         query_aware: whether the question also stands before the passages.
-        new: how many tokens are generated.
+        max_new_tokens: how many tokens are generated.
 
     Raises:
         DataError: if the file has another shape, or too few questions or passages.
@@ -55,52 +63,61 @@ class MultiDocument(Task):
     task = "multi_document"
     protocol = "passages"
     metric = "substring_match"
-    unit = "share"
-    asks = "generate"
+    unit = "fraction"
+    output_type = "generate"
 
     def __init__(
         self,
         path: str,
-        documents: list[int],
-        positions: int,
-        examples: int,
+        num_documents: list[int],
+        num_positions: int,
+        num_examples: int,
         query_aware: bool = False,
-        new: int = 32,
+        max_new_tokens: int = 32,
     ) -> None:
-        at_least_one("multi_document", positions=positions, examples=examples, new=new)
-        self.documents = sorted(set(documents))
-        if not self.documents or self.documents[0] < 0 or (len(self.documents) > 1 and self.documents[0] < 2):
+        require_positive(
+            "multi_document",
+            num_positions=num_positions,
+            num_examples=num_examples,
+            max_new_tokens=max_new_tokens,
+        )
+        self.num_documents = sorted(set(num_documents))
+        if (
+            not self.num_documents
+            or self.num_documents[0] < 0
+            or (len(self.num_documents) > 1 and self.num_documents[0] < 2)
+        ):
             raise ConfigError(
-                f"multi_document with documents={list(documents)}: give numbers of 2 or more, or [1] (oracle) or [0] "
+                f"multi_document with num_documents={list(num_documents)}: give numbers of 2 or more, or [1] (oracle) or [0] "
                 "(closed book) alone"
             )
-        if query_aware and self.documents == [0]:
+        if query_aware and self.num_documents == [0]:
             raise ConfigError("multi_document, closed book, has nothing to ask before: unset query_aware")
         if not path:
             raise ConfigError(
                 "multi_document needs path: a jsonl or jsonl.gz file of questions with passages"
             )
-        self.questions, bytes_of_file = read(Path(path).expanduser())
+        self.questions, bytes_of_file = load_questions(Path(path).expanduser())
         self.version = type(self).version + bytes_of_file
-        if examples > len(self.questions):
+        if num_examples > len(self.questions):
             raise ConfigError(
-                f"multi_document with examples={examples}: {path} holds {len(self.questions)} questions; choose fewer"
+                f"multi_document with num_examples={num_examples}: {path} holds {len(self.questions)} questions; choose fewer"
             )
-        self.asked = np.random.default_rng(0).permutation(len(self.questions))[:examples]
-        self.positions, self.query_aware, self.new = positions, query_aware, new
-        names = [ALONE.get(self.documents[0], ""), "query_aware" if query_aware else ""]
+        self.asked = np.random.default_rng(0).permutation(len(self.questions))[:num_examples]
+        self.num_positions, self.query_aware, self.max_new_tokens = num_positions, query_aware, max_new_tokens
+        names = [ALONE.get(self.num_documents[0], ""), "query_aware" if query_aware else ""]
         self.variant = "-".join(name for name in names if name)
 
-    def own_lengths(self, corpus: Corpus) -> list[int]:
+    def fixed_lengths(self, corpus: Corpus) -> list[int]:
         return list(self.counts(corpus))
 
     def counts(self, corpus: Corpus) -> dict[int, int]:
         """The number of passages of each length in tokens; lengths rise strictly."""
         found: dict[int, int] = {}
-        for count in self.documents:
+        for count in self.num_documents:
             longest = max(len(self.prompt_ids(corpus, index, count, 0)) for index in self.asked.tolist())
             # bos before them; of what is generated, the last is not read.
-            found[max([1 + longest + self.new - 1, *(length + 1 for length in found)])] = count
+            found[max([1 + longest + self.max_new_tokens - 1, *(length + 1 for length in found)])] = count
         return found
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
@@ -108,49 +125,49 @@ class MultiDocument(Task):
         if length not in counts:
             own = ", ".join(map(str, counts))
             raise LengthError(
-                f"multi_document at {length} tokens: its documents={self.documents} take {own} under tokenizer "
-                f"{corpus.tokenizer.name!r}; choose the documents, and lengths follow"
+                f"multi_document at {length} tokens: its num_documents={self.num_documents} take {own} under tokenizer "
+                f"{corpus.tokenizer.name!r}; choose num_documents, and lengths follow"
             )
         count = counts[length]
         for example, index in enumerate(self.asked.tolist()):
             rng = np.random.default_rng([seed, length, example])
             text = self.prompt_ids(corpus, index, count, 0)
-            lead = led_in(corpus, rng, length - self.new - len(text))
-            for gold in places(max(1, count), self.positions).tolist():
+            lead = leading_filler(corpus, rng, length - self.max_new_tokens - len(text))
+            for gold in evenly_spaced(max(1, count), self.num_positions).tolist():
                 ids = np.concatenate(
                     [[corpus.vocabulary.bos], lead, self.prompt_ids(corpus, index, count, gold)]
                 )
-                facts = {
+                doc = {
                     "corpus": corpus,
                     "example": example,
                     "question": index,
                     "gold": gold if count else None,
                     "depth": gold / max(1, count - 1) if count else None,
                 }
-                yield Prompt(ids[:-1], ids[None, -1:], 0, facts, self.new)
+                yield Prompt(ids[:-1], ids[None, -1:], 0, doc, self.max_new_tokens)
 
     def prompt_ids(self, corpus: Corpus, index: int, count: int, gold: int) -> np.ndarray:
         """The paper's prompt as ids; how many there are does not depend on the gold passage's place."""
         question = self.questions[index]
         ask = f"Question: {question.text}\nAnswer:"
         if not count:
-            return ids_of(corpus, ask)
+            return encode_text(corpus, ask)
         passages = distractors(self.questions, index, count - 1, np.random.default_rng([index, count]))
         passages.insert(gold, question.gold)
         first = f"Question: {question.text}\n\n" if self.query_aware else ""
         pieces = [INSTRUCTIONS + first]
         for number, passage in enumerate(passages, 1):
             pieces += [f"Document [{number}](Title:", told(passage)]
-        return np.concatenate([ids_of(corpus, piece) for piece in [*pieces, "\n" + ask]])
+        return np.concatenate([encode_text(corpus, piece) for piece in [*pieces, "\n" + ask]])
 
-    def measure(self, prompt: Prompt, generated: Generated) -> Iterator[Measure]:
+    def process_results(self, prompt: Prompt, generated: Generated) -> Iterator[MetricValue]:
         example, question, gold, depth = (
-            prompt.facts[name] for name in ("example", "question", "gold", "depth")
+            prompt.doc[name] for name in ("example", "question", "gold", "depth")
         )
         # Beyond the first line a model could copy its whole context, which holds the answer.
-        answer = text_of(prompt.facts["corpus"], generated.ids[0]).split("\n")[0].strip()
-        hit = has_answer(answer, self.questions[question].answers)
-        yield Measure(self.metric, float(hit), 1, self.unit, f"question-{question}", example, gold, depth)
+        answer = decode_until_special(prompt.doc["corpus"], generated.ids[0]).split("\n")[0].strip()
+        hit = best_subspan_em(answer, self.questions[question].answers)
+        yield MetricValue(self.metric, float(hit), 1, self.unit, f"question-{question}", example, gold, depth)
 
 
 def told(passage: Passage) -> str:

@@ -40,22 +40,22 @@ class Question:
     others: list[Passage]
 
 
-def normalised(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """As SQuAD's evaluation does: lower case, no punctuation, no articles, single spaces."""
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def has_answer(text: str, answers: list[str]) -> bool:
+def best_subspan_em(text: str, answers: list[str]) -> bool:
     """The paper's best-subspan exact match: some answer is a substring, both normalised.
 
     An answer such as "*", of which normalising leaves nothing, would be a substring of everything and is
     passed over; the paper's metric counts it.
     """
-    found = normalised(text)
-    return any(one in found for answer in answers if (one := normalised(answer)))
+    found = normalize_answer(text)
+    return any(one in found for answer in answers if (one := normalize_answer(answer)))
 
 
-def read(path: Path) -> tuple[list[Question], int]:
+def load_questions(path: Path) -> tuple[list[Question], int]:
     """The questions of a jsonl or jsonl.gz file, and a number that is a function of its bytes.
 
     Raises:
@@ -92,7 +92,7 @@ def distractors(questions: list[Question], index: int, count: int, rng: np.rando
     for passage in candidates():
         if len(found) == count:
             break
-        if passage != asked.gold and not has_answer(f"{passage.title}\n{passage.text}", asked.answers):
+        if passage != asked.gold and not best_subspan_em(f"{passage.title}\n{passage.text}", asked.answers):
             found[passage] = None
     if len(found) < count:
         raise DataError(
@@ -111,7 +111,7 @@ def _question(line: str, where: str) -> Question:
         _field(row, name, kind, where)
         for name, kind in (("question", str), ("answers", list), ("ctxs", list))
     )
-    if not all(isinstance(one, str) for one in answers) or not any(map(normalised, answers)):
+    if not all(isinstance(one, str) for one in answers) or not any(map(normalize_answer, answers)):
         raise DataError(f"{where}: field 'answers' must be one text or more, got {answers!r}: {FORMAT}")
     found, marks = [], []
     for place, passage in enumerate(passages):

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from posbench.data.corpus import Corpus
+from posbench.instantiate import register
 from posbench.lm.interface import Prompt, Scores
 from posbench.tasks.perplexity import Perplexity
-from posbench.tasks.task import Measure
+from posbench.tasks.task import MetricValue
 
 
+@register("task/prefix")
 class Prefix(Perplexity):
     """The first `length` targets of a document, summed within buckets of positions.
 
@@ -27,28 +29,28 @@ class Prefix(Perplexity):
     def starts(self, tokens: int) -> range:
         return range(1)
 
-    def lengths(self, lengths: list[int], prefix_stable: bool) -> list[int]:
+    def lengths_to_run(self, lengths: list[int], prefix_stable: bool) -> list[int]:
         return [max(lengths)] if prefix_stable else lengths
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         ends = bucket_ends(length, train_len)
-        for document, example, ids in self.stretches(length, corpus, seed):
-            prompt = self.prompt(corpus, ids[: length + 1], length, document, example)
-            prompt.facts["ends"] = ends
+        for doc_id, example, ids in self.segments(length, corpus, seed):
+            prompt = self.prompt(corpus, ids[: length + 1], length, doc_id, example)
+            prompt.doc["ends"] = ends
             yield prompt
 
-    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
-        ends = prompt.facts["ends"]
+    def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
+        ends = prompt.doc["ends"]
         starts = np.concatenate([[0], ends[:-1]])
-        document, example = prompt.facts["document"], prompt.facts["example"]
+        doc_id, example = prompt.doc["doc_id"], prompt.doc["example"]
         for metric, unit, values in (
             ("nll", "nats", -scores.logprob[0]),
-            ("bytes", "bytes", prompt.facts["bytes"]),
+            ("bytes", "bytes", prompt.doc["bytes"]),
         ):
             sums = np.add.reduceat(values, starts)
             for start, end, total in zip(starts, ends, sums, strict=True):
-                yield Measure(
-                    metric, float(total), int(end - start), unit, document, example, position=int(end)
+                yield MetricValue(
+                    metric, float(total), int(end - start), unit, doc_id, example, position=int(end)
                 )
 
 

@@ -13,33 +13,35 @@ from collections.abc import Iterator
 from posbench.data.corpus import Corpus
 from posbench.data.repeated import tiled
 from posbench.errors import ConfigError, LengthError
+from posbench.instantiate import register
 from posbench.lm.interface import Prompt, Scores
 from posbench.tasks.perplexity import Perplexity
-from posbench.tasks.task import Measure
+from posbench.tasks.task import MetricValue
 
 VARIANTS = ("natural", "repeated")
 
 
+@register("task/repetition")
 class Repetition(Perplexity):
     """A stretch of text as it is, or its first `period` tokens over and over, read as `length` tokens.
 
-    Measures, by stretch: `hit`, how many of the targets after the first period are the first choice, and `nll`,
-    their nats; `first_hit` and `first_nll`, the same of the first period, which both variants share.
+    Measures, by stretch: `token_accuracy`, how many of the targets after the first period are the first choice, and `nll`,
+    their nats; `first_period_token_accuracy` and `first_period_nll`, the same of the first period, which both variants share.
 
     Args:
         variant: natural or repeated.
         period: tokens; None is half the training length, so that what is copied lies at a distance that was
             trained. A period over the training length asks for what a window cannot see; it is in the variant.
-        horizon, examples: see Perplexity.
+        max_context, num_examples: see Perplexity.
     """
 
     task = "repetition"
     protocol = "teacher_forced"
-    metric = "hit"
-    unit = "share"
+    metric = "token_accuracy"
+    unit = "fraction"
 
-    def __init__(self, variant: str, horizon: int, examples: int, period: int | None = None) -> None:
-        super().__init__(horizon, examples)
+    def __init__(self, variant: str, max_context: int, num_examples: int, period: int | None = None) -> None:
+        super().__init__(max_context, num_examples)
         if variant not in VARIANTS:
             raise ConfigError(f"repetition variant {variant!r}: give {' or '.join(VARIANTS)}")
         if period is not None and period < 1:
@@ -53,15 +55,17 @@ class Repetition(Perplexity):
             raise LengthError(
                 f"repetition at {length} tokens: nothing follows the first {period}; choose a longer length"
             )
-        for document, example, ids in self.stretches(length, corpus, seed):
+        for doc_id, example, ids in self.segments(length, corpus, seed):
             text = tiled(ids, period, length) if self.repeated else ids[: length + 1]
-            facts = {"document": document, "example": example, "period": period}
-            yield Prompt(text[:1], text[None, 1:], length, facts)
+            doc = {"doc_id": doc_id, "example": example, "period": period}
+            yield Prompt(text[:1], text[None, 1:], length, doc)
 
-    def measure(self, prompt: Prompt, scores: Scores) -> Iterator[Measure]:
-        document, example, period = (prompt.facts[key] for key in ("document", "example", "period"))
-        hits, nll = scores.top[0] == prompt.suffixes[0], -scores.logprob[0]
-        for prefix, part in (("", slice(period, None)), ("first_", slice(period))):
+    def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
+        doc_id, example, period = (prompt.doc[key] for key in ("doc_id", "example", "period"))
+        hits, nll = scores.greedy_ids[0] == prompt.continuations[0], -scores.logprob[0]
+        for prefix, part in (("", slice(period, None)), ("first_period_", slice(period))):
             count = len(hits[part])
-            yield Measure(f"{prefix}hit", float(hits[part].sum()), count, "share", document, example)
-            yield Measure(f"{prefix}nll", float(nll[part].sum()), count, "nats", document, example)
+            yield MetricValue(
+                f"{prefix}token_accuracy", float(hits[part].sum()), count, "fraction", doc_id, example
+            )
+            yield MetricValue(f"{prefix}nll", float(nll[part].sum()), count, "nats", doc_id, example)

@@ -11,14 +11,14 @@ from posbench.lm.interface import Prompt
 
 
 @dataclass(frozen=True)
-class Measure:
+class MetricValue:
     """One number; the field names are columns of a row."""
 
     metric: str
-    value: float
+    value_sum: float
     n: int
     unit: str
-    document: str
+    doc_id: str
     example: int
     position: int | None = None
     depth: float | None = None
@@ -33,7 +33,7 @@ class Task:
         task, protocol, variant: columns of the rows.
         metric, unit: of the row that stands for a cell without numbers, such as an undefined one.
         version: raised whenever prompts or measures change; part of a cell's identity.
-        asks: the method of a subject that answers the prompts.
+        output_type: the method of an LM that answers the prompts.
     """
 
     task: ClassVar[str]
@@ -41,12 +41,10 @@ class Task:
     metric: str
     unit: ClassVar[str]
     version: int = 1
-    asks: str = "score"
+    output_type: str = "loglikelihood"
     variant: str = ""
-    # Whether rows at the training length decide if rows at other lengths may be concluded from.
-    gated: ClassVar[bool] = False
     # The synthetic sequences of which a model must have been trained to be asked at all; '' for any model.
-    trained_on: str = ""
+    required_synthetic_task: str = ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         """Prompts that are read as exactly `length` tokens.
@@ -56,22 +54,22 @@ class Task:
         """
         raise NotImplementedError
 
-    def measure(self, prompt: Prompt, scores: Any) -> Iterator[Measure]:
-        """A pure function of a prompt and what the subject answered: Scores, or Generated where `asks` says so."""
+    def process_results(self, prompt: Prompt, scores: Any) -> Iterator[MetricValue]:
+        """A pure function of a prompt and what the LM answered: Scores, or Generated where `output_type` says so."""
         raise NotImplementedError
 
-    def measures(self, answered: Iterable[tuple[Prompt, Any]]) -> Iterator[Measure]:
+    def process_all_results(self, answered: Iterable[tuple[Prompt, Any]]) -> Iterator[MetricValue]:
         """Those of all prompts of a cell, in order; a task whose prompts belong together overrides it."""
         for prompt, scores in answered:
-            yield from self.measure(prompt, scores)
+            yield from self.process_results(prompt, scores)
 
-    def own_lengths(self, corpus: Corpus) -> list[int]:
+    def fixed_lengths(self, corpus: Corpus) -> list[int]:
         """Lengths in tokens that follow from the task's own settings, such as a number of records.
 
         Where there are any, they take the place of the lengths that an evaluation asks for.
         """
         return []
 
-    def lengths(self, lengths: list[int], prefix_stable: bool) -> list[int]:
+    def lengths_to_run(self, lengths: list[int], prefix_stable: bool) -> list[int]:
         """The lengths that need a pass of their own, out of those asked for."""
         return lengths

@@ -62,13 +62,13 @@ class WandbSettings:
         return "online" if find_key() else "offline"
 
 
-class Mirror:
+class WandbLogger:
     """One run; every method does nothing once something has failed or where the mode is "disabled"."""
 
     def __init__(self, run: wandb.Run | None = None) -> None:
         self._run = run
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> WandbLogger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -120,7 +120,7 @@ class Mirror:
 
         self._write(write)
 
-    def summary(self, numbers: Mapping[str, Any]) -> None:
+    def log_summary(self, numbers: Mapping[str, Any]) -> None:
         """What a table of runs is sorted by."""
         self._write(lambda run: run.summary.update(dict(numbers)))
 
@@ -139,7 +139,7 @@ class Mirror:
             self._run = None
 
 
-def open_mirror(
+def open_wandb_logger(
     settings: WandbSettings,
     *,
     job_type: str,
@@ -147,7 +147,7 @@ def open_mirror(
     group: str,
     config: Mapping[str, Any],
     folder: Path | str,
-) -> Mirror:
+) -> WandbLogger:
     """Begin a run, after ending the process's previous one.
 
     Args:
@@ -160,7 +160,7 @@ def open_mirror(
     """
     mode = settings.resolved()
     if mode == "disabled":
-        return Mirror()
+        return WandbLogger()
     key = find_key() if mode == "online" else None
     if mode == "online" and (key is None or _server() in _unreachable):
         if key is None:
@@ -176,15 +176,15 @@ def open_mirror(
     }
     if mode == "online":
         try:
-            return Mirror(_begin("online", Path(folder), key, about))
+            return WandbLogger(_begin("online", Path(folder), key, about))
         except Exception as error:
             _warn("is written offline from here on", error)
             _unreachable.add(_server())
     try:
-        return Mirror(_begin("offline", Path(folder), None, about))
+        return WandbLogger(_begin("offline", Path(folder), None, about))
     except Exception as error:
         _warn("mirrors nothing of this run", error)
-        return Mirror()
+        return WandbLogger()
 
 
 def find_key() -> str | None:
@@ -246,7 +246,7 @@ def _under(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
 def _warn(consequence: str, error: object) -> None:
     line = " ".join(str(error).split()) or type(error).__name__
     _log.warning(
-        "W&B %s (%s); results are in files as always, wandb=disabled silences this", consequence, line
+        "W&B %s (%s); results are in files as always, wandb_mode=disabled silences this", consequence, line
     )
 
 
@@ -256,9 +256,11 @@ def log_report(
     """The tables and figures of a folder on W&B."""
     import pandas as pd
 
-    settings = WandbSettings(runtime.wandb, runtime.wandb_project)
+    settings = WandbSettings(runtime.wandb_mode, runtime.wandb_project)
     where = folder.parent / "wandb"
-    with open_mirror(settings, job_type="report", name=name, group=name, config=config, folder=where) as run:
+    with open_wandb_logger(
+        settings, job_type="report", name=name, group=name, config=config, folder=where
+    ) as run:
         for path in drawn:
             if path.suffix == ".csv" and path.parent.name == "tables":
                 run.log_table(path.stem, pd.read_csv(path))

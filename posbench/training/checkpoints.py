@@ -16,11 +16,11 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 
 
-def write(folder: Path, tensors: dict[str, dict[str, Tensor]], facts: dict[str, Any]) -> None:
-    """`folder` with one safetensors file for each of `tensors`, and facts.json."""
+def write(folder: Path, tensors: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
+    """`folder` with one safetensors file for each of `tensors`, and metadata.json."""
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -29,12 +29,14 @@ def write(folder: Path, tensors: dict[str, dict[str, Tensor]], facts: dict[str, 
         path = temporary / f"{name}.safetensors"
         save_file({key: tensor.contiguous() for key, tensor in group.items()}, path)
         sizes[path.name] = path.stat().st_size
-    (temporary / "facts.json").write_text(json.dumps({"format": FORMAT, "sizes": sizes, **facts}, indent=1))
+    (temporary / "metadata.json").write_text(
+        json.dumps({"format": FORMAT, "sizes": sizes, **metadata}, indent=1)
+    )
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
 
-def facts(folder: Path) -> dict[str, Any] | None:
+def read_metadata(folder: Path) -> dict[str, Any] | None:
     """What was written beside the tensors; None if there is no whole folder of this version.
 
     One that is torn, cut short or of another version is said and set aside, to be made again.
@@ -42,7 +44,7 @@ def facts(folder: Path) -> dict[str, Any] | None:
     if not folder.is_dir():
         return None
     try:
-        found = json.loads((folder / "facts.json").read_text())
+        found = json.loads((folder / "metadata.json").read_text())
         if found["format"] != FORMAT:
             raise ValueError(f"format {found['format']}, this version writes {FORMAT}")
         for name, size in found["sizes"].items():
@@ -71,6 +73,6 @@ def set_aside(folder: Path, why: object) -> None:
     log.warning("%s is broken (%s): set aside as %s and made again", folder, why, broken.name)
 
 
-def newest(folder: Path, pattern: str) -> list[Path]:
+def latest_first(folder: Path, pattern: str) -> list[Path]:
     """The folders that match, the last name first; leftovers of a killed writer are not among them."""
     return sorted((path for path in folder.glob(pattern) if path.suffix == ""), reverse=True)

@@ -17,13 +17,13 @@ from torch.autograd.function import once_differentiable
 # Logits held at once; fewer altogether are computed in one piece. 256 MiB in float32.
 LOGITS = 1 << 26
 # A target that does not count, as torch has it.
-IGNORED = -100
+IGNORE_INDEX = -100
 
 
 def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits: int = LOGITS) -> Tensor:
     """The sum over N of the nats of each target under softmax(hidden @ weight.T); scalar, float32 or float64.
 
-    Targets of IGNORED count nothing.
+    Targets of IGNORE_INDEX count nothing.
 
     Args:
         logits: how many may be held at once.
@@ -50,7 +50,7 @@ class _Chunked(torch.autograd.Function):
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             logits, chosen = _logits(hidden[part], weight), target[part, None]
-            counts, chosen = (chosen != IGNORED).to(logits.dtype), chosen.clamp(min=0)
+            counts, chosen = (chosen != IGNORE_INDEX).to(logits.dtype), chosen.clamp(min=0)
             lse = logits.logsumexp(-1, keepdim=True)
             loss += ((lse - logits.gather(-1, chosen)) * counts).sum()
             if not any(wanted):

@@ -10,10 +10,10 @@ from posbench.data.batches import Batch
 from posbench.model.gpt import GPT
 from posbench.position.call import Kernel
 from posbench.position.scheme import PositionScheme
-from posbench.training.cross_entropy import IGNORED, cross_entropy
+from posbench.training.cross_entropy import IGNORE_INDEX, cross_entropy
 
 
-class Learner(nn.Module):
+class LossModule(nn.Module):
     """The sum of nats over the targets that count.
 
     Args:
@@ -26,37 +26,42 @@ class Learner(nn.Module):
         # In a tuple: its parameters are the model's already.
         self._attention = (scheme, kernel)
 
-    def forward(self, ids_BT: Tensor, place_N: Tensor, target_N: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> Tensor:
         """Of ids (B, L), the places among them in a row whose targets count, and those; negative targets do not."""
         scheme, kernel = self._attention
         hidden, _ = self.model(ids_BT, scheme=scheme, kernel=kernel)
         # Targets that do not count need no logits.
-        hidden_NW = hidden.flatten(0, 1).index_select(0, place_N)
+        hidden_NW = hidden.flatten(0, 1).index_select(0, target_index_N)
         return cross_entropy(hidden_NW, self.model.head.weight, target_N)
 
 
-def sent(batch: Batch, device: torch.device, fixed: bool = False) -> tuple[Tensor, ...]:
-    """A batch as the learner takes it, on its device."""
-    return over(laid(batch, fixed, device.type == "cuda"), device)
+def collate_to_device(batch: Batch, device: torch.device, pad_targets: bool = False) -> tuple[Tensor, ...]:
+    """A batch as the loss module takes it, on its device."""
+    return to_device(collate(batch, pad_targets, device.type == "cuda"), device)
 
 
-def over(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
+def to_device(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
     """What was laid out, on its device; the CPU does not wait for the device to have it."""
     return tuple(part.to(device, non_blocking=True) for part in parts)
 
 
-def laid(batch: Batch, fixed: bool = False, pinned: bool = False) -> tuple[Tensor, ...]:
-    """A batch as the learner takes it, on the CPU.
+def collate(batch: Batch, pad_targets: bool = False, pin_memory: bool = False) -> tuple[Tensor, ...]:
+    """A batch as the loss module takes it, on the CPU.
 
     Args:
-        fixed: as many places in every batch, those that are too many without a target: one compilation, one
+        pad_targets: as many places in every batch, those that are too many without a target: one compilation, one
             CUDA graph, and nothing for the device to count.
-        pinned: in memory that a GPU reads by itself.
+        pin_memory: in memory that a GPU reads by itself.
     """
-    place = np.flatnonzero(batch.counted)
-    target = batch.ids[:, 1:].reshape(-1)[place]
-    if fixed:
-        spare = batch.counted.size - len(place)
-        place, target = np.pad(place, (0, spare)), np.pad(target, (0, spare), constant_values=IGNORED)
-    parts = (torch.from_numpy(np.ascontiguousarray(part)) for part in (batch.ids[:, :-1], place, target))
-    return tuple(part.pin_memory() if pinned else part for part in parts)
+    target_index = np.flatnonzero(batch.loss_mask)
+    target = batch.ids[:, 1:].reshape(-1)[target_index]
+    if pad_targets:
+        spare = batch.loss_mask.size - len(target_index)
+        target_index, target = (
+            np.pad(target_index, (0, spare)),
+            np.pad(target, (0, spare), constant_values=IGNORE_INDEX),
+        )
+    parts = (
+        torch.from_numpy(np.ascontiguousarray(part)) for part in (batch.ids[:, :-1], target_index, target)
+    )
+    return tuple(part.pin_memory() if pin_memory else part for part in parts)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from posbench.runtime.distributed import like, whole
+from posbench.runtime.distributed import distribute_like, gather_full_tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -23,7 +23,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         matrices: each parameter with the number of maps stacked in its rows, which are orthogonalised apart.
-        update: `moved`, or the same compiled.
+        update: `muon_update`, or the same compiled.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
                 continue
             # A number would be written into compiled code, and a copy of one would wait for the device.
             lr = torch.full((), group["lr"], device=members[0].device) if self._update else group["lr"]
-            (self._update or moved)(
+            (self._update or muon_update)(
                 members,
                 [parameter.grad for parameter in members],
                 [self.state[parameter]["momentum"] for parameter in members],
@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
             )
 
 
-def moved(
+def muon_update(
     parameters: list[torch.nn.Parameter],
     gradients: list[Tensor],
     momenta: list[Tensor],
@@ -71,14 +71,14 @@ def moved(
     by_shape: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, Tensor]]] = {}
     for parameter, gradient, running, count in zip(parameters, gradients, momenta, stacked, strict=True):
         running.lerp_(gradient, 1 - momentum)
-        maps = whole(gradient.lerp(running, momentum)).unflatten(0, (count, -1))
+        maps = gather_full_tensor(gradient.lerp(running, momentum)).unflatten(0, (count, -1))
         by_shape.setdefault(tuple(maps.shape[1:]), []).append((parameter, maps))
     for shape, members in by_shape.items():
         made = orthogonalise(torch.cat([maps for _, maps in members]))
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
         parts = made.split([len(maps) for _, maps in members])
         for (parameter, _), part in zip(members, parts, strict=True):
-            update = like(part.flatten(0, 1), parameter)
+            update = distribute_like(part.flatten(0, 1), parameter)
             if isinstance(lr, Tensor):
                 parameter.sub_(update * (lr * scale))
             else:

@@ -6,18 +6,18 @@ import torch
 
 from posbench.config.schema import TrainSettings
 from posbench.model.gpt import GPT
-from posbench.training.compile import compiled
-from posbench.training.muon import Muon, moved
+from posbench.training.compile import compile_module
+from posbench.training.muon import Muon, muon_update
 
 
-def learning_rate(settings: TrainSettings, step: int) -> float:
+def lr_multiplier(settings: TrainSettings, step: int) -> float:
     """The share of the peak rate at `step`: linear up, flat, linear down to zero after the last step."""
-    up = (step + 1) / max(1.0, settings.warmup * settings.steps)
-    down = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
+    up = (step + 1) / max(1.0, settings.warmup_fraction * settings.steps)
+    down = (settings.steps - step) / max(1.0, settings.decay_fraction * settings.steps)
     return min(1.0, up, down)
 
 
-def optimizers(
+def build_optimizers(
     model: GPT, settings: TrainSettings, compiles: bool = False
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Each optimizer with its peak rate. Muon takes the blocks' matrices, never embeddings or a scheme's tables.
@@ -28,11 +28,11 @@ def optimizers(
     found: list[tuple[torch.optim.Optimizer, float]] = []
     others = list(model.parameters())
     if settings.optimizer == "muon":
-        matrices = model.matrices()
+        matrices = model.matrix_parameters()
         taken = {id(parameter) for parameter, _ in matrices}
         others = [parameter for parameter in others if id(parameter) not in taken]
-        update = compiled(moved) if compiles else None
-        found.append((Muon(matrices, settings.matrix_lr, update=update), settings.matrix_lr))
+        update = compile_module(muon_update) if compiles else None
+        found.append((Muon(matrices, settings.muon_lr, update=update), settings.muon_lr))
     adamw = torch.optim.AdamW(
         [
             {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},

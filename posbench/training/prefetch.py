@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 Made = TypeVar("Made")
 
 
-class Ahead(Generic[Made]):
+class Prefetcher(Generic[Made]):
     """make(0) .. make(stop - 1), each asked for by its number.
 
     Args:
@@ -26,12 +26,12 @@ class Ahead(Generic[Made]):
         self._thread: ThreadPoolExecutor | None = None
         self._begun: dict[int, Future[Made]] = {}
 
-    def at(self, number: int) -> Made:
+    def get(self, number: int) -> Made:
         """make(number), or what it raises; the next ones are begun."""
         if not self.depth:
             return self.make(number)
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         following = range(number, max(number + 1, min(number + 1 + self.depth, self.stop)))
         for other in self._begun.keys() - set(following):  # the numbers do not run on
             self._begun.pop(other).cancel()

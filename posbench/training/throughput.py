@@ -23,9 +23,9 @@ def flops(model: GPT, length: int) -> float:
     values for every key that a token sees, half of the text on average. What a scheme computes is not counted, nor
     what it hides: all schemes at one size have the same count.
     """
-    weights = model.head.weight.numel() + sum(parameter.numel() for parameter, _ in model.matrices())
+    weights = model.head.weight.numel() + sum(parameter.numel() for parameter, _ in model.matrix_parameters())
     own = model.size.architecture if isinstance(model.size, Size) else model.size
-    wide = own.layers * own.heads * own.head_dim
+    wide = own.n_layers * own.n_heads * own.head_dim
     return 3 * 2 * (weights + 2 * wide * (length + 1) / 2)
 
 
@@ -58,7 +58,7 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
     return began.elapsed_time(ended) / 1000
 
 
-class Meter:
+class ThroughputMeter:
     """Speed between two reports, without what comes between them, such as validation.
 
     Args:

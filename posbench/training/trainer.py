@@ -16,37 +16,37 @@ from posbench.config.checks import check
 from posbench.config.schema import ModelSettings, RuntimeSettings, TrainSettings
 from posbench.data.batches import Batch, Batches
 from posbench.data.corpus import Corpus, check_corpus
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.scheme import PositionScheme
 from posbench.runtime import distributed
-from posbench.runtime.device import pick_device, precision
+from posbench.runtime.device import autocast_context, pick_device
 from posbench.runtime.distributed import world
 from posbench.training import checkpoints, resume
-from posbench.training.compile import LAUNCH_BOUND, Compiled, compiled, forget, wanted
-from posbench.training.loss_module import Learner, laid, over, sent
-from posbench.training.optimizers import learning_rate, optimizers
-from posbench.training.prefetch import Ahead
-from posbench.training.throughput import Meter
+from posbench.training.compile import LAUNCH_BOUND, CompiledLoss, compile_module, forget, should_compile
+from posbench.training.loss_module import LossModule, collate, collate_to_device, to_device
+from posbench.training.optimizers import build_optimizers, lr_multiplier
+from posbench.training.prefetch import Prefetcher
+from posbench.training.throughput import ThroughputMeter
 
 # Called with (step, metrics) about every REPORT steps and at each validation.
 Report = Callable[[int, dict[str, float]], None]
 REPORT = 25
 # Batches made ahead for a GPU; a CPU that trains has no time to spare beside it.
-AHEAD = 2
+PREFETCH_DEPTH = 2
 
 
 def build_model(settings: ModelSettings, vocabulary: int) -> GPT:
     """The untrained model of these settings, on the CPU."""
     one = settings.size
-    size = Size(one.layers, one.width, one.heads, one.mlp, one.head_dim)
-    shape = size.shape(settings.train.length)
+    size = Size(one.n_layers, one.d_model, one.n_heads, one.mlp_ratio, one.head_dim)
+    shape = size.shape(settings.train.seq_len)
     scheme = build_scheme(settings.scheme.build, shape, settings.train.seed)
     return GPT(size, vocabulary, scheme, settings.train.seed)
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class FinetuneStart:
     """Where fine-tuning starts.
 
     Attributes:
@@ -63,7 +63,7 @@ class Start:
     tokens: int
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
+class TrainingInterrupted(Exception):  # noqa: N818 - it is no error
     """Asked to stop; what was done is in a checkpoint."""
 
 
@@ -76,73 +76,83 @@ class Trainer:
         corpus: Corpus,
         folder: Path,
         runtime: RuntimeSettings,
-        start: Start | None = None,
+        start: FinetuneStart | None = None,
     ) -> None:
         self.settings, self.folder, self.runtime, self.start = settings, folder, runtime, start
         self.plan, self.world = start.train if start else settings.train, world()
         check(self.plan)
-        check_corpus(corpus, self.plan.length)
-        distributed.check(runtime.parallel, self.plan.batch, self.plan.accumulate, self.world.size)
+        check_corpus(corpus, self.plan.seq_len)
+        distributed.check(
+            runtime.data_parallel, self.plan.batch_size, self.plan.grad_accum_steps, self.world.world_size
+        )
         self.device = pick_device(runtime.device)
-        self.kernel = Recording(runtime.kernel)
-        model = start.model if start else build_model(settings, corpus.vocabulary.size)
+        self.kernel = KernelDispatcher(runtime.kernel)
+        model = start.model if start else build_model(settings, corpus.vocabulary.vocab_size)
         self.model = model.to(self.device)
-        self.curve: list[dict[str, float]] = []
-        saved = resume.newest(folder, self.device, self.world)
+        self.log_history: list[dict[str, float]] = []
+        saved = resume.load_latest(folder, self.device, self.world)
         if saved:
             self.model.load_state_dict(saved.model)
-        learner = Learner(self.model, start.scheme if start else None, self.kernel)
-        divided = distributed.divided(learner, list(self.model.blocks), runtime.parallel, self.world)
-        gpu, alone = self.device.type == "cuda", self.world.size == 1
-        self.compiles = wanted(runtime.compile, self.device)
-        self.fixed = self.compiles or gpu
+        loss_module = LossModule(self.model, start.scheme if start else None, self.kernel)
+        parallel = distributed.parallelize(
+            loss_module, list(self.model.blocks), runtime.data_parallel, self.world
+        )
+        gpu, alone = self.device.type == "cuda", self.world.world_size == 1
+        self.compiles = should_compile(runtime.compile, self.device)
+        self.pad_targets = self.compiles or gpu
         # Gradients in the memory of a CUDA graph last until its next replay: no step of several parts.
-        small = self.model.parameter_count() <= LAUNCH_BOUND and self.plan.accumulate == 1
+        small = self.model.parameter_count() <= LAUNCH_BOUND and self.plan.grad_accum_steps == 1
         if self.compiles and alone:
-            self.learner: Any = Compiled(learner, self.kernel, gpu and small, runtime.compile is True)
+            self.loss_module: Any = CompiledLoss(
+                loss_module, self.kernel, gpu and small, runtime.compile is True
+            )
         else:  # what divides a module stands between its graphs
-            self.learner = compiled(divided, whole=False) if self.compiles else divided
-        self.optimizers = optimizers(self.model, self.plan, self.compiles and alone)
-        self.ahead = Ahead(self.parts, self.plan.steps, AHEAD if gpu else 0)
+            self.loss_module = compile_module(parallel, fullgraph=False) if self.compiles else parallel
+        self.optimizers = build_optimizers(self.model, self.plan, self.compiles and alone)
+        self.prefetcher = Prefetcher(self.parts, self.plan.steps, PREFETCH_DEPTH if gpu else 0)
         self.done = 0
         self.losses: list[Tensor] = []
         if saved:
             saved.into(self.optimizers)
-            self.done, self.curve = int(saved.facts["step"]), saved.facts["curve"]
+            self.done, self.log_history = int(saved.metadata["step"]), saved.metadata["log_history"]
             # Sums over the ranks, which are summed again when they are reported.
-            said = saved.facts["losses"] if self.world.leads else [0.0] * len(saved.facts["losses"])
+            said = (
+                saved.metadata["losses"]
+                if self.world.is_main_process
+                else [0.0] * len(saved.metadata["losses"])
+            )
             self.losses = [torch.tensor(loss, device=self.device) for loss in said]
         plan = self.plan
         self.batches = Batches(
             corpus.split("train"),
             corpus.vocabulary,
-            plan.length,
-            plan.batch,
-            plan.records,
-            plan.asked,
+            plan.seq_len,
+            plan.batch_size,
+            plan.synthetic_fraction,
+            plan.query_fraction,
             plan.seed,
-            plan.synthetic,
+            plan.synthetic_task,
         )
         # Held-out text alone, the same for every seed.
         self.held_out = Batches(
-            corpus.split("validation"), corpus.vocabulary, plan.length, plan.batch, 0.0, 0.0, 0
+            corpus.split("validation"), corpus.vocabulary, plan.seq_len, plan.batch_size, 0.0, 0.0, 0
         )
 
     def run(
         self, report: Report = lambda step, metrics: None, stop: Callable[[], bool] = lambda: False
     ) -> dict[str, Any]:
-        """Train to the end, from the last checkpoint if there is one; the facts of the final model.
+        """Train to the end, from the last checkpoint if there is one; the metadata of the final model.
 
         Raises:
-            Stopped: after a checkpoint, once `stop` says so.
+            TrainingInterrupted: after a checkpoint, once `stop` says so.
         """
-        done = checkpoints.facts(self.folder / "final")
+        done = checkpoints.read_metadata(self.folder / "final")
         if done is not None:
             return done
         try:
             step, status = self.steps(report, stop)
         finally:
-            self.ahead.close()
+            self.prefetcher.close()
             if self.compiles:
                 forget(self.device)
         return self.finish(step, status)
@@ -150,30 +160,32 @@ class Trainer:
     def steps(self, report: Report, stop: Callable[[], bool]) -> tuple[int, str]:
         """All that are left; how many were taken altogether, and how it ended."""
         step, losses, status = self.done, self.losses, "ok"
-        plan, tokens = self.plan, self.plan.batch * self.plan.length
-        meter = Meter(self.model, tokens, plan.length, self.device, plan.dtype, self.world.size)
+        plan, tokens = self.plan, self.plan.batch_size * self.plan.seq_len
+        meter = ThroughputMeter(
+            self.model, tokens, plan.seq_len, self.device, plan.dtype, self.world.world_size
+        )
         meter.start(step)
         while step < self.plan.steps:
-            if self.world.any(stop()):
+            if self.world.any_rank(stop()):
                 self.save(step, losses)
-                raise Stopped
+                raise TrainingInterrupted
             losses.append(self.step(step))
             step += 1
-            if step % self.runtime.checkpoint_every == 0 and step < self.plan.steps:
+            if step % self.runtime.checkpoint_interval == 0 and step < self.plan.steps:
                 self.save(step, losses)
-            validating = step % self.plan.validate_every == 0 or step == self.plan.steps
+            validating = step % self.plan.val_interval == 0 or step == self.plan.steps
             if step % REPORT and not validating:
                 continue
-            loss = self.world.total(torch.stack(losses).mean().item())
+            loss = self.world.all_reduce_sum(torch.stack(losses).mean().item())
             losses.clear()
             speed = meter.read(step)
-            metrics = {"step": step, "loss": loss, "lr": self.plan.lr * learning_rate(self.plan, step - 1)}
+            metrics = {"step": step, "loss": loss, "lr": self.plan.lr * lr_multiplier(self.plan, step - 1)}
             if not math.isfinite(loss):
                 status = "diverged"
                 break
             if validating:
                 metrics["validation_loss"] = self.validate()
-            self.curve.append(metrics)
+            self.log_history.append(metrics)
             report(step, {**metrics, **speed})
             meter.start(step)
         return step, status
@@ -183,81 +195,86 @@ class Trainer:
         self.model.train()
         # Whatever a scheme draws while training is a function of the step, so that continuing is exact.
         torch.manual_seed(self.plan.seed * 1_000_003 + step)
-        total, parts = self.ahead.at(step)
+        total, parts = self.prefetcher.get(step)
         losses = []
-        if isinstance(self.learner, Compiled) and self.learner.graphs:
+        if isinstance(self.loss_module, CompiledLoss) and self.loss_module.use_cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         for index, part in enumerate(parts):
             with self.alone(index + 1 < len(parts)):
                 # A quotient of its own: a CUDA graph writes its loss to the same place every time.
-                loss = self.nats(over(part, self.device)) / total
+                loss = self.nats(to_device(part, self.device)) / total
                 # Gradients are averaged over the ranks.
-                (loss * self.world.size).backward()
+                (loss * self.world.world_size).backward()
             losses.append(loss.detach())
-        if self.plan.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
+        if self.plan.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.max_grad_norm)
         for optimizer, peak in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = peak * learning_rate(self.plan, step)
+                group["lr"] = peak * lr_multiplier(self.plan, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return torch.stack(losses).sum()
 
     def parts(self, step: int) -> tuple[int, list[tuple[Tensor, ...]]]:
         """How many targets of a step count, and this rank's parts of its batch, on the CPU."""
-        batch = self.batches.at(step + (self.start.steps if self.start else 0))
-        mine = self.world.share(self.plan.batch)
-        ids, which = batch.ids[mine], batch.counted[mine]
-        size, pinned = len(ids) // self.plan.accumulate, self.device.type == "cuda"
+        batch = self.batches.get_batch(step + (self.start.steps if self.start else 0))
+        mine = self.world.share(self.plan.batch_size)
+        ids, which = batch.ids[mine], batch.loss_mask[mine]
+        size, pin_memory = len(ids) // self.plan.grad_accum_steps, self.device.type == "cuda"
         cuts = [slice(start, start + size) for start in range(0, len(ids), size)]
-        parts = [laid(Batch(ids[cut], which[cut]), self.fixed, pinned) for cut in cuts]
-        return int(batch.counted.sum()), parts
+        parts = [collate(Batch(ids[cut], which[cut]), self.pad_targets, pin_memory) for cut in cuts]
+        return int(batch.loss_mask.sum()), parts
 
     def alone(self, more: bool) -> AbstractContextManager[Any]:
         """Gradients of all parts of a batch but the last stay on their rank."""
-        return self.learner.no_sync() if more and hasattr(self.learner, "no_sync") else nullcontext()
+        return self.loss_module.no_sync() if more and hasattr(self.loss_module, "no_sync") else nullcontext()
 
     def loss(self, batch: Batch) -> Tensor:
         """The sum of nats over the counted targets."""
-        return self.nats(sent(batch, self.device, self.fixed))
+        return self.nats(collate_to_device(batch, self.device, self.pad_targets))
 
-    def nats(self, sent: tuple[Tensor, ...]) -> Tensor:
+    def nats(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The same of what is on the device."""
-        with precision(self.device, self.plan.dtype):
-            return self.learner(*sent)
+        with autocast_context(self.device, self.plan.dtype):
+            return self.loss_module(*inputs)
 
     @torch.no_grad()
     def validate(self) -> float:
         """Nats per token on held-out text."""
         self.model.eval()
-        nats, count = 0.0, self.plan.validate_batches
+        nats, count = 0.0, self.plan.val_batches
         # As many passes on each rank, where one holds parts of the weights alone.
-        for first in range(0, count, self.world.size):
+        for first in range(0, count, self.world.world_size):
             index = first + self.world.rank
-            batch = self.held_out.at(min(index, count - 1))
-            loss = self.loss(batch).item() / int(batch.counted.sum())
+            batch = self.held_out.get_batch(min(index, count - 1))
+            loss = self.loss(batch).item() / int(batch.loss_mask.sum())
             nats += loss if index < count else 0.0
-        return self.world.total(nats) / count
+        return self.world.all_reduce_sum(nats) / count
 
     def save(self, step: int, losses: list[Tensor]) -> None:
         """A checkpoint to continue from, with the losses not reported yet."""
-        facts = {"curve": self.curve, "losses": [self.world.total(loss.item()) for loss in losses]}
-        resume.save(self.folder, step, self.model, self.optimizers, facts, self.world)
+        metadata = {
+            "log_history": self.log_history,
+            "losses": [self.world.all_reduce_sum(loss.item()) for loss in losses],
+        }
+        resume.save(self.folder, step, self.model, self.optimizers, metadata, self.world)
 
     def finish(self, step: int, status: str) -> dict[str, Any]:
         """Write the final model and drop what was only there to continue."""
-        facts = {
+        metadata = {
             "status": status,
             "step": step,
             # Of the pretraining: all extensions of a model share it, and a figure has one.
-            "train_tokens": self.start.tokens if self.start else step * self.plan.batch * self.plan.length,
+            "train_tokens": self.start.tokens
+            if self.start
+            else step * self.plan.batch_size * self.plan.seq_len,
             "n_params": self.model.parameter_count(),
             "kernel": self.kernel.ran,
-            "compiled": self.learner.how
-            if isinstance(self.learner, Compiled)
+            "compiled": self.loss_module.how
+            if isinstance(self.loss_module, CompiledLoss)
             else str(self.compiles).lower(),
             "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
-            "curve": self.curve,
+            "log_history": self.log_history,
         }
-        resume.finish(self.folder, self.model, facts, self.world)
-        return facts
+        resume.finish(self.folder, self.model, metadata, self.world)
+        return metadata

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 
 TEXTS = {
     "train": {
@@ -34,5 +34,5 @@ def texts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config(texts: Path) -> DataConfig:
-    return DataConfig(name="small", source="files", paths={split: str(texts / split) for split in TEXTS})
+def config(texts: Path) -> DataSettings:
+    return DataSettings(name="small", source="files", paths={split: str(texts / split) for split in TEXTS})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posbench.data.associative_recall import context, questions, records_in, training_sequence
+from posbench.data.associative_recall import make_context, num_records, questions, training_sequence
 from posbench.data.batches import Batches
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
@@ -14,61 +14,61 @@ TEXT = np.arange(5000) % 200
 SHARD = Shard("train", TEXT.astype(np.uint16), np.array([0, 5000]), ["text"])
 
 
-def batches(seed: int = 0, records: float = 0.5, length: int = 64) -> Batches:
-    return Batches(SHARD, VOCABULARY, length, 16, records, 0.25, seed)
+def batches(seed: int = 0, synthetic_fraction: float = 0.5, length: int = 64) -> Batches:
+    return Batches(SHARD, VOCABULARY, length, 16, synthetic_fraction, 0.25, seed)
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
-    first = batches().at(7)
-    batches().at(3)
-    again = batches().at(7)
+    first = batches().get_batch(7)
+    batches().get_batch(3)
+    again = batches().get_batch(7)
     assert np.array_equal(first.ids, again.ids)
-    assert np.array_equal(first.counted, again.counted)
-    assert not np.array_equal(first.ids, batches().at(8).ids)
-    assert not np.array_equal(first.ids, batches(seed=1).at(7).ids)
+    assert np.array_equal(first.loss_mask, again.loss_mask)
+    assert not np.array_equal(first.ids, batches().get_batch(8).ids)
+    assert not np.array_equal(first.ids, batches(seed=1).get_batch(7).ids)
 
 
 def test_the_share_of_records():
-    ids = batches(records=0.25).at(0).ids
+    ids = batches(synthetic_fraction=0.25).get_batch(0).ids
     assert ids.shape == (16, 65)
     assert (ids >= VOCABULARY.bos).any(1).sum() == 4
-    assert (batches(records=0.0).at(0).ids < 200).all()
-    assert batches(records=0.0).at(0).counted.all()
+    assert (batches(synthetic_fraction=0.0).get_batch(0).ids < 200).all()
+    assert batches(synthetic_fraction=0.0).get_batch(0).loss_mask.all()
 
 
 def test_text_is_a_window_of_the_shard():
-    for row in batches(records=0.0).at(0).ids:
+    for row in batches(synthetic_fraction=0.0).get_batch(0).ids:
         assert np.array_equal(row, (row[0] + np.arange(65)) % 200)
 
 
-@pytest.mark.parametrize("asked", [0.0, 1.0])
+@pytest.mark.parametrize("query_fraction", [0.0, 1.0])
 @pytest.mark.parametrize("length", [8, 64, 100])
-def test_what_counts_is_what_can_be_known(asked, length):
+def test_what_counts_is_what_can_be_known(query_fraction, length):
     keys, values = set(VOCABULARY.key_ids), set(VOCABULARY.value_ids)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        ids, counted = training_sequence(rng, VOCABULARY, TEXT, length, asked)
-        assert ids.shape == counted.shape == (length + 1,)
+        ids, loss_mask = training_sequence(rng, VOCABULARY, TEXT, length, query_fraction)
+        assert ids.shape == loss_mask.shape == (length + 1,)
         known: dict[int, int] = {}
         for place in range(1, length + 1):
             if ids[place] in values:
                 key = int(ids[place - 1])
                 assert key in keys
                 assert known.get(key, ids[place]) == ids[place]  # one value a key
-                assert counted[place] == (key in known)
+                assert loss_mask[place] == (key in known)
                 known[key] = int(ids[place])
-            elif counted[place]:  # an echo: the key before the value before it
+            elif loss_mask[place]:  # an echo: the key before the value before it
                 assert ids[place] == ids[place - 2]
                 assert ids[place - 1] in values
-        assert counted.any()
+        assert loss_mask.any()
 
 
 @pytest.mark.parametrize("length", [8, 64, 128, 256, 309])
 def test_a_context_is_read_as_exactly_its_length(length):
-    made = context(np.random.default_rng(0), VOCABULARY, TEXT, length)
+    made = make_context(np.random.default_rng(0), VOCABULARY, TEXT, length)
     asked = questions(made)
     assert len(made.ids) + asked.shape[1] - 1 == length
-    assert len(set(made.key_ids)) == len(made.key_ids) == records_in(length, 88)
+    assert len(set(made.key_ids)) == len(made.key_ids) == num_records(length, 88)
     assert np.array_equal(made.ids[made.offsets], made.key_ids)
     assert np.array_equal(made.ids[made.offsets + 1], made.value_ids)
     assert np.array_equal(made.ids[made.offsets + 2], made.key_ids)
@@ -78,6 +78,6 @@ def test_a_context_is_read_as_exactly_its_length(length):
 
 @pytest.mark.parametrize("length", [7, 312, 4096])
 def test_lengths_that_records_do_not_allow(length):
-    with pytest.raises(LengthError, match=r"8 to 311.*data\.keys"):
-        records_in(length, 88)
-    assert records_in(311, 88) == 88
+    with pytest.raises(LengthError, match=r"8 to 311.*data\.num_keys"):
+        num_records(length, 88)
+    assert num_records(311, 88) == 88

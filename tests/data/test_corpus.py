@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posbench.config.data import DataConfig, TokenizerConfig
+from posbench.config.data import DataSettings, TokenizerSettings
 from posbench.data import shard, sources
 from posbench.data.corpus import Corpus, fingerprint, open_corpus
 from posbench.errors import ConfigError, DataError
@@ -27,7 +27,7 @@ def content(corpus: Corpus) -> dict[str, bytes]:
 
 
 def test_documents_are_packed_whole_behind_a_bos(
-    config: DataConfig, tmp_path: Path, originals: Originals
+    config: DataSettings, tmp_path: Path, originals: Originals
 ) -> None:
     corpus = open_corpus(config, tmp_path / "cache", silent)
     for split, files in originals.items():
@@ -44,7 +44,7 @@ def test_documents_are_packed_whole_behind_a_bos(
             assert corpus.byte_lengths(document).sum() == len(text.encode())
 
 
-def test_documents_are_found_by_length(config: DataConfig, tmp_path: Path, originals: Originals) -> None:
+def test_documents_are_found_by_length(config: DataSettings, tmp_path: Path, originals: Originals) -> None:
     train = open_corpus(config, tmp_path, silent).split("train")
     longest = 1 + len(originals["train"]["a.txt"].encode())
     assert train.longest == longest
@@ -53,12 +53,12 @@ def test_documents_are_found_by_length(config: DataConfig, tmp_path: Path, origi
     assert train.at_least(1).tolist() == [0, 1, 2]
 
 
-def test_reserved_ids_lie_above_the_text_and_are_no_bytes(config: DataConfig, tmp_path: Path) -> None:
+def test_reserved_ids_lie_above_the_text_and_are_no_bytes(config: DataSettings, tmp_path: Path) -> None:
     corpus = open_corpus(config, tmp_path, silent)
     vocabulary = corpus.vocabulary
     reserved = np.concatenate([[vocabulary.bos], vocabulary.key_ids, vocabulary.value_ids])
     assert reserved.tolist() == list(range(256, 256 + 1 + 88 + 16))
-    assert vocabulary.size == 361
+    assert vocabulary.vocab_size == 361
     assert corpus.byte_lengths(reserved).sum() == 0
     assert corpus.byte_lengths(np.array([[0, 255], [256, 360]])).tolist() == [[1, 1], [0, 0]]
 
@@ -71,10 +71,10 @@ def test_large_vocabularies_take_four_bytes_a_token(tmp_path: Path) -> None:
         assert read.document(0).tolist() == [bos, bos - 1, 3]
 
 
-def test_the_fingerprint_follows_the_content(config: DataConfig, texts: Path) -> None:
+def test_the_fingerprint_follows_the_content(config: DataSettings, texts: Path) -> None:
     before = fingerprint(config)
     assert fingerprint(config) == before
-    assert fingerprint(replace(config, tokenizer=TokenizerConfig("bpe", 300))) != before
+    assert fingerprint(replace(config, tokenizer=TokenizerSettings("bpe", 300))) != before
     assert (
         fingerprint(replace(config, paths=config.paths | {"test": str(texts / "test" / "e.txt")})) != before
     )
@@ -83,34 +83,34 @@ def test_the_fingerprint_follows_the_content(config: DataConfig, texts: Path) ->
 
 
 def test_the_fingerprint_knows_no_place_and_no_label(
-    config: DataConfig, texts: Path, originals: Originals
+    config: DataSettings, texts: Path, originals: Originals
 ) -> None:
     before = fingerprint(config)
     moved = texts.rename(texts.with_name("elsewhere"))
     paths = {split: str(moved / split) for split in originals}
-    assert fingerprint(replace(config, paths=paths, name="other", keys=8, values=4)) == before
+    assert fingerprint(replace(config, paths=paths, name="other", num_keys=8, num_values=4)) == before
 
 
 def test_an_existing_corpus_opens_without_its_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    built = open_corpus(DataConfig(), tmp_path / "here", silent)
+    built = open_corpus(DataSettings(), tmp_path / "here", silent)
     shutil.copytree(built.folder, tmp_path / "there" / built.fingerprint)
 
     def absent(entry: sources.Entry) -> bytes:
         raise AssertionError(f"{entry.path} was read")
 
     monkeypatch.setattr(sources, "read", absent)
-    carried = open_corpus(DataConfig(), tmp_path / "there")
+    carried = open_corpus(DataSettings(), tmp_path / "there")
     assert content(carried) == content(built)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_a_pinned_corpus_opens_where_its_text_never_was(
-    kind: str, config: DataConfig, texts: Path, tmp_path: Path, originals: Originals
+    kind: str, config: DataSettings, texts: Path, tmp_path: Path, originals: Originals
 ) -> None:
-    config = replace(config, tokenizer=TokenizerConfig(kind, 300))
+    config = replace(config, tokenizer=TokenizerSettings(kind, 300))
     built = open_corpus(config, tmp_path / "cache", silent)
     shutil.rmtree(texts)
     pinned = open_corpus(replace(config, fingerprint=built.fingerprint), tmp_path / "cache", silent)
@@ -119,7 +119,7 @@ def test_a_pinned_corpus_opens_where_its_text_never_was(
     assert pinned.tokenizer.decode(test.document(0)[1:]) == originals["test"]["e.txt"]
 
 
-def test_a_pin_refuses_other_text(config: DataConfig, tmp_path: Path) -> None:
+def test_a_pin_refuses_other_text(config: DataSettings, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.fingerprint asks for 0123456789abcdef"):
         open_corpus(replace(config, fingerprint="0123456789abcdef"), tmp_path, silent)
 
@@ -127,7 +127,7 @@ def test_a_pin_refuses_other_text(config: DataConfig, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train.bin", "test.starts.npy", "validation.names.json", "meta.json"])
 @pytest.mark.parametrize("harm", ["truncated", "missing"])
 def test_a_damaged_corpus_is_set_aside_and_rebuilt(
-    name: str, harm: str, config: DataConfig, tmp_path: Path
+    name: str, harm: str, config: DataSettings, tmp_path: Path
 ) -> None:
     built = open_corpus(config, tmp_path / "cache", silent)
     whole = content(built)
@@ -141,7 +141,7 @@ def test_a_damaged_corpus_is_set_aside_and_rebuilt(
     assert (tmp_path / "cache" / f"{built.fingerprint}.damaged-1").is_dir()
 
 
-def test_what_a_killed_build_left_is_replaced(config: DataConfig, tmp_path: Path) -> None:
+def test_what_a_killed_build_left_is_replaced(config: DataSettings, tmp_path: Path) -> None:
     left = tmp_path / f"{fingerprint(config)}.partial"
     left.mkdir()
     (left / "train.bin").write_bytes(b"half")
@@ -150,7 +150,7 @@ def test_what_a_killed_build_left_is_replaced(config: DataConfig, tmp_path: Path
     assert not left.exists()
 
 
-def test_a_build_that_fails_leaves_no_corpus(config: DataConfig, texts: Path, tmp_path: Path) -> None:
+def test_a_build_that_fails_leaves_no_corpus(config: DataSettings, texts: Path, tmp_path: Path) -> None:
     (texts / "test" / "f.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"f\.txt"):
         open_corpus(config, tmp_path / "cache", silent)
@@ -160,9 +160,9 @@ def test_a_build_that_fails_leaves_no_corpus(config: DataConfig, texts: Path, tm
 def test_two_processes_that_build_at_once_build_once(tmp_path: Path) -> None:
     program = f"""
 import hashlib, pathlib
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.corpus import open_corpus
-test = open_corpus(DataConfig(), pathlib.Path({str(tmp_path)!r})).split("test")
+test = open_corpus(DataSettings(), pathlib.Path({str(tmp_path)!r})).split("test")
 print(hashlib.sha256(test.tokens.tobytes()).hexdigest())
 """
     both = [
@@ -173,14 +173,14 @@ print(hashlib.sha256(test.tokens.tobytes()).hexdigest())
     ]
     outputs = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    corpus = open_corpus(DataConfig(), tmp_path, silent)
+    corpus = open_corpus(DataSettings(), tmp_path, silent)
     expected = hashlib.sha256(corpus.split("test").tokens.tobytes()).hexdigest()
     assert [out.strip() for out, _ in outputs] == [expected] * 2
     assert sum(err.count("building the corpus") for _, err in outputs) == 1
 
 
 def test_progress_goes_where_it_is_asked_to(
-    config: DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: DataSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
     open_corpus(config, tmp_path, said.append)
@@ -188,19 +188,19 @@ def test_progress_goes_where_it_is_asked_to(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_cache_that_cannot_be_written_is_named(config: DataConfig, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_named(config: DataSettings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match=r"file/cache cannot be written .*: choose another"):
         open_corpus(config, tmp_path / "file" / "cache", silent)
 
 
-def test_unknown_names_are_answered_with_the_known(config: DataConfig, tmp_path: Path) -> None:
+def test_unknown_names_are_answered_with_the_known(config: DataSettings, tmp_path: Path) -> None:
     corpus = open_corpus(config, tmp_path, silent)
     with pytest.raises(ConfigError, match="did you mean 'validation'"):
         corpus.split("valid")
     with pytest.raises(ConfigError, match="did you mean 'stdlib'"):
         open_corpus(replace(config, source="stdlibs"), tmp_path)
     with pytest.raises(ConfigError, match="did you mean 'bytes'"):
-        open_corpus(replace(config, tokenizer=TokenizerConfig("byte")), tmp_path)
+        open_corpus(replace(config, tokenizer=TokenizerSettings("byte")), tmp_path)
     with pytest.raises(ConfigError, match="at least 2"):
-        open_corpus(replace(config, keys=1), tmp_path)
+        open_corpus(replace(config, num_keys=1), tmp_path)

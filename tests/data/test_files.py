@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.files import Files
 from posbench.data.splits import SPLITS
@@ -30,16 +30,16 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def settings(path: object, **changes: str) -> DataConfig:
-    return replace(DataConfig(source="files", path=str(path), text_column="body"), **changes)
+def settings(path: object, **changes: str) -> DataSettings:
+    return replace(DataSettings(source="files", path=str(path), text_column="body"), **changes)
 
 
-def pairs(config: DataConfig) -> list[tuple[str, str]]:
+def pairs(config: DataSettings) -> list[tuple[str, str]]:
     """Name and text of every document, whatever its split."""
     return [pair for documents in documents_of(config).values() for pair in documents]
 
 
-def documents_of(config: DataConfig) -> dict[str, list[tuple[str, str]]]:
+def documents_of(config: DataSettings) -> dict[str, list[tuple[str, str]]]:
     source = Files(config)
     return {split: [tuple(document) for document in source.documents(split)] for split in SPLITS}
 
@@ -83,12 +83,12 @@ def test_other_columns_are_another_corpus(folder: Path) -> None:
     assert fingerprint(config) != fingerprint(replace(config, name_column="title"))
 
 
-def opened(config: DataConfig) -> None:
+def opened(config: DataSettings) -> None:
     fingerprint(config)
     documents_of(config)
 
 
-def fails(config: DataConfig, match: str, error: type[Exception] = DataError) -> None:
+def fails(config: DataSettings, match: str, error: type[Exception] = DataError) -> None:
     with pytest.raises(error, match=match) as caught:
         opened(config)
     assert "\n" not in str(caught.value)
@@ -128,11 +128,11 @@ def test_the_error_is_the_only_line(folder: Path) -> None:
     (folder / "broken.jsonl").write_text("no json")
     program = f"""
 import sys
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.files import Files
 from posbench.errors import DataError
 try:
-    list(Files(DataConfig(path={str(folder / "broken.jsonl")!r})).documents("test"))
+    list(Files(DataSettings(path={str(folder / "broken.jsonl")!r})).documents("test"))
 except DataError as error:
     sys.exit(str(error))
 """
@@ -170,7 +170,7 @@ def test_books_open(tmp_path: Path) -> None:
         pq.write_table(held_out.slice(n, 1), tmp_path / f"{split}.parquet")
     paths = {split: str(tmp_path / f"{split}.parquet") for split in ("train", "validation")}
     paths["test"] = str(BOOKS / "test.parquet")
-    config = DataConfig(source="files", paths=paths, name_column="title")
+    config = DataSettings(source="files", paths=paths, name_column="title")
     test = open_corpus(config, tmp_path / "cache", lambda line: None).split("test")
     assert "The Origin Of Species" in test.names
     assert len(test.at_least(2**19)) == len(test) == 4

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data import hub, network
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.hub import Hub, articles
@@ -35,7 +35,7 @@ def test_without_a_network_the_offline_choices_are_named_at_once(
     began = time.monotonic()
     expected = r"data=pg19 \(some/books\) has to be downloaded.*data=sources, data=stdlib or data=files"
     with pytest.raises(DataError, match=expected) as caught:
-        open_corpus(DataConfig(**SETTINGS), tmp_path, lambda line: None)
+        open_corpus(DataSettings(**SETTINGS), tmp_path, lambda line: None)
     assert time.monotonic() - began < 8
     assert "\n" not in str(caught.value)
 
@@ -50,7 +50,7 @@ def test_the_fingerprint_needs_no_network_and_follows_the_settings(monkeypatch: 
         {"held_out": 1},
         {"lines": True},
     ]
-    assert len({fingerprint(DataConfig(**SETTINGS | change)) for change in changes}) == len(changes)
+    assert len({fingerprint(DataSettings(**SETTINGS | change)) for change in changes}) == len(changes)
 
 
 @pytest.fixture
@@ -61,32 +61,32 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
         for split in ("train", "validation", "test")
     }
 
-    def stream(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
+    def stream(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
         yield from held[split]
 
     monkeypatch.setattr(hub, "download", stream)
     return held
 
 
-def names(config: DataConfig, split: str) -> list[str]:
+def names(config: DataSettings, split: str) -> list[str]:
     return [document.name for document in Hub(config).documents(split)]
 
 
 def test_splits_are_those_of_the_data_set_and_train_ends_at_its_budget(rows: Any) -> None:
-    config = DataConfig(**SETTINGS, name_column="id", train_bytes=25)
+    config = DataSettings(**SETTINGS, name_column="id", train_bytes=25)
     assert names(config, "train") == ["train 0", "train 1", "train 2"]
     assert names(config, "test") == [f"test {n}" for n in range(20)]
 
 
 def test_documents_are_held_out_of_the_only_split(rows: Any) -> None:
-    config = DataConfig(**SETTINGS, held_out=3, train_bytes=20)
+    config = DataSettings(**SETTINGS, held_out=3, train_bytes=20)
     assert names(config, "test") == ["train:0", "train:1", "train:2"]
     assert names(config, "validation") == ["train:3", "train:4", "train:5"]
     assert names(config, "train") == ["train:6", "train:7"]
 
 
 def test_a_corpus_is_built_from_a_stream(rows: Any, tmp_path: Path) -> None:
-    corpus = open_corpus(DataConfig(**SETTINGS), tmp_path, lambda line: None)
+    corpus = open_corpus(DataSettings(**SETTINGS), tmp_path, lambda line: None)
     assert len(corpus.split("validation")) == 20
     assert corpus.tokenizer.decode(corpus.split("test").document(7)[1:]) == "        7\n"
 
@@ -117,11 +117,11 @@ def test_what_the_hub_answers_is_passed_on_in_one_line(monkeypatch: pytest.Monke
     with pytest.raises(
         DataError, match=r"some/books@c0ffee: no such revision: try again, or choose data=sources"
     ):
-        list(Hub(DataConfig(**SETTINGS)).documents("test"))
+        list(Hub(DataSettings(**SETTINGS)).documents("test"))
 
 
 def test_wrong_columns_and_missing_settings(rows: Any) -> None:
     with pytest.raises(DataError, match=r"some/books has no column 'body': choose one of id, text"):
-        names(DataConfig(**SETTINGS, text_column="body"), "test")
+        names(DataSettings(**SETTINGS, text_column="body"), "test")
     with pytest.raises(ConfigError, match=r"needs data\.repository and data\.revision"):
-        Hub(DataConfig(**SETTINGS | {"revision": ""}))
+        Hub(DataSettings(**SETTINGS | {"revision": ""}))

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posbench.config.data import DataConfig, TokenizerConfig
+from posbench.config.data import DataSettings, TokenizerSettings
 from posbench.data import shard
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError
 
 
-def config(folder: Path, **given: object) -> DataConfig:
-    return DataConfig("mine", "files", TokenizerConfig("bytes"), path=str(folder), **given)
+def config(folder: Path, **given: object) -> DataSettings:
+    return DataSettings("mine", "files", TokenizerSettings("bytes"), path=str(folder), **given)
 
 
 def test_documents_begin_with_it(tmp_path: Path) -> None:
@@ -21,11 +21,11 @@ def test_documents_begin_with_it(tmp_path: Path) -> None:
     folder.mkdir()
     for name in range(30):
         (folder / f"{name}.txt").write_text(f"text {name}")
-    own, plain = config(folder, keys=5, values=4, bos=7), config(folder)
+    own, plain = config(folder, num_keys=5, num_values=4, bos=7), config(folder)
     assert fingerprint(own) != fingerprint(plain), "other tokens are another corpus"
-    assert fingerprint(plain) == fingerprint(config(folder, keys=3, values=4))
+    assert fingerprint(plain) == fingerprint(config(folder, num_keys=3, num_values=4))
     corpus = open_corpus(own, tmp_path / "cache", lambda line: None)
-    assert corpus.vocabulary.size == 256
+    assert corpus.vocabulary.vocab_size == 256
     for split in ("train", "test"):
         for index in range(len(corpus.split(split))):
             assert corpus.split(split).document(index)[0] == 7
@@ -33,7 +33,7 @@ def test_documents_begin_with_it(tmp_path: Path) -> None:
 
 def test_ids_follow_one_another() -> None:
     plain = Vocabulary("t", 10, 3, 4)
-    assert (plain.bos, plain.key_ids[0], plain.size) == (10, 11, 18)
+    assert (plain.bos, plain.key_ids[0], plain.vocab_size) == (10, 11, 18)
     assert plain.value_ids.tolist() == [14, 15, 16, 17]
 
 
@@ -42,7 +42,7 @@ def test_symbols_of_a_pretrained_model_are_its_own(bos: int) -> None:
     """Distinct, none of them the bos, from the middle of its vocabulary, and no id besides."""
     own = Vocabulary("t", 100, 20, 10, own_bos=bos)
     symbols = [*own.key_ids.tolist(), *own.value_ids.tolist()]
-    assert (own.bos, own.size) == (bos, 100)
+    assert (own.bos, own.vocab_size) == (bos, 100)
     assert (len(own.key_ids), len(own.value_ids), len(set(symbols))) == (20, 10, 30)
     assert 25 <= min(symbols) <= max(symbols) <= 75
     assert bos not in symbols
@@ -50,10 +50,10 @@ def test_symbols_of_a_pretrained_model_are_its_own(bos: int) -> None:
 
 
 def test_too_few_or_too_many_symbols() -> None:
-    with pytest.raises(ConfigError, match=r"data.keys=0, data.values=5: .*at least 2 of each"):
+    with pytest.raises(ConfigError, match=r"data.num_keys=0, data.num_values=5: .*at least 2 of each"):
         Vocabulary("t", 10, 0, 5)
     with pytest.raises(
-        ConfigError, match=r"data.keys=40, data.values=10: more than half of this model's 100 tokens"
+        ConfigError, match=r"data.num_keys=40, data.num_values=10: more than half of this model's 100 tokens"
     ):
         Vocabulary("t", 100, 40, 10, own_bos=2)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data import manifest as maker
 from posbench.data import sources
 from posbench.data.sources import Entry, PinnedSources
@@ -66,7 +66,7 @@ def test_the_manifest_stays_small_enough_to_review() -> None:
 
 
 def test_documents_come_in_the_order_of_the_manifest(texts: dict[Entry, str]) -> None:
-    documents = list(PinnedSources(DataConfig()).documents("validation"))
+    documents = list(PinnedSources(DataSettings()).documents("validation"))
     assert documents == [(entry.path, text) for entry, text in texts.items() if entry.split == "validation"]
 
 
@@ -116,10 +116,10 @@ def test_a_package_that_is_absent_is_named() -> None:
 
 def test_the_fingerprint_follows_hashes_and_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = sources.manifest()
-    before = PinnedSources(DataConfig()).fingerprint()
+    before = PinnedSources(DataSettings()).fingerprint()
     for other in (entries[0]._replace(sha256="0" * 16), entries[0]._replace(split="test")):
         monkeypatch.setattr(sources, "manifest", lambda other=other: (other, *entries[1:]))
-        assert PinnedSources(DataConfig()).fingerprint() != before
+        assert PinnedSources(DataSettings()).fingerprint() != before
 
 
 def listed(path: str, text: str) -> tuple[Entry, str]:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.data.splits import SPLITS
 from posbench.data.stdlib import StandardLibrary
 from posbench.errors import DataError
 
 
 def test_modules_are_there_once_and_tests_are_not() -> None:
-    source = StandardLibrary(DataConfig(source="stdlib"))
+    source = StandardLibrary(DataSettings(source="stdlib"))
     found = {split: {document.name for document in source.documents(split)} for split in SPLITS}
     names = set().union(*found.values())
     assert {"json/decoder.py", "typing.py", "heapq.py"} <= names
@@ -27,7 +27,7 @@ def test_the_fingerprint_follows_content_and_latin_1_is_skipped(tmp_path: Path) 
     (tmp_path / "old.py").write_bytes(b"# na\xefve")
 
     def source() -> StandardLibrary:
-        made = StandardLibrary(DataConfig())
+        made = StandardLibrary(DataSettings())
         made.root = tmp_path
         return made
 
@@ -40,7 +40,7 @@ def test_the_fingerprint_follows_content_and_latin_1_is_skipped(tmp_path: Path) 
 
 
 def test_a_library_without_sources_is_named(tmp_path: Path) -> None:
-    source = StandardLibrary(DataConfig())
+    source = StandardLibrary(DataSettings())
     source.root = tmp_path
     with pytest.raises(DataError, match=r"holds no Python sources: choose data=sources or data=files"):
         source.fingerprint()

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Encoder
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from posbench.config.data import TokenizerConfig
+from posbench.config.data import TokenizerSettings
 from posbench.data import hugging_face, subword, tokenizer
 from posbench.data.tokenizer import Tokenizer
 from posbench.errors import ConfigError, DataError
@@ -75,13 +75,13 @@ def sentencepiece(folder: Path, scheme: str) -> str:
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
     match request.param:
         case "byte_level":
-            config = TokenizerConfig("hugging_face", name=byte_level(tmp_path))
+            config = TokenizerSettings("hugging_face", name=byte_level(tmp_path))
         case "legacy" | "metaspace" as scheme:
-            config = TokenizerConfig("hugging_face", name=sentencepiece(tmp_path, scheme))
+            config = TokenizerSettings("hugging_face", name=sentencepiece(tmp_path, scheme))
         case "tokenizer.json":
-            config = TokenizerConfig("hugging_face", name=f"{byte_level(tmp_path)}/tokenizer.json")
+            config = TokenizerSettings("hugging_face", name=f"{byte_level(tmp_path)}/tokenizer.json")
         case kind:
-            config = TokenizerConfig(kind, size=300)
+            config = TokenizerSettings(kind, vocab_size=300)
     return tokenizer.make(config, [SAMPLE])
 
 
@@ -90,7 +90,7 @@ def test_text_comes_back_and_its_bytes_add_up(made: Tokenizer, text: str) -> Non
     ids = made.encode(text)
     assert made.decode(ids) == text
     assert made.byte_lengths(ids).sum() == len(text.encode("utf-8"))
-    assert ids.size == 0 or ids.max() < made.size
+    assert ids.size == 0 or ids.max() < made.vocab_size
     assert np.array_equal(made.encode_all([text, "x"])[0], ids)
 
 
@@ -108,7 +108,7 @@ def test_a_corpus_folder_is_enough_to_reopen_a_tokenizer(made: Tokenizer, tmp_pa
     folder.mkdir()
     made.save(folder)
     again = tokenizer.reopen(folder, made.name)
-    assert (again.fingerprint, again.size) == (made.fingerprint, made.size)
+    assert (again.fingerprint, again.vocab_size) == (made.fingerprint, made.vocab_size)
     assert np.array_equal(again.encode(SAMPLE), made.encode(SAMPLE))
 
 
@@ -121,10 +121,10 @@ def test_a_bpe_follows_from_its_text_and_size() -> None:
     texts = [SAMPLE, "another text, and another one"]
     one, two = (subword.train(300, texts) for _ in range(2))
     assert one.fingerprint == two.fingerprint
-    assert one.size == 300
+    assert one.vocab_size == 300
     assert subword.train(301, texts).fingerprint != one.fingerprint
     assert subword.train(300, texts[1:]).fingerprint != one.fingerprint
-    with pytest.raises(ConfigError, match=r"data.tokenizer.size=256: .* at least 257"):
+    with pytest.raises(ConfigError, match=r"data.tokenizer.vocab_size=256: .* at least 257"):
         subword.train(256, texts)
 
 

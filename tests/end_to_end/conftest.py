@@ -36,11 +36,11 @@ def script(
 
     def call(name: str, *overrides: str) -> Answer:
         where = [
-            f"runtime.results={tmp_path / 'results'}",
-            f"runtime.cache={cache}",
-            "runtime.wandb=disabled",
+            f"runtime.results_dir={tmp_path / 'results'}",
+            f"runtime.cache_dir={cache}",
+            "runtime.wandb_mode=disabled",
         ]
-        where = [f"results={tmp_path / 'results'}"] if name == "figures" else where
+        where = [f"results_dir={tmp_path / 'results'}"] if name == "figures" else where
         path = str(ROOT / "scripts" / f"{name}.py")
         monkeypatch.setattr(sys, "argv", [path, *where, *overrides])
         GlobalHydra.instance().clear()
@@ -61,7 +61,7 @@ def started(tmp_path: Path, cache: Path) -> Callable[..., subprocess.Popen[str]]
     """Start a script as a process of its own session, as `make demo` does, from a folder that is not the project's."""
 
     def start(name: str, *overrides: str, results: Path | None = None) -> subprocess.Popen[str]:
-        where = [f"runtime.results={results or tmp_path / 'results'}", f"runtime.cache={cache}"]
+        where = [f"runtime.results_dir={results or tmp_path / 'results'}", f"runtime.cache_dir={cache}"]
         return subprocess.Popen(
             [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *where, *overrides],
             cwd=tmp_path,

@@ -12,35 +12,39 @@ from pretrained_models import saved
 
 TASKS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
 SMALL = {
-    "key_value": ["task.build.contexts=2"],
-    "attention": ["task.build.contexts=1"],
-    "adjacent": ["task.build.contexts=2"],
+    "key_value": ["task.build.num_contexts=2"],
+    "attention": ["task.build.num_contexts=1"],
+    "position_resolution": ["task.build.num_contexts=2"],
     "algorithmic": [],
-    "key_value_uuid": ["task.build.contexts=1", "task.build.keys=[3]", "task.build.positions=2"],
+    "key_value_uuid": ["task.build.num_contexts=1", "task.build.num_keys=[3]", "task.build.num_positions=2"],
     "passkey": [
-        "task.build.examples=1",
-        "task.build.depths=2",
-        "evaluation.multiples=[]",
+        "task.build.num_examples=1",
+        "task.build.num_depths=2",
+        "evaluation.length_multiples=[]",
         "evaluation.lengths=[640]",
     ],
-    "multi_document": ["task.build.examples=2", "task.build.documents=[2]", "task.build.new=4"],
-    "sliding": ["task.build.examples=1", "task.build.stride=16"],
+    "multi_document": [
+        "task.build.num_examples=2",
+        "task.build.num_documents=[2]",
+        "task.build.max_new_tokens=4",
+    ],
+    "sliding": ["task.build.num_examples=1", "task.build.stride=16"],
 }
 MODEL = [
-    *("scheme=rope", "size.name=mini", "size.layers=1", "size.width=16", "size.heads=2", "data=stdlib"),
+    *("scheme=rope", "size.name=mini", "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "data=stdlib"),
     *(
-        "train.length=32",
+        "train.seq_len=32",
         "train.steps=4",
-        "train.batch=4",
-        "train.validate_every=4",
-        "train.validate_batches=1",
+        "train.batch_size=4",
+        "train.val_interval=4",
+        "train.val_batches=1",
     ),
 ]
 
 
 def settings(task: str, questions: Path) -> list[str]:
-    own = SMALL.get(task, ["task.build.examples=1"])
-    lengths = [] if any("evaluation" in one for one in own) else ["evaluation.multiples=[1,2]"]
+    own = SMALL.get(task, ["task.build.num_examples=1"])
+    lengths = [] if any("evaluation" in one for one in own) else ["evaluation.length_multiples=[1,2]"]
     file = [f"task.build.path={questions}"] if task == "multi_document" else []
     return [f"task={task}", *own, *lengths, *file]
 
@@ -69,7 +73,7 @@ def rows_of(results: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_on_a_model_trained_here(script, tmp_path, questions, task):
-    trained = [*MODEL, "train.synthetic=copy"] if task == "algorithmic" else MODEL
+    trained = [*MODEL, "train.synthetic_task=copy"] if task == "algorithmic" else MODEL
     assert script("train", *trained).code == 0
     answer = script("evaluate", *trained, *settings(task, questions))
     assert answer.code == 0, answer
@@ -82,7 +86,7 @@ def test_on_a_model_trained_here(script, tmp_path, questions, task):
 def test_on_a_pretrained_model(script, tmp_path, questions, task, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     saved(tmp_path / "model", "llama")
-    subject = ["subject=hugging_face", f"subject.name={tmp_path / 'model'}", "data=stdlib", "extension=yarn"]
+    subject = ["lm=hugging_face", f"lm.name={tmp_path / 'model'}", "data=stdlib", "extension=yarn"]
     answer = script("evaluate", *subject, *settings(task, questions))
     assert answer.code == 0, answer
     rows = rows_of(tmp_path / "results")

@@ -15,10 +15,10 @@ MINIATURE = (
     "~evaluate.non_overlapping",
     "~evaluate.prefix",
     "~evaluate.key_value",
-    "evaluate.fixed_targets.multiples=[1,2,4]",
+    "evaluate.fixed_targets.length_multiples=[1,2,4]",
     "figures=[fixed_targets]",
 )
-TUNED = "+finetune.pi_9={extension: pi, train: {steps: 9, length: 32}}"
+TUNED = "+finetune.pi_9={extension: pi, train: {steps: 9, seq_len: 32}}"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def models(results: Path) -> dict[str, dict]:
     """What is written beside each trained model, by the folder's name."""
     return {
         path.parent.parent.name: json.loads(path.read_text())
-        for path in results.glob("models/*/final/facts.json")
+        for path in results.glob("models/*/final/metadata.json")
     }
 
 
@@ -43,10 +43,10 @@ def test_models_go_on_from_their_parent_and_are_their_own(script, rows, tmp_path
         "sweep",
         *MINIATURE,
         TUNED,
-        "+finetune.pi_0={extension: pi, train: {steps: 0, length: 32}}",
-        "+finetune.pi_4={extension: pi, settings: {factor: 4}, train: {steps: 9, length: 32}}",
-        "+finetune.dropped={extension: drop_rope, train: {steps: 9, lr: 0.001}}",
-        "+finetune.longer={extension: none, train: {steps: 9, length: 32}}",
+        "+finetune.pi_0={extension: pi, train: {steps: 0, seq_len: 32}}",
+        "+finetune.pi_4={extension: pi, settings: {factor: 4}, train: {steps: 9, seq_len: 32}}",
+        "+finetune.dropped={extension: drope, train: {steps: 9, lr: 0.001}}",
+        "+finetune.longer={extension: none, train: {steps: 9, seq_len: 32}}",
     )
     assert answer.code == 0, answer
     assert "5 models, 4 to train" in answer.out
@@ -54,25 +54,25 @@ def test_models_go_on_from_their_parent_and_are_their_own(script, rows, tmp_path
     made = models(tmp_path / "results")
     assert len(made) == 5
     # What was there keeps its name and is not measured again.
-    assert set(plain["cell"]) <= set(found["cell"])
-    assert set(plain.loc[plain["extension"] == "pi", "model"]) == {parent}
+    assert set(plain["cell_id"]) <= set(found["cell_id"])
+    assert set(plain.loc[plain["extension"] == "pi", "model_id"]) == {parent}
 
-    by = found.groupby("extension")[["model", "train_len", "train_tokens"]].agg(set)
-    assert by.loc["pi_0", "model"] == {parent}  # no step is no other model, nor another measurement
-    assert set(found.loc[found["extension"] == "pi_0", "cell"]) == set(
-        found.loc[found["extension"] == "pi", "cell"]
+    by = found.groupby("extension")[["model_id", "train_len", "train_tokens"]].agg(set)
+    assert by.loc["pi_0", "model_id"] == {parent}  # no step is no other model, nor another measurement
+    assert set(found.loc[found["extension"] == "pi_0", "cell_id"]) == set(
+        found.loc[found["extension"] == "pi", "cell_id"]
     )
     tuned = [name for name in by.index if name not in ("none", "pi", "pi_0")]
     assert sorted(tuned) == ["dropped", "longer", "pi_4", "pi_9"]
-    assert len(set.union(*by.loc[tuned, "model"])) == 4
+    assert len(set.union(*by.loc[tuned, "model_id"])) == 4
     # What they were pretrained with, or no figure could show them beside one another.
     assert set.union(*by["train_len"]) == {16}
     assert set.union(*by["train_tokens"]) == {30 * 8 * 16}
 
-    (facts,) = (made[name] for name in by.loc["pi_9", "model"])
-    train = facts["settings"]["finetune"]
-    assert (train["steps"], train["length"], train["batch"]) == (9, 32, 4)
-    assert (train["lr"], train["matrix_lr"]) == (pytest.approx(0.0003), pytest.approx(0.002))
+    (metadata,) = (made[name] for name in by.loc["pi_9", "model_id"])
+    train = metadata["settings"]["finetune"]
+    assert (train["steps"], train["seq_len"], train["batch_size"]) == (9, 32, 4)
+    assert (train["lr"], train["muon_lr"]) == (pytest.approx(0.0003), pytest.approx(0.002))
 
     table = tmp_path / "results" / "miniature" / "tables" / "perplexity-fixed_targets-bits_per_byte.md"
     assert "rope + pi_9" in table.read_text()
@@ -84,27 +84,34 @@ def test_models_go_on_from_their_parent_and_are_their_own(script, rows, tmp_path
 
 def test_auto_does_not_fall_below_the_fine_tuned_length():
     from posbench.config.schema import ExtensionSettings, ModelSettings
-    from posbench.sweep.plan import extended, scheme_of
+    from posbench.sweep.plan import apply_extension, build_untrained_scheme
 
     settings = ModelSettings()
     settings.scheme.build = {"_target_": "posbench.schemes.rope.RoPE"}
     build = {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": "auto"}
     factors = [
         [
-            extended(scheme_of(settings), ExtensionSettings("pi", build, finetune), settings, length).k
+            apply_extension(
+                build_untrained_scheme(settings), ExtensionSettings("pi", build, finetune), settings, length
+            ).k
             for length in (32, 64, 128, 256, 512)
         ]
-        for finetune in ({}, {"steps": 0, "length": 256}, {"steps": 200, "length": 256}, {"steps": 200})
+        for finetune in ({}, {"steps": 0, "seq_len": 256}, {"steps": 200, "seq_len": 256}, {"steps": 200})
     ]
     assert factors == [[1, 1, 2, 4, 8], [1, 1, 2, 4, 8], [4, 4, 4, 4, 8], [1, 1, 2, 4, 8]]
 
 
 def test_an_interrupted_fine_tuning_goes_on(script, rows, tmp_path, monkeypatch):
-    """Stopped between two checkpoints, and started again: the same weights as in one go."""
+    """TrainingInterrupted between two checkpoints, and started again: the same weights as in one go."""
     from posbench.training import checkpoints
     from posbench.training.trainer import Trainer
 
-    quick = (*MINIATURE, TUNED, "runtime.checkpoint_every=4", "evaluate.fixed_targets.multiples=[1]")
+    quick = (
+        *MINIATURE,
+        TUNED,
+        "runtime.checkpoint_interval=4",
+        "evaluate.fixed_targets.length_multiples=[1]",
+    )
     step, seen = Trainer.step, []
 
     def failing(self: Trainer, number: int):
@@ -123,7 +130,7 @@ def test_an_interrupted_fine_tuning_goes_on(script, rows, tmp_path, monkeypatch)
     assert script("sweep", *quick).code == 0
     resumed = checkpoints.tensors(left.parent / "final", "model")
 
-    assert script("sweep", *quick, f"runtime.results={tmp_path / 'whole'}").code == 0
+    assert script("sweep", *quick, f"runtime.results_dir={tmp_path / 'whole'}").code == 0
     whole = checkpoints.tensors(tmp_path / "whole" / "models" / left.parent.name / "final", "model")
     assert resumed is not None
     assert whole is not None
@@ -131,8 +138,8 @@ def test_an_interrupted_fine_tuning_goes_on(script, rows, tmp_path, monkeypatch)
 
 
 def test_one_script_trains_on_and_measures(script):
-    small = ("size.layers=1", "size.width=8", "size.heads=2", "train.steps=2", "train.length=8")
-    quick = ("task=fixed_targets", "evaluation.multiples=[1,2]", "+evaluation.settings.examples=2")
+    small = ("size.n_layers=1", "size.d_model=8", "size.n_heads=2", "train.steps=2", "train.seq_len=8")
+    quick = ("task=fixed_targets", "evaluation.length_multiples=[1,2]", "+evaluation.settings.num_examples=2")
     assert script("train", *small).code == 0
     answer = script(
         "evaluate",
@@ -140,7 +147,7 @@ def test_one_script_trains_on_and_measures(script):
         *quick,
         "extension=pi",
         "+extension.finetune.steps=2",
-        "+extension.finetune.length=16",
+        "+extension.finetune.seq_len=16",
     )
     assert answer.code == 0, answer
     assert "2 models, 1 to train" in answer.out
@@ -150,15 +157,18 @@ def test_one_script_trains_on_and_measures(script):
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("pi_9={extension: pi, train: {length: 32}}", ["finetune steps None", "0 for none"]),
+        ("pi_9={extension: pi, train: {seq_len: 32}}", ["finetune steps None", "0 for none"]),
         ("pi_9={extension: pi}", ["finetune.pi_9 without train", "steps"]),
-        ("pi_9={extension: pi, train: {steps: 9, accumulate: 0}}", ["accumulate 0", "at least 1"]),
+        (
+            "pi_9={extension: pi, train: {steps: 9, grad_accum_steps: 0}}",
+            ["grad_accum_steps 0", "at least 1"],
+        ),
         ("pi_9={extension: pi, train: {steps: -1}}", ["finetune steps -1"]),
         ("pi_9={extension: pi, train: {steps: many}}", ["finetune steps 'many'", "int"]),
-        ("pi_9={extension: pi, train: {steps: 9, lenght: 32}}", ["lenght", "did you mean", "length"]),
-        ("pi_9={extension: pi, train: {steps: 9, length: 0}}", ["train.length 0", "at least 1"]),
-        ("pi_9={extension: pi, train: {steps: 9, length: 900000000}}", ["900000000", "shorter"]),
-        ("pi_9={extension: pi, train: {steps: 9, length: 512}}", ["88 distinct keys", "data.keys"]),
+        ("pi_9={extension: pi, train: {steps: 9, sq_len: 32}}", ["sq_len", "did you mean", "seq_len"]),
+        ("pi_9={extension: pi, train: {steps: 9, seq_len: 0}}", ["train.seq_len 0", "at least 1"]),
+        ("pi_9={extension: pi, train: {steps: 9, seq_len: 900000000}}", ["900000000", "shorter"]),
+        ("pi_9={extension: pi, train: {steps: 9, seq_len: 512}}", ["88 distinct keys", "data.num_keys"]),
         ("pi={train: {steps: 9}}", ["finetune.pi", "another"]),
         ("pi_9={train: {steps: 9}}", ["extension 'pi_9'", "pi"]),
         ("pi_9={extension: pi, step: 9}", ["'finetune.pi_9.step'", "finetune.pi_9.train"]),
@@ -179,10 +189,10 @@ def test_what_cannot_be_trained_at_its_length_is_left_out(script):
         "sweep",
         *MINIATURE,
         "grid.scheme=[learned]",
-        "grid.extend=[]",
+        "grid.extended_schemes=[]",
         "grid.extension=[]",
-        "+finetune.longer={extension: none, train: {steps: 2, length: 32}}",
-        "+finetune.yarn_2={extension: yarn, train: {steps: 2, length: 32}}",
+        "+finetune.longer={extension: none, train: {steps: 2, seq_len: 32}}",
+        "+finetune.yarn_2={extension: yarn, train: {steps: 2, seq_len: 32}}",
     )
     assert answer.code == 0, answer
     assert "left out: learned + longer: fine-tuning at length 32" in answer.out
@@ -193,28 +203,35 @@ def test_fine_tuning_waits_for_its_parent_and_goes_with_it():
     from dataclasses import replace
 
     from posbench.config.schema import ExtensionSettings, ModelSettings, TrainSettings
+    from posbench.sweep.cell import FineTuning, ModelPlan
+    from posbench.sweep.job_queue import JobQueue
     from posbench.sweep.jobs import Job
-    from posbench.sweep.plan import ModelPlan, Tuning
-    from posbench.sweep.scheduler import Queue
 
     parent = ModelPlan(ModelSettings(), "corpus", 1)
-    child = replace(parent, tuning=Tuning(parent, ExtensionSettings("pi"), 1, TrainSettings()))
+    child = replace(parent, fine_tuning=FineTuning(parent, ExtensionSettings("pi"), 1, TrainSettings()))
     cell = ("a cell",)
     train, tune = Job("x", parent), Job("x", child)
     jobs = [Job("x", child, cell), tune, train, Job("x", parent, cell)]
-    queue = Queue(jobs)
-    assert queue.take() is train
-    assert queue.take() is None
-    queue.done(train)
-    assert {queue.take(), queue.take()} == {tune, jobs[3]}
-    assert queue.take() is None
-    queue.done(tune)
-    assert queue.take() is jobs[0]
+    queue = JobQueue(jobs)
+    assert queue.next_ready() is train
+    assert queue.next_ready() is None
+    queue.mark_finished(train)
+    assert {queue.next_ready(), queue.next_ready()} == {tune, jobs[3]}
+    assert queue.next_ready() is None
+    queue.mark_finished(tune)
+    assert queue.next_ready() is jobs[0]
 
-    queue = Queue(jobs)
-    assert queue.take() is train
-    queue.done(train, well=False)
-    assert not queue.waiting
+    queue = JobQueue(jobs)
+    assert queue.next_ready() is train
+    queue.mark_finished(train, succeeded=False)
+    assert not queue.pending
     assert (
-        len({parent.id, child.id, replace(child, tuning=replace(child.tuning, extension_version=2)).id}) == 3
+        len(
+            {
+                parent.id,
+                child.id,
+                replace(child, fine_tuning=replace(child.fine_tuning, extension_version=2)).id,
+            }
+        )
+        == 3
     )

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from posbench.benchmark import gpu_check
-from posbench.benchmark.gpu_check import Found, Variant, compared, table, variants, verdict
+from posbench.benchmark.gpu_check import CheckResult, SchemeVariant, compared, table, variants, verdict
 from posbench.config import hydra_app
 from posbench.kernels.flex import flex
-from posbench.position.call import Pairs
+from posbench.position.call import AttentionCall
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
 
@@ -39,10 +39,10 @@ def test_without_a_gpu_it_says_so(script: ModuleType, capsys: pytest.CaptureFixt
 
 def test_it_lists_every_scheme_and_every_extension() -> None:
     found = variants()
-    assert [one.scheme for one in found if not one.extension] == list(hydra_app.contents("scheme"))
-    assert {one.extension for one in found} - {""} == set(hydra_app.contents("extension")) - {"none"}
-    assert Variant("rope", "yarn") in found
-    assert Variant("alibi", "yarn") not in found
+    assert [one.scheme for one in found if not one.extension] == list(hydra_app.load_group("scheme"))
+    assert {one.extension for one in found} - {""} == set(hydra_app.load_group("extension")) - {"none"}
+    assert SchemeVariant("rope", "yarn") in found
+    assert SchemeVariant("alibi", "yarn") not in found
 
 
 def test_the_report(
@@ -90,23 +90,23 @@ def test_processes_share_the_work(
 
 
 def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(pairs: Pairs, compiled: bool) -> tuple[Tensor, Tensor | None]:
-        out, lse = flex(pairs, compiled)
+    def wrong(call: AttentionCall, compiled: bool) -> tuple[Tensor, Tensor | None]:
+        out, lse = flex(call, compiled)
         return 1.1 * out, lse
 
-    def broken(pairs: Pairs, compiled: bool) -> tuple[Tensor, Tensor | None]:
+    def broken(call: AttentionCall, compiled: bool) -> tuple[Tensor, Tensor | None]:
         raise RuntimeError("no such\nkernel")
 
     monkeypatch.setattr(gpu_check, "flex", wrong)
-    found = compared(Variant("nope"), "float32", "cpu")
+    found = compared(SchemeVariant("nope"), "float32", "cpu")
     assert found.status == "FAILED: values off by more than 0.005"
     assert "FAILED" in table([found])["status"].item()
     monkeypatch.setattr(gpu_check, "flex", broken)
-    assert compared(Variant("nope"), "float32", "cpu").status == "FAILED: RuntimeError: no such"
+    assert compared(SchemeVariant("nope"), "float32", "cpu").status == "FAILED: RuntimeError: no such"
 
 
 def test_the_verdict() -> None:
     assert verdict("float32", 1e-3, 1e-2) == "ok"
     assert "values" in verdict("float32", float("nan"), None)
     assert "gradients" in verdict("bfloat16", 1e-3, 0.2)
-    assert list(Found.__annotations__)[:2] == ["variant", "dtype"]
+    assert list(CheckResult.__annotations__)[:2] == ["variant", "dtype"]

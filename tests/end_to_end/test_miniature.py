@@ -20,7 +20,7 @@ def undisturbed(tmp_path_factory, cache) -> Path:
     """The results of a miniature that nobody disturbed."""
     results = tmp_path_factory.mktemp("undisturbed")
     script = Path(__file__).parents[2] / "scripts" / "sweep.py"
-    where = [f"runtime.results={results}", f"runtime.cache={cache}"]
+    where = [f"runtime.results_dir={results}", f"runtime.cache_dir={cache}"]
     ended = subprocess.run(
         [sys.executable, script, MINIATURE, *where], capture_output=True, text=True, check=False
     )
@@ -39,7 +39,7 @@ def test_it_leaves_rows_tables_and_figures(undisturbed):
     rows = pd.read_parquet(undisturbed / "miniature" / "rows.parquet")
     assert set(rows["scheme"]) == {"nope", "learned", "rope"}
     assert set(rows["extension"]) == {"none", "pi", "rerope", "window"}
-    assert set(rows["protocol"]) == {"fixed_targets", "non_overlapping", "prefix", "records"}
+    assert set(rows["protocol"]) == {"fixed_targets", "non_overlapping", "prefix", "synthetic_records"}
     # Six-parameter models learn nothing in 30 steps, so nothing is concluded from their retrieval.
     assert set(rows.loc[rows["task"] == "key_value", "status"]) == {"not_learned", "undefined"}
     past = (rows["scheme"] == "learned") & (rows["eval_len"] > 16)
@@ -79,7 +79,7 @@ def test_figures_need_no_torch(tmp_path, undisturbed):
     script = Path(__file__).parents[2] / "scripts" / "figures.py"
     code = (
         "import runpy, sys; sys.modules['torch'] = None; "
-        f"sys.argv = ['figures.py', 'results={results}']; runpy.run_path({str(script)!r}, run_name='__main__')"
+        f"sys.argv = ['figures.py', 'results_dir={results}']; runpy.run_path({str(script)!r}, run_name='__main__')"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
@@ -132,7 +132,7 @@ def test_asked_to_stop_it_keeps_what_it_has(started, tmp_path, undisturbed):
     assert "continues from here" in said
     assert "Traceback" not in said
     after = {
-        path.parent.name: json.loads((path / "facts.json").read_text())["step"]
+        path.parent.name: json.loads((path / "metadata.json").read_text())["step"]
         for path in results.glob("models/*/step-*[0-9]")
     }
     assert before
@@ -163,8 +163,8 @@ def test_damage_is_said_set_aside_and_made_again(script, tmp_path, undisturbed, 
         weights.write_bytes(weights.read_bytes()[:-100])
         cells[0].write_bytes(cells[0].read_bytes()[:-100])
     else:
-        facts = json.loads((model / "facts.json").read_text())
-        (model / "facts.json").write_text(json.dumps({**facts, "format": 0}))
+        metadata = json.loads((model / "metadata.json").read_text())
+        (model / "metadata.json").write_text(json.dumps({**metadata, "format": 0}))
         table = pd.read_parquet(cells[0])
         table.to_parquet(cells[0])
     # A model is looked at again only if a cell of it is missing.
@@ -181,13 +181,13 @@ def test_damage_is_said_set_aside_and_made_again(script, tmp_path, undisturbed, 
 def test_a_model_that_diverges_is_rows_and_no_crash(script, tmp_path):
     wild = (
         "train.lr=1e30",
-        "train.matrix_lr=1e30",
-        "train.clip=0",
-        "train.warmup=0",
+        "train.muon_lr=1e30",
+        "train.max_grad_norm=0",
+        "train.warmup_fraction=0",
         "runtime.launcher=inline",
     )
     answer = script("sweep", MINIATURE, "grid.scheme=[rope]", "grid.extension=[window]", *wild)
     assert answer.code == 0, answer
     rows = pd.read_parquet(tmp_path / "results" / "miniature" / "rows.parquet")
     assert set(rows["status"]) == {"diverged"}
-    assert rows["value"].isna().all()
+    assert rows["value_sum"].isna().all()

@@ -5,19 +5,19 @@ import pandas as pd
 PYTHON = '''
 """A penalty on the square root of the distance."""
 
-from posbench.position.scheme import PositionScheme, Shape, Site, Traits
-from posbench.position.biases import DistanceTable, Term
+from posbench.position.scheme import PositionScheme, ModelShape, AttentionInputs, Traits
+from posbench.position.biases import DistanceBias, AttentionBias
 
 
 class Root(PositionScheme):
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
-    def __init__(self, shape: Shape, strength: float = 1.0) -> None:
+    def __init__(self, shape: ModelShape, strength: float = 1.0) -> None:
         super().__init__()
-        self.strength, self.heads = strength, shape.heads
+        self.strength, self.heads = strength, shape.n_heads
 
-    def term(self, site: Site) -> Term:
-        return DistanceTable(lambda n: -self.strength * n.double().sqrt().expand(self.heads, *n.shape), fixed=self)
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        return DistanceBias(lambda n: -self.strength * n.double().sqrt().expand(self.heads, *n.shape), cache_owner=self)
 '''
 YAML = "name: root\nbuild:\n  _target_: my_schemes.root.Root\n  strength: 0.5\n"
 
@@ -34,7 +34,7 @@ def test_it_is_trained_evaluated_tabulated_and_drawn(script, tmp_path, monkeypat
         "runtime.launcher=inline",
         f"hydra.searchpath=[file://{tmp_path}/configs]",
         "grid.scheme=[root,alibi]",
-        "grid.extend=[root]",
+        "grid.extended_schemes=[root]",
         "grid.extension=[rerope,yarn]",
     )
     assert answer.code == 0, answer
@@ -52,11 +52,11 @@ def test_by_its_target_alone(script, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     build = ("scheme.build._target_=my_schemes.root.Root", "+scheme.build.strength=2.0")
     small = (
-        "size.layers=1",
-        "size.width=8",
-        "size.heads=2",
+        "size.n_layers=1",
+        "size.d_model=8",
+        "size.n_heads=2",
         "train.steps=2",
-        "train.length=8",
+        "train.seq_len=8",
         "scheme.name=root",
     )
     # The target joins the settings of the file, so the file must bring none of its own.

@@ -3,9 +3,9 @@
 import pytest
 
 SMALL = [
-    *("scheme=rope", "size.layers=1", "size.width=16", "size.heads=2", "data=files"),
-    *("train.length=16", "train.steps=2", "train.batch=2", "train.validate_every=2"),
-    *("train.validate_batches=1", "train.records=0"),
+    *("scheme=rope", "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "data=files"),
+    *("train.seq_len=16", "train.steps=2", "train.batch_size=2", "train.val_interval=2"),
+    *("train.val_batches=1", "train.synthetic_fraction=0"),
 ]
 
 

@@ -15,8 +15,8 @@ def test_rope_breaks_where_rerope_does_not_and_a_window_keeps_loss_but_not_retri
         "grid.extension=[rerope,window]",
         "~evaluate.prefix",
         "~evaluate.non_overlapping",
-        "evaluate.fixed_targets.multiples=[1,4]",
-        "evaluate.key_value.multiples=[1,4]",
+        "evaluate.fixed_targets.length_multiples=[1,4]",
+        "evaluate.key_value.length_multiples=[1,4]",
         "figures=[]",
     )
     assert answer.code == 0, answer
@@ -24,13 +24,13 @@ def test_rope_breaks_where_rerope_does_not_and_a_window_keeps_loss_but_not_retri
 
     def bits(extension: str, length: int) -> float:
         here = rows[(rows["extension"] == extension) & (rows["eval_len"] == length)]
-        sums = here[here["protocol"] == "fixed_targets"].groupby("metric")["value"].sum()
+        sums = here[here["protocol"] == "fixed_targets"].groupby("metric")["value_sum"].sum()
         return float(sums["nll"] / sums["bytes"]) / 0.6931
 
     def found(extension: str, length: int, depth: tuple[float, float] = (0, 1)) -> float:
         here = rows[(rows["extension"] == extension) & (rows["eval_len"] == length)]
         here = here[(here["metric"] == "exact_match") & here["depth"].between(*depth)]
-        return float(here["value"].mean())
+        return float(here["value_sum"].mean())
 
     assert found("none", 64) > 0.9
     assert bits("none", 256) > bits("none", 64) + 0.3

@@ -32,16 +32,14 @@ def evaluate(script, folders, tmp_path, monkeypatch):
 
     def call(model: str, *overrides: str):
         data = ("data=files", f"data.path={folders / 'text'}")
-        answer = script(
-            "evaluate", "subject=hugging_face", f"subject.name={folders / model}", *data, *overrides
-        )
+        answer = script("evaluate", "lm=hugging_face", f"lm.name={folders / model}", *data, *overrides)
         cells = sorted((tmp_path / "results" / "cells").rglob("*.parquet"))
         return answer, pd.concat([pd.read_parquet(path) for path in cells]) if cells else pd.DataFrame()
 
     return call
 
 
-SHORT = ("task=fixed_targets", "task.build.examples=2", "evaluation.multiples=[1,2]")
+SHORT = ("task=fixed_targets", "task.build.num_examples=2", "evaluation.length_multiples=[1,2]")
 
 
 def refused(answer, *said: str) -> None:
@@ -58,12 +56,12 @@ def test_a_pretrained_model_and_an_extension_of_it(evaluate):
     assert set(rows["scheme"]) == {"plain"}
     assert set(rows["train_len"]) == {TRAIN_LEN}
     assert set(rows["eval_len"]) == {TRAIN_LEN, 2 * TRAIN_LEN}
-    assert (rows["status"].eq("ok") & rows["train_tokens"].eq(0) & rows["value"].notna()).all()
+    assert (rows["status"].eq("ok") & rows["train_tokens"].eq(0) & rows["value_sum"].notna()).all()
     assert "plain" in answer.out
     answer, rows = evaluate("plain", *SHORT, "extension=yarn")
     assert answer.code == 0, answer
     assert set(rows["extension"]) == {"none", "yarn"}
-    means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value"].mean()
+    means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value_sum"].mean()
     assert means["none", TRAIN_LEN] == means["yarn", TRAIN_LEN], "a factor of 1"
     assert means["none", 2 * TRAIN_LEN] != means["yarn", 2 * TRAIN_LEN]
     # What is measured is not measured again.
@@ -76,40 +74,45 @@ def test_its_own_scaling_is_in_place_until_another_is_asked_for(evaluate):
     assert set(rows["extension"]) == {"own_linear"}
     answer, rows = evaluate("scaled", *SHORT, "extension=pi")
     assert "pi takes the place of own_linear" in answer.out
-    means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value"].mean()
+    means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value_sum"].mean()
     assert means["own_linear", TRAIN_LEN] != means["pi", TRAIN_LEN], "a factor of 1"
     assert means["own_linear", 2 * TRAIN_LEN] == means["pi", 2 * TRAIN_LEN], "both of factor 2"
 
 
 def test_a_black_box_measures_what_its_conversion_does(evaluate):
     """Through the whole pipeline, with a scaling that was asked for."""
-    scaling = f"+subject.rope_scaling={{rope_type: yarn, factor: 4.0, {', '.join(f'{k}: {v}' for k, v in BEFORE.items())}}}"
+    scaling = f"+lm.rope_scaling={{rope_type: yarn, factor: 4.0, {', '.join(f'{k}: {v}' for k, v in BEFORE.items())}}}"
     answer, rows = evaluate("plain", *SHORT, scaling)
     assert answer.code == 0, answer
-    answer, both = evaluate("plain", *SHORT, scaling, "subject.black_box=true")
+    answer, both = evaluate("plain", *SHORT, scaling, "lm.black_box=true")
     assert answer.code == 0, answer
     assert set(both["extension"]) == {"own_yarn"}
-    assert both["model"].nunique() == 2
+    assert both["model_id"].nunique() == 2
     by = ["eval_len", "example", "metric"]
-    boxed = both[~both["model"].isin(rows["model"])]
+    boxed = both[~both["model_id"].isin(rows["model_id"])]
     assert set(boxed["kernel"]) == {"transformers"}
     pairs = rows.merge(boxed, on=by)
     assert len(pairs) == len(rows)
-    assert (pairs["value_x"] - pairs["value_y"]).abs().max() < 1e-2
-    answer, _ = evaluate("table", *SHORT[:2], "evaluation.multiples=[1]")
+    assert (pairs["value_sum_x"] - pairs["value_sum_y"]).abs().max() < 1e-2
+    answer, _ = evaluate("table", *SHORT[:2], "evaluation.length_multiples=[1]")
     assert answer.code == 0, answer
 
 
 def test_retrieval_of_ordinary_tokens_and_in_text(evaluate):
-    answer, rows = evaluate("plain", "task=key_value", "task.build.contexts=1")
+    answer, rows = evaluate("plain", "task=key_value", "task.build.num_contexts=1")
     assert answer.code == 0, answer
     assert {"exact_match", "rank"} <= set(rows["metric"])
-    task = ("task=key_value_uuid", "task.build.contexts=1", "task.build.positions=2", "task.build.keys=[2]")
+    task = (
+        "task=key_value_uuid",
+        "task.build.num_contexts=1",
+        "task.build.num_positions=2",
+        "task.build.num_keys=[2]",
+    )
     answer, rows = evaluate("plain", *task)
     assert answer.code == 0, answer
     assert {"exact_match", "logprob"} <= set(rows["metric"])
     for black_box in ("false", "true"):
-        answer, rows = evaluate("plain", *task, "task.build.generate=true", f"subject.black_box={black_box}")
+        answer, rows = evaluate("plain", *task, "task.build.generate=true", f"lm.black_box={black_box}")
         assert answer.code == 0, answer
         assert "substring_match" in set(rows["metric"])
 
@@ -121,6 +124,6 @@ def test_what_cannot_be(evaluate):
     )
     refused(evaluate("nowhere", *SHORT)[0], "there is no such folder")
     refused(evaluate("text", *SHORT)[0], "text is no model that can be loaded", "config.json")
-    refused(evaluate("plain", *SHORT, "subject.kind=api")[0], "subject.kind 'api'", "hugging_face")
-    refused(evaluate("plain", *SHORT, "subject.name=nobody/nothing")[0], "'nobody/nothing'", "HF_HUB_OFFLINE")
-    refused(evaluate("plain", *SHORT, "+subject.nam=x")[0], "'subject.nam'")
+    refused(evaluate("plain", *SHORT, "lm.kind=api")[0], "lm.kind 'api'", "hugging_face")
+    refused(evaluate("plain", *SHORT, "lm.name=nobody/nothing")[0], "'nobody/nothing'", "HF_HUB_OFFLINE")
+    refused(evaluate("plain", *SHORT, "+lm.nam=x")[0], "'lm.nam'")

@@ -12,49 +12,54 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.position.attention import attend
-from posbench.position.extension import Context
+from posbench.position.extension import ExtensionContext
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 from posbench.schemes.rope import RoPE
 
 # The rotation in the layout of the implementations that extensions are compared with.
 Llama = partial(RoPE, interleaved=False)
-SHAPE = Shape(layers=2, heads=2, head_dim=8, width=16, train_len=16)
+SHAPE = ModelShape(n_layers=2, n_heads=2, head_dim=8, d_model=16, train_len=16)
 
 
-def context(length: int, shape: Shape = SHAPE) -> Context:
-    return Context(shape, length)
+def context(length: int, shape: ModelShape = SHAPE) -> ExtensionContext:
+    return ExtensionContext(shape, length)
 
 
-def site(tokens: int, shape: Shape = SHAPE, start: int = 0) -> Site:
+def attention_inputs(tokens: int, shape: ModelShape = SHAPE, start: int = 0) -> AttentionInputs:
     """Two random sequences, read from `start` on over all their keys."""
     draw = torch.Generator().manual_seed(0)
-    stream = torch.randn(2, tokens, shape.width, generator=draw, dtype=torch.float64)
+    stream = torch.randn(2, tokens, shape.d_model, generator=draw, dtype=torch.float64)
     q, k = (
-        torch.randn(2, shape.heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64) for _ in "qk"
+        torch.randn(2, shape.n_heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64)
+        for _ in "qk"
     )
-    return Site(0, Geometry.span(start, tokens), stream[:, start:], stream, q[:, :, start:], k)
+    return AttentionInputs(
+        0, Geometry.from_range(start, tokens), stream[:, start:], stream, q[:, :, start:], k
+    )
 
 
-def values(tokens: int, shape: Shape = SHAPE) -> Tensor:
+def values(tokens: int, shape: ModelShape = SHAPE) -> Tensor:
     draw = torch.Generator().manual_seed(9)
-    return torch.randn(2, shape.heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64)
+    return torch.randn(2, shape.n_heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64)
 
 
-def attention(scheme: PositionScheme, at: Site, v: Tensor) -> Tensor:
+def attention(scheme: PositionScheme, at: AttentionInputs, v: Tensor) -> Tensor:
     """(B, H, T, D) as the model computes it in evaluation; what it computes in training must be the same."""
-    placed = Site(at.layer, scheme.place(at.geo), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
-    trained = attend(scheme, placed, v, Recording("auto"))
+    placed = AttentionInputs(
+        at.layer, scheme.assign_positions(at.geo), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD
+    )
+    trained = attend(scheme, placed, v, KernelDispatcher("auto"))
     with torch.no_grad():
-        evaluated = attend(scheme, placed, v, Recording("auto"))
+        evaluated = attend(scheme, placed, v, KernelDispatcher("auto"))
     torch.testing.assert_close(evaluated, trained, rtol=0, atol=1e-12)
     return evaluated
 
 
 def by_pairs(
-    at: Site,
+    at: AttentionInputs,
     v: Tensor,
     logit: Callable[[int, Tensor, Tensor, int, int], float],
     visible: Callable[[int, int], bool] = lambda i, j: True,
@@ -82,12 +87,12 @@ def rotary(q: Tensor, k: Tensor, distance: float, base: float = 10000.0) -> floa
 
 
 def hugging_face(
-    rope_type: str, factor: float, shape: Shape = SHAPE, base: float = 10000.0, **settings: object
+    rope_type: str, factor: float, shape: ModelShape = SHAPE, base: float = 10000.0, **settings: object
 ) -> LlamaRotaryEmbedding:
     """transformers' own rotation with a context extension."""
     config = LlamaConfig(
-        hidden_size=shape.width,
-        num_attention_heads=shape.heads,
+        hidden_size=shape.d_model,
+        num_attention_heads=shape.n_heads,
         max_position_embeddings=shape.train_len,
         rope_parameters={
             "rope_type": rope_type,
@@ -100,11 +105,13 @@ def hugging_face(
     return LlamaRotaryEmbedding(config)
 
 
-def measured(scheme: PositionScheme, shape: Shape = SHAPE) -> Tensor:
+def measured(scheme: PositionScheme, shape: ModelShape = SHAPE) -> Tensor:
     """(M,) radians by which the scheme really turns a query from position 0 to 1."""
     x = torch.zeros(1, 1, 2, shape.head_dim, dtype=torch.float64)
     x[..., : shape.head_dim // 2] = 1
-    stream = torch.zeros(1, 2, shape.width, dtype=torch.float64)
-    out = scheme.qk(Site(0, scheme.place(Geometry.span(0, 2)), stream, stream, x, x))[0][0, 0, 1]
+    stream = torch.zeros(1, 2, shape.d_model, dtype=torch.float64)
+    out = scheme.qk(
+        AttentionInputs(0, scheme.assign_positions(Geometry.from_range(0, 2)), stream, stream, x, x)
+    )[0][0, 0, 1]
     cosine, sine = out.chunk(2)
     return torch.atan2(sine, cosine)

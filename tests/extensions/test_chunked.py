@@ -4,37 +4,39 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from extended import Llama, attention, by_pairs, context, rotary, site, values
+from extended import Llama, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, UndefinedError
 from posbench.extensions.chunked import Chunked
 from posbench.model.gpt import GPT, Size
-from posbench.position.extension import Context
-from posbench.position.scheme import PositionScheme, Shape
+from posbench.position.extension import ExtensionContext
+from posbench.position.scheme import ModelShape, PositionScheme
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE
 from posbench.schemes.shaw import Shaw
 from posbench.schemes.sinusoidal import Sinusoidal
 
-SIZE = Size(layers=2, width=16, heads=2)
+SIZE = Size(n_layers=2, d_model=16, n_heads=2)
 SHAPE = SIZE.shape(16)
 
 
 @pytest.mark.parametrize("scheme", [NoPE, Sinusoidal, Learned, Llama, ALiBi, Shaw])
 @pytest.mark.parametrize(("chunk", "length"), [(16, 56), (5, 56), (1, 9), (16, 12)])
-def test_equals_each_chunk_alone(scheme: Callable[[Shape], PositionScheme], chunk: int, length: int) -> None:
+def test_equals_each_chunk_alone(
+    scheme: Callable[[ModelShape], PositionScheme], chunk: int, length: int
+) -> None:
     torch.manual_seed(0)
     model = GPT(SIZE, 50, scheme(SHAPE), 0).double()
     ids = torch.randint(50, (2, length))
     alone = [model(part)[0] for part in ids.split(chunk, 1)]
-    around = Chunked(model.scheme, Context(SHAPE, length), chunk)
+    around = Chunked(model.scheme, ExtensionContext(SHAPE, length), chunk)
     torch.testing.assert_close(model(ids, scheme=around)[0], torch.cat(alone, 1), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("first", [0, 21])
 def test_equals_a_mask_over_pairs(first: int) -> None:
-    at, v = site(24, start=first), values(24)
+    at, v = attention_inputs(24, start=first), values(24)
     expected = by_pairs(
         at, v, lambda h, q, k, i, j: rotary(q, k, i - j), visible=lambda i, j: i // 5 == j // 5
     )
@@ -43,9 +45,9 @@ def test_equals_a_mask_over_pairs(first: int) -> None:
 
 
 def test_a_table_serves_any_length_up_to_its_chunk() -> None:
-    Chunked(Learned(SHAPE), Context(SHAPE, 1000)).check(1000)
+    Chunked(Learned(SHAPE), ExtensionContext(SHAPE, 1000)).check(1000)
     with pytest.raises(UndefinedError):
-        Chunked(Learned(SHAPE), Context(SHAPE, 1000), 17).check(1000)
+        Chunked(Learned(SHAPE), ExtensionContext(SHAPE, 1000), 17).check(1000)
 
 
 def test_bad_settings() -> None:

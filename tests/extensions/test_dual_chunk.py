@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.dual_chunk import DualChunk
@@ -26,7 +26,7 @@ def distance(i: int, j: int, s: int, c: int) -> int:
 @pytest.mark.parametrize("first", [0, 21])
 @pytest.mark.parametrize(("chunk", "window"), [(6, 4), (12, 4), (5, 5), (1, 1), (3, 9), (23, 2), (24, 1)])
 def test_equals_its_position_indices(chunk: int, window: int, first: int) -> None:
-    at, v = site(24, start=first), values(24)
+    at, v = attention_inputs(24, start=first), values(24)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, distance(i, j, chunk, chunk + window)))
     mine = attention(DualChunk(Llama(SHAPE), context(24), chunk, window), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
@@ -35,7 +35,7 @@ def test_equals_its_position_indices(chunk: int, window: int, first: int) -> Non
 def test_the_paper_s_example() -> None:
     """Chunks of 6 of a model trained on 10 tokens: 12 tokens, the second half's queries at 6 7 8 9 9 9 for the first."""
     assert [distance(i, 0, 6, 10) for i in range(6, 12)] == [6, 7, 8, 9, 9, 9]
-    geo = site(12).geo
+    geo = attention_inputs(12).geo
     scheme = DualChunk(Llama(SHAPE), context(12), 6, 4)
     assert scheme.moved(geo, successive=True).q_pos_T.tolist()[6:] == [6, 7, 8, 9, 9, 9]
     assert scheme.moved(geo, successive=False).q_pos_T.tolist() == [9] * 12
@@ -54,14 +54,14 @@ def test_equals_the_authors_code_with_a_window_more() -> None:
         here = q_t[i % chunk_len] if chunks == 0 else qc_t[i % chunk_len] if chunks == 1 else qc_t[-1]
         return int(here) - j % chunk_len
 
-    at, v = site(40), values(40)
+    at, v = attention_inputs(40), values(40)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, theirs(i, j)))
     mine = attention(DualChunk(Llama(SHAPE), context(40), chunk_len, local_window + 1), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 def test_any_distance_can_be_chunked() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at,
         v,
@@ -69,7 +69,7 @@ def test_any_distance_can_be_chunked() -> None:
     )
     mine = attention(DualChunk(ALiBi(SHAPE), context(24), 6, 4), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    t5 = T5Bias(SHAPE, buckets=8, max_distance=9).double()
+    t5 = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = t5.bias(torch.arange(24)).tolist()
     expected = by_pairs(at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][distance(i, j, 6, 10)])
     torch.testing.assert_close(
@@ -79,7 +79,7 @@ def test_any_distance_can_be_chunked() -> None:
 
 def test_no_distance_is_new_and_neighbours_are_true() -> None:
     scheme = DualChunk(Llama(SHAPE), context(64))
-    assert (scheme.chunk, scheme.window) == (12, 4)
+    assert (scheme.chunk_size, scheme.local_window) == (12, 4)
     for i in range(64):
         for j in range(i + 1):
             assert 0 <= distance(i, j, 12, 16) < 16
@@ -89,9 +89,9 @@ def test_no_distance_is_new_and_neighbours_are_true() -> None:
 
 def test_bad_settings() -> None:
     for chunk in (0, -1, 0.5):
-        with pytest.raises(ConfigError, match=r"chunk .* at least 1"):
+        with pytest.raises(ConfigError, match=r"chunk_size .* at least 1"):
             DualChunk(Llama(SHAPE), context(64), chunk)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"window 0: .* at least 1"):
+    with pytest.raises(ConfigError, match=r"local_window 0: .* at least 1"):
         DualChunk(Llama(SHAPE), context(64), 12, 0)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         DualChunk(NoPE(SHAPE), context(64))

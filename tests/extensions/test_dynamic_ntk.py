@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, context, hugging_face, measured, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError
@@ -15,7 +15,7 @@ from posbench.schemes.alibi import ALiBi
 @pytest.mark.parametrize("factor", [1.0, 2.0, 4.0])
 @pytest.mark.parametrize("length", [8, 16, 17, 40, 64])
 def test_attention_equals_transformers(length: int, factor: float) -> None:
-    at, v = site(length), values(length)
+    at, v = attention_inputs(length), values(length)
     cos, sin = hugging_face("dynamic", factor)(at.q_BHTD, torch.arange(length)[None])
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -26,7 +26,7 @@ def test_attention_equals_transformers(length: int, factor: float) -> None:
 @pytest.mark.parametrize(("factor", "k"), [(1.0, 4.0), (4.0, 13.0)])
 def test_the_factor_is_not_the_ratio_of_the_lengths(factor: float, k: float) -> None:
     """At four times the training length a factor of 1 scales by 4, and one of 4 by 4^2 - 4 + 1."""
-    at, v = site(64), values(64)
+    at, v = attention_inputs(64), values(64)
     torch.testing.assert_close(
         attention(DynamicNTK(Llama(SHAPE), context(64), factor), at, v),
         attention(NTK(Llama(SHAPE), context(64), k), at, v),
@@ -38,10 +38,10 @@ def test_the_factor_is_not_the_ratio_of_the_lengths(factor: float, k: float) -> 
 def test_the_length_is_the_declared_one() -> None:
     """Of the sequence at hand and not of the longest that is evaluated; a prefix turns as the whole will."""
     scheme = DynamicNTK(Llama(SHAPE), context(1000))
-    short, long = Geometry.span(0, 20), Geometry.span(0, 20, length=64)
+    short, long = Geometry.from_range(0, 20), Geometry.from_range(0, 20, length=64)
     alike = NTK(Llama(SHAPE), context(64), 20 / 16), NTK(Llama(SHAPE), context(64), 64 / 16)
     for geo, static in zip((short, long), alike, strict=True):
-        at = site(20)
+        at = attention_inputs(20)
         here = type(at)(0, geo, at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
         for mine, theirs in zip(scheme.qk(here), static.qk(here), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
@@ -53,7 +53,7 @@ def test_nothing_changes_up_to_the_training_length() -> None:
 
 
 def test_equal_lengths_share_their_angles() -> None:
-    scheme, at = DynamicNTK(Llama(SHAPE), context(64)), site(40)
+    scheme, at = DynamicNTK(Llama(SHAPE), context(64)), attention_inputs(40)
     scheme.qk(at)
     held = len(at.geo._memo)
     scheme.qk(at)
@@ -64,7 +64,7 @@ def test_bad_settings() -> None:
     for factor in (0.5, 0.0, float("nan")):
         with pytest.raises(ConfigError, match="at least 1"):
             DynamicNTK(Llama(SHAPE), context(64), factor)
-    with pytest.raises(ConfigError, match=r"start 0: .* at least 1"):
-        DynamicNTK(Llama(SHAPE), context(64), start=0)
-    with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
+    with pytest.raises(ConfigError, match=r"original_max_position_embeddings 0: .* at least 1"):
+        DynamicNTK(Llama(SHAPE), context(64), original_max_position_embeddings=0)
+    with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         DynamicNTK(ALiBi(SHAPE), context(64))

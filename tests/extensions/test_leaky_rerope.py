@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.leaky_rerope import LeakyReRoPE
@@ -25,14 +25,14 @@ def leaky(n: int, window: int, k: float) -> float:
 @pytest.mark.parametrize("k", [1, 2.5, 16])
 @pytest.mark.parametrize("window", [1, 5, 8, 23, 24, 100])
 def test_equals_its_definition(window: int, k: float, first: int) -> None:
-    at, v = site(24, start=first), values(24)
+    at, v = attention_inputs(24, start=first), values(24)
     expected = by_pairs(at, v, lambda h, q, key, i, j: rotary(q, key, leaky(i - j, window, k)))
     mine = attention(LeakyReRoPE(Llama(SHAPE), context(24), window, k), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 def test_any_distance_can_leak() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * leaky(i - j, 5, 3)
     )
@@ -52,8 +52,8 @@ def test_any_distance_can_leak() -> None:
 
 
 def test_tables_of_whole_distances_see_the_whole_part() -> None:
-    at, v = site(24), values(24)
-    inner = T5Bias(SHAPE, buckets=8, max_distance=9).double()
+    at, v = attention_inputs(24), values(24)
+    inner = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = inner.bias(torch.arange(24)).tolist()
     expected = by_pairs(
         at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][int(leaky(i - j, 5, 3) + 1e-9)]
@@ -63,13 +63,13 @@ def test_tables_of_whole_distances_see_the_whole_part() -> None:
 
 
 def test_its_limits_are_rerope_and_interpolation() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     rectified = attention(ReRoPE(Llama(SHAPE), context(24), 5), at, v)
     stiff = attention(LeakyReRoPE(Llama(SHAPE), context(24), 5, 1e12), at, v)
     torch.testing.assert_close(stiff, rectified, rtol=0, atol=1e-9)
-    at, v = site(24), values(24)  # w = 1: distances of interpolation by k, 1 - 1 / k further
+    at, v = attention_inputs(24), values(24)  # w = 1: distances of interpolation by k, 1 - 1 / k further
     found = LeakyReRoPE(ALiBi(SHAPE), context(24), 1, 3).far(at.geo).distance()
-    squeezed = PositionInterpolation(ALiBi(SHAPE), context(24), 3).place(at.geo).distance()
+    squeezed = PositionInterpolation(ALiBi(SHAPE), context(24), 3).assign_positions(at.geo).distance()
     torch.testing.assert_close(found, squeezed + 2 / 3, rtol=0, atol=1e-12)
 
 

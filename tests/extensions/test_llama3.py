@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, context, hugging_face, measured, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.llama3 import Llama3
 from posbench.extensions.yarn import YaRN
-from posbench.position.scheme import Shape
+from posbench.position.scheme import ModelShape
 from posbench.schemes.alibi import ALiBi
 
 
@@ -20,7 +20,7 @@ from posbench.schemes.alibi import ALiBi
 def test_equals_transformers(
     dims: int, train_len: int, base: float, low: float, high: float, factor: float
 ) -> None:
-    own = Shape(1, 1, dims, dims, train_len)
+    own = ModelShape(1, 1, dims, dims, train_len)
     scheme = Llama3(Llama(own, base), context(64, own), factor, low, high)
     theirs = hugging_face("llama3", factor, own, base, low_freq_factor=low, high_freq_factor=high)
     torch.testing.assert_close(measured(scheme, own), theirs.inv_freq.double(), rtol=2e-5, atol=1e-9)
@@ -28,7 +28,7 @@ def test_equals_transformers(
 
 
 def test_attention_equals_transformers() -> None:
-    at, v = site(64), values(64)
+    at, v = attention_inputs(64), values(64)
     theirs = hugging_face("llama3", 4.0, low_freq_factor=1.0, high_freq_factor=4.0)
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, *theirs(at.q_BHTD, torch.arange(64)[None]))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -38,7 +38,7 @@ def test_attention_equals_transformers() -> None:
 
 
 def test_it_is_the_ramp_of_yarn_s_paper_with_other_ends() -> None:
-    own = Shape(1, 1, 128, 128, 8192)
+    own = ModelShape(1, 1, 128, 128, 8192)
     yarn = YaRN(Llama(own), context(64, own), 8, "rotations", beta_fast=4.0, beta_slow=1.0, temperature=0.0)
     torch.testing.assert_close(
         measured(Llama3(Llama(own), context(64, own), 8), own), measured(yarn, own), rtol=1e-12, atol=0
@@ -47,9 +47,9 @@ def test_it_is_the_ramp_of_yarn_s_paper_with_other_ends() -> None:
 
 def test_bad_settings() -> None:
     for low, high in ((4.0, 1.0), (1.0, 1.0), (0.0, 4.0)):
-        with pytest.raises(ConfigError, match="high > low > 0"):
+        with pytest.raises(ConfigError, match="high_freq_factor > low_freq_factor > 0"):
             Llama3(Llama(SHAPE), context(64), 4, low, high)
     with pytest.raises(ConfigError, match="at least 1"):
         Llama3(Llama(SHAPE), context(64), 0.5)
-    with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
+    with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         Llama3(ALiBi(SHAPE), context(64))

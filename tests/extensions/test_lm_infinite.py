@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.lm_infinite import LMInfinite
@@ -19,7 +19,7 @@ from posbench.schemes.nope import NoPE
     ("sinks", "window"), [(4, 6), (1, 1), (4, 1), (2, 20), (4, 23), (4, 24), (0, 5), (30, 5)]
 )
 def test_equals_its_definition(sinks: int, window: int, first: int) -> None:
-    at, v = site(24, start=first), values(24)
+    at, v = attention_inputs(24, start=first), values(24)
     expected = by_pairs(
         at,
         v,
@@ -33,12 +33,12 @@ def test_equals_its_definition(sinks: int, window: int, first: int) -> None:
 def test_equals_a_local_and_a_stationary_branch() -> None:
     """As the authors compute it: queries turned to the ceiling against first keys that are not turned at all."""
     sinks = local = 5
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     q, k = Llama(SHAPE).qk(at)
     index = torch.arange(24)
     ceiling = type(at)(
         0,
-        at.geo.at(torch.full_like(index, local), torch.zeros_like(index)),
+        at.geo.with_positions(torch.full_like(index, local), torch.zeros_like(index)),
         at.x_BTW,
         at.x_BSW,
         at.q_BHTD,
@@ -56,7 +56,7 @@ def test_equals_a_local_and_a_stationary_branch() -> None:
 
 
 def test_a_bias_has_a_ceiling_too() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at,
         v,
@@ -68,7 +68,7 @@ def test_a_bias_has_a_ceiling_too() -> None:
 
 
 def test_without_first_tokens_it_is_a_window() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     assert torch.equal(
         attention(LMInfinite(Llama(SHAPE), context(24), 0, 6), at, v),
         attention(Window(Llama(SHAPE), context(24), 6), at, v),
@@ -76,7 +76,7 @@ def test_without_first_tokens_it_is_a_window() -> None:
 
 
 def test_without_positions_it_is_a_mask() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5, visible=lambda i, j: i - j < 6 or j < 4
     )
@@ -86,11 +86,11 @@ def test_without_positions_it_is_a_mask() -> None:
 
 def test_window_and_ceiling_are_the_training_length() -> None:
     scheme = LMInfinite(Llama(SHAPE), context(64))
-    assert (scheme.sinks, scheme.window) == (10, 16)
+    assert (scheme.num_sink_tokens, scheme.window) == (10, 16)
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ConfigError, match=r"sinks -1: .* at least 0"):
+    with pytest.raises(ConfigError, match=r"num_sink_tokens -1: .* at least 0"):
         LMInfinite(Llama(SHAPE), context(64), -1)
     with pytest.raises(ConfigError, match=r"window 0: .* at least 1"):
         LMInfinite(Llama(SHAPE), context(64), 4, 0)

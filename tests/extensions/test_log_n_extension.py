@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError
-from posbench.extensions.log_n import LogN
+from posbench.extensions.log_n import LogNScaling
 from posbench.extensions.yarn import YaRN
 from posbench.schemes.alibi import ALiBi
 
@@ -15,15 +15,15 @@ from posbench.schemes.alibi import ALiBi
 @pytest.mark.parametrize("start", [None, 4])
 @pytest.mark.parametrize("first", [0, 21])
 def test_equals_the_formula(first: int, start: int | None) -> None:
-    at, v = site(24, start=first), values(24)
+    at, v = attention_inputs(24, start=first), values(24)
     base = start or SHAPE.train_len
     expected = by_pairs(at, v, lambda h, q, k, i, j: max(1.0, math.log(i + 1, base)) * rotary(q, k, i - j))
-    mine = attention(LogN(Llama(SHAPE), context(24), start), at, v)
+    mine = attention(LogNScaling(Llama(SHAPE), context(24), start), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 def test_additive_terms_keep_their_strength() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at,
         v,
@@ -32,12 +32,12 @@ def test_additive_terms_keep_their_strength() -> None:
         ),
     )
     torch.testing.assert_close(
-        attention(LogN(ALiBi(SHAPE), context(24)), at, v), expected, rtol=0, atol=1e-12
+        attention(LogNScaling(ALiBi(SHAPE), context(24)), at, v), expected, rtol=0, atol=1e-12
     )
 
 
 def test_nothing_changes_up_to_the_training_length() -> None:
-    gain = LogN(Llama(SHAPE), context(64)).gain(site(64))
+    gain = LogNScaling(Llama(SHAPE), context(64)).logit_scale(attention_inputs(64))
     assert gain is not None
     assert (gain[:16] == 1).all()
     assert (gain[16:] > 1).all()
@@ -46,12 +46,12 @@ def test_nothing_changes_up_to_the_training_length() -> None:
 
 def test_gains_multiply() -> None:
     yarn = YaRN(Llama(SHAPE), context(64), 4)
-    both = LogN(yarn, context(64)).gain(site(64))
+    both = LogNScaling(yarn, context(64)).logit_scale(attention_inputs(64))
     assert both is not None
-    assert float(both[63]) == pytest.approx(1.5 * yarn.sharpen)
+    assert float(both[63]) == pytest.approx(1.5 * yarn.qk_scale)
 
 
 def test_bad_settings() -> None:
     for start in (1, 0, -3, 2.5):
-        with pytest.raises(ConfigError, match=r"start .* at least 2"):
-            LogN(Llama(SHAPE), context(64), start)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"log_base .* at least 2"):
+            LogNScaling(Llama(SHAPE), context(64), start)  # type: ignore[arg-type]

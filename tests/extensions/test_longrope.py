@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, context, hugging_face, measured, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError
@@ -21,7 +21,7 @@ LONG, SHORT = [1.0, 1.5, 2.75, 4.0], [1.0, 1.0, 1.25, 1.5]
 @pytest.mark.parametrize("length", [12, 16, 17, 64])
 def test_attention_equals_transformers(length: int, factor: float) -> None:
     """One list up to the training length and the other past it; the temperature is the same at both."""
-    at, v = site(length), values(length)
+    at, v = attention_inputs(length), values(length)
     theirs = hugging_face("longrope", factor, long_factor=LONG, short_factor=SHORT)
     cos, sin = theirs(at.q_BHTD, torch.arange(length)[None])
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
@@ -29,12 +29,12 @@ def test_attention_equals_transformers(length: int, factor: float) -> None:
     scheme = LongRoPE(Llama(SHAPE), context(length), factor, LONG, SHORT)
     torch.testing.assert_close(attention(scheme, at, v), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(measured(scheme), theirs.inv_freq.double(), rtol=1e-6, atol=1e-9)
-    assert scheme.sharpen == pytest.approx(theirs.attention_scaling**2, rel=1e-12)
+    assert scheme.qk_scale == pytest.approx(theirs.attention_scaling**2, rel=1e-12)
 
 
 def test_the_temperature_is_the_paper_s() -> None:
     """sqrt(1 + ln k / ln L) on both sides."""
-    assert LongRoPE(Llama(SHAPE), context(64)).sharpen == 1 + math.log(4) / math.log(16)
+    assert LongRoPE(Llama(SHAPE), context(64)).qk_scale == 1 + math.log(4) / math.log(16)
 
 
 def test_without_factors_it_starts_where_the_search_does() -> None:
@@ -67,11 +67,11 @@ def test_bad_settings() -> None:
         4,
     ]
     for given in wrong:
-        with pytest.raises(ConfigError, match=r"^long .* give 4 finite numbers above 0[^\n]*$"):
+        with pytest.raises(ConfigError, match=r"^long_factor .* give 4 finite numbers above 0[^\n]*$"):
             LongRoPE(Llama(SHAPE), context(64), 4, given)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=r"^short .* give 4 finite numbers above 0"):
+        with pytest.raises(ConfigError, match=r"^short_factor .* give 4 finite numbers above 0"):
             LongRoPE(Llama(SHAPE), context(64), 4, LONG, given)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 1"):
         LongRoPE(Llama(SHAPE), context(64), 0.5)
-    with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
+    with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         LongRoPE(ALiBi(SHAPE), context(64))

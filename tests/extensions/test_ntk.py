@@ -2,23 +2,23 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, context, hugging_face, measured, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from x_transformers.x_transformers import RotaryEmbedding
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.ntk import NTK
-from posbench.position.rotary import frequencies
-from posbench.position.scheme import Shape
+from posbench.position.rotary import compute_inv_freq
+from posbench.position.scheme import ModelShape
 from posbench.schemes.alibi import ALiBi
 
-WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)
+WIDE = ModelShape(n_layers=1, n_heads=1, head_dim=64, d_model=64, train_len=128)
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 3.5, 8.0])
 @pytest.mark.parametrize("base", [10000.0, 500.0])
 @pytest.mark.parametrize("shape", [SHAPE, WIDE])
-def test_frequencies_are_those_of_x_transformers(shape: Shape, base: float, factor: float) -> None:
+def test_frequencies_are_those_of_x_transformers(shape: ModelShape, base: float, factor: float) -> None:
     theirs = RotaryEmbedding(shape.head_dim, base=base, base_rescale_factor=factor).inv_freq.double()
     scheme = NTK(Llama(shape, base), context(64, shape), factor)
     torch.testing.assert_close(measured(scheme, shape), theirs, rtol=1e-5, atol=1e-6)
@@ -26,7 +26,7 @@ def test_frequencies_are_those_of_x_transformers(shape: Shape, base: float, fact
 
 def test_auto_is_dynamic_ntk_of_transformers() -> None:
     """Their factor 1 at a length of k * L is the static k; a factor of its own would be k^2 - k + 1 there."""
-    at, v = site(56), values(56)
+    at, v = attention_inputs(56), values(56)
     cos, sin = hugging_face("dynamic", 1.0)(at.q_BHTD, torch.arange(56)[None])
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -37,9 +37,9 @@ def test_auto_is_dynamic_ntk_of_transformers() -> None:
 
 def test_the_ends_of_the_spectrum() -> None:
     """bloc97's base leaves the fastest alone and takes the slowest to exactly 1 / k; Su's stops at k^(-1 + 2 / d)."""
-    theta_M = frequencies(8, 10000.0)
+    inv_freq_M = compute_inv_freq(8, 10000.0)
     bloc97, su = (
-        NTK(Llama(SHAPE), context(64), 4, exponent).spectrum(theta_M) / theta_M
+        NTK(Llama(SHAPE), context(64), 4, exponent).scale_inv_freq(inv_freq_M) / inv_freq_M
         for exponent in ("bloc97", "su")
     )
     assert [float(bloc97[0]), float(bloc97[-1])] == [1, 0.25]
@@ -49,7 +49,7 @@ def test_the_ends_of_the_spectrum() -> None:
 
 def test_su_is_a_base_of_k_times_the_base() -> None:
     scheme = NTK(Llama(SHAPE, 10000.0), context(64), 4, "su")
-    torch.testing.assert_close(measured(scheme), frequencies(8, 40000.0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(measured(scheme), compute_inv_freq(8, 40000.0), rtol=1e-12, atol=0)
 
 
 def test_extensions_of_a_spectrum_compose_from_the_inside() -> None:
@@ -64,8 +64,8 @@ def test_bad_settings() -> None:
         NTK(Llama(SHAPE), context(64), 4, "bloc98")
     with pytest.raises(ConfigError, match="at least 1"):
         NTK(Llama(SHAPE), context(64), 0.9)
-    with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
+    with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         NTK(ALiBi(SHAPE), context(64))
-    pair = Shape(1, 8, 2, 16, 16)
+    pair = ModelShape(1, 8, 2, 16, 16)
     with pytest.raises(IncompatibleError, match="at least 4 dimensions"):
         NTK(Llama(pair), context(64, pair))

@@ -7,16 +7,16 @@ from extended import SHAPE, Llama, context, measured
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.ntk_fixed import NTKFixed
 from posbench.extensions.ntk_mixed import NTKMixed
-from posbench.position.rotary import frequencies
-from posbench.position.scheme import Shape
+from posbench.position.rotary import compute_inv_freq
+from posbench.position.scheme import ModelShape
 from posbench.schemes.alibi import ALiBi
 
-WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)
+WIDE = ModelShape(n_layers=1, n_heads=1, head_dim=64, d_model=64, train_len=128)
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.5, 8.0])
 @pytest.mark.parametrize("shape", [SHAPE, WIDE])
-def test_frequencies_are_the_digits_of_a_mixed_radix(shape: Shape, factor: float) -> None:
+def test_frequencies_are_the_digits_of_a_mixed_radix(shape: ModelShape, factor: float) -> None:
     """Digit by digit: the m-th divides by beta^(m-1) and by lambda_1 ... lambda_m, all lambdas alike with product k."""
     count = shape.head_dim // 2
     ratio = factor ** (1 / count)
@@ -33,8 +33,8 @@ def test_frequencies_are_the_digits_of_a_mixed_radix(shape: Shape, factor: float
 
 def test_the_ends_of_the_spectrum() -> None:
     """The slowest goes to exactly 1 / k, and the fastest is slowed too, by k^(2 / d)."""
-    theta_M = frequencies(8, 10000.0)
-    ratio_M = NTKFixed(Llama(SHAPE), context(64), 4).spectrum(theta_M) / theta_M
+    inv_freq_M = compute_inv_freq(8, 10000.0)
+    ratio_M = NTKFixed(Llama(SHAPE), context(64), 4).scale_inv_freq(inv_freq_M) / inv_freq_M
     assert float(ratio_M[-1]) == pytest.approx(1 / 4, rel=1e-14)
     assert float(ratio_M[0]) == pytest.approx(4 ** (-2 / 8), rel=1e-14)
 
@@ -49,5 +49,5 @@ def test_it_is_mixed_with_b_1() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         NTKFixed(Llama(SHAPE), context(64), 0.9)
-    with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
+    with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         NTKFixed(ALiBi(SHAPE), context(64))

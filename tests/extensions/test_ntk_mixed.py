@@ -9,16 +9,16 @@ from extended import SHAPE, Llama, context, measured
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.ntk_mixed import NTKMixed
-from posbench.position.scheme import Shape
+from posbench.position.scheme import ModelShape
 from posbench.schemes.nope import NoPE
 
-WIDE = Shape(layers=1, heads=1, head_dim=64, width=64, train_len=128)
+WIDE = ModelShape(n_layers=1, n_heads=1, head_dim=64, d_model=64, train_len=128)
 
 
 @pytest.mark.parametrize("b", [0.0, 0.625, 0.75, 1.0])
 @pytest.mark.parametrize("factor", [1.0, 3.5, 8.0])
 @pytest.mark.parametrize("shape", [SHAPE, WIDE])
-def test_frequencies_are_the_digits_of_a_mixed_radix(shape: Shape, factor: float, b: float) -> None:
+def test_frequencies_are_the_digits_of_a_mixed_radix(shape: ModelShape, factor: float, b: float) -> None:
     """lambda_1 ... lambda_m = exp(a m^b): the lambdas fall from the first on and multiply to k."""
     count = shape.head_dim // 2
     a = math.log(factor) / count**b
@@ -34,7 +34,7 @@ def test_frequencies_are_the_digits_of_a_mixed_radix(shape: Shape, factor: float
 
 def test_numbers_of_the_author_s_code() -> None:
     """What the initialiser of bojone/rerope's ntk_patch.py computes for k = 12, b = 0.75, d = 128 (float32)."""
-    own = Shape(1, 1, 128, 128, 4096)
+    own = ModelShape(1, 1, 128, 128, 4096)
     ours = measured(NTKMixed(Llama(own), context(49152, own), 12, 0.75), own)
     m = torch.arange(1, 65).float()
     theirs = 10000 ** (-torch.arange(0, 128, 2).float() / 128)
@@ -43,9 +43,9 @@ def test_numbers_of_the_author_s_code() -> None:
 
 
 def test_without_a_curve_it_is_interpolation() -> None:
-    theta_M = torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64)
-    found = NTKMixed(Llama(SHAPE), context(64), 4, 0.0).spectrum(theta_M)
-    torch.testing.assert_close(found, theta_M / 4, rtol=1e-14, atol=0)
+    inv_freq_M = torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64)
+    found = NTKMixed(Llama(SHAPE), context(64), 4, 0.0).scale_inv_freq(inv_freq_M)
+    torch.testing.assert_close(found, inv_freq_M / 4, rtol=1e-14, atol=0)
 
 
 def test_bad_settings() -> None:
@@ -54,5 +54,5 @@ def test_bad_settings() -> None:
             NTKMixed(Llama(SHAPE), context(64), 4, b)
     with pytest.raises(ConfigError, match="at least 1"):
         NTKMixed(Llama(SHAPE), context(64), 0.5)
-    with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
+    with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         NTKMixed(NoPE(SHAPE), context(64))

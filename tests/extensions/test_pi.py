@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, by_pairs, context, hugging_face, measured, rotary, site, values
+from extended import (
+    SHAPE,
+    Llama,
+    attention,
+    attention_inputs,
+    by_pairs,
+    context,
+    hugging_face,
+    measured,
+    rotary,
+    values,
+)
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError, UndefinedError
@@ -20,21 +31,21 @@ def test_equals_transformers(factor: float) -> None:
     theirs = hugging_face("linear", factor)
     torch.testing.assert_close(measured(scheme), theirs.inv_freq.double(), rtol=0, atol=1e-7)
 
-    at, v = site(64), values(64)
+    at, v = attention_inputs(64), values(64)
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, *theirs(at.q_BHTD, torch.arange(64)[None]))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(attention(scheme, at, v), expected, rtol=0, atol=1e-5)
 
 
 def test_equals_rotation_by_fractions_of_the_distance() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, (i - j) / 3))
     mine = attention(PositionInterpolation(Llama(SHAPE), context(24), 3), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 def test_a_bias_interpolates_too() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * (i - j) / 3
     )
@@ -43,8 +54,8 @@ def test_a_bias_interpolates_too() -> None:
 
 
 def test_whole_distances_are_floored() -> None:
-    at, v = site(24), values(24)
-    inner = T5Bias(SHAPE, buckets=8, max_distance=9).double()
+    at, v = attention_inputs(24), values(24)
+    inner = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = inner.bias(torch.arange(24)).tolist()
     expected = by_pairs(at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][(i - j) // 3])
     mine = attention(PositionInterpolation(inner, context(24), 3), at, v)
@@ -63,15 +74,17 @@ def test_a_learned_table_reaches_as_far_as_it_is_stretched() -> None:
     for length in (17, 23, 37, 64, 100, 1000):  # L * (length / L) is not always length
         scheme = PositionInterpolation(inner, context(length))
         scheme.check(length)
-        x_BTW = torch.zeros(1, length, SHAPE.width)
-        assert scheme.embed(x_BTW, scheme.place(Geometry.span(0, length)), 0).isfinite().all()
+        x_BTW = torch.zeros(1, length, SHAPE.d_model)
+        assert (
+            scheme.embed(x_BTW, scheme.assign_positions(Geometry.from_range(0, length)), 0).isfinite().all()
+        )
         with pytest.raises(UndefinedError):
             scheme.check(length + length // SHAPE.train_len + 1)
 
 
 def test_the_placed_geometry_is_kept_for_the_next_pass() -> None:
-    scheme, geo = PositionInterpolation(Llama(SHAPE), context(64)), Geometry.span(0, 64)
-    assert scheme.place(geo) is scheme.place(geo)
+    scheme, geo = PositionInterpolation(Llama(SHAPE), context(64)), Geometry.from_range(0, 64)
+    assert scheme.assign_positions(geo) is scheme.assign_positions(geo)
 
 
 def test_bad_settings() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.rerope import ReRoPE
@@ -19,14 +19,14 @@ from posbench.schemes.sinusoidal import Sinusoidal
 @pytest.mark.parametrize("first", [0, 21])
 @pytest.mark.parametrize("window", [1, 5, 8, 23, 24, 100])
 def test_equals_its_definition(window: int, first: int) -> None:
-    at, v = site(24, start=first), values(24)
+    at, v = attention_inputs(24, start=first), values(24)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, min(i - j, window)))
     mine = attention(ReRoPE(Llama(SHAPE), context(24), window), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 def test_any_distance_can_be_rectified() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * min(i - j, 5)
     )
@@ -47,12 +47,12 @@ def test_any_distance_can_be_rectified() -> None:
 def test_values_by_pair_are_rectified_too() -> None:
     """A window below Shaw's clip is a smaller clip."""
     torch.manual_seed(0)
-    inner = Shaw(SHAPE, clip=16).double()
-    clipped = Shaw(SHAPE, clip=5).double()
+    inner = Shaw(SHAPE, max_relative_position=16).double()
+    clipped = Shaw(SHAPE, max_relative_position=5).double()
     with torch.no_grad():
         for wide, narrow in zip(inner.parameters(), clipped.parameters(), strict=True):
             narrow.copy_(wide[:, :6])
-        at, v = site(24), values(24)
+        at, v = attention_inputs(24), values(24)
         mine = attention(ReRoPE(inner, context(24), 5), at, v)
         torch.testing.assert_close(mine, attention(clipped, at, v), rtol=0, atol=1e-12)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, by_pairs, context, rotary, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.self_extend import SelfExtend
@@ -22,7 +22,7 @@ def extended(i: int, j: int, window: int, group: int) -> int:
 @pytest.mark.parametrize("group", [1, 2, 3, 8, 100])
 @pytest.mark.parametrize("window", [1, 4, 5, 23, 24, 100])
 def test_equals_its_formula(window: int, group: int, first: int) -> None:
-    at, v = site(24, start=first), values(24)
+    at, v = attention_inputs(24, start=first), values(24)
     expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, extended(i, j, window, group)))
     mine = attention(SelfExtend(Llama(SHAPE), context(24), window, group), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
@@ -31,11 +31,11 @@ def test_equals_its_formula(window: int, group: int, first: int) -> None:
 @pytest.mark.parametrize(("window", "group"), [(5, 3), (8, 4)])
 def test_equals_two_attentions_chosen_by_a_mask(window: int, group: int) -> None:
     """As the authors compute it: whole matrices of neighbours and of groups, a triangle of the second laid over the first."""
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     index = torch.arange(24)
 
     def logits(q_pos: torch.Tensor, k_pos: torch.Tensor) -> torch.Tensor:
-        here = type(at)(0, at.geo.at(q_pos, k_pos), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
+        here = type(at)(0, at.geo.with_positions(q_pos, k_pos), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
         q, k = Llama(SHAPE).qk(here)
         return q @ k.transpose(-1, -2) / 8**0.5
 
@@ -50,7 +50,7 @@ def test_equals_two_attentions_chosen_by_a_mask(window: int, group: int) -> None
 
 
 def test_any_distance_can_be_grouped() -> None:
-    at, v = site(24), values(24)
+    at, v = attention_inputs(24), values(24)
     expected = by_pairs(
         at,
         v,
@@ -58,7 +58,7 @@ def test_any_distance_can_be_grouped() -> None:
     )
     mine = attention(SelfExtend(ALiBi(SHAPE), context(24), 5, 3), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    t5 = T5Bias(SHAPE, buckets=8, max_distance=9).double()
+    t5 = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = t5.bias(torch.arange(24)).tolist()
     expected = by_pairs(at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][extended(i, j, 5, 3)])
     torch.testing.assert_close(
@@ -68,7 +68,7 @@ def test_any_distance_can_be_grouped() -> None:
 
 def test_values_by_pair_are_grouped_too() -> None:
     torch.manual_seed(0)
-    inner, at, v = Shaw(SHAPE, clip=9).double(), site(20), values(20)
+    inner, at, v = Shaw(SHAPE, max_relative_position=9).double(), attention_inputs(20), values(20)
     key, value = inner.key_LKD[0], inner.value_LKD[0]
     with torch.no_grad():
         rows = torch.tensor(
@@ -86,18 +86,18 @@ def test_values_by_pair_are_grouped_too() -> None:
 def test_auto_is_the_least_group_of_the_paper_s_rule(length: int) -> None:
     scheme = SelfExtend(Llama(SHAPE), context(length))
     assert scheme.window == 4
-    group = scheme.group
+    group = scheme.group_size
     assert (16 - 4) * group + 4 >= length
     assert max(extended(length - 1, j, 4, group) for j in range(length)) <= 15
     assert group == 1 or max(extended(length - 1, j, 4, group - 1) for j in range(length)) > 15
     assert not scheme.traits.prefix_stable
-    assert SelfExtend(Llama(SHAPE), context(length), group=2).traits.prefix_stable
+    assert SelfExtend(Llama(SHAPE), context(length), group_size=2).traits.prefix_stable
 
 
 def test_the_authors_example_of_a_group() -> None:
     """Their README: 15800 tokens, 4096 trained, a window of 1024: group 5."""
     own = type(SHAPE)(1, 1, 8, 8, 4096)
-    assert SelfExtend(Llama(own), context(15800, own), 1024).group == 5
+    assert SelfExtend(Llama(own), context(15800, own), 1024).group_size == 5
 
 
 def test_bad_settings() -> None:
@@ -105,9 +105,9 @@ def test_bad_settings() -> None:
         with pytest.raises(ConfigError, match="whole number of tokens of at least 1"):
             SelfExtend(Llama(SHAPE), context(64), window)  # type: ignore[arg-type]
     for group in (0, -2, 2.5, "double"):
-        with pytest.raises(ConfigError, match=r"group .* at least 1, or auto"):
+        with pytest.raises(ConfigError, match=r"group_size .* at least 1, or auto"):
             SelfExtend(Llama(SHAPE), context(64), 4, group)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="at most 15, or a group"):
+    with pytest.raises(ConfigError, match="at most 15, or a group_size"):
         SelfExtend(Llama(SHAPE), context(64), 16)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         SelfExtend(NoPE(SHAPE), context(64))

@@ -4,18 +4,18 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, context, hugging_face, measured, site, values
+from extended import SHAPE, Llama, attention, attention_inputs, context, hugging_face, measured, values
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.yarn import YaRN
-from posbench.position.rotary import frequencies
-from posbench.position.scheme import Shape
+from posbench.position.rotary import compute_inv_freq
+from posbench.position.scheme import ModelShape
 from posbench.schemes.kerple_log import KerpleLog
 
 
-def shape(dims: int, train_len: int) -> Shape:
-    return Shape(1, 1, dims, dims, train_len)
+def shape(dims: int, train_len: int) -> ModelShape:
+    return ModelShape(1, 1, dims, dims, train_len)
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 3.5, 16.0])
@@ -26,12 +26,12 @@ def test_dimensions_equal_transformers(dims: int, train_len: int, base: float, f
     scheme = YaRN(Llama(own, base), context(64, own), factor)
     theirs = hugging_face("yarn", factor, own, base)
     torch.testing.assert_close(measured(scheme, own), theirs.inv_freq.double(), rtol=2e-5, atol=1e-7)
-    assert scheme.sharpen == pytest.approx(theirs.attention_scaling**2, rel=1e-12)
+    assert scheme.qk_scale == pytest.approx(theirs.attention_scaling**2, rel=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1.0, 4.0])
 def test_attention_equals_transformers(factor: float) -> None:
-    at, v = site(64), values(64)
+    at, v = attention_inputs(64), values(64)
     cos, sin = hugging_face("yarn", factor)(at.q_BHTD, torch.arange(64)[None])
     q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -58,18 +58,19 @@ def test_rotations_are_the_paper_s(train_len: int, fast: float, slow: float) -> 
 
 def test_the_two_ramps_are_far_apart() -> None:
     own = shape(64, 2048)
-    theta_M = frequencies(64, 10000.0)
+    inv_freq_M = compute_inv_freq(64, 10000.0)
     code, paper = (
-        YaRN(Llama(own), context(64, own), 8, ramp).spectrum(theta_M) for ramp in ("dimensions", "rotations")
+        YaRN(Llama(own), context(64, own), 8, ramp).scale_inv_freq(inv_freq_M)
+        for ramp in ("dimensions", "rotations")
     )
     assert float((code / paper).max()) == pytest.approx(2.44, abs=0.005)
 
 
 def test_temperature_is_the_paper_s_and_can_be_off() -> None:
     """Section 3.4: 1 / sqrt(t) = 0.1 ln s + 1, and logits are divided by t."""
-    assert YaRN(Llama(SHAPE), context(64), 4).sharpen == (0.1 * math.log(4) + 1) ** 2
-    assert YaRN(Llama(SHAPE), context(64), 4, temperature=0.0).sharpen == 1
-    gain = YaRN(Llama(SHAPE), context(64), 4).gain(site(4))
+    assert YaRN(Llama(SHAPE), context(64), 4).qk_scale == (0.1 * math.log(4) + 1) ** 2
+    assert YaRN(Llama(SHAPE), context(64), 4, temperature=0.0).qk_scale == 1
+    gain = YaRN(Llama(SHAPE), context(64), 4).logit_scale(attention_inputs(4))
     assert gain is not None
     assert float(gain) == (0.1 * math.log(4) + 1) ** 2
 
@@ -84,5 +85,5 @@ def test_bad_settings() -> None:
         YaRN(Llama(SHAPE), context(64), 4, temperature=-0.1)
     with pytest.raises(ConfigError, match="at least 1"):
         YaRN(Llama(SHAPE), context(64), 0)
-    with pytest.raises(IncompatibleError, match="needs a scheme with spectrum"):
+    with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         YaRN(KerpleLog(SHAPE), context(64))

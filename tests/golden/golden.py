@@ -14,15 +14,15 @@ import torch
 import yaml
 
 from posbench.errors import PosbenchError
-from posbench.instantiate import build
-from posbench.kernels.dispatcher import Recording
+from posbench.instantiate import instantiate
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.position.extension import Context
+from posbench.position.extension import ExtensionContext
 from posbench.position.scheme import PositionScheme
 
 FILE = Path(__file__).with_name("numbers.json")
 CONFIGS = Path(__file__).parents[2] / "configs"
-SIZE, TRAIN_LEN, VOCABULARY = Size(layers=2, width=32, heads=4), 16, 50
+SIZE, TRAIN_LEN, VOCABULARY = Size(n_layers=2, d_model=32, n_heads=4), 16, 50
 
 
 def listed(group: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def numbers(scheme: PositionScheme, model: GPT, length: int) -> list[float]:
     ids = torch.randint(VOCABULARY, (1, length), generator=draw)
     torch.manual_seed(2)  # for what draws as it runs
     with torch.no_grad():
-        hidden, _ = model(ids, scheme=scheme, kernel=Recording("dense"))
+        hidden, _ = model(ids, scheme=scheme, kernel=KernelDispatcher("dense"))
     return [round(value, 9) for value in hidden[0, [length // 2, -1], :3].flatten().tolist()]
 
 
@@ -57,7 +57,7 @@ def measure(name: str, carrier: str | None = None) -> dict[str, Any]:
             return {"version": scheme.version, "numbers": numbers(scheme, model, TRAIN_LEN)}
         try:
             length = 3 * TRAIN_LEN
-            around = build(extension, scheme, Context(shape, length))
+            around = instantiate(extension, scheme, ExtensionContext(shape, length))
             return {
                 "version": around.version,
                 "carrier": scheme_name,

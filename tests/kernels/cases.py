@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from posbench.position.biases import (
-    DistanceTable,
-    Elementwise,
-    KeyContent,
-    PairValue,
-    QueryContent,
-    Separable,
-    Sum,
-    Term,
+    AttentionBias,
+    CompositeBias,
+    DistanceBias,
+    ElementwiseBias,
+    KeyContentBias,
+    QueryContentBias,
+    RelativeValues,
+    SeparableBias,
 )
-from posbench.position.call import Pairs
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry, Mask
 
 HEADS, DIMS, KEYS, CLASSES = 2, 4, 12, 5
@@ -52,43 +52,43 @@ class Leaves:
         return leaf
 
 
-Make = Callable[[Leaves, int, int], Term | None]
+Make = Callable[[Leaves, int, int], AttentionBias | None]
 
 
-def table(draw: Leaves, batch: int, queries: int) -> Term:
+def table(draw: Leaves, batch: int, queries: int) -> AttentionBias:
     row_HN = draw(HEADS, 2 * KEYS)
-    return DistanceTable(lambda distance: row_HN[:, distance.long()])
+    return DistanceBias(lambda distance: row_HN[:, distance.long()])
 
 
-def smooth(draw: Leaves, batch: int, queries: int) -> Term:
+def smooth(draw: Leaves, batch: int, queries: int) -> AttentionBias:
     slope_H = draw(HEADS)
-    return DistanceTable(lambda distance: torch.tensordot(slope_H, distance.to(slope_H.dtype).sqrt(), 0))
+    return DistanceBias(lambda distance: torch.tensordot(slope_H, distance.to(slope_H.dtype).sqrt(), 0))
 
 
-def separable(draw: Leaves, batch: int, queries: int) -> Term:
-    return Separable(draw(batch, HEADS, queries), draw(batch, HEADS, KEYS))
+def separable(draw: Leaves, batch: int, queries: int) -> AttentionBias:
+    return SeparableBias(draw(batch, HEADS, queries), draw(batch, HEADS, KEYS))
 
 
-def query_content(draw: Leaves, batch: int, queries: int) -> Term:
-    return QueryContent(draw(batch, HEADS, queries, CLASSES), clipped)
+def query_content(draw: Leaves, batch: int, queries: int) -> AttentionBias:
+    return QueryContentBias(draw(batch, HEADS, queries, CLASSES), clipped)
 
 
-def key_content(draw: Leaves, batch: int, queries: int) -> Term:
-    return KeyContent(draw(batch, HEADS, KEYS, CLASSES), clipped)
+def key_content(draw: Leaves, batch: int, queries: int) -> AttentionBias:
+    return KeyContentBias(draw(batch, HEADS, KEYS, CLASSES), clipped)
 
 
-def elementwise(draw: Leaves, batch: int, queries: int) -> Term:
+def elementwise(draw: Leaves, batch: int, queries: int) -> AttentionBias:
     phase_H = draw(HEADS)
-    return Elementwise(lambda i, j: torch.cos(phase_H[:, None, None] * (i - j).to(phase_H.dtype)))
+    return ElementwiseBias(lambda i, j: torch.cos(phase_H[:, None, None] * (i - j).to(phase_H.dtype)))
 
 
-def by_query_alone(draw: Leaves, batch: int, queries: int) -> Term:
+def by_query_alone(draw: Leaves, batch: int, queries: int) -> AttentionBias:
     slope_H = draw(HEADS)
-    return Elementwise(lambda i, j: slope_H[:, None, None] * i.to(slope_H.dtype))
+    return ElementwiseBias(lambda i, j: slope_H[:, None, None] * i.to(slope_H.dtype))
 
 
-def several(draw: Leaves, batch: int, queries: int) -> Term:
-    return Sum(
+def several(draw: Leaves, batch: int, queries: int) -> AttentionBias:
+    return CompositeBias(
         tuple(make(draw, batch, queries) for make in (table, separable, query_content, by_query_alone))
     )
 
@@ -106,9 +106,9 @@ TERMS: dict[str, Make] = {
 }
 MASKS: dict[str, tuple[Mask, ...]] = {"causal": (), "near": (near,), "both": (near, sparse)}
 GEOMETRIES: dict[str, Geometry] = {
-    "square": Geometry.span(0, KEYS),
-    "suffix": Geometry.span(KEYS - 4, KEYS),
-    "moved": Geometry.span(0, KEYS).at(torch.arange(KEYS) / 3, torch.arange(KEYS) / 3),
+    "square": Geometry.from_range(0, KEYS),
+    "suffix": Geometry.from_range(KEYS - 4, KEYS),
+    "moved": Geometry.from_range(0, KEYS).with_positions(torch.arange(KEYS) / 3, torch.arange(KEYS) / 3),
 }
 
 
@@ -118,14 +118,14 @@ def case(
     geometry: str = "square",
     dtype: torch.dtype = torch.float64,
     shared: bool = False,
-    value: bool = False,
-) -> tuple[Pairs, list[Tensor]]:
+    relative_values: bool = False,
+) -> tuple[AttentionCall, list[Tensor]]:
     """The call and its leaves; `shared` gives three queries sequences over one sequence of keys."""
     draw = Leaves(torch.Generator().manual_seed(7), [], dtype)
     geo = replace(GEOMETRIES[geometry], _memo={})
     batch, queries = (3 if shared else 2), len(geo.q_index_T)
     keys = 1 if shared else batch
-    pairs = Pairs(
+    call = AttentionCall(
         draw(batch, HEADS, queries, DIMS),
         draw(keys, HEADS, KEYS, DIMS),
         draw(keys, HEADS, KEYS, DIMS),
@@ -133,9 +133,9 @@ def case(
         geo,
         MASKS[mask],
         TERMS[term](draw, batch, queries),
-        PairValue(draw(CLASSES, DIMS), clipped, CLASSES - 1) if value else None,
+        RelativeValues(draw(CLASSES, DIMS), clipped, CLASSES - 1) if relative_values else None,
     )
-    return pairs, draw.drawn
+    return call, draw.drawn
 
 
 def gradients(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:

@@ -7,18 +7,18 @@ import torch
 from cases import CLASSES, MASKS, TERMS, case, clipped, gradients
 
 from posbench.kernels.dense import dense
-from posbench.position.call import Pairs
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
-def loop(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+def loop(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention, one pair at a time."""
-    batch, heads, queries, _ = pairs.q_BHTE.shape
-    geo = pairs.geo
-    term = None if pairs.term is None else pairs.term.logits(geo, slice(None))
-    out = torch.zeros(batch, heads, queries, pairs.v_BHSD.shape[-1], dtype=torch.float64)
+    batch, heads, queries, _ = call.q_BHTE.shape
+    geo = call.geo
+    term = None if call.bias is None else call.bias.value(geo, slice(None))
+    out = torch.zeros(batch, heads, queries, call.v_BHSD.shape[-1], dtype=torch.float64)
     lse = torch.full((batch, heads, queries), -math.inf, dtype=torch.float64)
     for b in range(batch):
         for h in range(heads):
@@ -26,16 +26,16 @@ def loop(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
                 i, weights, rows = int(geo.q_index_T[t]), [], []
                 for s in range(len(geo.k_index_S)):
                     j = int(geo.k_index_S[s])
-                    seen = all(bool(mask(torch.tensor(i), torch.tensor(j))) for mask in pairs.masks)
+                    seen = all(bool(mask(torch.tensor(i), torch.tensor(j))) for mask in call.masks)
                     if j > i or not seen:
                         continue
-                    logit = float(pairs.q_BHTE[b, h, t] @ pairs.k_BHSE[b, h, s]) * pairs.scale
+                    logit = float(call.q_BHTE[b, h, t] @ call.k_BHSE[b, h, s]) * call.scale
                     if term is not None:
                         logit += float(term.expand(batch, heads, queries, len(geo.k_index_S))[b, h, t, s])
-                    row = pairs.v_BHSD[b, h, s]
-                    if pairs.value is not None:
+                    row = call.v_BHSD[b, h, s]
+                    if call.relative_values is not None:
                         distance = geo.q_pos_T[t] - geo.k_pos_S[s]
-                        row = row + pairs.value.table_KD[int(clipped(distance))]
+                        row = row + call.relative_values.table_KD[int(clipped(distance))]
                     weights.append(math.exp(logit))
                     rows.append(row)
                 if weights:
@@ -49,10 +49,10 @@ def loop(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("term", ["none", "smooth", "key_content"])
 def test_is_the_sum_over_pairs(term: str, mask: str, geometry: str) -> None:
-    pairs, _ = case(term, mask, geometry, value=True)
+    call, _ = case(term, mask, geometry, relative_values=True)
     with torch.no_grad():
-        out, lse = dense(pairs)
-        expected_out, expected_lse = loop(pairs)
+        out, lse = dense(call)
+        expected_out, expected_lse = loop(call)
     torch.testing.assert_close(out, expected_out, **EXACT)
     torch.testing.assert_close(lse, expected_lse, **EXACT)
 
@@ -60,9 +60,9 @@ def test_is_the_sum_over_pairs(term: str, mask: str, geometry: str) -> None:
 @pytest.mark.parametrize("chunk", [1, 100, 300])
 @pytest.mark.parametrize("term", TERMS)
 def test_chunks_change_nothing(term: str, chunk: int) -> None:
-    pairs, leaves = case(term, "near", "square", value=True)
-    whole, whole_lse = dense(pairs)
-    parts, parts_lse = dense(pairs, chunk)
+    call, leaves = case(term, "near", "square", relative_values=True)
+    whole, whole_lse = dense(call)
+    parts, parts_lse = dense(call, chunk)
     torch.testing.assert_close(parts, whole, **EXACT)
     torch.testing.assert_close(parts_lse, whole_lse, **EXACT)
     for one, other in zip(
@@ -74,25 +74,25 @@ def test_chunks_change_nothing(term: str, chunk: int) -> None:
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    pairs, leaves = case("query_content", "both", "moved", value=True)
+    call, leaves = case("query_content", "both", "moved", relative_values=True)
 
     def outputs(*_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return dense(pairs)
+        return dense(call)
 
     # gradcheck perturbs its inputs in place; the call holds those very tensors.
     assert torch.autograd.gradcheck(outputs, tuple(leaves), atol=1e-6)
 
 
 def test_a_row_that_sees_nothing_is_zero_with_finite_gradients() -> None:
-    pairs, leaves = case("separable")
-    blind = Pairs(
-        pairs.q_BHTE,
-        pairs.k_BHSE,
-        pairs.v_BHSD,
-        pairs.scale,
-        pairs.geo,
+    call, leaves = case("separable")
+    blind = AttentionCall(
+        call.q_BHTE,
+        call.k_BHSE,
+        call.v_BHSD,
+        call.scale,
+        call.geo,
         (lambda i, j: (i % 2 == 0) & (j >= 0),),
-        pairs.term,
+        call.bias,
     )
     out, lse = dense(blind)
     assert (out[:, :, 1::2] == 0).all()
@@ -103,15 +103,15 @@ def test_a_row_that_sees_nothing_is_zero_with_finite_gradients() -> None:
 
 
 def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
-    pairs, _ = case("smooth", dtype=torch.bfloat16)
-    out, lse = dense(pairs)
-    wide = Pairs(
-        pairs.q_BHTE.float(),
-        pairs.k_BHSE.float(),
-        pairs.v_BHSD.float(),
-        pairs.scale,
-        pairs.geo,
-        term=pairs.term,
+    call, _ = case("smooth", dtype=torch.bfloat16)
+    out, lse = dense(call)
+    wide = AttentionCall(
+        call.q_BHTE.float(),
+        call.k_BHSE.float(),
+        call.v_BHSD.float(),
+        call.scale,
+        call.geo,
+        bias=call.bias,
     )
     assert out.dtype == torch.bfloat16
     assert lse.dtype == torch.float32
@@ -119,15 +119,15 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
 
 
 def test_keys_of_one_sequence_serve_many_queries() -> None:
-    pairs, _ = case("table", geometry="suffix", shared=True)
-    out, _ = dense(pairs)
-    wide = Pairs(
-        pairs.q_BHTE,
-        pairs.k_BHSE.expand(3, -1, -1, -1),
-        pairs.v_BHSD.expand(3, -1, -1, -1),
-        pairs.scale,
-        pairs.geo,
-        term=pairs.term,
+    call, _ = case("table", geometry="suffix", shared=True)
+    out, _ = dense(call)
+    wide = AttentionCall(
+        call.q_BHTE,
+        call.k_BHSE.expand(3, -1, -1, -1),
+        call.v_BHSD.expand(3, -1, -1, -1),
+        call.scale,
+        call.geo,
+        bias=call.bias,
     )
     torch.testing.assert_close(out, dense(wide)[0], **EXACT)
 
@@ -137,9 +137,9 @@ def test_the_number_of_classes_is_that_of_the_cases() -> None:
 
 
 def test_a_geometry_of_one_token() -> None:
-    geo = Geometry.span(0, 1)
+    geo = Geometry.from_range(0, 1)
     one = torch.ones(1, 1, 1, 2)
-    out, lse = dense(Pairs(one, one, one, 0.5, geo))
+    out, lse = dense(AttentionCall(one, one, one, 0.5, geo))
     assert torch.equal(out, one)
     assert float(lse) == 1.0
 
@@ -147,10 +147,10 @@ def test_a_geometry_of_one_token() -> None:
 @pytest.mark.parametrize("term", TERMS)
 def test_autocast_rounds_nothing_here(term: str) -> None:
     """What is given is in float32: it stays so, in the products and in the term."""
-    pairs, leaves = case(term, dtype=torch.float32)
-    expected = dense(pairs)[0]
+    call, leaves = case(term, dtype=torch.float32)
+    expected = dense(call)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        found = dense(pairs)[0]
+        found = dense(call)[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     for one, other in zip(gradients(found, leaves), gradients(expected, leaves), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from posbench.errors import IncompatibleError
 from posbench.kernels.dense import dense
-from posbench.kernels.dispatcher import Recording
-from posbench.kernels.flex import BLOCK, block_mask, bucket, flex, refusal
+from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.kernels.flex import BLOCK, block_mask, flex, padded_length, why_unsupported
 from posbench.kernels.sdpa import sdpa
-from posbench.position.biases import DistanceTable, KeyContent, QueryContent, Separable
-from posbench.position.call import Pairs
+from posbench.position.biases import DistanceBias, KeyContentBias, QueryContentBias, SeparableBias
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
-from posbench.position.masks import Nearest
+from posbench.position.masks import SlidingWindow
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SINGLE = {"rtol": 0, "atol": 2e-6}
@@ -27,10 +27,10 @@ SINGLE = {"rtol": 0, "atol": 2e-6}
 @torch.no_grad()
 def test_unfused_equals_dense(term: str, geometry: str, mask: str) -> None:
     hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
-    pairs, _ = case(term, "causal", geometry, torch.float32)
-    pairs = replace(pairs, with_lse=True, masks=MASKS.get(mask, hidden))
-    out, lse = flex(pairs, compiled=False)
-    expected, expected_lse = dense(pairs)
+    call, _ = case(term, "causal", geometry, torch.float32)
+    call = replace(call, with_lse=True, masks=MASKS.get(mask, hidden))
+    out, lse = flex(call, compiled=False)
+    expected, expected_lse = dense(call)
     assert lse is not None
     torch.testing.assert_close(out, expected, **SINGLE)
     torch.testing.assert_close(lse, expected_lse, **SINGLE)
@@ -39,30 +39,32 @@ def test_unfused_equals_dense(term: str, geometry: str, mask: str) -> None:
 @pytest.mark.parametrize("term", TERMS)
 @torch.no_grad()
 def test_unfused_with_many_questions_over_one_context(term: str) -> None:
-    pairs, _ = case(term, geometry="suffix", dtype=torch.float32, shared=True)
-    torch.testing.assert_close(flex(pairs, compiled=False)[0], dense(pairs)[0], **SINGLE)
+    call, _ = case(term, geometry="suffix", dtype=torch.float32, shared=True)
+    torch.testing.assert_close(flex(call, compiled=False)[0], dense(call)[0], **SINGLE)
 
 
 @pytest.mark.parametrize("term", ["table", "query_content", "key_content"])
 @torch.no_grad()
 def test_whole_distances_that_run_in_no_steps_of_one(term: str) -> None:
     """As the far regions of ReRoPE and Self-Extend have them, and random positions."""
-    pairs, _ = case(term, dtype=torch.float32)
-    moved = torch.arange(len(pairs.geo.k_pos_S)) // 3
+    call, _ = case(term, dtype=torch.float32)
+    moved = torch.arange(len(call.geo.k_pos_S)) // 3
     for q_pos in (moved, torch.full_like(moved, 4)):
-        far = replace(pairs, geo=pairs.geo.at(q_pos, moved))
+        far = replace(call, geo=call.geo.with_positions(q_pos, moved))
         torch.testing.assert_close(flex(far, compiled=False)[0], dense(far)[0], **SINGLE)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 300), (0, 256), (290, 300), (200, 600)])
 @pytest.mark.parametrize("tokens", [1, 100, 128, 10_000])
 def test_blocks_hold_exactly_the_visible_pairs(start: int, stop: int, tokens: int) -> None:
-    geo, masks = Geometry.span(start, stop), (Nearest(tokens), lambda i, j: j % 2 == 0)
+    geo, masks = Geometry.from_range(start, stop), (SlidingWindow(tokens), lambda i, j: j % 2 == 0)
     q, k = torch.zeros(1, 1, stop - start, 4), torch.zeros(1, 1, stop, 4)
     for chosen in ((), masks[:1], masks):
-        made = block_mask(Pairs(q, k, k, 1.0, geo, chosen), bucket(stop - start), bucket(stop))
+        made = block_mask(
+            AttentionCall(q, k, k, 1.0, geo, chosen), padded_length(stop - start), padded_length(stop)
+        )
         seen_TS = geo.visible(chosen)
-        there = torch.zeros(bucket(stop - start), bucket(stop), dtype=torch.bool)
+        there = torch.zeros(padded_length(stop - start), padded_length(stop), dtype=torch.bool)
         there[: stop - start, :stop] = seen_TS
         blocks = there.unflatten(0, (-1, BLOCK)).unflatten(-1, (-1, BLOCK)).any(1).any(-1)
         assert torch.equal(made.to_dense()[0, 0].bool(), blocks)
@@ -75,17 +77,20 @@ def test_blocks_hold_exactly_the_visible_pairs(start: int, stop: int, tokens: in
 @torch.no_grad()
 def test_a_part_of_the_keys(term: str, mask: str) -> None:
     """As the context that many questions share is attended apart from them."""
-    pairs, _ = case(term, mask, "suffix", torch.float32)
-    geo = pairs.geo
+    call, _ = case(term, mask, "suffix", torch.float32)
+    geo = call.geo
     for start, stop in ((0, 8), (8, 12)):
         keys = slice(start, stop)
         part = replace(
-            pairs, k_BHSE=pairs.k_BHSE[:, :, keys], v_BHSD=pairs.v_BHSD[:, :, keys], geo=geo.keys(start, stop)
+            call,
+            k_BHSE=call.k_BHSE[:, :, keys],
+            v_BHSD=call.v_BHSD[:, :, keys],
+            geo=geo.slice_keys(start, stop),
         )
-        if isinstance(part.term, Separable):
-            part = replace(part, term=Separable(part.term.row_BHT, part.term.column_BHS[..., keys]))
-        if isinstance(part.term, KeyContent):
-            part = replace(part, term=replace(part.term, content_BHSK=part.term.content_BHSK[:, :, keys]))
+        if isinstance(part.bias, SeparableBias):
+            part = replace(part, bias=SeparableBias(part.bias.row_BHT, part.bias.column_BHS[..., keys]))
+        if isinstance(part.bias, KeyContentBias):
+            part = replace(part, bias=replace(part.bias, content_BHSK=part.bias.content_BHSK[:, :, keys]))
         part = replace(part, with_lse=True)
         expected, expected_lse = dense(part)
         for out, lse in (flex(part, compiled=False), sdpa(part)):
@@ -94,26 +99,31 @@ def test_a_part_of_the_keys(term: str, mask: str) -> None:
 
 
 def test_blocks_are_made_once_for_masks_that_hide_the_same() -> None:
-    geo = Geometry.span(0, 200)
+    geo = Geometry.from_range(0, 200)
     x = torch.zeros(1, 1, 200, 4)
-    first = block_mask(Pairs(x, x, x, 1.0, geo, (Nearest(7),)), 256, 256)
-    assert block_mask(Pairs(x, x, x, 1.0, geo, (Nearest(7),)), 256, 256) is first
-    assert block_mask(Pairs(x, x, x, 1.0, geo, (Nearest(8),)), 256, 256) is not first
+    first = block_mask(AttentionCall(x, x, x, 1.0, geo, (SlidingWindow(7),)), 256, 256)
+    assert block_mask(AttentionCall(x, x, x, 1.0, geo, (SlidingWindow(7),)), 256, 256) is first
+    assert block_mask(AttentionCall(x, x, x, 1.0, geo, (SlidingWindow(8),)), 256, 256) is not first
 
 
 def test_it_says_what_it_cannot_do() -> None:
-    pairs, _ = case("table", dtype=torch.float32)
+    call, _ = case("table", dtype=torch.float32)
     with pytest.raises(IncompatibleError, match=r"kernel flex cannot run .*no backward pass on the CPU"):
-        Recording("flex")(pairs)
+        KernelDispatcher("flex")(call)
     with torch.no_grad():
-        assert "log-sum-exp" in str(refusal(replace(pairs, with_lse=True)))
-        assert "float32 at most" in str(refusal(case("table")[0]))
-        assert "values by pair" in str(refusal(case("table", dtype=torch.float32, value=True)[0]))
-        long = Geometry.span(0, 1 << 15)
+        assert "log-sum-exp" in str(why_unsupported(replace(call, with_lse=True)))
+        assert "float32 at most" in str(why_unsupported(case("table")[0]))
+        assert "values by pair" in str(
+            why_unsupported(case("table", dtype=torch.float32, relative_values=True)[0])
+        )
+        long = Geometry.from_range(0, 1 << 15)
         x = torch.zeros(1, 2, 1 << 15, 4)
         written = replace(case("elementwise", dtype=torch.float32)[0], q_BHTE=x, k_BHSE=x, v_BHSD=x, geo=long)
-        assert "may be written out" in str(refusal(written))
-        assert refusal(replace(written, term=DistanceTable(lambda n: -n.float().expand(2, *n.shape)))) is None
+        assert "may be written out" in str(why_unsupported(written))
+        assert (
+            why_unsupported(replace(written, bias=DistanceBias(lambda n: -n.float().expand(2, *n.shape))))
+            is None
+        )
 
 
 @pytest.mark.slow
@@ -122,16 +132,16 @@ def test_one_compilation_a_bucket_and_none_for_new_weights() -> None:
     torch._dynamo.reset()
     counted = torch._dynamo.utils.counters["stats"]
 
-    def call(length: int, slope: float, wide: int) -> int:
+    def compilations(length: int, slope: float, wide: int) -> int:
         q = torch.randn(1, 2, length, 16)
-        term = DistanceTable(lambda n: -slope * n.float().expand(2, *n.shape))
-        pairs = Pairs(q, q, q, 0.25, Geometry.span(0, length), (Nearest(wide),), term)
-        torch.testing.assert_close(flex(pairs)[0], dense(pairs)[0], rtol=0, atol=1e-5)
+        term = DistanceBias(lambda n: -slope * n.float().expand(2, *n.shape))
+        call = AttentionCall(q, q, q, 0.25, Geometry.from_range(0, length), (SlidingWindow(wide),), term)
+        torch.testing.assert_close(flex(call)[0], dense(call)[0], rtol=0, atol=1e-5)
         return counted["unique_graphs"]
 
-    first = call(200, 0.1, 50)
-    assert call(200, 0.2, 50) == first
-    assert call(150, 0.3, 50) == first
+    first = compilations(200, 0.1, 50)
+    assert compilations(200, 0.2, 50) == first
+    assert compilations(150, 0.3, 50) == first
 
 
 def on_gpu(x: Tensor) -> Tensor:
@@ -157,13 +167,13 @@ def test_fused_values_and_gradients(
     content = on_gpu(torch.randn(2, heads, length, 8, generator=draw))
     term = {
         "none": None,
-        "table": DistanceTable(lambda n: table[:, n]),
-        "separable": Separable(row, -row),
-        "query_content": QueryContent(content, lambda n: n.clamp(max=7)),
+        "table": DistanceBias(lambda n: table[:, n]),
+        "separable": SeparableBias(row, -row),
+        "query_content": QueryContentBias(content, lambda n: n.clamp(max=7)),
     }[structure]
     leaves = [q, k, v, table, row, content]
-    geo = Geometry.span(0, length, device="cuda")
-    exact = Pairs(q, k, v, 0.125, geo, (Nearest(100),), term, with_lse=with_lse)
+    geo = Geometry.from_range(0, length, device="cuda")
+    exact = AttentionCall(q, k, v, 0.125, geo, (SlidingWindow(100),), term, with_lse=with_lse)
     rounded = replace(exact, q_BHTE=q.to(dtype), k_BHSE=k.to(dtype), v_BHSD=v.to(dtype))
     (out, lse), (expected, expected_lse) = flex(rounded), dense(exact)
     torch.testing.assert_close(out.float(), expected, rtol=0, atol=tolerance)
@@ -187,11 +197,11 @@ def test_in_the_graph_of_a_whole_model_what_it_captures_is_in_memory(term: str) 
     torch._dynamo.reset()
 
     def model(x: Tensor) -> Tensor:
-        pairs, _ = case(term, dtype=torch.float32)
-        pairs = replace(pairs, q_BHTE=pairs.q_BHTE + x)
-        if isinstance(pairs.term, Separable):
-            pairs = replace(pairs, term=Separable(pairs.term.row_BHT.cumsum(-1), pairs.term.column_BHS * x))
-        return flex(pairs)[0]
+        call, _ = case(term, dtype=torch.float32)
+        call = replace(call, q_BHTE=call.q_BHTE + x)
+        if isinstance(call.bias, SeparableBias):
+            call = replace(call, bias=SeparableBias(call.bias.row_BHT.cumsum(-1), call.bias.column_BHS * x))
+        return flex(call)[0]
 
     x = torch.ones(1)
     torch.testing.assert_close(torch.compile(model, dynamic=False)(x), model(x), rtol=0, atol=1e-5)

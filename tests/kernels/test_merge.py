@@ -8,10 +8,10 @@ from cases import case, gradients
 from torch import Tensor
 
 from posbench.kernels.dense import dense
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.position.attention import attend, merge
 from posbench.position.geometry import Mask, Region
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 PARTITIONS: dict[str, list[Mask]] = {
@@ -29,9 +29,9 @@ PARTITIONS: dict[str, list[Mask]] = {
 @pytest.mark.parametrize("geometry", ["square", "suffix"])
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_parts_merge_to_the_undivided_softmax(partition: str, geometry: str) -> None:
-    pairs, leaves = case("separable", "both", geometry, value=True)
-    whole, whole_lse = dense(pairs)
-    out, lse = merge([dense(replace(pairs, masks=(*pairs.masks, mask))) for mask in PARTITIONS[partition]])
+    call, leaves = case("separable", "both", geometry, relative_values=True)
+    whole, whole_lse = dense(call)
+    out, lse = merge([dense(replace(call, masks=(*call.masks, mask))) for mask in PARTITIONS[partition]])
     torch.testing.assert_close(out, whole, **EXACT)
     torch.testing.assert_close(lse, whole_lse, **EXACT)
     for one, other in zip(
@@ -43,10 +43,10 @@ def test_parts_merge_to_the_undivided_softmax(partition: str, geometry: str) -> 
 
 
 def test_rows_that_see_nothing_anywhere_are_zero_with_finite_gradients() -> None:
-    pairs, leaves = case("table")
+    call, leaves = case("table")
     even: Mask = lambda i, j: (i % 2 == 0) & (j % 2 == 0)  # noqa: E731
     odd: Mask = lambda i, j: (i % 2 == 0) & (j % 2 == 1)  # noqa: E731
-    out, lse = merge([dense(replace(pairs, masks=(mask,))) for mask in (even, odd)])
+    out, lse = merge([dense(replace(call, masks=(mask,))) for mask in (even, odd)])
     assert (out[:, :, 1::2] == 0).all()
     assert (lse[:, :, 1::2] == -torch.inf).all()
     for gradient in gradients(out, leaves):
@@ -55,27 +55,27 @@ def test_rows_that_see_nothing_anywhere_are_zero_with_finite_gradients() -> None
 
 
 def test_huge_logits_do_not_overflow() -> None:
-    pairs, _ = case("none")
-    pairs = replace(pairs, scale=1e5)
-    out, lse = merge([dense(replace(pairs, masks=(mask,))) for mask in PARTITIONS["near_far"]])
-    torch.testing.assert_close(out, dense(pairs)[0], rtol=0, atol=1e-9)
+    call, _ = case("none")
+    call = replace(call, scale=1e5)
+    out, lse = merge([dense(replace(call, masks=(mask,))) for mask in PARTITIONS["near_far"]])
+    torch.testing.assert_close(out, dense(call)[0], rtol=0, atol=1e-9)
     assert lse.isfinite().all()
 
 
 class Split(PositionScheme):
     """Regions that all see the geometry as it is: no other logits than without them."""
 
-    def regions(self, site: Site) -> list[Region]:
-        return [Region(site.geo, mask) for mask in PARTITIONS["interleaved"]]
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        return [Region(inputs.geo, mask) for mask in PARTITIONS["interleaved"]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_attend_merges_regions(dtype: torch.dtype) -> None:
-    pairs, _ = case("none", dtype=dtype)
+    call, _ = case("none", dtype=dtype)
     stream: Tensor = torch.zeros(2, 12, 8, dtype=dtype)
-    site = Site(0, pairs.geo, stream, stream, pairs.q_BHTE, pairs.k_BHSE)
-    kernel = Recording("auto")
-    out = attend(Split(), site, pairs.v_BHSD, kernel)
-    undivided = attend(PositionScheme(), site, pairs.v_BHSD, Recording("auto"))
+    inputs = AttentionInputs(0, call.geo, stream, stream, call.q_BHTE, call.k_BHSE)
+    kernel = KernelDispatcher("auto")
+    out = attend(Split(), inputs, call.v_BHSD, kernel)
+    undivided = attend(PositionScheme(), inputs, call.v_BHSD, KernelDispatcher("auto"))
     assert kernel.ran == "sdpa"
     torch.testing.assert_close(out, undivided, rtol=0, atol=1e-10 if dtype == torch.float64 else 1e-6)

@@ -7,8 +7,8 @@ import torch
 from cases import GEOMETRIES, MASKS, TERMS, case, gradients
 
 from posbench.kernels.dense import dense
-from posbench.kernels.sdpa import refusal, sdpa
-from posbench.position.biases import DistanceTable
+from posbench.kernels.sdpa import sdpa, why_unsupported
+from posbench.position.biases import DistanceBias
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -17,10 +17,10 @@ EXACT = {"rtol": 0, "atol": 1e-10}
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("term", TERMS)
 def test_equals_dense(term: str, mask: str, geometry: str) -> None:
-    pairs, leaves = case(term, mask, geometry)
-    assert refusal(pairs) is None
-    out, none = sdpa(pairs)
-    expected, _ = dense(pairs)
+    call, leaves = case(term, mask, geometry)
+    assert why_unsupported(call) is None
+    out, none = sdpa(call)
+    expected, _ = dense(call)
     assert none is None
     torch.testing.assert_close(out, expected, **EXACT)
     for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
@@ -29,8 +29,8 @@ def test_equals_dense(term: str, mask: str, geometry: str) -> None:
 
 @pytest.mark.parametrize("term", TERMS)
 def test_many_questions_over_one_context(term: str) -> None:
-    pairs, leaves = case(term, geometry="suffix", shared=True)
-    out, expected = sdpa(pairs)[0], dense(pairs)[0]
+    call, leaves = case(term, geometry="suffix", shared=True)
+    out, expected = sdpa(call)[0], dense(call)[0]
     torch.testing.assert_close(out, expected, **EXACT)
     for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
         torch.testing.assert_close(one, other, **EXACT)
@@ -41,12 +41,12 @@ def test_many_questions_over_one_context(term: str) -> None:
 @pytest.mark.parametrize("term", TERMS)
 def test_log_sum_exp_equals_that_of_dense(term: str, geometry: str, mask: str) -> None:
     hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
-    pairs, _ = case(term, "causal", geometry)
-    pairs = replace(pairs, with_lse=True, masks=MASKS.get(mask, hidden))
+    call, _ = case(term, "causal", geometry)
+    call = replace(call, with_lse=True, masks=MASKS.get(mask, hidden))
     with torch.no_grad():
-        assert refusal(pairs) is None
-        out, lse = sdpa(pairs)
-        expected, expected_lse = dense(pairs)
+        assert why_unsupported(call) is None
+        out, lse = sdpa(call)
+        expected, expected_lse = dense(call)
     assert lse is not None
     torch.testing.assert_close(out, expected, **EXACT)
     torch.testing.assert_close(lse, expected_lse, **EXACT)
@@ -60,11 +60,11 @@ def test_log_sum_exp_equals_that_of_dense(term: str, geometry: str, mask: str) -
 def test_log_sum_exp_is_trained(term: str, geometry: str, mask: str) -> None:
     """Alone, and with the output, by either of the backward passes."""
     hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
-    pairs, leaves = case(term, "causal", geometry)
-    pairs = replace(pairs, with_lse=True, masks=MASKS.get(mask, hidden))
-    assert refusal(pairs) is None
-    found, expected = sdpa(pairs), dense(pairs)
-    seen = pairs.geo.visible(pairs.masks).any(-1)
+    call, leaves = case(term, "causal", geometry)
+    call = replace(call, with_lse=True, masks=MASKS.get(mask, hidden))
+    assert why_unsupported(call) is None
+    found, expected = sdpa(call), dense(call)
+    seen = call.geo.visible(call.masks).any(-1)
     assert bool(seen.all()) == (mask != "some_rows_see_nothing")
     for of_out, of_lse in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
         one, other = (
@@ -79,19 +79,19 @@ def test_log_sum_exp_is_trained(term: str, geometry: str, mask: str) -> None:
 @pytest.mark.parametrize("term", ["none", "table"])
 def test_where_it_has_no_gradient_it_leaves_the_log_sum_exp_to_dense(term: str) -> None:
     """Also where the scheme alone is trained and queries and keys ask for none."""
-    pairs, _ = case(term, geometry="suffix")
+    call, _ = case(term, geometry="suffix")
     frozen = replace(
-        pairs,
-        q_BHTE=pairs.q_BHTE.detach(),
-        k_BHSE=pairs.k_BHSE.detach(),
-        v_BHSD=pairs.v_BHSD.detach(),
+        call,
+        q_BHTE=call.q_BHTE.detach(),
+        k_BHSE=call.k_BHSE.detach(),
+        v_BHSD=call.v_BHSD.detach(),
         with_lse=True,
     )
     rounded, _ = case(term, dtype=torch.bfloat16)
     for refused in (frozen, replace(rounded, with_lse=True)):
-        assert "has a gradient in float32 and float64 only" in (refusal(refused) or "")
+        assert "has a gradient in float32 and float64 only" in (why_unsupported(refused) or "")
         with torch.no_grad():
-            assert refusal(refused) is None
+            assert why_unsupported(refused) is None
 
 
 @pytest.mark.parametrize("with_lse", [False, True])
@@ -99,11 +99,11 @@ def test_where_it_has_no_gradient_it_leaves_the_log_sum_exp_to_dense(term: str) 
 @pytest.mark.parametrize("term", TERMS)
 def test_values_narrower_than_queries(term: str, geometry: str, with_lse: bool) -> None:
     """What was rotated or augmented has more dimensions than what is averaged."""
-    pairs, leaves = case(term, "near", geometry)
-    pairs = replace(pairs, v_BHSD=pairs.v_BHSD[..., :3], with_lse=with_lse and geometry != "suffix")
-    assert refusal(pairs) is None
-    out, lse = sdpa(pairs)
-    expected, expected_lse = dense(pairs)
+    call, leaves = case(term, "near", geometry)
+    call = replace(call, v_BHSD=call.v_BHSD[..., :3], with_lse=with_lse and geometry != "suffix")
+    assert why_unsupported(call) is None
+    out, lse = sdpa(call)
+    expected, expected_lse = dense(call)
     assert out.shape == expected.shape
     torch.testing.assert_close(out, expected, **EXACT)
     if lse is not None:
@@ -114,7 +114,7 @@ def test_values_narrower_than_queries(term: str, geometry: str, with_lse: bool) 
     for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
         torch.testing.assert_close(one, other, **EXACT)
     with torch.no_grad():
-        evaluated, lse = sdpa(replace(pairs, with_lse=with_lse))
+        evaluated, lse = sdpa(replace(call, with_lse=with_lse))
     torch.testing.assert_close(evaluated, expected[..., :3], **EXACT)
     assert (lse is not None) == with_lse
 
@@ -122,8 +122,8 @@ def test_values_narrower_than_queries(term: str, geometry: str, with_lse: bool) 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
 @pytest.mark.parametrize("term", TERMS)
 def test_in_training_precision(term: str, dtype: torch.dtype, tolerance: float) -> None:
-    pairs, leaves = case(term, dtype=dtype)
-    out, expected = sdpa(pairs)[0], dense(pairs)[0]
+    call, leaves = case(term, dtype=dtype)
+    out, expected = sdpa(call)[0], dense(call)[0]
     assert out.dtype == dtype
     torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
     for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
@@ -131,7 +131,7 @@ def test_in_training_precision(term: str, dtype: torch.dtype, tolerance: float) 
 
 
 def test_a_table_without_parameters_is_made_once_for_a_geometry() -> None:
-    pairs, _ = case("none")
+    call, _ = case("none")
     calls = []
 
     def slope(distance: torch.Tensor) -> torch.Tensor:
@@ -140,5 +140,5 @@ def test_a_table_without_parameters_is_made_once_for_a_geometry() -> None:
 
     owner = object()
     for _ in range(3):
-        sdpa(replace(pairs, term=DistanceTable(slope, fixed=owner)))
-    assert calls == [len(pairs.geo.k_pos_S)]
+        sdpa(replace(call, bias=DistanceBias(slope, cache_owner=owner)))
+    assert calls == [len(call.geo.k_pos_S)]

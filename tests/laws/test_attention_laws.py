@@ -4,8 +4,8 @@ import torch
 from variants import TRAIN_LEN, Variant, each_variant, run, tokens
 
 from posbench.kernels.dense import dense
-from posbench.kernels.dispatcher import Recording
-from posbench.position.call import Pairs
+from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.position.call import AttentionCall
 
 
 @each_variant
@@ -35,10 +35,10 @@ def test_its_kernel_is_the_specification(variant: Variant) -> None:
     """The kernel that runs, whole rows and a few rows at a time: values and all gradients, 1e-10."""
     subject = run(variant)
     ids = tokens(2, subject.length)
-    own, specified = Recording("auto"), Recording("dense")
+    own, specified = KernelDispatcher("auto"), KernelDispatcher("dense")
 
-    def in_chunks(pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
-        return dense(pairs, chunk=subject.length * 2 * 4 * 10)
+    def in_chunks(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
+        return dense(call, chunk=subject.length * 2 * 4 * 10)
 
     parameters = list(subject.model.parameters())
     probe = torch.randn(2, subject.length, 32, dtype=torch.float64)
@@ -47,7 +47,9 @@ def test_its_kernel_is_the_specification(variant: Variant) -> None:
         hidden = subject(ids, kernel)
         gradients = torch.autograd.grad((hidden * probe).sum(), parameters, allow_unused=True)
         found.append((hidden, [one for one in gradients if one is not None]))
-    assert specified.ran == "dense" or (specified.ran == "none" and not subject.scheme.traits.pairs)
+    assert specified.ran == "dense" or (
+        specified.ran == "none" and not subject.scheme.traits.softmax_attention
+    )
     expected, expected_gradients = found[0]
     for hidden, gradients in found[1:]:
         torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-10)

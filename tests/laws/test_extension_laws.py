@@ -17,15 +17,15 @@ from variants import (
 )
 
 from posbench.errors import IncompatibleError
-from posbench.instantiate import build, locate
-from posbench.position.extension import Context, Extension
+from posbench.instantiate import instantiate, locate
+from posbench.position.extension import Extension, ExtensionContext
 
 
 @each_extended
 def test_its_identity_setting_changes_nothing(variant: Variant) -> None:
     """At three and a half times the training length, or as far as the scheme goes: 1e-12."""
     settings = EXTENSIONS[variant.extension or ""]
-    identity = locate(settings["_target_"]).identity(LENGTH)
+    identity = locate(settings["_target_"]).noop_settings(LENGTH)
     extended = run(variant, **identity)
     ids = tokens(2, extended.length)
     plain = run(Variant(variant.scheme), extended.length)
@@ -63,7 +63,7 @@ def test_what_it_cannot_carry_it_refuses_at_construction(variant: Variant) -> No
     settings = EXTENSIONS[variant.extension or ""]
     target, inner = locate(settings["_target_"]), variant.inner()
     with pytest.raises(IncompatibleError) as caught:
-        build(settings, inner, Context(SHAPE, LENGTH))
+        instantiate(settings, inner, ExtensionContext(SHAPE, LENGTH))
     assert "\n" not in str(caught.value)
     assert target.__name__ in str(caught.value)
     assert type(inner).__name__ in str(caught.value)

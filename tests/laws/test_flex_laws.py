@@ -6,8 +6,8 @@ from torch import Tensor
 from variants import ALONE, EXTENDED, Variant, run, tokens
 
 from posbench.kernels.dense import dense
-from posbench.kernels.flex import flex, unfit
-from posbench.position.call import Pairs
+from posbench.kernels.flex import flex, why_unsupported_on_any_device
+from posbench.position.call import AttentionCall
 
 # The unfused form takes a second a call; a GPU runs all of them fused (test_device_laws).
 FEW = ALONE + [variant for variant in EXTENDED if variant.scheme in ("rope", "alibi")]
@@ -20,8 +20,8 @@ def test_flex_is_the_specification(variant: Variant) -> None:
     subject = run(variant)
     subject.model.float()
 
-    def kernel(pairs: Pairs) -> tuple[Tensor, Tensor | None]:
-        return dense(pairs) if unfit(pairs) else flex(pairs, compiled=False)
+    def kernel(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        return dense(call) if why_unsupported_on_any_device(call) else flex(call, compiled=False)
 
     ids = tokens(2, subject.length)
     torch.testing.assert_close(subject(ids, kernel), subject(ids, dense), rtol=0, atol=2e-4)

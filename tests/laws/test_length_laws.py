@@ -16,7 +16,7 @@ from variants import (
 )
 
 from posbench.errors import LengthError, UndefinedError
-from posbench.position.extension import Context, Extension
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import PositionScheme
 
@@ -24,13 +24,13 @@ from posbench.position.scheme import PositionScheme
 class Shifted(Extension):
     """All positions moved by a number of tokens."""
 
-    def __init__(self, inner: PositionScheme, context: Context, by: int) -> None:
+    def __init__(self, inner: PositionScheme, context: ExtensionContext, by: int) -> None:
         super().__init__(inner, context)
         self.by = by
 
-    def place(self, geo: Geometry) -> Geometry:
-        placed = self.inner.place(geo)
-        return placed.at(placed.q_pos_T + self.by, placed.k_pos_S + self.by, placed.offset)
+    def assign_positions(self, geo: Geometry) -> Geometry:
+        placed = self.inner.assign_positions(geo)
+        return placed.with_positions(placed.q_pos_T + self.by, placed.k_pos_S + self.by, placed.offset)
 
 
 @each_variant
@@ -40,7 +40,7 @@ def test_relative_schemes_do_not_feel_a_shift_and_others_do(variant: Variant) ->
     promised = subject.scheme.traits.relative
 
     def moved(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shifted = Shifted(subject.scheme, Context(subject.model.size.shape(TRAIN_LEN), count), by)
+        shifted = Shifted(subject.scheme, ExtensionContext(subject.model.size.shape(TRAIN_LEN), count), by)
         ids = tokens(2, count)
         return subject(ids), subject.model(ids, scheme=shifted)[0]
 
@@ -72,7 +72,7 @@ def test_questions_share_one_pass_over_their_context(variant: Variant) -> None:
     promised = subject.scheme.traits.shared_prefill
 
     def read(ids: torch.Tensor, cache=None):  # type: ignore[no-untyped-def]
-        return subject.model(ids, scheme=subject.scheme, cache=cache, length=subject.length, keep=True)
+        return subject.model(ids, scheme=subject.scheme, cache=cache, length=subject.length, use_cache=True)
 
     _, prefilled = read(shared)
     suffixes, _ = read(questions, prefilled)
@@ -98,7 +98,7 @@ class Short(PositionScheme):
 def test_a_model_asks_before_it_computes() -> None:
     """For the tokens that it is given, those of its cache, and those that are declared."""
     model, short = model_of(Variant("nope")), Short()
-    _, cache = model(tokens(1, 4), scheme=short, keep=True)
+    _, cache = model(tokens(1, 4), scheme=short, use_cache=True)
     for settings in ({"ids_BT": tokens(1, 5)}, {"ids_BT": tokens(1, 1), "cache": cache}):
         with pytest.raises(LengthError, match="5 tokens"):
             model(**settings, scheme=short)

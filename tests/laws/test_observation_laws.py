@@ -9,12 +9,12 @@ from variants import Variant, each_variant, run, tokens
 
 from posbench.errors import UndefinedError
 from posbench.kernels.dense import dense
-from posbench.lm.attention_weights import Observed, observe
-from posbench.position.call import Kernel, Pairs
-from posbench.position.scheme import PositionScheme, Site
+from posbench.lm.attention_weights import AttentionWeightRecorder, last_token_attention
+from posbench.position.call import AttentionCall, Kernel
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
-class Noted(Observed):
+class Noted(AttentionWeightRecorder):
     """Notes the values of each layer, and whether its softmax has the usual denominator."""
 
     def __init__(self, inner: PositionScheme) -> None:
@@ -22,15 +22,15 @@ class Noted(Observed):
         self.values: list[Tensor] = []
         self.usual: list[bool] = []
 
-    def attention(self, site: Site, v_BHSD: Tensor, kernel: Kernel) -> None:
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> None:
         self.values.append(v_BHSD)
-        self.usual.append(self.inner.denominator(site) is None)
-        super().attention(site, v_BHSD, kernel)
+        self.usual.append(self.inner.softmax_normalizer(inputs) is None)
+        super().attention(inputs, v_BHSD, kernel)
 
 
-def sums_alone(pairs: Pairs) -> tuple[Tensor, Tensor]:
+def sums_alone(call: AttentionCall) -> tuple[Tensor, Tensor]:
     """What is added to the values by pair is no weight."""
-    return dense(replace(pairs, value=None))
+    return dense(replace(call, relative_values=None))
 
 
 @each_variant
@@ -42,13 +42,13 @@ def test_weights_make_the_output(variant: Variant) -> None:
     noted = Noted(subject.scheme)
     for block in subject.model.blocks:
         block.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
-    if not subject.scheme.traits.pairs:
+    if not subject.scheme.traits.softmax_attention:
         with pytest.raises(UndefinedError, match="without weights"):
             subject.model(ids, scheme=noted)
         return
     subject.model(ids, scheme=noted, kernel=sums_alone)
     for weight_BHS, v_BHSD, usual, output in zip(
-        noted.seen_LBHS, noted.values, noted.usual, outputs, strict=True
+        noted.weights_LBHS, noted.values, noted.usual, outputs, strict=True
     ):
         assert weight_BHS.shape == (2, 4, subject.length)
         summed = torch.einsum("bhs,bhsd->bhd", weight_BHS, v_BHSD).flatten(1)
@@ -64,12 +64,12 @@ def test_weights_make_the_output(variant: Variant) -> None:
 def test_a_question_after_its_context_is_seen_as_in_one_pass(variant: Variant) -> None:
     """With a cache where the scheme promises that it may be shared: 1e-9."""
     subject = run(variant)
-    if not (subject.scheme.traits.pairs and subject.scheme.traits.shared_prefill):
+    if not (subject.scheme.traits.softmax_attention and subject.scheme.traits.shared_prefill):
         return
     ids, length = tokens(1, subject.length), subject.length
     settings = {"kernel": dense, "length": length, "batch": 8}
-    whole = observe(subject.model, subject.scheme, ids_NT=ids, cache=None, **settings)
-    _, cache = subject.model(ids[:, :-2], scheme=subject.scheme, length=length, keep=True)
-    after = observe(subject.model, subject.scheme, ids_NT=ids[:, -2:], cache=cache, **settings)
+    whole = last_token_attention(subject.model, subject.scheme, ids_NT=ids, cache=None, **settings)
+    _, cache = subject.model(ids[:, :-2], scheme=subject.scheme, length=length, use_cache=True)
+    after = last_token_attention(subject.model, subject.scheme, ids_NT=ids[:, -2:], cache=cache, **settings)
     assert whole.shape == (1, 2, 4, length)
     torch.testing.assert_close(after, whole, rtol=0, atol=1e-9)

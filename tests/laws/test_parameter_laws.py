@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from variants import SCHEMES, SHAPE, TRAIN_LEN, VOCABULARY, Variant, each_scheme, model_of, tokens
 
-from posbench.instantiate import build
+from posbench.instantiate import instantiate
 
 
 @each_scheme
@@ -39,7 +39,7 @@ def test_a_seed_is_a_draw(variant: Variant) -> None:
         assert torch.equal(value, again[name])
     with torch.random.fork_rng(devices=[]):
         before = torch.random.get_rng_state()
-        build(SCHEMES[variant.scheme] or {}, SHAPE)
+        instantiate(SCHEMES[variant.scheme] or {}, SHAPE)
         draws = not torch.equal(torch.random.get_rng_state(), before)
     assert any(not torch.equal(value, other[name]) for name, value in one.items()) == draws
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from variants import SIZE, Variant, each_variant
 
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Site
+from posbench.position.scheme import AttentionInputs, PositionScheme
 
 SHAPE = SIZE.shape(8192)
 FIRST, LAST = 4092, 4100
@@ -17,24 +17,24 @@ ROUNDING = 2.0**-6  # a few roundings to 8 bits
 def numbers(scheme: PositionScheme, dtype: torch.dtype) -> dict[str, Tensor]:
     """Everything that a scheme computes for eight tokens around position 4096 over all before them."""
     draw = torch.Generator().manual_seed(0)
-    geo = scheme.place(Geometry.span(FIRST, LAST, 2 * SHAPE.train_len))
+    geo = scheme.assign_positions(Geometry.from_range(FIRST, LAST, 2 * SHAPE.train_len))
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=draw, dtype=torch.float64).bfloat16().to(dtype)
 
-    stream_BSW = random(1, LAST, SHAPE.width)
-    q_BHTD = random(1, SHAPE.heads, LAST - FIRST, SHAPE.head_dim)
-    k_BHSD = random(1, SHAPE.heads, LAST, SHAPE.head_dim)
+    stream_BSW = random(1, LAST, SHAPE.d_model)
+    q_BHTD = random(1, SHAPE.n_heads, LAST - FIRST, SHAPE.head_dim)
+    k_BHSD = random(1, SHAPE.n_heads, LAST, SHAPE.head_dim)
     found = {"embed": scheme.embed(stream_BSW[:, FIRST:], geo, 0)}
-    site = Site(0, geo, stream_BSW[:, FIRST:], stream_BSW, q_BHTD, k_BHSD)
-    for number, region in enumerate(scheme.regions(site)):
-        here = Site(0, region.geo, site.x_BTW, site.x_BSW, q_BHTD, k_BHSD)
+    inputs = AttentionInputs(0, geo, stream_BSW[:, FIRST:], stream_BSW, q_BHTD, k_BHSD)
+    for number, region in enumerate(scheme.regions(inputs)):
+        here = AttentionInputs(0, region.geo, inputs.x_BTW, inputs.x_BSW, q_BHTD, k_BHSD)
         found[f"q {number}"], found[f"k {number}"] = scheme.qk(here)
-        gain, term, value = scheme.gain(here), scheme.term(here), scheme.value(here)
+        gain, term, value = scheme.logit_scale(here), scheme.attention_bias(here), scheme.relative_value(here)
         if gain is not None:
             found[f"gain {number}"] = gain
         if term is not None:
-            found[f"term {number}"] = term.logits(region.geo, slice(None))
+            found[f"term {number}"] = term.value(region.geo, slice(None))
         if value is not None:
             found[f"value {number}"] = value.index(region.geo.distance().clamp(min=0))
     return found

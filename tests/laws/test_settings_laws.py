@@ -6,8 +6,8 @@ import pytest
 from variants import EXTENSIONS, LENGTH, SCHEMES, SHAPE, Variant
 
 from posbench.errors import ConfigError
-from posbench.instantiate import admits, build, locate
-from posbench.position.extension import Context
+from posbench.instantiate import admits, instantiate, locate
+from posbench.position.extension import ExtensionContext
 from posbench.position.scheme import PositionScheme
 
 ALL = {**SCHEMES, **EXTENSIONS}
@@ -23,8 +23,8 @@ WRONG = [
 def built(name: str, **changed: Any) -> PositionScheme:
     settings = {**(ALL[name] or {}), **changed}
     if name in SCHEMES:
-        return build(settings, SHAPE)
-    return build(settings, Variant("rope").inner(), Context(SHAPE, LENGTH))
+        return instantiate(settings, SHAPE)
+    return instantiate(settings, Variant("rope").inner(), ExtensionContext(SHAPE, LENGTH))
 
 
 @pytest.mark.parametrize(("name", "key", "value"), WRONG)
@@ -42,9 +42,9 @@ def test_an_unknown_setting_is_one_line_with_what_there_is(name: str) -> None:
 @pytest.mark.parametrize("target", ["posbench.schemes.nothing.Nothing", "Nothing", "posbench.", ""])
 def test_a_target_that_is_not_there_is_one_line(target: str) -> None:
     with pytest.raises(ConfigError, match=r"^_target_ .* importable from here"):
-        build({"_target_": target}, SHAPE)
+        instantiate({"_target_": target}, SHAPE)
 
 
 def test_settings_without_a_target_are_one_line() -> None:
     with pytest.raises(ConfigError, match="without _target_"):
-        build({"base": 500.0}, SHAPE)
+        instantiate({"rope_theta": 500.0}, SHAPE)

@@ -13,18 +13,18 @@ from torch import Tensor
 
 import posbench
 from posbench.errors import IncompatibleError, LengthError, UndefinedError
-from posbench.instantiate import build
-from posbench.kernels.dispatcher import Recording
+from posbench.instantiate import instantiate
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.position.biases import Sum, Term
+from posbench.position.biases import AttentionBias, CompositeBias
 from posbench.position.call import Kernel
-from posbench.position.extension import Context
+from posbench.position.extension import ExtensionContext
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
 PACKAGE = Path(posbench.__file__).parent
 CONFIGS = PACKAGE.parent / "configs"
-SIZE, VOCABULARY = Size(layers=2, width=32, heads=4), 50
+SIZE, VOCABULARY = Size(n_layers=2, d_model=32, n_heads=4), 50
 # Their ratio is no power of two, so that interpolated positions are inexact, as they mostly are.
 TRAIN_LEN, LENGTH = 16, 56
 SHAPE = SIZE.shape(TRAIN_LEN)
@@ -50,19 +50,19 @@ class Variant:
     def __str__(self) -> str:
         return f"{self.scheme}+{self.extension}" if self.extension else self.scheme
 
-    def inner(self, shape: Shape = SHAPE, seed: int = 0) -> PositionScheme:
+    def inner(self, shape: ModelShape = SHAPE, seed: int = 0) -> PositionScheme:
         """The scheme as the model is trained with it."""
         settings = SCHEMES[self.scheme]
         assert settings is not None
         return build_scheme(settings, shape, seed)
 
     def around(
-        self, inner: PositionScheme, length: int, shape: Shape = SHAPE, **changed: Any
+        self, inner: PositionScheme, length: int, shape: ModelShape = SHAPE, **changed: Any
     ) -> PositionScheme:
         """The scheme as it is evaluated at a length."""
         if self.extension is None:
             return inner
-        return build({**EXTENSIONS[self.extension], **changed}, inner, Context(shape, length))
+        return instantiate({**EXTENSIONS[self.extension], **changed}, inner, ExtensionContext(shape, length))
 
 
 def is_defined(scheme: PositionScheme, length: int) -> bool:
@@ -80,29 +80,35 @@ def structure(scheme: PositionScheme) -> set[str]:
     draw = torch.Generator().manual_seed(0)
     size = 2 * TRAIN_LEN
     length = size if is_defined(scheme, size) else TRAIN_LEN
-    stream = torch.randn(1, length, SHAPE.width, generator=draw)
-    q, k, v = torch.randn(3, 1, SHAPE.heads, length, SHAPE.head_dim, generator=draw)
-    plain = Geometry.span(0, length)
-    geo = scheme.place(plain)
+    stream = torch.randn(1, length, SHAPE.d_model, generator=draw)
+    q, k, v = torch.randn(3, 1, SHAPE.n_heads, length, SHAPE.head_dim, generator=draw)
+    plain = Geometry.from_range(0, length)
+    geo = scheme.assign_positions(plain)
     found = {"moves positions"} if geo is not plain else set()
     found |= {f"{name} {value}" for name, value in vars(scheme.traits).items() if isinstance(value, bool)}
     found |= {f"has {one}" for one in scheme.traits.capabilities}
-    for layer in range(SHAPE.layers):
-        site = Site(layer, geo, stream, stream, q, k)
+    for layer in range(SHAPE.n_layers):
+        inputs = AttentionInputs(layer, geo, stream, stream, q, k)
         found |= {"embeds"} if scheme.embed(stream, geo, layer) is not stream else set()
-        found |= {"own attention"} if scheme.attention(site, v, Recording("auto")) is not None else set()
-        found |= {"regions"} if len(scheme.regions(site)) > 1 else set()
-        for hook in ("mask", "gain", "value", "denominator"):
-            found |= {hook} if getattr(scheme, hook)(site) is not None else set()
-        found |= {type(part).__name__ for part in parts(scheme.term(site))}
+        found |= (
+            {"own attention"} if scheme.attention(inputs, v, KernelDispatcher("auto")) is not None else set()
+        )
+        found |= {"regions"} if len(scheme.regions(inputs)) > 1 else set()
+        for hook in ("mask", "logit_scale", "relative_value", "softmax_normalizer"):
+            found |= {hook} if getattr(scheme, hook)(inputs) is not None else set()
+        found |= {type(part).__name__ for part in parts(scheme.attention_bias(inputs))}
     return found
 
 
-def parts(term: Term | None) -> tuple[Term, ...]:
+def parts(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
     """The terms that a term adds."""
-    if term is None:
+    if bias is None:
         return ()
-    return tuple(one for part in term.parts for one in parts(part)) if isinstance(term, Sum) else (term,)
+    return (
+        tuple(one for part in bias.parts for one in parts(part))
+        if isinstance(bias, CompositeBias)
+        else (bias,)
+    )
 
 
 PLAIN = ("nope", "sinusoidal", "learned", "rope", "alibi", "t5")

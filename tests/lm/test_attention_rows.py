@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from posbench.data.associative_recall import records_in
+from posbench.data.associative_recall import num_records
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import UndefinedError
 from posbench.extensions.rerope import ReRoPE
-from posbench.instantiate import build
-from posbench.kernels.dispatcher import Recording
-from posbench.lm.attention_weights import Observed
-from posbench.lm.interface import Attention
-from posbench.lm.native import CheckpointSubject
+from posbench.instantiate import instantiate
+from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.lm.attention_weights import AttentionWeightRecorder
+from posbench.lm.interface import AttentionWeights
+from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT, Size
-from posbench.position.extension import Context
+from posbench.position.extension import ExtensionContext
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.cope import CoPE
-from posbench.schemes.linear import LinearAttention
+from posbench.schemes.linear_attention import LinearAttention
 from posbench.schemes.rope import RoPE
 from posbench.schemes.shaw import Shaw
 from posbench.schemes.softmax_one import SoftmaxOne
@@ -33,7 +33,7 @@ from posbench.schemes.window import Window
 from posbench.tasks.attention import KeyValueAttention, buckets, entropy
 from posbench.tasks.key_value import KeyValue
 
-SHAPE = Shape(layers=2, heads=2, head_dim=8, width=16, train_len=16)
+SHAPE = ModelShape(n_layers=2, n_heads=2, head_dim=8, d_model=16, train_len=16)
 TOKENS = 24
 
 
@@ -56,7 +56,7 @@ def scheme(made, **settings):
 
 
 def shaw(own):
-    return lambda h, q, k, d: float(q @ (k + own.key_LKD[0, min(d, own.clip)]))
+    return lambda h, q, k, d: float(q @ (k + own.key_LKD[0, min(d, own.max_relative_position)]))
 
 
 def t5(own):
@@ -101,27 +101,29 @@ CASES = {
         TOKENS,
     ),
     "rerope": (
-        lambda: ReRoPE(scheme(RoPE), Context(SHAPE, TOKENS), window=5),
+        lambda: ReRoPE(scheme(RoPE), ExtensionContext(SHAPE, TOKENS), window=5),
         lambda own: lambda h, q, k, d: turned(h, q, k, min(d, 5)),
         TOKENS,
     ),
-    "shaw": (lambda: scheme(Shaw, clip=4), shaw, TOKENS),
+    "shaw": (lambda: scheme(Shaw, max_relative_position=4), shaw, TOKENS),
     "softmax_one": (lambda: scheme(SoftmaxOne), lambda own: dot, TOKENS),
 }
 
 
-def site(tokens, start=0):
+def attention_inputs(tokens, start=0):
     draw = torch.Generator().manual_seed(0)
-    stream = torch.randn(2, tokens, SHAPE.width, generator=draw, dtype=torch.float64)
+    stream = torch.randn(2, tokens, SHAPE.d_model, generator=draw, dtype=torch.float64)
     q, k = torch.randn(2, 2, 2, tokens, SHAPE.head_dim, generator=draw, dtype=torch.float64)
-    return Site(0, Geometry.span(start, tokens), stream[:, start:], stream, q[:, :, start:], k)
+    return AttentionInputs(
+        0, Geometry.from_range(start, tokens), stream[:, start:], stream, q[:, :, start:], k
+    )
 
 
 def seen(own, at):
     """(B, H, S) as observed, attention itself left to go on."""
-    observed = Observed(own)
-    assert observed.attention(at, torch.zeros_like(at.k_BHSD), Recording("auto")) is None
-    return observed.seen_LBHS[0]
+    observed = AttentionWeightRecorder(own)
+    assert observed.attention(at, torch.zeros_like(at.k_BHSD), KernelDispatcher("auto")) is None
+    return observed.weights_LBHS[0]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -130,7 +132,7 @@ def seen(own, at):
 def test_weights_are_the_softmax_of_the_logits(name, read):
     """Pair by pair, 1e-12."""
     make, logit, tokens = CASES[name]
-    own, at = make(), site(tokens, tokens - 2 if read == "after a cache" else 0)
+    own, at = make(), attention_inputs(tokens, tokens - 2 if read == "after a cache" else 0)
     found, nowhere = seen(own, at), 1.0 if name == "softmax_one" else 0.0
     for b, h in np.ndindex(2, 2):
         expected = by_pairs(logit(own), tokens, at, b, h, nowhere)
@@ -143,7 +145,7 @@ def test_weights_are_the_softmax_of_the_logits(name, read):
 
 @torch.no_grad()
 def test_weights_of_whole_rows():
-    own, at = scheme(CoPE), site(TOKENS)
+    own, at = scheme(CoPE), attention_inputs(TOKENS)
     found = seen(own, at)
     for b, h in np.ndindex(2, 2):
         logits = torch.tensor(cope(own)(at.q_BHTD[b, h, -1], at.k_BHSD[b, h]), dtype=torch.float64)
@@ -152,7 +154,7 @@ def test_weights_of_whole_rows():
 
 def test_what_has_no_weights_is_undefined():
     with pytest.raises(UndefinedError, match="without weights") as error:
-        seen(scheme(LinearAttention), site(TOKENS))
+        seen(scheme(LinearAttention), attention_inputs(TOKENS))
     assert "\n" not in str(error.value)
 
 
@@ -168,67 +170,67 @@ class Text:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_subject_answers_in_order_with_and_without_a_shared_pass(shared):
-    size = Size(layers=2, width=16, heads=2)
-    own = build({"_target_": "posbench.schemes.rope.RoPE"}, SHAPE)
-    model = GPT(size, Text.vocabulary.size, own, 0).double()
+    size = Size(n_layers=2, d_model=16, n_heads=2)
+    own = instantiate({"_target_": "posbench.schemes.rope.RoPE"}, SHAPE)
+    model = GPT(size, Text.vocabulary.vocab_size, own, 0).double()
     traits = replace(own.traits, shared_prefill=shared)
     own.traits = traits
-    task = KeyValueAttention(contexts=2, questions=3)
+    task = KeyValueAttention(num_contexts=2, num_questions=3)
     prompts = list(task.prompts(24, Text(), 16, 0))
-    subject = CheckpointSubject(model, own, 16, Recording("auto"), torch.autocast("cpu", enabled=False), 50)
-    answers = list(subject.attention(prompts))
+    lm = NativeLM(model, own, 16, KernelDispatcher("auto"), torch.autocast("cpu", enabled=False), 50)
+    answers = list(lm.attention_weights(prompts))
     assert len(answers) == 2
     for prompt, answer in zip(prompts, answers, strict=True):
         assert answer.weight_NLHS.shape == (3, 2, 2, 24)
-        for row, suffix in enumerate(prompt.suffixes):
-            ids = torch.from_numpy(np.concatenate([prompt.context, suffix[:-1]]))[None]
-            observed = Observed(own)
+        for row, continuation in enumerate(prompt.continuations):
+            ids = torch.from_numpy(np.concatenate([prompt.context, continuation[:-1]]))[None]
+            observed = AttentionWeightRecorder(own)
             with torch.no_grad():
                 model(ids, scheme=observed, length=24)
-            alone = torch.stack(observed.seen_LBHS)[:, 0]
+            alone = torch.stack(observed.weights_LBHS)[:, 0]
             torch.testing.assert_close(torch.from_numpy(answer.weight_NLHS[row]), alone, rtol=0, atol=1e-12)
 
 
 def test_contexts_and_questions_are_those_of_retrieval():
-    beside = list(KeyValue(contexts=2).prompts(64, Text(), 16, 3))
+    beside = list(KeyValue(num_contexts=2).prompts(64, Text(), 16, 3))
     for prompt, other in zip(KeyValueAttention(2, 4).prompts(64, Text(), 16, 3), beside, strict=True):
         assert np.array_equal(prompt.context, other.context)
-        assert np.array_equal(prompt.suffixes, other.suffixes[prompt.facts["records"]])
+        assert np.array_equal(prompt.continuations, other.continuations[prompt.doc["records"]])
 
 
 def measured(weight_NLHS, prompt, task):
-    rows = list(task.measure(prompt, Attention(weight_NLHS)))
-    return {(one.metric, one.layer, one.head, one.position): one.value / one.n for one in rows}
+    rows = list(task.process_results(prompt, AttentionWeights(weight_NLHS)))
+    return {(one.metric, one.layer, one.head, one.position): one.value_sum / one.n for one in rows}
 
 
 def test_rows_of_weights_that_are_known():
-    task, length = KeyValueAttention(contexts=1, questions=4), 64
+    task, length = KeyValueAttention(num_contexts=1, num_questions=4), 64
     (prompt,) = task.prompts(length, Text(), 16, 0)
-    records = records_in(length, Text.vocabulary.keys)
-    asked = prompt.facts["records"].tolist()
+    records = num_records(length, Text.vocabulary.num_keys)
+    asked = prompt.doc["records"].tolist()
     assert asked[0] == 0
     assert asked[-1] == records - 1
     assert len(asked) == 4
     weight = np.zeros((4, 1, 3, length))
     weight[:, 0, 0] = 1 / length  # evenly
-    weight[np.arange(4), 0, 1, prompt.facts["answer"]] = 1  # the answer alone
+    weight[np.arange(4), 0, 1, prompt.doc["gold_index"]] = 1  # the answer alone
     weight[:, 0, 2, 0] = 0.5  # half to the first token, half nowhere
-    for row, suffix in enumerate(prompt.suffixes):
-        assert prompt.context[prompt.facts["answer"][row]] == suffix[1]
-        assert prompt.context[prompt.facts["answer"][row] - 1] == suffix[0]
+    for row, continuation in enumerate(prompt.continuations):
+        assert prompt.context[prompt.doc["gold_index"][row]] == continuation[1]
+        assert prompt.context[prompt.doc["gold_index"][row] - 1] == continuation[0]
     found = measured(weight, prompt, task)
-    assert found["entropy", 0, 0, None] == pytest.approx(math.log(length))
-    assert found["entropy", 0, 1, None] == 0
-    assert found["entropy", 0, 2, None] == pytest.approx(math.log(2))
-    assert [found["first_tokens", 0, head, None] for head in range(3)] == [4 / 64, 0, 0.5]
-    assert found["last_quarter", 0, 0, None] == 0.25
-    assert [found["gold", 0, head, asked[0]] for head in range(3)] == [1 / 64, 1, 0]
-    ends = [key[3] for key in found if key[0] == "distance" and key[2] == 0]
+    assert found["attention_entropy", 0, 0, None] == pytest.approx(math.log(length))
+    assert found["attention_entropy", 0, 1, None] == 0
+    assert found["attention_entropy", 0, 2, None] == pytest.approx(math.log(2))
+    assert [found["sink_attention", 0, head, None] for head in range(3)] == [4 / 64, 0, 0.5]
+    assert found["last_quarter_attention", 0, 0, None] == 0.25
+    assert [found["answer_attention", 0, head, asked[0]] for head in range(3)] == [1 / 64, 1, 0]
+    ends = [key[3] for key in found if key[0] == "attention_at_distance" and key[2] == 0]
     assert ends == [64, 32, 16, 8, 4, 2, 1]
-    assert found["distance", 0, 0, 64] == 0.5
-    assert found["distance", 0, 2, 64] == 0.5
+    assert found["attention_at_distance", 0, 0, 64] == 0.5
+    assert found["attention_at_distance", 0, 2, 64] == 0.5
     for head, whole in enumerate((1, 1, 0.5)):
-        assert sum(found["distance", 0, head, end] for end in ends) == pytest.approx(whole)
+        assert sum(found["attention_at_distance", 0, head, end] for end in ends) == pytest.approx(whole)
 
 
 def test_buckets_double_and_the_query_stands_alone():

@@ -10,15 +10,15 @@ import yaml
 from pretrained_models import BEFORE, FAMILIES, SCALINGS, TRAIN_LEN, VOCABULARY, theirs
 
 from posbench.errors import DataError, IncompatibleError
-from posbench.instantiate import build
-from posbench.kernels.dispatcher import Recording
-from posbench.lm.hf_positions import scaling, scheme, train_length
-from posbench.lm.hf_weights import architecture, convert
-from posbench.lm.hugging_face import HuggingFaceSubject
+from posbench.instantiate import instantiate
+from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.lm.hf_positions import pretraining_len, scaling_settings, scheme_settings
+from posbench.lm.hf_weights import architecture_from_hf_config, from_hf_state_dict
+from posbench.lm.hugging_face import HFLM
 from posbench.lm.interface import Prompt
-from posbench.lm.native import CheckpointSubject
+from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
-from posbench.position.extension import Context
+from posbench.position.extension import ExtensionContext
 from posbench.position.scheme import PositionScheme
 
 EXTENSIONS = sorted((Path(__file__).parents[2] / "configs" / "extension").glob("*.yaml"))
@@ -27,16 +27,20 @@ LONG = 3 * TRAIN_LEN
 
 
 def ours(model: torch.nn.Module) -> GPT:
-    own = architecture(model.config)
-    positions = build(scheme(model.config), own.shape(train_length(model.config)))
-    return convert(dict(model.state_dict()), own, positions, "it")
+    own = architecture_from_hf_config(model.config)
+    positions = instantiate(scheme_settings(model.config), own.shape(pretraining_len(model.config)))
+    return from_hf_state_dict(dict(model.state_dict()), own, positions, "it")
 
 
 def around(made: GPT, model: torch.nn.Module, length: int) -> PositionScheme:
     """The scheme with the model's own scaling, for a length."""
-    settings = scaling(model.config)
-    shape = architecture(model.config).shape(train_length(model.config))
-    return made.scheme if settings is None else build(settings, made.scheme, Context(shape, length))
+    settings = scaling_settings(model.config)
+    shape = architecture_from_hf_config(model.config).shape(pretraining_len(model.config))
+    return (
+        made.scheme
+        if settings is None
+        else instantiate(settings, made.scheme, ExtensionContext(shape, length))
+    )
 
 
 def logits(made: GPT, model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
@@ -87,18 +91,23 @@ def test_a_family_with_a_scaling(family: str, kind: str) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "smollm3_window"])
 def test_questions_share_a_context(family: str) -> None:
-    """The cache holds a head of keys and values for several of queries; both subjects answer alike."""
+    """The cache holds a head of keys and values for several of queries; both LMs answer alike."""
     model = theirs(**FAMILIES[family])
     made, rng = ours(model), np.random.default_rng(0)
     asked = Prompt(rng.integers(VOCABULARY, size=40), rng.integers(VOCABULARY, size=(5, 6)), 4)
-    converted = CheckpointSubject(
-        made, made.scheme, TRAIN_LEN, Recording("auto"), contextlib.nullcontext(), tokens_per_pass=64
+    converted = NativeLM(
+        made,
+        made.scheme,
+        TRAIN_LEN,
+        KernelDispatcher("auto"),
+        contextlib.nullcontext(),
+        max_tokens_per_batch=64,
     )
-    black_box = HuggingFaceSubject(model, TRAIN_LEN, contextlib.nullcontext(), tokens_per_pass=64)
-    (one,), (other,) = converted.score([asked]), black_box.score([asked])
+    black_box = HFLM(model, TRAIN_LEN, contextlib.nullcontext(), max_tokens_per_batch=64)
+    (one,), (other,) = converted.loglikelihood([asked]), black_box.loglikelihood([asked])
     np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-4)
-    np.testing.assert_array_equal(one.top, other.top)
-    asked = Prompt(asked.context, asked.suffixes, 0, new=5)
+    np.testing.assert_array_equal(one.greedy_ids, other.greedy_ids)
+    asked = Prompt(asked.context, asked.continuations, 0, max_new_tokens=5)
     (one,), (other,) = converted.generate([asked]), black_box.generate([asked])
     np.testing.assert_array_equal(one.ids, other.ids)
 
@@ -110,11 +119,13 @@ def test_every_extension_applies(path: Path) -> None:
     settings = yaml.safe_load(path.read_text())["build"]
     if settings is None:
         return
-    context = Context(architecture(theirs(**FAMILIES["qwen3"]).config).shape(TRAIN_LEN), LONG)
+    context = ExtensionContext(
+        architecture_from_hf_config(theirs(**FAMILIES["qwen3"]).config).shape(TRAIN_LEN), LONG
+    )
     ids = torch.arange(LONG)[None] * 7 % VOCABULARY
     with torch.no_grad():
         plain, _ = made(ids)
-        extended, _ = made(ids, scheme=build(settings, made.scheme, context))
+        extended, _ = made(ids, scheme=instantiate(settings, made.scheme, context))
     assert extended.isfinite().all()
     assert (extended - plain).abs().max() > 1e-3
 
@@ -123,7 +134,7 @@ def test_what_no_scheme_of_ours_has_is_said() -> None:
     def refused(match: str, family: str = "llama", **given: object) -> None:
         config = theirs(**FAMILIES[family], **given).config
         with pytest.raises(IncompatibleError, match=match):
-            architecture(config), scheme(config), scaling(config)
+            architecture_from_hf_config(config), scheme_settings(config), scaling_settings(config)
 
     def rope(**given: object) -> dict[str, object]:
         return {"rope_theta": 500.0, "rope_type": "yarn", "factor": 4.0, **BEFORE, **given}
@@ -141,18 +152,20 @@ def test_what_no_scheme_of_ours_has_is_said() -> None:
     )
     config = theirs("gpt_neox", hidden_size=32, num_attention_heads=4).config
     with pytest.raises(IncompatibleError, match="gpt_neox is none of llama, mistral"):
-        architecture(config)
+        architecture_from_hf_config(config)
 
 
 def test_weights_that_are_not_of_the_architecture() -> None:
     model = theirs(**FAMILIES["qwen3"])
-    own = architecture(model.config)
+    own = architecture_from_hf_config(model.config)
     weights = dict(model.state_dict())
     with pytest.raises(DataError, match=r"it has no weight 'model.norm.weight'"):
-        convert({k: v for k, v in weights.items() if k != "model.norm.weight"}, own, PositionScheme(), "it")
+        from_hf_state_dict(
+            {k: v for k, v in weights.items() if k != "model.norm.weight"}, own, PositionScheme(), "it"
+        )
     with pytest.raises(DataError, match=r"weights that its family does not, such as model.extra"):
-        convert({**weights, "model.extra": torch.zeros(1)}, own, PositionScheme(), "it")
+        from_hf_state_dict({**weights, "model.extra": torch.zeros(1)}, own, PositionScheme(), "it")
     with pytest.raises(DataError, match=r"it does not have the weights.*q_norm"):
-        convert(
+        from_hf_state_dict(
             {k: v for k, v in weights.items() if ".1.self_attn.q_norm" not in k}, own, PositionScheme(), "it"
         )

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from posbench.errors import ConfigError, UndefinedError
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm import native
-from posbench.lm.chunks import Chunks
+from posbench.lm.chunks import ChunkEnsemble
 from posbench.lm.interface import Prompt
-from posbench.lm.native import CheckpointSubject
+from posbench.lm.native import NativeLM
 from posbench.lm.nbce import NBCE, nucleus
 from posbench.model.gpt import GPT, Size
 from posbench.position.scheme import PositionScheme
@@ -35,17 +35,17 @@ with torch.no_grad():  # sharper than at the start of a training, so that chunks
     MODEL.head.weight.mul_(40)
 
 
-def inner() -> CheckpointSubject:
-    return CheckpointSubject(MODEL, MODEL.scheme, TRAIN_LEN, Recording("auto"), nullcontext(), 64)
+def inner() -> NativeLM:
+    return NativeLM(MODEL, MODEL.scheme, TRAIN_LEN, KernelDispatcher("auto"), nullcontext(), 64)
 
 
 def ids(*shape: int) -> np.ndarray:
     return RNG.integers(BOS, size=shape)
 
 
-def prompt_of(context: int, bos: bool, answer: int, new: int = 0) -> Prompt:
+def prompt_of(context: int, bos: bool, answer: int, max_new_tokens: int = 0) -> Prompt:
     text = ids(context)
-    return Prompt(np.append(BOS, text[1:]) if bos else text, ids(3, 4), answer, new=new)
+    return Prompt(np.append(BOS, text[1:]) if bos else text, ids(3, 4), answer, max_new_tokens=max_new_tokens)
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def logprob(sequence: np.ndarray, answer: int) -> np.ndarray:
 def chunks_of(prompt: Prompt, bos: bool) -> list[np.ndarray]:
     """Equal parts, each as long as the training length allows with the question."""
     body = prompt.context[1:] if bos else prompt.context
-    room = TRAIN_LEN - (prompt.suffixes.shape[1] + prompt.new - 1) - bos
+    room = TRAIN_LEN - (prompt.continuations.shape[1] + prompt.max_new_tokens - 1) - bos
     count = -(-len(body) // room)
     return [np.append([BOS] * bos, part).astype(int) for part in np.array_split(body, count)]
 
@@ -90,16 +90,16 @@ def naive(chunks_KV: np.ndarray, prior_V: np.ndarray) -> np.ndarray:
 CASES = {
     "nbce": (lambda: NBCE(inner(), BOS), lambda c, p: nbce(c, p, 0.25)),
     "nbce beta 1": (lambda: NBCE(inner(), BOS, beta=1.0), lambda c, p: nbce(c, p, 1.0)),
-    "naive Bayes": (lambda: NBCE(inner(), BOS, beta=2.0, pooling="average"), naive),
-    "chunks": (lambda: Chunks(inner(), BOS), chunked),
-    "chunks average": (lambda: Chunks(inner(), BOS, pooling="average"), average),
+    "naive Bayes": (lambda: NBCE(inner(), BOS, beta=2.0, pooling="mean"), naive),
+    "chunks": (lambda: ChunkEnsemble(inner(), BOS), chunked),
+    "chunks average": (lambda: ChunkEnsemble(inner(), BOS, pooling="mean"), average),
 }
 
 
-def without(prompt: Prompt, bos: bool, suffix: np.ndarray, answer: int) -> np.ndarray:
+def without(prompt: Prompt, bos: bool, continuation: np.ndarray, answer: int) -> np.ndarray:
     """What is read without context."""
-    front = [BOS] if bos else prompt.context[-1:] if answer == prompt.suffixes.shape[1] else []
-    return np.append(front, suffix).astype(int)
+    front = [BOS] if bos else prompt.context[-1:] if answer == prompt.continuations.shape[1] else []
+    return np.append(front, continuation).astype(int)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -112,28 +112,28 @@ def test_scores_are_the_formula_over_whole_passes(case, bos, answer, monkeypatch
     assert len(chunks) == 3
     for held in (1 << 24, 2 * 4 * VOCABULARY):
         monkeypatch.setattr(native, "LOGITS", held)
-        (scores,) = make().score([prompt])
-        for row, suffix in enumerate(prompt.suffixes):
-            read = [logprob(np.append(chunk, suffix), answer) for chunk in chunks]
-            prior = logprob(without(prompt, bos, suffix, answer), answer)
+        (scores,) = make().loglikelihood([prompt])
+        for row, continuation in enumerate(prompt.continuations):
+            read = [logprob(np.append(chunk, continuation), answer) for chunk in chunks]
+            prior = logprob(without(prompt, bos, continuation, answer), answer)
             for place in range(answer):
                 expected = formula(np.stack([one[place] for one in read]), prior[place])
-                target = suffix[len(suffix) - answer + place]
+                target = continuation[len(continuation) - answer + place]
                 assert scores.logprob[row, place] == pytest.approx(expected[target], abs=1e-5)
-                assert scores.top[row, place] == expected.argmax()
+                assert scores.greedy_ids[row, place] == expected.argmax()
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("bos", [True, False])
 def test_generation_is_the_formula_token_by_token(case, bos):
     make, formula = CASES[case]
-    prompt = prompt_of(26, bos, answer=0, new=3)
+    prompt = prompt_of(26, bos, answer=0, max_new_tokens=3)
     chunks = chunks_of(prompt, bos)
     assert len(chunks) == 3
     (generated,) = make().generate([prompt])
-    for row, suffix in enumerate(prompt.suffixes):
-        said = suffix
-        for place in range(prompt.new):
+    for row, continuation in enumerate(prompt.continuations):
+        said = continuation
+        for place in range(prompt.max_new_tokens):
             read = [logprob(np.append(np.append(chunk, said), 0), 1)[0] for chunk in chunks]
             prior = logprob(np.append(without(prompt, bos, said, 0), 0), 1)[0]
             expected = formula(np.stack(read), prior).argmax()
@@ -142,31 +142,33 @@ def test_generation_is_the_formula_token_by_token(case, bos):
 
 
 def test_many_questions_are_continued_a_few_at_a_time():
-    prompt = prompt_of(40, True, answer=0, new=2)
-    many = Prompt(prompt.context, ids(19, 4), 0, new=2)
+    prompt = prompt_of(40, True, answer=0, max_new_tokens=2)
+    many = Prompt(prompt.context, ids(19, 4), 0, max_new_tokens=2)
     (together,) = NBCE(inner(), BOS).generate([many])
-    singles = [Prompt(many.context, suffix[None], 0, new=2) for suffix in many.suffixes]
+    singles = [
+        Prompt(many.context, continuation[None], 0, max_new_tokens=2) for continuation in many.continuations
+    ]
     apart = NBCE(inner(), BOS).generate(singles)
     np.testing.assert_array_equal(together.ids, np.concatenate([one.ids for one in apart]))
 
 
 def test_within_the_training_length_chunks_are_the_model():
     prompt = prompt_of(10, True, 4)
-    prompt.facts["kept"] = "by the task"
-    (one,), (other,) = Chunks(inner(), BOS).score([prompt]), inner().score([prompt])
+    prompt.doc["kept"] = "by the task"
+    (one,), (other,) = ChunkEnsemble(inner(), BOS).loglikelihood([prompt]), inner().loglikelihood([prompt])
     np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-5)
-    np.testing.assert_array_equal(one.top, other.top)
+    np.testing.assert_array_equal(one.greedy_ids, other.greedy_ids)
 
 
 def test_candidates_are_told_as_by_the_model():
     listed = np.array([3, 1, 7])
-    prompt = Prompt(ids(10), ids(3, 4), 2, candidates=listed)
-    (plain,) = inner().score([prompt])
-    for row, suffix in enumerate(prompt.suffixes):
-        expected = logprob(np.append(prompt.context, suffix), 2)[0, listed]
-        np.testing.assert_allclose(plain.candidates[row], expected, atol=1e-5)
-    (one,) = Chunks(inner(), BOS).score([prompt])
-    np.testing.assert_allclose(one.candidates, plain.candidates, atol=1e-5)
+    prompt = Prompt(ids(10), ids(3, 4), 2, candidate_ids=listed)
+    (plain,) = inner().loglikelihood([prompt])
+    for row, continuation in enumerate(prompt.continuations):
+        expected = logprob(np.append(prompt.context, continuation), 2)[0, listed]
+        np.testing.assert_allclose(plain.candidate_logprobs[row], expected, atol=1e-5)
+    (one,) = ChunkEnsemble(inner(), BOS).loglikelihood([prompt])
+    np.testing.assert_allclose(one.candidate_logprobs, plain.candidate_logprobs, atol=1e-5)
 
 
 def test_the_nucleus_is_that_of_transformers():
@@ -191,7 +193,7 @@ def test_what_is_cut_is_handled_as_in_the_authors_code():
 
 def test_a_question_that_leaves_no_room_has_no_answer():
     with pytest.raises(UndefinedError, match="leave none of the training length 16"):
-        next(Chunks(inner(), BOS).score([Prompt(ids(20), ids(1, 17), 17)]))
+        next(ChunkEnsemble(inner(), BOS).loglikelihood([Prompt(ids(20), ids(1, 17), 17)]))
 
 
 @pytest.mark.parametrize(

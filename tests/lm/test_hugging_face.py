@@ -9,12 +9,12 @@ import pytest
 import torch
 from pretrained_models import BEFORE, SCALINGS, TRAIN_LEN, VOCABULARY, saved, theirs
 
-from posbench.config.schema import ExtensionSettings, SubjectSettings
+from posbench.config.schema import ExtensionSettings, LMSettings
 from posbench.errors import ConfigError, DataError, IncompatibleError, LengthError
 from posbench.extensions.yarn import YaRN
-from posbench.lm.hugging_face import HuggingFaceSubject, OwnPositions, check_causal
+from posbench.lm.hf_config import inspect_pretrained, load_hf_model
+from posbench.lm.hugging_face import HFLM, OpaquePositions, check_causal
 from posbench.lm.interface import Prompt
-from posbench.lm.pretrained import load, open_pretrained
 
 GPT2 = {"n_positions": TRAIN_LEN, "n_embd": 32, "n_layer": 2, "n_head": 4}
 NEOX = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "rotary_pct": 0.5}
@@ -27,27 +27,27 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def subject(model: torch.nn.Module, tokens_per_pass: int = 64) -> HuggingFaceSubject:
-    return HuggingFaceSubject(model, TRAIN_LEN, contextlib.nullcontext(), tokens_per_pass)
+def lm(model: torch.nn.Module, max_tokens_per_batch: int = 64) -> HFLM:
+    return HFLM(model, TRAIN_LEN, contextlib.nullcontext(), max_tokens_per_batch)
 
 
-def prompt(context: int, suffixes: int, answer: int = 3, new: int = 0) -> Prompt:
-    rng = np.random.default_rng([context, suffixes])
+def prompt(context: int, continuations: int, answer: int = 3, max_new_tokens: int = 0) -> Prompt:
+    rng = np.random.default_rng([context, continuations])
     candidates = rng.integers(VOCABULARY, size=5)
-    ids = rng.integers(2, VOCABULARY, context), rng.integers(2, VOCABULARY, (suffixes, 4))
-    return Prompt(*ids, answer, new=new, candidates=candidates)
+    ids = rng.integers(2, VOCABULARY, context), rng.integers(2, VOCABULARY, (continuations, 4))
+    return Prompt(*ids, answer, max_new_tokens=max_new_tokens, candidate_ids=candidates)
 
 
 def by_hand(model: torch.nn.Module, asked: Prompt, row: int) -> tuple[np.ndarray, ...]:
     """(A,) nats and top ids of the answers, (V,) nats of the candidates: one whole pass in float32."""
-    ids = torch.tensor(np.concatenate([asked.context, asked.suffixes[row]]))[None]
+    ids = torch.tensor(np.concatenate([asked.context, asked.continuations[row]]))[None]
     with torch.no_grad():
-        nats = model(ids[:, :-1], use_cache=False).logits[0, -asked.answer :].log_softmax(-1)
-    target = ids[0, -asked.answer :]
+        nats = model(ids[:, :-1], use_cache=False).logits[0, -asked.n_scored :].log_softmax(-1)
+    target = ids[0, -asked.n_scored :]
     return (
         nats.gather(-1, target[:, None])[:, 0].numpy(),
         nats.argmax(-1).numpy(),
-        nats[0, asked.candidates].numpy(),
+        nats[0, asked.candidate_ids].numpy(),
     )
 
 
@@ -77,13 +77,13 @@ def test_scores_are_those_of_a_whole_pass(name: str) -> None:
         prompt(1, 3),
         prompt(20, 5),
     ]
-    for one, found in zip(asked, subject(model).score(asked), strict=True):
-        for row in range(len(one.suffixes)):
+    for one, found in zip(asked, lm(model).loglikelihood(asked), strict=True):
+        for row in range(len(one.continuations)):
             fresh = theirs(kind, **given) if name == "dynamic" else again
             nats, top, candidates = by_hand(fresh, one, row)
             np.testing.assert_allclose(found.logprob[row], nats, atol=1e-4)
-            np.testing.assert_allclose(found.candidates[row], candidates, atol=1e-4)
-            assert found.top[row].tolist() == top.tolist()
+            np.testing.assert_allclose(found.candidate_logprobs[row], candidates, atol=1e-4)
+            assert found.greedy_ids[row].tolist() == top.tolist()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "dynamic"])
@@ -93,10 +93,10 @@ def test_generation_is_greedy_to_the_last_token(name: str) -> None:
     model = theirs(kind, **given)
     model.generation_config.repetition_penalty = 9.0
     model.generation_config.do_sample = True
-    asked = prompt(20, 3, answer=0, new=6)
-    (found,) = subject(model).generate([asked])
+    asked = prompt(20, 3, answer=0, max_new_tokens=6)
+    (found,) = lm(model).generate([asked])
     for row in range(3):
-        ids = [*asked.context, *asked.suffixes[row]]
+        ids = [*asked.context, *asked.continuations[row]]
         for token in found.ids[row]:
             with torch.no_grad():
                 assert token == model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()
@@ -107,18 +107,18 @@ def test_generation_is_greedy_to_the_last_token(name: str) -> None:
 def test_what_a_folder_tells(tmp_path: Path) -> None:
     rope = {"rope_theta": 500.0, **SCALINGS["yarn"]}
     folder = saved(tmp_path / "mine", "llama", rope_parameters=rope, max_position_embeddings=4 * TRAIN_LEN)
-    found = open_pretrained(SubjectSettings("hugging_face", str(folder)))
+    found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     assert (found.label, found.train_len, found.scaling.name) == ("mine", TRAIN_LEN, "own_yarn")
-    assert found.extended_by(ExtensionSettings()) == found.scaling
-    assert found.extended_by(YARN) == YARN, "in place of its own"
+    assert found.resolve_extension(ExtensionSettings()) == found.scaling
+    assert found.resolve_extension(YARN) == YARN, "in place of its own"
     # A name is what the files hold, not where they lie.
     moved = folder.rename(tmp_path / "elsewhere")
-    assert open_pretrained(SubjectSettings("hugging_face", str(moved))).id == found.id
+    assert inspect_pretrained(LMSettings("hugging_face", str(moved))).id == found.id
     weights = moved / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert open_pretrained(SubjectSettings("hugging_face", str(moved))).id != found.id
+    assert inspect_pretrained(LMSettings("hugging_face", str(moved))).id != found.id
 
 
 def test_a_configuration_of_before_transformers_5(tmp_path: Path) -> None:
@@ -128,62 +128,64 @@ def test_a_configuration_of_before_transformers_5(tmp_path: Path) -> None:
     del config["rope_parameters"]
     old = {"rope_theta": 5000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}
     (folder / "config.json").write_text(json.dumps(config | old))
-    found = open_pretrained(SubjectSettings("hugging_face", str(folder)))
-    assert found.scheme["base"] == 5000.0
+    found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
+    assert found.scheme["rope_theta"] == 5000.0
     assert (found.scaling.name, found.scaling.build["factor"]) == ("own_linear", 2.0)
 
 
 def test_a_scaling_can_be_asked_for(tmp_path: Path) -> None:
     """As transformers' own, by a black box, or as the extension that it is, by a converted model."""
     folder = saved(tmp_path / "mine", "llama")
-    plain = open_pretrained(SubjectSettings("hugging_face", str(folder)))
+    plain = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     assert plain.scaling.name == "none"
     scaled = {"rope_type": "yarn", "factor": 4.0, **BEFORE}
     for black_box in (False, True):
-        settings = SubjectSettings("hugging_face", str(folder), black_box=black_box, rope_scaling=scaled)
-        found = open_pretrained(settings)
+        settings = LMSettings("hugging_face", str(folder), black_box=black_box, rope_scaling=scaled)
+        found = inspect_pretrained(settings)
         assert found.scaling.name == "own_yarn"
         assert (found.scaling.build is None) == (found.architecture is None) == black_box
         assert found.id != plain.id
-    model = load(found)
+    model = load_hf_model(found)
     expected = theirs("llama", rope_parameters={"rope_theta": 10000.0, **scaled})
     asked = prompt(60, 1)
-    (ours,) = subject(model).score([asked])
+    (ours,) = lm(model).loglikelihood([asked])
     np.testing.assert_allclose(ours.logprob[0], by_hand(expected, asked, 0)[0], atol=1e-5)
     # A rotation that does not do what its configuration says is found out.
     model.model.rotary_emb.inv_freq.mul_(1.01)
     with pytest.raises(DataError, match="rope type 'yarn' has no effect on llama"):
-        subject(model)
+        lm(model)
 
 
 def test_a_table_of_positions_has_an_end(tmp_path: Path) -> None:
     folder = saved(tmp_path / "mine", "gpt2", **GPT2)
-    found = open_pretrained(SubjectSettings("hugging_face", str(folder)))
+    found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     assert found.architecture is None
-    scheme = OwnPositions(None, found.scheme["limit"])
+    scheme = OpaquePositions(None, found.scheme["max_position_embeddings"])
     scheme.check(TRAIN_LEN)
     with pytest.raises(LengthError, match=f"33 tokens.*{TRAIN_LEN} positions"):
         scheme.check(TRAIN_LEN + 1)
     for kind, given in (("bloom", {"n_layer": 2, "n_head": 4}), ("gpt_neox", NEOX)):
         folder = saved(tmp_path / kind, kind, **given)
-        assert open_pretrained(SubjectSettings("hugging_face", str(folder))).scheme["limit"] == 0, kind
+        assert (
+            inspect_pretrained(LMSettings("hugging_face", str(folder))).scheme["max_position_embeddings"] == 0
+        ), kind
 
 
 def test_a_black_box_carries_no_extension(tmp_path: Path) -> None:
     folder = saved(tmp_path / "mine", "gpt2", **GPT2)
-    found = open_pretrained(SubjectSettings("hugging_face", str(folder)))
+    found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     with pytest.raises(
         IncompatibleError, match=r"extension yarn on mine: a black box \(gpt2 is none of llama"
     ):
-        found.extended_by(YARN)
+        found.resolve_extension(YARN)
     with pytest.raises(IncompatibleError, match="attention weights of a black box"):
-        subject(load(found)).attention([])
+        lm(load_hf_model(found)).attention_weights([])
     with pytest.raises(IncompatibleError, match="finetune"):
-        found.extended_by(ExtensionSettings("yarn", YARN.build, {"steps": 3}))
+        found.resolve_extension(ExtensionSettings("yarn", YARN.build, {"steps": 3}))
 
 
 def test_what_sees_the_future_is_no_causal_model() -> None:
-    made = object.__new__(HuggingFaceSubject)
+    made = object.__new__(HFLM)
     made.model = theirs("bert", is_decoder=False)
     made.device, made.precision, made.moving, made.few = (
         torch.device("cpu"),
@@ -203,10 +205,10 @@ def folder_with(tmp_path: Path, **config: object) -> str:
 def test_what_is_no_model(tmp_path: Path) -> None:
     def refused(match: str, error: type[Exception] = DataError, **given: object) -> None:
         with pytest.raises(error, match=match) as said:
-            open_pretrained(SubjectSettings("hugging_face", **given))
+            inspect_pretrained(LMSettings("hugging_face", **given))
         assert "\n" not in str(said.value)
 
-    refused("subject=hugging_face needs subject.name", ConfigError)
+    refused("lm=hugging_face needs lm.name", ConfigError)
     refused("there is no such folder", name=str(tmp_path / "nowhere"))
     refused("there is no such folder", name="./nowhere")
     refused("nobody/nothing' has to be downloaded, but HF_HUB_OFFLINE is set", name="nobody/nothing")
@@ -234,4 +236,4 @@ def test_half_a_folder_is_no_model(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))
     with pytest.raises(DataError, match=r"has no weights model.layers.4"):
-        load(open_pretrained(SubjectSettings("hugging_face", str(folder))))
+        load_hf_model(inspect_pretrained(LMSettings("hugging_face", str(folder))))

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from posbench.config.hydra_app import configs
+from posbench.config.hydra_app import config_dir
 from posbench.properties.card import COLUMNS
 from posbench.properties.cost import cost
 from posbench.properties.measure import measure, rounded
-from posbench.properties.ratings import short
+from posbench.properties.ratings import format_compact
 from posbench.properties.report import write
 
 SCHEMES = {
     file.stem: yaml.safe_load(file.read_text())["build"]
-    for file in sorted((configs() / "scheme").glob("*.yaml"))
+    for file in sorted((config_dir() / "scheme").glob("*.yaml"))
 }
 FEW = ("nope", "learned", "rope", "alibi", "window", "hwfa")
 
@@ -44,7 +44,7 @@ def test_the_same_bytes_each_time(tmp_path: Path) -> None:
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
     text = (tmp_path / "a" / "properties.md").read_text()
-    assert "python scripts/properties.py results=results/published" in text
+    assert "python scripts/properties.py results_dir=results/published" in text
 
 
 def test_costs() -> None:
@@ -55,14 +55,23 @@ def test_costs() -> None:
 
 def test_numbers_in_few_letters() -> None:
     given = (0.0, 0.00321, 0.0123, 1.25, 12.5, 255.75, 2413.0, -843.0)
-    assert [short(value) for value in given] == ["0", "0.003", "0.012", "1.2", "12", "256", "2.4k", "-843"]
+    assert [format_compact(value) for value in given] == [
+        "0",
+        "0.003",
+        "0.012",
+        "1.2",
+        "12",
+        "256",
+        "2.4k",
+        "-843",
+    ]
 
 
 def test_the_script(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "properties.py"
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(script), f"results={tmp_path}", "costs=false", *arguments]
+        command = [sys.executable, str(script), f"results_dir={tmp_path}", "costs=false", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     done = run("schemes=[rope]")

@@ -8,16 +8,16 @@ import pytest
 import torch
 import yaml
 
-from posbench.config.hydra_app import configs
+from posbench.config.hydra_app import config_dir
 from posbench.properties import decay, linearity, relativity, uniqueness
+from posbench.properties.axial_2d import axial_2d
 from posbench.properties.bounds import bounds
 from posbench.properties.determinism import determinism
 from posbench.properties.hooks import acts_on
-from posbench.properties.lengths import behaviour
-from posbench.properties.order import control, felt
-from posbench.properties.plane import plane
-from posbench.properties.probe import EXACT, Subject
-from posbench.properties.turns import isometry
+from posbench.properties.length_behavior import length_behavior
+from posbench.properties.order import order_sensitivity, permutation_control
+from posbench.properties.probe import EXACT, SchemeProbe
+from posbench.properties.qk_map import isometry
 
 
 @pytest.fixture(autouse=True)
@@ -27,22 +27,22 @@ def _without_gradients():
 
 
 @functools.cache
-def subject(name: str) -> Subject:
-    return Subject.of(yaml.safe_load((configs() / "scheme" / f"{name}.yaml").read_text())["build"])
+def probe(name: str) -> SchemeProbe:
+    return SchemeProbe.of(yaml.safe_load((config_dir() / "scheme" / f"{name}.yaml").read_text())["build"])
 
 
 def test_attention_is_equivariant_without_mask_and_scheme_and_the_mask_ends_that() -> None:
-    found = control()
+    found = permutation_control()
     assert found["unmasked"] < 1e-12
     assert found["causal"] > 0.1
 
 
 @pytest.mark.parametrize(
     ("name", "feels"),
-    [("nope", False), ("linear", False), ("sinusoidal", True), ("rope", True), ("alibi", True)],
+    [("nope", False), ("linear_attention", False), ("sinusoidal", True), ("rope", True), ("alibi", True)],
 )
 def test_order_is_felt_by_the_scheme_alone(name: str, feels: bool) -> None:
-    assert (felt(subject(name)) > EXACT) == feels
+    assert (order_sensitivity(probe(name)) > EXACT) == feels
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_order_is_felt_by_the_scheme_alone(name: str, feels: bool) -> None:
     [
         ("sinusoidal", "formula", False),
         ("learned", "trained", True),
-        ("randomized_rope", "drawn anew", False),
+        ("randomized_rope", "random", False),
     ],
 )
 def test_determinism(name: str, kind: str, of_the_seed: bool) -> None:
-    found = determinism(subject(name))
-    assert found["kind"] == kind
+    found = determinism(probe(name))
+    assert found["position_source"] == kind
     assert found["repeated_difference"] == 0
     assert (found["seed_difference"] > EXACT) == of_the_seed
     assert found["parameters"] == (64 * 32 if name == "learned" else 0)
@@ -63,66 +63,71 @@ def test_determinism(name: str, kind: str, of_the_seed: bool) -> None:
 
 def test_unique_positions() -> None:
     """ALiBi's gentlest slope is 1/256, its steepest 1/4: neighbours differ by 1/4 somewhere. Shaw's clip is 16."""
-    assert uniqueness.told_apart(subject("alibi"))["smallest_difference"] == pytest.approx(0.25)
-    assert uniqueness.told_apart(subject("nope")) == {"smallest_difference": 0, "alike": 1}
+    assert uniqueness.position_separation(probe("alibi"))["min_logit_difference"] == pytest.approx(0.25)
+    assert uniqueness.position_separation(probe("nope")) == {
+        "min_logit_difference": 0,
+        "indistinguishable_fraction": 1,
+    }
     past = 64 - 16  # distances 16 .. 63 are one class
     expected = past * (past - 1) / (64 * 63)
-    assert uniqueness.told_apart(subject("shaw"))["alike"] == pytest.approx(expected)
+    assert uniqueness.position_separation(probe("shaw"))["indistinguishable_fraction"] == pytest.approx(
+        expected
+    )
 
 
 def test_distances_in_embeddings() -> None:
     """Neighbours are nearest: 4 sum sin(theta / 2)^2."""
-    found = uniqueness.embedded(subject("sinusoidal"))
+    found = uniqueness.embedded(probe("sinusoidal"))
     theta = 10000.0 ** (-np.arange(16) / 16)
     assert found["position_distance"] == pytest.approx(2 * math.sqrt((np.sin(theta / 2) ** 2).sum()))
     assert found["token_distance"] > 0
-    assert math.isnan(uniqueness.embedded(subject("rope"))["position_distance"])
+    assert math.isnan(uniqueness.embedded(probe("rope"))["position_distance"])
 
 
 def test_relativity() -> None:
     for name in ("rope", "alibi", "t5", "shaw", "xpos"):
-        assert relativity.shifted(subject(name)) < EXACT
-        assert relativity.along_diagonals(subject(name)) < EXACT
+        assert relativity.shifted(probe(name)) < EXACT
+        assert relativity.along_diagonals(probe(name)) < EXACT
     for name in ("learned", "sinusoidal", "fire"):
-        assert relativity.shifted(subject(name)) > 0.01
+        assert relativity.shifted(probe(name)) > 0.01
     # A factor by the number of keys, and a global token, follow indices and no positions.
-    assert relativity.shifted(subject("log_n")) < EXACT < relativity.along_diagonals(subject("log_n"))
-    assert relativity.along_diagonals(subject("longformer")) == math.inf
+    assert relativity.shifted(probe("log_n")) < EXACT < relativity.along_diagonals(probe("log_n"))
+    assert relativity.along_diagonals(probe("longformer")) == math.inf
 
 
 def test_linear_relation() -> None:
-    assert linearity.of_embeddings(subject("sinusoidal")) < EXACT
-    assert linearity.of_embeddings(subject("learned")) > 0.5
-    assert linearity.of_vectors(subject("rope")) < EXACT
-    assert linearity.of_vectors(subject("fope")) > 0.01
-    assert math.isnan(linearity.of_embeddings(subject("alibi")))
-    assert math.isnan(linearity.of_vectors(subject("alibi")))
+    assert linearity.of_embeddings(probe("sinusoidal")) < EXACT
+    assert linearity.of_embeddings(probe("learned")) > 0.5
+    assert linearity.of_vectors(probe("rope")) < EXACT
+    assert linearity.of_vectors(probe("fope")) > 0.01
+    assert math.isnan(linearity.of_embeddings(probe("alibi")))
+    assert math.isnan(linearity.of_vectors(probe("alibi")))
 
 
 def test_norm_and_orthogonality() -> None:
     for name in ("rope", "p_rope", "hope"):
-        assert all(value < EXACT for value in isometry(subject(name)).values())
-    stretched = isometry(subject("xpos"))
+        assert all(value < EXACT for value in isometry(probe(name)).values())
+    stretched = isometry(probe("xpos"))
     assert stretched["norm_change"] > 0.01 < stretched["orthogonality"]
-    assert isometry(subject("key_norm"))["orthogonality"] == math.inf
-    assert all(math.isnan(value) for value in isometry(subject("alibi")).values())
+    assert isometry(probe("key_norm"))["orthogonality"] == math.inf
+    assert all(math.isnan(value) for value in isometry(probe("alibi")).values())
 
 
 def test_boundedness() -> None:
-    steepest = bounds(subject("alibi"))
+    steepest = bounds(probe("alibi"))
     assert steepest["largest_change"] == pytest.approx(1023 / 4)
     assert steepest["grows_with"] == "positions"
     for name in ("rope", "sinusoidal", "t5", "shaw", "learned"):
-        assert bounds(subject(name))["grows_with"] == "nothing"
-    assert bounds(subject("kerple_log"))["grows_with"] == "positions"
-    assert bounds(subject("forgetting"))["grows_with"] == "tokens"
-    assert bounds(subject("log_n"))["grows_with"] == "tokens"
+        assert bounds(probe(name))["grows_with"] == "nothing"
+    assert bounds(probe("kerple_log"))["grows_with"] == "positions"
+    assert bounds(probe("fox"))["grows_with"] == "tokens"
+    assert bounds(probe("log_n"))["grows_with"] == "tokens"
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("nope", "silent"),
+        ("nope", "position_blind"),
         ("learned", "undefined"),
         ("window", "hidden"),
         ("shaw", "constant"),
@@ -132,15 +137,15 @@ def test_boundedness() -> None:
     ],
 )
 def test_past_the_training_length(name: str, kind: str) -> None:
-    found = behaviour(subject(name))
-    assert found["at_16x"] == kind
+    found = length_behavior(probe(name))
+    assert found["behavior_16x"] == kind
     if name == "alibi":
         assert found["excess_16x"] == pytest.approx((1023 - 63) / 4)
 
 
 def test_decay() -> None:
     """The mean cosine at head dimension 64 is no monotone function and below zero at 725; only its envelope falls."""
-    curve = decay.curves(subject("rope"))
+    curve = decay.curves(probe("rope"))
     theta = 10000.0 ** (-np.arange(32) / 32)
     np.testing.assert_allclose(curve[0], np.cos(np.arange(1024)[:, None] * theta).mean(1), atol=1e-12)
     assert curve[0, 725] < 0
@@ -150,23 +155,23 @@ def test_decay() -> None:
     above = decay.envelope(curve[0])
     assert (above >= curve[0]).all()
     assert (np.diff(above) <= 0).all()
-    assert decay.decay(decay.curves(subject("alibi")))["decay"] == "falls"
-    assert decay.decay(decay.curves(subject("nope")))["decay"] == "flat"
+    assert decay.decay(decay.curves(probe("alibi")))["decay"] == "falls"
+    assert decay.decay(decay.curves(probe("nope")))["decay"] == "flat"
 
 
 def test_two_dimensions() -> None:
-    turned, added = plane(subject("rope")), plane(subject("sinusoidal"))
-    assert turned["plane"]
-    assert turned["plane_shift"] < EXACT < turned["plane_smallest_difference"]
-    assert added["plane"]
-    assert added["plane_shift"] > 0.01
-    assert not plane(subject("alibi"))["plane"]
-    assert not plane(subject("nope"))["plane"]
+    turned, added = axial_2d(probe("rope")), axial_2d(probe("sinusoidal"))
+    assert turned["axial_2d"]
+    assert turned["axial_2d_shift"] < EXACT < turned["axial_2d_min_logit_difference"]
+    assert added["axial_2d"]
+    assert added["axial_2d_shift"] > 0.01
+    assert not axial_2d(probe("alibi"))["axial_2d"]
+    assert not axial_2d(probe("nope"))["axial_2d"]
 
 
 def test_what_a_scheme_acts_on() -> None:
-    assert acts_on(subject("nope")) == ()
-    assert acts_on(subject("rope")) == ("q and k",)
-    assert acts_on(subject("shaw")) == ("logits", "values")
-    assert acts_on(subject("window")) == ("q and k", "mask")
-    assert acts_on(subject("linear")) == ("attention",)
+    assert acts_on(probe("nope")) == ()
+    assert acts_on(probe("rope")) == ("q and k",)
+    assert acts_on(probe("shaw")) == ("logits", "values")
+    assert acts_on(probe("window")) == ("q and k", "mask")
+    assert acts_on(probe("linear_attention")) == ("attention",)

@@ -103,17 +103,17 @@ class _Series:
 
     def _losses(self, protocol, length, bits, hardness_D, n_D, position=None):
         common = {"task": "perplexity", "protocol": protocol, "eval_len": length, "n": n_D, "example": 0}
-        common |= {"document": [f"doc{d:03d}" for d in range(len(n_D))], "position": position}
+        common |= {"doc_id": [f"doc{d:03d}" for d in range(len(n_D))], "position": position}
         if bits is None:
             rows = pd.DataFrame(
-                common | {"metric": "nll", "value": np.nan, "n": 0, "unit": "nat", "status": "undefined"}
+                common | {"metric": "nll", "value_sum": np.nan, "n": 0, "unit": "nat", "status": "undefined"}
             )
             return self._frame(rows)
         noise_D = self.generator.normal(0.0, 0.05, len(n_D))
         nats_D = (bits + self.shift + hardness_D + noise_D) * np.log(2) * n_D
-        nll = pd.DataFrame(common | {"metric": "nll", "value": nats_D, "unit": "nat", "status": "ok"})
+        nll = pd.DataFrame(common | {"metric": "nll", "value_sum": nats_D, "unit": "nat", "status": "ok"})
         size = pd.DataFrame(
-            common | {"metric": "bytes", "value": n_D.astype(float), "unit": "byte", "status": "ok"}
+            common | {"metric": "bytes", "value_sum": n_D.astype(float), "unit": "byte", "status": "ok"}
         )
         return self._frame(pd.concat([nll, size]))
 
@@ -125,16 +125,16 @@ class _Series:
         if far is None and length > TRAIN_LEN:
             row = {
                 "task": "key_value",
-                "protocol": "records",
+                "protocol": "synthetic_records",
                 "eval_len": length,
-                "document": "",
+                "doc_id": "",
                 "example": 0,
             }
             row |= {
                 "position": None,
                 "depth": None,
                 "metric": "exact_match",
-                "value": None,
+                "value_sum": None,
                 "n": 0,
                 "unit": "",
                 "status": "undefined",
@@ -147,32 +147,35 @@ class _Series:
         ids = np.repeat([f"ctx{c:03d}" for c in range(contexts)], records)
         common = {
             "task": "key_value",
-            "protocol": "records",
+            "protocol": "synthetic_records",
             "eval_len": length,
-            "document": ids,
+            "doc_id": ids,
             "n": 1,
         }
         common |= {"example": np.arange(right.size), "position": np.tile(np.arange(records), contexts)}
         common |= {"depth": np.tile(depth, contexts), "unit": "", "status": status}
-        exact = pd.DataFrame(common | {"metric": "exact_match", "value": right.ravel().astype(float)})
-        logprob = pd.DataFrame(common | {"metric": "logprob", "value": np.where(right.ravel(), -0.1, -4.0)})
+        exact = pd.DataFrame(common | {"metric": "exact_match", "value_sum": right.ravel().astype(float)})
+        logprob = pd.DataFrame(
+            common | {"metric": "logprob", "value_sum": np.where(right.ravel(), -0.1, -4.0)}
+        )
         per = {
             "task": "key_value",
-            "protocol": "records",
+            "protocol": "synthetic_records",
             "eval_len": length,
             "unit": "",
             "status": status,
         }
         per |= {
-            "document": [f"ctx{c:03d}" for c in range(contexts)],
+            "doc_id": [f"ctx{c:03d}" for c in range(contexts)],
             "example": 0,
             "n": records,
             "position": None,
             "depth": None,
         }
-        values = {"in_context": 0.98, "chance": 1 / 16, "context_guess": 0.05 + 1 / records}
+        values = {"predicted_in_context": 0.98, "chance": 1 / 16, "random_in_context": 0.05 + 1 / records}
         whole = [
-            pd.DataFrame(per | {"metric": name, "value": value * records}) for name, value in values.items()
+            pd.DataFrame(per | {"metric": name, "value_sum": value * records})
+            for name, value in values.items()
         ]
         return self._frame(pd.concat([exact, logprob, *whole]))
 
@@ -180,11 +183,11 @@ class _Series:
         scheme, extension = self.key
         cell = rows["task"] + "-" + rows["protocol"] + "-" + rows["eval_len"].astype(str)
         rows = rows.assign(
-            cell=f"{scheme}-{extension}-{self.seed}-" + cell,
-            model=f"{scheme}-{self.seed}",
+            cell_id=f"{scheme}-{extension}-{self.seed}-" + cell,
+            model_id=f"{scheme}-{self.seed}",
             scheme=scheme,
             extension=extension,
-            size="tiny",
+            model_size="tiny",
             n_params=401_216,
             train_len=TRAIN_LEN,
             train_tokens=921_600,
@@ -196,6 +199,6 @@ class _Series:
             dtype="float32",
         )
         rows["position"] = pd.array(rows["position"].tolist(), dtype="Int64")
-        rows["value"] = rows["value"].astype(float)
+        rows["value_sum"] = rows["value_sum"].astype(float)
         rows["depth"] = rows["depth"].astype(float) if "depth" in rows else np.nan
         return rows

@@ -9,11 +9,11 @@ import yaml
 from synthetic_rows import ORDER
 
 import posbench
-from posbench.report.figures import draw
-from posbench.report.figures.source import MissingRowsError
-from posbench.report.tables.layout import tables
-from posbench.report.tables.measures import measure_named
-from posbench.report.tables.summary import summarise
+from posbench.report.figures import draw_figure
+from posbench.report.figures.figure_data import MissingRowsError
+from posbench.report.tables.layout import build_tables
+from posbench.report.tables.metrics import get_metric
+from posbench.report.tables.summary import aggregate
 from posbench.results.rows import COLUMNS
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
@@ -24,26 +24,34 @@ LOOKING, SHARES = (1, 2), {64: 0.9, 128: 0.6, 256: 0.3}
 
 def of_attention(key_value: pd.DataFrame) -> pd.DataFrame:
     """Rows of attention beside those of retrieval: two records a context."""
-    cells = key_value.drop_duplicates(["scheme", "extension", "train_seed", "eval_len", "document"])
+    cells = key_value.drop_duplicates(["scheme", "extension", "train_seed", "eval_len", "doc_id"])
     cells = cells.assign(task="attention", position=pd.NA, depth=np.nan)
-    undefined = cells[cells["status"] == "undefined"].assign(metric="entropy")
-    cells = cells[(cells["status"] != "undefined") & (cells["document"] < "ctx002")].assign(status="ok")
+    undefined = cells[cells["status"] == "undefined"].assign(metric="attention_entropy")
+    cells = cells[(cells["status"] != "undefined") & (cells["doc_id"] < "ctx002")].assign(status="ok")
     parts = [undefined]
     for layer, head in np.ndindex(LAYERS, HEADS):
         here = cells.assign(layer=layer, head=head)
         length = here["eval_len"].astype(float)
         parts.append(
-            here.assign(metric="entropy", unit="nats", n=2, value=2 * (layer + 1) / 4 * np.log(length))
+            here.assign(
+                metric="attention_entropy", unit="nats", n=2, value_sum=2 * (layer + 1) / 4 * np.log(length)
+            )
         )
-        parts.append(here.assign(metric="first_tokens", unit="share", n=2, value=2 * 0.1 * (head + 1)))
-        parts.append(here.assign(metric="last_quarter", unit="share", n=2, value=2 * 0.25))
+        parts.append(
+            here.assign(metric="sink_attention", unit="fraction", n=2, value_sum=2 * 0.1 * (head + 1))
+        )
+        parts.append(here.assign(metric="last_quarter_attention", unit="fraction", n=2, value_sum=2 * 0.25))
         share = here["eval_len"].map(SHARES) if (layer, head) == LOOKING else 0.05 * here["eval_len"] / 64
         for record in range(2):
-            one = here.assign(metric="gold", unit="share", n=1, position=record, depth=float(record))
-            parts.append(one.assign(value=share.astype(float)))
+            one = here.assign(
+                metric="answer_attention", unit="fraction", n=1, position=record, depth=float(record)
+            )
+            parts.append(one.assign(value_sum=share.astype(float)))
         for power in range(9):
-            bucket = here[here["eval_len"] > 2 ** (power - 1)].assign(metric="distance", unit="share", n=2)
-            parts.append(bucket.assign(position=2**power, value=2 * 0.1 * (layer + 1)))
+            bucket = here[here["eval_len"] > 2 ** (power - 1)].assign(
+                metric="attention_at_distance", unit="fraction", n=2
+            )
+            parts.append(bucket.assign(position=2**power, value_sum=2 * 0.1 * (layer + 1)))
     rows = pd.concat(parts, ignore_index=True)
     return rows.astype(dict.fromkeys(("position", "layer", "head"), "Int64"))[list(COLUMNS)]
 
@@ -58,31 +66,33 @@ def config(name: str, **changes) -> dict:
 
 
 def test_the_head_that_looks_up_is_chosen_at_home_and_followed(attended, tmp_path):
-    png, pdf, csv = draw(config("attention"), attended, tmp_path, ORDER)
+    png, pdf, csv = draw_figure(config("attention"), attended, tmp_path, ORDER)
     assert png.exists()
     assert pdf.exists()
     shown = pd.read_csv(csv)
-    gold = shown[(shown["panel"] == "gold") & (shown["scheme"] == "alibi")]
+    gold = shown[(shown["panel"] == "answer_attention") & (shown["scheme"] == "alibi")]
     assert gold.set_index("eval_len")["estimate"].to_dict() == pytest.approx(SHARES)
-    by_depth = shown[(shown["panel"] == "gold_by_depth") & (shown["eval_len"] == 256)]
+    by_depth = shown[(shown["panel"] == "answer_attention_by_depth") & (shown["eval_len"] == 256)]
     assert by_depth["estimate"].dropna().to_numpy() == pytest.approx(0.3)
-    entropy = shown[(shown["panel"] == "entropy") & (shown["scheme"] == "alibi")]
+    entropy = shown[(shown["panel"] == "attention_entropy") & (shown["scheme"] == "alibi")]
     assert entropy["estimate"].to_numpy() == pytest.approx(0.375)
-    learned = shown[(shown["panel"] == "entropy") & (shown["scheme"] == "learned")]
+    learned = shown[(shown["panel"] == "attention_entropy") & (shown["scheme"] == "learned")]
     assert learned["status"].tolist() == ["ok", "undefined", "undefined"]
 
 
 def test_extensions_stand_beside_the_scheme_or_the_figure_is_left_out(attended, tmp_path):
-    _, _, csv = draw(config("attention_extensions"), attended, tmp_path, ORDER)
+    _, _, csv = draw_figure(config("attention_extensions"), attended, tmp_path, ORDER)
     shown = pd.read_csv(csv)
     assert set(shown["scheme"]) == {"rope"}
     assert {"none", "pi", "rerope"} <= set(shown["extension"])
     with pytest.raises(MissingRowsError, match="extensions"):
-        draw(config("attention_extensions"), attended[attended["extension"] == "none"], tmp_path, ORDER)
+        draw_figure(
+            config("attention_extensions"), attended[attended["extension"] == "none"], tmp_path, ORDER
+        )
 
 
 def test_distances_are_shown_layer_by_layer(attended, tmp_path):
-    _, _, csv = draw(config("attention_by_distance"), attended, tmp_path, ORDER)
+    _, _, csv = draw_figure(config("attention_by_distance"), attended, tmp_path, ORDER)
     shown = pd.read_csv(csv)
     for layer in range(LAYERS):
         assert shown.loc[shown["layer"] == layer, "estimate"].to_numpy() == pytest.approx(0.1 * (layer + 1))
@@ -91,19 +101,24 @@ def test_distances_are_shown_layer_by_layer(attended, tmp_path):
 
 def test_summaries_are_means_over_heads_unless_they_are_named(attended):
     rows = attended[(attended["task"] == "attention") & (attended["scheme"] == "alibi")]
-    first = measure_named("first_tokens")
-    together = summarise(rows, first)
+    first = get_metric("sink_attention")
+    together = aggregate(rows, first)
     assert together["estimate"].to_numpy() == pytest.approx(0.2)
-    by_head = summarise(rows, first, by=["eval_len", "layer", "head"])
+    by_head = aggregate(rows, first, by=["eval_len", "layer", "head"])
     assert len(by_head) == 3 * LAYERS * HEADS
     assert by_head["estimate"].to_numpy() == pytest.approx(0.1 * (by_head["head"].astype(float) + 1))
-    assert (by_head["documents"] == 2).all()
+    assert (by_head["n_docs"] == 2).all()
 
 
 def test_tables_call_none_the_best_and_have_none_of_buckets(attended):
-    made = {table.name: table for table in tables(attended, ORDER)}
+    made = {table.name: table for table in build_tables(attended, ORDER)}
     names = [name for name in made if name.startswith("attention")]
-    assert {name.split("-")[2] for name in names} == {"entropy", "first_tokens", "last_quarter", "gold"}
+    assert {name.split("-")[2] for name in names} == {
+        "attention_entropy",
+        "sink_attention",
+        "last_quarter_attention",
+        "answer_attention",
+    }
     for name in names:
         assert "bold" not in made[name].caption
         assert not any(cell.best for line in made[name].body for cell in line)

@@ -11,10 +11,16 @@ from synthetic_rows import ORDER
 
 import posbench
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.report.figures import context_growth, draw, house_style, loss_by_position, retrieval_by_position
+from posbench.report.figures import (
+    context_growth,
+    draw_figure,
+    house_style,
+    loss_by_position,
+    retrieval_by_position,
+)
 from posbench.report.figures.canvas import spread
-from posbench.report.figures.line_styles import COLOURS, UNDASHED, looks_of
-from posbench.report.figures.source import MissingRowsError, Source
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
+from posbench.report.figures.line_styles import COLOURS, UNDASHED, assign_line_styles
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
 KINDS = [
@@ -47,7 +53,7 @@ def labels(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_config_draws(rows, tmp_path, name):
-    paths = draw(config(name), rows, tmp_path, ORDER)
+    paths = draw_figure(config(name), rows, tmp_path, ORDER)
     assert [path.suffix for path in paths] == [".png", ".pdf", ".csv"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     assert paths[1].read_bytes().startswith(b"%PDF")
@@ -60,17 +66,17 @@ def test_every_config_draws(rows, tmp_path, name):
 def test_a_user_setting_of_matplotlib_changes_nothing(rows, tmp_path):
     import matplotlib
 
-    first = draw(config("fixed_targets"), rows, tmp_path / "a", ORDER)
+    first = draw_figure(config("fixed_targets"), rows, tmp_path / "a", ORDER)
     with matplotlib.rc_context(
         {"lines.linewidth": 9, "axes.facecolor": "pink", "savefig.dpi": 30, "font.size": 30}
     ):
-        second = draw(config("fixed_targets"), rows, tmp_path / "b", ORDER)
+        second = draw_figure(config("fixed_targets"), rows, tmp_path / "b", ORDER)
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_bands_only_with_several_seeds(rows, rows_of_three_seeds):
     for given, several in ((rows, False), (rows_of_three_seeds, True)):
-        figure, shown = context_growth.draw(Source.of(given, ORDER, None, False))
+        figure, shown = context_growth.draw(FigureData.of(given, ORDER, None, False))
         assert ("bands: 95% Student's t over 3 seeds" in texts(figure)) == several
         assert (
             "not drawn since all lines share their documents: 95% cluster bootstrap over documents"
@@ -84,7 +90,7 @@ def test_bands_only_with_several_seeds(rows, rows_of_three_seeds):
 
 
 def test_a_stranger_can_read_the_caption(rows):
-    figure, _ = context_growth.draw(Source.of(rows, ORDER, None, False))
+    figure, _ = context_growth.draw(FigureData.of(rows, ORDER, None, False))
     caption = texts(figure)
     for fact in (
         "Fixed targets",
@@ -101,7 +107,7 @@ def test_a_stranger_can_read_the_caption(rows):
 
 
 def test_lines_are_labelled_at_their_ends(rows):
-    figure, shown = context_growth.draw(Source.of(rows, ORDER, None, False))
+    figure, shown = context_growth.draw(FigureData.of(rows, ORDER, None, False))
     rope = shown[(shown["scheme"] == "rope") & (shown["eval_len"] == 1024)]["estimate"].item()
     assert f"rope  {rope:.2f}" in labels(figure)
     assert "learned ×" in labels(figure)
@@ -109,7 +115,7 @@ def test_lines_are_labelled_at_their_ends(rows):
 
 def test_no_two_labels_overlap(rows):
     for kind in (context_growth, loss_by_position):
-        figure, _ = kind.draw(Source.of(rows, ORDER, None, False))
+        figure, _ = kind.draw(FigureData.of(rows, ORDER, None, False))
         figure.canvas.draw()
         boxes = [text.get_window_extent() for text in figure.axes[0].texts]
         boxes += [text.get_window_extent() for text in figure.texts]
@@ -129,23 +135,23 @@ def test_spread_moves_labels_apart_and_no_further():
 
 def test_a_scheme_that_explodes_leaves_the_others_readable(rows):
     exploding = rows.assign(
-        value=rows["value"].mask(
-            (rows["scheme"] == "sinusoidal") & (rows["metric"] == "nll"), rows["value"] * 20
+        value_sum=rows["value_sum"].mask(
+            (rows["scheme"] == "sinusoidal") & (rows["metric"] == "nll"), rows["value_sum"] * 20
         )
     )
-    figure, _ = context_growth.draw(Source.of(exploding, ORDER, None, False))
+    figure, _ = context_growth.draw(FigureData.of(exploding, ORDER, None, False))
     assert figure.axes[0].get_yscale() == "log"
-    assert context_growth.draw(Source.of(rows, ORDER, None, False))[0].axes[0].get_yscale() == "linear"
+    assert context_growth.draw(FigureData.of(rows, ORDER, None, False))[0].axes[0].get_yscale() == "linear"
 
 
-def test_looks_are_one_a_series_and_the_same_in_every_figure(rows):
-    looks = Source.of(rows, ORDER, None, False).looks
-    plain = [look for (_, extension), look in looks.items() if extension == "none"]
-    assert [look.colour for look in plain] == COLOURS[: len(ORDER)]
-    of_rope = [look for (scheme, _), look in looks.items() if scheme == "rope"]
-    assert len({look.colour for look in of_rope}) == len(of_rope)
-    chosen = Source.of(rows, ORDER, {"scheme": ["rope", "alibi"]}, False)
-    assert chosen.looks == looks
+def test_line_styles_are_one_a_series_and_the_same_in_every_figure(rows):
+    line_styles = FigureData.of(rows, ORDER, None, False).line_styles
+    plain = [style for (_, extension), style in line_styles.items() if extension == "none"]
+    assert [style.colour for style in plain] == COLOURS[: len(ORDER)]
+    of_rope = [style for (scheme, _), style in line_styles.items() if scheme == "rope"]
+    assert len({style.colour for style in of_rope}) == len(of_rope)
+    chosen = FigureData.of(rows, ORDER, {"scheme": ["rope", "alibi"]}, False)
+    assert chosen.line_styles == line_styles
     assert set(chosen.rows["scheme"]) == {"rope", "alibi"}
 
 
@@ -153,19 +159,21 @@ def test_looks_are_one_a_series_and_the_same_in_every_figure(rows):
 def test_no_two_series_of_any_experiment_look_alike(schemes, extensions):
     plain = [(f"scheme{place}", "none") for place in range(schemes)]
     extended = [(scheme, f"extension{place}") for scheme, _ in plain for place in range(extensions)]
-    looks = looks_of([*plain, *extended])
-    styles = {(look.colour, look.marker, look.dashes) for look in looks.values()}
+    line_styles = assign_line_styles([*plain, *extended])
+    styles = {(style.colour, style.marker, style.dashes) for style in line_styles.values()}
     assert len(styles) == len(plain) + len(extended)
-    assert [looks[series] for series in plain] == [*looks_of(plain).values()], "whatever extends them"
-    assert [looks[series].colour for series in plain[: len(COLOURS)]] == COLOURS[:schemes]
+    assert [line_styles[series] for series in plain] == [*assign_line_styles(plain).values()], (
+        "whatever extends them"
+    )
+    assert [line_styles[series].colour for series in plain[: len(COLOURS)]] == COLOURS[:schemes]
     for scheme, _ in plain:
-        family = [look for (whose, _), look in looks.items() if whose == scheme]
-        colours = [look.colour for look in family]
+        family = [style for (whose, _), style in line_styles.items() if whose == scheme]
+        colours = [style.colour for style in family]
         assert colours[0] not in colours[1:]
-        if len(looks) <= UNDASHED / 2:
+        if len(line_styles) <= UNDASHED / 2:
             assert len(set(colours)) == len(family)
-            assert len({look.marker for look in family}) == len(family), "in grey too"
-            assert {look.dashes for look in family} == {"-"}
+            assert len({style.marker for style in family}) == len(family), "in grey too"
+            assert {style.dashes for style in family} == {"-"}
 
 
 def test_few_series_have_a_colour_each():
@@ -177,11 +185,11 @@ def test_few_series_have_a_colour_each():
         ("rope", "ntk"),
         ("t5", "pi"),
     ]
-    assert len({look.colour for look in looks_of(series).values()}) == len(series)
+    assert len({style.colour for style in assign_line_styles(series).values()}) == len(series)
 
 
 def test_schemes_and_extensions_in_one_panel_are_told_apart(rows):
-    figure, shown = retrieval_by_position.draw(Source.of(rows, ORDER, None, False), extension=None)
+    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False), extension=None)
     count = len(shown[shown["estimate"].notna()][["scheme", "extension"]].drop_duplicates())
     assert count > len(COLOURS)
     handles = figure.axes[-1].get_legend().legend_handles[:count]
@@ -193,8 +201,8 @@ def test_schemes_and_extensions_in_one_panel_are_told_apart(rows):
         assert len(styles) == len(lines) > 5
 
 
-def test_retrieval_shows_guesses_and_omits_what_is_not_learned(rows):
-    figure, shown = retrieval_by_position.draw(Source.of(rows, ORDER, None, False))
+def test_retrieval_shows_baselines_and_omits_what_is_not_learned(rows):
+    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "64 tokens, 1× (trained here)",
         "128 tokens, 2×",
@@ -214,34 +222,34 @@ def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
     with pytest.raises(
         IncompatibleError, match=r"rope was computed with kernels dense, sdpa.*mix_kernels"
     ) as error:
-        draw(config("fixed_targets"), mixed, tmp_path)
+        draw_figure(config("fixed_targets"), mixed, tmp_path)
     assert "\n" not in str(error.value)
-    Source.of(mixed, [], None, True).pick("perplexity", protocol="fixed_targets")
-    Source.of(mixed, [], None, False).pick("perplexity", protocol="prefix")  # those are of one kernel
+    FigureData.of(mixed, [], None, True).select("perplexity", protocol="fixed_targets")
+    FigureData.of(mixed, [], None, False).select("perplexity", protocol="prefix")  # those are of one kernel
     across = rows.assign(kernel=rows["kernel"].mask(rows["scheme"] == "rope", "dense"))
-    Source.of(across, [], None, False).pick("perplexity", protocol="fixed_targets")
+    FigureData.of(across, [], None, False).select("perplexity", protocol="fixed_targets")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"protocol": "sliding"}, "no rows of task perplexity with protocol sliding"),
-        ({"where": {"scheme": "cope"}}, "no rows with scheme cope"),
-        ({"where": {"schema": "rope"}}, "did you mean 'scheme'"),
+        ({"filters": {"scheme": "cope"}}, "no rows with scheme cope"),
+        ({"filters": {"schema": "rope"}}, "did you mean 'scheme'"),
         ({"protocl": "prefix"}, "did you mean 'protocol'"),
-        ({"measure": "bits"}, "unknown measure 'bits'"),
+        ({"metric": "bits"}, "unknown metric 'bits'"),
         ({"draw": "posbench.report.figures.pie.draw"}, "is no function"),
         ({"draw": None}, "has no 'draw'"),
         (
             {"draw": "posbench.report.figures.extensions.draw", "protocol": "prefix"},
             "has no setting 'scheme'",
         ),
-        ({"where": {"status": "undefined"}}, "no numbers of task perplexity, only undefined"),
+        ({"filters": {"status": "undefined"}}, "no numbers of task perplexity, only undefined"),
     ],
 )
 def test_wrong_requests_get_one_line(rows, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message) as error:
-        draw(config("fixed_targets") | changes, rows, tmp_path)
+        draw_figure(config("fixed_targets") | changes, rows, tmp_path)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -249,12 +257,12 @@ def test_wrong_requests_get_one_line(rows, tmp_path, changes, message):
 def test_settings_are_not_mixed_in_one_figure(rows, tmp_path):
     both = pd.concat([rows, rows.assign(train_len=128)])
     with pytest.raises(
-        ConfigError, match=r"one train_len, the rows hold 64, 128: .*where: \{train_len: 64\}"
+        ConfigError, match=r"one train_len, the rows hold 64, 128: .*filters: \{train_len: 64\}"
     ):
-        draw(config("fixed_targets"), both, tmp_path)
-    draw(config("fixed_targets", where={"train_len": 64}), both, tmp_path)
+        draw_figure(config("fixed_targets"), both, tmp_path)
+    draw_figure(config("fixed_targets", filters={"train_len": 64}), both, tmp_path)
 
 
 def test_extensions_need_some(rows, tmp_path):
     with pytest.raises(MissingRowsError, match="extensions of rope"):
-        draw(config("extensions"), rows[rows["extension"] == "none"], tmp_path)
+        draw_figure(config("extensions"), rows[rows["extension"] == "none"], tmp_path)

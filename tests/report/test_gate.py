@@ -10,12 +10,17 @@ def rows(*lines: tuple[str, str, int, float]) -> pd.DataFrame:
     """Exact-match rows of (model, extension, length, share) over ten questions, and a row of perplexity."""
     frame = pd.DataFrame(
         [(model, extension, length, 10 * share, 10) for model, extension, length, share in lines],
-        columns=["model", "extension", "eval_len", "value", "n"],
+        columns=["model_id", "extension", "eval_len", "value_sum", "n"],
     )
     frame = frame.assign(
-        metric="exact_match", task="key_value", protocol="records", variant="", train_len=64, status="ok"
+        metric="exact_match",
+        task="key_value",
+        protocol="synthetic_records",
+        variant="",
+        train_len=64,
+        status="ok",
     )
-    text = frame.iloc[:1].assign(metric="nll", task="perplexity", value=1e3)
+    text = frame.iloc[:1].assign(metric="nll", task="perplexity", value_sum=1e3)
     return pd.concat([frame, text], ignore_index=True)
 
 
@@ -24,29 +29,29 @@ def test_a_model_and_its_extensions_are_judged_by_its_training_length(share, clo
     given = rows(
         ("a", "none", 64, share), ("a", "none", 256, 0.5), ("a", "pi", 256, 1.0), ("b", "none", 64, 0.95)
     )
-    found = gate.close(given)["status"].tolist()
+    found = gate.apply_gate(given)["status"].tolist()
     assert found == ["not_learned" if closed else "ok"] * 3 + ["ok", "ok"]
 
 
 def test_a_fine_tuned_model_is_judged_by_what_it_was_tuned_with():
-    found = gate.close(rows(("tuned", "drop", 64, 0.5), ("tuned", "drop", 256, 0.1)))["status"].tolist()
+    found = gate.apply_gate(rows(("tuned", "drop", 64, 0.5), ("tuned", "drop", 256, 0.1)))["status"].tolist()
     assert found == ["not_learned", "not_learned", "ok"]
 
 
 def test_nobody_is_judged_without_the_training_length():
-    assert set(gate.close(rows(("a", "none", 256, 0.1)))["status"]) == {"ok"}
+    assert set(gate.apply_gate(rows(("a", "none", 256, 0.1)))["status"]) == {"ok"}
 
 
 def test_an_extension_that_fails_at_home_does_not_close_the_gate_of_its_model():
     given = rows(("a", "none", 64, 0.95), ("a", "pi", 64, 0.2), ("a", "none", 256, 0.5))
-    assert set(gate.close(given)["status"]) == {"ok"}
+    assert set(gate.apply_gate(given)["status"]) == {"ok"}
 
 
 def test_each_protocol_and_variant_is_judged_by_itself():
     given = rows(("a", "none", 64, 0.95), ("a", "none", 256, 0.5))
     other = rows(("a", "none", 64, 0.3), ("a", "none", 256, 0.2))
     for change in ({"protocol": "json_uuid"}, {"variant": "query_aware"}):
-        found = gate.close(pd.concat([given, other.assign(**change)], ignore_index=True))
+        found = gate.apply_gate(pd.concat([given, other.assign(**change)], ignore_index=True))
         assert found["status"].tolist() == ["ok"] * 3 + ["not_learned"] * 2 + ["ok"]
 
 
@@ -56,5 +61,5 @@ def test_generated_answers_are_judged_by_what_they_contain(exact, status):
         rows(("a", "none", 64, 0.5), ("a", "none", 256, 0.5)).iloc[:2].assign(metric="substring_match")
     )
     exactly = rows(("a", "none", 64, exact or 1.0)).iloc[: int(exact is not None)]
-    found = gate.close(pd.concat([contained, exactly], ignore_index=True))
+    found = gate.apply_gate(pd.concat([contained, exactly], ignore_index=True))
     assert set(found["status"]) == {status}

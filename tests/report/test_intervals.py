@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from posbench.results.statistics import holm, over_clusters, over_seeds, paired_over_clusters
+from posbench.results.statistics import cluster_bootstrap, holm, paired_cluster_bootstrap, t_interval
 
 
 def test_student_interval_equals_scipy():
     values = [2.31, 2.28, 2.40]
-    found = over_seeds(values)
+    found = t_interval(values)
     low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, high))
-    assert found.p == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue)
-    assert found.kind == "95% Student's t over 3 seeds"
+    assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue)
+    assert found.method == "95% Student's t over 3 seeds"
 
 
 def test_one_seed_has_no_interval():
-    found = over_seeds([2.3])
+    found = t_interval([2.3])
     assert found.estimate == 2.3
     assert math.isnan(found.low)
-    assert not found.kind
+    assert not found.method
 
 
 def test_seeds_that_agree_prove_a_difference_only_if_there_is_one():
-    assert over_seeds([0.0, 0.0, 0.0]).p == 1.0
-    assert over_seeds([0.5, 0.5, 0.5]).p == 0.0
+    assert t_interval([0.0, 0.0, 0.0]).p_value == 1.0
+    assert t_interval([0.5, 0.5, 0.5]).p_value == 0.0
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def documents():
 
 def test_cluster_bootstrap_is_token_weighted_and_equals_scipy(documents):
     sums, counts = documents
-    found = over_clusters(sums, counts)
+    found = cluster_bootstrap(sums, counts)
     assert found.estimate == pytest.approx(sums.sum() / counts.sum())
     assert abs(found.estimate - np.mean(sums / counts)) > 1e-3
     reference = scipy.stats.bootstrap(
@@ -58,21 +58,21 @@ def test_cluster_bootstrap_is_token_weighted_and_equals_scipy(documents):
 
 
 def test_bootstrap_is_seeded(documents):
-    assert over_clusters(*documents) == over_clusters(*documents)
-    assert over_clusters(*documents) != over_clusters(*documents, seed=1)
+    assert cluster_bootstrap(*documents) == cluster_bootstrap(*documents)
+    assert cluster_bootstrap(*documents) != cluster_bootstrap(*documents, seed=1)
 
 
 def test_pairing_removes_what_documents_share(documents):
     sums, counts = documents
     noise = np.random.default_rng(5).normal(0.02, 0.01, len(counts)) * counts
-    paired = paired_over_clusters((sums + noise, counts), (sums, counts))
+    paired = paired_cluster_bootstrap((sums + noise, counts), (sums, counts))
     assert paired.estimate == pytest.approx(noise.sum() / counts.sum())
-    alone = over_clusters(sums, counts)
+    alone = cluster_bootstrap(sums, counts)
     assert paired.high - paired.low < 0.2 * (alone.high - alone.low)
     assert paired.low > 0
-    assert paired.p < 0.01
-    same = paired_over_clusters((sums, counts), (sums, counts))
-    assert (same.low, same.high, same.p) == (0, 0, 1)
+    assert paired.p_value < 0.01
+    same = paired_cluster_bootstrap((sums, counts), (sums, counts))
+    assert (same.low, same.high, same.p_value) == (0, 0, 1)
 
 
 def test_holm_by_hand():
@@ -89,9 +89,9 @@ def test_intervals_cover_the_truth(draw, least):
     held = 0
     for _ in range(300):
         if draw == "seeds":
-            found = over_seeds(generator.normal(1.0, 0.1, 3))
+            found = t_interval(generator.normal(1.0, 0.1, 3))
         else:
             counts = generator.integers(20, 100, 30).astype(float)
-            found = over_clusters(counts * generator.normal(1.0, 0.2, 30), counts)
+            found = cluster_bootstrap(counts * generator.normal(1.0, 0.2, 30), counts)
         held += found.low <= 1.0 <= found.high
     assert least <= held / 300 <= 0.99

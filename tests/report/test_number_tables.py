@@ -9,14 +9,14 @@ import pytest
 from synthetic_rows import ORDER
 
 from posbench.errors import ConfigError, DataError
-from posbench.report.tables.comparison import compare
-from posbench.report.tables.layout import tables
+from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_latex, to_markdown
-from posbench.report.tables.measures import MEASURES, measure_named
-from posbench.report.tables.selection import at_lengths, gated, series_of
-from posbench.report.tables.summary import baselines, summarise
+from posbench.report.tables.metrics import METRICS, get_metric
+from posbench.report.tables.pairwise_tests import pairwise_tests
+from posbench.report.tables.selection import expand_prefix_lengths, ordered_series, propagate_gate
+from posbench.report.tables.summary import aggregate, baseline_values
 
-BITS, PERPLEXITY, EXACT = (MEASURES[name] for name in ("bits_per_byte", "perplexity", "exact_match"))
+BITS, PERPLEXITY, EXACT = (METRICS[name] for name in ("bits_per_byte", "perplexity", "exact_match"))
 
 
 def of(rows: pd.DataFrame, protocol: str, scheme: str | None = None, extension: str = "none") -> pd.DataFrame:
@@ -34,45 +34,52 @@ def test_perplexity_and_bits_are_token_weighted(rows):
     part = part[part["eval_len"] == 64]
     nll, size = (part[part["metric"] == metric].iloc[:2] for metric in ("nll", "bytes"))
     made = pd.concat(
-        [nll.assign(value=[30.0, 1000.0], n=[10, 1000]), size.assign(value=[20.0, 4000.0], n=[10, 1000])]
+        [
+            nll.assign(value_sum=[30.0, 1000.0], n=[10, 1000]),
+            size.assign(value_sum=[20.0, 4000.0], n=[10, 1000]),
+        ]
     )
-    assert at(summarise(made, PERPLEXITY), 64)["estimate"] == pytest.approx(math.exp(1030 / 1010))
-    assert at(summarise(made, BITS), 64)["estimate"] == pytest.approx(1030 / math.log(2) / 4020)
+    assert at(aggregate(made, PERPLEXITY), 64)["estimate"] == pytest.approx(math.exp(1030 / 1010))
+    assert at(aggregate(made, BITS), 64)["estimate"] == pytest.approx(1030 / math.log(2) / 4020)
 
 
 def test_seeds_are_averaged_in_nats(rows_of_three_seeds):
     part = of(rows_of_three_seeds, "fixed_targets", "alibi")
-    line = at(summarise(part, PERPLEXITY), 128)
+    line = at(aggregate(part, PERPLEXITY), 128)
     nll = (
         part[(part["eval_len"] == 128) & (part["metric"] == "nll")]
-        .groupby("train_seed")[["value", "n"]]
+        .groupby("train_seed")[["value_sum", "n"]]
         .sum()
     )
-    rates = nll["value"] / nll["n"]
+    rates = nll["value_sum"] / nll["n"]
     assert line["estimate"] == pytest.approx(math.exp(rates.mean()))
     reach = 4.302653 * rates.std() / math.sqrt(3)
     assert (line["low"], line["high"]) == pytest.approx(
         (math.exp(rates.mean() - reach), math.exp(rates.mean() + reach)), rel=1e-6
     )
-    assert (line["seeds"], line["interval"]) == (3, "95% Student's t over 3 seeds")
+    assert (line["seeds"], line["interval_method"]) == (3, "95% Student's t over 3 seeds")
 
 
 def test_prefix_at_a_length_is_the_sum_of_its_buckets(rows):
     part = of(rows, "prefix", "alibi")
-    numbers = summarise(at_lengths(part), BITS)
+    numbers = aggregate(expand_prefix_lengths(part), BITS)
     assert list(numbers["eval_len"]) == [64, 128, 256, 512, 1024]
     held = part[part["position"] <= 256]
-    wanted = held[held["metric"] == "nll"]["value"].sum() / held[held["metric"] == "bytes"]["value"].sum()
+    wanted = (
+        held[held["metric"] == "nll"]["value_sum"].sum() / held[held["metric"] == "bytes"]["value_sum"].sum()
+    )
     assert at(numbers, 256)["estimate"] == pytest.approx(wanted / math.log(2))
 
 
 def test_prefix_counts_a_target_once_and_of_the_nearest_context(rows):
     """A scheme that depends on the total length is evaluated at each; what it says at 512 is not of 1024."""
     part = of(rows, "prefix", "alibi")
-    shorter = part[part["position"] <= 512].assign(eval_len=512, cell="shorter")
-    shorter = shorter.assign(value=shorter["value"].mask(shorter["metric"] == "nll", shorter["value"] * 3))
-    once = summarise(at_lengths(part), BITS)
-    both = summarise(at_lengths(pd.concat([part, shorter])), BITS)
+    shorter = part[part["position"] <= 512].assign(eval_len=512, cell_id="shorter")
+    shorter = shorter.assign(
+        value_sum=shorter["value_sum"].mask(shorter["metric"] == "nll", shorter["value_sum"] * 3)
+    )
+    once = aggregate(expand_prefix_lengths(part), BITS)
+    both = aggregate(expand_prefix_lengths(pd.concat([part, shorter])), BITS)
     assert (both["estimate"] / once["estimate"]).tolist() == pytest.approx([3, 3, 3, 3, 1])
     assert (both["n"] == once["n"]).all()
 
@@ -80,11 +87,11 @@ def test_prefix_counts_a_target_once_and_of_the_nearest_context(rows):
 def test_missing_bytes_are_an_error_not_a_number(rows):
     part = of(rows, "fixed_targets", "rope")
     with pytest.raises(DataError, match="'bytes'"):
-        summarise(part[part["metric"] == "nll"], BITS)
+        aggregate(part[part["metric"] == "nll"], BITS)
 
 
 def test_undefined_has_no_number(rows):
-    numbers = summarise(of(rows, "fixed_targets", "learned"), BITS)
+    numbers = aggregate(of(rows, "fixed_targets", "learned"), BITS)
     assert at(numbers, 64)["status"] == "ok"
     assert np.isfinite(at(numbers, 64)["estimate"])
     for length in (128, 1024):
@@ -94,75 +101,77 @@ def test_undefined_has_no_number(rows):
 
 def test_the_gate_spreads_from_the_training_length(rows):
     """Only the training length says not_learned; all lengths and the extensions of the model follow."""
-    part = of(rows, "records", "rope")
-    extended = of(rows, "records", "rope", "yarn")
-    other = of(rows, "records", "alibi")
+    part = of(rows, "synthetic_records", "rope")
+    extended = of(rows, "synthetic_records", "rope", "yarn")
+    other = of(rows, "synthetic_records", "alibi")
     home = (part["eval_len"] == 64).map({True: "not_learned", False: "ok"})
     together = pd.concat([part.assign(status=home), extended, other])
-    numbers = summarise(together, EXACT)
+    numbers = aggregate(together, EXACT)
     rope = numbers[numbers["scheme"] == "rope"]
     assert set(rope["status"]) == {"not_learned"}
     assert np.isfinite(rope[(rope["extension"] == "none") & (rope["eval_len"] == 64)]["estimate"]).all()
     assert rope[rope["eval_len"] > 64]["estimate"].isna().all()
     assert set(numbers[numbers["scheme"] == "alibi"]["status"]) == {"ok"}
-    found = compare(together, EXACT)
-    assert set(found[found["p"].notna()]["eval_len"]) == {64}
-    assert set(found[found["eval_len"] > 64]["reading"]) == {"no verdict: not learned"}
+    found = pairwise_tests(together, EXACT)
+    assert set(found[found["p_value"].notna()]["eval_len"]) == {64}
+    assert set(found[found["eval_len"] > 64]["conclusion"]) == {"no verdict: not learned"}
 
 
 def test_the_gate_stays_within_its_task(rows):
-    status = gated(rows)
+    status = propagate_gate(rows)
     assert set(status[(status["scheme"] == "nope") & (status["task"] == "perplexity")]["status"]) == {"ok"}
 
 
 def test_a_seed_without_a_number_is_left_out_and_counted(rows_of_three_seeds):
     part = of(rows_of_three_seeds, "fixed_targets", "alibi")
     failed = (part["train_seed"] == 2) & (part["eval_len"] == 512)
-    part = part.assign(value=part["value"].mask(failed), status=part["status"].mask(failed, "out_of_memory"))
-    line = at(summarise(part, BITS), 512)
+    part = part.assign(
+        value_sum=part["value_sum"].mask(failed), status=part["status"].mask(failed, "out_of_memory")
+    )
+    line = at(aggregate(part, BITS), 512)
     assert (line["seeds"], line["seeds_left_out"], line["status"]) == (2, 1, "out_of_memory")
-    text = next(to_markdown(t) for t in tables(part) if "bits_per_byte" in t.name)
+    text = next(to_markdown(t) for t in build_tables(part) if "bits_per_byte" in t.name)
     assert "1 of 3 seeds left out. Out of memory." in text
 
 
-def test_guesses_are_means_over_contexts(rows):
-    found = baselines(of(rows, "records"))
+def test_baselines_are_means_over_contexts(rows):
+    found = baseline_values(of(rows, "synthetic_records"))
     assert found.loc[64, "chance"] == pytest.approx(1 / 16)
-    assert found.loc[256, "context_guess"] == pytest.approx(0.05 + 1 / 72)
+    assert found.loc[256, "random_in_context"] == pytest.approx(0.05 + 1 / 72)
 
 
 def test_a_share_is_a_sum_over_what_it_counts(rows):
-    part = of(rows, "records", "rope")
-    whole = part[(part["metric"] == "in_context") & (part["eval_len"] == 64)].iloc[:2]
-    numbers = summarise(whole.assign(value=[30.0, 5.0], n=[30, 10]), MEASURES["in_context"])
+    part = of(rows, "synthetic_records", "rope")
+    whole = part[(part["metric"] == "predicted_in_context") & (part["eval_len"] == 64)].iloc[:2]
+    numbers = aggregate(whole.assign(value_sum=[30.0, 5.0], n=[30, 10]), METRICS["predicted_in_context"])
     assert at(numbers, 64)["estimate"] == pytest.approx(0.875)
 
 
 def test_paired_differences(rows):
-    found = compare(of(rows, "fixed_targets"), BITS, ORDER)
+    found = pairwise_tests(of(rows, "fixed_targets"), BITS, ORDER)
     pair = found[(found["eval_len"] == 256) & (found["a"] == "rope") & (found["b"] == "alibi")].iloc[0]
-    numbers = summarise(of(rows, "fixed_targets"), BITS).set_index(["scheme", "extension", "eval_len"])[
+    numbers = aggregate(of(rows, "fixed_targets"), BITS).set_index(["scheme", "extension", "eval_len"])[
         "estimate"
     ]
     assert pair["a_minus_b"] == pytest.approx(numbers["rope", "none", 256] - numbers["alibi", "none", 256])
     assert pair["low"] > 0.5
-    assert pair["p"] < pair["p_holm"] < 0.001
+    assert pair["p_value"] < pair["p_holm"] < 0.001
     at_64 = found[found["eval_len"] == 64]
     assert len(at_64) == 12 * 11 / 2
     at_128 = found[found["eval_len"] == 128]
     of_learned = at_128[(at_128["a"] == "learned") | (at_128["b"] == "learned")]
-    assert set(of_learned["reading"]) == {"no verdict: undefined"}
-    assert of_learned["p"].isna().all()
+    assert set(of_learned["conclusion"]) == {"no verdict: undefined"}
+    assert of_learned["p_value"].isna().all()
 
 
 def test_order_puts_schemes_first_and_strangers_last(rows):
-    assert [s for s, e in series_of(rows, ORDER) if e == "none"] == ORDER
-    assert series_of(rows, ["t5"])[:2] == [("t5", "none"), ("alibi", "none")]
-    assert series_of(rows, ["rope + yarn"])[7] == ("rope", "yarn")
+    assert [s for s, e in ordered_series(rows, ORDER) if e == "none"] == ORDER
+    assert ordered_series(rows, ["t5"])[:2] == [("t5", "none"), ("alibi", "none")]
+    assert ordered_series(rows, ["rope + yarn"])[7] == ("rope", "yarn")
 
 
 def test_tables_of_an_experiment(rows):
-    found = {table.name: table for table in tables(rows, ORDER)}
+    found = {table.name: table for table in build_tables(rows, ORDER)}
     assert set(found) == {
         "models",
         *(
@@ -170,9 +179,9 @@ def test_tables_of_an_experiment(rows):
             for p in ("fixed_targets", "non_overlapping", "prefix")
             for m in ("bits_per_byte", "bits_per_byte-differences", "perplexity")
         ),
-        *(f"key_value-records-{m}" for m in ("exact_match", "logprob", "in_context")),
-        "perplexity-fixed_targets-bits_per_byte-gain",
-        *(f"key_value-records-exact_match-{kind}" for kind in ("differences", "serial_position")),
+        *(f"key_value-synthetic_records-{m}" for m in ("exact_match", "logprob", "predicted_in_context")),
+        "perplexity-fixed_targets-bits_per_byte-context_gain",
+        *(f"key_value-synthetic_records-exact_match-{kind}" for kind in ("differences", "serial_position")),
     }
     bits = to_markdown(found["perplexity-fixed_targets-bits_per_byte"])
     lines = [line.split(" | ") for line in bits.splitlines() if line.startswith("|")]
@@ -182,20 +191,20 @@ def test_tables_of_an_experiment(rows):
     assert "† Undefined" in bits
     assert "95% cluster bootstrap" in bits
     bold = {length: [name for name, cells in by_name.items() if "**" in cells[length]] for length in range(5)}
-    numbers = summarise(of(rows, "fixed_targets"), BITS)
+    numbers = aggregate(of(rows, "fixed_targets"), BITS)
     for place, length in enumerate((64, 128, 256, 512, 1024)):
         here = numbers[numbers["eval_len"] == length]
         winner = here.loc[here["estimate"].idxmin()]
         name = winner["scheme"] if winner["extension"] == "none" else f"rope + {winner['extension']}"
         assert name in bold[place]
-    retrieval = to_markdown(found["key_value-records-exact_match"])
+    retrieval = to_markdown(found["key_value-synthetic_records-exact_match"])
     assert "not learned" in retrieval
     assert "(chance) | 0.06" in retrieval
     assert "401,216 | 921,600 | 1 |" in to_markdown(found["models"])
 
 
 def test_latex_is_escaped(rows):
-    for table in tables(rows[rows["scheme"].isin(["kerple_log", "learned"])]):
+    for table in build_tables(rows[rows["scheme"].isin(["kerple_log", "learned"])]):
         text = to_latex(table)
         assert r"\toprule" in text
         assert text.isascii()
@@ -207,19 +216,19 @@ def test_latex_is_escaped(rows):
 
 def test_settings_are_never_mixed(rows):
     rows = of(rows, "fixed_targets")
-    longer = rows.assign(train_len=128, model=rows["model"] + "-128", cell=rows["cell"] + "-128")
-    names = [table.name for table in tables(pd.concat([rows, longer]))]
+    longer = rows.assign(train_len=128, model_id=rows["model_id"] + "-128", cell_id=rows["cell_id"] + "-128")
+    names = [table.name for table in build_tables(pd.concat([rows, longer]))]
     assert "models-64" in names
     assert "perplexity-fixed_targets-bits_per_byte-128" in names
 
 
 def test_an_experiment_that_failed_still_has_its_tables(rows):
     part = of(rows, "fixed_targets", "rope")
-    found = list(tables(part.assign(value=np.nan, status="diverged")))
+    found = list(build_tables(part.assign(value_sum=np.nan, status="diverged")))
     assert "Training diverged" in to_markdown(found[-1])
     assert "–†" in to_markdown(found[-1])
 
 
-def test_an_unknown_measure_is_named():
+def test_an_unknown_metric_is_named():
     with pytest.raises(ConfigError, match="did you mean 'perplexity'"):
-        measure_named("perplexty")
+        get_metric("perplexty")

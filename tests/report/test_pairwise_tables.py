@@ -8,14 +8,14 @@ import pytest
 import scipy.stats
 from synthetic_rows import ORDER
 
-from posbench.report.tables.comparison import compare
-from posbench.report.tables.differences import chosen_pairs
-from posbench.report.tables.layout import tables
+from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_latex, to_markdown
-from posbench.report.tables.measures import MEASURES
+from posbench.report.tables.metrics import METRICS
+from posbench.report.tables.pairwise_table import chosen_pairs
+from posbench.report.tables.pairwise_tests import pairwise_tests
 from posbench.results.statistics import holm
 
-BITS, EXACT = MEASURES["bits_per_byte"], MEASURES["exact_match"]
+BITS, EXACT = METRICS["bits_per_byte"], METRICS["exact_match"]
 
 
 def of(rows: pd.DataFrame, protocol: str, schemes: list[str]) -> pd.DataFrame:
@@ -29,30 +29,30 @@ def pair(found: pd.DataFrame, length: int, a: str, b: str) -> pd.Series:
     return line
 
 
-def test_readings_follow_the_direction_of_the_measure(rows):
+def test_readings_follow_the_direction_of_the_metric(rows):
     """Fewer bits are better, more hits are: the same words for both."""
-    bits = compare(of(rows, "fixed_targets", ["rope", "alibi"]), BITS, ORDER)
-    assert pair(bits, 256, "rope", "alibi")["reading"] == "alibi beats rope"
-    assert pair(bits, 64, "rope", "alibi")["reading"] == "rope beats alibi"
-    hits = compare(of(rows, "records", ["rope", "alibi"]), EXACT, ORDER)
-    assert pair(hits, 256, "rope", "alibi")["reading"] == "alibi beats rope"
+    bits = pairwise_tests(of(rows, "fixed_targets", ["rope", "alibi"]), BITS, ORDER)
+    assert pair(bits, 256, "rope", "alibi")["conclusion"] == "alibi beats rope"
+    assert pair(bits, 64, "rope", "alibi")["conclusion"] == "rope beats alibi"
+    hits = pairwise_tests(of(rows, "synthetic_records", ["rope", "alibi"]), EXACT, ORDER)
+    assert pair(hits, 256, "rope", "alibi")["conclusion"] == "alibi beats rope"
 
 
 def test_no_verdict_names_its_reason(rows):
-    found = compare(of(rows, "records", ["nope", "learned", "rope", "alibi"]), EXACT, ORDER)
-    assert pair(found, 256, "nope", "rope")["reading"] == "no verdict: not learned"
-    assert pair(found, 256, "learned", "alibi")["reading"] == "no verdict: undefined"
-    assert pair(found, 256, "nope", "learned")["reading"] == "no verdict: not learned, undefined"
+    found = pairwise_tests(of(rows, "synthetic_records", ["nope", "learned", "rope", "alibi"]), EXACT, ORDER)
+    assert pair(found, 256, "nope", "rope")["conclusion"] == "no verdict: not learned"
+    assert pair(found, 256, "learned", "alibi")["conclusion"] == "no verdict: undefined"
+    assert pair(found, 256, "nope", "learned")["conclusion"] == "no verdict: not learned, undefined"
     one = of(rows, "fixed_targets", ["rope", "alibi"])
-    found = compare(one[one["document"] == "doc000"], BITS, ORDER)
-    assert set(found["reading"]) == {"no verdict: too few documents"}
+    found = pairwise_tests(one[one["doc_id"] == "doc000"], BITS, ORDER)
+    assert set(found["conclusion"]) == {"no verdict: too few documents"}
     assert found["p_holm"].isna().all()
 
 
 def test_one_seed_is_paired_by_document(rows):
-    found = compare(of(rows, "fixed_targets", ["alibi", "kerple_log"]), BITS, ORDER)
+    found = pairwise_tests(of(rows, "fixed_targets", ["alibi", "kerple_log"]), BITS, ORDER)
     line = pair(found, 128, "alibi", "kerple_log")
-    assert (line["seeds"], line["documents"], line["interval"]) == (1, 16, "95% cluster bootstrap")
+    assert (line["seeds"], line["n_docs"], line["interval_method"]) == (1, 16, "95% cluster bootstrap")
     # Documents differ by 0.25 bits and the pairs by 0.07: unpaired, a difference of 0.09 would drown.
     assert line["high"] - line["low"] < 0.1
 
@@ -60,25 +60,25 @@ def test_one_seed_is_paired_by_document(rows):
 def test_several_seeds_are_paired_by_seed(rows_of_three_seeds):
     """Differences per seed, then Student's t over them: as scipy has it for the same three differences."""
     part = of(rows_of_three_seeds, "fixed_targets", ["alibi", "learned"])
-    line = pair(compare(part, BITS, ORDER), 64, "learned", "alibi")
+    line = pair(pairwise_tests(part, BITS, ORDER), 64, "learned", "alibi")
     at_64 = part[part["eval_len"] == 64]
-    sums = at_64.groupby(["scheme", "train_seed", "metric"])["value"].sum().unstack()
+    sums = at_64.groupby(["scheme", "train_seed", "metric"])["value_sum"].sum().unstack()
     bits = (sums["nll"] / sums["bytes"] / np.log(2)).unstack("scheme")
     wanted = scipy.stats.ttest_rel(bits["learned"], bits["alibi"])
-    assert (line["seeds"], line["documents"]) == (3, 8)
-    assert line["p"] == pytest.approx(wanted.pvalue)
+    assert (line["seeds"], line["n_docs"]) == (3, 8)
+    assert line["p_value"] == pytest.approx(wanted.pvalue)
     interval = wanted.confidence_interval(0.95)
     assert (line["low"], line["high"]) == pytest.approx((interval.low, interval.high))
 
 
 def test_holm_is_over_all_pairs_of_the_table(rows):
-    found = compare(of(rows, "fixed_targets", ["nope", "rope", "alibi", "learned"]), BITS, ORDER)
-    tested = found[found["p"].notna()]
+    found = pairwise_tests(of(rows, "fixed_targets", ["nope", "rope", "alibi", "learned"]), BITS, ORDER)
+    tested = found[found["p_value"].notna()]
     assert len(tested) == 6 + 4 * 3
-    assert tested["p_holm"].tolist() == pytest.approx(holm(tested["p"].tolist()))
+    assert tested["p_holm"].tolist() == pytest.approx(holm(tested["p_value"].tolist()))
     apart = tested["p_holm"] < 0.05
-    assert tested[apart]["reading"].str.contains(" beats ").all()
-    assert set(tested[~apart]["reading"]) <= {"not told apart"}
+    assert tested[apart]["conclusion"].str.contains(" beats ").all()
+    assert set(tested[~apart]["conclusion"]) <= {"not told apart"}
 
 
 def test_few_series_show_all_pairs_and_many_the_best_and_the_next():
@@ -91,7 +91,7 @@ def test_few_series_show_all_pairs_and_many_the_best_and_the_next():
 
 @pytest.fixture(scope="module")
 def printed(rows):
-    return {table.name: table for table in tables(rows, ORDER)}
+    return {table.name: table for table in build_tables(rows, ORDER)}
 
 
 def test_the_printed_table_says_who_beats_whom(printed):
@@ -102,7 +102,7 @@ def test_the_printed_table_says_who_beats_whom(printed):
         "**Bits per byte at 1024 tokens (16×): who beats whom**",
     ]
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if " against " in line]
-    assert ["a against b", "a – b", "95% interval", "p (Holm)", "documents", "seeds", "reading"] in lines
+    assert ["a against b", "a – b", "95% interval", "p (Holm)", "documents", "seeds", "conclusion"] in lines
     found = {line[0]: line for line in lines}
     assert found["rope + window against rope"][-1] == "**rope + window beats rope**"
     assert found["rope + window against rope"][1].startswith("-")
@@ -111,7 +111,7 @@ def test_the_printed_table_says_who_beats_whom(printed):
 
 
 def test_its_caption_says_which_test(printed, rows_of_three_seeds):
-    text = to_markdown(printed["key_value-records-exact_match-differences"])
+    text = to_markdown(printed["key_value-synthetic_records-exact_match-differences"])
     for fact in (
         "intervals of the differences: 95% cluster bootstrap over contexts",
         "Test: paired by contexts",
@@ -124,23 +124,23 @@ def test_its_caption_says_which_test(printed, rows_of_three_seeds):
         "Gate: an accuracy of 0.90",
     ):
         assert fact in text
-    three = {table.name: table for table in tables(rows_of_three_seeds, ORDER)}
+    three = {table.name: table for table in build_tables(rows_of_three_seeds, ORDER)}
     text = to_markdown(three["perplexity-fixed_targets-bits_per_byte-differences"])
     assert "paired by seed: Student's t over the differences of the seeds" in text
     assert "about these models" not in text
 
 
 def test_latex_has_a_table_a_length_with_a_label_each(printed):
-    text = to_latex(printed["key_value-records-exact_match-differences"])
+    text = to_latex(printed["key_value-synthetic_records-exact_match-differences"])
     labels = [line for line in text.splitlines() if line.startswith(r"\label")]
-    name = "key_value-records-exact_match-differences"
+    name = "key_value-synthetic_records-exact_match-differences"
     assert labels == [rf"\label{{tab:{name}}}", rf"\label{{tab:{name}-256}}"]
     assert r"\begin{tabular}{lrrrrrl}" in text
     assert "$<$0.001" in text
 
 
 def test_all_pairs_are_in_the_csv(printed):
-    numbers = printed["key_value-records-exact_match-differences"].numbers
+    numbers = printed["key_value-synthetic_records-exact_match-differences"].numbers
     assert set(numbers["eval_len"]) == {64, 128, 256}
     assert len(numbers) == 3 * 12 * 11 / 2
-    assert numbers["reading"].notna().all()
+    assert numbers["conclusion"].notna().all()

@@ -8,15 +8,15 @@ from synthetic_rows import ORDER
 from test_figure_kinds import CONFIGS
 
 from posbench.errors import ConfigError
-from posbench.report.figures import context_gain, density, draw, house_style, panels
-from posbench.report.figures.source import Source
-from posbench.report.tables.gain import gains
-from posbench.report.tables.layout import tables
-from posbench.report.tables.measures import measure_named
-from posbench.report.tables.summary import summarise
+from posbench.report.figures import context_gain, density, draw_figure, house_style, panels
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.tables.context_gain import context_gains
+from posbench.report.tables.layout import build_tables
+from posbench.report.tables.metrics import get_metric
+from posbench.report.tables.summary import aggregate
 
-LOSS = {"task": "perplexity", "measure": "bits_per_byte", "protocol": "fixed_targets", "title": "loss"}
-FOUND = {"task": "key_value", "measure": "exact_match"}
+LOSS = {"task": "perplexity", "metric": "bits_per_byte", "protocol": "fixed_targets", "title": "loss"}
+FOUND = {"task": "key_value", "metric": "exact_match"}
 FACTORS = {"none": 1, "pi": 2, "ntk": 4}
 
 
@@ -28,9 +28,9 @@ def style():
 
 def test_a_gain_is_a_paired_difference(rows):
     fixed = rows[rows["protocol"] == "fixed_targets"]
-    measure = measure_named("bits_per_byte")
-    found = gains(fixed, measure).set_index(["scheme", "extension", "eval_len"])
-    plain = summarise(fixed, measure).set_index(["scheme", "extension", "eval_len"])
+    metric = get_metric("bits_per_byte")
+    found = context_gains(fixed, metric).set_index(["scheme", "extension", "eval_len"])
+    plain = aggregate(fixed, metric).set_index(["scheme", "extension", "eval_len"])
     for scheme, length in [("alibi", 1024), ("rope", 128), ("rope", 1024)]:
         expected = plain.loc[scheme, "none", 64]["estimate"] - plain.loc[scheme, "none", length]["estimate"]
         line = found.loc[scheme, "none", length]
@@ -45,17 +45,17 @@ def test_a_gain_is_a_paired_difference(rows):
 
 def test_over_seeds_the_pairs_are_seeds(rows_of_three_seeds):
     fixed = rows_of_three_seeds[rows_of_three_seeds["protocol"] == "fixed_targets"]
-    found = gains(fixed, measure_named("bits_per_byte"))
+    found = context_gains(fixed, get_metric("bits_per_byte"))
     line = found[(found["scheme"] == "alibi") & (found["eval_len"] == 128)].iloc[0]
-    assert line["interval"] == "95% Student's t over 3 seeds"
+    assert line["interval_method"] == "95% Student's t over 3 seeds"
 
 
 def test_the_gain_has_a_table_and_a_figure(rows):
     fixed = rows[rows["protocol"] == "fixed_targets"]
-    (table,) = [one for one in tables(fixed, ORDER) if one.name.endswith("-gain")]
+    (table,) = [one for one in build_tables(fixed, ORDER) if one.name.endswith("-context_gain")]
     assert [cell.split()[0] for cell in table.header[1:]] == ["128", "256", "512", "1024"]
     assert len(table.body) == len(fixed[["scheme", "extension"]].drop_duplicates())
-    figure, shown = context_gain.draw(Source.of(rows, ORDER, None, False), scheme="rope")
+    figure, shown = context_gain.draw(FigureData.of(rows, ORDER, None, False), scheme="rope")
     assert len(figure.axes) == 2
     low, high = figure.axes[0].get_ylim()
     assert low < shown["estimate"].min() < 0 < high
@@ -64,11 +64,11 @@ def test_the_gain_has_a_table_and_a_figure(rows):
 
 
 def test_panels_side_by_side(rows):
-    figure, shown = panels.draw(Source.of(rows, ORDER, None, False), title="Two", panels=[LOSS, FOUND])
+    figure, shown = panels.draw(FigureData.of(rows, ORDER, None, False), title="Two", panels=[LOSS, FOUND])
     assert [axes.get_ylabel() for axes in figure.axes] == ["bits per byte", "retrieval accuracy"]
-    assert set(shown["measure"]) == {"bits_per_byte", "exact_match"}
+    assert set(shown["metric"]) == {"bits_per_byte", "exact_match"}
     one = panels.draw(
-        Source.of(rows, ORDER, None, False), title="Three", panels=[LOSS, FOUND, LOSS], scheme="rope"
+        FigureData.of(rows, ORDER, None, False), title="Three", panels=[LOSS, FOUND, LOSS], scheme="rope"
     )
     assert set(one[1]["scheme"]) == {"rope"}
     assert [axes.axison for axes in one[0].axes] == [True, True, True, False]
@@ -76,7 +76,7 @@ def test_panels_side_by_side(rows):
 
 def test_the_best_factor_of_every_length_is_marked(rows):
     figure, shown = density.draw(
-        Source.of(rows, ORDER, None, False),
+        FigureData.of(rows, ORDER, None, False),
         title="Density",
         scheme="rope",
         factors=FACTORS,
@@ -84,27 +84,27 @@ def test_the_best_factor_of_every_length_is_marked(rows):
     )
     assert len(figure.axes) == 2
     assert set(shown["factor"]) == {1, 2, 4}
-    loss = shown[shown["measure"] == "bits_per_byte"]
+    loss = shown[shown["metric"] == "bits_per_byte"]
     for _, line in loss.groupby("eval_len"):
         assert (line["estimate"] == line["estimate"].min()).equals(line["best"])
-    far = shown[(shown["measure"] == "exact_match") & (shown["eval_len"] == 256)]
+    far = shown[(shown["metric"] == "exact_match") & (shown["eval_len"] == 256)]
     assert far.loc[far["best"], "extension"].tolist() == [far.loc[far["estimate"].idxmax(), "extension"]]
 
 
 def test_what_cannot_be_drawn(rows):
-    source = Source.of(rows, ORDER, None, False)
+    data = FigureData.of(rows, ORDER, None, False)
     with pytest.raises(ConfigError, match="unknown setting of a panel 'tusk'"):
-        panels.draw(source, title="", panels=[{"tusk": "perplexity"}])
-    with pytest.raises(ConfigError, match="a task and a measure"):
-        panels.draw(source, title="", panels=[{"task": "perplexity"}])
+        panels.draw(data, title="", panels=[{"tusk": "perplexity"}])
+    with pytest.raises(ConfigError, match="a task and a metric"):
+        panels.draw(data, title="", panels=[{"task": "perplexity"}])
     with pytest.raises(ConfigError, match="two extensions or more"):
-        density.draw(source, title="", scheme="rope", factors={"none": 1}, panels=[LOSS])
+        density.draw(data, title="", scheme="rope", factors={"none": 1}, panels=[LOSS])
 
 
-@pytest.mark.parametrize("name", ["algorithmic", "repetition", "long_perplexity", "density"])
+@pytest.mark.parametrize("name", ["algorithmic", "repetition", "longppl", "density"])
 def test_every_config_draws(rows, tmp_path, name):
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    paths = draw(config, imagined(rows, config), tmp_path, ORDER)
+    paths = draw_figure(config, imagined(rows, config), tmp_path, ORDER)
     assert len(pd.read_csv(paths[2])) >= len(config["panels"])
 
 
@@ -118,8 +118,8 @@ def imagined(rows, config):
     part = part.assign(extension=part["extension"].map(dict(zip(FACTORS, names, strict=False))))
     frames = []
     for panel in config["panels"]:
-        what = measure_named(panel["measure"], panel["task"])
-        for metric in {what.metric, what.per} - {""}:
+        what = get_metric(panel["metric"], panel["task"])
+        for metric in {what.row_metric, what.normalize_by} - {""}:
             columns = {"task": panel["task"], "variant": panel.get("variant", ""), "metric": metric}
-            frames.append(part.assign(**columns, value=0.95 * part["n"]))
+            frames.append(part.assign(**columns, value_sum=0.95 * part["n"]))
     return pd.concat(frames, ignore_index=True).drop_duplicates()

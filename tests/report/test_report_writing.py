@@ -18,7 +18,7 @@ FIGURES = [config("fixed_targets"), config("extensions")]
 @pytest.fixture
 def few(rows):
     rows = rows[rows["scheme"].isin(ORDER) & rows["extension"].isin(["none", "pi"])]
-    return rows[rows["protocol"].isin(["fixed_targets", "records"])]
+    return rows[rows["protocol"].isin(["fixed_targets", "synthetic_records"])]
 
 
 def contents(paths):
@@ -54,7 +54,7 @@ def test_nothing_is_drawn_twice_and_changes_are_noticed(few, tmp_path):
     assert not written()
     figures = [FIGURES[0] | {"title": "Another title"}]
     assert written()
-    few.loc[few.index[0], "value"] += 0.5
+    few.loc[few.index[0], "value_sum"] += 0.5
     assert written()
 
 
@@ -89,11 +89,11 @@ def test_a_folder_that_cannot_be_written(few, tmp_path):
 
 def test_nothing_heavy_is_imported():
     modules = [
-        "records",
-        "statistics",
-        "tables.layout",
-        "figures.report",
-        *(f"figures.{k}" for k in _kinds()),
+        "results.rows",
+        "results.statistics",
+        "report.tables.layout",
+        "report.report_writer",
+        *(f"report.figures.{k}" for k in _kinds()),
     ]
     code = "; ".join(f"import posbench.{module}" for module in modules)
     code += "; import sys; print([m for m in ('torch', 'hydra', 'transformers', 'scipy.stats') if m in sys.modules])"
@@ -102,4 +102,4 @@ def test_nothing_heavy_is_imported():
 
 
 def _kinds() -> set[str]:
-    return {config(name)["draw"].split(".")[2] for name in KINDS}
+    return {config(name)["draw"].split(".")[3] for name in KINDS}

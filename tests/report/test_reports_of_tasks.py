@@ -10,14 +10,20 @@ from synthetic_rows import ORDER, completed
 from test_figure_kinds import CONFIGS, config, texts
 
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.report.figures import draw, house_style, ranking, retrieval_by_position, retrieval_heat_map
-from posbench.report.figures.source import Source
+from posbench.report.figures import (
+    draw_figure,
+    house_style,
+    ranking,
+    retrieval_by_position,
+    retrieval_heat_map,
+)
+from posbench.report.figures.figure_data import FigureData
 from posbench.report.report_writer import write_report
-from posbench.report.tables.layout import tables
+from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_markdown
-from posbench.report.tables.measures import MEASURES, measure_named, measures_of
+from posbench.report.tables.metrics import METRICS, get_metric, metrics_for_task
 from posbench.report.tables.selection import one_kernel
-from posbench.report.tables.summary import baselines, summarise
+from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results import gate
 
 
@@ -39,12 +45,12 @@ def task_rows(task: str, protocol: str, variant: str = "", **change) -> pd.DataF
                     rank = 1.0 if hit else float(generator.integers(2, 9))
                     values = {"exact_match": hit, "logprob": -0.1 if hit else -4.0, "rank": rank}
                     values |= {"reciprocal_rank": 1 / rank, "chance": 1e-3}
-                    at = {"scheme": scheme, "model": scheme, "eval_len": length, "document": f"c{index}"}
+                    at = {"scheme": scheme, "model_id": scheme, "eval_len": length, "doc_id": f"c{index}"}
                     lines += [
-                        {**at, "depth": depth, "metric": name, "value": value}
+                        {**at, "depth": depth, "metric": name, "value_sum": value}
                         for name, value in values.items()
                     ]
-    shared = {"cell": "c", "extension": "none", "size": "tiny", "n_params": 400_000, "train_len": 64}
+    shared = {"cell_id": "c", "extension": "none", "model_size": "tiny", "n_params": 400_000, "train_len": 64}
     shared |= {
         "train_tokens": 900_000,
         "train_seed": 0,
@@ -54,7 +60,7 @@ def task_rows(task: str, protocol: str, variant: str = "", **change) -> pd.DataF
     }
     shared |= {"variant": variant, "eval_seed": 0, "example": 0, "n": 1, "unit": "", "status": "ok"}
     rows = pd.DataFrame(lines).assign(**{**shared, "kernel": "sdpa", "dtype": "float32", **change})
-    return gate.close(completed(rows))
+    return gate.apply_gate(completed(rows))
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +68,28 @@ def passkeys():
     return task_rows("passkey", "passkey")
 
 
-def test_a_measure_is_of_its_task():
-    assert measure_named("exact_match").label == "retrieval accuracy"
-    assert measure_named("exact_match", "passkey").label == "retrieval accuracy"
-    assert measure_named("exact_match", "algorithmic").label == "accuracy, whole answers"
-    mine = measure_named("exact_match", "my_task")
-    assert (mine.tasks, mine.label, mine.guesses) == (
+def test_a_metric_is_of_its_task():
+    assert get_metric("exact_match").label == "retrieval accuracy"
+    assert get_metric("exact_match", "passkey").label == "retrieval accuracy"
+    assert get_metric("exact_match", "algorithmic").label == "accuracy, whole answers"
+    mine = get_metric("exact_match", "my_task")
+    assert (mine.tasks, mine.label, mine.baselines) == (
         ("my_task",),
         "exact match",
-        ("chance", "context_guess"),
+        ("chance", "random_in_context"),
     )
-    assert [each.name for each in measures_of("repetition", {"hit", "nll"})] == ["perplexity", "hit"]
-    assert "chance" not in [each.name for each in measures_of("passkey", {"exact_match", "chance"})]
+    assert [each.name for each in metrics_for_task("repetition", {"token_accuracy", "nll"})] == [
+        "perplexity",
+        "token_accuracy",
+    ]
+    assert "chance" not in [each.name for each in metrics_for_task("passkey", {"exact_match", "chance"})]
 
 
 def test_tables_of_a_passkey_have_chance_gate_and_ranks(passkeys):
-    found = {table.name: to_markdown(table) for table in tables(passkeys, ORDER)}
-    measures = ("exact_match", "logprob", "rank", "reciprocal_rank")
+    found = {table.name: to_markdown(table) for table in build_tables(passkeys, ORDER)}
+    metrics = ("exact_match", "logprob", "rank", "reciprocal_rank")
     kinds = ("exact_match-differences", "exact_match-serial_position")
-    assert set(found) == {"models", *(f"passkey-passkey-{name}" for name in (*measures, *kinds))}
+    assert set(found) == {"models", *(f"passkey-passkey-{name}" for name in (*metrics, *kinds))}
     accuracy = found["passkey-passkey-exact_match"]
     assert "| (chance) | 0.00 | 0.00 |" in accuracy
     assert "| (gate) | 0.90 |  |" in accuracy
@@ -94,18 +103,18 @@ def test_tables_of_a_passkey_have_chance_gate_and_ranks(passkeys):
 def test_mean_ranks_are_means(passkeys):
     at_64 = passkeys[(passkeys["scheme"] == "rope") & (passkeys["eval_len"] == 64)]
     for name in ("rank", "reciprocal_rank"):
-        wanted = at_64[at_64["metric"] == name]["value"].mean()
-        numbers = summarise(at_64, measure_named(name, "passkey"))
+        wanted = at_64[at_64["metric"] == name]["value_sum"].mean()
+        numbers = aggregate(at_64, get_metric(name, "passkey"))
         assert numbers["estimate"].item() == pytest.approx(wanted)
 
 
 def test_the_passkey_heat_map(passkeys, tmp_path):
-    paths = draw(config("passkey_heat_map"), passkeys, tmp_path, ORDER)
+    paths = draw_figure(config("passkey_heat_map"), passkeys, tmp_path, ORDER)
     shown = pd.read_csv(paths[2])
     assert set(shown["eval_len"]) == {64, 256}
     assert shown["chance"].eq(1e-3).all()
     assert shown["low"].notna().any()
-    figure, _ = retrieval_heat_map.draw(Source.of(passkeys, ORDER, None, False), task="passkey")
+    figure, _ = retrieval_heat_map.draw(FigureData.of(passkeys, ORDER, None, False), task="passkey")
     assert "Lines on the scale: chance, gate." in texts(figure)
     assert "place of the passkey" in [axes.get_xlabel() for axes in figure.axes]
 
@@ -113,14 +122,14 @@ def test_the_passkey_heat_map(passkeys, tmp_path):
 def test_variants_are_compared_in_rows_of_panels(tmp_path):
     rows = pd.concat([task_rows("key_value", "json_uuid", variant) for variant in ("", "query_aware")])
     settings = {key: value for key, value in config("query_aware").items() if key not in ("name", "draw")}
-    figure, shown = retrieval_by_position.draw(Source.of(rows, ORDER, None, False), **settings)
+    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False), **settings)
     assert len(figure.axes) == 4
     names = [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::2]]
     assert names == ["question after the context", "question before and after the context"]
     assert "Question after the context against question before and after the context." in texts(figure)
     assert set(shown["variant"]) == {"", "query_aware"}
     # Where none is named it is the plain one.
-    _, plain = retrieval_by_position.draw(Source.of(rows, ORDER, None, False))
+    _, plain = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))
     assert set(plain["variant"]) == {""}
 
 
@@ -136,33 +145,35 @@ def test_every_caption_says_protocol_n_seeds_interval_and_kernel(rows, path, mon
         "posbench.report.figures.save", lambda figure, shown, stem: drawn.append(figure) or []
     )
     try:
-        draw(settings, rows, "nowhere", ORDER)
+        draw_figure(settings, rows, "nowhere", ORDER)
     except ConfigError:
         pytest.skip("needs rows of other tasks")
     caption = texts(drawn[0])
     for fact in FACTS:
         assert fact in caption
     assert " documents with " in caption or " contexts with " in caption
-    if "retrieval" in path.stem or settings.get("retrieval"):
+    if "retrieval" in path.stem or settings.get("retrieval_metric"):
         assert "Chance: 0.06; some value of the context: " in caption
         assert "Gate: an accuracy of 0.90 at the training length" in caption
 
 
 def test_accuracies_in_a_ranking_are_held_against_chance_and_the_gate(rows):
-    figure, _ = ranking.draw(Source.of(rows, ORDER, None, False))
+    figure, _ = ranking.draw(FigureData.of(rows, ORDER, None, False))
     legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert legend == ["chance", "some value of the context", "gate, where trained"]
 
 
-def test_guesses_that_are_not_there_are_left_out(rows):
+def test_baselines_that_are_not_there_are_left_out(rows):
     loss = rows[rows["task"] == "perplexity"]
-    assert baselines(loss).empty
-    assert list(baselines(rows[rows["metric"] != "context_guess"])) == ["chance"]
+    assert baseline_values(loss).empty
+    assert list(baseline_values(rows[rows["metric"] != "random_in_context"])) == ["chance"]
 
 
 def test_nobody_is_judged_who_was_not_asked_at_home(passkeys):
     far = passkeys[passkeys["eval_len"] == 256].assign(status="ok")
-    text = next(to_markdown(table) for table in tables(far) if table.name == "passkey-passkey-exact_match")
+    text = next(
+        to_markdown(table) for table in build_tables(far) if table.name == "passkey-passkey-exact_match"
+    )
     assert "nobody is judged, as nobody was asked at the training length" in text
 
 
@@ -188,7 +199,7 @@ def test_kernels_may_join_along_the_lengths_but_not_change(rows):
 def test_tables_refuse_to_mix_kernels_unless_a_figure_may(rows, tmp_path):
     part = mixed(rows[rows["protocol"] == "fixed_targets"], {256: "dense"})
     with pytest.raises(IncompatibleError, match="set mix_kernels: true"):
-        list(tables(part))
+        list(build_tables(part))
     with pytest.raises(IncompatibleError, match="set mix_kernels: true"):
         write_report(part, [config("fixed_targets")], tmp_path / "refused", ORDER)
     write_report(part, [config("fixed_targets", mix_kernels=True)], tmp_path, ORDER)
@@ -199,7 +210,7 @@ def test_tables_refuse_to_mix_kernels_unless_a_figure_may(rows, tmp_path):
 def test_kernels_of_schemes_are_named(rows):
     part = rows[rows["protocol"] == "fixed_targets"]
     dense = part.assign(kernel=part["kernel"].mask(part["scheme"].isin(["t5", "nope"]), "dense"))
-    text = next(to_markdown(table) for table in tables(dense) if table.name.endswith("-perplexity"))
+    text = next(to_markdown(table) for table in build_tables(dense) if table.name.endswith("-perplexity"))
     assert "Kernels: dense (nope, t5), sdpa (the rest), in float32." in text
 
 
@@ -207,18 +218,19 @@ def test_long_and_short_documents_weigh_by_their_tokens_everywhere(rows):
     """One document of 16,000 tokens among fifteen of 16: every table and its differences are sums over sums."""
     part = rows[(rows["protocol"] == "fixed_targets") & (rows["extension"] == "none")]
     part = part[part["scheme"].isin(["rope", "alibi"])]
-    long = part["document"] == "doc000"
+    long = part["doc_id"] == "doc000"
     part = part.assign(
-        n=part["n"].mask(long, part["n"] * 1000), value=part["value"].mask(long, part["value"] * 1000)
+        n=part["n"].mask(long, part["n"] * 1000),
+        value_sum=part["value_sum"].mask(long, part["value_sum"] * 1000),
     )
-    found = {table.name.rpartition("-")[2]: table.numbers for table in tables(part, ORDER)}
-    sums = part.groupby(["scheme", "eval_len", "metric"])[["value", "n"]].sum().unstack()
-    nats, tokens, size = sums["value"]["nll"], sums["n"]["nll"], sums["value"]["bytes"]
+    found = {table.name.rpartition("-")[2]: table.numbers for table in build_tables(part, ORDER)}
+    sums = part.groupby(["scheme", "eval_len", "metric"])[["value_sum", "n"]].sum().unstack()
+    nats, tokens, size = sums["value_sum"]["nll"], sums["n"]["nll"], sums["value_sum"]["bytes"]
     for name, ratio in (("perplexity", np.exp(nats / tokens)), ("bits_per_byte", nats / size / math.log(2))):
         numbers = found[name].set_index(["scheme", "eval_len"])["estimate"]
         assert numbers.sort_index().tolist() == pytest.approx(ratio.sort_index().tolist())
         documents = part[part["metric"] == "nll"]
-        mean_of_means = (documents["value"] / documents["n"]).groupby(documents["eval_len"]).mean()
+        mean_of_means = (documents["value_sum"] / documents["n"]).groupby(documents["eval_len"]).mean()
         assert (
             abs(mean_of_means - np.log(found["perplexity"].groupby("eval_len")["estimate"].mean())).min()
             > 1e-3
@@ -226,4 +238,4 @@ def test_long_and_short_documents_weigh_by_their_tokens_everywhere(rows):
     differences = found["differences"].set_index("eval_len")["a_minus_b"]
     bits = nats / size / math.log(2)
     assert differences.tolist() == pytest.approx((bits["rope"] - bits["alibi"]).tolist())
-    assert MEASURES["perplexity"].exponential
+    assert METRICS["perplexity"].exponential

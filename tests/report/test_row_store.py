@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from posbench.errors import ConfigError, DataError
-from posbench.results.rows import COLUMNS, Store, read_rows, write_rows
+from posbench.results.rows import COLUMNS, RowStore, read_rows, write_rows
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def some(rows):
 
 
 def test_rows_come_back_as_they_were(tmp_path, some):
-    store = Store(tmp_path / "cells")
+    store = RowStore(tmp_path / "cells")
     assert not store.has("abc")
     store.write("abc", some, {"seconds": 1.5, "date": "2026-01-01"})
     assert store.has("abc")
@@ -35,24 +35,36 @@ def test_rows_come_back_as_they_were(tmp_path, some):
 
 def test_bytes_depend_on_the_rows_alone(tmp_path, some):
     for name, when in (("one", 1), ("two", 2)):
-        Store(tmp_path / name).write("abc", some, {"date": when})
+        RowStore(tmp_path / name).write("abc", some, {"date": when})
     first, second = ((tmp_path / name / "abc.parquet").read_bytes() for name in ("one", "two"))
     assert first == second
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def as_version_1(path):
-    """The file as it was written before rows had a layer and a head."""
-    table = pq.read_table(path).drop_columns(["layer", "head"])
-    pq.write_table(table.replace_schema_metadata({"posbench.rows": "1"}), path)
+OLD_COLUMNS = {
+    "cell_id": "cell",
+    "model_id": "model",
+    "model_size": "size",
+    "doc_id": "document",
+    "value_sum": "value",
+}
 
 
-def test_rows_of_the_version_before_are_read_as_rows_of_the_whole_model(tmp_path, some, caplog):
-    store = Store(tmp_path)
+def as_version(version, path):
+    """The file as it was written before columns had other names, and of version 1 before layer and head."""
+    table = pq.read_table(path)
+    table = table.drop_columns(["layer", "head"]) if version == "1" else table
+    table = table.rename_columns([OLD_COLUMNS.get(name, name) for name in table.column_names])
+    pq.write_table(table.replace_schema_metadata({"posbench.rows": version}), path)
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_rows_of_the_versions_before_are_read_as_rows_of_the_whole_model(tmp_path, some, version, caplog):
+    store = RowStore(tmp_path)
     for cell in ("old", "new"):
-        store.write(cell, [row | {"cell": cell} for row in some], {})
+        store.write(cell, [row | {"cell_id": cell} for row in some], {})
     before = store.read("old")
-    as_version_1(store.path("old"))
+    as_version(version, store.path("old"))
     with caplog.at_level(logging.WARNING):
         assert store.has("old")
         pd.testing.assert_frame_equal(store.read("old"), before)
@@ -60,7 +72,19 @@ def test_rows_of_the_version_before_are_read_as_rows_of_the_whole_model(tmp_path
     assert not caplog.messages
     assert both["layer"].isna().all()
     assert str(both["head"].dtype) == "Int64"
-    assert list(both["cell"].unique()) == ["new", "old"]
+    assert list(both["cell_id"].unique()) == ["new", "old"]
+
+
+def test_values_of_the_versions_before_are_read_under_their_new_names(tmp_path, some):
+    store = RowStore(tmp_path)
+    old = {"protocol": "records", "metric": "hit", "unit": "share", "task": "adjacent"}
+    store.write("old", [some[0] | old, some[1]], {})
+    as_version("2", store.path("old"))
+    new = {"protocol": "synthetic_records", "metric": "token_accuracy", "unit": "fraction"}
+    new |= {"task": "position_resolution"}
+    back = store.read("old")
+    assert back.loc[0, list(new)].to_dict() == new
+    assert back.loc[1, list(new)].to_dict() == {name: some[1][name] for name in new}
 
 
 def test_layers_and_heads_come_back_as_whole_numbers(tmp_path, some):
@@ -71,12 +95,12 @@ def test_layers_and_heads_come_back_as_whole_numbers(tmp_path, some):
 
 
 def test_collect_does_not_depend_on_the_order_of_cells(tmp_path, some):
-    store = Store(tmp_path)
+    store = RowStore(tmp_path)
     for cell in ("b", "a"):
-        store.write(cell, [row | {"cell": cell} for row in some], {})
+        store.write(cell, [row | {"cell_id": cell} for row in some], {})
     collected = store.collect(["b", "a"])
     pd.testing.assert_frame_equal(collected, store.collect(["a", "b", "a"]))
-    assert list(collected["cell"].unique()) == ["a", "b"]
+    assert list(collected["cell_id"].unique()) == ["a", "b"]
     assert store.collect([]).empty
 
 
@@ -87,7 +111,7 @@ def test_a_collected_frame_survives_its_file(tmp_path, rows):
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "other version", "no parquet"])
 def test_a_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
-    store = Store(tmp_path)
+    store = RowStore(tmp_path)
     store.write("abc", some, {})
     path = store.path("abc")
     whole = path.read_bytes()
@@ -110,7 +134,7 @@ def test_a_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
 
 def test_a_flipped_byte_is_found_when_reading(tmp_path, some):
     """Anywhere in the file: an error, or a byte that no number depends on, and never another number."""
-    store = Store(tmp_path)
+    store = RowStore(tmp_path)
     store.write("abc", some, {})
     whole, rows = store.path("abc").read_bytes(), store.read("abc")
     found = 0
@@ -127,7 +151,7 @@ def test_a_flipped_byte_is_found_when_reading(tmp_path, some):
 
 def test_a_missing_cell_is_named(tmp_path):
     with pytest.raises(DataError, match="run the sweep"):
-        Store(tmp_path).read("abc")
+        RowStore(tmp_path).read("abc")
 
 
 @pytest.mark.parametrize(
@@ -135,33 +159,33 @@ def test_a_missing_cell_is_named(tmp_path):
     [
         ({"colour": "red"}, "unknown columns colour"),
         ({"status": "fine"}, "'fine' is unknown"),
-        ({"status": "ok", "value": None}, "without a finite value"),
-        ({"status": "ok", "value": float("nan")}, "without a finite value"),
+        ({"status": "ok", "value_sum": None}, "without a finite value"),
+        ({"status": "ok", "value_sum": float("nan")}, "without a finite value"),
         ({"n": "many"}, "'n' must hold int64"),
         ({"scheme": None}, "'scheme' has empty values"),
     ],
 )
 def test_rows_outside_the_schema_are_refused(tmp_path, some, change, message):
     with pytest.raises(DataError, match=message) as error:
-        Store(tmp_path).write("abc", [*some, some[0] | change], {})
+        RowStore(tmp_path).write("abc", [*some, some[0] | change], {})
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_column_is_named(tmp_path, some):
     with pytest.raises(DataError, match="lack the columns kernel"):
-        Store(tmp_path).write("abc", [{k: v for k, v in some[0].items() if k != "kernel"}], {})
+        RowStore(tmp_path).write("abc", [{k: v for k, v in some[0].items() if k != "kernel"}], {})
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, some):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="choose a results folder") as error:
-        Store(tmp_path / "file" / "cells").write("abc", some, {})
+        RowStore(tmp_path / "file" / "cells").write("abc", some, {})
     assert "\n" not in str(error.value)
 
 
 def test_asking_for_many_cells_is_quick(tmp_path, some):
-    store = Store(tmp_path)
+    store = RowStore(tmp_path)
     store.write("0", some, {})
     for cell in range(1, 300):
         store.path(str(cell)).write_bytes(store.path("0").read_bytes())

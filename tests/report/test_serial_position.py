@@ -5,29 +5,35 @@ import pandas as pd
 import pytest
 from synthetic_rows import ORDER, completed
 
-from posbench.report.tables.layout import tables
+from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_markdown
-from posbench.report.tables.measures import MEASURES
-from posbench.report.tables.serial_position import indices
+from posbench.report.tables.metrics import METRICS
+from posbench.report.tables.serial_position import primacy_recency
 
-EXACT = MEASURES["exact_match"]
+EXACT = METRICS["exact_match"]
 
 
 def contexts(hits: dict[float, float], count: int = 20, seed: int = 0, own: bool = False) -> pd.DataFrame:
     """Rows whose share at each depth is exact; every context has all depths, or one alone if `own`."""
     lines = [
         {
-            "document": f"c{index}-{depth}" if own else f"c{index}",
+            "doc_id": f"c{index}-{depth}" if own else f"c{index}",
             "depth": depth,
-            "value": float(index < share * count),
+            "value_sum": float(index < share * count),
         }
         for depth, share in hits.items()
         for index in range(count)
     ]
-    shared = {"cell": "c", "model": f"m{seed}", "scheme": "rope", "extension": "none", "size": "tiny"}
+    shared = {
+        "cell_id": "c",
+        "model_id": f"m{seed}",
+        "scheme": "rope",
+        "extension": "none",
+        "model_size": "tiny",
+    }
     shared |= {"n_params": 1, "train_len": 64, "train_tokens": 1, "train_seed": seed, "corpus": "sources"}
     shared |= {"task": "passkey", "variant": "", "protocol": "passkey", "eval_len": 64, "eval_seed": 0}
-    shared |= {"example": 0, "metric": "exact_match", "n": 1, "unit": "share", "status": "ok"}
+    shared |= {"example": 0, "metric": "exact_match", "n": 1, "unit": "fraction", "status": "ok"}
     rows = pd.DataFrame(lines).assign(**shared, kernel="sdpa", dtype="float32")
     return completed(rows)
 
@@ -37,18 +43,18 @@ CURVE = {0.0: 0.9, 0.1: 0.7, 0.25: 0.5, 1 / 3: 0.2, 0.5: 0.3, 2 / 3: 0.4, 0.8: 0
 
 @pytest.mark.parametrize("own", [False, True])
 def test_indices_by_hand(own):
-    line = indices(contexts(CURVE, own=own), EXACT).iloc[0]
+    line = primacy_recency(contexts(CURVE, own=own), EXACT).iloc[0]
     assert (line["first"], line["middle"], line["last"]) == pytest.approx((0.8, 0.3, 0.8))
     assert (line["primacy"], line["recency"]) == pytest.approx((0.5, 0.5))
     assert line["primacy_low"] < 0.5 < line["primacy_high"]
     # Fifths: 0 and .1; .25 and 1/3; .5; 2/3; .8, .9 and 1. The lowest is the middle one.
-    assert (line["lowest_depth"], line["lowest"]) == pytest.approx((0.5, 0.3))
+    assert (line["worst_depth"], line["worst_fifth"]) == pytest.approx((0.5, 0.3))
 
 
 def test_contexts_that_hold_both_places_are_drawn_together():
     """What makes a context easy lifts both of its ends: the difference is known better than they are."""
-    both = indices(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}), EXACT).iloc[0]
-    apart = indices(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}, own=True), EXACT).iloc[0]
+    both = primacy_recency(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}), EXACT).iloc[0]
+    apart = primacy_recency(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}, own=True), EXACT).iloc[0]
     assert (both["primacy_low"], both["primacy_high"]) == (0, 0)
     assert apart["primacy_high"] - apart["primacy_low"] > 0.3
 
@@ -58,7 +64,7 @@ def test_several_seeds_go_over_seeds():
     rows = pd.concat(
         [contexts(CURVE | {0.0: share, 0.1: share}, seed=place) for place, share in enumerate(shares)]
     )
-    line = indices(rows, EXACT).iloc[0]
+    line = primacy_recency(rows, EXACT).iloc[0]
     values = np.array(shares) - 0.3
     reach = 4.302653 * values.std(ddof=1) / np.sqrt(3)
     assert line["primacy"] == pytest.approx(values.mean())
@@ -66,8 +72,10 @@ def test_several_seeds_go_over_seeds():
 
 
 def test_what_is_not_learned_has_no_index(rows):
-    numbers = indices(rows[rows["task"] == "key_value"], EXACT).set_index(["scheme", "extension", "eval_len"])
-    for index in ("primacy", "recency", "middle", "lowest"):
+    numbers = primacy_recency(rows[rows["task"] == "key_value"], EXACT).set_index(
+        ["scheme", "extension", "eval_len"]
+    )
+    for index in ("primacy", "recency", "middle", "worst_fifth"):
         assert np.isfinite(numbers.loc[("nope", "none", 64), index])
         assert np.isnan(numbers.loc[("nope", "none", 256), index])
         assert np.isnan(numbers.loc[("learned", "none", 256), index])
@@ -76,8 +84,8 @@ def test_what_is_not_learned_has_no_index(rows):
 
 
 def test_the_table_stands_beside_accuracy(rows):
-    found = {table.name: table for table in tables(rows, ORDER)}
-    table = found["key_value-records-exact_match-serial_position"]
+    found = {table.name: table for table in build_tables(rows, ORDER)}
+    table = found["key_value-synthetic_records-exact_match-serial_position"]
     text = to_markdown(table)
     assert (
         text.count("| scheme | retrieval accuracy | first tenth | middle third | last tenth | primacy |") == 3

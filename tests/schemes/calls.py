@@ -5,45 +5,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.position.attention import attend
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme, Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
-SHAPE = Shape(layers=2, heads=4, head_dim=8, width=32, train_len=16)
+SHAPE = ModelShape(n_layers=2, n_heads=4, head_dim=8, d_model=32, train_len=16)
 
 
-def site(tokens: int = 20, layer: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0) -> Site:
+def attention_inputs(
+    tokens: int = 20, layer: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> AttentionInputs:
     """Two random sequences; queries and keys ask for gradients."""
     draw = torch.Generator().manual_seed(seed)
-    stream = torch.randn(2, tokens, SHAPE.width, generator=draw, dtype=dtype)
+    stream = torch.randn(2, tokens, SHAPE.d_model, generator=draw, dtype=dtype)
     q, k = (
-        torch.randn(2, SHAPE.heads, tokens, SHAPE.head_dim, generator=draw, dtype=dtype).requires_grad_()
+        torch.randn(2, SHAPE.n_heads, tokens, SHAPE.head_dim, generator=draw, dtype=dtype).requires_grad_()
         for _ in "qk"
     )
-    return Site(layer, Geometry.span(0, tokens), stream, stream, q, k)
+    return AttentionInputs(layer, Geometry.from_range(0, tokens), stream, stream, q, k)
 
 
 def values(tokens: int = 20, dtype: torch.dtype = torch.float64) -> Tensor:
     draw = torch.Generator().manual_seed(9)
-    shape = (2, SHAPE.heads, tokens, SHAPE.head_dim)
+    shape = (2, SHAPE.n_heads, tokens, SHAPE.head_dim)
     return torch.randn(shape, generator=draw, dtype=dtype).requires_grad_()
 
 
-def logits(scheme: PositionScheme, at: Site) -> Tensor:
+def logits(scheme: PositionScheme, at: AttentionInputs) -> Tensor:
     """(B, H, T, S) of a scheme with one region, future keys at -inf."""
     q, k = scheme.qk(at)
-    gain = scheme.gain(at)
+    gain = scheme.logit_scale(at)
     scaled = q @ k.transpose(-1, -2) * SHAPE.head_dim**-0.5 * (1 if gain is None else gain[..., None])
-    term = scheme.term(at)
+    term = scheme.attention_bias(at)
     if term is not None:
-        scaled = scaled + term.logits(at.geo, slice(None))
+        scaled = scaled + term.value(at.geo, slice(None))
     return scaled.masked_fill(~at.geo.visible(), -torch.inf)
 
 
-def attention(scheme: PositionScheme, at: Site, v: Tensor) -> Tensor:
+def attention(scheme: PositionScheme, at: AttentionInputs, v: Tensor) -> Tensor:
     """(B, H, T, D) by the kernel that the scheme would use."""
-    return attend(scheme, at, v, Recording("auto"))
+    return attend(scheme, at, v, KernelDispatcher("auto"))
 
 
 def causal(tokens: int) -> Tensor:

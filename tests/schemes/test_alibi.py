@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import SHAPE, attention, causal, site, values
+from calls import SHAPE, attention, attention_inputs, causal, values
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from x_transformers.x_transformers import AlibiPositionalBias
@@ -37,8 +37,8 @@ def test_slopes_as_printed_in_the_paper() -> None:
 
 
 def test_attention_equals_that_with_bloom_s_biases() -> None:
-    at, v = site(), values()
-    bias = build_alibi_tensor(torch.ones(1, 20, dtype=torch.long), SHAPE.heads, torch.float32).double()
+    at, v = attention_inputs(), values()
+    bias = build_alibi_tensor(torch.ones(1, 20, dtype=torch.long), SHAPE.n_heads, torch.float32).double()
     expected = torch.nn.functional.scaled_dot_product_attention(
         at.q_BHTD, at.k_BHSD, v, attn_mask=bias[None] + causal(20)
     )

@@ -8,7 +8,7 @@ from math import comb, sqrt
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 
 from posbench.errors import ConfigError
 from posbench.schemes.bigbird import BigBird
@@ -16,7 +16,7 @@ from posbench.schemes.bigbird import BigBird
 
 def rows(scheme: BigBird, blocks: int) -> list[set[int]]:
     """The key blocks that each query block sees; all tokens of a block see the same."""
-    size = scheme.block
+    size = scheme.block_size
     index = torch.arange(blocks * size)
     seen = scheme.blocks(index[:, None], index[None]) & (index[None] // size <= index[:, None] // size)
     by_block = seen.view(blocks, size, blocks, size)
@@ -25,20 +25,20 @@ def rows(scheme: BigBird, blocks: int) -> list[set[int]]:
 
 
 @pytest.mark.parametrize(
-    ("block", "global_blocks", "random_blocks"), [(1, 1, 3), (4, 2, 2), (3, 0, 1), (2, 1, 0)]
+    ("block", "num_global_blocks", "num_random_blocks"), [(1, 1, 3), (4, 2, 2), (3, 0, 1), (2, 1, 0)]
 )
 def test_a_row_is_its_neighbours_the_global_blocks_and_distinct_random_ones(
-    block: int, global_blocks: int, random_blocks: int
+    block: int, num_global_blocks: int, num_random_blocks: int
 ) -> None:
-    scheme = BigBird(SHAPE, block, global_blocks, random_blocks)
+    scheme = BigBird(SHAPE, block, num_global_blocks, num_random_blocks)
     for query, seen in enumerate(rows(scheme, 30)):
         neighbours = {query, max(0, query - 1)}
-        first = set(range(min(global_blocks, query + 1)))
+        first = set(range(min(num_global_blocks, query + 1)))
         others = set(range(query + 1)) - neighbours - first
         assert neighbours | first <= seen
         drawn = seen - neighbours - first
         assert drawn <= others
-        assert len(drawn) == min(random_blocks, len(others))
+        assert len(drawn) == min(num_random_blocks, len(others))
 
 
 def test_chance_is_even() -> None:
@@ -64,7 +64,7 @@ def test_the_draw_is_a_function_of_the_pair_alone() -> None:
 
 def test_attention_equals_a_loop_over_pairs() -> None:
     scheme = BigBird(SHAPE, 2, 1, 1)
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     seen = rows(scheme, 10)
     out = []
     for i in range(20):
@@ -79,8 +79,8 @@ def test_attention_equals_a_loop_over_pairs() -> None:
 
 def test_bad_settings() -> None:
     for block in (0, SHAPE.train_len + 1):
-        with pytest.raises(ConfigError, match=rf"block {block}: give 1 to 16 tokens"):
+        with pytest.raises(ConfigError, match=rf"block_size {block}: give 1 to 16 tokens"):
             BigBird(SHAPE, block)
-    for name in ("global_blocks", "random_blocks", "seed"):
+    for name in ("num_global_blocks", "num_random_blocks", "seed"):
         with pytest.raises(ConfigError, match=rf"bigbird {name} -1: give 0"):
             BigBird(SHAPE, **{name: -1})

@@ -4,19 +4,19 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 from torch import Tensor
 
-from posbench.position.scheme import Site
+from posbench.position.scheme import AttentionInputs
 from posbench.schemes.cable import Cable
 
 TOKENS = 12
 
 
-def loop(scheme: Cable, at: Site, v: Tensor, scale: float) -> Tensor:
+def loop(scheme: Cable, at: AttentionInputs, v: Tensor, scale: float) -> Tensor:
     rows = []
     for b in range(2):
-        for h in range(SHAPE.heads):
+        for h in range(SHAPE.n_heads):
             step = torch.log1p(
                 torch.exp(at.x_BSW[b] @ scheme.weight_LHW[at.layer, h] + scheme.bias_LH[at.layer, h])
             )
@@ -27,7 +27,7 @@ def loop(scheme: Cable, at: Site, v: Tensor, scale: float) -> Tensor:
                     for j in range(i + 1)
                 ]
                 rows.append(torch.stack(logits).softmax(0) @ v[b, h, : i + 1])
-    return torch.stack(rows).view(2, SHAPE.heads, TOKENS, SHAPE.head_dim)
+    return torch.stack(rows).view(2, SHAPE.n_heads, TOKENS, SHAPE.head_dim)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -37,7 +37,7 @@ def test_attention_equals_the_sums(scaled: bool) -> None:
     with torch.no_grad():
         for parameter in scheme.parameters():
             parameter.normal_()
-    at, v = site(TOKENS, 1), values(TOKENS)
+    at, v = attention_inputs(TOKENS, 1), values(TOKENS)
     expected = loop(scheme, at, v, 1 / math.sqrt(SHAPE.head_dim) if scaled else 1.0)
     mine = attention(scheme, at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, attention, logits, site, values
+from calls import SHAPE, attention, attention_inputs, logits, values
 
 from posbench.errors import ConfigError, IncompatibleError, UndefinedError
-from posbench.position.compose import Layered, Stack, every_nth, nearest, span
+from posbench.position.compose import Layered, Stack, every_nth, sliding_window, tokens_within_train_len
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import Traits
 from posbench.schemes.alibi import ALiBi
@@ -17,17 +17,17 @@ from posbench.schemes.rope import RoPE
 from posbench.schemes.shaw import Shaw
 from posbench.schemes.sinusoidal import Sinusoidal
 
-ROPE = {"_target_": "posbench.schemes.rope.RoPE", "base": 500.0}
+ROPE = {"_target_": "posbench.schemes.rope.RoPE", "rope_theta": 500.0}
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
 def test_a_stack_of_one_is_that_one() -> None:
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     assert torch.equal(attention(Stack(SHAPE, [ROPE]), at, v), attention(RoPE(SHAPE, 500.0), at, v))
 
 
 def test_rotations_and_terms_go_together() -> None:
-    at = site()
+    at = attention_inputs()
     stack = Stack(SHAPE, [RoPE(SHAPE), ALiBi(SHAPE), ALiBi(SHAPE)])
     bias = logits(ALiBi(SHAPE), at) - logits(NoPE(SHAPE), at)
     expected = logits(RoPE(SHAPE), at) + 2 * bias
@@ -36,7 +36,7 @@ def test_rotations_and_terms_go_together() -> None:
 
 
 def test_embeddings_go_in_order() -> None:
-    geo, x_BTW = Geometry.span(0, 8), torch.randn(1, 8, SHAPE.width, dtype=torch.float64)
+    geo, x_BTW = Geometry.from_range(0, 8), torch.randn(1, 8, SHAPE.d_model, dtype=torch.float64)
     sinusoidal, learned = Sinusoidal(SHAPE), Learned(SHAPE).double()
     both = Stack(SHAPE, [sinusoidal, learned]).embed(x_BTW, geo, 0)
     torch.testing.assert_close(both, learned.embed(sinusoidal.embed(x_BTW, geo, 0), geo, 0), **EXACT)
@@ -45,7 +45,7 @@ def test_embeddings_go_in_order() -> None:
 def test_promises_are_kept_together_or_not_at_all() -> None:
     traits = Stack(SHAPE, [RoPE(SHAPE), Learned(SHAPE, "interpolate")]).traits
     assert traits == Traits(
-        relative=False, prefix_stable=False, capabilities=frozenset({"positions", "spectrum"})
+        relative=False, prefix_stable=False, capabilities=frozenset({"positions", "inv_freq"})
     )
     with pytest.raises(UndefinedError):
         Stack(SHAPE, [RoPE(SHAPE), Learned(SHAPE)]).check(SHAPE.train_len + 1)
@@ -53,12 +53,12 @@ def test_promises_are_kept_together_or_not_at_all() -> None:
 
 def test_two_owners_of_one_thing_are_refused() -> None:
     stack = Stack(SHAPE, [Shaw(SHAPE), Shaw(SHAPE)])
-    with pytest.raises(IncompatibleError, match="2 stacked schemes have a value"):
-        stack.value(site())
+    with pytest.raises(IncompatibleError, match="2 stacked schemes have a relative_value"):
+        stack.relative_value(attention_inputs())
 
 
 def test_layers_take_turns() -> None:
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     layered = Layered(SHAPE, [ROPE, NoPE(SHAPE), ALiBi(SHAPE)])
     for layer, scheme in enumerate((RoPE(SHAPE, 500.0), NoPE(SHAPE), ALiBi(SHAPE), RoPE(SHAPE, 500.0))):
         here = replace(at, layer=layer)
@@ -66,8 +66,8 @@ def test_layers_take_turns() -> None:
 
 
 def test_layers_may_be_given() -> None:
-    at, v = site(), values()
-    layered = Layered(replace(SHAPE, layers=3), [NoPE(SHAPE), ALiBi(SHAPE)], layers=[0, 0, 1])
+    at, v = attention_inputs(), values()
+    layered = Layered(replace(SHAPE, n_layers=3), [NoPE(SHAPE), ALiBi(SHAPE)], layers=[0, 0, 1])
     for layer, scheme in enumerate((NoPE(SHAPE), NoPE(SHAPE), ALiBi(SHAPE))):
         here = replace(at, layer=layer)
         assert torch.equal(attention(layered, here, v), attention(scheme, here, v))
@@ -89,16 +89,19 @@ def test_every_nth_layer_or_the_last() -> None:
 
 
 def test_a_span_lies_within_the_training_length() -> None:
-    assert (span(SHAPE, "window", None, 5), span(SHAPE, "window", 16, 5)) == (5, 16)
+    assert (
+        tokens_within_train_len(SHAPE, "window", None, 5),
+        tokens_within_train_len(SHAPE, "window", 16, 5),
+    ) == (5, 16)
     for tokens in (0, 17):
         with pytest.raises(ConfigError, match=f"window {tokens}: .* at most the training length, 16"):
-            span(SHAPE, "window", tokens, 5)
+            tokens_within_train_len(SHAPE, "window", tokens, 5)
 
 
 def test_a_window_counts_the_token_itself_and_is_none_where_it_hides_nothing() -> None:
-    at = site(6)
-    assert nearest(6, at) is None
+    at = attention_inputs(6)
+    assert sliding_window(6, at) is None
     i = torch.arange(6)
-    window = nearest(2, at)
+    window = sliding_window(2, at)
     assert window is not None
     assert (window(i[:, None], i) & at.geo.visible()).sum(-1).tolist() == [1, 2, 2, 2, 2, 2]

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
 from torch import Tensor
 from x_transformers.x_transformers import CoPE as TheirCoPE
 
 from posbench.errors import ConfigError
-from posbench.position.scheme import Site
+from posbench.position.scheme import AttentionInputs
 from posbench.schemes.cope import CoPE
 
 TOKENS = 20
@@ -20,20 +20,20 @@ def cope(positions: int = 5) -> CoPE:
     return CoPE(SHAPE, positions).double()
 
 
-def x_transformers(scheme: CoPE, at: Site, v: Tensor) -> Tensor:
-    theirs = TheirCoPE(SHAPE.head_dim, SHAPE.heads, scheme.vector_LPD.shape[1]).double()
+def x_transformers(scheme: CoPE, at: AttentionInputs, v: Tensor) -> Tensor:
+    theirs = TheirCoPE(SHAPE.head_dim, SHAPE.n_heads, scheme.vector_LPD.shape[1]).double()
     del theirs.pos_emb
     theirs.pos_emb = scheme.vector_LPD[at.layer]  # type: ignore[assignment]
     content = at.q_BHTD @ at.k_BHSD.transpose(-1, -2) / math.sqrt(SHAPE.head_dim) + causal(TOKENS)
     return (content + theirs(at.q_BHTD, content)).softmax(-1) @ v
 
 
-def equations(scheme: CoPE, at: Site, v: Tensor) -> Tensor:
+def equations(scheme: CoPE, at: AttentionInputs, v: Tensor) -> Tensor:
     """Equations 3 to 6: gates, positions, vectors mixed between whole positions, attention."""
     vector_PD = scheme.vector_LPD[at.layer]
     rows = []
     for b in range(2):
-        for h in range(SHAPE.heads):
+        for h in range(SHAPE.n_heads):
             for i in range(TOKENS):
                 q = at.q_BHTD[b, h, i]
                 content = [q @ at.k_BHSD[b, h, j] / math.sqrt(SHAPE.head_dim) for j in range(i + 1)]
@@ -45,14 +45,14 @@ def equations(scheme: CoPE, at: Site, v: Tensor) -> Tensor:
                     mixed = (p - low) * vector_PD[low + 1] + (1 - p + low) * vector_PD[low]
                     logits.append(content[j] + q @ mixed)
                 rows.append(torch.stack(logits).softmax(0) @ v[b, h, : i + 1])
-    return torch.stack(rows).view(2, SHAPE.heads, TOKENS, SHAPE.head_dim)
+    return torch.stack(rows).view(2, SHAPE.n_heads, TOKENS, SHAPE.head_dim)
 
 
 @pytest.mark.parametrize("reference", [x_transformers, equations])
 @pytest.mark.parametrize("positions", [4, 64])
 def test_attention_equals(reference, positions: int) -> None:  # type: ignore[no-untyped-def]
     """With as many positions as are reached and with fewer."""
-    scheme, at, v = cope(positions), site(TOKENS, 1), values(TOKENS)
+    scheme, at, v = cope(positions), attention_inputs(TOKENS, 1), values(TOKENS)
     mine, expected = attention(scheme, at, v), reference(scheme, at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     assert_same_gradients(mine, expected, [scheme.vector_LPD, at.q_BHTD, at.k_BHSD, v], 1e-12)

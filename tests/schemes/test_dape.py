@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, IncompatibleError
-from posbench.position.scheme import Site
+from posbench.position.scheme import AttentionInputs
 from posbench.schemes.dape import DAPE
 from posbench.schemes.kerple_log import KerpleLog
 from posbench.schemes.nope import NoPE
@@ -16,16 +16,16 @@ from posbench.schemes.nope import NoPE
 TOKENS, HIDDEN = 12, 7
 
 
-def authors(scheme: DAPE, at: Site, v: Tensor, kernel: int) -> Tensor:
+def authors(scheme: DAPE, at: AttentionInputs, v: Tensor, kernel: int) -> Tensor:
     """x + bias + f([x, bias]) on the tokens that a query sees, one query at a time."""
     layer, base = at.layer, scheme.members[0]
     module: type[nn.Module] = nn.Linear if kernel == 1 else nn.Conv1d
     size = () if kernel == 1 else (kernel,)
     padding = {} if kernel == 1 else {"padding": kernel // 2}
     f = nn.Sequential(
-        module(2 * SHAPE.heads, HIDDEN, *size, **padding),
+        module(2 * SHAPE.n_heads, HIDDEN, *size, **padding),
         nn.LeakyReLU(),
-        module(HIDDEN, SHAPE.heads, *size, **padding),
+        module(HIDDEN, SHAPE.n_heads, *size, **padding),
     )
     for part, weight, bias in (
         (f[0], scheme.in_LKCN[layer], scheme.in_LK[layer]),
@@ -54,7 +54,7 @@ def test_attention_equals_the_modules(kernel: int) -> None:
     with torch.no_grad():
         for member in scheme.members[0].parameters():
             member.add_(0.1)
-    at, v = site(TOKENS, 1), values(TOKENS)
+    at, v = attention_inputs(TOKENS, 1), values(TOKENS)
     mine, expected = attention(scheme, at, v), authors(scheme, at, v, kernel)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     leaves = [
@@ -71,8 +71,8 @@ def test_attention_equals_the_modules(kernel: int) -> None:
 
 def test_pairs_stay_apart_with_a_kernel_of_one() -> None:
     base = KerpleLog(SHAPE)
-    assert DAPE(SHAPE, base).traits.mergeable
-    assert not DAPE(SHAPE, base, kernel=3).traits.mergeable
+    assert DAPE(SHAPE, base).traits.lse_mergeable
+    assert not DAPE(SHAPE, base, kernel_size=3).traits.lse_mergeable
     assert DAPE(SHAPE, base).traits.capabilities == base.traits.capabilities
 
 
@@ -84,4 +84,4 @@ def test_bad_settings(hidden: int, kernel: int) -> None:
 
 def test_without_a_bias_there_is_nothing_to_adapt() -> None:
     with pytest.raises(IncompatibleError, match=r"NoPE has none: give it one that has$"):
-        DAPE(SHAPE, NoPE(SHAPE)).term(site())
+        DAPE(SHAPE, NoPE(SHAPE)).attention_bias(attention_inputs())

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, logits, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, logits, values
 from torch import Tensor
 from transformers import DebertaV2Config
 from transformers.models.deberta_v2.modeling_deberta_v2 import (
@@ -28,11 +28,11 @@ def deberta(clip: int = CLIP, buckets: int | None = None, p2c_rows: str = "paper
 def of_transformers(scheme: DeBERTa, layer: int, kind: str, q: Tensor, k: Tensor) -> Tensor:
     """(B, H, T, T) of one of its two terms, with 1/sqrt(3D), for any two positions."""
     config = DebertaV2Config(
-        hidden_size=SHAPE.width,
-        num_attention_heads=SHAPE.heads,
+        hidden_size=SHAPE.d_model,
+        num_attention_heads=SHAPE.n_heads,
         relative_attention=True,
-        max_relative_positions=scheme.clip,
-        position_buckets=scheme.buckets or -1,
+        max_relative_positions=scheme.max_relative_positions,
+        position_buckets=scheme.position_buckets or -1,
         pos_att_type=[kind],
     )
     theirs = DisentangledSelfAttention(config).double().eval()
@@ -57,10 +57,14 @@ def by_hand(scheme: DeBERTa, layer: int, k: Tensor, rows: Tensor) -> Tensor:
     out = []
     for i in range(tokens):
         for j in range(tokens):
-            if scheme.buckets is None:
+            if scheme.position_buckets is None:
                 apart = j - i
             else:
-                apart = int(make_log_bucket_position(torch.tensor(j - i), scheme.buckets, scheme.clip))
+                apart = int(
+                    make_log_bucket_position(
+                        torch.tensor(j - i), scheme.position_buckets, scheme.max_relative_positions
+                    )
+                )
             delta = 0 if apart <= -span else 2 * span - 1 if apart >= span else apart + span
             out.append((k[:, :, j] * table[:, delta]).sum(-1) / math.sqrt(3 * SHAPE.head_dim))
     return torch.stack(out, -1).unflatten(-1, (tokens, tokens))
@@ -71,7 +75,7 @@ def by_hand(scheme: DeBERTa, layer: int, k: Tensor, rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("layer", [0, 1])
 def test_equals_transformers(clip: int, buckets: int | None, p2c_rows: str, layer: int) -> None:
     """Its two terms and its scale; the paper's rows of position to content, which it lacks, by pairs."""
-    scheme, at, v = deberta(clip, buckets, p2c_rows), site(20, layer), values()
+    scheme, at, v = deberta(clip, buckets, p2c_rows), attention_inputs(20, layer), values()
     q, k = at.q_BHTD, at.k_BHSD
     bias = sum(of_transformers(scheme, layer, kind, q, k) for kind in ("c2p", "p2c"))
     expected = (q @ k.mT / math.sqrt(3 * SHAPE.head_dim) + bias).masked_fill(~at.geo.visible(), -torch.inf)
@@ -93,7 +97,7 @@ def test_buckets_are_those_of_transformers(buckets: int, clip: int) -> None:
 
 def test_the_paper_and_the_code_read_different_rows() -> None:
     """With one table of both directions: only at distance 0 do they agree."""
-    paper, code, at = deberta(), deberta(p2c_rows="code"), site(12)
+    paper, code, at = deberta(), deberta(p2c_rows="code"), attention_inputs(12)
     with torch.no_grad():
         code.row_NW.copy_(paper.row_NW[CLIP:])
         code.key_LWHD.copy_(paper.key_LWHD)
@@ -109,7 +113,7 @@ def test_fractional_distances_use_the_row_of_their_integer_part() -> None:
 
 
 def test_only_queries_are_scaled_by_three() -> None:
-    at = site()
+    at = attention_inputs()
     q, k = deberta().qk(replace(at))
     torch.testing.assert_close(q * math.sqrt(3), at.q_BHTD, **EXACT)
     assert k is at.k_BHSD
@@ -117,7 +121,10 @@ def test_only_queries_are_scaled_by_three() -> None:
 
 def test_bad_settings() -> None:
     for clip, buckets in ((1, None), (0, None), (128, 3), (16, 30), (16, 0)):
-        with pytest.raises(ConfigError, match=rf"deberta clip {clip}, buckets {buckets}: give a clip"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"deberta max_relative_positions {clip}, position_buckets {buckets}: give max_relative_positions",
+        ):
             DeBERTa(SHAPE, clip, buckets)
     with pytest.raises(ConfigError, match=r"'papers'.*did you mean 'paper'"):
         DeBERTa(SHAPE, p2c_rows="papers")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
 
 from posbench.errors import ConfigError
 from posbench.position.geometry import Geometry
@@ -13,32 +13,32 @@ from posbench.schemes.fire import FIRE
 
 def scheme(threshold: float | None = None) -> FIRE:
     torch.manual_seed(0)
-    return FIRE(SHAPE, threshold=threshold).double()
+    return FIRE(SHAPE, init_threshold=threshold).double()
 
 
 def loop(scheme: FIRE, layer: int, tokens: int) -> torch.Tensor:
     """(H, T, T): f(psi(i - j) / psi(max(L, i))), with psi(x) = log(c x + 1)."""
-    mlp = torch.nn.Sequential(torch.nn.Linear(1, 32), torch.nn.ReLU(), torch.nn.Linear(32, SHAPE.heads))
+    mlp = torch.nn.Sequential(torch.nn.Linear(1, 32), torch.nn.ReLU(), torch.nn.Linear(32, SHAPE.n_heads))
     weights = {
         "0.weight": scheme.in_LK[layer][:, None],
         "0.bias": scheme.bias_LK[layer],
         "2.weight": scheme.out_LHK[layer],
-        "2.bias": torch.zeros(SHAPE.heads).double(),
+        "2.bias": torch.zeros(SHAPE.n_heads).double(),
     }
-    c, least = scheme.c_L[layer], scheme.times_L[layer] * scheme.threshold
+    c, least = scheme.c_L[layer], scheme.times_L[layer] * scheme.init_threshold
     parts = []
     for i in range(tokens):
         longest = torch.maximum(torch.tensor(float(i)).double(), least)
         for j in range(tokens):
             parts.append(torch.log(c * max(i - j, 0) + 1) / (torch.log(c * longest + 1) + 1e-6))
     biases = torch.func.functional_call(mlp, weights, torch.stack(parts)[:, None])
-    return biases.T.view(SHAPE.heads, tokens, tokens)
+    return biases.T.view(SHAPE.n_heads, tokens, tokens)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("threshold", [None, 7.5])
 def test_attention_equals_the_equations(layer: int, threshold: float | None) -> None:
-    own, at, v = scheme(threshold), site(20, layer), values()
+    own, at, v = scheme(threshold), attention_inputs(20, layer), values()
     expected = torch.nn.functional.scaled_dot_product_attention(
         at.q_BHTD, at.k_BHSD, v, attn_mask=loop(own, layer, 20) + causal(20)
     )
@@ -49,7 +49,7 @@ def test_attention_equals_the_equations(layer: int, threshold: float | None) -> 
 
 
 def test_below_its_threshold_it_is_a_function_of_the_distance() -> None:
-    bias = scheme(threshold=12.0).term(site()).logits(Geometry.span(0, 20), slice(None))
+    bias = scheme(12.0).attention_bias(attention_inputs()).value(Geometry.from_range(0, 20), slice(None))
     for i in range(1, 12):
         torch.testing.assert_close(bias[:, i, 1 : i + 1], bias[:, i - 1, :i], rtol=0, atol=1e-14)
     assert (bias[:, 19, 1:] - bias[:, 18, :19]).abs().max() > 1e-3
@@ -59,10 +59,12 @@ def test_starts_at_the_constants_of_the_paper() -> None:
     own = FIRE(SHAPE)
     assert own.c_L.tolist() == pytest.approx([0.1, 0.1])
     assert own.times_L.tolist() == [1.0, 1.0]
-    assert own.threshold == SHAPE.train_len / 4
+    assert own.init_threshold == SHAPE.train_len / 4
 
 
-@pytest.mark.parametrize("setting", [{"hidden": 0}, {"c": 0.0}, {"c": math.nan}, {"threshold": 0.0}])
+@pytest.mark.parametrize(
+    "setting", [{"mlp_width": 0}, {"init_c": 0.0}, {"init_c": math.nan}, {"init_threshold": 0.0}]
+)
 def test_bad_settings(setting: dict) -> None:
     with pytest.raises(ConfigError, match="give at least 1 unit"):
         FIRE(SHAPE, **setting)

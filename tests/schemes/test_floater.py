@@ -57,7 +57,7 @@ def placed(positions: Tensor) -> Geometry:
 
 def test_equals_scipy_far_past_the_training_length() -> None:
     scheme = floater()
-    path = scheme.path(Geometry.span(0, 4 * LEN)).detach().numpy()
+    path = scheme.path(Geometry.from_range(0, 4 * LEN)).detach().numpy()
     np.testing.assert_allclose(path, by_scipy(scheme, np.arange(4 * LEN)), rtol=0, atol=2e-5)
 
 
@@ -72,7 +72,7 @@ def test_the_solver_is_of_fourth_order() -> None:
     """At the end of the path a step of half the size leaves about a sixteenth of the error."""
     exact = by_scipy(floater(), np.array([0, 2 * LEN]))[-1]
     errors = [
-        np.abs(floater(knots).path(Geometry.span(0, 2 * LEN + 1))[-1].detach().numpy() - exact).max()
+        np.abs(floater(knots).path(Geometry.from_range(0, 2 * LEN + 1))[-1].detach().numpy() - exact).max()
         for knots in (4, 8, 16)
     ]
     for coarse, fine in pairwise(errors):
@@ -96,7 +96,7 @@ def test_gradients_equal_those_of_the_adjoint_method() -> None:
     expected = odeint_adjoint(
         velocity, scheme.start_LW, times, adjoint_params=tuple(scheme.parameters()), **settings
     )
-    mine = scheme.path(Geometry.span(0, LEN))
+    mine = scheme.path(Geometry.from_range(0, LEN))
     probe = torch.randn_like(mine) / LEN
     leaves = list(scheme.parameters())
     for one, other in zip(
@@ -109,13 +109,13 @@ def test_gradients_equal_those_of_the_adjoint_method() -> None:
 
 
 def test_each_block_adds_its_own_path_and_one_solution_serves_a_pass() -> None:
-    scheme, geo = floater(), Geometry.span(0, LEN)
+    scheme, geo = floater(), Geometry.from_range(0, LEN)
     solved = []
     path, scheme.path = scheme.path, lambda geo: solved.append(0) or path(geo)  # type: ignore[func-returns-value]
-    x_BTW = torch.randn(2, LEN, SHAPE.width, dtype=torch.float64)
+    x_BTW = torch.randn(2, LEN, SHAPE.d_model, dtype=torch.float64)
     for _ in range(2):  # two passes over one geometry, each with a gradient of its own
-        out = [scheme.embed(x_BTW, geo, layer) for layer in range(SHAPE.layers)]
-        for layer in range(SHAPE.layers):
+        out = [scheme.embed(x_BTW, geo, layer) for layer in range(SHAPE.n_layers)]
+        for layer in range(SHAPE.n_layers):
             torch.testing.assert_close(out[layer] - x_BTW, path(geo)[None, :, layer].expand_as(x_BTW))
         sum(one.sum() for one in out).backward()
     assert len(solved) == 2
@@ -126,7 +126,7 @@ def test_each_block_adds_its_own_path_and_one_solution_serves_a_pass() -> None:
 
 def test_starts_where_it_starts_and_moves() -> None:
     scheme = floater()
-    path = scheme.path(Geometry.span(0, LEN)).detach()
+    path = scheme.path(Geometry.from_range(0, LEN)).detach()
     torch.testing.assert_close(path[0], scheme.start_LW.detach(), rtol=0, atol=1e-12)
     assert ((path[-1] - path[0]).norm(dim=-1) > 1).all()
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, site
+from calls import SHAPE, attention_inputs
 
 from posbench.errors import ConfigError
-from posbench.position.scheme import Shape, Site
+from posbench.position.scheme import AttentionInputs, ModelShape
 from posbench.schemes.fope import FoPE
 
 LONG = replace(SHAPE, train_len=4000)  # three of four frequencies turn a full circle
-WIDE = Shape(layers=2, heads=2, head_dim=32, width=64, train_len=300)
+WIDE = ModelShape(n_layers=2, n_heads=2, head_dim=32, d_model=64, train_len=300)
 SHAPES = {8: LONG, 32: WIDE}
 
 
@@ -47,28 +47,28 @@ def expected(scheme: FoPE, x: torch.Tensor, layer: int, base: float = 10000.0) -
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("shape", [LONG, WIDE], ids=["8", "32"])
-def test_rotation_equals_the_sums(shape: Shape, layer: int) -> None:
-    scheme, at = FoPE(shape), site(10, layer)
-    x = torch.randn(2, shape.heads, 10, shape.head_dim, dtype=torch.float64)
-    q, k = scheme.qk(Site(layer, at.geo, at.x_BTW, at.x_BSW, x, -x))
+def test_rotation_equals_the_sums(shape: ModelShape, layer: int) -> None:
+    scheme, at = FoPE(shape), attention_inputs(10, layer)
+    x = torch.randn(2, shape.n_heads, 10, shape.head_dim, dtype=torch.float64)
+    q, k = scheme.qk(AttentionInputs(layer, at.geo, at.x_BTW, at.x_BSW, x, -x))
     torch.testing.assert_close(q, expected(scheme, x, layer), rtol=0, atol=1e-12)
     torch.testing.assert_close(k, -q, rtol=0, atol=0)
 
 
 def test_coefficients_are_one_frequency_each_and_noise_around_it() -> None:
     """Xavier's deviation times the spread; with no spread, steps through the frequencies."""
-    scheme = FoPE(WIDE, spread=0.0)
+    scheme = FoPE(WIDE, init_norm_gain=0.0)
     kept, mixed = scheme.cos_LHKO.shape[2:]
     step = math.ceil(kept / mixed)
     assert (kept, mixed, step) == (7, 7, 1)
     expected_KO = torch.zeros(kept, mixed)
     torch.nn.init.eye_(expected_KO)
     assert torch.equal(scheme.sin_LHKO[1, 1].float(), expected_KO)
-    noisy = FoPE(replace(WIDE, heads=400), spread=0.3)
+    noisy = FoPE(replace(WIDE, n_heads=400), init_norm_gain=0.3)
     noise = noisy.cos_LHKO - expected_KO
     reference = torch.nn.init.xavier_normal_(torch.empty(400, kept, mixed), gain=0.3)
     assert float(noise.std()) == pytest.approx(float(reference.std()), rel=0.05)
-    many = FoPE(replace(WIDE, train_len=10**7), spread=0.0)
+    many = FoPE(replace(WIDE, train_len=10**7), init_norm_gain=0.0)
     kept, mixed = many.cos_LHKO.shape[2:]
     assert (kept, mixed) == (16, 8)
     assert many.cos_LHKO[0, 0].nonzero().tolist() == [[2 * m, m] for m in range(8)]
@@ -79,7 +79,7 @@ def test_draws_belong_to_the_settings() -> None:
     one = FoPE(SHAPE)
     torch.manual_seed(2)
     assert torch.equal(one.cos_LHKO, FoPE(SHAPE).cos_LHKO)
-    assert not torch.equal(one.cos_LHKO, FoPE(SHAPE, draw=1).cos_LHKO)
+    assert not torch.equal(one.cos_LHKO, FoPE(SHAPE, seed=1).cos_LHKO)
 
 
 def test_bad_settings() -> None:
@@ -88,5 +88,5 @@ def test_bad_settings() -> None:
         (replace(SHAPE, head_dim=2), 0.3),
         (replace(SHAPE, train_len=6), 0.3),
     ):
-        with pytest.raises(ConfigError, match="give a spread of at least 0"):
-            FoPE(shape, spread=spread)
+        with pytest.raises(ConfigError, match="give an init_norm_gain of at least 0"):
+            FoPE(shape, init_norm_gain=spread)

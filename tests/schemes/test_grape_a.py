@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, logits, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, logits, values
 from x_transformers.x_transformers import AlibiPositionalBias
 
 from posbench.schemes.alibi import ALiBi
@@ -22,11 +22,11 @@ def scheme() -> GrapeA:
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_attention_equals_the_formula(layer: int) -> None:
-    own, at, v = scheme(), site(12, layer), values(12)
-    slope_H = AlibiPositionalBias(SHAPE.heads).slopes.flatten().double()
+    own, at, v = scheme(), attention_inputs(12, layer), values(12)
+    slope_H = AlibiPositionalBias(SHAPE.n_heads).slopes.flatten().double()
     rows = []
     for b in range(2):
-        for h in range(SHAPE.heads):
+        for h in range(SHAPE.n_heads):
             direction = own.v_LHD[layer, h] / own.v_LHD[layer, h].norm()
             for i in range(12):
                 gate = torch.log1p(torch.exp(direction @ at.q_BHTD[b, h, i] / math.sqrt(8)))
@@ -36,7 +36,7 @@ def test_attention_equals_the_formula(layer: int) -> None:
                     for j in range(i + 1)
                 ]
                 rows.append(torch.stack(logit).softmax(0) @ v[b, h, : i + 1])
-    expected = torch.stack(rows).view(2, SHAPE.heads, 12, 8)
+    expected = torch.stack(rows).view(2, SHAPE.n_heads, 12, 8)
     mine = attention(own, at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     leaves = [own.omega_LH, own.v_LHD, at.q_BHTD, at.k_BHSD, v]
@@ -45,7 +45,7 @@ def test_attention_equals_the_formula(layer: int) -> None:
 
 def test_a_query_that_does_not_care_has_ln_2_of_alibi() -> None:
     """softplus(0) is ln 2, and softplus(omega) starts at 1."""
-    own, at = GrapeA(SHAPE).double(), site()
+    own, at = GrapeA(SHAPE).double(), attention_inputs()
     seen = at.geo.visible()
     at.q_BHTD.data.zero_()
     plain, alibi = (logits(one(SHAPE), at)[..., seen] for one in (NoPE, ALiBi))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, site
+from calls import SHAPE, assert_same_gradients, attention_inputs
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from posbench.errors import ConfigError
@@ -13,7 +13,10 @@ from posbench.schemes.rope import RoPE
 @pytest.mark.parametrize("layer", [0, 1])
 def test_half_split_equals_llama_s_rotation(layer: int) -> None:
     torch.manual_seed(0)
-    at, scheme = site(40, layer), GrapeM(SHAPE, 500.0, slowing=4.0, interleaved=False).double()
+    at, scheme = (
+        attention_inputs(40, layer),
+        GrapeM(SHAPE, 500.0, log_freq_scale=4.0, interleaved=False).double(),
+    )
     with torch.no_grad():
         scheme.log_LM.normal_()
     # The authors store the whole logarithm of the frequency, times the slowing.
@@ -33,7 +36,7 @@ def test_half_split_equals_llama_s_rotation(layer: int) -> None:
 
 
 def test_starts_as_rope() -> None:
-    at = site()
+    at = attention_inputs()
     for mine, rope in zip(GrapeM(SHAPE).qk(at), RoPE(SHAPE).qk(at), strict=True):
         torch.testing.assert_close(mine, rope, rtol=0, atol=1e-14)
 
@@ -41,4 +44,4 @@ def test_starts_as_rope() -> None:
 @pytest.mark.parametrize("slowing", [0.0, -1.0])
 def test_bad_settings(slowing: float) -> None:
     with pytest.raises(ConfigError, match="a number above 0"):
-        GrapeM(SHAPE, slowing=slowing)
+        GrapeM(SHAPE, log_freq_scale=slowing)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, logits, site
+from calls import SHAPE, attention_inputs, logits
 
 from posbench.errors import ConfigError
 from posbench.schemes.hope import HoPE
@@ -16,14 +16,14 @@ from posbench.schemes.rope import RoPE
 @pytest.mark.parametrize("train_len", [16, 100, 10**6])
 def test_logits_equal_the_sum_over_pairs(train_len: int) -> None:
     """Pairs that turn a whole circle within the training length turn, the others count as they are."""
-    at = site(12)
+    at = attention_inputs(12)
     q, k = (
         torch.view_as_complex(x.detach().unflatten(-1, (-1, 2)).contiguous()) for x in (at.q_BHTD, at.k_BHSD)
     )
     mine = logits(HoPE(replace(SHAPE, train_len=train_len)), at).detach()
     for i in range(12):
         for j in range(i + 1):
-            total = torch.zeros(2, SHAPE.heads, dtype=torch.float64)
+            total = torch.zeros(2, SHAPE.n_heads, dtype=torch.float64)
             for m in range(4):
                 theta = 10000 ** (-m / 4)
                 turns = theta * train_len / (2 * math.pi)
@@ -35,14 +35,14 @@ def test_logits_equal_the_sum_over_pairs(train_len: int) -> None:
 
 
 def test_with_a_long_training_length_it_is_rope() -> None:
-    at = site()
+    at = attention_inputs()
     for mine, rope in zip(HoPE(replace(SHAPE, train_len=10**6)).qk(at), RoPE(SHAPE).qk(at), strict=True):
         assert torch.equal(mine, rope)
 
 
 def test_a_spectrum_is_two_frequencies_at_least() -> None:
-    assert "spectrum" not in HoPE(SHAPE).traits.capabilities
-    assert "spectrum" in HoPE(replace(SHAPE, train_len=100)).traits.capabilities
+    assert "inv_freq" not in HoPE(SHAPE).traits.capabilities
+    assert "inv_freq" in HoPE(replace(SHAPE, train_len=100)).traits.capabilities
 
 
 def test_bad_settings() -> None:

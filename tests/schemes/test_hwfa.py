@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 
 from posbench.errors import ConfigError
 from posbench.schemes.hwfa import HWFA
 from posbench.schemes.rope import RoPE
 
 ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
-DEEP = replace(SHAPE, layers=4)
+DEEP = replace(SHAPE, n_layers=4)
 
 
 @pytest.mark.parametrize("layer", range(4))
 def test_attention_equals_the_description(layer: int) -> None:
-    at, v = site(40, layer), values(40)
+    at, v = attention_inputs(40, layer), values(40)
     last = layer == 3
     q, k = (at.q_BHTD, at.k_BHSD) if last else RoPE(SHAPE).qk(at)
     rows = []
@@ -38,12 +38,12 @@ def test_attention_equals_the_description(layer: int) -> None:
 def test_windows_reach_three_quarters_of_the_training_length(
     layers: int, train_len: int, window: int
 ) -> None:
-    scheme = HWFA(replace(SHAPE, layers=layers, train_len=train_len), ROPE)
+    scheme = HWFA(replace(SHAPE, n_layers=layers, train_len=train_len), ROPE)
     assert scheme.window == window
     assert (window - 1) * (layers - 1) + 1 <= 3 * train_len / 4 < window * (layers - 1) + 1
 
 
 def test_bad_settings() -> None:
-    for shape, window in ((SHAPE, 0), (SHAPE, 17), (replace(SHAPE, layers=1), None)):
+    for shape, window in ((SHAPE, 0), (SHAPE, 17), (replace(SHAPE, n_layers=1), None)):
         with pytest.raises(ConfigError, match="give"):
             HWFA(shape, ROPE, window)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
 
 from posbench.position.kerple import Kerple
 from posbench.schemes.alibi import ALiBi
@@ -31,7 +31,7 @@ def loop(scheme: Kerple, bias: Bias, tokens: int) -> torch.Tensor:
     for p, a in zip(scheme.p_H, scheme.a_H, strict=True):
         for i in range(tokens):
             rows += [bias(p, a, torch.tensor(float(abs(i - j))).double()) for j in range(tokens)]
-    return torch.stack(rows).view(SHAPE.heads, tokens, tokens)
+    return torch.stack(rows).view(SHAPE.n_heads, tokens, tokens)
 
 
 both = pytest.mark.parametrize(
@@ -43,7 +43,7 @@ both = pytest.mark.parametrize(
 def test_attention_equals_the_formula(kind: type[Kerple], bias: Bias) -> None:
     torch.manual_seed(0)
     scheme = kind(SHAPE).double()
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     expected = torch.nn.functional.scaled_dot_product_attention(
         at.q_BHTD, at.k_BHSD, v, attn_mask=loop(scheme, bias, 20) + causal(20)
     )
@@ -55,7 +55,7 @@ def test_attention_equals_the_formula(kind: type[Kerple], bias: Bias) -> None:
 @pytest.mark.parametrize("kind", [KerpleLog, KerplePower])
 def test_draws_are_uniform_over_the_authors_ranges(kind: type[Kerple]) -> None:
     torch.manual_seed(0)
-    scheme = kind(replace(SHAPE, heads=20000))
+    scheme = kind(replace(SHAPE, n_heads=20000))
     for drawn, top in ((scheme.p_H.detach(), 2.0), (scheme.a_H.detach(), 1.0)):
         assert 0 <= float(drawn.min()) < 0.01 * top
         assert 0.99 * top < float(drawn.max()) <= top

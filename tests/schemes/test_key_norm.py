@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import torch
-from calls import SHAPE, assert_same_gradients, logits, site
+from calls import SHAPE, assert_same_gradients, attention_inputs, logits
 
 from posbench.schemes.key_norm import KeyNorm
 from posbench.schemes.rope import RoPE
@@ -12,7 +12,7 @@ ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
 
 
 def test_logits_are_the_query_s_length_times_a_cosine() -> None:
-    at = site()
+    at = attention_inputs()
     q, k = RoPE(SHAPE).qk(at)
     cosine = torch.nn.functional.cosine_similarity(q[:, :, :, None], k[:, :, None], dim=-1)
     expected = q.norm(dim=-1, keepdim=True) * cosine
@@ -23,7 +23,7 @@ def test_logits_are_the_query_s_length_times_a_cosine() -> None:
 
 
 def test_a_key_s_length_is_not_felt() -> None:
-    at = site()
+    at = attention_inputs()
     longer = replace(at, k_BHSD=at.k_BHSD * 7)
     torch.testing.assert_close(
         KeyNorm(SHAPE, ROPE).qk(longer)[1], KeyNorm(SHAPE, ROPE).qk(at)[1], rtol=0, atol=1e-12
@@ -32,7 +32,7 @@ def test_a_key_s_length_is_not_felt() -> None:
 
 def test_keys_of_their_expected_length_change_nothing() -> None:
     """Why the norm may replace 1/sqrt(D): independent standard normal entries have a length near sqrt(D)."""
-    k = KeyNorm(SHAPE, ROPE).qk(site())[1]
+    k = KeyNorm(SHAPE, ROPE).qk(attention_inputs())[1]
     torch.testing.assert_close(
         k.norm(dim=-1), torch.full(k.shape[:-1], SHAPE.head_dim**0.5).double(), rtol=0, atol=1e-6
     )

@@ -16,7 +16,7 @@ def added(scheme: Learned, positions: list[float], length: int = LEN) -> torch.T
     """(T, W): what the scheme adds at positions, integers or not."""
     pos = torch.tensor(positions, dtype=torch.float64)
     index = torch.arange(len(positions))
-    zeros = torch.zeros(1, len(positions), SHAPE.width, dtype=torch.float64)
+    zeros = torch.zeros(1, len(positions), SHAPE.d_model, dtype=torch.float64)
     return scheme.embed(zeros, Geometry(index, index, pos, pos, length, None), 0)[0]
 
 
@@ -27,13 +27,15 @@ def learned(policy: str = "undefined") -> Learned:
 
 def test_equals_gpt2() -> None:
     scheme = learned()
-    config = GPT2Config(n_embd=SHAPE.width, n_head=4, n_layer=0, n_positions=LEN, vocab_size=9, embd_pdrop=0)
+    config = GPT2Config(
+        n_embd=SHAPE.d_model, n_head=4, n_layer=0, n_positions=LEN, vocab_size=9, embd_pdrop=0
+    )
     gpt2 = GPT2Model(config).double()
     with torch.no_grad():
         gpt2.wpe.weight.copy_(scheme.row_NW)
-    x_BTW = torch.randn(2, LEN, SHAPE.width, dtype=torch.float64)
+    x_BTW = torch.randn(2, LEN, SHAPE.d_model, dtype=torch.float64)
     expected = gpt2(inputs_embeds=x_BTW).last_hidden_state  # no layers: its final norm alone
-    mine = gpt2.ln_f(scheme.embed(x_BTW, Geometry.span(0, LEN), 0))
+    mine = gpt2.ln_f(scheme.embed(x_BTW, Geometry.from_range(0, LEN), 0))
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
     probe = torch.randn_like(mine)
@@ -43,8 +45,8 @@ def test_equals_gpt2() -> None:
 
 
 def test_is_added_once() -> None:
-    x_BTW = torch.randn(1, 4, SHAPE.width)
-    assert learned().embed(x_BTW, Geometry.span(0, 4), 1) is x_BTW
+    x_BTW = torch.randn(1, 4, SHAPE.d_model)
+    assert learned().embed(x_BTW, Geometry.from_range(0, 4), 1) is x_BTW
 
 
 def test_past_its_length_it_is_undefined() -> None:

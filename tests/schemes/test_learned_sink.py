@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward
 
 from posbench.schemes.learned_sink import LearnedSink
@@ -19,7 +19,7 @@ def test_attention_equals_gpt_oss(layer: int) -> None:
     scheme = LearnedSink(SHAPE, ROPE).double()
     with torch.no_grad():
         scheme.sink_LH.normal_()
-    at, v = site(20, layer), values()
+    at, v = attention_inputs(20, layer), values()
     q, k = RoPE(SHAPE).qk(at)
     module = SimpleNamespace(num_key_value_groups=1, sinks=scheme.sink_LH[layer], training=False)
     out, _ = eager_attention_forward(module, q, k, v, causal(20)[None, None], SHAPE.head_dim**-0.5)
@@ -31,14 +31,14 @@ def test_attention_equals_gpt_oss(layer: int) -> None:
 
 def test_sinks_add_up() -> None:
     nested = LearnedSink(
-        SHAPE, {"_target_": "posbench.schemes.learned_sink.LearnedSink", "over": ROPE}
+        SHAPE, {"_target_": "posbench.schemes.learned_sink.LearnedSink", "base_scheme": ROPE}
     ).double()
     inner = nested.members[0]
     one = LearnedSink(SHAPE, ROPE).double()
     one.sink_LH.data = torch.logaddexp(nested.sink_LH, inner.sink_LH).detach()
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     torch.testing.assert_close(attention(nested, at, v), attention(one, at, v), rtol=0, atol=1e-12)
 
 
 def test_each_layer_and_head_has_its_own() -> None:
-    assert [tuple(p.shape) for p in LearnedSink(SHAPE, ROPE).parameters()] == [(2, SHAPE.heads)]
+    assert [tuple(p.shape) for p in LearnedSink(SHAPE, ROPE).parameters()] == [(2, SHAPE.n_heads)]

@@ -7,16 +7,16 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 
 from posbench.errors import ConfigError
-from posbench.schemes.log_n import LogN
+from posbench.schemes.log_n import LogNAttention
 
 
 @pytest.mark.parametrize("base", [None, 512])
 def test_equals_the_formula_by_pairs(base: int | None) -> None:
     """Weights proportional to (i + 1)^(q . k / (sqrt(D) ln b)): the same as a power, with no gain and no softmax."""
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     rows = []
     for i in range(20):
         products = (at.q_BHTD[:, :, i : i + 1] * at.k_BHSD[:, :, : i + 1]).sum(-1)
@@ -24,19 +24,19 @@ def test_equals_the_formula_by_pairs(base: int | None) -> None:
         weight = torch.tensor(i + 1.0, dtype=torch.float64) ** power
         rows.append((weight / weight.sum(-1, keepdim=True))[..., None].mul(v[:, :, : i + 1]).sum(2))
     expected = torch.stack(rows, 2)
-    mine = attention(LogN(SHAPE, base), at, v)
+    mine = attention(LogNAttention(SHAPE, base), at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     assert_same_gradients(mine, expected, [at.q_BHTD, at.k_BHSD, v], 1e-12)
 
 
 def test_the_gain_is_one_at_the_base_and_grows_beyond() -> None:
-    gain_T = LogN(SHAPE).gain(site(64))
+    gain_T = LogNAttention(SHAPE).logit_scale(attention_inputs(64))
     assert float(gain_T[15]) == 1
     assert float(gain_T[63]) == pytest.approx(1.5)
-    assert float(LogN(SHAPE, 512).gain(site(64))[63]) == pytest.approx(2 / 3)
+    assert float(LogNAttention(SHAPE, 512).logit_scale(attention_inputs(64))[63]) == pytest.approx(2 / 3)
 
 
 def test_bad_settings() -> None:
     for base in (1, 0, -5):
         with pytest.raises(ConfigError, match="at least 2 tokens"):
-            LogN(SHAPE, base)
+            LogNAttention(SHAPE, base)

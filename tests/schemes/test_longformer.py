@@ -6,7 +6,7 @@ and its global columns join, intersected with the lower triangle.
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 from transformers import LongformerConfig
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
@@ -14,14 +14,14 @@ from posbench.errors import ConfigError
 from posbench.schemes.longformer import Longformer
 
 
-def seen_by_transformers(window: int, global_tokens: int, tokens: int) -> torch.Tensor:
+def seen_by_transformers(window: int, num_global_tokens: int, tokens: int) -> torch.Tensor:
     """(T, T) booleans: the pairs with weight in LongformerSelfAttention, which sees w to either side."""
     config = LongformerConfig(
         hidden_size=8, num_attention_heads=1, attention_window=[2 * window], attention_probs_dropout_prob=0.0
     )
     layer = LongformerSelfAttention(config, 0).eval()
     mask = torch.zeros(1, tokens)
-    mask[:, :global_tokens] = 1
+    mask[:, :num_global_tokens] = 1
     is_global = mask > 0
     with torch.no_grad():
         # One value at a time: whoever answers has seen it. The same map serves local and global rows.
@@ -52,18 +52,18 @@ def seen_by_transformers(window: int, global_tokens: int, tokens: int) -> torch.
     return torch.stack([(out - base).abs().amax(-1) > 1e-5 for out in outputs[1:]], 1)
 
 
-@pytest.mark.parametrize(("window", "global_tokens"), [(4, 1), (2, 3)])
-def test_sees_the_lower_triangle_of_what_transformers_sees(window: int, global_tokens: int) -> None:
+@pytest.mark.parametrize(("window", "num_global_tokens"), [(4, 1), (2, 3)])
+def test_sees_the_lower_triangle_of_what_transformers_sees(window: int, num_global_tokens: int) -> None:
     tokens = 16  # a multiple of their window
-    at = site(tokens)
-    mask = Longformer(SHAPE, window + 1, global_tokens).mask(at)  # theirs does not count the token itself
+    at = attention_inputs(tokens)
+    mask = Longformer(SHAPE, window + 1, num_global_tokens).mask(at)  # theirs does not count the token itself
     assert mask is not None
-    theirs = seen_by_transformers(window, global_tokens, tokens).tril()
+    theirs = seen_by_transformers(window, num_global_tokens, tokens).tril()
     assert torch.equal(at.geo.visible((mask,)), theirs)
 
 
 def test_attention_equals_a_loop_over_pairs() -> None:
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     rows = []
     for i in range(20):
         keys = [j for j in range(i + 1) if i - j < 4 or j < 2]
@@ -80,5 +80,5 @@ def test_bad_settings() -> None:
         with pytest.raises(ConfigError, match=rf"window {window}: give 1 to 16 tokens"):
             Longformer(SHAPE, window)
     for count in (0, SHAPE.train_len + 1):
-        with pytest.raises(ConfigError, match=rf"global_tokens {count}: give 1 to 16"):
+        with pytest.raises(ConfigError, match=rf"num_global_tokens {count}: give 1 to 16"):
             Longformer(SHAPE, 4, count)

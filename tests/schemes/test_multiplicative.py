@@ -19,16 +19,16 @@ def multiplicative(policy: str = "undefined") -> Multiplicative:
 def test_equals_the_product_as_a_diagonal_matrix() -> None:
     """x_p is multiplied by diag(W[p]) from the right: the same map by another operation."""
     scheme = multiplicative()
-    x_BTW = torch.randn(2, LEN, SHAPE.width, dtype=torch.float64, requires_grad=True)
+    x_BTW = torch.randn(2, LEN, SHAPE.d_model, dtype=torch.float64, requires_grad=True)
     expected = torch.stack([x_BTW[:, p] @ torch.diag(scheme.row_NW[p]) for p in range(LEN)], 1)
-    mine = scheme.embed(x_BTW, Geometry.span(0, LEN), 0)
+    mine = scheme.embed(x_BTW, Geometry.from_range(0, LEN), 0)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     assert_same_gradients(mine, expected, [scheme.row_NW, x_BTW], 1e-12)
 
 
 def test_multiplies_once() -> None:
-    x_BTW = torch.randn(1, 4, SHAPE.width)
-    assert multiplicative().embed(x_BTW, Geometry.span(0, 4), 1) is x_BTW
+    x_BTW = torch.randn(1, 4, SHAPE.d_model)
+    assert multiplicative().embed(x_BTW, Geometry.from_range(0, 4), 1) is x_BTW
 
 
 def test_starts_about_one() -> None:
@@ -43,8 +43,8 @@ def test_past_its_length() -> None:
         multiplicative().check(LEN + 1)
     scheme = multiplicative("wrap")
     scheme.check(LEN + 3)
-    ones = torch.ones(1, LEN + 3, SHAPE.width, dtype=torch.float64)
-    factor = scheme.embed(ones, Geometry.span(0, LEN + 3), 0)[0]
+    ones = torch.ones(1, LEN + 3, SHAPE.d_model, dtype=torch.float64)
+    factor = scheme.embed(ones, Geometry.from_range(0, LEN + 3), 0)[0]
     assert torch.equal(factor[LEN:], factor[:3])
     assert not multiplicative("interpolate").traits.prefix_stable
 

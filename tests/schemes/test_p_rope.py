@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, site
+from calls import SHAPE, assert_same_gradients, attention_inputs
 from transformers import LlamaConfig
 from transformers.models.llama import modeling_llama as llama
 
@@ -13,10 +13,10 @@ from posbench.schemes.rope import RoPE
 
 @pytest.mark.parametrize("proportion", [0.25, 0.5, 0.75, 1.0])
 def test_half_split_equals_transformers(proportion: float) -> None:
-    at = site(40)
+    at = attention_inputs(40)
     config = LlamaConfig(
-        hidden_size=SHAPE.width,
-        num_attention_heads=SHAPE.heads,
+        hidden_size=SHAPE.d_model,
+        num_attention_heads=SHAPE.n_heads,
         rope_parameters={
             "rope_type": "proportional",
             "rope_theta": 500.0,
@@ -25,14 +25,14 @@ def test_half_split_equals_transformers(proportion: float) -> None:
     )
     cos, sin = llama.LlamaRotaryEmbedding(config)(at.q_BHTD, torch.arange(40)[None])
     theirs = llama.apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
-    scheme = PRoPE(SHAPE, proportion, base=500.0, interleaved=False)
+    scheme = PRoPE(SHAPE, proportion, rope_theta=500.0, interleaved=False)
     for mine, expected, x in zip(scheme.qk(at), theirs, (at.q_BHTD, at.k_BHSD), strict=True):
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
         assert_same_gradients(mine, expected, [x], 1e-5)
 
 
 def test_what_turns_turns_as_in_rope_and_the_rest_stays() -> None:
-    at = site()
+    at = attention_inputs()
     mine, rope = PRoPE(SHAPE, 0.5).qk(at)[0], RoPE(SHAPE).qk(at)[0]
     assert torch.equal(mine[..., :4], rope[..., :4])
     assert torch.equal(mine[..., 4:], at.q_BHTD[..., 4:])

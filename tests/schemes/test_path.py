@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 from torch import Tensor
 
-from posbench.position.scheme import Site
+from posbench.position.scheme import AttentionInputs
 from posbench.schemes import path
 from posbench.schemes.path import PaTH
 
 
-def recurrence(scheme: PaTH, at: Site, v: Tensor) -> Tensor:
+def recurrence(scheme: PaTH, at: AttentionInputs, v: Tensor) -> Tensor:
     """Every key is turned once by every token after it, as a cache would be while it decodes."""
     layer, tokens = at.layer, at.x_BSW.shape[1]
     low = torch.einsum("bsw,rw->bsr", at.x_BSW, scheme.down_LRW[layer])
@@ -18,7 +18,7 @@ def recurrence(scheme: PaTH, at: Site, v: Tensor) -> Tensor:
     batches = []
     for b in range(2):
         heads = []
-        for h in range(SHAPE.heads):
+        for h in range(SHAPE.n_heads):
             mine = slice(h * SHAPE.head_dim, (h + 1) * SHAPE.head_dim)
             keys: list[Tensor] = []
             rows = []
@@ -50,7 +50,7 @@ def test_attention_equals_the_product_of_reflections(block: int, monkeypatch: py
     with torch.no_grad():
         for parameter in scheme.parameters():  # larger than drawn, so that the paths matter
             parameter.normal_()
-    at, v = site(13, 1), values(13)
+    at, v = attention_inputs(13, 1), values(13)
     expected, mine = recurrence(scheme, at, v), attention(scheme, at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-10)
     assert_same_gradients(mine, expected, [*scheme.parameters(), at.q_BHTD, at.k_BHSD, v], 1e-9)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from calls import SHAPE, assert_same_gradients, logits, site
+from calls import SHAPE, assert_same_gradients, attention_inputs, logits
 from x_transformers.x_transformers import PolarEmbedding, apply_polar_pos_emb
 
 from posbench.schemes.pope import PoPE
@@ -18,8 +18,8 @@ def pope() -> PoPE:
 
 
 def test_logits_equal_x_transformers() -> None:
-    at, scheme = site(40), pope()
-    theirs = PolarEmbedding(SHAPE.head_dim, SHAPE.heads)
+    at, scheme = attention_inputs(40), pope()
+    theirs = PolarEmbedding(SHAPE.head_dim, SHAPE.n_heads)
     theirs.learned_bias = torch.nn.Parameter(scheme.delta_HD.detach()[:, None].float())
     freqs, bias = theirs(torch.arange(40))
     q, k = apply_polar_pos_emb(at.q_BHTD, freqs), apply_polar_pos_emb(at.k_BHSD, freqs + bias)
@@ -29,7 +29,7 @@ def test_logits_equal_x_transformers() -> None:
 
 
 def test_logits_equal_the_sum_of_cosines() -> None:
-    at, scheme = site(12), pope()
+    at, scheme = attention_inputs(12), pope()
     dims = torch.arange(SHAPE.head_dim, dtype=torch.float64)
     theta = 10000 ** (-dims / SHAPE.head_dim)
     mine, size_q, size_k = logits(scheme, at), torch.log1p(at.q_BHTD.exp()), torch.log1p(at.k_BHSD.exp())
@@ -45,7 +45,7 @@ def test_logits_equal_the_sum_of_cosines() -> None:
 
 
 def test_phases_stay_in_their_range_and_can_come_back() -> None:
-    scheme, at = PoPE(SHAPE).double(), site()
+    scheme, at = PoPE(SHAPE).double(), attention_inputs()
     with torch.no_grad():
         scheme.delta_HD.fill_(3.0)
     k = scheme.qk(at)[1]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, attention, site, values
+from calls import SHAPE, attention, attention_inputs, values
 
 from posbench.errors import ConfigError, LengthError
 from posbench.position.geometry import Geometry
@@ -17,7 +17,7 @@ from posbench.schemes.randomized import Randomized
 from posbench.schemes.rope import RoPE
 from posbench.schemes.sinusoidal import Sinusoidal
 
-OVER = {
+BASE_SCHEMES = {
     "rope": {"_target_": "posbench.schemes.rope.RoPE"},
     "alibi": {"_target_": "posbench.schemes.alibi.ALiBi"},
     "sinusoidal": {"_target_": "posbench.schemes.sinusoidal.Sinusoidal"},
@@ -25,9 +25,9 @@ OVER = {
 }
 
 
-def randomized(over: str, reach: int | None = None) -> Randomized:
+def randomized(base_scheme: str, max_position: int | None = None) -> Randomized:
     torch.manual_seed(0)
-    return Randomized(SHAPE, OVER[over], reach).double()
+    return Randomized(SHAPE, BASE_SCHEMES[base_scheme], max_position).double()
 
 
 def test_draws_are_sorted_uniform_subsets() -> None:
@@ -42,11 +42,11 @@ def test_draws_are_sorted_uniform_subsets() -> None:
 
 
 def test_training_draws_anew_from_the_global_generator() -> None:
-    scheme, geo = randomized("rope").train(), Geometry.span(0, 16)
+    scheme, geo = randomized("rope").train(), Geometry.from_range(0, 16)
     torch.manual_seed(3)
-    one, two = scheme.place(geo).q_pos_T, scheme.place(geo).q_pos_T
+    one, two = scheme.assign_positions(geo).q_pos_T, scheme.assign_positions(geo).q_pos_T
     torch.manual_seed(3)
-    assert torch.equal(scheme.place(geo).q_pos_T, one)
+    assert torch.equal(scheme.assign_positions(geo).q_pos_T, one)
     assert not torch.equal(one, two)
 
 
@@ -54,37 +54,39 @@ def test_evaluation_draws_once_and_leaves_the_generator_alone() -> None:
     scheme = randomized("rope").eval()
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    one, again = (scheme.place(Geometry.span(0, 40)).q_pos_T for _ in range(2))
+    one, again = (scheme.assign_positions(Geometry.from_range(0, 40)).q_pos_T for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(one, again)
     # A suffix, and a text that is still being read, sit where they sit in the whole.
-    suffix = scheme.place(Geometry.span(30, 35, length=40))
+    suffix = scheme.assign_positions(Geometry.from_range(30, 35, length=40))
     assert torch.equal(suffix.q_pos_T, one[30:35])
     assert torch.equal(suffix.k_pos_S, one[:35])
 
 
 def test_begins_in_evaluation() -> None:
-    assert not Randomized(SHAPE, OVER["rope"]).training
+    assert not Randomized(SHAPE, BASE_SCHEMES["rope"]).training
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("over", "plain"), [("rope", RoPE), ("alibi", ALiBi)])
-def test_attention_is_that_of_the_scheme_at_those_positions(over: str, plain: type, training: bool) -> None:
-    scheme, at, v = randomized(over).train(training), site(), values()
-    placed = scheme.place(at.geo)
+@pytest.mark.parametrize(("base_scheme", "plain"), [("rope", RoPE), ("alibi", ALiBi)])
+def test_attention_is_that_of_the_scheme_at_those_positions(
+    base_scheme: str, plain: type, training: bool
+) -> None:
+    scheme, at, v = randomized(base_scheme).train(training), attention_inputs(), values()
+    placed = scheme.assign_positions(at.geo)
     pos = placed.q_pos_T
     # By hand: the scheme on a text of all positions, of which only the drawn ones are looked at.
     last = int(pos[-1]) + 1
     q, k, wide_v = (
         torch.zeros(2, 4, last, 8).double().index_copy(2, pos, x) for x in (at.q_BHTD, at.k_BHSD, v)
     )
-    wide = replace(at, geo=Geometry.span(0, last), q_BHTD=q, k_BHSD=k)
+    wide = replace(at, geo=Geometry.from_range(0, last), q_BHTD=q, k_BHSD=k)
     inner = plain(SHAPE)
     turned_q, turned_k = inner.qk(wide)
     scores = turned_q @ turned_k.transpose(-1, -2) * SHAPE.head_dim**-0.5
-    term = inner.term(wide)
+    term = inner.attention_bias(wide)
     if term is not None:
-        scores = scores + term.logits(wide.geo, slice(None))
+        scores = scores + term.value(wide.geo, slice(None))
     chosen = torch.zeros(last, dtype=torch.bool).index_fill(0, pos, True)
     scores = scores.masked_fill(~(wide.geo.visible() & chosen), -torch.inf)
     expected = (scores.softmax(-1) @ wide_v)[:, :, pos]
@@ -93,28 +95,28 @@ def test_attention_is_that_of_the_scheme_at_those_positions(over: str, plain: ty
 
 
 def test_embeddings_are_those_of_the_positions() -> None:
-    x_BTW, geo = torch.randn(1, 20, SHAPE.width, dtype=torch.float64), Geometry.span(0, 20)
+    x_BTW, geo = torch.randn(1, 20, SHAPE.d_model, dtype=torch.float64), Geometry.from_range(0, 20)
     sinusoidal, learned = randomized("sinusoidal"), randomized("learned", 100)
-    pos = sinusoidal.place(geo).q_pos_T
-    added = sinusoidal.embed(x_BTW, sinusoidal.place(geo), 0) - x_BTW
+    pos = sinusoidal.assign_positions(geo).q_pos_T
+    added = sinusoidal.embed(x_BTW, sinusoidal.assign_positions(geo), 0) - x_BTW
     torch.testing.assert_close(added[0], Sinusoidal(SHAPE).table(pos), rtol=0, atol=1e-12)
-    pos = learned.place(geo).q_pos_T
+    pos = learned.assign_positions(geo).q_pos_T
     (table,) = learned.parameters()
-    assert table.shape == (100, SHAPE.width)
+    assert table.shape == (100, SHAPE.d_model)
     torch.testing.assert_close(
-        learned.embed(x_BTW, learned.place(geo), 0) - x_BTW, table[pos][None], rtol=0, atol=1e-12
+        learned.embed(x_BTW, learned.assign_positions(geo), 0) - x_BTW, table[pos][None], rtol=0, atol=1e-12
     )
 
 
 def test_a_range_no_wider_than_the_text_leaves_nothing_to_chance() -> None:
     scheme = randomized("learned", SHAPE.train_len).train()
-    geo = Geometry.span(0, SHAPE.train_len)
-    assert torch.equal(scheme.place(geo).q_pos_T, geo.q_pos_T)
+    geo = Geometry.from_range(0, SHAPE.train_len)
+    assert torch.equal(scheme.assign_positions(geo).q_pos_T, geo.q_pos_T)
     assert isinstance(scheme.members[0], Learned)
 
 
 def test_bad_settings_and_lengths() -> None:
-    with pytest.raises(ConfigError, match="reach 15: give at least the training length, 16"):
+    with pytest.raises(ConfigError, match="max_position 15: give at least the training length, 16"):
         randomized("rope", 15)
     scheme = randomized("rope", 20)
     scheme.check(20)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, site
+from calls import SHAPE, assert_same_gradients, attention_inputs
 from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.gptj import modeling_gptj as gptj
@@ -13,8 +13,8 @@ from transformers.models.llama import modeling_llama as llama
 
 from posbench.errors import ConfigError
 from posbench.position.geometry import Geometry
-from posbench.position.rotary import frequencies
-from posbench.position.scheme import Shape, Site
+from posbench.position.rotary import compute_inv_freq
+from posbench.position.scheme import AttentionInputs, ModelShape
 from posbench.schemes.rope import RoPE
 
 # Query position, key position, q . k, and with q and k exchanged, of RandomState(42).
@@ -34,7 +34,7 @@ def turned(scheme: RoPE, x_TD: Tensor, positions: list[int]) -> Tensor:
     """(T, D): vectors at positions."""
     pos = torch.tensor(positions)
     x = x_TD[None, None]
-    return scheme.qk(Site(0, Geometry(pos, pos, pos, pos, 100, None), x, x, x, x))[0][0, 0]
+    return scheme.qk(AttentionInputs(0, Geometry(pos, pos, pos, pos, 100, None), x, x, x, x))[0][0, 0]
 
 
 def golden() -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ def test_steps_as_printed() -> None:
     q, _ = golden()
     pairs = torch.tensor([[0.497, -0.138], [0.648, 1.523], [-0.234, -0.234]], dtype=torch.float64)
     torch.testing.assert_close(q.view(-1, 2)[:3], pairs, rtol=0, atol=5e-4)
-    angles = 3 * frequencies(8, 10000.0)
+    angles = 3 * compute_inv_freq(8, 10000.0)
     assert angles[:3].tolist() == pytest.approx([3.0, 0.3, 0.03], abs=1e-12)
     assert len(angles) == 4
     after = torch.tensor([-0.472, 0.207, 0.169, 1.646, -0.227, -0.241], dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_steps_as_printed() -> None:
 
 
 def test_interleaved_equals_gptj() -> None:
-    at = site(40)
+    at = attention_inputs(40)
     table = gptj.create_sinusoidal_positions(40, SHAPE.head_dim).double()[None]
     sin, cos = table.chunk(2, -1)
     q, k = RoPE(SHAPE, interleaved=True).qk(at)
@@ -84,10 +84,10 @@ def test_interleaved_equals_gptj() -> None:
 
 @pytest.mark.parametrize("base", [10000.0, 500.0])
 def test_half_split_equals_llama(base: float) -> None:
-    at = site(40)
+    at = attention_inputs(40)
     config = LlamaConfig(
-        hidden_size=SHAPE.width,
-        num_attention_heads=SHAPE.heads,
+        hidden_size=SHAPE.d_model,
+        num_attention_heads=SHAPE.n_heads,
         rope_parameters={"rope_type": "default", "rope_theta": base},
     )
     cos, sin = llama.LlamaRotaryEmbedding(config)(at.q_BHTD, torch.arange(40)[None])
@@ -100,7 +100,7 @@ def test_half_split_equals_llama(base: float) -> None:
 
 
 def test_layouts_differ_by_a_permutation_of_the_dimensions() -> None:
-    at = site()
+    at = attention_inputs()
     order = torch.arange(SHAPE.head_dim).view(-1, 2).T.flatten()  # evens, then odds
     permuted = replace(at, q_BHTD=at.q_BHTD[..., order], k_BHSD=at.k_BHSD[..., order])
     for inner, outer in zip(
@@ -113,14 +113,14 @@ def test_far_positions_keep_their_angles() -> None:
     """At position 10^6 an angle in float32 is off by hundredths of a radian; here it is not."""
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     for pos in (4097, 1_000_003):
-        out = turned(RoPE(Shape(1, 1, 2, 2, 16)), x, [pos])
+        out = turned(RoPE(ModelShape(1, 1, 2, 2, 16)), x, [pos])
         torch.testing.assert_close(out, torch.tensor([[np.cos(pos), np.sin(pos)]]), rtol=0, atol=1e-9)
 
 
 def test_decay_is_an_envelope_not_a_law() -> None:
     """Section 3.4.3: the mean of cos(n theta) at D = 64 falls in its envelope, and is below zero at n = 725."""
-    theta_M = frequencies(64, 10000.0)
-    mean_N = torch.cos(torch.arange(4096).double()[:, None] * theta_M).mean(-1)
+    inv_freq_M = compute_inv_freq(64, 10000.0)
+    mean_N = torch.cos(torch.arange(4096).double()[:, None] * inv_freq_M).mean(-1)
     assert mean_N[725] < 0
     assert (mean_N[1:] > mean_N[:-1]).any()
     assert mean_N[1000:].max() < mean_N[:10].min()
@@ -128,7 +128,7 @@ def test_decay_is_an_envelope_not_a_law() -> None:
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match="the head dimension is 9"):
-        RoPE(Shape(2, 4, 9, 36, 16))
+        RoPE(ModelShape(2, 4, 9, 36, 16))
     for base in (1.0, 0.0, float("nan")):
         with pytest.raises(ConfigError, match="above 1"):
-            RoPE(SHAPE, base=base)
+            RoPE(SHAPE, rope_theta=base)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import SHAPE, attention, causal, site, values
+from calls import SHAPE, attention, attention_inputs, causal, values
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
 from posbench.errors import ConfigError
@@ -13,20 +13,20 @@ from posbench.schemes.sandwich import Sandwich
 def products(tokens: int, dims: int) -> torch.Tensor:
     """(H, T, T): appendix E, p_i . p_j over the compression ratio 8h/H."""
     table = MarianSinusoidalPositionalEmbedding(tokens, dims).create_weight().double()
-    ratio_H = torch.arange(1, SHAPE.heads + 1).double() * 8 / SHAPE.heads
+    ratio_H = torch.arange(1, SHAPE.n_heads + 1).double() * 8 / SHAPE.n_heads
     return table @ table.T / ratio_H[:, None, None]
 
 
 @pytest.mark.parametrize("dims", [128, 32])
 def test_biases_are_products_of_marian_s_embeddings(dims: int) -> None:
     scheme = Sandwich(SHAPE, dims=dims)
-    bias = scheme.term(site()).logits(Geometry.span(0, 300), slice(None))
+    bias = scheme.attention_bias(attention_inputs()).value(Geometry.from_range(0, 300), slice(None))
     seen = torch.ones(300, 300).tril().bool()
     torch.testing.assert_close(bias[:, seen], products(300, dims)[:, seen], rtol=0, atol=1e-4)
 
 
 def test_attention_equals_that_with_those_products() -> None:
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     expected = torch.nn.functional.scaled_dot_product_attention(
         at.q_BHTD, at.k_BHSD, v, attn_mask=products(20, 128) + causal(20)
     )

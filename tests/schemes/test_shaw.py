@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, logits, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, logits, values
 from transformers import Wav2Vec2BertConfig
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertSelfAttention
 
@@ -17,14 +17,14 @@ CLIP = 5
 
 def shaw() -> Shaw:
     torch.manual_seed(0)
-    return Shaw(SHAPE, clip=CLIP).double()
+    return Shaw(SHAPE, max_relative_position=CLIP).double()
 
 
 def test_keys_equal_wav2vec2_bert() -> None:
     scheme = shaw()
     config = Wav2Vec2BertConfig(
-        hidden_size=SHAPE.width,
-        num_attention_heads=SHAPE.heads,
+        hidden_size=SHAPE.d_model,
+        num_attention_heads=SHAPE.n_heads,
         position_embeddings_type="relative_key",
         left_max_position_embeddings=CLIP,
         right_max_position_embeddings=0,
@@ -34,13 +34,13 @@ def test_keys_equal_wav2vec2_bert() -> None:
     theirs = Wav2Vec2BertSelfAttention(config).double().eval()
     # Its rows run from the farthest key before the query to the query itself.
     theirs.distance_embedding.weight = torch.nn.Parameter(scheme.key_LKD[0].detach().flip(0))
-    x_BTW = torch.randn(2, 12, SHAPE.width, dtype=torch.float64)
+    x_BTW = torch.randn(2, 12, SHAPE.d_model, dtype=torch.float64)
     _, weights = theirs(x_BTW, causal(12)[None, None], output_attentions=True)
     q, k = (
-        part(x_BTW).unflatten(-1, (SHAPE.heads, -1)).transpose(1, 2)
+        part(x_BTW).unflatten(-1, (SHAPE.n_heads, -1)).transpose(1, 2)
         for part in (theirs.linear_q, theirs.linear_k)
     )
-    mine = logits(scheme, replace(site(12), q_BHTD=q, k_BHSD=k)).softmax(-1)
+    mine = logits(scheme, replace(attention_inputs(12), q_BHTD=q, k_BHSD=k)).softmax(-1)
     torch.testing.assert_close(mine, weights, rtol=0, atol=1e-12)
 
 
@@ -48,11 +48,11 @@ def test_keys_equal_wav2vec2_bert() -> None:
 def test_attention_equals_the_paper_s_equations(layer: int) -> None:
     """Equations 3 and 4, with the clipping of section 3.2."""
     scheme = shaw()
-    at, v = site(12, layer), values(12)
+    at, v = attention_inputs(12, layer), values(12)
     key_KD, value_KD = scheme.key_LKD[layer], scheme.value_LKD[layer]
     rows = []
     for b in range(2):
-        for h in range(SHAPE.heads):
+        for h in range(SHAPE.n_heads):
             for i in range(12):
                 e = [
                     at.q_BHTD[b, h, i]
@@ -62,7 +62,7 @@ def test_attention_equals_the_paper_s_equations(layer: int) -> None:
                 ]
                 alpha = torch.stack(e).softmax(0)
                 rows.append(sum(alpha[j] * (v[b, h, j] + value_KD[min(i - j, CLIP)]) for j in range(i + 1)))
-    expected = torch.stack(rows).view(2, SHAPE.heads, 12, SHAPE.head_dim)
+    expected = torch.stack(rows).view(2, SHAPE.n_heads, 12, SHAPE.head_dim)
     mine = attention(scheme, at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     assert_same_gradients(mine, expected, [scheme.key_LKD, scheme.value_LKD, at.q_BHTD, at.k_BHSD, v], 1e-12)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward
 from x_transformers.attend import Attend
@@ -15,8 +15,8 @@ from posbench.schemes.softmax_one import SoftmaxOne
 
 
 def test_equals_gpt_oss_with_sinks_of_zero() -> None:
-    at, v = site(), values()
-    module = SimpleNamespace(num_key_value_groups=1, sinks=torch.zeros(SHAPE.heads), training=False)
+    at, v = attention_inputs(), values()
+    module = SimpleNamespace(num_key_value_groups=1, sinks=torch.zeros(SHAPE.n_heads), training=False)
     expected, _ = eager_attention_forward(
         module, at.q_BHTD, at.k_BHSD, v, causal(20)[None, None], SHAPE.head_dim**-0.5
     )
@@ -28,8 +28,8 @@ def test_equals_gpt_oss_with_sinks_of_zero() -> None:
 
 
 def test_equals_the_zero_key_of_x_transformers() -> None:
-    at, v = site(dtype=torch.float32), values(dtype=torch.float32)
-    theirs = Attend(heads=SHAPE.heads, add_zero_kv=True, causal=True, dropout=0.0)
+    at, v = attention_inputs(dtype=torch.float32), values(dtype=torch.float32)
+    theirs = Attend(heads=SHAPE.n_heads, add_zero_kv=True, causal=True, dropout=0.0)
     expected = theirs(at.q_BHTD, at.k_BHSD, v)[0]
     torch.testing.assert_close(attention(SoftmaxOne(SHAPE), at, v), expected, rtol=0, atol=1e-6)
 
@@ -37,7 +37,7 @@ def test_equals_the_zero_key_of_x_transformers() -> None:
 @pytest.mark.parametrize("shift", [-1000.0, 0.0, 1000.0])
 def test_large_logits_of_either_sign_are_stable(shift: float) -> None:
     """exp(-1000) against 1 is nothing to attend to; exp(1000) is plain softmax."""
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     k = at.k_BHSD.detach() * 0 + shift
     one = type(at)(0, at.geo, at.x_BTW, at.x_BSW, torch.ones_like(k), k)
     out = attention(SoftmaxOne(SHAPE), one, v)
@@ -47,7 +47,7 @@ def test_large_logits_of_either_sign_are_stable(shift: float) -> None:
 
 
 def test_around_a_rotation_only_the_denominator_changes() -> None:
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     stacked = attention(Stack(SHAPE, [RoPE(SHAPE), SoftmaxOne(SHAPE)]), at, v)
     rotated = attention(RoPE(SHAPE), at, v)
     share = stacked / rotated

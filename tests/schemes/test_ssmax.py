@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, logits, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, logits, values
 
 from posbench.errors import ConfigError
 from posbench.schemes.rope import RoPE
@@ -18,7 +18,7 @@ def test_attention_equals_powers_of_the_number_of_keys(layer: int) -> None:
     scheme = SSMax(SHAPE, ROPE).double()
     with torch.no_grad():
         scheme.s_LH.copy_(torch.rand(2, 4) + 0.1)
-    at, v = site(12, layer), values(12)
+    at, v = attention_inputs(12, layer), values(12)
     z = logits(RoPE(SHAPE), at)
     rows = []
     for i in range(12):
@@ -32,16 +32,16 @@ def test_attention_equals_powers_of_the_number_of_keys(layer: int) -> None:
 
 
 def test_starts_where_the_mean_gain_is_one() -> None:
-    gain = SSMax(SHAPE, ROPE).gain(site(SHAPE.train_len))
-    torch.testing.assert_close(gain.mean(-1), torch.ones(SHAPE.heads).double(), rtol=0, atol=1e-7)
+    gain = SSMax(SHAPE, ROPE).logit_scale(attention_inputs(SHAPE.train_len))
+    torch.testing.assert_close(gain.mean(-1), torch.ones(SHAPE.n_heads).double(), rtol=0, atol=1e-7)
     paper = SSMax(replace(SHAPE, train_len=1024), ROPE)
     assert round(float(paper.s_LH.detach()[0, 0]), 3) == pytest.approx(0.168, abs=1e-3)
 
 
 def test_gains_multiply() -> None:
-    twice = SSMax(SHAPE, {"_target_": "posbench.schemes.ssmax.SSMax", "over": ROPE})
-    at = site()
-    torch.testing.assert_close(twice.gain(at), SSMax(SHAPE, ROPE).gain(at) ** 2)
+    twice = SSMax(SHAPE, {"_target_": "posbench.schemes.ssmax.SSMax", "base_scheme": ROPE})
+    at = attention_inputs()
+    torch.testing.assert_close(twice.logit_scale(at), SSMax(SHAPE, ROPE).logit_scale(at) ** 2)
 
 
 def test_bad_settings() -> None:

@@ -4,19 +4,19 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 from torch import Tensor
 
-from posbench.position.scheme import Site
+from posbench.position.scheme import AttentionInputs
 from posbench.schemes.stick_breaking import StickBreaking
 
 TOKENS = 14
 
 
-def stick(at: Site, v: Tensor, remainder: bool) -> Tensor:
+def stick(at: AttentionInputs, v: Tensor, remainder: bool) -> Tensor:
     rows = []
     for b in range(2):
-        for h in range(SHAPE.heads):
+        for h in range(SHAPE.n_heads):
             for i in range(TOKENS):
                 left, out = torch.ones((), dtype=torch.float64), torch.zeros_like(v[b, h, 0])
                 for j in reversed(range(i)):
@@ -26,19 +26,19 @@ def stick(at: Site, v: Tensor, remainder: bool) -> Tensor:
                     out = out + left * share * v[b, h, j]
                     left = left * (1 - share)
                 rows.append(out + left * v[b, h, i] if remainder else out)
-    return torch.stack(rows).view(2, SHAPE.heads, TOKENS, SHAPE.head_dim)
+    return torch.stack(rows).view(2, SHAPE.n_heads, TOKENS, SHAPE.head_dim)
 
 
 @pytest.mark.parametrize("remainder", [False, True])
 def test_attention_equals_the_broken_stick(remainder: bool) -> None:
-    at, v = site(TOKENS), values(TOKENS)
+    at, v = attention_inputs(TOKENS), values(TOKENS)
     mine, expected = attention(StickBreaking(SHAPE, remainder), at, v), stick(at, v, remainder)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     assert_same_gradients(mine, expected, [at.q_BHTD, at.k_BHSD, v], 1e-12)
 
 
 def test_the_first_token_has_nobody_to_attend_to() -> None:
-    at, v = site(TOKENS), values(TOKENS)
+    at, v = attention_inputs(TOKENS), values(TOKENS)
     assert (attention(StickBreaking(SHAPE), at, v)[:, :, 0] == 0).all()
     torch.testing.assert_close(
         attention(StickBreaking(SHAPE, remainder=True), at, v)[:, :, 0], v[:, :, 0], rtol=0, atol=1e-12

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -50,18 +50,18 @@ def test_fractional_distances_fall_in_the_bucket_of_their_integer_part() -> None
 
 
 def test_attention_equals_that_with_the_biases_of_transformers() -> None:
-    scheme = T5Bias(SHAPE, buckets=8, max_distance=16).double()
+    scheme = T5Bias(SHAPE, num_buckets=8, max_distance=16).double()
     config = T5Config(
-        d_model=SHAPE.width,
+        d_model=SHAPE.d_model,
         d_kv=SHAPE.head_dim,
-        num_heads=SHAPE.heads,
+        num_heads=SHAPE.n_heads,
         relative_attention_num_buckets=8,
         relative_attention_max_distance=16,
         is_decoder=True,
     )
     theirs = T5Attention(config, has_relative_attention_bias=True, layer_idx=0).double()
     theirs.relative_attention_bias.weight = scheme.bias_KH
-    at, v = site(40), values(40)
+    at, v = attention_inputs(40), values(40)
     expected = torch.nn.functional.scaled_dot_product_attention(
         at.q_BHTD, at.k_BHSD, v, attn_mask=theirs.compute_bias(40, 40) + causal(40)
     )
@@ -71,7 +71,7 @@ def test_attention_equals_that_with_the_biases_of_transformers() -> None:
 
 
 def test_one_table_serves_all_layers() -> None:
-    assert [tuple(p.shape) for p in T5Bias(SHAPE).parameters()] == [(32, SHAPE.heads)]
+    assert [tuple(p.shape) for p in T5Bias(SHAPE).parameters()] == [(32, SHAPE.n_heads)]
 
 
 @pytest.mark.parametrize(("buckets", "max_distance"), [(1, 128), (0, 128), (32, 16), (32, 0), (-4, 1)])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, logits, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, logits, values
 from torch import Tensor
 from transformers import XLNetConfig
 from transformers.models.xlnet.modeling_xlnet import XLNetModel, XLNetRelativeAttention
 
 from posbench.errors import ConfigError
-from posbench.position.scheme import Shape
+from posbench.position.scheme import ModelShape
 from posbench.schemes.transformer_xl import TransformerXL
 
 TOKENS = 20
@@ -25,7 +25,7 @@ def transformer_xl(base: float = 10000.0) -> TransformerXL:
 
 def xlnet(scheme: TransformerXL, layer: int, q: Tensor, k: Tensor, v: Tensor, table_RW: Tensor) -> Tensor:
     """(B, H, T, D) by XLNetRelativeAttention.rel_attn_core."""
-    config = XLNetConfig(d_model=SHAPE.width, n_head=SHAPE.heads, dropout=0.0)
+    config = XLNetConfig(d_model=SHAPE.d_model, n_head=SHAPE.n_heads, dropout=0.0)
     theirs = XLNetRelativeAttention(config).double().eval()
     for name, given in (("r_w_bias", scheme.u_HD), ("r_r_bias", scheme.v_HD)):
         del theirs._parameters[name]
@@ -39,13 +39,13 @@ def xlnet(scheme: TransformerXL, layer: int, q: Tensor, k: Tensor, v: Tensor, ta
 def exact_table() -> Tensor:
     """Their table of distances T .. -T + 1, sines before cosines, in float64."""
     distance = torch.arange(TOKENS, -TOKENS, -1.0, dtype=torch.float64)
-    inverse = 10000.0 ** (-torch.arange(0, SHAPE.width, 2.0, dtype=torch.float64) / SHAPE.width)
+    inverse = 10000.0 ** (-torch.arange(0, SHAPE.d_model, 2.0, dtype=torch.float64) / SHAPE.d_model)
     return XLNetModel.positional_embedding(distance, inverse)[:, 0]
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_equals_xlnet(layer: int) -> None:
-    scheme, at, v = transformer_xl(), site(TOKENS, layer), values(TOKENS)
+    scheme, at, v = transformer_xl(), attention_inputs(TOKENS, layer), values(TOKENS)
     expected = xlnet(scheme, layer, at.q_BHTD, at.k_BHSD, v, exact_table())
     mine = attention(scheme, at, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
@@ -55,15 +55,17 @@ def test_equals_xlnet(layer: int) -> None:
 
 def test_its_table_is_xlnet_s_own() -> None:
     model = XLNetModel(
-        XLNetConfig(vocab_size=9, d_model=SHAPE.width, n_layer=1, n_head=SHAPE.heads, d_inner=8)
+        XLNetConfig(vocab_size=9, d_model=SHAPE.d_model, n_layer=1, n_head=SHAPE.n_heads, d_inner=8)
     )
     table = model.relative_positional_encoding(TOKENS, TOKENS)[:, 0]
     torch.testing.assert_close(table.double(), exact_table(), rtol=0, atol=1e-5)
 
 
 def test_angle_addition_equals_the_vectors_of_distances() -> None:
-    scheme, at = transformer_xl(), site(TOKENS)
-    moved = type(at)(0, at.geo.at(at.geo.q_pos_T, at.geo.k_pos_S), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
+    scheme, at = transformer_xl(), attention_inputs(TOKENS)
+    moved = type(at)(
+        0, at.geo.with_positions(at.geo.q_pos_T, at.geo.k_pos_S), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD
+    )
     visible = at.geo.visible()
     one, other = (logits(scheme, each)[..., visible] for each in (at, moved))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
@@ -72,11 +74,11 @@ def test_angle_addition_equals_the_vectors_of_distances() -> None:
 
 def test_fractional_distances_are_between_whole_ones() -> None:
     """At half the distances the sinusoids are those of half the frequencies."""
-    scheme, at = transformer_xl(), site(TOKENS)
-    halves = at.geo.at(at.geo.q_pos_T / 2, at.geo.k_pos_S / 2)
+    scheme, at = transformer_xl(), attention_inputs(TOKENS)
+    halves = at.geo.with_positions(at.geo.q_pos_T / 2, at.geo.k_pos_S / 2)
     mine = logits(scheme, type(at)(0, halves, at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD))
     slower = transformer_xl()
-    slower.theta_M = scheme.theta_M / 2
+    slower.inv_freq_M = scheme.inv_freq_M / 2
     visible = at.geo.visible()
     torch.testing.assert_close(mine[..., visible], logits(slower, at)[..., visible], rtol=0, atol=1e-12)
 
@@ -88,7 +90,7 @@ def test_key_matrices_belong_to_layers_and_u_and_v_to_all() -> None:
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match="the width is 9"):
-        TransformerXL(Shape(1, 1, 9, 9, 16))
+        TransformerXL(ModelShape(1, 1, 9, 9, 16))
     for base in (1.0, 0.0):
         with pytest.raises(ConfigError, match="above 1"):
             TransformerXL(SHAPE, base)

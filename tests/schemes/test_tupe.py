@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, causal, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
 from torch import Tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
@@ -18,9 +18,9 @@ from posbench.schemes.tupe import TUPE
 LEN = SHAPE.train_len
 
 
-def tupe(relative: bool, policy: str = "undefined") -> TUPE:
+def tupe(rel_pos_bias: bool, policy: str = "undefined") -> TUPE:
     torch.manual_seed(0)
-    scheme = TUPE(SHAPE, relative, buckets=8, max_distance=12, policy=policy).double()
+    scheme = TUPE(SHAPE, rel_pos_bias, num_buckets=8, max_distance=12, policy=policy).double()
     with torch.no_grad():
         scheme.theta_H.normal_()
     return scheme
@@ -28,11 +28,11 @@ def tupe(relative: bool, policy: str = "undefined") -> TUPE:
 
 def position_bias(scheme: TUPE, others_to_first: Tensor, first_to_others: Tensor) -> Tensor:
     """(H, T, T): their forward, with one more row of embeddings before the first that its resets overwrite."""
-    norm = torch.nn.LayerNorm(SHAPE.width).double()
-    weight = norm(torch.cat((torch.randn(1, SHAPE.width, dtype=torch.float64), scheme.row_NW)))
+    norm = torch.nn.LayerNorm(SHAPE.d_model).double()
+    weight = norm(torch.cat((torch.randn(1, SHAPE.d_model, dtype=torch.float64), scheme.row_NW)))
     pos_proj = torch.cat([p.flatten(1) for p in (scheme.query_WHD, scheme.key_WHD)], 1)
-    pos_q, pos_k = (weight @ pos_proj).view(LEN + 1, 2, SHAPE.heads, -1).permute(1, 2, 0, 3)
-    pos_q = pos_q * float(SHAPE.width / SHAPE.heads * 2) ** -0.5
+    pos_q, pos_k = (weight @ pos_proj).view(LEN + 1, 2, SHAPE.n_heads, -1).permute(1, 2, 0, 3)
+    pos_q = pos_q * float(SHAPE.d_model / SHAPE.n_heads * 2) ** -0.5
     bias = torch.bmm(pos_q, pos_k.transpose(1, 2))[:, 1:, 1:].clone()
     if scheme.bias_KH is not None:
         position = torch.arange(LEN)
@@ -45,12 +45,12 @@ def position_bias(scheme: TUPE, others_to_first: Tensor, first_to_others: Tensor
     return bias
 
 
-@pytest.mark.parametrize("relative", [False, True])
-def test_equals_the_authors_steps(relative: bool) -> None:
+@pytest.mark.parametrize("rel_pos_bias", [False, True])
+def test_equals_the_authors_steps(rel_pos_bias: bool) -> None:
     """Whatever the first token says to others: a causal mask leaves it itself alone."""
-    scheme, at, v = tupe(relative), site(LEN), values(LEN)
+    scheme, at, v = tupe(rel_pos_bias), attention_inputs(LEN), values(LEN)
     for first_to_others in (0.0, 7.0):
-        bias = position_bias(scheme, scheme.theta_H, torch.full((SHAPE.heads,), first_to_others).double())
+        bias = position_bias(scheme, scheme.theta_H, torch.full((SHAPE.n_heads,), first_to_others).double())
         content = at.q_BHTD @ at.k_BHSD.mT / math.sqrt(2 * SHAPE.head_dim)
         expected = (content + bias + causal(LEN)).softmax(-1) @ v
         mine = attention(scheme, at, v)
@@ -76,7 +76,7 @@ def test_past_its_length() -> None:
         tupe(True).check(LEN + 1)
     clamped = tupe(False, "clamp")
     clamped.check(LEN + 4)
-    term = clamped.term(site(LEN + 4)).logits(site(LEN + 4).geo, slice(None))
+    term = clamped.attention_bias(attention_inputs(LEN + 4)).value(attention_inputs(LEN + 4).geo, slice(None))
     torch.testing.assert_close(term[:, LEN:], term[:, LEN - 1 : LEN].expand(-1, 4, -1), rtol=0, atol=1e-12)
     assert not tupe(False, "interpolate").traits.prefix_stable
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, attention, site, values
+from calls import SHAPE, assert_same_gradients, attention, attention_inputs, values
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import MistralConfig
 from transformers.masking_utils import create_sliding_window_causal_mask
@@ -27,7 +27,7 @@ def mistral(window: int, tokens: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("window", [1, 5, 16])
 def test_equals_mistral(window: int) -> None:
-    at, v = site(), values()
+    at, v = attention_inputs(), values()
     visible = mistral(window, 20)
     assert int(visible[0, 0, -1].sum()) == window
     expected = scaled_dot_product_attention(at.q_BHTD, at.k_BHSD, v, attn_mask=visible)
@@ -39,7 +39,7 @@ def test_equals_mistral(window: int) -> None:
 
 def test_half_of_the_training_length_by_default_and_no_mask_within() -> None:
     assert Window(SHAPE).window == 8
-    assert Window(SHAPE).mask(site(8)) is None
+    assert Window(SHAPE).mask(attention_inputs(8)) is None
 
 
 def test_bad_settings() -> None:

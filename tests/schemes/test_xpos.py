@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from calls import SHAPE, assert_same_gradients, logits, site
+from calls import SHAPE, assert_same_gradients, attention_inputs, logits
 from x_transformers.x_transformers import RotaryEmbedding, apply_rotary_pos_emb
 
 from posbench.errors import ConfigError, LengthError
@@ -16,7 +16,7 @@ from posbench.schemes.xpos import XPos
 
 @pytest.mark.parametrize("scale_base", [512, 10])
 def test_logits_equal_x_transformers(scale_base: int) -> None:
-    at = site(40)
+    at = attention_inputs(40)
     theirs = RotaryEmbedding(SHAPE.head_dim, use_xpos=True, scale_base=scale_base)
     freqs, scale = theirs(torch.arange(40))
     q = apply_rotary_pos_emb(at.q_BHTD, freqs, scale)
@@ -30,7 +30,7 @@ def test_logits_equal_x_transformers(scale_base: int) -> None:
 
 def test_logits_equal_the_formula_of_the_paper() -> None:
     """As a complex sum: every pair has one factor for the distance and one for the angle. 1e-12."""
-    at = site(12)
+    at = attention_inputs(12)
     q, k = (
         torch.view_as_complex(x.detach().unflatten(-1, (-1, 2)).contiguous()) for x in (at.q_BHTD, at.k_BHSD)
     )
@@ -38,7 +38,7 @@ def test_logits_equal_the_formula_of_the_paper() -> None:
     pairs = SHAPE.head_dim // 2
     for i in range(12):
         for j in range(i + 1):
-            total = torch.zeros(2, SHAPE.heads, dtype=torch.float64)
+            total = torch.zeros(2, SHAPE.n_heads, dtype=torch.float64)
             for m in range(pairs):
                 zeta = (m / pairs + 0.4) / 1.4
                 turn = cmath.exp(1j * (i - j) * 10000 ** (-m / pairs))
@@ -50,7 +50,7 @@ def test_logits_equal_the_formula_of_the_paper() -> None:
 
 
 def test_without_decay_it_is_rope() -> None:
-    at = site()
+    at = attention_inputs()
     for mine, rope in zip(XPos(SHAPE, scale_base=1e12).qk(at), RoPE(SHAPE).qk(at), strict=True):
         torch.testing.assert_close(mine, rope, rtol=0, atol=1e-9)
 
@@ -61,7 +61,7 @@ def test_stays_finite_in_float32_as_far_as_it_says() -> None:
     assert scheme.longest > 60_000
     with pytest.raises(LengthError, match=f"at most {scheme.longest} tokens"):
         scheme.check(scheme.longest + 1)
-    at = site(4, dtype=torch.float32)
+    at = attention_inputs(4, dtype=torch.float32)
     far = torch.tensor([0, 1, scheme.longest - 2, scheme.longest - 1])
     fades = scheme.fades(
         type(at)(

@@ -1,4 +1,4 @@
-"""A small corpus of prose for tasks that need a tokenizer, and greedy subjects that know what to say."""
+"""A small corpus of prose for tasks that need a tokenizer, and greedy LMs that know what to say."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Prose:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.tokenizer.name, self.tokenizer.size)
+        return Vocabulary(self.tokenizer.name, self.tokenizer.vocab_size)
 
     def split(self, name: str) -> Shard:
         assert name == "test"
@@ -68,12 +68,12 @@ def prose(kind: str = "bytes") -> Prose:
 
 def whole(prompt: Prompt, row: int = 0) -> np.ndarray:
     """The ids of one question: what is read, and the last id of an answer that is scored."""
-    return np.concatenate([prompt.context, prompt.suffixes[row]])
+    return np.concatenate([prompt.context, prompt.continuations[row]])
 
 
 def sure(prompt: Prompt, wrong: tuple[int, ...] = ()) -> Scores:
-    """Scores of a subject that gives every answer but those of some suffixes."""
-    answer = prompt.suffixes[:, -prompt.answer :]
+    """Scores of an LM that gives every answer but those of some continuations."""
+    answer = prompt.continuations[:, -prompt.n_scored :]
     top, logprob = answer.copy(), np.full(answer.shape, -0.1)
     for row in wrong:
         top[row, -1] += 1
@@ -82,9 +82,9 @@ def sure(prompt: Prompt, wrong: tuple[int, ...] = ()) -> Scores:
 
 
 def saying(prompt: Prompt, corpus: Prose, say: Callable[[int], str]) -> Generated:
-    """What a subject generates that says a text after each suffix, cut or filled up to the tokens asked for."""
+    """What an LM generates that says a text after each continuation, cut or filled up to the tokens asked for."""
     rows = []
-    for row in range(len(prompt.suffixes)):
-        ids = corpus.tokenizer.encode(say(row))[: prompt.new]
-        rows.append(np.concatenate([ids, np.full(prompt.new - len(ids), corpus.vocabulary.bos)]))
+    for row in range(len(prompt.continuations)):
+        ids = corpus.tokenizer.encode(say(row))[: prompt.max_new_tokens]
+        rows.append(np.concatenate([ids, np.full(prompt.max_new_tokens - len(ids), corpus.vocabulary.bos)]))
     return Generated(np.stack(rows).astype(np.int64))

@@ -5,14 +5,14 @@ import pytest
 from test_tasks import Text
 
 from posbench.config.schema import (
-    DataConfig,
+    DataSettings,
     EvaluationSettings,
     ModelSettings,
     SchemeSettings,
     TrainSettings,
 )
 from posbench.data import algorithmic
-from posbench.data.batches import Batches, check_synthetic
+from posbench.data.batches import Batches, check_synthetic_task
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
@@ -40,16 +40,16 @@ def taken_apart(ids, rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_training_sequences_count_their_answer_alone(rule):
     shard = Shard("train", np.arange(500) % 200, np.array([0, 500]), ["text"])
-    batch = Batches(shard, VOCABULARY, 40, 64, 1.0, 0.25, 0, rule).at(3)
+    batch = Batches(shard, VOCABULARY, 40, 64, 1.0, 0.25, 0, rule).get_batch(3)
     counts = []
-    for ids, counted in zip(batch.ids, batch.counted, strict=True):
+    for ids, loss_mask in zip(batch.ids, batch.loss_mask, strict=True):
         symbols, rest = taken_apart(ids, rule)
         assert set(rest) == {VOCABULARY.value_ids[1]}
         # Targets are the ids shifted by one: the answer and its end stand behind the separator.
         expected = [False] * (len(symbols) + 1) + [True] * (len(symbols) + 1)
-        assert list(counted) == expected + [False] * (40 - len(expected))
+        assert list(loss_mask) == expected + [False] * (40 - len(expected))
         counts.append(len(symbols))
-    assert max(counts) == algorithmic.symbols_in(40) == 19
+    assert max(counts) == algorithmic.num_symbols(40) == 19
     assert min(counts) < 5
     assert 64 / 4 / 2 < counts.count(19) < 64 / 2  # a quarter have the evaluated form
 
@@ -62,10 +62,10 @@ def test_prompts_have_their_length_and_end_with_the_answer(rule, length):
     assert len(made) == 8
     for prompt in made:
         assert prompt.length == length
-        ids = np.concatenate([prompt.context, prompt.suffixes[0]])
-        assert prompt.answer == (length - 2) // 2 + 1 == prompt.suffixes.shape[1]
+        ids = np.concatenate([prompt.context, prompt.continuations[0]])
+        assert prompt.n_scored == (length - 2) // 2 + 1 == prompt.continuations.shape[1]
         assert len(ids) == length + 1
-        assert list(ids[-prompt.answer : -1]) == list(RULES[rule](ids[1 : prompt.answer]))
+        assert list(ids[-prompt.n_scored : -1]) == list(RULES[rule](ids[1 : prompt.n_scored]))
 
 
 def test_a_whole_answer_has_its_end():
@@ -73,11 +73,17 @@ def test_a_whole_answer_has_its_end():
     (prompt,) = task.prompts(40, Text(), 40, 0)
 
     def found(wrong):
-        top = prompt.suffixes.copy()
+        top = prompt.continuations.copy()
         top[0, wrong] += 1
-        measures = {one.metric: one for one in task.measure(prompt, Scores(np.full((1, 20), -0.5), top))}
-        assert measures["logprob"].value == -9.5
-        return measures["exact_match"].value, measures["symbol_accuracy"].value, measures["symbol_accuracy"].n
+        measures = {
+            one.metric: one for one in task.process_results(prompt, Scores(np.full((1, 20), -0.5), top))
+        }
+        assert measures["logprob"].value_sum == -9.5
+        return (
+            measures["exact_match"].value_sum,
+            measures["symbol_accuracy"].value_sum,
+            measures["symbol_accuracy"].n,
+        )
 
     assert found([]) == (1, 19, 19)
     assert found([4]) == (0, 18, 19)
@@ -89,20 +95,20 @@ def test_what_cannot_be():
         next(Algorithmic("copy", 1).prompts(41, Text(), 40, 0))
     with pytest.raises(ConfigError, match="copy, reverse"):
         Algorithmic("sort", 1)
-    with pytest.raises(ConfigError, match=r"train\.synthetic"):
-        check_synthetic("sort", 40, 88, 0.1)
+    with pytest.raises(ConfigError, match=r"train\.synthetic_task"):
+        check_synthetic_task("sort", 40, 88, 0.1)
     with pytest.raises(LengthError, match="even length"):
-        check_synthetic("reverse", 41, 88, 0.0)
+        check_synthetic_task("reverse", 41, 88, 0.0)
 
 
 def test_a_model_is_asked_for_what_it_was_trained_on():
     rope = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE"})
-    train = TrainSettings(length=40, records=1.0, synthetic="copy")
-    model = plan_model(ModelSettings(rope, data=DataConfig(), train=train))
-    build = {"_target_": "posbench.tasks.algorithmic.Algorithmic", "examples": 2}
+    train = TrainSettings(seq_len=40, synthetic_fraction=1.0, synthetic_task="copy")
+    model = plan_model(ModelSettings(rope, data=DataSettings(), train=train))
+    build = {"_target_": "posbench.tasks.algorithmic.Algorithmic", "num_examples": 2}
 
     def cells(rule):
-        evaluation = EvaluationSettings(multiples=[1, 2], settings={"rule": rule})
+        evaluation = EvaluationSettings(length_multiples=[1, 2], settings={"rule": rule})
         given = {"name": "algorithmic", "build": build}
         return list(plan_cells(model, NONE, "algorithmic", evaluation, lambda group, name: given, Text()))
 

@@ -8,18 +8,18 @@ from prose import prose, whole
 
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import LengthError
-from posbench.kernels.dispatcher import Recording
+from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt, Scores
-from posbench.lm.native import CheckpointSubject
+from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.tasks.key_value import KeyValue
-from posbench.tasks.prompting import places, rank_of
+from posbench.tasks.prompting import evenly_spaced, gold_rank
 
 LENGTH = 64
 
 
-def prompts(query_aware: bool = False, contexts: int = 2, length: int = LENGTH) -> list[Prompt]:
-    return list(KeyValue(contexts, query_aware).prompts(length, prose(), LENGTH, 0))
+def prompts(query_aware: bool = False, num_contexts: int = 2, length: int = LENGTH) -> list[Prompt]:
+    return list(KeyValue(num_contexts, query_aware).prompts(length, prose(), LENGTH, 0))
 
 
 def test_the_rank_is_the_place_in_a_sorted_list():
@@ -28,33 +28,35 @@ def test_the_rank_is_the_place_in_a_sorted_list():
         logprob = rng.normal(size=9)
         gold = int(rng.integers(9))
         place = 1 + list(np.argsort(-logprob)).index(gold)
-        assert rank_of(logprob, np.arange(9) == gold) == place
-    assert rank_of(np.array([-1.0, -1.0, -2.0]), np.array([True, False, False])) == 1.5
+        assert gold_rank(logprob, np.arange(9) == gold) == place
+    assert gold_rank(np.array([-1.0, -1.0, -2.0]), np.array([True, False, False])) == 1.5
 
 
 def test_places_are_those_of_the_paper():
-    assert places(140, 5).tolist() == [0, 34, 69, 104, 139]
-    assert places(75, 4).tolist() == [0, 24, 49, 74]
-    assert places(300, 7).tolist() == [0, 49, 99, 149, 199, 249, 299]
-    assert places(20, 5).tolist() == [0, 4, 9, 14, 19]
-    assert places(30, 7).tolist() == [0, 4, 9, 14, 19, 24, 29]
-    assert places(3, 5).tolist() == [0, 1, 2]
-    assert places(1, 5).tolist() == [0]
+    assert evenly_spaced(140, 5).tolist() == [0, 34, 69, 104, 139]
+    assert evenly_spaced(75, 4).tolist() == [0, 24, 49, 74]
+    assert evenly_spaced(300, 7).tolist() == [0, 49, 99, 149, 199, 249, 299]
+    assert evenly_spaced(20, 5).tolist() == [0, 4, 9, 14, 19]
+    assert evenly_spaced(30, 7).tolist() == [0, 4, 9, 14, 19, 24, 29]
+    assert evenly_spaced(3, 5).tolist() == [0, 1, 2]
+    assert evenly_spaced(1, 5).tolist() == [0]
 
 
 def test_the_gold_value_is_ranked_among_the_distinct_values_of_its_context():
     (prompt, *_) = prompts()
-    values = prompt.facts["values"]
-    assert prompt.candidates.tolist() == sorted(set(values.tolist()))
-    count = len(prompt.candidates)
+    values = prompt.doc["values"]
+    assert prompt.candidate_ids.tolist() == sorted(set(values.tolist()))
+    count = len(prompt.candidate_ids)
     # By id, the highest first: the rank of a value is how many distinct ones are above it, and one.
     candidates = np.broadcast_to(np.arange(count, dtype=float), (len(values), count))
     scores = Scores(np.zeros((len(values), 1)), values[:, None], candidates)
-    found = [one for one in KeyValue(1).measure(prompt, scores) if one.metric == "rank"]
+    found = [one for one in KeyValue(1).process_results(prompt, scores) if one.metric == "rank"]
     expected = [1 + sum(other > value for other in set(values.tolist())) for value in values]
-    assert [one.value for one in found] == expected
-    reciprocal = [one for one in KeyValue(1).measure(prompt, scores) if one.metric == "reciprocal_rank"]
-    assert [one.value for one in reciprocal] == [1 / rank for rank in expected]
+    assert [one.value_sum for one in found] == expected
+    reciprocal = [
+        one for one in KeyValue(1).process_results(prompt, scores) if one.metric == "reciprocal_rank"
+    ]
+    assert [one.value_sum for one in reciprocal] == [1 / rank for rank in expected]
     assert [one.depth for one in found] == [i / (len(values) - 1) for i in range(len(values))]
 
 
@@ -62,44 +64,46 @@ def test_query_aware_puts_the_key_before_the_same_records():
     assert KeyValue(1, True).variant == "query_aware"
     assert KeyValue(1).variant == ""
     plain, aware = prompts()[0], prompts(query_aware=True)
-    count = len(plain.suffixes)
+    count = len(plain.continuations)
     assert len(aware) == 2 * count
     for record, prompt in enumerate(aware[:count]):
         assert prompt.length == plain.length == LENGTH
-        assert prompt.suffixes.tolist() == [plain.suffixes[record].tolist()]
+        assert prompt.continuations.tolist() == [plain.continuations[record].tolist()]
         before = len(plain.context) - 3 * count - 1
-        key = plain.suffixes[record, 0]
+        key = plain.continuations[record, 0]
         assert prompt.context[before] == key
         assert np.delete(prompt.context, before).tolist() == np.delete(plain.context, before).tolist()
-        assert plain.context[before] < prose().tokenizer.size  # what gives way is text
+        assert plain.context[before] < prose().tokenizer.vocab_size  # what gives way is text
 
 
 def test_query_aware_measures_sum_to_those_of_the_context():
     task = KeyValue(1)
-    plain, aware = prompts(contexts=1)[0], prompts(query_aware=True, contexts=1)
-    values = plain.facts["values"]
+    plain, aware = prompts(num_contexts=1)[0], prompts(query_aware=True, num_contexts=1)
+    values = plain.doc["values"]
     top = values.copy()
     top[[0, 3]] = 5
     top[1] = values[values != values[1]][0]
-    candidates = np.random.default_rng(0).normal(size=(len(values), len(plain.candidates)))
-    together = list(task.measure(plain, Scores(-np.ones((len(values), 1)), top[:, None], candidates)))
+    candidates = np.random.default_rng(0).normal(size=(len(values), len(plain.candidate_ids)))
+    together = list(task.process_results(plain, Scores(-np.ones((len(values), 1)), top[:, None], candidates)))
     apart = [
         one
         for row, prompt in enumerate(aware)
-        for one in task.measure(prompt, Scores(-np.ones((1, 1)), top[row, None, None], candidates[row][None]))
+        for one in task.process_results(
+            prompt, Scores(-np.ones((1, 1)), top[row, None, None], candidates[row][None])
+        )
     ]
     for metric in (
         "exact_match",
         "logprob",
         "rank",
         "reciprocal_rank",
-        "in_context",
+        "predicted_in_context",
         "chance",
-        "context_guess",
+        "random_in_context",
     ):
         sums = [
             (
-                sum(one.value for one in each if one.metric == metric),
+                sum(one.value_sum for one in each if one.metric == metric),
                 sum(one.n for one in each if one.metric == metric),
             )
             for each in (together, apart)
@@ -122,31 +126,33 @@ def test_a_pretrained_models_symbols_are_ordinary_tokens(monkeypatch):
     own = Vocabulary("theirs", 4000, 88, 16, own_bos=2000)
     monkeypatch.setattr(type(corpus), "vocabulary", own)
     prompt = next(KeyValue(1).prompts(LENGTH, corpus, LENGTH, 0))
-    records = prompt.context[-3 * len(prompt.suffixes) :].reshape(-1, 3)
+    records = prompt.context[-3 * len(prompt.continuations) :].reshape(-1, 3)
     assert np.isin(records[:, [0, 2]], own.key_ids).all()
     assert np.isin(records[:, 1], own.value_ids).all()
     assert prompt.context[0] == 2000
-    assert prompt.context.max() < own.size == 4000
+    assert prompt.context.max() < own.vocab_size == 4000
 
 
 @pytest.fixture(scope="module")
-def subject() -> CheckpointSubject:
+def lm() -> NativeLM:
     scheme = {"_target_": "posbench.schemes.rope.RoPE"}
     size = Size(2, 32, 2, 2)
-    model = GPT(size, prose().vocabulary.size, build_scheme(scheme, size.shape(LENGTH), 0), 0)
-    return CheckpointSubject(model, model.scheme, LENGTH, Recording("auto"), nullcontext(), 700)
+    model = GPT(size, prose().vocabulary.vocab_size, build_scheme(scheme, size.shape(LENGTH), 0), 0)
+    return NativeLM(model, model.scheme, LENGTH, KernelDispatcher("auto"), nullcontext(), 700)
 
 
 @pytest.mark.parametrize("query_aware", [False, True])
-def test_a_checkpoint_scores_candidates_as_it_scores_answers(subject, query_aware):
+def test_a_checkpoint_scores_candidates_as_it_scores_answers(lm, query_aware):
     """Each candidate as the answer of a prompt of its own has the log-probability that it has as a candidate."""
     asked = prompts(query_aware)
-    for prompt, scores in zip(asked, subject.score(asked), strict=True):
-        assert scores.candidates.shape == (len(prompt.suffixes), len(prompt.candidates))
-        for row in range(0, len(prompt.suffixes), 7):
-            for place, candidate in enumerate(prompt.candidates[::5]):
+    for prompt, scores in zip(asked, lm.loglikelihood(asked), strict=True):
+        assert scores.candidate_logprobs.shape == (len(prompt.continuations), len(prompt.candidate_ids))
+        for row in range(0, len(prompt.continuations), 7):
+            for place, candidate in enumerate(prompt.candidate_ids[::5]):
                 ids = whole(prompt, row)[None].copy()
                 ids[:, -1] = candidate
-                (alone,) = subject.score([Prompt(ids[0, :-1], ids[:, -1:], 1)])
-                assert alone.candidates is None
-                assert scores.candidates[row, 5 * place] == pytest.approx(alone.logprob[0, 0], abs=1e-5)
+                (alone,) = lm.loglikelihood([Prompt(ids[0, :-1], ids[:, -1:], 1)])
+                assert alone.candidate_logprobs is None
+                assert scores.candidate_logprobs[row, 5 * place] == pytest.approx(
+                    alone.logprob[0, 0], abs=1e-5
+                )

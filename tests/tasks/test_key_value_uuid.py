@@ -11,7 +11,7 @@ from prose import Prose, prose, sample, saying, sure, whole
 from posbench.data.tokenizer import Bytes
 from posbench.errors import ConfigError, DataError, LengthError
 from posbench.lm.interface import Scores
-from posbench.tasks.fixed_token_strings import Alike
+from posbench.tasks.fixed_token_strings import FixedTokenCount
 from posbench.tasks.key_value_uuid import JsonRecords, KeyValueUuid, random_uuid
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -47,13 +47,13 @@ def records_of(text: str) -> list[tuple[str, str]]:
 def test_prompts_are_the_papers_and_as_long_as_they_say(kind, query_aware, generate):
     corpus = prose(kind)
     task = KeyValueUuid(2, 3, [4, 9], query_aware, generate=generate)
-    lengths = task.own_lengths(corpus)
+    lengths = task.fixed_lengths(corpus)
     for count, length in zip([4, 9], lengths, strict=True):
         made = prompts(task, length, corpus)
         assert len(made) == (6 if query_aware else 2)
         for prompt in made:
             assert prompt.length == length
-            for row, record in enumerate(prompt.facts["asked"]):
+            for row, record in enumerate(prompt.doc["asked"]):
                 text = corpus.text(whole(prompt, row))
                 records = records_of(text)
                 assert len(records) == count
@@ -67,8 +67,8 @@ def test_prompts_are_the_papers_and_as_long_as_they_say(kind, query_aware, gener
 def test_any_length_is_exact_and_what_remains_is_text_before_the_instructions(kind):
     corpus = prose(kind)
     task = KeyValueUuid(1, 2)
-    assert task.own_lengths(corpus) == []
-    base = KeyValueUuid(1, 2, [5]).own_lengths(corpus)[0]
+    assert task.fixed_lengths(corpus) == []
+    base = KeyValueUuid(1, 2, [5]).fixed_lengths(corpus)[0]
     counts = set()
     for length in range(base, base + 100, 7):
         (prompt,) = prompts(task, length, corpus)
@@ -107,18 +107,18 @@ def test_the_json_of_the_real_sample_is_printed_as_the_paper_prints_it():
 def test_hits_and_guesses_by_record():
     corpus = prose()
     task = KeyValueUuid(1, 3, [5])
-    (prompt,) = prompts(task, task.own_lengths(corpus)[0], corpus)
-    measures = list(task.measure(prompt, sure(prompt, wrong=(1,))))
+    (prompt,) = prompts(task, task.fixed_lengths(corpus)[0], corpus)
+    measures = list(task.process_results(prompt, sure(prompt, wrong=(1,))))
     hits = [one for one in measures if one.metric == "exact_match"]
-    assert [(one.position, one.depth, one.value) for one in hits] == [
+    assert [(one.position, one.depth, one.value_sum) for one in hits] == [
         (0, 0.0, 1.0),
         (2, 0.5, 0.0),
         (4, 1.0, 1.0),
     ]
-    logprob = [one.value for one in measures if one.metric == "logprob"]
+    logprob = [one.value_sum for one in measures if one.metric == "logprob"]
     assert logprob == pytest.approx([-3.6, -5 * 36, -3.6])  # sums over the 36 bytes of a UUID
-    sums = {one.metric: (one.value, one.n) for one in measures if one.n == 3}
-    assert sums["context_guess"] == (3 / 5, 3)
+    sums = {one.metric: (one.value_sum, one.n) for one in measures if one.n == 3}
+    assert sums["random_in_context"] == (3 / 5, 3)
     assert sums["chance"] == (3 * 2.0**-122, 3)
     assert not [one for one in measures if "rank" in one.metric]
 
@@ -126,39 +126,41 @@ def test_hits_and_guesses_by_record():
 @pytest.mark.parametrize("query_aware", [False, True])
 def test_the_rank_is_among_all_values_of_the_context(query_aware):
     corpus = prose()
-    task = KeyValueUuid(1, 2, [6], query_aware, rank=True)
-    made = prompts(task, task.own_lengths(corpus)[0], corpus)
-    values = made[0].facts["values"]
+    task = KeyValueUuid(1, 2, [6], query_aware, rank_all_values=True)
+    made = prompts(task, task.fixed_lengths(corpus)[0], corpus)
+    values = made[0].doc["values"]
     found = []
     for prompt in made:
-        asked = prompt.facts["asked"]
-        assert len(prompt.suffixes) == 6 * len(asked)
-        texts = [corpus.text(ids[-prompt.answer :]) for ids in prompt.suffixes]
+        asked = prompt.doc["asked"]
+        assert len(prompt.continuations) == 6 * len(asked)
+        texts = [corpus.text(ids[-prompt.n_scored :]) for ids in prompt.continuations]
         assert texts == values * len(asked)
         # The later a value's record, the likelier it is.
         logprob = (
-            np.tile(np.arange(6.0) - 10, len(asked))[:, None] * np.ones((1, prompt.answer)) / prompt.answer
+            np.tile(np.arange(6.0) - 10, len(asked))[:, None]
+            * np.ones((1, prompt.n_scored))
+            / prompt.n_scored
         )
-        top = prompt.suffixes[:, -prompt.answer :]
-        found += list(task.measure(prompt, Scores(logprob, top)))
-    assert [(m.position, m.value) for m in found if m.metric == "rank"] == [(0, 6.0), (5, 1.0)]
-    assert [m.value for m in found if m.metric == "logprob"] == pytest.approx([-10.0, -5.0])
-    assert [m.value for m in found if m.metric == "exact_match"] == [1.0, 1.0]
+        top = prompt.continuations[:, -prompt.n_scored :]
+        found += list(task.process_results(prompt, Scores(logprob, top)))
+    assert [(m.position, m.value_sum) for m in found if m.metric == "rank"] == [(0, 6.0), (5, 1.0)]
+    assert [m.value_sum for m in found if m.metric == "logprob"] == pytest.approx([-10.0, -5.0])
+    assert [m.value_sum for m in found if m.metric == "exact_match"] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_a_generated_answer_is_right_where_it_contains_the_value(kind):
     corpus = prose(kind)
     task = KeyValueUuid(1, 3, [4], generate=True)
-    assert (task.asks, task.metric) == ("generate", "substring_match")
-    (prompt,) = prompts(task, task.own_lengths(corpus)[0], corpus)
-    values, asked = prompt.facts["values"], prompt.facts["asked"]
-    assert prompt.answer == 0
-    assert prompt.new > len(corpus.tokenizer.encode(f' "{values[0]}'))
+    assert (task.output_type, task.metric) == ("generate", "substring_match")
+    (prompt,) = prompts(task, task.fixed_lengths(corpus)[0], corpus)
+    values, asked = prompt.doc["values"], prompt.doc["asked"]
+    assert prompt.n_scored == 0
+    assert prompt.max_new_tokens > len(corpus.tokenizer.encode(f' "{values[0]}'))
     says = [f' "{values[asked[0]].upper()}', f' "{values[asked[0]]}"', " I do not know"]
-    measures = list(task.measure(prompt, saying(prompt, corpus, lambda row: says[row])))
-    assert [m.value for m in measures if m.metric == "substring_match"] == [1.0, 0.0, 0.0]
-    assert [m.value for m in measures if m.metric == "in_context"] == [2.0]
+    measures = list(task.process_results(prompt, saying(prompt, corpus, lambda row: says[row])))
+    assert [m.value_sum for m in measures if m.metric == "substring_match"] == [1.0, 0.0, 0.0]
+    assert [m.value_sum for m in measures if m.metric == "predicted_in_context"] == [2.0]
 
 
 class Folding(Bytes):
@@ -190,7 +192,7 @@ def test_a_tokenizer_under_which_a_key_is_not_exact_is_named():
 
 def test_a_tokenizer_without_a_common_number_of_tokens_is_named():
     with pytest.raises(DataError, match=r"no common number of tokens under tokenizer 'ragged'"):
-        Alike(Ragged(), random_uuid, "UUIDs")
+        FixedTokenCount(Ragged(), random_uuid, "UUIDs")
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -207,9 +209,12 @@ def test_a_length_too_short_is_named_with_the_least_that_works(kind):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"contexts": 0, "positions": 1}, "contexts=0: give at least 1"),
-        ({"contexts": 1, "positions": 1, "keys": [1]}, "at least 2 records"),
-        ({"contexts": 1, "positions": 1, "rank": True, "generate": True}, "set one of them"),
+        ({"num_contexts": 0, "num_positions": 1}, "num_contexts=0: give at least 1"),
+        ({"num_contexts": 1, "num_positions": 1, "num_keys": [1]}, "at least 2 records"),
+        (
+            {"num_contexts": 1, "num_positions": 1, "rank_all_values": True, "generate": True},
+            "set one of them",
+        ),
     ],
 )
 def test_settings_that_cannot_be(settings, said):

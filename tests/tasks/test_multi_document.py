@@ -10,7 +10,7 @@ from prose import prose, sample, saying, whole
 
 from posbench.errors import ConfigError, DataError, LengthError
 from posbench.tasks.multi_document import MultiDocument
-from posbench.tasks.passages import distractors, has_answer, normalised, read
+from posbench.tasks.passages import best_subspan_em, distractors, load_questions, normalize_answer
 
 KINDS = ["bytes", "bpe"]
 QUESTIONS = 8
@@ -72,33 +72,32 @@ def passages_of(text: str) -> list[tuple[str, str]]:
 def test_prompts_are_the_papers_and_of_one_length(path, kind, query_aware):
     corpus = prose(kind)
     task = MultiDocument(path, [3, 5], 3, 4, query_aware)
-    lengths = task.own_lengths(corpus)
+    lengths = task.fixed_lengths(corpus)
     assert sorted(set(lengths)) == lengths
     for count, length in zip([3, 5], lengths, strict=True):
         made = list(task.prompts(length, corpus, 64, 0))
         assert len(made) == 12
         leads = []
         for prompt in made:
-            assert (prompt.length, prompt.new, prompt.answer) == (length, 32, 0)
-            text, question = corpus.text(whole(prompt)), task.questions[prompt.facts["question"]]
-            passages, gold = passages_of(text), prompt.facts["gold"]
+            assert (prompt.length, prompt.max_new_tokens, prompt.n_scored) == (length, 32, 0)
+            text, question = corpus.text(whole(prompt)), task.questions[prompt.doc["question"]]
+            passages, gold = passages_of(text), prompt.doc["gold"]
             asked = expected(question.text, passages, query_aware)
             assert text.endswith(asked)
             leads.append(len(text) - len(asked))
             assert len(set(passages)) == count
-            holding = [has_answer(" ".join(one), question.answers) for one in passages]
+            holding = [best_subspan_em(" ".join(one), question.answers) for one in passages]
             assert holding == [place == gold for place in range(count)]
         assert min(leads) == 0  # the longest has no text before it
-        assert [prompt.facts["gold"] for prompt in made[:3]] == [0, (count - 1) // 2, count - 1]
-        assert [prompt.facts["depth"] for prompt in made[:3]] == [0, 0.5, 1]
+        assert [prompt.doc["gold"] for prompt in made[:3]] == [0, (count - 1) // 2, count - 1]
+        assert [prompt.doc["depth"] for prompt in made[:3]] == [0, 0.5, 1]
 
 
 def test_where_the_gold_passage_moves_the_others_keep_their_order(path):
     corpus, task = prose(), MultiDocument(path, [5], 5, 1)
-    made = list(task.prompts(task.own_lengths(corpus)[0], corpus, 64, 0))
+    made = list(task.prompts(task.fixed_lengths(corpus)[0], corpus, 64, 0))
     rests = [
-        [one for i, one in enumerate(passages_of(corpus.text(whole(p)))) if i != p.facts["gold"]]
-        for p in made
+        [one for i, one in enumerate(passages_of(corpus.text(whole(p)))) if i != p.doc["gold"]] for p in made
     ]
     assert all(rest == rests[0] for rest in rests)
 
@@ -107,34 +106,34 @@ def test_where_the_gold_passage_moves_the_others_keep_their_order(path):
 def test_closed_book_and_oracle_have_prompts_of_their_own(path, documents, variant):
     corpus, task = prose(), MultiDocument(path, documents, 5, 3)
     assert task.variant == variant
-    made = list(task.prompts(task.own_lengths(corpus)[0], corpus, 64, 0))
+    made = list(task.prompts(task.fixed_lengths(corpus)[0], corpus, 64, 0))
     assert len(made) == 3  # there is one place at most
     for prompt in made:
-        question, text = task.questions[prompt.facts["question"]], corpus.text(whole(prompt))
+        question, text = task.questions[prompt.doc["question"]], corpus.text(whole(prompt))
         gold = [(question.gold.title, question.gold.text)] if documents == [1] else []
         assert text.endswith(expected(question.text, gold, False))
-        assert (prompt.facts["gold"], prompt.facts["depth"]) == ((0, 0.0) if gold else (None, None))
+        assert (prompt.doc["gold"], prompt.doc["depth"]) == ((0, 0.0) if gold else (None, None))
 
 
 def test_answers_are_cut_at_the_first_line_and_held_to_the_papers_metric(path):
     corpus, task = prose(), MultiDocument(path, [3], 1, 4)
-    made = list(task.prompts(task.own_lengths(corpus)[0], corpus, 64, 0))
+    made = list(task.prompts(task.fixed_lengths(corpus)[0], corpus, 64, 0))
     values = []
     for prompt, say in zip(made, [" It is {}!", " no\n{}", "\n{}", " the  COLOUR, {n}"], strict=True):
-        n = prompt.facts["question"]
+        n = prompt.doc["question"]
         said = say.format(f"colour{n}", n=n)
-        (one,) = task.measure(prompt, saying(prompt, corpus, lambda _, said=said: said))
+        (one,) = task.process_results(prompt, saying(prompt, corpus, lambda _, said=said: said))
         assert (one.metric, one.n, one.position, one.depth) == ("substring_match", 1, 0, 0.0)
-        assert one.document == f"question-{n}"
-        values.append(one.value)
+        assert one.doc_id == f"question-{n}"
+        values.append(one.value_sum)
     assert values == [1.0, 0.0, 0.0, 1.0]
 
 
 def test_normalised_as_squad_does():
-    assert normalised("  The Röntgen-rays, (a) BIG\tdeal. an ") == "röntgenrays big deal"
-    assert has_answer("in May 18, 2018.", ["May 18 2018"])
-    assert not has_answer("in May 2018", ["May 18 2018"])
-    assert not has_answer("anything", ["*"])  # nothing is left of it to be found
+    assert normalize_answer("  The Röntgen-rays, (a) BIG\tdeal. an ") == "röntgenrays big deal"
+    assert best_subspan_em("in May 18, 2018.", ["May 18 2018"])
+    assert not best_subspan_em("in May 2018", ["May 18 2018"])
+    assert not best_subspan_em("anything", ["*"])  # nothing is left of it to be found
 
 
 def test_own_distractors_come_first_and_none_holds_an_answer(write):
@@ -143,7 +142,7 @@ def test_own_distractors_come_first_and_none_holds_an_answer(write):
         for text in ("red", "Colour0", "blue")
     ]
     rows = [row(0, ctxs=[others[0], others[1], *row(0)["ctxs"], others[2]]), *(row(n) for n in range(1, 4))]
-    questions, _ = read(Path(write(rows, "questions.jsonl.gz")))
+    questions, _ = load_questions(Path(write(rows, "questions.jsonl.gz")))
     assert questions[0].gold.title == "Boat 0"
     found = distractors(questions, 0, 3, np.random.default_rng(0))
     assert [one.text for one in found[:2]] == ["red", "blue"]
@@ -193,21 +192,23 @@ def test_files_that_cannot_be_read(write, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"documents": [0, 10]}, "give numbers of 2 or more"),
-        ({"documents": []}, "give numbers of 2 or more"),
-        ({"documents": [0], "query_aware": True}, "nothing to ask before"),
-        ({"examples": 9}, f"holds {QUESTIONS} questions"),
-        ({"positions": 0}, "positions=0: give at least 1"),
+        ({"num_documents": [0, 10]}, "give numbers of 2 or more"),
+        ({"num_documents": []}, "give numbers of 2 or more"),
+        ({"num_documents": [0], "query_aware": True}, "nothing to ask before"),
+        ({"num_examples": 9}, f"holds {QUESTIONS} questions"),
+        ({"num_positions": 0}, "num_positions=0: give at least 1"),
         ({"path": ""}, "needs path"),
     ],
 )
 def test_settings_that_cannot_be(path, settings, said):
     with pytest.raises(ConfigError, match=said):
-        MultiDocument(**({"path": path, "documents": [2], "positions": 1, "examples": 1} | settings))
+        MultiDocument(
+            **({"path": path, "num_documents": [2], "num_positions": 1, "num_examples": 1} | settings)
+        )
 
 
 def test_a_length_of_its_own_is_asked_for(path):
-    with pytest.raises(LengthError, match="choose the documents, and lengths follow"):
+    with pytest.raises(LengthError, match="choose num_documents, and lengths follow"):
         next(MultiDocument(path, [2], 1, 1).prompts(100, prose(), 64, 0))
 
 
@@ -215,11 +216,11 @@ def test_the_real_sample_makes_prompts_of_thirty_passages():
     path = str(sample("nq-open-oracle.first-1500.jsonl.gz"))
     corpus, task = prose(), MultiDocument(path, [10, 30], 3, 4)
     assert len(task.questions) == 1500
-    for count, length in zip([10, 30], task.own_lengths(corpus), strict=True):
+    for count, length in zip([10, 30], task.fixed_lengths(corpus), strict=True):
         for prompt in task.prompts(length, corpus, 64, 0):
-            question = task.questions[prompt.facts["question"]]
+            question = task.questions[prompt.doc["question"]]
             assert prompt.length == length
             passages = passages_of(corpus.text(whole(prompt)))
-            assert passages[prompt.facts["gold"]] == (question.gold.title, question.gold.text)
-            assert sum(has_answer(" ".join(one), question.answers) for one in passages) <= 1
+            assert passages[prompt.doc["gold"]] == (question.gold.title, question.gold.text)
+            assert sum(best_subspan_em(" ".join(one), question.answers) for one in passages) <= 1
             assert len(passages) == count

@@ -49,23 +49,23 @@ def test_prompts_are_the_papers_and_as_long_as_they_say(kind, filler, length):
     corpus = prose(kind)
     made = prompts(Passkey(2, 5, filler=filler), length, corpus)
     assert len(made) == 10
-    assert len({prompt.suffixes.shape for prompt in made}) == 1
+    assert len({prompt.continuations.shape for prompt in made}) == 1
     fillers = set()
     for prompt in made:
         assert prompt.length == length
         before, number, after = parts(corpus.text(whole(prompt)))
         assert corpus.text(whole(prompt)) == expected(before, number, after)
         assert len(number) == 5
-        position = prompt.facts["position"]
+        position = prompt.doc["position"]
         assert corpus.text(prompt.context[position:]).startswith(f"\nThe pass key is {number}.")
         sizes = [len(corpus.tokenizer.encode(one)) for one in (before, after)]
-        assert prompt.facts["depth"] == pytest.approx(sizes[0] / sum(sizes), abs=0.02)
+        assert prompt.doc["depth"] == pytest.approx(sizes[0] / sum(sizes), abs=0.02)
         if filler == "sentences":
             assert before + ((GARBAGE + " ") * 99)[len(before) :] == (GARBAGE + " ") * 99
             assert ((GARBAGE + " ") * 99).startswith(after)
         fillers.add(before + after)
     assert len(fillers) == 2 or filler == "sentences"
-    assert [prompt.facts["depth"] for prompt in made] == [0, 0.25, 0.5, 0.75, 1] * 2
+    assert [prompt.doc["depth"] for prompt in made] == [0, 0.25, 0.5, 0.75, 1] * 2
 
 
 def test_hits_by_depth():
@@ -74,13 +74,15 @@ def test_hits_by_depth():
     measures = [
         one
         for prompt, wrong in zip(made, [(), (0,), ()], strict=True)
-        for one in task.measure(prompt, sure(prompt, wrong))
+        for one in task.process_results(prompt, sure(prompt, wrong))
     ]
     hits = [one for one in measures if one.metric == "exact_match"]
-    assert [(one.depth, one.value) for one in hits] == [(0, 1.0), (0.5, 0.0), (1, 1.0)]
-    assert len({one.document for one in hits}) == 1  # one text at three depths
-    assert [one.value for one in measures if one.metric == "logprob"] == pytest.approx([-0.6, -30.0, -0.6])
-    assert {one.value for one in measures if one.metric == "chance"} == {1 / 90_000}
+    assert [(one.depth, one.value_sum) for one in hits] == [(0, 1.0), (0.5, 0.0), (1, 1.0)]
+    assert len({one.doc_id for one in hits}) == 1  # one text at three depths
+    assert [one.value_sum for one in measures if one.metric == "logprob"] == pytest.approx(
+        [-0.6, -30.0, -0.6]
+    )
+    assert {one.value_sum for one in measures if one.metric == "chance"} == {1 / 90_000}
 
 
 def test_a_seed_draws_the_same_and_another_does_not():
@@ -122,7 +124,7 @@ def test_a_tokenizer_under_which_a_key_is_not_exact_is_named():
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ConfigError, match="depths=0: give at least 1"):
+    with pytest.raises(ConfigError, match="num_depths=0: give at least 1"):
         Passkey(1, 0)
     with pytest.raises(ConfigError, match="did you mean 'sentences'"):
         Passkey(1, 1, filler="sentence")

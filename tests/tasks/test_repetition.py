@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_tasks import Text
 
-from posbench.data.batches import Batches, check_synthetic
+from posbench.data.batches import Batches, check_synthetic_task
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
@@ -25,8 +25,8 @@ def test_the_same_text_repeated(length, given, period):
     assert len(pairs) == 5
     for natural, repeated in pairs:
         assert natural.length == repeated.length == length
-        assert natural.facts["document"] == repeated.facts["document"]
-        (text,), (tiled,) = natural.suffixes, repeated.suffixes
+        assert natural.doc["doc_id"] == repeated.doc["doc_id"]
+        (text,), (tiled,) = natural.continuations, repeated.continuations
         assert np.array_equal(natural.context, repeated.context)
         assert np.array_equal(text, natural.context[0] + 1 + np.arange(length))  # without a gap
         for place in range(length):
@@ -36,13 +36,13 @@ def test_the_same_text_repeated(length, given, period):
 def test_what_is_copied_counts_by_itself():
     task = Repetition("repeated", HORIZON, 1)
     (prompt,) = task.prompts(20, Text(), TRAIN_LEN, 0)
-    top = prompt.suffixes.copy()
+    top = prompt.continuations.copy()
     top[0, [0, 3, 8, 19]] += 1  # two wrong in the first period of 8, two after it
-    found = {one.metric: one for one in task.measure(prompt, Scores(-np.arange(20.0)[None], top))}
-    assert (found["hit"].value, found["hit"].n) == (10, 12)
-    assert (found["first_hit"].value, found["first_hit"].n) == (6, 8)
-    assert found["first_nll"].value == sum(range(8))
-    assert found["nll"].value == sum(range(8, 20))
+    found = {one.metric: one for one in task.process_results(prompt, Scores(-np.arange(20.0)[None], top))}
+    assert (found["token_accuracy"].value_sum, found["token_accuracy"].n) == (10, 12)
+    assert (found["first_period_token_accuracy"].value_sum, found["first_period_token_accuracy"].n) == (6, 8)
+    assert found["first_period_nll"].value_sum == sum(range(8))
+    assert found["nll"].value_sum == sum(range(8, 20))
 
 
 def test_the_variant_names_a_period_that_was_given():
@@ -61,8 +61,8 @@ def test_what_cannot_be():
 
 def test_training_text_repeats_within_the_training_length():
     shard = Shard("train", np.arange(500) % 251, np.array([0, 500]), ["text"])
-    made = Batches(shard, Vocabulary("bytes", 256), 64, 40, 0.5, 0.25, 0, "repeated").at(1)
-    assert made.counted.all()
+    made = Batches(shard, Vocabulary("bytes", 256), 64, 40, 0.5, 0.25, 0, "repeated").get_batch(1)
+    assert made.loss_mask.all()
     found = []
     for ids in made.ids[:20]:
         found.append(next(p for p in range(1, 64) if (ids[1 + p :] == ids[1:-p]).all()))
@@ -70,4 +70,4 @@ def test_training_text_repeats_within_the_training_length():
     assert max(found) == 32
     assert 4 <= min(found) < 16
     with pytest.raises(LengthError, match="8 or more"):
-        check_synthetic("repeated", 7, 88, 0.0)
+        check_synthetic_task("repeated", 7, 88, 0.0)

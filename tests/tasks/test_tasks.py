@@ -38,7 +38,7 @@ class Text:
 def scored(task, length):
     """(prompt, target ids) of every prompt."""
     return [
-        (prompt, prompt.suffixes[0, -prompt.answer :])
+        (prompt, prompt.continuations[0, -prompt.n_scored :])
         for prompt in task.prompts(length, Text(), TRAIN_LEN, 0)
     ]
 
@@ -54,7 +54,7 @@ def test_fixed_targets_are_the_same_at_every_length(length):
     for prompt, ids in scored(task, length):
         assert len(ids) == TRAIN_LEN // 4
         assert prompt.length == length
-        whole = np.concatenate([prompt.context, prompt.suffixes[0]])
+        whole = np.concatenate([prompt.context, prompt.continuations[0]])
         assert np.array_equal(whole, whole[0] + np.arange(length + 1))  # one document, without a gap
         assert (whole[-1] % 1000) % 65 == 64  # the end of a stretch
     assert len(scored(task, length)) == 1 + 3 + 1  # documents of 65, 200 and 70 tokens
@@ -66,7 +66,7 @@ def test_non_overlapping_windows_score_every_target_once(length):
     found = targets(task, length)
     assert found == targets(task, 64)
     assert len(found) == len(set(found)) == 5 * 64
-    assert all(prompt.length == length == prompt.answer for prompt, _ in scored(task, length))
+    assert all(prompt.length == length == prompt.n_scored for prompt, _ in scored(task, length))
 
 
 @pytest.mark.parametrize("stride", [4, 16])
@@ -88,15 +88,15 @@ def test_prefix_sums_by_bucket(length):
         assert prompt.context[0] % 1000 == 0
         assert len(ids) == length == prompt.length
         logprob = -np.arange(1.0, length + 1)[None]
-        measures = list(task.measure(prompt, Scores(logprob, ids[None])))
+        measures = list(task.process_results(prompt, Scores(logprob, ids[None])))
         nll = [one for one in measures if one.metric == "nll"]
         assert sum(one.n for one in nll) == length
-        assert sum(one.value for one in nll) == length * (length + 1) / 2
+        assert sum(one.value_sum for one in nll) == length * (length + 1) / 2
         assert [one.position for one in nll] == list(bucket_ends(length, TRAIN_LEN))
         first = nll[0]
-        assert first.value == sum(range(1, first.n + 1))
-    assert task.lengths([16, 32], True) == [32]
-    assert task.lengths([16, 32], False) == [16, 32]
+        assert first.value_sum == sum(range(1, first.n + 1))
+    assert task.lengths_to_run([16, 32], True) == [32]
+    assert task.lengths_to_run([16, 32], False) == [16, 32]
 
 
 def test_buckets_end_at_every_multiple_that_is_a_power_of_two():
@@ -110,16 +110,16 @@ def test_buckets_end_at_every_multiple_that_is_a_power_of_two():
 def test_bytes_stand_beside_nats():
     task = FixedTargets(HORIZON, 1)
     ((prompt, ids),) = scored(task, 32)
-    nll, size = task.measure(prompt, Scores(np.full((1, 4), -0.5), ids[None]))
-    assert (nll.metric, nll.value, nll.n) == ("nll", 2.0, 4)
-    assert (size.metric, size.value, size.n) == ("bytes", 8.0, 4)
+    nll, size = task.process_results(prompt, Scores(np.full((1, 4), -0.5), ids[None]))
+    assert (nll.metric, nll.value_sum, nll.n) == ("nll", 2.0, 4)
+    assert (size.metric, size.value_sum, size.n) == ("bytes", 8.0, 4)
 
 
 @pytest.mark.parametrize(
     ("task", "length", "said"),
     [
         (FixedTargets(64, 1), 3, "4 targets"),
-        (FixedTargets(64, 1), 65, "horizon is 64"),
+        (FixedTargets(64, 1), 65, "max_context is 64"),
         (FixedTargets(500, 1), 500, "longest possible length is 199"),
         (NonOverlapping(64, 1), 24, "divisor"),
         (Sliding(64, 1, 32), 16, "stride up to 16"),
@@ -136,16 +136,16 @@ def test_key_value_measures_hits_and_guesses():
     prompts = list(task.prompts(64, Text(), TRAIN_LEN, 0))
     assert len(prompts) == 3
     prompt = prompts[1]
-    right = prompt.suffixes[:, 1].copy()
+    right = prompt.continuations[:, 1].copy()
     top = right.copy()
     top[0] = 5  # text: wrong, and no value of the context
     top[1] = right[right != right[1]][0]  # wrong, but a value of the context
-    measures = list(task.measure(prompt, Scores(np.full((18, 1), -0.1), top[:, None])))
+    measures = list(task.process_results(prompt, Scores(np.full((18, 1), -0.1), top[:, None])))
     hits = [one for one in measures if one.metric == "exact_match"]
-    assert [one.value for one in hits] == [0.0, 0.0] + [1.0] * 16
+    assert [one.value_sum for one in hits] == [0.0, 0.0] + [1.0] * 16
     assert [one.depth for one in hits] == [i / 17 for i in range(18)]
-    sums = {one.metric: one.value for one in measures if one.n == 18}
-    assert sums["in_context"] == 17
+    sums = {one.metric: one.value_sum for one in measures if one.n == 18}
+    assert sums["predicted_in_context"] == 17
     assert sums["chance"] == 18 / 16
     expected = sum(np.mean(right == value) for value in right)
-    assert sums["context_guess"] == pytest.approx(expected)
+    assert sums["random_in_context"] == pytest.approx(expected)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from posbench.config import hydra_app
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.training.trainer import Trainer
@@ -19,7 +19,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     for index in range(40):
         some = draw.choice(["def", "return", "self", "for", "in", "\n", "if"], 200)
         (text / f"{index}.txt").write_text(" ".join(some))
-    return open_corpus(DataConfig(source="files", path=str(text)), tmp_path_factory.mktemp("cache"))
+    return open_corpus(DataSettings(source="files", path=str(text)), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def small_trainer(words: Corpus) -> Callable[..., Trainer]:
     def make(
         folder: Path, scheme: str = "rope", runtime: RuntimeSettings | None = None, **train: object
     ) -> Trainer:
-        chosen = {"length": 16, "steps": 12, "batch": 8, "validate_every": 4, "validate_batches": 1} | train
+        chosen = {"seq_len": 16, "steps": 12, "batch_size": 8, "val_interval": 4, "val_batches": 1} | train
         settings = ModelSettings(
-            SchemeSettings(scheme, hydra_app.contents("scheme")[scheme]["build"]),
-            SizeSettings("mini", layers=2, width=16, heads=2),
-            DataConfig(),
+            SchemeSettings(scheme, hydra_app.load_group("scheme")[scheme]["build"]),
+            SizeSettings("mini", n_layers=2, d_model=16, n_heads=2),
+            DataSettings(),
             TrainSettings(**chosen),  # type: ignore[arg-type]
         )
         return Trainer(settings, words, folder, runtime or RuntimeSettings(device="cpu"))

@@ -10,10 +10,10 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 from posbench.config.schema import RuntimeSettings
-from posbench.errors import ConfigError, IncompatibleError, said
+from posbench.errors import ConfigError, IncompatibleError, format_error
 from posbench.sweep import launcher
 from posbench.training import compile
-from posbench.training.muon import Muon, moved
+from posbench.training.muon import Muon, muon_update
 from posbench.training.trainer import Trainer
 
 COMPILE = RuntimeSettings(device="cpu", compile=True)
@@ -43,15 +43,15 @@ def check(small_trainer: Callable[..., Trainer], folder: Path, scheme: str, **tr
         if step == 1:
             trainer.validate()
         graphs.append(counters["stats"]["unique_graphs"])
-    assert trainer.learner.how == "one graph"
-    # The learner and Muon's step; then validation, once.
+    assert trainer.loss_module.how == "one graph"
+    # The loss module and Muon's step; then validation, once.
     assert graphs == [2, 3, 3]
     # Optimizers divide a small gradient by itself, with all that was rounded in it.
     torch.testing.assert_close(weights(trainer), weights(plain), rtol=0, atol=2e-3)
 
 
 def test_one_graph_and_the_same_numbers(small_trainer, tmp_path) -> None:
-    check(small_trainer, tmp_path, "rope", accumulate=2)
+    check(small_trainer, tmp_path, "rope", grad_accum_steps=2)
 
 
 def test_what_hides_keys_is_one_graph(small_trainer, tmp_path) -> None:
@@ -81,34 +81,34 @@ def test_other_schemes(small_trainer, tmp_path, scheme) -> None:
 
 
 def test_a_whole_training_and_what_its_facts_say(small_trainer, tmp_path) -> None:
-    facts = [
+    metadata = [
         small_trainer(tmp_path / str(runtime.compile), runtime=runtime).run()
         for runtime in (COMPILE, RuntimeSettings(device="cpu", compile=False), RuntimeSettings(device="cpu"))
     ]
-    assert [fact["compiled"] for fact in facts] == ["one graph", "false", "false"]
-    for one, other in zip(facts[0]["curve"], facts[1]["curve"], strict=True):
+    assert [fact["compiled"] for fact in metadata] == ["one graph", "false", "false"]
+    for one, other in zip(metadata[0]["log_history"], metadata[1]["log_history"], strict=True):
         assert one == pytest.approx(other, abs=1e-4)
-    assert facts[1]["curve"] == facts[2]["curve"]
+    assert metadata[1]["log_history"] == metadata[2]["log_history"]
 
 
 def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*not one graph.*auto or false$"):
         small_trainer(tmp_path, "floater", COMPILE).step(0)
     # As `auto` is on a GPU.
-    monkeypatch.setattr("posbench.training.trainer.wanted", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
     auto = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
     assert torch.equal(auto.step(0), plain.step(0))
-    assert auto.learner.how.startswith("not compiled (")
+    assert auto.loss_module.how.startswith("not compiled (")
 
 
 def test_what_would_be_code_for_every_few_rows_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("posbench.training.trainer.wanted", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
     auto = small_trainer(tmp_path, "cope", RuntimeSettings(device="cpu"))
     counters.clear()
     auto.step(0)
     assert auto.kernel.ran == "dense"
-    assert auto.learner.how == "not compiled (dense would be code for every few rows)"
+    assert auto.loss_module.how == "not compiled (dense would be code for every few rows)"
     # Muon's step alone.
     assert counters["stats"]["unique_graphs"] == 1
 
@@ -123,12 +123,12 @@ def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatc
     monkeypatch.setattr(compile, "BACKEND", back)
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*tiles do not fit"):
         small_trainer(tmp_path, "rope", COMPILE).step(0)
-    monkeypatch.setattr("posbench.training.trainer.wanted", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
     auto = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu", compile=False))
     for step in range(2):
         assert torch.equal(auto.step(step), plain.step(step))
-    assert auto.learner.how.startswith("not compiled (ValueError: tiles do not fit")
+    assert auto.loss_module.how.startswith("not compiled (ValueError: tiles do not fit")
 
 
 @pytest.mark.gpu
@@ -145,16 +145,16 @@ def test_on_a_gpu_nothing_waits_and_cuda_graphs_replay(small_trainer, tmp_path, 
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
-        assert trainer.learner.how == "one graph, CUDA graphs"
-        trainer.ahead.close()
-        plain.ahead.close()
+        assert trainer.loss_module.how == "one graph, CUDA graphs"
+        trainer.prefetcher.close()
+        plain.prefetcher.close()
 
 
 def test_what_is_asked_for() -> None:
-    assert compile.wanted("auto", torch.device("cuda"))
-    assert not compile.wanted("auto", torch.device("cpu"))
+    assert compile.should_compile("auto", torch.device("cuda"))
+    assert not compile.should_compile("auto", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"runtime.compile 'yes': give auto, true or false"):
-        launcher.check(RuntimeSettings(device="cpu", compile="yes"))
+        launcher.check_runtime(RuntimeSettings(device="cpu", compile="yes"))
 
 
 @pytest.mark.parametrize("shapes", [[(8, 8), (8, 8), (24, 8)], [(4, 16)]])
@@ -172,33 +172,36 @@ def test_muon_compiled_is_muon_and_a_new_rate_compiles_nothing(shapes) -> None:
         return held
 
     counters.clear()
-    for one, other in zip(optimized(None), optimized(compile.compiled(moved)), strict=True):
+    for one, other in zip(optimized(None), optimized(compile.compile_module(muon_update)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bfloat16_is_near_float32(small_trainer, tmp_path, dtype) -> None:
     """20 steps; a bit of bfloat16 is 1/256 of a number."""
-    facts = small_trainer(tmp_path / dtype, steps=20, dtype=dtype).run()
+    metadata = small_trainer(tmp_path / dtype, steps=20, dtype=dtype).run()
     exact = small_trainer(tmp_path / "exact", steps=20).run()
-    for one, other in zip(facts["curve"], exact["curve"], strict=True):
+    for one, other in zip(metadata["log_history"], exact["log_history"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.02 if dtype == "bfloat16" else 1e-9)
 
 
 def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    one, several = RuntimeSettings(launcher="local"), RuntimeSettings(launcher="local", per_gpu=2)
-    assert launcher.places(one, 9) == ["cuda:0", "cuda:1"]
-    assert launcher.places(several, 9) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert launcher.places(several, 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert launcher.places(RuntimeSettings(launcher="local", per_gpu=2, workers=3), 9)[2] == "cuda:0"
-    with pytest.raises(ConfigError, match=r"runtime.per_gpu 0: give at least 1"):
-        launcher.check(RuntimeSettings(device="cpu", per_gpu=0))
+    one, several = RuntimeSettings(launcher="local"), RuntimeSettings(launcher="local", workers_per_gpu=2)
+    assert launcher.worker_devices(one, 9) == ["cuda:0", "cuda:1"]
+    assert launcher.worker_devices(several, 9) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert launcher.worker_devices(several, 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert (
+        launcher.worker_devices(RuntimeSettings(launcher="local", workers_per_gpu=2, num_workers=3), 9)[2]
+        == "cuda:0"
+    )
+    with pytest.raises(ConfigError, match=r"runtime.workers_per_gpu 0: give at least 1"):
+        launcher.check_runtime(RuntimeSettings(device="cpu", workers_per_gpu=0))
 
 
 def test_what_a_compiler_raises_is_said_in_one_line() -> None:
     raised = RuntimeError(
         "backend='inductor' raised:\nOutOfResources: shared  memory\n\nSet TORCHDYNAMO_VERBOSE=1"
     )
-    assert said(raised) == "RuntimeError: OutOfResources: shared memory"
-    assert said(KeyError()) == "KeyError"
+    assert format_error(raised) == "RuntimeError: OutOfResources: shared memory"
+    assert format_error(KeyError()) == "KeyError"

@@ -1,5 +1,7 @@
-"""Names stay: what a model was called before settings had their later fields, it is called today."""
+"""Ids of models: what they depend on, and what leaves them alone."""
 
+import importlib.util
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,10 +13,11 @@ from posbench.config.schema import (
     SizeSettings,
     TrainSettings,
 )
-from posbench.identity import content
-from posbench.sweep.plan import ModelPlan, Tuning
+from posbench.identity import hashed_fields
+from posbench.instantiate import by_name, locate
+from posbench.sweep.cell import FineTuning, ModelPlan
 
-ROPE = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE", "base": 500.0})
+ROPE = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE", "rope_theta": 500.0})
 PI = ExtensionSettings("pi", {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": 4})
 
 
@@ -22,22 +25,47 @@ def plan(**train) -> ModelPlan:
     return ModelPlan(ModelSettings(ROPE, train=TrainSettings(**train)), "a corpus", 1)
 
 
-def test_the_names_of_the_first_release():
+def test_pinned_ids():
     model = plan()
-    tuned = replace(model, tuning=Tuning(model, PI, 1, TrainSettings(length=256, steps=200)))
-    # Computed by the code before there was any later field.
-    assert model.id == "b1e7e82f4caadd5f"
-    assert tuned.id == "7972dad53a192a4e"
+    tuned = replace(model, fine_tuning=FineTuning(model, PI, 1, TrainSettings(seq_len=256, steps=200)))
+    # A change of any id that is published must be deliberate.
+    assert model.id == "6662ce5ecab5f370"
+    assert tuned.id == "2b4aa48caaf9d89e"
 
 
 def test_a_later_field_tells_models_apart_where_it_differs():
-    names = {plan(synthetic=kind).id for kind in ("records", "copy", "reverse")}
+    names = {plan(synthetic_task=kind).id for kind in ("associative_recall", "copy", "reverse")}
     assert len(names) == 3
-    assert plan(synthetic="records").id == plan().id
+    assert plan(synthetic_task="associative_recall").id == plan().id
 
 
 @pytest.mark.parametrize("settings", [TrainSettings(), SizeSettings()])
 def test_only_later_fields_can_be_silent(settings):
-    told = content(settings)
+    told = hashed_fields(settings)
     for name, one in type(settings).__dataclass_fields__.items():
-        assert (name in told) != bool(one.metadata.get("later"))
+        assert (name in told) != bool(one.metadata.get("hash_if_set"))
+
+
+def test_moving_a_module_changes_no_id(monkeypatch):
+    """Ids once hashed import paths, so that every published id changed when a file moved."""
+    found = locate("posbench.schemes.rope.RoPE")
+    spec = importlib.util.spec_from_file_location(
+        "posbench.moved.turning", sys.modules[found.__module__].__file__
+    )
+    moved = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "posbench.moved", moved)
+    monkeypatch.setitem(sys.modules, "posbench.moved.turning", moved)
+    spec.loader.exec_module(moved)
+    build = {**ROPE.build, "_target_": "posbench.moved.turning.RoPE"}
+    assert locate(build["_target_"]) is not found
+    assert replace(plan(), settings=ModelSettings(SchemeSettings("rope", build))).id == plan().id
+    nested = {"_target_": "posbench.schemes.ssmax.SSMax", "base_scheme": ROPE.build}
+    assert by_name({**nested, "base_scheme": build}) == by_name(nested)
+
+
+def test_a_class_from_outside_keeps_its_import_path(tmp_path, monkeypatch):
+    (tmp_path / "outside_scheme.py").write_text(
+        "from posbench.schemes.rope import RoPE\nclass Mine(RoPE):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert by_name({"_target_": "outside_scheme.Mine"}) == {"_target_": "outside_scheme.Mine"}

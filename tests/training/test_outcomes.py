@@ -1,4 +1,4 @@
-"""What becomes of a job is the same for every launcher: done, busy, unfinished or failed."""
+"""What becomes of a job is the same for every launcher: done, busy, out of time or failed."""
 
 import time
 from collections.abc import Callable
@@ -9,10 +9,10 @@ import pytest
 
 from posbench.config.schema import ModelSettings, RuntimeSettings
 from posbench.errors import ConfigError
+from posbench.sweep import launcher, worker_pool
+from posbench.sweep.cell import ModelPlan
+from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job
-from posbench.sweep.plan import ModelPlan
-from posbench.sweep.run import launcher, worker_pool
-from posbench.sweep.scheduler import Queue
 
 
 class Noting:
@@ -23,7 +23,7 @@ class Noting:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda job, *content: self.said.append(
-            " ".join([name, *content[:1]] if name == "failed" else [name])
+            " ".join([name, *content[:1]] if name == "job_failed" else [name])
         )
 
 
@@ -33,40 +33,40 @@ def jobs() -> tuple[Job, Job]:
     return Job("x", model), Job("x", model, ("a cell",))  # type: ignore[arg-type]
 
 
-def inline(queue: Queue, board: Noting) -> None:
-    launcher.inline(queue, RuntimeSettings(), board)
+def inline(queue: JobQueue, progress: Noting) -> None:
+    launcher.run_inline(queue, RuntimeSettings(), progress)
 
 
-def in_step(queue: Queue, board: Noting) -> None:
-    launcher.in_step(queue, RuntimeSettings(), board)
+def on_ranks(queue: JobQueue, progress: Noting) -> None:
+    launcher.run_on_ranks(queue, RuntimeSettings(), progress)
 
 
-def by_message(queue: Queue, board: Noting) -> None:
+def by_message(queue: JobQueue, progress: Noting) -> None:
     """As worker processes say it, without processes."""
     worker = launcher.Worker(RuntimeSettings())
-    while (job := queue.wait()) is not None:
-        board.started(job)
+    while (job := queue.next_blocking()) is not None:
+        progress.job_started(job)
         here, there = Pipe()
         try:
             there.send((worker.run(job, None, None),))
         except ConfigError as error:
             there.send(("failed", str(error)))
-        hand = SimpleNamespace(job=job, connection=here, since=time.monotonic())
-        worker_pool._hear(hand, queue, board)  # type: ignore[arg-type]
-        assert hand.job is None
+        worker_process = SimpleNamespace(job=job, connection=here, since=time.monotonic())
+        worker_pool._receive(worker_process, queue, progress)  # type: ignore[arg-type]
+        assert worker_process.job is None
 
 
-@pytest.mark.parametrize("launch", [inline, in_step, by_message])
+@pytest.mark.parametrize("launch", [inline, on_ranks, by_message])
 @pytest.mark.parametrize(
     ("outcomes", "said", "failures", "left"),
     [
-        (["done", "done"], ["started", "finished"] * 2, 0, 0),
-        (["unfinished"], ["started", "unfinished"], 0, 2),
-        (["busy", "done", "done"], ["started", *["started", "finished"] * 2], 0, 0),
+        (["done", "done"], ["job_started", "job_finished"] * 2, 0, 0),
+        (["out_of_time"], ["job_started", "job_interrupted"], 0, 2),
+        (["busy", "done", "done"], ["job_started", *["job_started", "job_finished"] * 2], 0, 0),
         # An error is one whatever its text, and takes away what hangs on it.
-        ([ConfigError("no such thing")], ["started", "failed no such thing"], 1, 0),
-        ([ConfigError("done")], ["started", "failed done"], 1, 0),
-        ([ConfigError("busy")], ["started", "failed busy"], 1, 0),
+        ([ConfigError("no such thing")], ["job_started", "job_failed no such thing"], 1, 0),
+        ([ConfigError("done")], ["job_started", "job_failed done"], 1, 0),
+        ([ConfigError("busy")], ["job_started", "job_failed busy"], 1, 0),
     ],
 )
 def test_what_becomes_of_a_job(monkeypatch, launch, outcomes, said, failures, left) -> None:
@@ -78,13 +78,13 @@ def test_what_becomes_of_a_job(monkeypatch, launch, outcomes, said, failures, le
             raise outcome
         return outcome
 
-    monkeypatch.setattr("posbench.sweep.scheduler.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("posbench.sweep.job_queue.RETRY_BUSY_SECONDS", 0.0)
     monkeypatch.setattr(launcher, "Worker", lambda runtime: SimpleNamespace(run=run))
-    monkeypatch.setattr(launcher, "on_signal", lambda: lambda: False)
-    queue, board = Queue(jobs()), Noting()
-    launch(queue, board)
-    assert board.said == said
+    monkeypatch.setattr(launcher, "install_stop_handler", lambda: lambda: False)
+    queue, progress = JobQueue(jobs()), Noting()
+    launch(queue, progress)
+    assert progress.said == said
     assert len(queue.failures) == failures
     assert all(line.startswith("train ") and line.endswith(str(outcomes[0])) for line in queue.failures)
-    assert len(queue.left) == left
-    assert not queue.waiting
+    assert len(queue.remaining) == left
+    assert not queue.pending

@@ -20,15 +20,15 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 NATS = 1e-4
 TINY = [
     "scheme=alibi",
-    *("size.name=two", "size.layers=1", "size.width=16", "size.heads=2"),
+    *("size.name=two", "size.n_layers=1", "size.d_model=16", "size.n_heads=2"),
     *(
-        "train.length=16",
+        "train.seq_len=16",
         "train.steps=24",
-        "train.batch=8",
-        "train.validate_every=8",
-        "train.validate_batches=3",
+        "train.batch_size=8",
+        "train.val_interval=8",
+        "train.val_batches=3",
     ),
-    *("runtime.wandb=disabled", "runtime.device=cpu", "runtime.checkpoint_every=7"),
+    *("runtime.wandb_mode=disabled", "runtime.device=cpu", "runtime.checkpoint_interval=7"),
 ]
 
 # Trains until one rank has no memory, as on a device that others use too.
@@ -65,9 +65,9 @@ def ended(launch: list[str], script: str, *settings: str) -> str:
     return said
 
 
-def curve(results: Path) -> list[dict[str, float]]:
-    (path,) = results.glob("models/*/final/facts.json")
-    return json.loads(path.read_text())["curve"]
+def log_history(results: Path) -> list[dict[str, float]]:
+    (path,) = results.glob("models/*/final/metadata.json")
+    return json.loads(path.read_text())["log_history"]
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +82,22 @@ def test_the_losses_and_rows_of_one_process(places: tuple[Path, Path]) -> None:
     found = {}
     ways = {"one": ([sys.executable], "auto"), "ddp": (TORCHRUN, "ddp"), "fsdp": (TORCHRUN, "fsdp")}
     for name, (launch, kind) in ways.items():
-        where = [f"runtime.results={folder / name}", f"runtime.cache={cache}"]
-        ended(launch, "train", *TINY, *where, f"runtime.parallel={kind}", "train.accumulate=2")
-        found[name] = curve(folder / name)
+        where = [f"runtime.results_dir={folder / name}", f"runtime.cache_dir={cache}"]
+        ended(launch, "train", *TINY, *where, f"runtime.data_parallel={kind}", "train.grad_accum_steps=2")
+        found[name] = log_history(folder / name)
     for name in ("ddp", "fsdp"):
         for one, other in zip(found["one"], found[name], strict=True):
             assert one.keys() == other.keys()
             assert all(abs(one[key] - other[key]) < NATS for key in one), (name, one, other)
-    task = ["task=fixed_targets", "evaluation.multiples=[1,4]", "task.build.examples=5", "train.accumulate=2"]
+    task = [
+        "task=fixed_targets",
+        "evaluation.length_multiples=[1,4]",
+        "task.build.num_examples=5",
+        "train.grad_accum_steps=2",
+    ]
     rows = []
     for launch in ([sys.executable], TORCHRUN):
-        where = [f"runtime.results={folder / 'ddp'}", f"runtime.cache={cache}"]
+        where = [f"runtime.results_dir={folder / 'ddp'}", f"runtime.cache_dir={cache}"]
         said = ended(launch, "evaluate", *TINY, *where, *task)
         assert said.count("Perplexity per token over") == 1, "one process speaks for all"
         cells = sorted((folder / "ddp" / "cells").glob("*.parquet"))
@@ -105,10 +110,10 @@ def test_the_losses_and_rows_of_one_process(places: tuple[Path, Path]) -> None:
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, Path]) -> None:
     folder, cache = places
-    where = [f"runtime.results={folder / 'killed'}", f"runtime.cache={cache}"]
-    process = started(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.validate_every=1500")
+    where = [f"runtime.results_dir={folder / 'killed'}", f"runtime.cache_dir={cache}"]
+    process = started(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
     deadline = time.monotonic() + 240
-    while not any((folder / "killed").glob("models/*/step-*/facts.json")):
+    while not any((folder / "killed").glob("models/*/step-*/metadata.json")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -120,9 +125,9 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, P
     assert len(mine) == 1, said
     assert "has lost another one" in mine[0]
     assert "start the same command again" in mine[0]
-    again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.validate_every=1500")
+    again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
     assert "Traceback" not in again
-    assert curve(folder / "killed")[-1]["step"] == 3000
+    assert log_history(folder / "killed")[-1]["step"] == 3000
 
 
 @pytest.mark.slow
@@ -130,29 +135,29 @@ def test_a_rank_without_memory_is_named_and_the_next_run_continues(
     places: tuple[Path, Path], tmp_path: Path
 ) -> None:
     folder, cache = places
-    where = [f"runtime.results={folder / 'short'}", f"runtime.cache={cache}"]
+    where = [f"runtime.results_dir={folder / 'short'}", f"runtime.cache_dir={cache}"]
     (tmp_path / "short.py").write_text(SHORT)
     process = started(TORCHRUN, str(tmp_path / "short"), *TINY, *where)
     said, _ = process.communicate(timeout=120)  # no rank waits for another one's time to run out
     assert process.returncode != 0
     assert [line for line in said.splitlines() if line.startswith("error: ")] == [
         "error: rank 1 of 2: out of memory in training alibi, two, length 16, seed 0, 4 x 16 tokens at once: "
-        "give train.accumulate=2 or a smaller train.batch or train.dtype=bfloat16; with more memory the same "
+        "give train.grad_accum_steps=2 or a smaller train.batch_size or train.dtype=bfloat16; with more memory the same "
         "command continues from the last checkpoint"
     ], said
     assert "[rank" not in said, "no rank's traceback"
     assert [path.name for path in (folder / "short").glob("models/*/*")] == ["step-00000014"]
     ended(TORCHRUN, "train", *TINY, *where)
-    assert curve(folder / "short")[-1]["step"] == 24
+    assert log_history(folder / "short")[-1]["step"] == 24
 
 
 def test_a_world_that_does_not_divide_the_batch() -> None:
     with pytest.raises(
-        ConfigError, match=r"3 processes do not divide train.batch 8 in 2 parts: start 1, 2, 4 of them"
+        ConfigError, match=r"3 processes do not divide train.batch_size 8 in 2 parts: start 1, 2, 4 of them"
     ):
         check("auto", 8, 2, 3)
     check("auto", 8, 2, 4)
-    with pytest.raises(ConfigError, match=r"runtime.parallel 'dp'.*ddp"):
+    with pytest.raises(ConfigError, match=r"runtime.data_parallel 'dp'.*ddp"):
         check("dp", 8, 1, 1)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from posbench.training.prefetch import Ahead
-from posbench.training.trainer import Stopped, Trainer
+from posbench.training.prefetch import Prefetcher
+from posbench.training.trainer import Trainer, TrainingInterrupted
 
 
 def threads() -> int:
-    return sum(thread.name.startswith("ahead") for thread in threading.enumerate())
+    return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
 def test_each_is_made_once_and_not_beyond_the_last() -> None:
@@ -21,19 +21,19 @@ def test_each_is_made_once_and_not_beyond_the_last() -> None:
         made.append(number)
         return number**2
 
-    ahead = Ahead(make, stop=5, depth=2)
-    assert [ahead.at(number) for number in range(5)] == [0, 1, 4, 9, 16]
+    prefetcher = Prefetcher(make, stop=5, depth=2)
+    assert [prefetcher.get(number) for number in range(5)] == [0, 1, 4, 9, 16]
     assert made == [0, 1, 2, 3, 4]
-    ahead.close()
+    prefetcher.close()
     assert threads() == 0
 
 
 def test_any_number_may_be_asked_for_at_any_time() -> None:
-    ahead = Ahead(lambda number: number, stop=10, depth=3)
-    assert [ahead.at(number) for number in (4, 0, 9, 5, 5, 12)] == [4, 0, 9, 5, 5, 12]
-    ahead.close()
-    assert ahead.at(3) == 3
-    ahead.close()
+    prefetcher = Prefetcher(lambda number: number, stop=10, depth=3)
+    assert [prefetcher.get(number) for number in (4, 0, 9, 5, 5, 12)] == [4, 0, 9, 5, 5, 12]
+    prefetcher.close()
+    assert prefetcher.get(3) == 3
+    prefetcher.close()
 
 
 def test_an_error_is_raised_where_its_number_is_asked_for() -> None:
@@ -42,34 +42,34 @@ def test_an_error_is_raised_where_its_number_is_asked_for() -> None:
             raise ValueError("two")
         return number
 
-    ahead = Ahead(make, stop=4, depth=2)
-    assert [ahead.at(0), ahead.at(1)] == [0, 1]
+    prefetcher = Prefetcher(make, stop=4, depth=2)
+    assert [prefetcher.get(0), prefetcher.get(1)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
-        ahead.at(2)
-    assert ahead.at(3) == 3
-    ahead.close()
+        prefetcher.get(2)
+    assert prefetcher.get(3) == 3
+    prefetcher.close()
 
 
 @pytest.fixture
 def trainer(small_trainer: Callable[..., Trainer]) -> Callable[..., Trainer]:
     def make(folder: Path, depth: int, **train: object) -> Trainer:
         made = small_trainer(folder, **train)
-        made.ahead.depth = depth
+        made.prefetcher.depth = depth
         return made
 
     return make
 
 
-@pytest.mark.parametrize("synthetic", ["records", "repeated"])
-def test_training_is_the_same_with_and_without(tmp_path: Path, trainer, synthetic: str) -> None:
-    first, other = (trainer(tmp_path / str(depth), depth, synthetic=synthetic) for depth in (0, 2))
-    assert first.run()["curve"] == other.run()["curve"]
+@pytest.mark.parametrize("synthetic_task", ["associative_recall", "repeated"])
+def test_training_is_the_same_with_and_without(tmp_path: Path, trainer, synthetic_task: str) -> None:
+    first, other = (trainer(tmp_path / str(depth), depth, synthetic_task=synthetic_task) for depth in (0, 2))
+    assert first.run()["log_history"] == other.run()["log_history"]
     assert threads() == 0
 
 
 def test_no_thread_is_left_after_a_stop_or_an_error(tmp_path: Path, trainer) -> None:
     steps = iter(range(100))
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         trainer(tmp_path / "stopped", 2).run(stop=lambda: next(steps) >= 3)
     assert threads() == 0
 

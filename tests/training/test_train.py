@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from posbench.config.data import DataConfig
+from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.training import checkpoints
 from posbench.training.muon import orthogonalise
-from posbench.training.trainer import Stopped, Trainer, build_model
+from posbench.training.trainer import Trainer, TrainingInterrupted, build_model
 
-SIZE = SizeSettings("mini", layers=1, width=16, heads=2)
-TRAIN = TrainSettings(length=16, steps=12, batch=8, validate_every=4, validate_batches=1)
+SIZE = SizeSettings("mini", n_layers=1, d_model=16, n_heads=2)
+TRAIN = TrainSettings(seq_len=16, steps=12, batch_size=8, val_interval=4, val_batches=1)
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     for index in range(40):
         words = draw.choice(["def", "return", "self", "for", "in", "\n", "if"], 200)
         text.with_name(f"{index}.txt").write_text(" ".join(words))
-    return open_corpus(DataConfig(source="files", path=str(text.parent)), tmp_path_factory.mktemp("cache"))
+    return open_corpus(DataSettings(source="files", path=str(text.parent)), tmp_path_factory.mktemp("cache"))
 
 
 def settings(**train: object) -> ModelSettings:
     build = {"_target_": "posbench.position.scheme.PositionScheme"}
-    return ModelSettings(SchemeSettings("bare", build), SIZE, DataConfig(), replace(TRAIN, **train))  # type: ignore[arg-type]
+    return ModelSettings(SchemeSettings("bare", build), SIZE, DataSettings(), replace(TRAIN, **train))  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +42,11 @@ def bare_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(corpus: Corpus, folder: Path, runtime: RuntimeSettings | None = None, **changed: object) -> dict:
-    trainer = Trainer(settings(**changed), corpus, folder, runtime or RuntimeSettings(checkpoint_every=5))
-    facts = trainer.run()
+    trainer = Trainer(settings(**changed), corpus, folder, runtime or RuntimeSettings(checkpoint_interval=5))
+    metadata = trainer.run()
     weights = checkpoints.tensors(folder / "final", "model")
     assert weights is not None
-    return {**facts, "weights": weights}
+    return {**metadata, "weights": weights}
 
 
 def same(first: dict, second: dict) -> bool:
@@ -60,9 +60,9 @@ def test_the_same_bits_each_time_and_others_for_another_seed(corpus, tmp_path):
 
 
 def test_loss_falls(corpus, tmp_path):
-    curve = train(corpus, tmp_path, steps=60, records=0.0)["curve"]
-    assert curve[-1]["loss"] < curve[0]["loss"] - 0.5
-    assert curve[-1]["validation_loss"] < 0.8 * np.log(256)
+    log_history = train(corpus, tmp_path, steps=60, synthetic_fraction=0.0)["log_history"]
+    assert log_history[-1]["loss"] < log_history[0]["loss"] - 0.5
+    assert log_history[-1]["validation_loss"] < 0.8 * np.log(256)
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
@@ -77,21 +77,21 @@ def test_continued_after_a_stop_it_is_the_same_run(corpus, tmp_path, stop_at, op
         return steps > stop_at
 
     trainer = Trainer(
-        settings(optimizer=optimizer), corpus, tmp_path / "cut", RuntimeSettings(checkpoint_every=100)
+        settings(optimizer=optimizer), corpus, tmp_path / "cut", RuntimeSettings(checkpoint_interval=100)
     )
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingInterrupted):
         trainer.run(stop=stop)
     cut = train(corpus, tmp_path / "cut", optimizer=optimizer)
     assert same(whole, cut)
-    assert whole["curve"] == cut["curve"]
+    assert whole["log_history"] == cut["log_history"]
     assert not list((tmp_path / "cut").glob("step-*"))
 
 
 def test_a_torn_checkpoint_is_set_aside_and_training_starts_before_it(corpus, tmp_path):
     whole = train(corpus, tmp_path / "whole")
     steps = iter(range(100))
-    trainer = Trainer(settings(), corpus, tmp_path / "cut", RuntimeSettings(checkpoint_every=100))
-    with pytest.raises(Stopped):
+    trainer = Trainer(settings(), corpus, tmp_path / "cut", RuntimeSettings(checkpoint_interval=100))
+    with pytest.raises(TrainingInterrupted):
         trainer.run(stop=lambda: next(steps) >= 6)
     (path,) = (tmp_path / "cut").glob("step-*")
     state = path / "optimizer.safetensors"
@@ -101,26 +101,26 @@ def test_a_torn_checkpoint_is_set_aside_and_training_starts_before_it(corpus, tm
 
 
 def test_accumulation_changes_rounding_alone(corpus, tmp_path):
-    whole, parts = train(corpus, tmp_path / "a"), train(corpus, tmp_path / "b", accumulate=4)
+    whole, parts = train(corpus, tmp_path / "a"), train(corpus, tmp_path / "b", grad_accum_steps=4)
     for name, tensor in whole["weights"].items():
         torch.testing.assert_close(tensor, parts["weights"][name], rtol=0, atol=2e-3)
 
 
 def test_a_run_that_diverges_ends_and_says_so(corpus, tmp_path):
-    facts = train(corpus, tmp_path, lr=1e30, matrix_lr=1e30, clip=0.0, warmup=0.0)
-    assert facts["status"] == "diverged"
-    assert facts["step"] < 13
+    metadata = train(corpus, tmp_path, lr=1e30, muon_lr=1e30, max_grad_norm=0.0, warmup_fraction=0.0)
+    assert metadata["status"] == "diverged"
+    assert metadata["step"] < 13
 
 
 def test_bfloat16_autocast_trains(corpus, tmp_path):
-    facts = train(corpus, tmp_path, dtype="bfloat16", steps=20)
-    assert facts["status"] == "ok"
-    assert all(tensor.dtype == torch.float32 for tensor in facts["weights"].values())
+    metadata = train(corpus, tmp_path, dtype="bfloat16", steps=20)
+    assert metadata["status"] == "ok"
+    assert all(tensor.dtype == torch.float32 for tensor in metadata["weights"].values())
 
 
 def test_weights_depend_on_their_own_name_and_shape_alone():
     small = build_model(settings(), 50).state_dict()
-    deeper = build_model(replace(settings(), size=replace(SIZE, layers=2)), 50).state_dict()
+    deeper = build_model(replace(settings(), size=replace(SIZE, n_layers=2)), 50).state_dict()
     larger = build_model(settings(), 60).state_dict()
     assert torch.equal(small["embedding.weight"], deeper["embedding.weight"])
     assert torch.equal(small["blocks.0.qkv.weight"], deeper["blocks.0.qkv.weight"])

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 TILE, ROWS = 1 << 18, 128
 
 
-class Biased(torch.autograd.Function):
+class BiasedAttention(torch.autograd.Function):
     """softmax(scale * q . k + bias) v and its log-sum-exp, causal, T == S; all in one dtype.
 
     q, k (B, H, T, E), v (B, H, T, D) with D <= E, bias (B or 1, H or 1, T or 1, S) or None. A row that sees

@@ -11,34 +11,34 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from posbench.position.biases import DistanceTable, Elementwise
-from posbench.position.call import Pairs
+from posbench.position.biases import DistanceBias, ElementwiseBias
+from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
-from posbench.position.masks import Farther, shown
+from posbench.position.masks import BeyondWindow, visible_key_ranges
 
 # Keys from which on, and rows together: with fewer, little is saved.
 LONG, BLOCK = 2048, 256
 
 
-def mostly_hidden(pairs: Pairs) -> bool:
+def mostly_hidden(call: AttentionCall) -> bool:
     """Whether the last block of rows sees less than half of the keys, and nothing else needs the rest.
 
     A term must be a function of where two tokens are, and of nothing that is told by key.
     """
-    geo, keys = pairs.geo, len(pairs.geo.k_index_S)
-    placed = pairs.term is None or isinstance(pairs.term, DistanceTable | Elementwise)
-    if not (placed and pairs.masks and geo.ordered) or keys < LONG:
+    geo, keys = call.geo, len(call.geo.k_index_S)
+    placed = call.bias is None or isinstance(call.bias, DistanceBias | ElementwiseBias)
+    if not (placed and call.masks and geo.ordered) or keys < LONG:
         return False
-    seen = shown(pairs.masks, max(0, geo.read - BLOCK), geo.read - 1)
+    seen = visible_key_ranges(call.masks, max(0, geo.n_read - BLOCK), geo.n_read - 1)
     return 2 * sum(stop - start for start, stop in seen) < keys
 
 
-def over_seen(pairs: Pairs, rows: slice) -> Pairs:
+def prune_masked_keys(call: AttentionCall, rows: slice) -> AttentionCall:
     """Some rows over the keys that they may see."""
-    geo = pairs.geo
+    geo = call.geo
     assert geo.first_query is not None
     assert geo.first_key is not None
-    seen = shown(pairs.masks, geo.first_query + rows.start, geo.first_query + rows.stop - 1)
+    seen = visible_key_ranges(call.masks, geo.first_query + rows.start, geo.first_query + rows.stop - 1)
     spans = [(max(start - geo.first_key, 0), stop - geo.first_key) for start, stop in seen]
     spans = [span for span in spans if span[0] < span[1]] or [(0, 1)]  # a kernel needs a key
 
@@ -56,20 +56,20 @@ def over_seen(pairs: Pairs, rows: slice) -> Pairs:
         first_key=None,
         _memo={},
     )
-    q, k, v = pairs.q_BHTE[:, :, rows], kept(pairs.k_BHSE, 2), kept(pairs.v_BHSD, 2)
-    return replace(pairs, q_BHTE=q, k_BHSE=k, v_BHSD=v, geo=few)
+    q, k, v = call.q_BHTE[:, :, rows], kept(call.k_BHSE, 2), kept(call.v_BHSD, 2)
+    return replace(call, q_BHTE=q, k_BHSE=k, v_BHSD=v, geo=few)
 
 
-def behind_a_window(pairs: Pairs) -> int:
+def behind_a_window(call: AttentionCall) -> int:
     """The window, where all keys but those in it are seen, and nothing is added; else 0."""
-    if pairs.term is not None or not pairs.geo.square or len(pairs.geo.k_index_S) < LONG:
+    if call.bias is not None or not call.geo.square or len(call.geo.k_index_S) < LONG:
         return 0
-    return pairs.masks[0].tokens if len(pairs.masks) == 1 and isinstance(pairs.masks[0], Farther) else 0
+    return call.masks[0].tokens if len(call.masks) == 1 and isinstance(call.masks[0], BeyondWindow) else 0
 
 
-def shifted(pairs: Pairs, window: int) -> Pairs:
+def shifted(call: AttentionCall, window: int) -> AttentionCall:
     """The queries that see anything, over the keys that anyone sees: plain causal."""
-    seen = max(0, pairs.q_BHTE.shape[2] - window)
-    geo = Geometry.span(0, seen, device=pairs.geo.q_index_T.device)
-    q, k, v = pairs.q_BHTE[:, :, window:], pairs.k_BHSE[:, :, :seen], pairs.v_BHSD[:, :, :seen]
-    return replace(pairs, q_BHTE=q, k_BHSE=k, v_BHSD=v, geo=geo, masks=())
+    seen = max(0, call.q_BHTE.shape[2] - window)
+    geo = Geometry.from_range(0, seen, device=call.geo.q_index_T.device)
+    q, k, v = call.q_BHTE[:, :, window:], call.k_BHSE[:, :, :seen], call.v_BHSD[:, :, :seen]
+    return replace(call, q_BHTE=q, k_BHSE=k, v_BHSD=v, geo=geo, masks=())

@@ -14,10 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from posbench.errors import ConfigError, unknown
-from posbench.report.figures.source import Source
+from posbench.report.figures.figure_data import FigureData
 
 Drawing = tuple[Figure, pd.DataFrame]
-SHARED = ("where", "mix_kernels")  # settings of every kind; the others are the drawing function's own
+SHARED = ("filters", "mix_kernels")  # settings of every kind; the others are the drawing function's own
 # Dates and versions would make the same picture another file.
 _NO_DATES: dict[str, dict[str, None]] = {
     "png": {"Software": None, "CreationDate": None},
@@ -25,17 +25,17 @@ _NO_DATES: dict[str, dict[str, None]] = {
 }
 
 
-def draw(
+def draw_figure(
     config: Mapping[str, Any], rows: pd.DataFrame, out_dir: Path | str, order: Sequence[str] = ()
 ) -> list[Path]:
     """Draw the figure of a configs/figure yaml; `order` of schemes gives each its colour in every figure."""
     settings = dict(config)
     name, target = (_pop(settings, key) for key in ("name", "draw"))
-    source = Source.of(rows, order, settings.pop("where", None), bool(settings.pop("mix_kernels", False)))
+    data = FigureData.of(rows, order, settings.pop("filters", None), bool(settings.pop("mix_kernels", False)))
     function = _function(target)
     _check(name, settings, function)
     with house_style():
-        figure, shown = function(source, **settings)
+        figure, shown = function(data, **settings)
         return save(figure, shown, Path(out_dir) / name)
 
 
@@ -50,7 +50,7 @@ def house_style() -> Iterator[None]:
 
 
 def _check(name: str, settings: Mapping[str, Any], function: Callable[..., Drawing]) -> None:
-    allowed = {key: value for key, value in inspect.signature(function).parameters.items() if key != "source"}
+    allowed = {key: value for key, value in inspect.signature(function).parameters.items() if key != "data"}
     for key in settings:
         if key not in allowed:
             raise unknown(f"setting of figure {name}", key, [*allowed, *SHARED])

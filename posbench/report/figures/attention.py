@@ -7,29 +7,31 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, length_axis, page, room
+from posbench.report.figures.canvas import GREY, captioned_subplots, label_width, length_axis
 from posbench.report.figures.depth import binned
 from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, evenly
-from posbench.report.figures.source import MissingRowsError, Source
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.captions import caption
-from posbench.report.tables.measures import Measure, measure_named
-from posbench.report.tables.selection import SERIES
-from posbench.report.tables.summary import summarise
+from posbench.report.tables.metrics import Metric, get_metric
+from posbench.report.tables.selection import SERIES_COLUMNS
+from posbench.report.tables.summary import aggregate
 
-RELATIVE = Measure("relative_entropy", ("attention",), "entropy", "entropy / log(length)", None, share=True)
+RELATIVE = Metric(
+    "relative_entropy", ("attention",), "attention_entropy", "entropy / log(length)", None, is_fraction=True
+)
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "Why a record is found again, or not",
-    measure: str = "exact_match",
+    metric: str = "exact_match",
     extension: str | None = "none",
     bins: int = 8,
 ) -> Drawing:
-    retrieval, gold = measure_named(measure), measure_named("gold")
-    found = source.pick(retrieval.tasks[0], protocol="records", extension=extension)
-    rows = source.pick("attention", protocol="records", extension=extension)
+    retrieval, gold = get_metric(metric), get_metric("answer_attention")
+    found = data.select(retrieval.tasks[0], protocol="synthetic_records", extension=extension)
+    rows = data.select("attention", protocol="synthetic_records", extension=extension)
     if extension is None and set(rows["extension"]) == {"none"}:
         raise MissingRowsError("no rows of task attention with extensions: evaluate some first")
     train_len, lengths = int(rows["train_len"].iat[0]), sorted(rows["eval_len"].unique())
@@ -37,18 +39,19 @@ def draw(
     looking = _looking(rows)
     parts = {
         "retrieval": (binned(found, bins), retrieval, ["eval_len", "depth"]),
-        "gold_by_depth": (binned(looking, bins), gold, ["eval_len", "depth"]),
-        "distance": (_of(rows, "distance"), DISTANCE, ["eval_len", "position"]),
-        "entropy": (_relative(rows), RELATIVE, ["eval_len"]),
-        "first_tokens": (rows, measure_named("first_tokens"), ["eval_len"]),
-        "last_quarter": (rows, measure_named("last_quarter"), ["eval_len"]),
-        "gold": (looking, gold, ["eval_len"]),
+        "answer_attention_by_depth": (binned(looking, bins), gold, ["eval_len", "depth"]),
+        "attention_at_distance": (_of(rows, "attention_at_distance"), DISTANCE, ["eval_len", "position"]),
+        "attention_entropy": (_relative(rows), RELATIVE, ["eval_len"]),
+        "sink_attention": (rows, get_metric("sink_attention"), ["eval_len"]),
+        "last_quarter_attention": (rows, get_metric("last_quarter_attention"), ["eval_len"]),
+        "answer_attention": (looking, gold, ["eval_len"]),
     }
     shown = {
-        name: summarise(part, what, by=by, within_seed=False) for name, (part, what, by) in parts.items()
+        name: aggregate(part, what, by=by, within_seed=False) for name, (part, what, by) in parts.items()
     }
     handles = [
-        Line2D([], [], **look.line, label=look.label) for look, _ in source.series(shown["first_tokens"])
+        Line2D([], [], **style.plot_kwargs, label=style.label)
+        for style, _ in data.series(shown["sink_attention"])
     ]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="evenly over all tokens"))
     notes = [
@@ -60,53 +63,57 @@ def draw(
         "the same.",
     ]
     sides = [
-        (found, summarise(found, retrieval, within_seed=False), retrieval),
-        (rows, shown["first_tokens"], measure_named("first_tokens")),
+        (found, aggregate(found, retrieval, within_seed=False), retrieval),
+        (rows, shown["sink_attention"], get_metric("sink_attention")),
     ]
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption(sides, *notes),
         panel=(2.35, 1.95),
         columns=4,
         rows=2,
         gap=(0.62, 1.0),
-        right=0.3 + room(str(handle.get_label()) for handle in handles),
+        right=0.3 + label_width(str(handle.get_label()) for handle in handles),
     )
     top, bottom = axes
     for panel, name, heading in zip(
-        top, ("retrieval", "gold_by_depth"), ("A  Retrieval", "B  Look-up head"), strict=False
+        top, ("retrieval", "answer_attention_by_depth"), ("A  Retrieval", "B  Look-up head"), strict=False
     ):
         here = shown[name][shown[name]["eval_len"] == far]
-        _lines(panel, source, here, "depth")
+        _lines(panel, data, here, "depth")
         panel.set_title(f"{heading}, {far} tokens", loc="left")
         panel.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
         panel.set(xlim=(-0.03, 1.03), xlabel="record asked for")
     top[0].set_ylabel(retrieval.label)
     top[1].set_ylabel("attention to the answer")
     for panel, length, letter in zip(top[2:], (train_len, far), "CD", strict=True):
-        here = shown["distance"][shown["distance"]["eval_len"] == length]
+        here = shown["attention_at_distance"][shown["attention_at_distance"]["eval_len"] == length]
         evenly(panel, length)
-        _lines(panel, source, here.assign(place=np.log2(here["position"].astype(float))), "place")
+        _lines(panel, data, here.assign(place=np.log2(here["position"].astype(float))), "place")
         distance_axis(panel, far)
         panel.set_title(f"{letter}  All heads, {length} tokens", loc="left")
         panel.set_ylabel("attention")
-        panel.set_ylim(0, _limit(shown["distance"]))
+        panel.set_ylim(0, _limit(shown["attention_at_distance"]))
     headings = {
-        "entropy": ("E  How spread", RELATIVE.label, None),
-        "first_tokens": ("F  On the first tokens", "attention", [4 / length for length in lengths]),
-        "last_quarter": ("G  On the last quarter", "attention", [0.25 for _ in lengths]),
-        "gold": ("H  Look-up head on the answer", "attention", [1 / length for length in lengths]),
+        "attention_entropy": ("E  How spread", RELATIVE.label, None),
+        "sink_attention": ("F  On the first tokens", "attention", [4 / length for length in lengths]),
+        "last_quarter_attention": ("G  On the last quarter", "attention", [0.25 for _ in lengths]),
+        "answer_attention": (
+            "H  Look-up head on the answer",
+            "attention",
+            [1 / length for length in lengths],
+        ),
     }
     for panel, (name, (heading, label, even)) in zip(bottom, headings.items(), strict=True):
         if even:
             panel.plot(lengths, even, color=GREY, linestyle=":", linewidth=1.2)
-        _lines(panel, source, shown[name], "eval_len")
+        _lines(panel, data, shown[name], "eval_len")
         length_axis(panel, lengths, train_len, "context length (tokens)")
         panel.set_title(heading, loc="left", pad=14)
         panel.set_ylabel(label)
     for panel in axes.flat:
         panel.yaxis.set_major_locator(MaxNLocator(5))
-    bottom[1].set_ylim(0, _limit(shown["first_tokens"]))
+    bottom[1].set_ylim(0, _limit(shown["sink_attention"]))
     axes[0, -1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.04, 1.05))
     return figure, pd.concat([part.assign(panel=name) for name, part in shown.items()])
 
@@ -117,17 +124,17 @@ def _of(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _relative(rows: pd.DataFrame) -> pd.DataFrame:
     """Entropies as shares of the largest that a length allows."""
-    rows = _of(rows, "entropy")
-    return rows.assign(value=rows["value"] / np.log(rows["eval_len"].astype(float)))
+    rows = _of(rows, "attention_entropy")
+    return rows.assign(value_sum=rows["value_sum"] / np.log(rows["eval_len"].astype(float)))
 
 
 def _looking(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of each model's look-up head: of the largest weight on the answer where its context is shortest."""
-    rows = _of(rows, "gold")
-    model, head = [*SERIES, "train_seed"], ["layer", "head"]
+    rows = _of(rows, "answer_attention")
+    model, head = [*SERIES_COLUMNS, "train_seed"], ["layer", "head"]
     home = rows[rows["eval_len"] == rows.groupby(model)["eval_len"].transform("min")]
-    weight = home.groupby([*model, *head])["value"].mean().reset_index()
-    best = weight.loc[weight.groupby(model)["value"].idxmax(), [*model, *head]]
+    weight = home.groupby([*model, *head])["value_sum"].mean().reset_index()
+    best = weight.loc[weight.groupby(model)["value_sum"].idxmax(), [*model, *head]]
     return rows.merge(best, on=[*model, *head])
 
 
@@ -136,9 +143,9 @@ def _limit(shown: pd.DataFrame) -> float:
     return min(1.0, max(0.2, 1.1 * shown["estimate"].max()))
 
 
-def _lines(panel: Axes, source: Source, shown: pd.DataFrame, x: str) -> None:
+def _lines(panel: Axes, data: FigureData, shown: pd.DataFrame, x: str) -> None:
     """One line a series from 0 to 1, with a band where there are several seeds."""
-    for look, line in source.series(shown[shown["estimate"].notna()]):
-        panel.plot(line[x], line["estimate"], **look.line, clip_on=False)
-        panel.fill_between(line[x], line["low"], line["high"], color=look.colour, alpha=0.15, lw=0)
+    for style, line in data.series(shown[shown["estimate"].notna()]):
+        panel.plot(line[x], line["estimate"], **style.plot_kwargs, clip_on=False)
+        panel.fill_between(line[x], line["low"], line["high"], color=style.colour, alpha=0.15, lw=0)
     panel.set_ylim(0, 1)

@@ -5,31 +5,31 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, page
+from posbench.report.figures.canvas import GREY, captioned_subplots
 from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, evenly
-from posbench.report.figures.source import Source
+from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.captions import caption
-from posbench.report.tables.summary import summarise
+from posbench.report.tables.summary import aggregate
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "How far each layer looks",
     extension: str | None = "none",
 ) -> Drawing:
-    rows = source.pick("attention", protocol="records", extension=extension)
-    rows = rows[rows["metric"] == DISTANCE.metric]
-    shown = summarise(rows, DISTANCE, by=["eval_len", "layer", "position"], within_seed=False)
+    rows = data.select("attention", protocol="synthetic_records", extension=extension)
+    rows = rows[rows["metric"] == DISTANCE.row_metric]
+    shown = aggregate(rows, DISTANCE, by=["eval_len", "layer", "position"], within_seed=False)
     lengths, layers = sorted(shown["eval_len"].unique()), sorted(shown["layer"].unique())
-    train_len, series = int(rows["train_len"].iat[0]), source.series(shown)
+    train_len, series = int(rows["train_len"].iat[0]), data.series(shown)
     colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
     notes = [
         BUCKETS,
         "Lines end at the longest distance that their context has; a length without a line has no number, such as "
         "past the length that a scheme was built for. Grey: evenly over all tokens of the longest.",
     ]
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption([(rows, shown, DISTANCE)], *notes, notes=False),
         panel=(1.4, 0.95),
@@ -37,10 +37,10 @@ def draw(
         rows=len(layers),
         gap=(0.16, 0.2),
         right=1.75,
-        share=True,
+        share_axes=True,
     )
-    for column, (look, line) in zip(axes.T, series, strict=True):
-        column[0].set_title(look.label, fontweight="bold")
+    for column, (style, line) in zip(axes.T, series, strict=True):
+        column[0].set_title(style.label, fontweight="bold")
         for panel, layer in zip(column, layers, strict=True):
             evenly(panel, lengths[-1])
             for length, colour in zip(lengths, colours, strict=False):

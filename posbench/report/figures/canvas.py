@@ -12,12 +12,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 GREY = "#666666"
-GUESS_STYLES: dict[str, Literal[":", "--"]] = {"chance": ":", "context_guess": "--"}
+BASELINE_STYLES: dict[str, Literal[":", "--"]] = {"chance": ":", "random_in_context": "--"}
 _CAPTION_POINTS = 7.5
 _LINE_INCHES = 1.35 * _CAPTION_POINTS / 72
 
 
-def page(
+def captioned_subplots(
     title: str,
     caption: str,
     *,
@@ -27,7 +27,7 @@ def page(
     gap: tuple[float, float] = (0.3, 0.5),
     left: float = 0.7,
     right: float = 0.2,
-    share: bool = False,
+    share_axes: bool = False,
 ) -> tuple[Figure, NDArray]:
     """A figure of equal panels (sizes in inches), with room at the sides and a caption under the axes."""
     top, bottom = 0.65, 0.75
@@ -51,8 +51,8 @@ def page(
         rows,
         columns,
         squeeze=False,
-        sharex=share,
-        sharey=share,
+        sharex=share_axes,
+        sharey=share_axes,
         gridspec_kw={
             "left": left / width,
             "right": 1 - right / width,
@@ -86,13 +86,13 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
     )
 
 
-def value_axis(axes: Axes, values: Sequence[float], name: str, share: bool = False) -> None:
+def value_axis(axes: Axes, values: Sequence[float], name: str, is_fraction: bool = False) -> None:
     """From 0 to 1 for a share; otherwise linear, unless one line would press the others flat."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     low, high = finite.min(), finite.max()
     axes.set_ylabel(name)
-    if share:
+    if is_fraction:
         axes.set_ylim(0, 1.02)
     elif low > 0 and high / low > 4:
         axes.set_yscale("log")
@@ -120,7 +120,7 @@ def signed_axis(axes: Axes, linear: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def room(labels: Iterable[str]) -> float:
+def label_width(labels: Iterable[str]) -> float:
     """Inches that the longest of some labels beside the axes needs."""
     return 0.3 + 0.068 * max(map(len, labels))
 

@@ -3,40 +3,40 @@
 import pandas as pd
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, page
-from posbench.report.figures.lines import CROSS, draw_lines, room_for_labels
-from posbench.report.figures.source import Source
+from posbench.report.figures.canvas import GREY, captioned_subplots
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
-from posbench.report.tables.gain import NOTE, gain_of, gains
-from posbench.report.tables.measures import measure_named
+from posbench.report.tables.context_gain import NOTE, context_gain_metric, context_gains
+from posbench.report.tables.metrics import get_metric
 
 LINEAR = 0.1  # below this gain the axis is linear, beyond it logarithmic: one collapse hides no small gain
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "What context past the training length gives",
-    measure: str = "bits_per_byte",
+    metric: str = "bits_per_byte",
     scheme: str = "",
 ) -> Drawing:
     """The plain schemes, and beside them one `scheme` with its extensions, each line with its paired interval."""
-    what = measure_named(measure)
+    what = get_metric(metric)
     chosen = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
     sides = []
     for one in chosen:
-        rows = source.pick(what.tasks[0], protocol="fixed_targets", **one)
-        sides.append((rows, gains(rows, what), gain_of(what)))
+        rows = data.select(what.tasks[0], protocol="fixed_targets", **one)
+        sides.append((rows, context_gains(rows, what), context_gain_metric(what)))
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption(sides, NOTE, *ends),
         panel=(3.8, 3.6),
         columns=len(sides),
-        gap=(room_for_labels(source, sides[0][1]) + 0.65, 0.5),
-        right=room_for_labels(source, sides[-1][1]),
+        gap=(end_label_width(data, sides[0][1]) + 0.65, 0.5),
+        right=end_label_width(data, sides[-1][1]),
     )
     for panel, (rows, shown, gain) in zip(axes[0], sides, strict=True):
-        draw_lines(panel, source, shown, gain, int(rows["train_len"].iat[0]), bands=True, linear=LINEAR)
+        draw_lines(panel, data, shown, gain, int(rows["train_len"].iat[0]), bands=True, linear=LINEAR)
         panel.axhline(0, color=GREY, linewidth=1, zorder=1)
     return figure, pd.concat([shown for _, shown, _ in sides]).drop_duplicates()

@@ -1,36 +1,36 @@
 """A loss against the length of the context: what happens past the training length."""
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import page
-from posbench.report.figures.lines import CROSS, draw_lines, drawn_bands, room_for_labels
-from posbench.report.figures.source import Source
+from posbench.report.figures.canvas import captioned_subplots
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.length_lines import CROSS, draw_lines, drawn_bands, end_label_width
 from posbench.report.tables.captions import caption
-from posbench.report.tables.measures import measure_named
-from posbench.report.tables.selection import at_lengths
-from posbench.report.tables.summary import baselines, summarise
+from posbench.report.tables.metrics import get_metric
+from posbench.report.tables.selection import expand_prefix_lengths
+from posbench.report.tables.summary import aggregate, baseline_values
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "What happens past the training length",
     task: str | None = None,
     protocol: str | None = "fixed_targets",
-    measure: str = "bits_per_byte",
+    metric: str = "bits_per_byte",
     variant: str | None = None,
 ) -> Drawing:
-    what = measure_named(measure, task)
-    rows = source.pick(
+    what = get_metric(metric, task)
+    rows = data.select(
         what.tasks[0] if task is None else task, protocol=protocol, variant=variant, extension="none"
     )
-    shown = summarise(at_lengths(rows), what)
-    guesses = baselines(rows, what.guesses)
+    shown = aggregate(expand_prefix_lengths(rows), what)
+    baselines = baseline_values(rows, what.baselines)
     ends = [CROSS] if shown["estimate"].isna().any() else []
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption([(rows, shown, what)], *ends, intervals=drawn_bands(shown)),
         panel=(5.2, 3.6),
-        right=room_for_labels(source, shown, guesses),
+        right=end_label_width(data, shown, baselines),
     )
-    draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]), guesses=guesses)
+    draw_lines(axes[0, 0], data, shown, what, int(rows["train_len"].iat[0]), baselines=baselines)
     return figure, shown

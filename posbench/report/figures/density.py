@@ -10,18 +10,18 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from posbench.errors import ConfigError
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, GUESS_STYLES, page, room, value_axis
-from posbench.report.figures.line_styles import Look
-from posbench.report.figures.lines import drawn_bands
+from posbench.report.figures.canvas import BASELINE_STYLES, GREY, captioned_subplots, label_width, value_axis
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.length_lines import drawn_bands
+from posbench.report.figures.line_styles import LineStyle
 from posbench.report.figures.panels import side
-from posbench.report.figures.source import Source
 from posbench.report.tables.captions import caption
-from posbench.report.tables.measures import Measure
-from posbench.report.tables.summary import baselines
+from posbench.report.tables.metrics import Metric
+from posbench.report.tables.summary import baseline_values
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str,
     panels: Sequence[Mapping[str, Any]],
@@ -35,16 +35,16 @@ def draw(
     """
     if len(factors) < 2:
         raise ConfigError(f"factors has {len(factors)} entries: give the k of two extensions or more")
-    sides = [chosen(source, panel, scheme, factors) for panel in panels]
+    sides = [chosen(data, panel, scheme, factors) for panel in panels]
     train_len = int(sides[0][0]["train_len"].iat[0])
     lengths = sorted({length for _, shown, _ in sides for length in shown["eval_len"]})
-    looks = {length: Look.at(place, str(length)) for place, length in enumerate(lengths)}
+    line_styles = {length: LineStyle.from_index(place, str(length)) for place, length in enumerate(lengths)}
     handles = [
-        Line2D([], [], **look.line, label=f"{length} tokens ({length / train_len:g}×)")
-        for length, look in looks.items()
+        Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({length / train_len:g}×)")
+        for length, style in line_styles.items()
     ]
     handles.append(Line2D([], [], color=GREY, marker="*", markersize=12, linestyle="", label="best k"))
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption(
             sides,
@@ -55,22 +55,22 @@ def draw(
         panel=(2.6, 2.9),
         columns=len(panels),
         gap=(0.75, 0.5),
-        right=0.3 + room(str(handle.get_label()) for handle in handles),
+        right=0.3 + label_width(str(handle.get_label()) for handle in handles),
     )
     for place, panel, (rows, shown, what) in zip(axes[0], panels, sides, strict=True):
-        lines(place, shown, what, looks)
-        for guess, column in baselines(rows, what.guesses).items():
-            place.axhline(column.mean(), color=GREY, linestyle=GUESS_STYLES[str(guess)], linewidth=1.2)
+        lines(place, shown, what, line_styles)
+        for baseline, column in baseline_values(rows, what.baselines).items():
+            place.axhline(column.mean(), color=GREY, linestyle=BASELINE_STYLES[str(baseline)], linewidth=1.2)
         place.set_title(panel.get("title", what.label))
     axes[0, -1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.05, 0.5))
-    return figure, pd.concat([shown.assign(measure=what.name) for _, shown, what in sides])
+    return figure, pd.concat([shown.assign(metric=what.name) for _, shown, what in sides])
 
 
 def chosen(
-    source: Source, panel: Mapping[str, Any], scheme: str, factors: Mapping[str, float]
-) -> tuple[pd.DataFrame, pd.DataFrame, Measure]:
+    data: FigureData, panel: Mapping[str, Any], scheme: str, factors: Mapping[str, float]
+) -> tuple[pd.DataFrame, pd.DataFrame, Metric]:
     """The rows of the extensions that have a factor, and their summary with the factor and the best one marked."""
-    rows, shown, what = side(source, panel, scheme, None)
+    rows, shown, what = side(data, panel, scheme, None)
     rows = rows[rows["extension"].isin(list(factors))]
     shown = shown[shown["extension"].isin(list(factors))]
     shown = shown.assign(factor=shown["extension"].astype(str).map(dict(factors)).astype(float))
@@ -79,19 +79,19 @@ def chosen(
     return rows, shown.assign(best=shown["estimate"] == best).sort_values(["eval_len", "factor"]), what
 
 
-def lines(axes: Axes, shown: pd.DataFrame, what: Measure, looks: Mapping[int, Look]) -> None:
+def lines(axes: Axes, shown: pd.DataFrame, what: Metric, line_styles: Mapping[int, LineStyle]) -> None:
     """A line a length, with a band where there are several seeds."""
-    value_axis(axes, shown["estimate"].dropna().tolist(), what.label, what.share)
+    value_axis(axes, shown["estimate"].dropna().tolist(), what.label, what.is_fraction)
     for length, line in shown.groupby("eval_len"):
-        look = looks[length]
-        axes.plot(line["factor"], line["estimate"], **look.line, zorder=3)
+        style = line_styles[length]
+        axes.plot(line["factor"], line["estimate"], **style.plot_kwargs, zorder=3)
         # Documents move all points of a line together; what seeds move is the line's own.
-        if line["interval"].str.contains("seeds").all():
+        if line["interval_method"].str.contains("seeds").all():
             axes.fill_between(
-                line["factor"], line["low"], line["high"], color=look.colour, alpha=0.15, linewidth=0
+                line["factor"], line["low"], line["high"], color=style.colour, alpha=0.15, linewidth=0
             )
         star = line[line["best"]].iloc[:1]
-        axes.plot(star["factor"], star["estimate"], "*", color=look.colour, markersize=14, zorder=4)
+        axes.plot(star["factor"], star["estimate"], "*", color=style.colour, markersize=14, zorder=4)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(sorted(shown["factor"].unique())))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -4,10 +4,17 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from posbench.report.figures.canvas import GREY
-from posbench.report.tables.measures import Measure
+from posbench.report.tables.metrics import Metric
 
 # Of one bucket: a number only in a summary by position, so that no table is made of it.
-DISTANCE = Measure("distance", ("attention",), "distance", "attention by distance", None, share=True)
+DISTANCE = Metric(
+    "attention_at_distance",
+    ("attention",),
+    "attention_at_distance",
+    "attention by distance",
+    None,
+    is_fraction=True,
+)
 BUCKETS = "Distances are in buckets: a point is all keys from its distance up to the next power of two, 0 the token itself."
 
 

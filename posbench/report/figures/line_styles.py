@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from posbench.report.tables.selection import label
+from posbench.report.tables.selection import series_label
 
 # Told apart with any common colour blindness, and in grey by their markers; the two lists never fall in step.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#882255", "#56B4E9", "#000000", "#CC79A7"]
@@ -18,27 +18,27 @@ Series = tuple[str, str]  # scheme, extension
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     label: str
     colour: str
     marker: str
     dashes: str | tuple[float, tuple[float, float]]
 
     @classmethod
-    def at(cls, place: int, name: str) -> "Look":
-        """The look of a place, another one for every place; lines are dashed once all else is taken."""
+    def from_index(cls, place: int, name: str) -> "LineStyle":
+        """The style of a place, another one for every place; lines are dashed once all else is taken."""
         dashed = place // UNDASHED
         dashes = (0.0, (2.0 * dashed, 1.5)) if dashed else "-"
         return cls(name, COLOURS[_colour(place)], MARKERS[_marker(place)], dashes)
 
     @property
-    def line(self) -> dict[str, Any]:
+    def plot_kwargs(self) -> dict[str, Any]:
         """For matplotlib."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.dashes}
 
 
-def looks_of(series: Sequence[Series]) -> dict[Series, Look]:
-    """The look of each of all series, plain schemes first: theirs hang on the order of the schemes alone."""
+def assign_line_styles(series: Sequence[Series]) -> dict[Series, LineStyle]:
+    """The style of each of all series, plain schemes first: theirs hang on the order of the schemes alone."""
     schemes = list(dict.fromkeys(scheme for scheme, _ in series))
     extensions = list(dict.fromkeys(extension for _, extension in series if extension != "none"))
     places: dict[Series, int] = {}
@@ -47,7 +47,7 @@ def looks_of(series: Sequence[Series]) -> dict[Series, Look]:
         if extension != "none":
             place = _extended(scheme, place, extensions.index(extension), places)
         places[scheme, extension] = place
-    return {key: Look.at(place, label(*key)) for key, place in places.items()}
+    return {key: LineStyle.from_index(place, series_label(*key)) for key, place in places.items()}
 
 
 def _extended(scheme: str, plain: int, extension: int, places: Mapping[Series, int]) -> int:

@@ -1,29 +1,29 @@
 """The loss of tokens by their position in the document: where a scheme begins to fail."""
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import page
-from posbench.report.figures.lines import CROSS, draw_lines, room_for_labels
-from posbench.report.figures.source import Source
+from posbench.report.figures.canvas import captioned_subplots
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
-from posbench.report.tables.measures import measure_named
+from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import longest
-from posbench.report.tables.summary import summarise
+from posbench.report.tables.summary import aggregate
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "Loss by position in the document",
-    measure: str = "bits_per_byte",
+    metric: str = "bits_per_byte",
     extension: str | None = "none",
 ) -> Drawing:
-    what = measure_named(measure)
-    rows = longest(source.pick(what.tasks[0], protocol="prefix", extension=extension))
-    shown = summarise(rows, what, by=["position"])
+    what = get_metric(metric)
+    rows = longest(data.select(what.tasks[0], protocol="prefix", extension=extension))
+    shown = aggregate(rows, what, by=["position"])
     notes = ["A point is the mean over the tokens since the point before."]
     notes += [CROSS] if shown["estimate"].isna().any() else []
-    figure, axes = page(
-        title, caption([(rows, shown, what)], *notes), panel=(5.2, 3.6), right=room_for_labels(source, shown)
+    figure, axes = captioned_subplots(
+        title, caption([(rows, shown, what)], *notes), panel=(5.2, 3.6), right=end_label_width(data, shown)
     )
-    draw_lines(axes[0, 0], source, shown, what, int(rows["train_len"].iat[0]), bands=True)
+    draw_lines(axes[0, 0], data, shown, what, int(rows["train_len"].iat[0]), bands=True)
     return figure, shown

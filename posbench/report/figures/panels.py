@@ -1,4 +1,4 @@
-"""Several measures against the context's length side by side: what one shows, another may not."""
+"""Several metrics against the context's length side by side: what one shows, another may not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,19 +7,19 @@ import pandas as pd
 
 from posbench.errors import ConfigError, unknown
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import page
-from posbench.report.figures.lines import CROSS, draw_lines, drawn_bands, room_for_labels
-from posbench.report.figures.source import MissingRowsError, Source
+from posbench.report.figures.canvas import captioned_subplots
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
+from posbench.report.figures.length_lines import CROSS, draw_lines, drawn_bands, end_label_width
 from posbench.report.tables.captions import caption
-from posbench.report.tables.measures import Measure, measure_named
-from posbench.report.tables.selection import at_lengths
-from posbench.report.tables.summary import baselines, summarise
+from posbench.report.tables.metrics import Metric, get_metric
+from posbench.report.tables.selection import expand_prefix_lengths
+from posbench.report.tables.summary import aggregate, baseline_values
 
-PANEL = ("task", "measure", "protocol", "variant", "scheme", "extension", "title")
+PANEL = ("task", "metric", "protocol", "variant", "scheme", "extension", "title")
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str,
     panels: Sequence[Mapping[str, Any]],
@@ -28,17 +28,18 @@ def draw(
     columns: int = 2,
     note: str = "",
 ) -> Drawing:
-    """A panel for each entry of `panels`: task and measure, and where there are several, protocol and variant.
+    """A panel for each entry of `panels`: task and metric, and where there are several, protocol and variant.
 
     `scheme` and `extension` choose the lines of all panels, or of one in its entry; None takes all.
     """
-    sides = [side(source, panel, scheme, extension) for panel in panels]
-    guesses = [baselines(rows, what.guesses) for rows, _, what in sides]
+    sides = [side(data, panel, scheme, extension) for panel in panels]
+    baselines = [baseline_values(rows, what.baselines) for rows, _, what in sides]
     labels = [
-        room_for_labels(source, shown, guess) for (_, shown, _), guess in zip(sides, guesses, strict=True)
+        end_label_width(data, shown, baseline)
+        for (_, shown, _), baseline in zip(sides, baselines, strict=True)
     ]
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption(sides, *([note] if note else []), *ends, intervals=drawn_bands(sides[0][1])),
         panel=(3.3, 3.2),
@@ -48,32 +49,32 @@ def draw(
         right=max(labels),
     )
     places = axes.flatten()
-    for place, panel, (rows, shown, what), guess in zip(places, panels, sides, guesses, strict=False):
-        draw_lines(place, source, shown, what, int(rows["train_len"].iat[0]), guesses=guess)
+    for place, panel, (rows, shown, what), baseline in zip(places, panels, sides, baselines, strict=False):
+        draw_lines(place, data, shown, what, int(rows["train_len"].iat[0]), baselines=baseline)
         place.set_title(panel.get("title", ""), pad=16)
     for place in places[len(panels) :]:
         place.set_axis_off()
     shown = [
-        shown.assign(measure=what.name, variant=rows["variant"].iat[0]).astype({"variant": str})
+        shown.assign(metric=what.name, variant=rows["variant"].iat[0]).astype({"variant": str})
         for rows, shown, what in sides
     ]
     return figure, pd.concat(shown)
 
 
 def side(
-    source: Source, panel: Mapping[str, Any], scheme: str | None, extension: str | None
-) -> tuple[pd.DataFrame, pd.DataFrame, Measure]:
-    """The rows of a panel, their summary, and the measure."""
+    data: FigureData, panel: Mapping[str, Any], scheme: str | None, extension: str | None
+) -> tuple[pd.DataFrame, pd.DataFrame, Metric]:
+    """The rows of a panel, their summary, and the metric."""
     for key in panel:
         if key not in PANEL:
             raise unknown("setting of a panel", key, PANEL)
-    if not {"task", "measure"} <= set(panel):
-        raise ConfigError(f"a panel has {', '.join(panel)}: give it a task and a measure")
-    what = measure_named(panel["measure"], panel["task"])
+    if not {"task", "metric"} <= set(panel):
+        raise ConfigError(f"a panel has {', '.join(panel)}: give it a task and a metric")
+    what = get_metric(panel["metric"], panel["task"])
     wanted = {"scheme": scheme, "extension": extension, **panel}
     wanted = {key: wanted.get(key) for key in ("protocol", "variant", "scheme", "extension")}
-    rows = source.pick(panel["task"], **wanted)
-    shown = summarise(at_lengths(rows), what)
+    rows = data.select(panel["task"], **wanted)
+    shown = aggregate(expand_prefix_lengths(rows), what)
     if shown["estimate"].isna().all():
         raise MissingRowsError(f"no numbers of {what.name} of task {panel['task']}: evaluate them first")
     return rows, shown, what

@@ -8,67 +8,71 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, GUESS_STYLES, page, room
-from posbench.report.figures.source import Source
+from posbench.report.figures.canvas import BASELINE_STYLES, GREY, captioned_subplots, label_width
+from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.captions import STATUS_NOTES, caption
-from posbench.report.tables.measures import MEASURES, Measure, measure_named
-from posbench.report.tables.selection import SERIES, at_lengths, label
-from posbench.report.tables.summary import baselines, summarise
-from posbench.results.gate import ACCURACIES, GATE
+from posbench.report.tables.metrics import METRICS, Metric, get_metric
+from posbench.report.tables.selection import SERIES_COLUMNS, expand_prefix_lengths, series_label
+from posbench.report.tables.summary import aggregate, baseline_values
+from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 ROW_INCHES = 0.17
 MARKS = ["o", "D", "s", "^", "v"]
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "Every scheme at its training length and past it",
     protocol: str = "fixed_targets",
-    measure: str = "bits_per_byte",
-    retrieval: str = "exact_match",
+    metric: str = "bits_per_byte",
+    retrieval_metric: str = "exact_match",
     retrieval_task: str = "key_value",
     retrieval_protocol: str | None = None,
-    multiples: Sequence[float] = (1, 4, 16),
+    length_multiples: Sequence[float] = (1, 4, 16),
     extension: str | None = "none",
 ) -> Drawing:
     sides = []
-    loss, found = measure_named(measure), measure_named(retrieval, retrieval_task)
+    loss, found = get_metric(metric), get_metric(retrieval_metric, retrieval_task)
     for what, task, task_protocol in (
         (loss, loss.tasks[0], protocol),
         (found, retrieval_task, retrieval_protocol),
     ):
-        rows = source.pick(task, protocol=task_protocol, extension=extension)
-        shown = summarise(at_lengths(rows), what)
-        wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in multiples]
+        rows = data.select(task, protocol=task_protocol, extension=extension)
+        shown = aggregate(expand_prefix_lengths(rows), what)
+        wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples]
         sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
     names = ranked(sides[0][1], sides[0][2])
-    guesses = baselines(sides[1][0], found.guesses)
+    baselines = baseline_values(sides[1][0], found.baselines)
     notes = [f"{STATUS_NOTES['undefined']}, or not learned: no dot."]
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption(sides, *notes, intervals="intervals, in the csv", notes=False),
         panel=(3.4, ROW_INCHES * len(names) + 0.1),
         columns=2,
-        left=room(names),
+        left=label_width(names),
         right=0.9,
     )
     for panel, (rows, shown, what) in zip(axes[0], sides, strict=True):
         _panel(
-            panel, shown, what, names, [multiple * int(rows["train_len"].iat[0]) for multiple in multiples]
+            panel,
+            shown,
+            what,
+            names,
+            [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples],
         )
     train_len = int(sides[0][0]["train_len"].iat[0])
-    _held_against(axes[0, 1], guesses.mean().to_dict(), found)
+    _held_against(axes[0, 1], baselines.mean().to_dict(), found)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 1].set_yticks(range(len(names)), [""] * len(names))
     handles = axes[0, 0].get_legend_handles_labels()[0]
-    texts = [f"{multiple * train_len:g} tokens, {multiple:g}×" for multiple in multiples]
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(multiples)}
+    texts = [f"{multiple * train_len:g} tokens, {multiple:g}×" for multiple in length_multiples]
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
     axes[0, 0].legend(handles, texts, **place, borderpad=0, handletextpad=0.2)
-    return figure, pd.concat([shown.assign(measure=what.name) for _, shown, what in sides])
+    return figure, pd.concat([shown.assign(metric=what.name) for _, shown, what in sides])
 
 
-def ranked(shown: pd.DataFrame, what: Measure) -> list[str]:
+def ranked(shown: pd.DataFrame, what: Metric) -> list[str]:
     """Labels, the worst first, since axes count upwards: by the longest length, and what has no value there last."""
     sign = 1 if what.lower_is_better else -1
 
@@ -76,36 +80,38 @@ def ranked(shown: pd.DataFrame, what: Measure) -> list[str]:
         line = series[1].sort_values("eval_len")["estimate"].to_numpy() * sign
         return (line[-1] if np.isfinite(line[-1]) else np.inf, line[0])
 
-    order = sorted(shown.groupby(SERIES), key=key, reverse=True)
-    return [label(*series) for series, _ in order]
+    order = sorted(shown.groupby(SERIES_COLUMNS), key=key, reverse=True)
+    return [series_label(*series) for series, _ in order]
 
 
-def _panel(panel: Axes, shown: pd.DataFrame, what: Measure, names: list[str], lengths: list[float]) -> None:
+def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], lengths: list[float]) -> None:
     # By length, not by what is there, so that a length looks the same in both panels.
     colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
     place = {name: row for row, name in enumerate(names)}
-    for name, line in shown.groupby(SERIES):
+    for name, line in shown.groupby(SERIES_COLUMNS):
         found = line["estimate"].dropna()
         if len(found) > 1:
-            panel.hlines(place[label(*name)], found.min(), found.max(), color="#bbbbbb", linewidth=1)
+            panel.hlines(place[series_label(*name)], found.min(), found.max(), color="#bbbbbb", linewidth=1)
     for length, colour, mark in zip(lengths, colours, MARKS, strict=False):
         here = shown[shown["eval_len"] == length]
-        rows = [place[label(*pair)] for pair in here[SERIES].itertuples(index=False, name=None)]
+        rows = [
+            place[series_label(*pair)] for pair in here[SERIES_COLUMNS].itertuples(index=False, name=None)
+        ]
         panel.scatter(here["estimate"], rows, color=colour, marker=mark, s=22, zorder=3, label=f"{length:g}")
     panel.set_ylim(-0.7, len(names) - 0.3)
     panel.set_xlabel(what.label)
     panel.tick_params(axis="y", length=0)
-    if what.share:
+    if what.is_fraction:
         panel.set_xlim(-0.02, 1.02)
 
 
-def _held_against(panel: Axes, guesses: Mapping[str, float], what: Measure) -> None:
+def _held_against(panel: Axes, baselines: Mapping[str, float], what: Metric) -> None:
     """Grey lines at what could be guessed, the mean over lengths, and at the gate."""
     lines: list[tuple[str, float, str]] = [
-        (MEASURES[name].label, value, GUESS_STYLES[name]) for name, value in guesses.items()
+        (METRICS[name].label, value, BASELINE_STYLES[name]) for name, value in baselines.items()
     ]
-    if what.name in ACCURACIES:
-        lines.append(("gate, where trained", GATE, "-."))
+    if what.name in GATE_METRICS:
+        lines.append(("gate, where trained", MIN_ACCURACY, "-."))
     for name, value, style in lines:
         panel.axvline(value, color=GREY, linestyle=style, linewidth=1.2, zorder=1, label=name)
     handles = [line for line in panel.get_lines() if line.get_label() in [name for name, *_ in lines]]

@@ -7,55 +7,55 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, GUESS_STYLES, page, room
+from posbench.report.figures.canvas import BASELINE_STYLES, GREY, captioned_subplots, label_width
 from posbench.report.figures.depth import binned
-from posbench.report.figures.source import Source
-from posbench.report.tables.caption_text import PLACES, variant_name
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, variant_name
 from posbench.report.tables.captions import caption
-from posbench.report.tables.measures import MEASURES, Measure, measure_named
-from posbench.report.tables.summary import baselines, summarise
-from posbench.results.gate import ACCURACIES, GATE
+from posbench.report.tables.metrics import METRICS, Metric, get_metric
+from posbench.report.tables.summary import aggregate, baseline_values
+from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 GATE_STYLE = (0, (6, 2, 1, 2))
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "Where in the context a record is found again",
     task: str = "key_value",
-    measure: str = "exact_match",
+    metric: str = "exact_match",
     protocol: str | None = None,
     variant: str | Sequence[str] | None = None,
     extension: str | None = "none",
     bins: int = 8,
 ) -> Drawing:
     """Several variants, such as ['', query_aware], are compared: a row of panels each."""
-    what = measure_named(measure, task)
+    what = get_metric(metric, task)
     variants = [variant] if variant is None or isinstance(variant, str) else list(variant)
-    picked = [source.pick(task, protocol=protocol, variant=name, extension=extension) for name in variants]
-    by_length = [summarise(rows, what) for rows in picked]
-    shown = [summarise(binned(rows, bins), what, by=["eval_len", "depth"]) for rows in picked]
-    guesses = [baselines(rows, what.guesses) for rows in picked]
+    picked = [data.select(task, protocol=protocol, variant=name, extension=extension) for name in variants]
+    by_length = [aggregate(rows, what) for rows in picked]
+    shown = [aggregate(binned(rows, bins), what, by=["eval_len", "depth"]) for rows in picked]
+    baselines = [baseline_values(rows, what.baselines) for rows in picked]
     train_len = int(picked[0]["train_len"].iat[0])
     lengths = sorted({length for numbers in by_length for length in numbers["eval_len"]})
-    names = list(dict.fromkeys(name for each in guesses for name in each))
-    handles = _handles(source, pd.concat(by_length), names, what, train_len in lengths)
-    figure, axes = page(
+    names = list(dict.fromkeys(name for each in baselines for name in each))
+    handles = _handles(data, pd.concat(by_length), names, what, train_len in lengths)
+    figure, axes = captioned_subplots(
         title,
         caption([(pd.concat(picked), pd.concat(by_length), what)]),
         panel=(2.1, 2.8 if len(picked) == 1 else 2.0),
         columns=len(lengths),
         rows=len(picked),
         gap=(0.3, 0.75),
-        right=0.35 + room(str(handle.get_label()) for handle in handles),
-        share=True,
+        right=0.35 + label_width(str(handle.get_label()) for handle in handles),
+        share_axes=True,
     )
-    for down, (name, numbers, grey) in enumerate(zip(variants, shown, guesses, strict=True)):
+    for down, (name, numbers, grey) in enumerate(zip(variants, shown, baselines, strict=True)):
         for panel, length in zip(axes[down], lengths, strict=True):
-            _panel(panel, source, numbers[numbers["eval_len"] == length], grey, length)
-            if what.name in ACCURACIES and length == train_len:
-                panel.axhline(GATE, color=GREY, linestyle=GATE_STYLE, linewidth=1, zorder=1)
+            _panel(panel, data, numbers[numbers["eval_len"] == length], grey, length)
+            if what.name in GATE_METRICS and length == train_len:
+                panel.axhline(MIN_ACCURACY, color=GREY, linestyle=GATE_STYLE, linewidth=1, zorder=1)
             trained = " (trained here)" if length == train_len else ""
             panel.set_title(f"{length} tokens, {length / train_len:g}×{trained}")
             panel.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
@@ -63,9 +63,9 @@ def draw(
             what.label if len(picked) == 1 else f"{variant_name(str(name))}\n{what.label}"
         )
     for panel in axes[-1]:
-        panel.set_xlabel(PLACES.get(task, "record asked for"))
+        panel.set_xlabel(DEPTH_AXIS_LABELS.get(task, "record asked for"))
     axes[0, 0].set_xlim(-0.03, 1.03)
-    if what.share:
+    if what.is_fraction:
         axes[0, 0].set_ylim(0, 1)
     axes[0, -1].legend(
         handles=handles,
@@ -74,31 +74,31 @@ def draw(
     )
     parts = [
         numbers.merge(grey.reset_index(), on="eval_len", how="left").assign(variant=rows["variant"].iat[0])
-        for rows, numbers, grey in zip(picked, shown, guesses, strict=True)
+        for rows, numbers, grey in zip(picked, shown, baselines, strict=True)
     ]
     return figure, pd.concat(parts, ignore_index=True)
 
 
 def _handles(
-    source: Source, by_length: pd.DataFrame, guesses: Sequence[str], what: Measure, at_home: bool
+    data: FigureData, by_length: pd.DataFrame, baselines: Sequence[str], what: Metric, at_home: bool
 ) -> list[Line2D]:
     drawn = by_length[by_length["estimate"].notna()]
-    handles = [Line2D([], [], **look.line, label=look.label) for look, _ in source.series(drawn)]
+    handles = [Line2D([], [], **style.plot_kwargs, label=style.label) for style, _ in data.series(drawn)]
     handles += [
-        Line2D([], [], color=GREY, linestyle=GUESS_STYLES[name], label=MEASURES[name].label)
-        for name in guesses
+        Line2D([], [], color=GREY, linestyle=BASELINE_STYLES[name], label=METRICS[name].label)
+        for name in baselines
     ]
-    if what.name in ACCURACIES and at_home:
+    if what.name in GATE_METRICS and at_home:
         handles.append(
             Line2D([], [], color=GREY, linestyle=GATE_STYLE, linewidth=1, label="gate, where trained")
         )
     return handles
 
 
-def _panel(panel: Axes, source: Source, here: pd.DataFrame, guesses: pd.DataFrame, length: int) -> None:
-    for name, column in guesses.items():
+def _panel(panel: Axes, data: FigureData, here: pd.DataFrame, baselines: pd.DataFrame, length: int) -> None:
+    for name, column in baselines.items():
         height = column.get(length, float("nan"))
-        panel.axhline(height, color=GREY, linestyle=GUESS_STYLES[str(name)], linewidth=1.2)
-    for look, line in source.series(here[here["estimate"].notna()]):
-        panel.plot(line["depth"], line["estimate"], **look.line, clip_on=False)
-        panel.fill_between(line["depth"], line["low"], line["high"], color=look.colour, alpha=0.15, lw=0)
+        panel.axhline(height, color=GREY, linestyle=BASELINE_STYLES[str(name)], linewidth=1.2)
+    for style, line in data.series(here[here["estimate"].notna()]):
+        panel.plot(line["depth"], line["estimate"], **style.plot_kwargs, clip_on=False)
+        panel.fill_between(line["depth"], line["low"], line["high"], color=style.colour, alpha=0.15, lw=0)

@@ -7,45 +7,45 @@ from matplotlib.image import AxesImage
 
 from posbench.errors import ConfigError
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GUESS_STYLES, page
+from posbench.report.figures.canvas import BASELINE_STYLES, captioned_subplots
 from posbench.report.figures.depth import binned
-from posbench.report.figures.source import Source
-from posbench.report.tables.caption_text import PLACES
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS
 from posbench.report.tables.captions import caption
-from posbench.report.tables.measures import MEASURES, measure_named
-from posbench.report.tables.summary import baselines, summarise
-from posbench.results.gate import ACCURACIES, GATE
+from posbench.report.tables.metrics import METRICS, get_metric
+from posbench.report.tables.summary import aggregate, baseline_values
+from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 COLUMNS = 4
 
 
 def draw(
-    source: Source,
+    data: FigureData,
     *,
     title: str = "Retrieval by length and by the depth of the record",
     task: str = "key_value",
-    measure: str = "exact_match",
+    metric: str = "exact_match",
     protocol: str | None = None,
     variant: str | None = None,
     extension: str | None = None,
     bins: int = 5,
 ) -> Drawing:
-    what = measure_named(measure, task)
-    if not what.share:
-        allowed = ", ".join(each.name for each in MEASURES.values() if each.share)
-        raise ConfigError(f"a heat map shows a share, {measure} is none: set measure to one of {allowed}")
-    rows = source.pick(task, protocol=protocol, variant=variant, extension=extension)
-    by_length = summarise(rows, what)
-    shown = summarise(binned(rows, bins), what, by=["eval_len", "depth"])
-    guesses = baselines(rows, what.guesses)
+    what = get_metric(metric, task)
+    if not what.is_fraction:
+        allowed = ", ".join(each.name for each in METRICS.values() if each.is_fraction)
+        raise ConfigError(f"a heat map shows a share, {metric} is none: set metric to one of {allowed}")
+    rows = data.select(task, protocol=protocol, variant=variant, extension=extension)
+    by_length = aggregate(rows, what)
+    shown = aggregate(binned(rows, bins), what, by=["eval_len", "depth"])
+    baselines = baseline_values(rows, what.baselines)
     train_len = int(rows["train_len"].iat[0])
     lengths = sorted(by_length["eval_len"].unique())
-    series = source.series(by_length)
+    series = data.series(by_length)
     down = -(-len(series) // COLUMNS)
     note = "Cells in per cent; rows are lengths in tokens and multiples of the training length."
-    marks = [MEASURES[str(name)].label for name in guesses] + ["gate"] * (what.name in ACCURACIES)
+    marks = [METRICS[str(name)].label for name in baselines] + ["gate"] * (what.name in GATE_METRICS)
     note += f" Lines on the scale: {', '.join(marks)}." if marks else ""
-    figure, axes = page(
+    figure, axes = captioned_subplots(
         title,
         caption([(rows, by_length, what)], note, intervals="intervals, in the csv"),
         panel=(1.75, 0.32 * len(lengths) + 0.1),
@@ -53,30 +53,30 @@ def draw(
         rows=down,
         gap=(0.25, 0.55),
         right=0.9,
-        share=True,
+        share_axes=True,
     )
-    for panel, (look, line) in zip(axes.flat, series, strict=False):
+    for panel, (style, line) in zip(axes.flat, series, strict=False):
         here = shown[
             (shown["scheme"] == line["scheme"].iat[0]) & (shown["extension"] == line["extension"].iat[0])
         ]
         image = _panel(panel, here, line, lengths, bins)
-        panel.set_title(look.label, fontweight="bold")
+        panel.set_title(style.label, fontweight="bold")
     for panel in axes.flat[len(series) :]:
         panel.set_visible(False)
     axes[0, 0].set_yticks(range(len(lengths)), [f"{length}  {length / train_len:g}×" for length in lengths])
     axes[0, 0].set_xticks([0, (bins - 1) / 2, bins - 1], ["first", "middle", "last"])
     for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # the lowest of each column
         panel.tick_params(labelbottom=True)
-        panel.set_xlabel(PLACES.get(task, "record asked for"))
+        panel.set_xlabel(DEPTH_AXIS_LABELS.get(task, "record asked for"))
     bar = figure.add_axes((1 - 0.65 / figure.get_figwidth(), 0.4, 0.12 / figure.get_figwidth(), 0.4))
     figure.colorbar(image, cax=bar).outline.set_visible(False)
     # Chance on the scale: a colour below it is worth nothing.
-    for name, style in GUESS_STYLES.items():
-        if name in guesses:
-            bar.axhline(float(guesses[name].mean()), color="white", linestyle=style, linewidth=1.2)
-    if what.name in ACCURACIES:
-        bar.axhline(GATE, color="black", linewidth=1.2)
-    return figure, shown.merge(guesses.reset_index(), on="eval_len", how="left")
+    for name, dashes in BASELINE_STYLES.items():
+        if name in baselines:
+            bar.axhline(float(baselines[name].mean()), color="white", linestyle=dashes, linewidth=1.2)
+    if what.name in GATE_METRICS:
+        bar.axhline(MIN_ACCURACY, color="black", linewidth=1.2)
+    return figure, shown.merge(baselines.reset_index(), on="eval_len", how="left")
 
 
 def _panel(panel: Axes, here: pd.DataFrame, line: pd.DataFrame, lengths: list[int], bins: int) -> AxesImage:

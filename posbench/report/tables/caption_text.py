@@ -19,7 +19,7 @@ TASKS = {
     "is the model's first choice.",
     "multi_document": "Question answering over many documents, one of which holds the answer.",
     "repetition": "Repetition: text as it is, or its first tokens over and over; what follows those is predicted.",
-    "adjacent": "Neighbouring positions: given a record's key, whether its value, one token after the key, is likelier "
+    "position_resolution": "Neighbouring positions: given a record's key, whether its value, one token after the key, is likelier "
     "than the next record's, two tokens after the key's echo.",
     "algorithmic": "Sequences to {variant}, teacher-forced; an answer counts as whole if every symbol of it is the "
     "model's first choice, which guessing practically never is.",
@@ -33,17 +33,17 @@ VARIANTS = {
     "query_aware": "question before and after the context",
 }
 # What a cluster of the bootstrap is, and the things in it that are counted.
-COUNTED = {
+SAMPLE_UNITS = {
     "key_value": ("contexts", "questions"),
     "passkey": ("contexts", "questions"),
     "multi_document": ("contexts", "questions"),
     "algorithmic": ("sequences", "answers or symbols"),
     "repetition": ("documents", "tokens"),
-    "adjacent": ("contexts", "records"),
+    "position_resolution": ("contexts", "records"),
     "attention": ("contexts", "questions times heads"),
 }
 # What it is whose place in the context is asked for.
-PLACES = {"passkey": "place of the passkey", "multi_document": "document with the answer"}
+DEPTH_AXIS_LABELS = {"passkey": "place of the passkey", "multi_document": "document with the answer"}
 CORPORA = {"sources": "Python source code (sources)", "stdlib": "Python's standard library (stdlib)"}
 STATUS_NOTES = {
     "undefined": "Undefined, no value past the length it was built for",
@@ -62,6 +62,6 @@ def capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def clusters_of(task: str) -> str:
+def cluster_name(task: str) -> str:
     """What the bootstrap draws, such as documents."""
-    return COUNTED.get(task, ("documents", ""))[0]
+    return SAMPLE_UNITS.get(task, ("documents", ""))[0]

@@ -6,38 +6,38 @@ import pandas as pd
 
 from posbench.report.tables.caption_text import (
     CORPORA,
-    COUNTED,
     PROTOCOLS,
+    SAMPLE_UNITS,
     STATUS_NOTES,
     TASKS,
     VARIANTS,
     capital,
-    clusters_of,
+    cluster_name,
     variant_name,
 )
-from posbench.report.tables.measures import MEASURES, Measure
-from posbench.report.tables.selection import SERIES, label
-from posbench.report.tables.summary import baselines
-from posbench.results.gate import ACCURACIES, GATE
+from posbench.report.tables.metrics import METRICS, Metric
+from posbench.report.tables.selection import SERIES_COLUMNS, series_label
+from posbench.report.tables.summary import baseline_values
+from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 NAMED = 6  # at most so many series are named where others are 'the rest'
 
 
 def caption(
-    sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Measure]],
+    sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]],
     *more: str,
     intervals: str = "bands",
     notes: bool = True,
 ) -> str:
-    """A caption for (rows, their summary, its measure) of every panel; what they share is said once.
+    """A caption for (rows, their summary, its metric) of every panel; what they share is said once.
 
     Protocol, n, seeds and interval, chance and gate of an accuracy, text, models, kernels. `intervals` is what
     the intervals are seen as; `notes` tells what has no number, where no mark in the table does.
     """
     sentences = []
-    for rows, shown, measure in sides:
-        sentences += [protocol(rows, shown), counts(rows, shown, measure, intervals)]
-        sentences += [guesses(rows, measure), gate(rows, shown)]
+    for rows, shown, metric in sides:
+        sentences += [protocol(rows, shown), counts(rows, shown, metric, intervals)]
+        sentences += [baselines(rows, metric), gate(rows, shown)]
     sentences += more
     for rows, shown, _ in sides:
         sentences += [text(rows), models(rows)]
@@ -50,7 +50,7 @@ def caption(
 def protocol(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     first = rows.iloc[0]
     drawn = shown[shown["seeds"] > 0]
-    per_document = (drawn["n"] / drawn["seeds"] / drawn["documents"]).unique()
+    per_document = (drawn["n"] / drawn["seeds"] / drawn["n_docs"]).unique()
     targets = f"{per_document[0]:g} " if len(per_document) == 1 and per_document[0] % 1 == 0 else ""
     sentence = (
         PROTOCOLS.get(first["protocol"]) or TASKS.get(first["task"]) or f"Protocol {first['protocol']}."
@@ -62,32 +62,32 @@ def protocol(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     return sentence.format(targets=targets, variant=first["variant"])
 
 
-def counts(rows: pd.DataFrame, shown: pd.DataFrame, measure: Measure, intervals: str) -> str:
+def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: str) -> str:
     """How much stands behind a point, and what its interval is."""
     drawn = shown[shown["seeds"] > 0]
-    clusters, things = COUNTED.get(rows["task"].iat[0], ("documents", "tokens"))
-    n = f"{_span(drawn['documents'])} {clusters} with {_span(drawn['n'] // drawn['seeds'])} {things}"
+    clusters, things = SAMPLE_UNITS.get(rows["task"].iat[0], ("documents", "tokens"))
+    n = f"{_span(drawn['n_docs'])} {clusters} with {_span(drawn['n'] // drawn['seeds'])} {things}"
     point = "a point" if "position" in shown else "a length"
     one = set(drawn["seeds"]) <= {1}
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
-    kinds = [kind for kind in dict.fromkeys(shown["interval"]) if kind]
+    kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
     kinds = [f"{kind} over {clusters}" if "bootstrap" in kind else kind for kind in kinds]
     spread = f"; {intervals}: {', '.join(kinds)}" if kinds else "; no interval"
     # Intervals of one training say how far other documents would move its numbers, not how far another would.
     spread += " (of these models, not of another training)" if kinds and one else ""
-    return f"{capital(measure.label)} over {n} {point}; {seeds}{spread}."
+    return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 
-def guesses(rows: pd.DataFrame, measure: Measure) -> str:
+def baselines(rows: pd.DataFrame, metric: Metric) -> str:
     """What could be had without an answer, such as chance, from the shortest to the longest context."""
-    if not measure.guesses:
+    if not metric.baselines:
         return ""
     told = []
-    for name, column in baselines(rows, measure.guesses).items():
+    for name, column in baseline_values(rows, metric.baselines).items():
         values = [f"{value:.2f}" if value >= 0.01 else f"{value:.1g}" for value in column.dropna()]
         ends = values[:1] if len(set(values)) == 1 else [values[0], values[-1]]
         told.append(
-            f"{MEASURES[str(name)].label}: {' at the shortest to '.join(ends)}"
+            f"{METRICS[str(name)].label}: {' at the shortest to '.join(ends)}"
             + (" at the longest" if len(ends) > 1 else "")
         )
     return f"{capital('; '.join(told))}." if told else ""
@@ -95,14 +95,14 @@ def guesses(rows: pd.DataFrame, measure: Measure) -> str:
 
 def gate(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     """From how much accuracy on a model has learned its task, and who has not."""
-    asked = rows[rows["metric"].isin(ACCURACIES)]
+    asked = rows[rows["metric"].isin(GATE_METRICS)]
     if asked.empty:
         return ""
     if not (asked["eval_len"] == asked["train_len"]).any():
         return "Gate: nobody is judged, as nobody was asked at the training length."
     under = shown[shown["status"] == "not_learned"]
     return (
-        f"Gate: an accuracy of {GATE:.2f} at the training length; a model under it has not learned the task, and "
+        f"Gate: an accuracy of {MIN_ACCURACY:.2f} at the training length; a model under it has not learned the task, and "
         f"nothing is concluded from its longer contexts. Under it: {_names(under) or 'nobody'}."
     )
 
@@ -122,13 +122,13 @@ def models(rows: pd.DataFrame) -> str:
         if first["train_tokens"]
         else "pretrained elsewhere"
     )
-    return f"Models: {first['size']}, {span} parameters, {known} in sequences of {first['train_len']}."
+    return f"Models: {first['model_size']}, {span} parameters, {known} in sequences of {first['train_len']}."
 
 
 def kernels(rows: pd.DataFrame) -> str:
     """The kernels that ran, and for whom where they are several; the precision likewise."""
-    ran = rows.loc[rows["value"].notna(), [*SERIES, "kernel"]].drop_duplicates()
-    by_series = ran.groupby(SERIES)["kernel"].agg(lambda names: ", ".join(sorted(names)))
+    ran = rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "kernel"]].drop_duplicates()
+    by_series = ran.groupby(SERIES_COLUMNS)["kernel"].agg(lambda names: ", ".join(sorted(names)))
     precision = " and ".join(sorted(set(rows["dtype"].astype(str))))
     groups = {name: part.index for name, part in by_series.groupby(by_series)}
     if len(groups) < 2:
@@ -136,7 +136,7 @@ def kernels(rows: pd.DataFrame) -> str:
     *few, most = sorted(groups, key=lambda name: (len(groups[name]), name))
     told = []
     for name in few:
-        names = [label(*pair) for pair in groups[name]]
+        names = [series_label(*pair) for pair in groups[name]]
         whose = ", ".join(names) if len(names) <= NAMED else f"{len(names)} of {len(by_series)}"
         told.append(f"{'not in use' if name == 'none' else name} ({whose})")
     return f"Kernels: {', '.join(told)}, {most} (the rest), in {precision}."
@@ -149,8 +149,8 @@ def _failed(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _names(lines: pd.DataFrame) -> str:
-    pairs = lines[SERIES].itertuples(index=False, name=None)
-    return ", ".join(dict.fromkeys(label(*pair) for pair in pairs))
+    pairs = lines[SERIES_COLUMNS].itertuples(index=False, name=None)
+    return ", ".join(dict.fromkeys(series_label(*pair) for pair in pairs))
 
 
 def _span(values: pd.Series) -> str:
@@ -160,4 +160,4 @@ def _span(values: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-__all__ = ["STATUS_NOTES", "VARIANTS", "caption", "clusters_of"]
+__all__ = ["STATUS_NOTES", "VARIANTS", "caption", "cluster_name"]

@@ -27,7 +27,7 @@ _LATEX = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     text: str
     best: bool = False
     note: str = ""
@@ -39,7 +39,7 @@ class Table:
     title: str
     caption: str
     header: Sequence[str]
-    body: Sequence[Sequence[Cell]]
+    body: Sequence[Sequence[TableCell]]
     numbers: pd.DataFrame = field(repr=False)
     more: Sequence["Table"] = ()  # printed under it, of the same numbers
     words: Sequence[str] = ()  # columns of the header that hold words, which stand at the left
@@ -59,7 +59,7 @@ class Table:
 def to_markdown(table: Table) -> str:
     marks = table.footnotes()
 
-    def written(cell: Cell) -> str:
+    def written(cell: TableCell) -> str:
         text = f"**{cell.text}**" if cell.best else cell.text
         return text.replace("|", "\\|") + marks.get(cell.note, "")
 
@@ -75,7 +75,7 @@ def to_latex(table: Table) -> str:
     """A table of the booktabs package."""
     marks = table.footnotes()
 
-    def written(cell: Cell) -> str:
+    def written(cell: TableCell) -> str:
         text = _escaped(cell.text)
         return (rf"\textbf{{{text}}}" if cell.best else text) + _escaped(marks.get(cell.note, ""))
 

@@ -10,27 +10,32 @@ from numpy.typing import NDArray
 
 from posbench.errors import IncompatibleError
 
-SERIES = ["scheme", "extension"]  # what a line of a figure and a row of a table is
-SETTING = ["corpus", "size", "train_len", "train_tokens"]  # what one figure or table must not mix
+SERIES_COLUMNS = ["scheme", "extension"]  # what a line of a figure and a row of a table is
+SETTING_COLUMNS = [
+    "corpus",
+    "model_size",
+    "train_len",
+    "train_tokens",
+]  # what one figure or table must not mix
 
 
-def label(scheme: str, extension: str) -> str:
+def series_label(scheme: str, extension: str) -> str:
     return scheme if extension == "none" else f"{scheme} + {extension}"
 
 
-def series_of(rows: pd.DataFrame, order: Sequence[str] = ()) -> list[tuple[str, str]]:
+def ordered_series(rows: pd.DataFrame, order: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Every (scheme, extension) of the rows: plain schemes first, in the given order, others by name."""
 
     def rank(name: str) -> tuple[int, str]:
         return (order.index(name) if name in order else len(order), name)
 
-    pairs = rows[SERIES].drop_duplicates().itertuples(index=False, name=None)
+    pairs = rows[SERIES_COLUMNS].drop_duplicates().itertuples(index=False, name=None)
     return sorted(
-        pairs, key=lambda pair: (pair[1] != "none", rank(pair[0]), rank(label(*pair)), rank(pair[1]))
+        pairs, key=lambda pair: (pair[1] != "none", rank(pair[0]), rank(series_label(*pair)), rank(pair[1]))
     )
 
 
-def at_lengths(rows: pd.DataFrame) -> pd.DataFrame:
+def expand_prefix_lengths(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the prefix protocol as rows of every length, each the sum of the buckets that end by it.
 
     The lengths are the buckets' ends that are the training length times a power of two, and the longest.
@@ -47,7 +52,7 @@ def at_lengths(rows: pd.DataFrame) -> pd.DataFrame:
     for length in sorted(lengths or set(rows["eval_len"])):
         # Of the contexts that reach so far the shortest: another total length may change a scheme's losses.
         reaching = rows[rows["eval_len"] >= length]
-        nearest = reaching.groupby([*SERIES, "train_seed"])["eval_len"].transform("min")
+        nearest = reaching.groupby([*SERIES_COLUMNS, "train_seed"])["eval_len"].transform("min")
         # A row without a position says something of all lengths, such as that there is no number.
         counted = (reaching["position"] <= length).fillna(True).astype(bool) & (
             reaching["eval_len"] == nearest
@@ -58,10 +63,12 @@ def at_lengths(rows: pd.DataFrame) -> pd.DataFrame:
 
 def longest(rows: pd.DataFrame) -> pd.DataFrame:
     """Each series at its longest context, which holds the targets of the shorter ones too."""
-    return rows[rows["eval_len"] == rows.groupby([*SERIES, "train_seed"])["eval_len"].transform("max")]
+    return rows[
+        rows["eval_len"] == rows.groupby([*SERIES_COLUMNS, "train_seed"])["eval_len"].transform("max")
+    ]
 
 
-def gated(rows: pd.DataFrame) -> pd.DataFrame:
+def propagate_gate(rows: pd.DataFrame) -> pd.DataFrame:
     """Spread `not_learned` from the training length to every length of the model, and to its extensions.
 
     What a model never learned, no extension of it can show.
@@ -69,7 +76,7 @@ def gated(rows: pd.DataFrame) -> pd.DataFrame:
     home = rows[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"])]
     if home.empty:
         return rows
-    plain = ["task", "protocol", "variant", "model"]
+    plain = ["task", "protocol", "variant", "model_id"]
     own = [*plain, "extension"]
     failed = _among(rows[plain], home.loc[home["extension"] == "none", plain]) | _among(rows[own], home[own])
     return rows.assign(status=rows["status"].mask((rows["status"] == "ok") & failed, "not_learned"))
@@ -97,8 +104,8 @@ def one_kernel(rows: pd.DataFrame) -> None:
     Raises:
         IncompatibleError: a series mixes kernels.
     """
-    computed = rows.loc[rows["value"].notna(), [*SERIES, "eval_len", "kernel"]].drop_duplicates()
-    for (scheme, extension), part in computed.groupby(SERIES):
+    computed = rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "eval_len", "kernel"]].drop_duplicates()
+    for (scheme, extension), part in computed.groupby(SERIES_COLUMNS):
         names = sorted(set(part["kernel"]))
         parts = sorted((set(name.split("+")) for name in names), key=len)
         nested = all(few <= more for few, more in itertools.pairwise(parts))
@@ -107,6 +114,6 @@ def one_kernel(rows: pd.DataFrame) -> None:
             continue
         where = f" at {several.min()} tokens" if len(several) else ""
         raise IncompatibleError(
-            f"{label(scheme, extension)} was computed with kernels {', '.join(names)}{where}: "
+            f"{series_label(scheme, extension)} was computed with kernels {', '.join(names)}{where}: "
             "evaluate it with one, or set mix_kernels: true"
         )

@@ -7,7 +7,7 @@ is from x to y (0 the first record of the context, 1 the last):
 
     primacy = acc(0, 1/10) - acc(1/3, 2/3)        recency = acc(9/10, 1) - acc(1/3, 2/3)
 
-Both above zero: lost in the middle. The middle is a third, so that few places have one. `lowest_depth` is the middle
+Both above zero: lost in the middle. The middle is a third, so that few places have one. `worst_depth` is the middle
 of the fifth of the depths that is found worst.
 """
 
@@ -20,12 +20,18 @@ import pandas as pd
 
 from posbench.errors import DataError
 from posbench.report.tables.captions import caption
-from posbench.report.tables.cells import cell, rounded, span
-from posbench.report.tables.markup import Cell, Table
-from posbench.report.tables.measures import MEASURES, Measure
-from posbench.report.tables.selection import SERIES, conclusive, gated, label, series_of
-from posbench.report.tables.summary import CLUSTER, baselines, summarise, totals
-from posbench.results.statistics import Interval, over_seeds, paired_over_clusters
+from posbench.report.tables.formatting import format_cell, format_interval, format_number
+from posbench.report.tables.markup import Table, TableCell
+from posbench.report.tables.metrics import METRICS, Metric
+from posbench.report.tables.selection import (
+    SERIES_COLUMNS,
+    conclusive,
+    ordered_series,
+    propagate_gate,
+    series_label,
+)
+from posbench.report.tables.summary import CLUSTER, aggregate, baseline_values, metric_sums
+from posbench.results.statistics import Interval, paired_cluster_bootstrap, t_interval
 
 # Depth of the first and last tenth and of the middle third; the slack is for places such as 1/3.
 PARTS = {"first": (0.0, 0.1), "middle": (1 / 3, 2 / 3), "last": (0.9, 1.0)}
@@ -34,28 +40,27 @@ _FIFTHS = 5
 _NOTHING = Interval(math.nan, math.nan, math.nan, "")
 
 
-def indices(rows: pd.DataFrame, measure: Measure) -> pd.DataFrame:
+def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """A line per series and length: accuracy of the whole, of the three parts, primacy and recency.
 
     Intervals of the indices are a bootstrap that draws contexts with all their records, or Student's t over
     several seeds. Rows without a depth are left out.
     """
-    if measure.exponential:
-        raise DataError(
-            f"{measure.name} has no serial position: its differences are no differences of shares"
-        )
-    rows = gated(rows[rows["depth"].notna() | rows["value"].isna()])
-    numbers = summarise(rows, measure)
+    if metric.exponential:
+        raise DataError(f"{metric.name} has no serial position: its differences are no differences of shares")
+    rows = propagate_gate(rows[rows["depth"].notna() | rows["value_sum"].isna()])
+    numbers = aggregate(rows, metric)
     held = conclusive(rows)
-    by = ["eval_len", *SERIES, "train_seed", *CLUSTER]
+    by = ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER]
     fifth = np.floor(held["depth"].to_numpy(dtype=float) * _FIFTHS).clip(max=_FIFTHS - 1)
-    fifths = totals(held.assign(fifth=fifth), measure, ["eval_len", *SERIES, "fifth"])
+    fifths = metric_sums(held.assign(fifth=fifth), metric, ["eval_len", *SERIES_COLUMNS, "fifth"])
     parts = {
-        name: totals(_between(held, *ends), measure, by)[["top", "bottom"]] for name, ends in PARTS.items()
+        name: metric_sums(_between(held, *ends), metric, by)[["numerator", "denominator"]]
+        for name, ends in PARTS.items()
     }
     lines = [
         _of(parts, (line.eval_len, line.scheme, line.extension))
-        | _lowest(fifths, (line.eval_len, line.scheme, line.extension))
+        | _worst_fifth(fifths, (line.eval_len, line.scheme, line.extension))
         for line in numbers.itertuples()
     ]
     return pd.concat([numbers, pd.DataFrame(lines)], axis=1)
@@ -75,7 +80,7 @@ def _of(parts: dict[str, pd.DataFrame], key: tuple) -> dict[str, float]:
 
 
 def _ratio(sums: pd.DataFrame | None) -> float:
-    return math.nan if sums is None else float(sums["top"].sum() / sums["bottom"].sum())
+    return math.nan if sums is None else float(sums["numerator"].sum() / sums["denominator"].sum())
 
 
 def _contrast(end: pd.DataFrame, middle: pd.DataFrame) -> Interval:
@@ -83,67 +88,82 @@ def _contrast(end: pd.DataFrame, middle: pd.DataFrame) -> Interval:
     both = end.add_suffix("_end").join(middle.add_suffix("_middle"), how="outer").fillna(0.0)
     by_seed = both.groupby("train_seed").sum()
     # A seed that was asked at one place only has no difference.
-    by_seed = by_seed[(by_seed[["bottom_end", "bottom_middle"]] > 0).all(axis=1)]
+    by_seed = by_seed[(by_seed[["denominator_end", "denominator_middle"]] > 0).all(axis=1)]
     if len(by_seed) == 0:
         return _NOTHING
     if len(by_seed) > 1:
-        ends = by_seed["top_end"] / by_seed["bottom_end"]
-        return over_seeds(ends - by_seed["top_middle"] / by_seed["bottom_middle"])
+        ends = by_seed["numerator_end"] / by_seed["denominator_end"]
+        return t_interval(ends - by_seed["numerator_middle"] / by_seed["denominator_middle"])
     both = both.loc[by_seed.index]
-    return paired_over_clusters(
-        (both["top_end"], both["bottom_end"]), (both["top_middle"], both["bottom_middle"])
+    return paired_cluster_bootstrap(
+        (both["numerator_end"], both["denominator_end"]),
+        (both["numerator_middle"], both["denominator_middle"]),
     )
 
 
-def _lowest(fifths: pd.DataFrame, key: tuple) -> dict[str, float]:
+def _worst_fifth(fifths: pd.DataFrame, key: tuple) -> dict[str, float]:
     if key not in fifths.index:
-        return {"lowest_depth": math.nan, "lowest": math.nan}
+        return {"worst_depth": math.nan, "worst_fifth": math.nan}
     found = fifths.loc[key]
-    ratios = found["top"] / found["bottom"]
-    return {"lowest_depth": (float(ratios.idxmin()) + 0.5) / _FIFTHS, "lowest": float(ratios.min())}
+    ratios = found["numerator"] / found["denominator"]
+    return {"worst_depth": (float(ratios.idxmin()) + 0.5) / _FIFTHS, "worst_fifth": float(ratios.min())}
 
 
-def serial_position(rows: pd.DataFrame, measure: Measure, order: Sequence[str], name: str) -> Table:
+def serial_position(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:
     """A table a length: accuracy beside its parts, primacy and recency."""
-    numbers = indices(rows, measure)
-    guesses = baselines(rows, measure.guesses)
+    numbers = primacy_recency(rows, metric)
+    baselines = baseline_values(rows, metric.baselines)
     tables = [
-        _at_length(rows, numbers, measure, order, guesses, name, length)
+        _at_length(rows, numbers, metric, order, baselines, name, length)
         for length in sorted(numbers["eval_len"].unique())
     ]
     first, *others = tables
-    shown = numbers.merge(guesses.reset_index(), on="eval_len", how="left")
+    shown = numbers.merge(baselines.reset_index(), on="eval_len", how="left")
     return replace(first, name=name, numbers=shown, more=others)
 
 
 def _at_length(
     rows: pd.DataFrame,
     numbers: pd.DataFrame,
-    measure: Measure,
+    metric: Metric,
     order: Sequence[str],
-    guesses: pd.DataFrame,
+    baselines: pd.DataFrame,
     name: str,
     length: int,
 ) -> Table:
     shown = numbers[numbers["eval_len"] == length]
     lines = {(line.scheme, line.extension): line for line in shown.itertuples()}
     body = []
-    for series in series_of(shown, order):
+    for series in ordered_series(shown, order):
         line = lines[series]
-        parts = [rounded(getattr(line, part)) for part in PARTS]
+        parts = [format_number(getattr(line, part)) for part in PARTS]
         both = [
-            f"{rounded(getattr(line, index))} {span(getattr(line, index + '_low'), getattr(line, index + '_high'))}"
+            f"{format_number(getattr(line, index))} {format_interval(getattr(line, index + '_low'), getattr(line, index + '_high'))}"
             for index in ("primacy", "recency")
         ]
-        low = "" if math.isnan(line.lowest) else f"{line.lowest_depth:.1f} ({rounded(line.lowest)})"
-        body.append(
-            [Cell(label(*series)), cell(line), *(Cell(text.strip()) for text in (*parts, *both, low))]
+        low = (
+            ""
+            if math.isnan(line.worst_fifth)
+            else f"{line.worst_depth:.1f} ({format_number(line.worst_fifth)})"
         )
-    header = [measure.label, *(f"{part} {'third' if part == 'middle' else 'tenth'}" for part in PARTS)]
+        body.append(
+            [
+                TableCell(series_label(*series)),
+                format_cell(line),
+                *(TableCell(text.strip()) for text in (*parts, *both, low)),
+            ]
+        )
+    header = [metric.label, *(f"{part} {'third' if part == 'middle' else 'tenth'}" for part in PARTS)]
     header = ["scheme", *header, "primacy", "recency", "lowest at"]
-    for guess, column in guesses.items():
-        value = rounded(column.get(length, math.nan))
-        body.append([Cell(f"({MEASURES[str(guess)].label})"), Cell(value), *(Cell("") for _ in header[2:])])
+    for baseline, column in baselines.items():
+        value = format_number(column.get(length, math.nan))
+        body.append(
+            [
+                TableCell(f"({METRICS[str(baseline)].label})"),
+                TableCell(value),
+                *(TableCell("") for _ in header[2:]),
+            ]
+        )
     note = (
         "Primacy: the first tenth of the places minus the middle third; recency: the last tenth minus the middle "
         "third; both above 0 is lost in the middle. Lowest at: the depth, 0 the first place and 1 the last, of the "
@@ -153,7 +173,7 @@ def _at_length(
     return Table(
         name=f"{name}-{length}",
         title=f"Primacy and recency at {length} tokens ({length / train_len:g}×)",
-        caption=caption([(rows, shown, measure)], note, intervals="intervals", notes=False),
+        caption=caption([(rows, shown, metric)], note, intervals="intervals", notes=False),
         header=header,
         body=body,
         numbers=shown,

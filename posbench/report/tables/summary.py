@@ -11,43 +11,43 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from posbench.errors import DataError
-from posbench.report.tables.measures import BASELINES, MEASURES, Measure
-from posbench.report.tables.selection import SERIES, conclusive, gated
+from posbench.report.tables.metrics import BASELINES, METRICS, Metric
+from posbench.report.tables.selection import SERIES_COLUMNS, conclusive, propagate_gate
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import Interval, over_clusters, over_seeds
+from posbench.results.statistics import Interval, cluster_bootstrap, t_interval
 
-CLUSTER = ["eval_seed", "document"]
-SUMMARY = ["estimate", "low", "high", "interval", "seeds", "seeds_left_out", "documents", "n", "status"]
+CLUSTER = ["eval_seed", "doc_id"]
+SUMMARY = ["estimate", "low", "high", "interval_method", "seeds", "seeds_left_out", "n_docs", "n", "status"]
 _NOTHING = Interval(math.nan, math.nan, math.nan, "")
 
 
-def totals(rows: pd.DataFrame, measure: Measure, by: Sequence[str]) -> pd.DataFrame:
-    """Columns top, bottom and n of a measure, summed within each group."""
-    rows = rows[rows["value"].notna()]
-    held = rows[rows["metric"] == measure.metric]
-    sums = held.assign(top=held["value"] * measure.scale).groupby(list(by))[["top", "n"]].sum()
-    sums["bottom"] = sums["n"].astype(float)
-    if measure.per:
-        per = rows[rows["metric"] == measure.per].groupby(list(by))["value"].sum()
-        sums["bottom"] = per.reindex(sums.index)
-        if sums["bottom"].isna().any():
+def metric_sums(rows: pd.DataFrame, metric: Metric, by: Sequence[str]) -> pd.DataFrame:
+    """Columns numerator, denominator and n of a metric, summed within each group."""
+    rows = rows[rows["value_sum"].notna()]
+    held = rows[rows["metric"] == metric.row_metric]
+    sums = held.assign(numerator=held["value_sum"] * metric.scale).groupby(list(by))[["numerator", "n"]].sum()
+    sums["denominator"] = sums["n"].astype(float)
+    if metric.normalize_by:
+        per = rows[rows["metric"] == metric.normalize_by].groupby(list(by))["value_sum"].sum()
+        sums["denominator"] = per.reindex(sums.index)
+        if sums["denominator"].isna().any():
             raise DataError(
-                f"{measure.name} needs {measure.per!r} rows beside {measure.metric!r}: evaluate again"
+                f"{metric.name} needs {metric.normalize_by!r} rows beside {metric.row_metric!r}: evaluate again"
             )
     return sums
 
 
-def summarise(
-    rows: pd.DataFrame, measure: Measure, by: Sequence[str] = ("eval_len",), within_seed: bool = True
+def aggregate(
+    rows: pd.DataFrame, metric: Metric, by: Sequence[str] = ("eval_len",), within_seed: bool = True
 ) -> pd.DataFrame:
-    """A line per series and point: estimate, low, high, which interval, seeds, documents, n, status.
+    """A line per series and point: estimate, low, high, which interval, seeds, n_docs, n, status.
 
     Intervals go over seeds where there are several; with one seed over its documents, if asked for.
     """
-    rows = gated(rows)
-    group = [*SERIES, *by]
-    sums = totals(conclusive(rows), measure, [*group, "train_seed", *CLUSTER])
-    top, bottom, n = (sums[name].to_numpy() for name in ("top", "bottom", "n"))
+    rows = propagate_gate(rows)
+    group = [*SERIES_COLUMNS, *by]
+    sums = metric_sums(conclusive(rows), metric, [*group, "train_seed", *CLUSTER])
+    numerator, denominator, n = (sums[name].to_numpy() for name in ("numerator", "denominator", "n"))
     seed_of, document_of = (sums.groupby(keys).ngroup().to_numpy() for keys in ("train_seed", CLUSTER))
     places = sums.groupby(group).indices
     severity = rows["status"].map({status: rank for rank, status in enumerate(STATUSES)}).astype(int)
@@ -56,33 +56,35 @@ def summarise(
     for key, severities in worst.groupby(group):
         here = places.get(key, np.array([], dtype=int))
         seeds = len(np.unique(seed_of[here]))
-        interval = _interval(top[here], bottom[here], seed_of[here], within_seed) if seeds else _NOTHING
+        interval = (
+            _interval(numerator[here], denominator[here], seed_of[here], within_seed) if seeds else _NOTHING
+        )
         lines.append(
             dict(zip(group, key, strict=True))
-            | {name: measure.shown(getattr(interval, name)) for name in ("estimate", "low", "high")}
-            | {"interval": interval.kind, "seeds": seeds, "seeds_left_out": len(severities) - seeds}
-            | {"documents": len(np.unique(document_of[here])), "n": int(n[here].sum())}
+            | {name: metric.shown(getattr(interval, name)) for name in ("estimate", "low", "high")}
+            | {"interval_method": interval.method, "seeds": seeds, "seeds_left_out": len(severities) - seeds}
+            | {"n_docs": len(np.unique(document_of[here])), "n": int(n[here].sum())}
             | {"status": STATUSES[severities.max()]}
         )
     return pd.DataFrame(lines, columns=[*group, *SUMMARY])
 
 
-def _interval(top: NDArray, bottom: NDArray, seed_of: NDArray, within_seed: bool) -> Interval:
+def _interval(numerator: NDArray, denominator: NDArray, seed_of: NDArray, within_seed: bool) -> Interval:
     seeds, seed_of = np.unique(seed_of, return_inverse=True)
     if len(seeds) > 1 or not within_seed:
-        return over_seeds(np.bincount(seed_of, top) / np.bincount(seed_of, bottom))
-    return over_clusters(top, bottom)
+        return t_interval(np.bincount(seed_of, numerator) / np.bincount(seed_of, denominator))
+    return cluster_bootstrap(numerator, denominator)
 
 
-def baselines(rows: pd.DataFrame, names: Sequence[str] = BASELINES) -> pd.DataFrame:
+def baseline_values(rows: pd.DataFrame, names: Sequence[str] = BASELINES) -> pd.DataFrame:
     """Chance and the guess of some value of the context, by length: the same for every model.
 
     A column for each of `names` that the rows hold.
     """
     ratios = []
     for name in names:
-        sums = totals(rows, MEASURES[name], ["eval_len"])
-        ratios += [] if sums.empty else [(sums["top"] / sums["bottom"]).rename(name)]
+        sums = metric_sums(rows, METRICS[name], ["eval_len"])
+        ratios += [] if sums.empty else [(sums["numerator"] / sums["denominator"]).rename(name)]
     return (
         pd.concat(ratios, axis=1).sort_index()
         if ratios

@@ -1,0 +1,81 @@
+"""What a figure draws from: rows of one setting and one kernel, and their series."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from posbench.errors import ConfigError, unknown
+from posbench.report.figures.line_styles import LineStyle, assign_line_styles
+from posbench.report.tables.selection import (
+    SERIES_COLUMNS,
+    SETTING_COLUMNS,
+    conclusive,
+    one_kernel,
+    ordered_series,
+    propagate_gate,
+)
+
+
+class MissingRowsError(ConfigError):
+    """A figure whose rows are not there: the others can still be drawn."""
+
+
+@dataclass(frozen=True)
+class FigureData:
+    rows: pd.DataFrame
+    order: Sequence[str]
+    line_styles: Mapping[tuple[str, str], LineStyle]
+    mix_kernels: bool = False
+
+    @classmethod
+    def of(
+        cls, rows: pd.DataFrame, order: Sequence[str], filters: Mapping[str, Any] | None, mix_kernels: bool
+    ) -> "FigureData":
+        # Of all rows, so that a series looks the same in every figure.
+        line_styles = assign_line_styles(ordered_series(rows, order))
+        rows = propagate_gate(rows)  # before any choice: an extension is gated by the plain scheme
+        for column, wanted in (filters or {}).items():
+            if column not in rows:
+                raise unknown("column in filters:", column, rows.columns)
+            chosen = wanted if isinstance(wanted, list | tuple) else [wanted]
+            rows = rows[rows[column].isin(chosen)]
+            if rows.empty:
+                raise MissingRowsError(f"no rows with {column} {wanted}: evaluate them or change filters:")
+        return cls(rows, order, line_styles, mix_kernels)
+
+    def select(self, task: str, **wanted: Any) -> pd.DataFrame:
+        """The rows of one task, protocol and so on; a value of None takes any, if there is only one.
+
+        Of several variants None takes the plain one. A series that mixes kernels is refused unless told to mix.
+        """
+        rows = self.rows[self.rows["task"] == task]
+        for column, value in wanted.items():
+            rows = rows if value is None else rows[rows[column] == value]
+        if wanted.get("variant") is None and (rows["variant"] == "").any():
+            rows = rows[rows["variant"] == ""]
+        if rows.empty:
+            asked = ", ".join(f"{key} {value}" for key, value in wanted.items() if value)
+            raise MissingRowsError(
+                f"no rows of task {task} with {asked or 'any protocol'}: evaluate them first"
+            )
+        for column in ["protocol", "variant", *SETTING_COLUMNS]:
+            found = sorted(set(rows[column]))
+            if len(found) > 1:
+                raise ConfigError(
+                    f"a figure shows one {column}, the rows hold {', '.join(map(str, found))}: "
+                    f"choose one with filters: {{{column}: {found[0]}}}"
+                )
+        if conclusive(rows)["value_sum"].isna().all():
+            raise MissingRowsError(
+                f"no numbers of task {task}, only {', '.join(sorted(set(rows['status'])))}: leave the figure out"
+            )
+        if not self.mix_kernels:
+            one_kernel(rows)
+        return rows
+
+    def series(self, shown: pd.DataFrame) -> list[tuple[LineStyle, pd.DataFrame]]:
+        """The lines of a summary, in the experiment's order."""
+        groups = dict(iter(shown.groupby(SERIES_COLUMNS)))
+        return [(self.line_styles[key], groups[key]) for key in ordered_series(shown, self.order)]

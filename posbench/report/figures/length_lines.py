@@ -1,0 +1,97 @@
+"""One line a series against the context's length, labelled at its end: the panel that several figures share."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from posbench.report.figures.canvas import (
+    BASELINE_STYLES,
+    GREY,
+    EndLabel,
+    end_labels,
+    label_width,
+    length_axis,
+    signed_axis,
+    value_axis,
+)
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.tables.metrics import METRICS, Metric
+from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
+
+MARKERS = 14  # at most so many on a line
+CROSS = "A cross marks the last value of a line that has no more."
+NOT_DRAWN = "intervals in the csv, not drawn since all lines share their documents"
+
+
+def drawn_bands(shown: pd.DataFrame) -> str:
+    """What a caption calls the intervals of lines that have a band where there are several seeds alone."""
+    return "bands" if _over_seeds(shown).any() else NOT_DRAWN
+
+
+def _over_seeds(shown: pd.DataFrame) -> pd.Series:
+    return shown["interval_method"].str.contains("seeds")
+
+
+def end_label_width(data: FigureData, shown: pd.DataFrame, baselines: pd.DataFrame | None = None) -> float:
+    names = [] if baselines is None else [METRICS[baseline].label for baseline in baselines]
+    return label_width([*(f"{style.label}  00.00" for style, _ in data.series(shown)), *names])
+
+
+def draw_lines(
+    axes: Axes,
+    data: FigureData,
+    shown: pd.DataFrame,
+    metric: Metric,
+    train_len: int,
+    *,
+    baselines: pd.DataFrame | None = None,
+    bands: bool = False,
+    linear: float | None = None,
+) -> None:
+    """Lines with a band where there are several seeds, or always if `bands`; one that ends early ends with a cross.
+
+    `baselines`, a column each by length, are drawn in grey, and at the training length the gate of an accuracy.
+    With `linear` the values' axis is linear up to it on both sides of zero, and logarithmic beyond.
+    """
+    x, name = (
+        ("position", "position in the document") if "position" in shown else ("eval_len", "context length")
+    )
+    last = shown[x].max()
+    drawn = shown[shown["estimate"].notna()]
+    # Bands of exploding schemes may leave the picture: the limits are the lines'.
+    value_axis(axes, drawn["estimate"].tolist(), metric.label, metric.is_fraction)
+    if linear is not None:
+        signed_axis(axes, linear)
+    ended, reached = [], []
+    for baseline, column in ({} if baselines is None else baselines.to_dict("series")).items():
+        heights = column.dropna()
+        axes.plot(heights.index, heights, color=GREY, linestyle=BASELINE_STYLES[baseline], linewidth=1.2)
+        reached.append(EndLabel(heights.index[-1], heights.iloc[-1], METRICS[baseline].label, GREY))
+    if metric.name in GATE_METRICS and x == "eval_len":
+        axes.plot(
+            train_len, MIN_ACCURACY, marker="_", color=GREY, markersize=12, markeredgewidth=1.5, zorder=2
+        )
+        axes.annotate(
+            "gate", (train_len, MIN_ACCURACY), (3, -9), textcoords="offset points", fontsize=7.5, color=GREY
+        )
+    for style, line in data.series(drawn):
+        every = -(-len(line) // MARKERS)
+        axes.plot(line[x], line["estimate"], **style.plot_kwargs, markevery=every, zorder=3)
+        band = line[["low", "high"]].where(_over_seeds(line) | bands)
+        axes.fill_between(line[x], band["low"], band["high"], color=style.colour, alpha=0.15, linewidth=0)
+        end = line.iloc[-1]
+        if end[x] == last:
+            text = f"{style.label}  {end['estimate']:z.2f}"
+            reached.append(EndLabel(end[x], end["estimate"], text, style.colour))
+        else:
+            axes.plot(
+                end[x], end["estimate"], color=style.colour, marker="x", markersize=11, markeredgewidth=2
+            )
+            ended.append(EndLabel(end[x], end["estimate"], f"{style.label} ×", style.colour))
+    length_axis(
+        axes, sorted(shown[x].unique()), train_len, f"{name} (tokens, and multiples of the training length)"
+    )
+    if ended:
+        # Lines begin at the shortest length: left of it there is room for the names of those that end there.
+        axes.set_xlim(left=shown[x].min() / 1.7)
+    end_labels(axes, reached)
+    end_labels(axes, ended, side="left")

@@ -1,0 +1,34 @@
+"""How a number with its interval is printed, or why there is none."""
+
+from typing import Any
+
+import pandas as pd
+
+from posbench.report.tables.caption_text import STATUS_NOTES
+from posbench.report.tables.markup import TableCell
+
+
+def format_cell(line: Any, best: str | None = None) -> TableCell:
+    """One line of a summary: its number with the interval, or why there is none."""
+    if line is None:
+        return TableCell("")
+    note = "" if line.status == "ok" else f"{STATUS_NOTES[line.status]}."
+    if pd.isna(line.estimate):
+        return TableCell("not learned" if line.status == "not_learned" else "–", note=note)
+    if line.seeds_left_out:
+        note = f"{line.seeds_left_out} of {line.seeds + line.seeds_left_out} seeds left out. {note}"
+    text = format_number(line.estimate)
+    return TableCell(
+        f"{text} {format_interval(line.low, line.high)}".strip(), line.status == "ok" and text == best, note
+    )
+
+
+def format_number(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
+
+
+def format_interval(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"[{format_number(low)}, {format_number(high)}]"

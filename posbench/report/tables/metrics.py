@@ -1,0 +1,165 @@
+"""Metrics: what perplexity, bits per byte, accuracies and ranks are made of."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from posbench.errors import unknown
+
+
+@dataclass(frozen=True)
+class Metric:
+    """scale * sum(values of `row_metric`) / sum(n, or values of the metric `normalize_by`), shown as its exp if asked.
+
+    `tasks` are those whose rows it is made of, the first where none is named. `lower_is_better` is None where
+    neither is. `baselines` are the metrics of what could be had without an answer, to be shown beside it.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    row_metric: str
+    label: str
+    lower_is_better: bool | None
+    normalize_by: str = ""
+    scale: float = 1.0
+    exponential: bool = False
+    is_fraction: bool = False  # between 0 and 1
+    baselines: tuple[str, ...] = ()
+
+    def shown(self, ratio: float) -> float:
+        """Means and intervals are made in nats: over seeds, perplexity is a geometric mean."""
+        if self.is_fraction:
+            return float(np.clip(ratio, 0.0, 1.0))  # what an interval covers beyond is impossible
+        return math.exp(min(ratio, 700.0)) if self.exponential else ratio
+
+
+BASELINES = ("chance", "random_in_context")
+_TEXT = ("perplexity", "longppl")
+_RETRIEVAL = ("key_value", "passkey", "multi_document")
+_ANSWERS = (*_RETRIEVAL, "algorithmic")
+_ALL = [
+    Metric("bits_per_byte", _TEXT, "nll", "bits per byte", True, "bytes", scale=1 / math.log(2)),
+    Metric("perplexity", (*_TEXT, "repetition"), "nll", "perplexity per token", True, exponential=True),
+    Metric(
+        "exact_match",
+        _RETRIEVAL,
+        "exact_match",
+        "retrieval accuracy",
+        False,
+        is_fraction=True,
+        baselines=BASELINES,
+    ),
+    Metric(
+        "exact_match",
+        ("algorithmic",),
+        "exact_match",
+        "accuracy, whole answers",
+        False,
+        is_fraction=True,
+        baselines=("chance",),
+    ),
+    Metric(
+        "substring_match",
+        _RETRIEVAL,
+        "substring_match",
+        "accuracy, the answer contained",
+        False,
+        is_fraction=True,
+        baselines=BASELINES,
+    ),
+    Metric(
+        "symbol_accuracy", ("algorithmic",), "symbol_accuracy", "accuracy by symbol", False, is_fraction=True
+    ),
+    Metric(
+        "token_accuracy",
+        ("repetition",),
+        "token_accuracy",
+        "accuracy by token",
+        False,
+        is_fraction=True,
+        baselines=("chance",),
+    ),
+    Metric("longppl", ("longppl",), "key_token_nll", "LongPPL, of key tokens", True, exponential=True),
+    Metric(
+        "key_token_fraction",
+        ("longppl",),
+        "key_token_fraction",
+        "share of key tokens",
+        False,
+        is_fraction=True,
+    ),
+    Metric(
+        "position_accuracy",
+        ("position_resolution",),
+        "position_accuracy",
+        "neighbours told apart",
+        False,
+        is_fraction=True,
+        baselines=("chance",),
+    ),
+    Metric("logprob", _ANSWERS, "logprob", "log-probability of the answer (nats)", False),
+    Metric("rank", _ANSWERS, "rank", "mean rank of the answer", True),
+    Metric("reciprocal_rank", _ANSWERS, "reciprocal_rank", "mean reciprocal rank", False, is_fraction=True),
+    Metric(
+        "predicted_in_context",
+        _RETRIEVAL,
+        "predicted_in_context",
+        "share of answers from the context",
+        False,
+        is_fraction=True,
+    ),
+    Metric("chance", _ANSWERS, "chance", "chance", False, is_fraction=True),
+    Metric(
+        "random_in_context",
+        _RETRIEVAL,
+        "random_in_context",
+        "some value of the context",
+        False,
+        is_fraction=True,
+    ),
+    Metric("attention_entropy", ("attention",), "attention_entropy", "entropy of attention (nats)", None),
+    Metric(
+        "sink_attention",
+        ("attention",),
+        "sink_attention",
+        "attention to the first tokens",
+        None,
+        is_fraction=True,
+    ),
+    Metric(
+        "last_quarter_attention",
+        ("attention",),
+        "last_quarter_attention",
+        "attention to the last quarter",
+        None,
+        is_fraction=True,
+    ),
+    Metric(
+        "answer_attention",
+        ("attention",),
+        "answer_attention",
+        "attention to the answer",
+        None,
+        is_fraction=True,
+    ),
+]
+METRICS = {each.name: each for each in reversed(_ALL)}  # of a name that several tasks have, the first
+
+
+def get_metric(name: str, task: str | None = None) -> Metric:
+    """The metric of a task, or of the first that has it; a task that is not known has any of them."""
+    if name not in METRICS:
+        raise unknown("metric", name, [each.name for each in _ALL])
+    if task is None:
+        return METRICS[name]
+    found = [each for each in _ALL if each.name == name and task in each.tasks]
+    return found[0] if found else replace(METRICS[name], tasks=(task,), label=name.replace("_", " "))
+
+
+def metrics_for_task(task: str, metrics: Collection[str]) -> list[Metric]:
+    """What a table can be made of, given a task and the metrics of its rows; baselines stand beside others."""
+    names = dict.fromkeys(each.name for each in _ALL if each.name not in BASELINES)
+    found = [get_metric(name, task) for name in names]
+    return [each for each in found if {each.row_metric, each.normalize_by or each.row_metric} <= set(metrics)]

@@ -1,0 +1,136 @@
+"""Who beats whom, to be read: the best against all, and each against the next.
+
+At the middle and the longest of the lengths that have an answer; all pairs at all lengths are in the csv.
+"""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from posbench.report.tables.caption_text import capital, cluster_name
+from posbench.report.tables.captions import caption
+from posbench.report.tables.formatting import format_interval, format_number
+from posbench.report.tables.markup import Table, TableCell
+from posbench.report.tables.metrics import Metric
+from posbench.report.tables.pairwise_tests import ALPHA, NOT_SIGNIFICANT
+from posbench.report.tables.selection import series_label
+
+ALL = 28  # pairs at a length that are all printed: of eight series
+PRINTED = 60  # more are too many to read: then against the best alone
+
+
+def pairwise_table(
+    rows: pd.DataFrame, numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, name: str
+) -> Table | None:
+    """A table a length of a summary and of its comparison; None where nothing was compared."""
+    lengths = sorted(found.loc[found["p_value"].notna(), "eval_len"].unique())
+    if not lengths:
+        return None
+    chosen = sorted({lengths[(len(lengths) - 1) // 2], lengths[-1]})
+    tables = [_at_length(rows, numbers, found, metric, name, length) for length in chosen]
+    first, *others = tables
+    return replace(first, name=name, numbers=found, more=others)
+
+
+def _at_length(
+    rows: pd.DataFrame, numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, name: str, length: int
+) -> Table:
+    here = found[found["eval_len"] == length]
+    at = numbers[numbers["eval_len"] == length].sort_values(
+        "estimate", ascending=metric.lower_is_better is not False, kind="stable", na_position="last"
+    )
+    ranked = [series_label(*pair) for pair in at[["scheme", "extension"]].itertuples(index=False, name=None)]
+    lines = {frozenset((line.a, line.b)): line for line in here.itertuples()}
+    clusters = cluster_name(rows["task"].iat[0])
+    body = []
+    for a, b in chosen_pairs(ranked):
+        line = lines[frozenset((a, b))]
+        if a == ranked[0] or pd.notna(line.p_value):
+            sign = 1 if line.a == a else -1
+            low, high = (line.low, line.high) if sign > 0 else (-line.high, -line.low)
+            texts = [
+                f"{a} against {b}",
+                format_number(sign * line.a_minus_b),
+                format_interval(low, high),
+                _p(line.p_holm),
+            ]
+            texts += [_count(line.n_docs), _count(line.seeds)]
+            body.append(
+                [*map(TableCell, texts), TableCell(line.conclusion, best=" beats " in line.conclusion)]
+            )
+    train_len = int(rows["train_len"].iat[0])
+    kinds = here.loc[here["p_value"].notna(), "interval_method"].unique()
+    shown = numbers[numbers["eval_len"] == length]
+    shown = shown.assign(interval_method=np.resize(kinds, len(shown)) if len(kinds) else "")
+    return Table(
+        name=f"{name}-{length}",
+        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:g}×): who beats whom",
+        caption=caption(
+            [(rows, shown, metric)],
+            *_reading_guide(here, found, ranked, clusters, metric),
+            intervals="intervals of the differences",
+        ),
+        header=["a against b", "a – b", "95% interval", "p (Holm)", clusters, "seeds", "conclusion"],
+        body=body,
+        numbers=here,
+        words=["conclusion"],
+    )
+
+
+def chosen_pairs(ranked: list[str]) -> list[tuple[str, str]]:
+    """All pairs of few series; of many the best against all, and each against the next that follows it."""
+    pairs = [(a, b) for place, a in enumerate(ranked) for b in ranked[place + 1 :]]
+    if len(pairs) <= ALL:
+        return pairs
+    best = [pair for pair in pairs if pair[0] == ranked[0]]
+    nexts = list(itertools.pairwise(ranked[1:]))
+    return best + (nexts if len(best) + len(nexts) <= PRINTED else [])
+
+
+def _reading_guide(
+    here: pd.DataFrame, found: pd.DataFrame, ranked: list[str], clusters: str, metric: Metric
+) -> list[str]:
+    """Who is beaten by nobody, which test was made, and of which pairs."""
+    tested = here[here["p_value"].notna()]
+    beaten = {
+        line.conclusion.split(" beats ")[1] for line in tested.itertuples() if " beats " in line.conclusion
+    }
+    compared = set(tested["a"]) | set(tested["b"])
+    unbeaten = ", ".join(name for name in ranked if name in compared and name not in beaten)
+    apart = int((tested["conclusion"] != NOT_SIGNIFICANT).sum())
+    several = tested["seeds"].max() > 1
+    one = tested["seeds"].min() < 2
+    tests = []
+    if several:
+        tests.append("paired by seed: Student's t over the differences of the seeds")
+    if one:
+        tests.append(
+            f"paired by {clusters}: a bootstrap that draws {clusters}, and t on its standard error"
+            " (with one seed a verdict is about these models, not about training again)"
+        )
+    pairs = chosen_pairs(ranked)
+    against_next = ", then each against the next" if any(a != ranked[0] for a, _ in pairs) else ""
+    printed = (
+        "all pairs"
+        if len(pairs) == len(here)
+        else f"the best against all{against_next} (the csv has all pairs)"
+    )
+    return [
+        f"Shown: {printed}.",
+        f"Of {len(tested)} pairs compared at this length {apart} are told apart.",
+        f"Beaten by none: {unbeaten}.",
+        f"Test: {'; '.join(tests)}.",
+        f"Told apart where p < {ALPHA:g} after Holm over the {int(found['p_value'].notna().sum())} pairs at all lengths; "
+        "an interval is of its pair alone, so it can leave out 0 where Holm's p does not tell apart. "
+        f"{capital(NOT_SIGNIFICANT)} does not mean equal.",
+    ]
+
+
+def _p(p: float) -> str:
+    return "–" if pd.isna(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _count(value: float) -> str:
+    return "–" if pd.isna(value) else f"{int(value)}"

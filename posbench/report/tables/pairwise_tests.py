@@ -1,0 +1,99 @@
+"""Paired differences between the series of a table: what both find hard cancels.
+
+With one seed the pairs are its documents or contexts; with several they are the seeds, whose differences are taken
+over the documents that both have. Holm's p is over all pairs at all lengths of the table.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from posbench.report.tables.metrics import Metric
+from posbench.report.tables.selection import (
+    SERIES_COLUMNS,
+    conclusive,
+    ordered_series,
+    propagate_gate,
+    series_label,
+)
+from posbench.report.tables.summary import CLUSTER, metric_sums
+from posbench.results.rows import STATUSES
+from posbench.results.statistics import Interval, holm, paired_cluster_bootstrap, t_interval
+
+COLUMNS = ["eval_len", "a", "b", "a_minus_b", "low", "high", "interval_method", "seeds", "n_docs"]
+COLUMNS += ["p_value", "p_holm", "conclusion"]
+ALPHA = 0.05
+NOT_SIGNIFICANT = "not told apart"
+_NOTHING = Interval(math.nan, math.nan, math.nan, "")
+
+
+def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()) -> pd.DataFrame:
+    """A line per length and pair of series: a - b, its 95% interval, Holm's p, and what it says in words.
+
+    The differences are those of the ratios, as nats where a metric is shown as an exp. `n_docs` is how
+    many of them (or contexts) both have, `seeds` likewise.
+    """
+    rows = propagate_gate(rows)
+    sums = metric_sums(conclusive(rows), metric, ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER])
+    severity = rows["status"].map({status: rank for rank, status in enumerate(STATUSES)}).astype(int)
+    worst = rows.assign(severity=severity).groupby(["eval_len", *SERIES_COLUMNS])["severity"].max()
+    nobody = sums.iloc[:0]
+    lines = []
+    for length in sorted(rows["eval_len"].unique()):
+        at_length = sums.loc[[length]] if length in sums.index else nobody
+        numerators, denominators = (
+            at_length[side].unstack(SERIES_COLUMNS) for side in ("numerator", "denominator")
+        )
+        seed_of, document_of = (numerators.index.to_frame()[name] for name in ("train_seed", "doc_id"))
+        held = {key: np.stack([numerators[key], denominators[key]]) for key in numerators}
+        present = [key for key in ordered_series(rows, order) if (length, *key) in worst]
+        for a, b in combinations(present, 2):
+            line = {"eval_len": length, "a": series_label(*a), "b": series_label(*b), "p_value": math.nan}
+            if a in held and b in held:
+                shared = ~np.isnan([*held[a], *held[b]]).any(axis=0)
+                interval = _difference(seed_of[shared].to_numpy(), held[a][:, shared], held[b][:, shared])
+                line |= {"a_minus_b": interval.estimate, "low": interval.low, "high": interval.high}
+                line |= {
+                    "interval_method": interval.method,
+                    "p_value": interval.p_value if interval.method else math.nan,
+                }
+                line |= {"seeds": seed_of[shared].nunique(), "n_docs": document_of[shared].nunique()}
+            lacking = [STATUSES[worst[length, *key]] for key in (a, b) if key not in held]
+            lines.append(line | {"conclusion": _silence(lacking)})
+    found = pd.DataFrame(lines, columns=COLUMNS)
+    tested = found["p_value"].notna()
+    found.loc[tested, "p_holm"] = holm(found.loc[tested, "p_value"].tolist())
+    found.loc[tested, "conclusion"] = [_conclusion(line, metric) for line in found[tested].itertuples()]
+    return found
+
+
+def _silence(lacking: Sequence[str]) -> str:
+    return f"no verdict: {', '.join(dict.fromkeys(lacking)).replace('_', ' ') or 'too few documents'}"
+
+
+def _conclusion(line: Any, metric: Metric) -> str:
+    if line.p_holm >= ALPHA:
+        return NOT_SIGNIFICANT
+    if metric.lower_is_better is None:
+        return f"{line.a} is {'above' if line.a_minus_b > 0 else 'below'} {line.b}"
+    better, worse = (line.a, line.b) if (line.a_minus_b < 0) == metric.lower_is_better else (line.b, line.a)
+    return f"{better} beats {worse}"
+
+
+def _difference(seed_of: NDArray, a: NDArray, b: NDArray) -> Interval:
+    """a - b, each a row of sums and one of counts, over the seeds and documents that both have."""
+    seeds, seed_of = np.unique(seed_of, return_inverse=True)
+    if not len(seeds):
+        return _NOTHING
+    (numerator_a, denominator_a), (numerator_b, denominator_b) = a, b
+    if len(seeds) == 1:
+        return paired_cluster_bootstrap((numerator_a, denominator_a), (numerator_b, denominator_b))
+    by_seed = [
+        np.bincount(seed_of, side) for side in (numerator_a, denominator_a, numerator_b, denominator_b)
+    ]
+    return t_interval(by_seed[0] / by_seed[1] - by_seed[2] / by_seed[3])

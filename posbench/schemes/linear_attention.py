@@ -1,0 +1,59 @@
+"""Linear attention: a product of positive features in place of the softmax, with or without rotation.
+
+Katharopoulos et al. Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention. ICML 2020,
+sections 3.2 to 3.4. arXiv:2006.16236. With rotation: RoFormer, section 3.3, equation 19, arXiv:2104.09864:
+the numerator's features are turned and the denominator's are not, which keeps it positive.
+Prefix sums are taken over chunks of keys, so that memory is linear in the length. There are no pairs here for
+an extension to mask, split or scale; one that moves positions moves the rotation.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from posbench.errors import ConfigError
+from posbench.instantiate import register
+from posbench.position.call import Kernel
+from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+
+CHUNK = 64
+
+
+@register("scheme/linear_attention")
+class LinearAttention(PositionScheme):
+    """out_i = sum_j (R_i f(q_i)) . (R_j f(k_j)) v_j / sum_j f(q_i) . f(k_j) over j <= i, f(x) = elu(x) + 1."""
+
+    def __init__(self, shape: ModelShape, use_rope: bool = False, rope_theta: float = 10000.0) -> None:
+        super().__init__()
+        self.use_rope = use_rope
+        self.inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta) if use_rope else None
+        if not rope_theta > 1:
+            raise ConfigError(f"rope_theta {rope_theta} of the angular frequencies: give a number above 1")
+        capabilities = frozenset({"positions"} if use_rope else ())
+        self.traits = Traits(relative=True, softmax_attention=False, capabilities=capabilities)
+
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
+        exact = torch.float64 if v_BHSD.dtype == torch.float64 else torch.float32
+        q, k = (F.elu(x.to(exact)) + 1 for x in (inputs.q_BHTD, inputs.k_BHSD))
+        before = k.shape[2] - q.shape[2]  # keys of a cache, which all queries see
+        below_BHT = (q * k.cumsum(2)[:, :, before:]).sum(-1)
+        if self.inv_freq_M is not None:
+            at_q, at_k = rotary_cos_sin(self.inv_freq_M, inputs, self)
+            q, k = rotate(q, *at_q, True), rotate(k, *at_k, True)
+        above_BHTD = causal_product(q, k, v_BHSD.to(exact), before)
+        return (above_BHTD / below_BHT[..., None]).to(v_BHSD.dtype)
+
+
+def causal_product(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, before: int) -> Tensor:
+    """(B, H, T, D): sum over j <= i of (q_i . k_j) v_j, query i standing at key `before` + i."""
+    tokens = q_BHTD.shape[2]
+    state = k_BHSD[:, :, :before].transpose(-1, -2) @ v_BHSD[:, :, :before]
+    q, k, v = (
+        F.pad(x, (0, 0, 0, -tokens % CHUNK)).unflatten(2, (-1, CHUNK))
+        for x in (q_BHTD, k_BHSD[:, :, before:], v_BHSD[:, :, before:])
+    )
+    sums = (k.transpose(-1, -2) @ v).cumsum(2)  # of each chunk and all before it
+    earlier = torch.cat((state[:, :, None], state[:, :, None] + sums[:, :, :-1]), 2)
+    within = (q @ k.transpose(-1, -2)).tril() @ v
+    return (q @ earlier + within).flatten(2, 3)[:, :, :tokens]

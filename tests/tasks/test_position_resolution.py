@@ -1,0 +1,74 @@
+"""Neighbouring positions, extensions under several settings, and the factor that is best."""
+
+import numpy as np
+import pytest
+from test_tasks import Text
+
+from posbench.config.schema import FinetuneSettings, GridSettings, SweepScript, VariantSettings
+from posbench.errors import ConfigError
+from posbench.lm.interface import Scores
+from posbench.sweep import grid
+from posbench.tasks.position_resolution import PositionResolution
+
+FILE = {"name": "pi", "build": {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": "auto"}}
+
+
+@pytest.mark.parametrize("length", [16, 64, 128])
+def test_a_record_against_the_next_one(length):
+    prompts = list(PositionResolution(4).prompts(length, Text(), 64, 0))
+    assert len(prompts) == 4
+    for prompt in prompts:
+        assert prompt.length == length
+        context = list(prompt.context)
+        assert len(prompt.continuations) == 2 * len(prompt.doc["records"])
+        for (key, own), (same, other) in zip(
+            prompt.continuations[::2], prompt.continuations[1::2], strict=True
+        ):
+            first = context.index(key)
+            assert key == same
+            assert own != other
+            assert context[first + 1] == own  # one token after the key
+            assert context[first + 2] == key  # the echo ...
+            assert context[first + 4] == other  # ... two tokens before the next record's value
+
+
+def test_the_likelier_value_counts():
+    task = PositionResolution(1)
+    (prompt,) = task.prompts(16, Text(), 64, 0)
+    count = len(prompt.doc["records"])
+    logprob = np.tile([[-1.0], [-3.0]], (count, 1))
+    logprob[:2] = [[-2.0], [-0.5]]
+    measures = list(task.process_results(prompt, Scores(logprob, logprob.astype(int))))
+    assert [one.value_sum for one in measures if one.metric == "position_accuracy"] == [0.0] + [1.0] * (
+        count - 1
+    )
+    assert [one.value_sum for one in measures if one.metric == "log_likelihood_ratio"] == [-1.5] + [2.0] * (
+        count - 1
+    )
+    (chance,) = [one for one in measures if one.metric == "chance"]
+    assert chance.value_sum / chance.n == 0.5
+
+
+def test_one_extension_with_several_settings():
+    variants = {f"pi_k{k}": VariantSettings("pi", {"factor": k}) for k in (2, 4)}
+    tuned = {"tuned": FinetuneSettings("pi", {"factor": 4}, {"steps": 5})}
+    script = SweepScript(
+        grid=GridSettings(scheme=["rope"], extension=["pi"]), variants=variants, finetune=tuned
+    )
+    found = grid.extensions(script, "rope", lambda group, name: dict(FILE))
+    assert [(one.name, one.build["factor"], one.finetune) for one in found] == [
+        ("pi", "auto", {}),
+        ("pi_k2", 2, {}),
+        ("pi_k4", 4, {}),
+        ("tuned", 4, {"steps": 5}),
+    ]
+
+
+def test_names_are_one_to_an_entry():
+    script = SweepScript(
+        grid=GridSettings(scheme=["rope"]),
+        variants={"twice": VariantSettings("pi")},
+        finetune={"twice": FinetuneSettings("pi", train={"steps": 5})},
+    )
+    with pytest.raises(ConfigError, match=r"finetune\.twice"):
+        grid.extensions(script, "rope", lambda group, name: dict(FILE))

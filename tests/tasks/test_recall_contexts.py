@@ -1,0 +1,57 @@
+"""Contexts of records: the same draws for every task that asks about them, and the same as ever."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from prose import prose
+
+from posbench.errors import ConfigError
+from posbench.tasks.attention import KeyValueAttention
+from posbench.tasks.key_value import KeyValue
+from posbench.tasks.position_resolution import PositionResolution
+from posbench.tasks.task import Task
+
+
+def digest(task: Task) -> str:
+    found = hashlib.sha256()
+    for length in (32, 97):
+        for seed in (0, 5):
+            for prompt in task.prompts(length, prose(), 64, seed):
+                for ids in (prompt.context, prompt.continuations):
+                    found.update(f"{ids.dtype} {ids.shape}".encode() + ids.tobytes())
+    return found.hexdigest()[:16]
+
+
+# Rows that are stored under today's versions were measured on these prompts.
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (KeyValue(3), "bb60a1eb92f3ee50"),
+        (KeyValue(3, query_aware=True), "16a09e73460bbb10"),
+        (PositionResolution(3), "09743a7740b25a38"),
+        (KeyValueAttention(3, num_questions=4), "1e69c7b0b0ef7f83"),
+    ],
+    ids=["key_value", "query_aware", "position_resolution", "attention"],
+)
+def test_prompts_are_the_same_to_the_last_bit(task, expected):
+    assert digest(task) == expected
+
+
+def test_every_task_asks_about_the_same_contexts():
+    tasks = (KeyValue(3), PositionResolution(3), KeyValueAttention(3, 4))
+    for prompts in zip(*(task.prompts(64, prose(), 64, 0) for task in tasks), strict=True):
+        assert all(np.array_equal(prompt.context, prompts[0].context) for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "named"),
+    [
+        (KeyValue, {"num_contexts": 0}, "key_value with num_contexts=0"),
+        (PositionResolution, {"num_contexts": -1}, "position_resolution with num_contexts=-1"),
+        (KeyValueAttention, {"num_contexts": 1, "num_questions": 0}, "attention with num_questions=0"),
+    ],
+)
+def test_no_context_at_all_is_refused(task, settings, named):
+    with pytest.raises(ConfigError, match=f"{named}: give at least 1"):
+        task(**settings)
