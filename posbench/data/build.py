@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from posbench.data.source import Document, Source
 from posbench.data.splits import SPLITS
 from posbench.data.tokenizer import Tokenizer
 from posbench.errors import DataError
+from posbench.files import atomic_path
 
 META = "meta.json"  # written last: a folder that has it was finished
 
@@ -45,11 +45,9 @@ def ensure(
                 say(f"{folder}: {wrong}; it is set aside as {aside.name} and built again")
             if not folder.exists():
                 say(f"building the corpus {folder}")
-                partial = folder.with_suffix(".partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                fill(partial, *parts(), say, bos)
-                partial.rename(folder)
+                with atomic_path(folder, folder.with_suffix(".partial")) as partial:
+                    partial.mkdir()
+                    fill(partial, *parts(), say, bos)
     except OSError as error:
         raise DataError(
             f"{folder.parent} cannot be written ({error.strerror}): choose another cache folder"
