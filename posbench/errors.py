@@ -1,7 +1,9 @@
 """What a user can get wrong. Each message is one line: what was given, what is allowed, what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from posbench.renamed import current_name
 
 
 class PosbenchError(Exception):
@@ -36,8 +38,14 @@ def format_error(error: BaseException) -> str:
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
-    """The error for a name that is not in a closed list, with the nearest one named."""
+    """Returns the error for a name that is not in a closed list, with a hint at the name that is meant."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(given, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint}")
+    return ConfigError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint(given, names)}")
+
+
+def hint(given: str, allowed: Sequence[str]) -> str:
+    """Returns the end of an error line: the current name of an old name, or else the most similar name, if any."""
+    if name := current_name(given, allowed):
+        return f"; it is called {name!r} now"
+    similar = difflib.get_close_matches(given, allowed, n=1)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
