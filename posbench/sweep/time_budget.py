@@ -63,6 +63,6 @@ class TimeBudget:
             assert self.minutes is not None
             least = self.minutes + (self.seconds_needed(shortest) + time.time() - self.deadline) / 60
             raise ConfigError(
-                f"runtime.max_minutes {self.minutes:g}: planning and the shortest job that is left "
-                f"({shortest.label}) take about {least:.2g} minutes; give more"
+                f"runtime.max_minutes {self.minutes:g}: planning plus the shortest job that is left "
+                f"({shortest.label}) takes about {least:.2g} minutes; give more"
             )
