@@ -64,7 +64,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
     def stream(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
         yield from held[split]
 
-    monkeypatch.setattr(hub, "download", stream)
+    monkeypatch.setattr(hub, "stream_rows", stream)
     return held
 
 
