@@ -1,4 +1,4 @@
-"""Objects from plain settings: {"_target_": "package.module.Class", **keyword arguments}."""
+"""Creates objects from plain settings: {"_target_": "package.module.Class", **keyword arguments}."""
 
 import importlib
 import inspect
@@ -12,10 +12,10 @@ Class = TypeVar("Class", bound=type)
 
 
 def register(name: str) -> Callable[[Class], Class]:
-    """Gives a class of this package the name under which identities know it, such as "scheme/rope".
+    """Returns a class decorator that registers a class of this package under a name, such as "scheme/rope".
 
     Identities hash the registered name in place of the import path, so that moving or renaming a module or a class
-    changes no id. A subclass does not inherit the name.
+    changes no identity. A subclass does not inherit the name.
     """
 
     def decorate(cls: Class) -> Class:
@@ -26,7 +26,7 @@ def register(name: str) -> Callable[[Class], Class]:
 
 
 def registered_name(path: str) -> str:
-    """The registered name of the class at a dotted path; for a class from outside the package, the path itself."""
+    """Returns the registered name of the class at a dotted path, or the path if the class is not of this package."""
     target = locate(path)
     if not getattr(target, "__module__", "").startswith("posbench."):
         return path
@@ -34,7 +34,7 @@ def registered_name(path: str) -> str:
 
 
 def by_name(settings: Any) -> Any:
-    """Settings for hashing: each `_target_`, nested ones included, replaced by its registered name."""
+    """Returns settings for hashing: every `_target_`, also a nested one, is replaced by its registered name."""
     if isinstance(settings, Mapping):
         return {
             key: registered_name(value) if key == "_target_" else by_name(value)
@@ -46,7 +46,7 @@ def by_name(settings: Any) -> Any:
 
 
 def locate(path: str) -> Any:
-    """The class or function that a dotted path names."""
+    """Imports the class or function at a dotted path; raises ConfigError if there is none."""
     module_name, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module_name), name)
@@ -58,9 +58,13 @@ def locate(path: str) -> Any:
 
 
 def instantiate(settings: Mapping[str, Any], *args: Any) -> Any:
-    """Call the target with `args` and the other settings as keyword arguments."""
+    """Calls the target with `args` and the other settings as keyword arguments.
+
+    Raises:
+        ConfigError: if the target is missing, or has no such argument, or an argument is of another type.
+    """
     if "_target_" not in settings:
-        raise ConfigError(f"settings without _target_: {dict(settings)}; name what is to be built")
+        raise ConfigError(f"settings without _target_: {dict(settings)}; add the class to create")
     target = locate(settings["_target_"])
     keywords = {key: value for key, value in settings.items() if key != "_target_"}
     parameters = inspect.signature(target).parameters
@@ -79,12 +83,12 @@ def instantiate(settings: Mapping[str, Any], *args: Any) -> Any:
 def _hints(target: Any) -> dict[str, Any]:
     try:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # annotated with what is imported for type checkers only
+    except NameError:  # an annotation that is imported for type checkers only
         return {}
 
 
 def admits(annotation: Any, value: Any) -> bool:
-    """Whether a setting has its annotated type; only unions of plain types are judged."""
+    """Returns whether a value has the annotated type; annotations other than unions of plain types admit all."""
     allowed = set(get_args(annotation) if isinstance(annotation, UnionType) else [annotation])
     if not allowed <= {bool, int, float, str, NoneType}:
         return True

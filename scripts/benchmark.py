@@ -9,7 +9,6 @@ there is no GPU its lines are listed as skipped.
 
 import argparse
 import logging
-import os
 import platform
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from posbench.benchmark.line import TOLERANCE, Line
 from posbench.benchmark.lines import LINES
 from posbench.errors import PosbenchError
+from posbench.files import write_text
 
 GPU = "gpu"  # the group that needs one
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "benchmark"
@@ -67,8 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         text = markdown(frame, place)
         ran = torch.cuda.is_available() if place == "gpu" else not settings.only
         if ran:
-            write(settings.results / f"{place}.csv", frame.to_csv(index=False))
-            write(settings.results / f"{place}.md", text)
+            write_text(settings.results / f"{place}.csv", frame.to_csv(index=False))
+            write_text(settings.results / f"{place}.md", text)
         print(text)
         passed = passed and all(line.passed for line in lines)
     return 0 if passed else 1
@@ -126,14 +126,6 @@ def markdown(frame: pd.DataFrame, place: str) -> str:
         f"a line fails where the whole interval lies above {TOLERANCE:g} times its goal, a line of memory (one "
         "pair of processes) where it lies above the goal.\n\n" + frame.to_markdown(index=False) + "\n"
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Under a temporary name first: a file that is there is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ SCRIPT = """
 import logging, os, signal, sys
 from posbench.tracking import wandb
 logging.basicConfig(format="%(message)s")
-wandb.PATIENCE = 2.0
+wandb.CONNECT_TIMEOUT = 2.0
 for seed in range(2):
     logger = wandb.open_wandb_logger(
         wandb.WandbSettings(), job_type="train", name=f"rope-64-{seed}", group="demo", config={},

@@ -1,36 +1,40 @@
-"""The settings of a corpus, one dataclass a block of configs/data/*.yaml."""
+"""Settings of a corpus, which configs/data/*.yaml fill."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class TokenizerSettings:
-    kind: str = "bytes"  # bytes, bpe or hugging_face
-    vocab_size: int = 8192  # bpe: how many ids to train
-    name: str = ""  # hugging_face: a hub name, a saved folder or a tokenizer.json
+    """The tokenizer of a corpus."""
+
+    kind: str = "bytes"  # bytes, bpe (trained on the train split) or hugging_face
+    vocab_size: int = 8192  # bpe: ids to train, at least 257
+    name: str = ""  # hugging_face: a name on the hub, a saved folder or a tokenizer.json
 
 
 @dataclass
 class DataSettings:
-    """Fields that a source does not use are left at their defaults, and do not enter its fingerprint."""
+    """A corpus. Only the fields that a source uses enter its fingerprint."""
 
-    name: str = "sources"  # a label for captions and rows
+    name: str = "sources"  # label in rows, tables and figures
     source: str = "sources"  # sources, stdlib, files or hub
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
-    num_keys: int = 88  # reserved ids for the keys and values of synthetic records
-    num_values: int = 16
-    bos: int | None = None  # the id that begins a document; by default one behind the tokenizer's own
-    fingerprint: str = ""  # pins the corpus: its shards are opened without looking at the text
+    num_keys: int = 88  # ids reserved for the keys of synthetic sequences, at least 2
+    num_values: int = 16  # ids reserved for their values, at least 2
+    bos: int | None = None  # id at the start of a document; null is a new one after those of the tokenizer
+    fingerprint: str = ""  # opens the corpus of this fingerprint from the cache, without reading its text
 
-    text_column: str = "text"  # files and hub
-    name_column: str = ""  # files and hub: what a document is called; by default its place in the data
+    text_column: str = "text"  # files, hub: column of the text
+    name_column: str = ""  # files, hub: column of a document's name; empty is its file or split and its index
 
-    path: str = ""  # files: a file, folder or glob whose documents are split by hash ...
+    path: str = ""  # files: a file, folder or glob, whose documents are split by hash ...
     paths: dict[str, str] = field(default_factory=dict)  # ... or one for each of train, validation and test
 
-    repository: str = ""  # hub
-    subset: str = ""
-    revision: str = ""  # a commit, so that the text behind a fingerprint never changes
-    train_bytes: int = 0  # ends the train split after the document that reaches it; 0 takes everything
-    held_out: int = 0  # takes this many documents each for test and validation from the head of train
-    lines: bool = False  # rows are the lines of wiki articles, to be joined
+    repository: str = ""  # hub: name of the data set
+    subset: str = ""  # hub: name of its configuration; empty is the default
+    revision: str = ""  # hub: a commit, so that the text of a fingerprint never changes
+    # hub: bytes of text after which the train split ends, with a whole document; 0 is no limit.
+    train_bytes: int = 0
+    # hub: documents for each of test and validation, from the head of train; 0 uses the splits of the data set.
+    held_out: int = 0
+    lines: bool = False  # hub: rows are lines of Wikipedia articles, which are joined

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -24,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from posbench.config import schema
-from posbench.errors import ConfigError, PosbenchError, unknown
+from posbench.errors import ConfigError, PosbenchError, hint, unknown
+from posbench.renamed import current_name
 
 Settings = TypeVar("Settings")
 
@@ -141,25 +141,27 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
     # The override's key, or one inside its value; which of them an error names differs, and the longer says more.
     key = max(given.group(1) if given else "", getattr(cause, "full_key", None) or "", key=len)
     if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return unknown_key(f"{prefix}{key}", keys(schema, prefix))
+        parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
+        present = [f"{prefix}{key.rpartition('.')[0]}.{name}" for name in parent]
+        return unknown_key(f"{prefix}{key}", keys(schema, prefix), present)
     first = str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__
     if "is not a ListConfig" in first:
         first = "give a list, such as [0,1]"
     return f"{prefix}{key}: {first}" if key else f"{first}; see --help"
 
 
-def unknown_key(key: str, allowed: list[str]) -> str:
+def unknown_key(key: str, allowed: list[str], present: Sequence[str] = ()) -> str:
     """The error for a key that is not there, with those that stand beside where it would be."""
+    if current_name(key, present):  # among the keys of a file, which no schema lists
+        allowed = list(present)
     for free in (one for one in allowed if key.startswith(f"{one}.")):
         return f"{key!r} is not set here: write +{key}=VALUE to add to {free}"
     if key in allowed:
         return f"{key!r} has no such entry in its file: add one with +{key}.NAME=VALUE"
     parent = key.rpartition(".")[0]
     beside = [one for one in allowed if one.rpartition(".")[0] == parent] if parent else []
-    near = difflib.get_close_matches(key, allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
     named = ", ".join(beside or sorted({one.partition(".")[0] for one in allowed}))
-    return f"unknown setting {key!r}: choose one of {named}{hint}"
+    return f"unknown setting {key!r}: choose one of {named}{hint(key, allowed)}"
 
 
 def keys(schema: type, prefix: str = "") -> list[str]:

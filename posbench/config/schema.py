@@ -1,4 +1,8 @@
-"""What a user may set, as plain dataclasses; configs/ mirrors them. Hydra is not needed to read or make one."""
+"""The settings of the scripts as plain dataclasses, which configs/*.yaml fill; reading or making one needs no Hydra.
+
+`build` is a dictionary for posbench.instantiate: `_target_`, the dotted path of a class, and its keyword arguments.
+Empty lists and dictionaries mean none unless a comment says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -11,120 +15,127 @@ from posbench.identity import HASH_IF_SET
 
 @dataclass
 class SchemeSettings:
-    """A position scheme: a label for rows, and what builds it."""
+    """A position scheme: configs/scheme."""
 
-    name: str = ""
-    build: dict[str, Any] = field(default_factory=dict)
+    name: str = ""  # label in rows, tables and figures
+    build: dict[str, Any] = field(default_factory=dict)  # a posbench.position.scheme.PositionScheme
 
 
 @dataclass
 class ExtensionSettings:
-    """A context extension around a trained scheme, or an ensemble around the whole model; neither is none.
+    """A context extension of a trained scheme, or an ensemble in its place: configs/extension.
 
-    With `finetune` the trained model first goes on training with the extension in place: steps, length and any
-    other setting of training, in place of the model's own.
+    Without `build` and `ensemble` the model is evaluated as it is.
     """
 
-    name: str = "none"
-    build: dict[str, Any] | None = None
+    name: str = "none"  # label in rows, tables and figures
+    build: dict[str, Any] | None = None  # a posbench.position.extension.Extension
+    # Fine-tuning with the extension in place before the evaluation: keys of TrainSettings and their values, in place
+    # of those of sweep.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
     finetune: dict[str, Any] = field(default_factory=dict)
-    ensemble: dict[str, Any] | None = None  # builds an LM around the model's
+    ensemble: dict[str, Any] | None = None  # the `build` of EnsembleSettings
 
 
 @dataclass
 class EnsembleSettings:
-    """An LM around a trained model, such as NBCE; its label stands where extensions have theirs."""
+    """A wrapper of a trained model that combines its predictions over parts of the context: configs/ensemble."""
 
-    name: str = "none"
-    build: dict[str, Any] | None = None
+    name: str = "none"  # label in the column `extension` of rows
+    build: dict[str, Any] | None = None  # such as posbench.lm.nbce.NBCE; null is none
 
 
 @dataclass
 class SizeSettings:
-    """Counts of a model; `name` is a label."""
+    """The size of a model: configs/size."""
 
-    name: str = "tiny"
-    n_layers: int = 3
-    d_model: int = 96
-    n_heads: int = 6
-    mlp_ratio: int = 4
-    head_dim: int | None = field(default=None, metadata=HASH_IF_SET)  # by default d_model / n_heads
+    name: str = "tiny"  # label in rows, tables and figures
+    n_layers: int = 3  # transformer blocks
+    d_model: int = 96  # width of the residual stream; a multiple of n_heads
+    n_heads: int = 6  # attention heads in each layer
+    mlp_ratio: int = 4  # hidden width of the MLP in multiples of d_model
+    # Width of a head; null is d_model / n_heads.
+    head_dim: int | None = field(default=None, metadata=HASH_IF_SET)
 
 
 @dataclass
 class TrainSettings:
-    """One training. Lengths are tokens; a step reads `batch_size` sequences of `seq_len`."""
+    """One training, pretraining or fine-tuning."""
 
-    seq_len: int = 64
-    steps: int = 300
+    seq_len: int = 64  # tokens of a sequence
+    steps: int = 300  # updates of the weights
+    # Sequences of one step: the total over all ranks of torchrun and all micro-steps.
     batch_size: int = 48
-    grad_accum_steps: int = 1  # the batch is computed in this many parts
-    synthetic_fraction: float = 0.5  # share of the sequences that are synthetic
-    query_fraction: float = 0.1  # share of those that have the evaluated form
-    optimizer: str = "muon"  # muon (matrices; AdamW for the rest) or adamw
-    lr: float = 0.003  # AdamW's
-    muon_lr: float = 0.02  # Muon's
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.98
-    warmup_fraction: float = 0.05  # share of the steps
-    decay_fraction: float = 0.3  # share of the steps, linear to zero
-    max_grad_norm: float = 1.0  # of the gradient's norm
-    dtype: str = "float32"  # or bfloat16, by autocast
-    val_interval: int = 100  # steps
-    val_batches: int = 4
-    seed: int = 0
-    # Fields that came later: they enter a model's identity only where they differ from their default, so that
-    # no model that was trained before them changes its name.
-    synthetic_task: str = field(
-        default="associative_recall", metadata=HASH_IF_SET
-    )  # or repeated, copy, reverse
+    grad_accum_steps: int = 1  # micro-steps of a step, whose gradients are summed; divides batch_size / ranks
+    synthetic_fraction: float = 0.5  # synthetic sequences among those of a batch, 0 to 1; the others are text
+    query_fraction: float = 0.1  # sequences in the evaluated form among the synthetic ones, 0 to 1
+    optimizer: str = "muon"  # muon (for the matrices of the blocks, AdamW for all else) or adamw
+    lr: float = 0.003  # peak learning rate of AdamW
+    muon_lr: float = 0.02  # peak learning rate of Muon
+    weight_decay: float = 0.0  # of AdamW, for matrices and embeddings
+    beta1: float = 0.9  # of AdamW
+    beta2: float = 0.98  # of AdamW
+    warmup_fraction: float = 0.05  # share of the steps with a linear increase of the learning rates, 0 to 1
+    decay_fraction: float = 0.3  # share of the steps with a linear decrease to zero, at the end, 0 to 1
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm; 0 does not clip
+    dtype: str = "float32"  # of the computation: float32, or bfloat16 by autocast
+    val_interval: int = 100  # steps between two validations
+    val_batches: int = 4  # batches of a validation
+    seed: int = 0  # of the initial weights, the data and all random numbers of the training
+    # associative_recall, repeated, copy or reverse: the kind of the synthetic sequences.
+    synthetic_task: str = field(default="associative_recall", metadata=HASH_IF_SET)
 
 
 @dataclass
 class LMSettings:
-    """What is measured: a checkpoint of scripts/train.py, or a pretrained model in place of the model's settings."""
+    """The model that scripts/evaluate.py measures: configs/lm."""
 
-    kind: str = "native"  # or hugging_face
-    name: str = ""  # hugging_face: a folder, or a name on the hub
-    revision: str = ""  # of a name on the hub: a commit, branch or tag
+    kind: str = "native"  # native (trained by scripts/train.py) or hugging_face (pretrained)
+    # The other fields are for hugging_face.
+    name: str = ""  # a folder, or a name on the hub
+    revision: str = ""  # on the hub: a commit, branch or tag; empty is main
     dtype: str = "float32"  # of the weights: float32 or bfloat16
-    black_box: bool = False  # read by transformers, also where it could be converted
-    rope_scaling: dict[str, Any] = field(default_factory=dict)  # transformers' rope parameters, for its own
+    black_box: bool = False  # true runs transformers' implementation even where the model can be converted
+    # RoPE scaling in transformers' form, in place of the model's own; empty keeps it.
+    rope_scaling: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class TaskSettings:
-    """A task: a label for rows, and what builds it."""
+    """A task: configs/task."""
 
-    name: str = "perplexity"
-    build: dict[str, Any] = field(default_factory=dict)
+    name: str = "perplexity"  # label
+    build: dict[str, Any] = field(default_factory=dict)  # a posbench.tasks.task.Task
 
 
 @dataclass
 class RuntimeSettings:
-    """How and where it runs; never part of an identity."""
+    """How and where a script runs: configs/runtime. No identity of a model or a cell depends on it."""
 
-    device: str = "auto"  # cpu, cuda, cuda:1; auto takes a GPU where there is one
-    kernel: str = "auto"  # dense, sdpa
-    launcher: str = "inline"  # or local: several processes
-    num_workers: int = 0  # local: processes; 0 is workers_per_gpu a GPU, or one a core
-    workers_per_gpu: int = 1  # several small models fill a GPU that one leaves idle
-    max_minutes: float | None = None  # starts nothing that will not finish in time, and says what is left
-    num_threads: int = 1  # CPU threads a process; other numbers may round differently
-    compile: bool | str = "auto"  # true, false; auto: on a GPU, where a training is one graph
-    data_parallel: str = "auto"  # under torchrun: ddp, fsdp; auto takes fsdp for large models
-    results_dir: str = "results"
-    cache_dir: str = ".cache/posbench"
-    checkpoint_interval: int = 100  # steps
-    max_tokens_per_batch: int = 16384  # evaluation batch
-    wandb_mode: str = "auto"  # online with a key, else offline; online, offline, disabled
-    wandb_project: str = "posbench"
+    device: str = "auto"  # cpu, cuda or cuda:N; auto is a GPU if there is one
+    # Attention kernel: dense, flex or sdpa; auto is the fastest that supports the scheme.
+    kernel: str = "auto"
+    launcher: str = "inline"  # inline (one job at a time in this process) or local (several worker processes)
+    # Processes of launcher local; 0 is workers_per_gpu for each GPU or, without one, a process for num_threads cores.
+    num_workers: int = 0
+    workers_per_gpu: int = 1  # processes of launcher local that share a GPU
+    # Minutes that a sweep may take; jobs that would end later are left for its next run. null is no limit.
+    max_minutes: float | None = None
+    num_threads: int = 1  # CPU threads of a process; rounding can depend on it
+    # torch.compile for training: true, false, or auto (on a GPU, if it is one graph).
+    compile: bool | str = "auto"
+    data_parallel: str = "auto"  # under torchrun: ddp, fsdp, or auto (fsdp for large models)
+    results_dir: str = "results"  # folder of models, cells, tables and figures
+    cache_dir: str = ".cache/posbench"  # folder of tokenized corpora
+    checkpoint_interval: int = 100  # steps between two checkpoints of a training
+    # Tokens of an evaluation batch; halved when the device is out of memory.
+    max_tokens_per_batch: int = 16384
+    wandb_mode: str = "auto"  # online, offline, disabled, or auto (online with an API key, else offline)
+    wandb_project: str = "posbench"  # project on Weights & Biases
 
 
 @dataclass
 class ModelSettings:
-    """Everything that makes one trained model."""
+    """All settings that determine a trained model."""
 
     scheme: SchemeSettings = field(default_factory=SchemeSettings)
     size: SizeSettings = field(default_factory=SizeSettings)
@@ -134,25 +145,25 @@ class ModelSettings:
 
 @dataclass
 class GridSettings:
-    """The models of a sweep are the product of these lists; extensions are tried on each trained model."""
+    """The models of a sweep, the Cartesian product of these lists, and the extensions that each is evaluated with."""
 
-    scheme: list[str] = field(default_factory=list)
-    seed: list[int] = field(default_factory=lambda: [0])
-    size: list[str] = field(default_factory=list)  # empty: the chosen size alone
-    train: dict[str, Any] = field(default_factory=dict)  # a list for each train setting that varies
-    lr: list[float] = field(
-        default_factory=list
-    )  # tried for every scheme; the best by validation loss is kept
-    extension: list[str] = field(default_factory=list)  # beside none
-    ensemble: list[str] = field(default_factory=list)  # beside those
-    extended_schemes: list[str] = field(
-        default_factory=list
-    )  # schemes that get them; empty: all that can carry them
+    scheme: list[str] = field(default_factory=list)  # names in configs/scheme; at least one
+    seed: list[int] = field(default_factory=lambda: [0])  # values of train.seed; at least one
+    size: list[str] = field(default_factory=list)  # names in configs/size; empty is the setting `size` alone
+    # Keys of TrainSettings, each with the list of its values.
+    train: dict[str, Any] = field(default_factory=dict)
+    # Values of train.lr, with train.muon_lr in proportion. All are trained; for each scheme, only the rate with the
+    # lowest validation loss is evaluated. Empty is train.lr alone.
+    lr: list[float] = field(default_factory=list)
+    extension: list[str] = field(default_factory=list)  # names in configs/extension, in addition to none
+    ensemble: list[str] = field(default_factory=list)  # names in configs/ensemble, in addition to those
+    # Schemes to evaluate with extensions, ensembles, variants and fine-tuning; empty is every scheme that allows them.
+    extended_schemes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class OverrideSettings:
-    """Settings of schemes and extensions in place of those in their files, by name."""
+    """Keyword arguments of `build` in place of those in configs/<group>/<name>.yaml, by name."""
 
     scheme: dict[str, Any] = field(default_factory=dict)
     extension: dict[str, Any] = field(default_factory=dict)
@@ -161,42 +172,43 @@ class OverrideSettings:
 
 @dataclass
 class EvaluationSettings:
-    """One task at several lengths, given in tokens or as multiples of the training length."""
+    """One task at several lengths: an entry of `evaluate` in a sweep."""
 
-    task: str = ""  # by default the name of the entry
-    length_multiples: list[float] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)  # of the task, in place of those in its file
-    seed: int = 0
-    dtype: str = "float32"
-    include_extensions: bool = True  # whether extended models take it too
+    task: str = ""  # name in configs/task; empty is the name of the entry
+    length_multiples: list[float] = field(default_factory=list)  # lengths in multiples of the training length
+    lengths: list[int] = field(default_factory=list)  # lengths in tokens, in addition to those
+    # Keyword arguments in place of those in the task's file.
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0  # of the prompts
+    dtype: str = "float32"  # of the computation: float32, or bfloat16 by autocast
+    include_extensions: bool = True  # false evaluates models without extensions only
 
 
 @dataclass
 class VariantSettings:
-    """An extension with settings of its own, under a name of its own."""
+    """An extension with other settings under another name: an entry of `variants` in a sweep."""
 
-    extension: str = ""  # by default the name of the entry; none is without one
-    settings: dict[str, Any] = field(default_factory=dict)  # of the extension, in place of those in its file
+    extension: str = ""  # name in configs/extension; empty is the name of the entry
+    settings: dict[str, Any] = field(default_factory=dict)  # keyword arguments in place of those in its file
 
 
 @dataclass
 class FinetuneSettings(VariantSettings):
-    """An extension with which the trained models of a sweep go on training, under a name of its own."""
+    """Fine-tuning of the trained models with an extension in place: an entry of `finetune` in a sweep."""
 
-    train: dict[str, Any] = field(default_factory=dict)  # steps, seq_len, ..., in place of the model's
+    train: dict[str, Any] = field(default_factory=dict)  # as ExtensionSettings.finetune
 
 
 @dataclass
 class TrainScript(ModelSettings):
-    """scripts/train.py."""
+    """Settings of scripts/train.py: one training."""
 
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
 
 @dataclass
 class EvaluateScript(ModelSettings):
-    """scripts/evaluate.py: one trained model, one extension, one task."""
+    """Settings of scripts/evaluate.py: one model, one extension or ensemble, one task."""
 
     lm: LMSettings = field(default_factory=LMSettings)
     extension: ExtensionSettings = field(default_factory=ExtensionSettings)
@@ -208,34 +220,35 @@ class EvaluateScript(ModelSettings):
 
 @dataclass
 class SweepScript:
-    """scripts/sweep.py: an experiment."""
+    """Settings of scripts/sweep.py: an experiment."""
 
-    name: str = "experiment"
+    name: str = "experiment"  # folder of its tables and figures below runtime.results_dir
     size: SizeSettings = field(default_factory=SizeSettings)
     data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     grid: GridSettings = field(default_factory=GridSettings)
     overrides: OverrideSettings = field(default_factory=OverrideSettings)
-    # Entries by name; OmegaConf's typed dictionaries take no new entry from a command line.
+    # Entries by name. They are typed by config.hydra_app, because a command line cannot add an entry to a typed
+    # dictionary of OmegaConf.
     variants: dict[str, Any] = field(default_factory=dict, metadata={"of": VariantSettings})
     finetune: dict[str, Any] = field(default_factory=dict, metadata={"of": FinetuneSettings})
     evaluate: dict[str, Any] = field(default_factory=dict, metadata={"of": EvaluationSettings})
-    figures: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)  # names in configs/figure
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
 
 @dataclass
 class FiguresScript:
-    """scripts/figures.py: tables and figures from rows alone."""
+    """Settings of scripts/figures.py, which draws tables and figures from stored rows."""
 
-    experiments: list[str] = field(default_factory=list)  # empty: all that have rows
-    results_dir: str = "results"
+    experiments: list[str] = field(default_factory=list)  # names of experiments; empty is all that have rows
+    results_dir: str = "results"  # folder of the experiments
 
 
 @dataclass
 class PropertiesScript:
-    """scripts/properties.py: what makes a good scheme, measured on each one's definition."""
+    """Settings of scripts/properties.py, which measures properties of the schemes themselves."""
 
-    schemes: list[str] = field(default_factory=list)  # empty: all
-    costs: bool = True  # time and memory as well, which differ by machine
-    results_dir: str = "results"
+    schemes: list[str] = field(default_factory=list)  # names in configs/scheme; empty is all
+    costs: bool = True  # false leaves out time and memory, which depend on the machine
+    results_dir: str = "results"  # folder of the table and the figure

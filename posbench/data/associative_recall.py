@@ -1,8 +1,8 @@
 """Synthetic associative recall: records `K V K`, a key, its value, and the key again as an echo.
 
-A small model trained on text alone never learns to look a key up, so part of its training is records. The
-echo matters: counted in the loss it makes the model name the key that it has just read, which forms the
-previous-token head that looking up needs.
+A small model that is trained on text alone never learns to look up a key, so a part of its training data is records.
+The echo is in the loss: to predict it, the model must repeat the key before the value, which trains the
+previous-token head that a lookup requires.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import LengthError
 
-# Tokens of context for each record of the evaluated form; records take three, text between them the rest.
+# Tokens of context for each record of the evaluated form: three of the record, the rest of filler text.
 TOKENS_PER_RECORD = 3.5
-# Two records and a question.
-SHORTEST = 8
+# Tokens of two records and a question.
+MIN_LENGTH = 8
 
 
 @dataclass(frozen=True, eq=False)
 class RecallContext:
-    """The evaluated form: bos, text, records of distinct keys; then a question follows.
+    """A context of the evaluated form: bos, text, and records of distinct keys, which a question follows.
 
     Attributes:
-        ids: (C,) everything before the question.
-        key_ids, value_ids: (R,) in the order of the records.
-        offsets: (R,) index in `ids` of each record's first token.
+        ids: (C,) ids before the question.
+        key_ids, value_ids: (R,) ids of the keys and values, in the order of the records.
+        offsets: (R,) index in `ids` of the first token of each record.
     """
 
     ids: np.ndarray
@@ -38,12 +38,12 @@ class RecallContext:
 
 
 def num_records(length: int, num_keys: int) -> int:
-    """How many records stand in a prompt that is read as `length` tokens, the question among them."""
+    """Returns the number of records in a prompt of `length` tokens, including the question."""
     records = int(length / TOKENS_PER_RECORD)
-    if length < SHORTEST or records > num_keys:
-        longest = math.ceil((num_keys + 1) * TOKENS_PER_RECORD) - 1
+    if length < MIN_LENGTH or records > num_keys:
+        max_length = math.ceil((num_keys + 1) * TOKENS_PER_RECORD) - 1
         raise LengthError(
-            f"records in {length} tokens: {num_keys} distinct keys allow {SHORTEST} to {longest}; choose "
+            f"records in {length} tokens: {num_keys} distinct keys allow {MIN_LENGTH} to {max_length}; choose "
             "another length, or raise data.num_keys (which makes other models)"
         )
     return records
@@ -56,10 +56,11 @@ def make_context(
     length: int,
     records: int | None = None,
 ) -> RecallContext:
-    """A context that is read as exactly `length` tokens with its question `K`; the answer `V` follows.
+    """Returns a context that has `length` tokens with its question `K`; the answer `V` follows.
 
     Args:
-        text: at least `length` ids of running text, the filler.
+        text: at least `length` ids of running text, as filler.
+        records: number of records, by default as many as num_records allows.
     """
     count = num_records(length, vocabulary.num_keys)
     key_ids = rng.permutation(vocabulary.key_ids)[:count]
@@ -70,27 +71,28 @@ def make_context(
     return RecallContext(ids, key_ids, value_ids, 1 + filler + 3 * np.arange(count))
 
 
-def questions(made: RecallContext) -> np.ndarray:
-    """(R, 2): for each record the suffix key, value; only the value is scored."""
-    return np.stack([made.key_ids, made.value_ids], 1)
+def questions(context: RecallContext) -> np.ndarray:
+    """Returns (R, 2) ids, the key and value of each record: the key continues the context, the value is scored."""
+    return np.stack([context.key_ids, context.value_ids], 1)
 
 
 def training_sequence(
     rng: np.random.Generator, vocabulary: Vocabulary, text: np.ndarray, length: int, query_fraction: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(length + 1,) ids and as many booleans: which of them count in the loss as targets.
+    """Returns (length + 1,) ids and (length + 1,) booleans, true for the targets that are in the loss.
 
-    A share `query_fraction` has the evaluated form, all keys distinct and one question at its end. The others draw
-    their keys from a pool of m, m log-uniform from 2 to the number of records: small pools repeat often and
-    give the signal, large ones the skill. What counts is the value of a key that has been seen, and the echo.
+    With probability `query_fraction` the sequence has the evaluated form: distinct keys and one question at its end.
+    Otherwise the keys are drawn from a pool of m, where m is log-uniform from 2 to the number of records: small pools
+    repeat keys often, so that the lookup is learned, and large ones train it at the evaluated difficulty. The loss is on
+    the values of keys that have occurred before, and on the echoes.
     """
     loss_mask = np.zeros(length + 1, bool)
     if rng.random() < query_fraction:
-        made = make_context(rng, vocabulary, text, length)
-        gold = int(rng.integers(len(made.key_ids)))
-        loss_mask[made.offsets + 2] = True
+        context = make_context(rng, vocabulary, text, length)
+        gold = int(rng.integers(len(context.key_ids)))
+        loss_mask[context.offsets + 2] = True
         loss_mask[-1] = True
-        return np.concatenate([made.ids, [made.key_ids[gold], made.value_ids[gold]]]), loss_mask
+        return np.concatenate([context.ids, questions(context)[gold]]), loss_mask
     count = length // 3
     pool = int(np.exp(rng.uniform(np.log(2), np.log(count + 1))))
     pool = min(pool, vocabulary.num_keys)

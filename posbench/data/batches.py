@@ -1,4 +1,4 @@
-"""Training batches as a pure function of (seed, step): text windows and synthetic sequences side by side."""
+"""Training batches of text windows and synthetic sequences, as a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ SYNTHETIC_TASKS = ("associative_recall", "repeated", *algorithmic.RULES)
 
 
 def check_synthetic_task(kind: str, length: int, num_keys: int, query_fraction: float) -> None:
-    """Whether sequences of a kind, a share `query_fraction` of them evaluated, can be read as exactly `length` tokens.
+    """Checks that synthetic sequences of a kind can have exactly `length` tokens.
 
     Raises:
         ConfigError: if there is no such kind.
-        LengthError: if the length is none of it.
+        LengthError: if the kind does not allow the length.
     """
     if kind not in SYNTHETIC_TASKS:
         raise unknown("train.synthetic_task", kind, SYNTHETIC_TASKS)
     if kind == "associative_recall" and query_fraction:
         associative_recall.num_records(length, num_keys)
     elif kind == "repeated":
-        repeated.periods(length)
+        repeated.period_range(length)
     elif kind in algorithmic.RULES:
         algorithmic.num_symbols(length)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """(B, L+1) int64 ids and (B, L) booleans: which of the L targets, ids shifted by one, count in the loss.
+    """A batch of B sequences.
 
-    One id more than the training length, so that all L positions are trained.
+    Attributes:
+        ids: (B, L+1) int64 ids: the L inputs, and the same shifted by one as targets.
+        loss_mask: (B, L) booleans, true for the targets that are in the loss.
     """
 
     ids: np.ndarray
@@ -44,14 +46,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Batches:
-    """Draws windows at any offset of a shard; every scheme of an experiment gets the same ones.
+    """Draws text windows at random offsets of a shard; all schemes of an experiment get the same batches.
 
     Attributes:
-        seq_len: L, tokens read by the model.
-        batch_size: B a step.
-        synthetic_fraction: share of the sequences that are synthetic, rounded to whole sequences.
-        query_fraction: share of those that have the evaluated form.
-        synthetic_task: what those are, one of SYNTHETIC_TASKS.
+        seq_len: L, the input tokens of a sequence.
+        batch_size: B, the sequences of a step.
+        synthetic_fraction: fraction of the sequences that are synthetic, rounded to whole sequences.
+        query_fraction: probability of a synthetic sequence to have the evaluated form.
+        synthetic_task: kind of the synthetic sequences, one of SYNTHETIC_TASKS.
     """
 
     shard: Shard
@@ -64,7 +66,7 @@ class Batches:
     synthetic_task: str = "associative_recall"
 
     def get_batch(self, step: int) -> Batch:
-        """The batch of a step, whatever came before it."""
+        """Returns the batch of a step, which does not depend on earlier calls."""
         rng = np.random.default_rng([self.seed, step])
         size = self.seq_len + 1
         n_synthetic = round(self.synthetic_fraction * self.batch_size)
@@ -80,7 +82,7 @@ class Batches:
         return Batch(ids, loss_mask[:, 1:])
 
     def sequence(self, rng: np.random.Generator, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A synthetic sequence of L+1 ids, and which of them count; `text` is running text for those that need some."""
+        """Returns the (L+1,) ids and (L+1,) loss mask of a synthetic sequence; `text` is (L+1,) ids of running text."""
         if self.synthetic_task == "associative_recall":
             return associative_recall.training_sequence(
                 rng, self.vocabulary, text, self.seq_len, self.query_fraction

@@ -1,8 +1,7 @@
-"""Builds a corpus folder whole or not at all, once, however many processes ask for it."""
+"""Builds the folder of a corpus: complete or not at all, and once even if several processes need it."""
 
 import itertools
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,38 +17,50 @@ from posbench.data.source import Document, Source
 from posbench.data.splits import SPLITS
 from posbench.data.tokenizer import Tokenizer
 from posbench.errors import DataError
+from posbench.files import atomic_path
 
-META = "meta.json"  # written last: a folder that has it was finished
+META = "meta.json"  # written last
 
 Say = Callable[[str], None]
 
 
-def aloud(line: str) -> None:
+def print_to_stderr(line: str) -> None:
+    """Prints a line at once."""
     print(line, file=sys.stderr, flush=True)
 
 
 def ensure(
-    folder: Path, parts: Callable[[], tuple[Source, Tokenizer]], say: Say = aloud, bos: int | None = None
+    folder: Path,
+    make_parts: Callable[[], tuple[Source, Tokenizer]],
+    say: Say = print_to_stderr,
+    bos: int | None = None,
 ) -> None:
-    """Makes the folder unless it is there and whole; only then are the text and its packages looked at.
+    """Builds the folder unless it is complete.
 
-    A kill at any point leaves at most a folder called *.partial, which the next build replaces.
+    A process that is killed leaves at most a folder *.partial, which the next build replaces. A damaged folder is
+    renamed and built again.
+
+    Args:
+        make_parts: returns the source and the tokenizer; called only if the folder has to be built.
+        say: called with each line for the user.
+        bos: the id at the start of a document, by default the first id that the tokenizer does not use.
+
+    Raises:
+        DataError: if the folder cannot be written, or a split has no documents.
     """
-    if folder.exists() and damage(folder) is None:
+    if folder.exists() and find_damage(folder) is None:
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            if folder.exists() and (wrong := damage(folder)):
+            if folder.exists() and (damage := find_damage(folder)):
                 aside = set_aside(folder)
-                say(f"{folder}: {wrong}; it is set aside as {aside.name} and built again")
+                say(f"{folder}: {damage}; it is set aside as {aside.name} and built again")
             if not folder.exists():
                 say(f"building the corpus {folder}")
-                partial = folder.with_suffix(".partial")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                fill(partial, *parts(), say, bos)
-                partial.rename(folder)
+                with atomic_path(folder, folder.with_suffix(".partial")) as partial:
+                    partial.mkdir()
+                    fill(partial, *make_parts(), say, bos)
     except OSError as error:
         raise DataError(
             f"{folder.parent} cannot be written ({error.strerror}): choose another cache folder"
@@ -57,11 +68,12 @@ def ensure(
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
+    """Reads the metadata of a corpus folder: the tokenizer's name, documents left out, and file sizes in bytes."""
     return json.loads((folder / META).read_text("utf-8"))
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a corpus folder; None where every file has the size that it was written with."""
+def find_damage(folder: Path) -> str | None:
+    """Returns what is wrong with a corpus folder, or None if every file has the size that it was written with."""
     try:
         sizes = read_meta(folder)["sizes"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -75,16 +87,17 @@ def damage(folder: Path) -> str | None:
 
 
 def set_aside(folder: Path) -> Path:
+    """Renames a damaged folder to a free name *.damaged-N, which is returned."""
     names = (folder.with_suffix(f".damaged-{n}") for n in itertools.count(1))
     return folder.rename(next(name for name in names if not name.exists()))
 
 
 def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int | None) -> None:
-    """Documents begin with `bos`, by default the first id that the tokenizer does not use."""
+    """Writes the tokenizer, the splits and the metadata of a corpus; arguments as of `ensure`."""
     tokenizer.save(folder)
     left_out: list[str] = []
     for split in SPLITS:
-        ids = tokenized(source, tokenizer, split, left_out)
+        ids = tokenize(source, tokenizer, split, left_out)
         documents, tokens = shard.write(
             folder, split, ids, tokenizer.vocab_size if bos is None else bos, tokenizer.vocab_size
         )
@@ -92,17 +105,22 @@ def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int 
             raise DataError(f"the {split} split has no documents: give it some, or choose another data=")
         say(f"{split}: {tokens:,} tokens in {documents:,} documents")
     if left_out:
-        say(f"left out, because {tokenizer.name} does not give them back exactly: {', '.join(left_out)}")
+        say(
+            f"left out, because {tokenizer.name} does not decode them to the same text: {', '.join(left_out)}"
+        )
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     meta = {"tokenizer": tokenizer.name, "left_out": left_out, "sizes": sizes}
     (folder / META).write_text(json.dumps(meta, indent=1), "utf-8")
 
 
-def tokenized(
+def tokenize(
     source: Source, tokenizer: Tokenizer, split: str, left_out: list[str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each document's ids, but of those that the tokenizer alters: their bits per byte would be wrong."""
-    for documents in batches(shown(source.documents(split), f"tokenizing {split}")):
+    """Yields the name and the ids of each document.
+
+    Documents that do not decode to the same text, whose bits per byte would be wrong, are appended to `left_out`.
+    """
+    for documents in batches(show_progress(source.documents(split), f"tokenizing {split}")):
         encoded = tokenizer.encode_all([document.text for document in documents])
         for (name, text), ids in zip(documents, encoded, strict=True):
             if tokenizer.decode(ids) == text:
@@ -112,26 +130,26 @@ def tokenized(
 
 
 def batches(documents: Iterable[Document], characters: int = 4_000_000) -> Iterator[list[Document]]:
-    """Consecutive documents, enough of them to keep every core busy."""
+    """Yields lists of consecutive documents, long enough to keep every core busy."""
     batch: list[Document] = []
-    held = 0
+    batch_characters = 0
     for document in documents:
         batch.append(document)
-        held += len(document.text)
-        if held >= characters:
+        batch_characters += len(document.text)
+        if batch_characters >= characters:
             yield batch
-            batch, held = [], 0
+            batch, batch_characters = [], 0
     if batch:
         yield batch
 
 
-def shown(documents: Iterable[Document], what: str) -> Iterator[Document]:
-    """The documents; on a terminal, a line tells how far they are."""
+def show_progress(documents: Iterable[Document], description: str) -> Iterator[Document]:
+    """Yields the documents and shows their number of characters on a terminal."""
     console = Console(stderr=True)
     style = "{task.description}: {task.completed:.1f} million characters"
     columns = SpinnerColumn(), TextColumn(style), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(description, total=None)
         for document in documents:
             yield document
             bar.advance(task, len(document.text) / 1e6)

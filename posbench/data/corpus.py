@@ -1,4 +1,4 @@
-"""A corpus: three splits of documents as memory-mapped tokens, known by what they say, not where they lie."""
+"""Corpora: three splits of documents as memory-mapped tokens, identified by their content."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from posbench.data.tokenizer import Tokenizer
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import DataError, LengthError, unknown
 
-FORMAT = "1"  # of the folder: another number makes every corpus another one
+FORMAT = "1"  # of the folder; part of every fingerprint
 
 SOURCES: dict[str, Callable[[DataSettings], Source]] = {
     "sources": PinnedSources,
@@ -32,6 +32,13 @@ SOURCES: dict[str, Callable[[DataSettings], Source]] = {
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
+    """A tokenized corpus on disk.
+
+    Attributes:
+        name: label in rows, tables and figures.
+        fingerprint: 16 hexadecimal digits, a hash of documents, splits and tokenizer.
+    """
+
     name: str
     fingerprint: str
     vocabulary: Vocabulary
@@ -39,6 +46,7 @@ class Corpus:
     folder: Path
 
     def split(self, name: str) -> Shard:
+        """Returns the split train, validation or test."""
         if name not in SPLITS:
             raise unknown("split", name, SPLITS)
         return self._shards[name]
@@ -48,7 +56,7 @@ class Corpus:
         return {split: shard.read(self.folder, split) for split in SPLITS}
 
     def byte_lengths(self, ids: np.ndarray) -> np.ndarray:
-        """The bytes of text that each id stands for: none for the bos, keys and values."""
+        """Returns the bytes of text of each id, in the shape of `ids`; 0 for bos, keys and values."""
         return self._byte_table[ids]
 
     @cached_property
@@ -59,14 +67,17 @@ class Corpus:
 
 
 def open_corpus(config: DataSettings, cache: Path, progress: build.Say | None = None) -> Corpus:
-    """The corpus of these settings, built under cache/<fingerprint>/ if it is not there yet.
+    """Opens a corpus, and builds it as cache/<fingerprint>/ if it is missing.
 
-    Where it is there, neither the text nor what it came from is looked at: the folder can be carried to another
-    machine, and data.fingerprint opens it there even if that machine could not compute the fingerprint.
+    An existing folder is opened without reading its text. It can be copied to another machine, where data.fingerprint
+    opens it even if the fingerprint cannot be computed there.
+
+    Args:
+        progress: called with each line for the user, by default printed to stderr.
     """
     key = config.fingerprint or fingerprint(config)
     folder = Path(cache) / key
-    build.ensure(folder, partial(_parts, config), progress or build.aloud, config.bos)
+    build.ensure(folder, partial(_parts, config), progress or build.print_to_stderr, config.bos)
     saved = tokenizer.reopen(folder, build.read_meta(folder)["tokenizer"])
     vocabulary = Vocabulary(
         saved.fingerprint, saved.vocab_size, config.num_keys, config.num_values, config.bos
@@ -75,18 +86,19 @@ def open_corpus(config: DataSettings, cache: Path, progress: build.Say | None = 
 
 
 def with_model_tokenizer(config: DataSettings, model: str) -> DataSettings:
-    """The same documents as a pretrained model reads them: by its tokenizer, behind its own bos, with no ids besides.
+    """Returns settings of the same documents for a pretrained model: its tokenizer, its bos and no additional ids.
 
-    A Hugging Face tokenizer that the settings name is taken for the model's.
+    Args:
+        model: the folder or name of the model, whose tokenizer is used unless `config` names one of Hugging Face.
     """
     given = config.tokenizer
     name = given.name if given.kind == "hugging_face" and given.name else model
     own = TokenizerSettings("hugging_face", name=name)
-    return replace(config, tokenizer=own, bos=hugging_face.beginning(name))
+    return replace(config, tokenizer=own, bos=hugging_face.bos_id(name))
 
 
 def fingerprint(config: DataSettings) -> str:
-    """What the shards will hold: a function of documents, splits and tokenizer, and of nothing else."""
+    """Returns the fingerprint of a corpus, which depends on its documents, splits and tokenizer alone."""
     own = [] if config.bos is None else [f"bos-{config.bos}"]
     return digest([FORMAT, open_source(config).fingerprint(), tokenizer.tokenizer_id(config.tokenizer), *own])
 
@@ -103,13 +115,14 @@ def _parts(config: DataSettings) -> tuple[Source, Tokenizer]:
 
 
 def open_source(config: DataSettings) -> Source:
+    """Creates the source of documents that the settings name."""
     if config.source not in SOURCES:
         raise unknown("data.source", config.source, SOURCES)
     return SOURCES[config.source](config)
 
 
 def check_corpus(corpus: Corpus, length: int) -> None:
-    """Raise LengthError if a split of the corpus is too short to train on sequences of `length` tokens."""
+    """Raises LengthError if a split of the corpus is too short to train on sequences of `length` tokens."""
     for split in ("train", "validation"):
         if len(corpus.split(split).tokens) <= length:
             raise LengthError(

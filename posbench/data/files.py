@@ -1,4 +1,4 @@
-"""Your own text: files, folders or globs of parquet, jsonl, json or txt, split by hash or by path."""
+"""Text of the user: files, folders or globs of parquet, jsonl, json or txt, split by hash or by path."""
 
 import glob
 import hashlib
@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from posbench.config.data import DataSettings
-from posbench.data.source import Document, cell, digest, text_cell
+from posbench.data.source import Document, column_text, column_value, digest
 from posbench.data.splits import SPLITS, split_by_hash
 from posbench.errors import ConfigError, DataError, unknown
 
-ANY = "any"  # stands for a split where documents are yet to be split
+ANY = "any"  # in place of a split, for documents that are split by hash
 LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text"}
 SUFFIXES = ", ".join(LOADERS)
 
 
 class Files:
+    """The source `files`: the documents at data.path or data.paths."""
+
     def __init__(self, config: DataSettings) -> None:
         self.text_column, self.name_column = config.text_column, config.name_column
         given = {split: path for split, path in config.paths.items() if path}
@@ -35,7 +37,7 @@ class Files:
         self.files = {split: expand(path) for split, path in paths.items()}
 
     def fingerprint(self) -> str:
-        """Of the files' bytes and names, wherever their folder lies."""
+        """Returns a hash of the bytes and names of the files, which does not depend on the place of their folder."""
         parts, seen = [self.text_column, self.name_column], dict[str, str]()
         for split, files in self.files.items():
             for name, path in files.items():
@@ -53,7 +55,7 @@ class Files:
 
     @cached_property
     def split_of(self) -> dict[str, str]:
-        """By name, so that the parts of one book stay in one split."""
+        """The split of each document name; documents of one name, such as parts of a book, are in one split."""
         names = dict.fromkeys(document.name for document in self.read(ANY))
         if len(names) < len(SPLITS):
             raise DataError(
@@ -63,19 +65,24 @@ class Files:
         return split_by_hash(names)
 
     def read(self, group: str) -> Iterator[Document]:
+        """Reads the documents of a split, or of ANY; raises DataError for a file without text."""
         for name, path in self.files[group].items():
             empty = True
             for index, row in enumerate(rows(path, self.text_column)):
-                if text := text_cell(row, self.text_column, path):
-                    title = str(cell(row, self.name_column, path)) if self.name_column else f"{name}:{index}"
+                if text := column_text(row, self.text_column, path):
+                    title = (
+                        str(column_value(row, self.name_column, path))
+                        if self.name_column
+                        else f"{name}:{index}"
+                    )
                     yield Document(title, text)
                     empty = False
             if empty:
-                raise DataError(f"{path} holds no text in {self.text_column!r}: fill it, or take it away")
+                raise DataError(f"{path} holds no text in {self.text_column!r}: fill or remove it")
 
 
 def rows(path: Path, text_column: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table. A txt file is one, read here because `datasets` would turn its \\r\\n into \\n."""
+    """Yields the rows of a file. A txt file is one row, read here because `datasets` would turn \\r\\n into \\n."""
     if path.suffix == ".txt":
         try:
             yield {text_column: path.read_bytes().decode("utf-8")}
@@ -87,21 +94,19 @@ def rows(path: Path, text_column: str) -> Iterator[dict[str, Any]]:
 
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors are reported below, in one line
     try:
-        # Streamed, so that nothing is copied into a cache; escaped, because it takes every path for a glob.
+        # Streaming copies nothing into a cache. The path is escaped because `datasets` reads every path as a glob.
         yield from datasets.load_dataset(
             LOADERS[path.suffix], data_files=glob.escape(str(path)), split="train", streaming=True
         )
-    except StopIteration:  # what an empty file raises
+    except StopIteration:  # raised for an empty file
         return
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).split("\n")[0]
-        raise DataError(
-            f"{path} is not {path.suffix[1:]} that can be read ({reason}): mend or remove it"
-        ) from None
+        raise DataError(f"{path} is not readable {path.suffix[1:]} ({reason}): repair or remove it") from None
 
 
 def expand(path: str) -> dict[str, Path]:
-    """The files that a path means, in order, each by its name below the folder that they share."""
+    """Returns the files at a path, sorted, by their names relative to the folder that they share."""
     given = Path(path).expanduser()
     if given.is_dir():
         found = [file for file in given.rglob("*") if file.suffix in LOADERS]
@@ -120,8 +125,11 @@ def expand(path: str) -> dict[str, Path]:
 
 
 def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file; raises DataError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): allow it, or choose another") from None
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): make it readable, or choose another"
+        ) from None

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub at a pinned commit, streamed: no more than a budget is downloaded."""
+"""Data sets of the Hugging Face hub at a pinned commit, streamed up to a limit."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -7,11 +7,13 @@ from typing import Any
 
 from posbench.config.data import DataSettings
 from posbench.data.network import need_hub
-from posbench.data.source import OFFLINE, Document, cell, digest, text_cell
+from posbench.data.source import OFFLINE, Document, column_text, column_value, digest
 from posbench.errors import ConfigError, DataError
 
 
 class Hub:
+    """The source `hub`: the documents of data.repository at data.revision."""
+
     def __init__(self, config: DataSettings) -> None:
         if not config.repository or not config.revision:
             raise ConfigError(
@@ -20,14 +22,14 @@ class Hub:
         self.config = config
 
     def fingerprint(self) -> str:
-        """Of the pinned commit and what is taken from it: no download, because a commit never changes."""
+        """Returns a hash of the commit and the settings, without a download, because a commit never changes."""
         c = self.config
         columns = [c.text_column, c.name_column]
         amounts = [str(c.train_bytes), str(c.held_out), str(c.lines)]
         return digest([c.repository, c.subset, c.revision, *columns, *amounts])
 
     def documents(self, split: str) -> Iterator[Document]:
-        """Where the data set has no splits of its own, the first documents of train are held out."""
+        """Yields the documents of a split; with data.held_out, test and validation are the first ones of train."""
         n = self.config.held_out
         if not n:
             documents = self.stream(split)
@@ -36,21 +38,27 @@ class Hub:
         else:
             first = 0 if split == "test" else n
             documents = islice(self.stream("train"), first, first + n)
-        yield from within(documents, self.config.train_bytes if split == "train" else 0)
+        yield from take_bytes(documents, self.config.train_bytes if split == "train" else 0)
 
     def stream(self, split: str) -> Iterator[Document]:
+        """Yields all documents of a split of the data set."""
         c = self.config
-        rows = download(c, split)
+        rows = stream_rows(c, split)
         if c.lines:
-            yield from articles(text_cell(row, c.text_column, c.repository) for row in rows)
+            yield from join_articles(column_text(row, c.text_column, c.repository) for row in rows)
             return
         for index, row in enumerate(rows):
-            if text := text_cell(row, c.text_column, c.repository):
-                title = str(cell(row, c.name_column, c.repository)) if c.name_column else f"{split}:{index}"
+            if text := column_text(row, c.text_column, c.repository):
+                title = (
+                    str(column_value(row, c.name_column, c.repository))
+                    if c.name_column
+                    else f"{split}:{index}"
+                )
                 yield Document(title, text)
 
 
-def download(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
+def stream_rows(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
+    """Yields the rows of a data set as they are downloaded; raises DataError if that fails."""
     need_hub(f"data={config.name} ({config.repository})")
 
     import datasets
@@ -59,25 +67,25 @@ def download(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
         yield from datasets.load_dataset(
             config.repository, config.subset or None, split=split, revision=config.revision, streaming=True
         )
-    except Exception as error:  # httpx, aiohttp, fsspec, pyarrow and datasets each raise their own
+    except Exception as error:  # httpx, aiohttp, fsspec, pyarrow and datasets raise errors of their own
         reason = str(error).split("\n")[0]
         raise DataError(
             f"{config.repository}@{config.revision}: {reason}: try again, or choose {OFFLINE}"
         ) from None
 
 
-def within(documents: Iterable[Document], budget: int) -> Iterator[Document]:
-    """Whole documents until so many bytes are reached; 0 is no limit."""
-    taken = 0
+def take_bytes(documents: Iterable[Document], limit: int) -> Iterator[Document]:
+    """Yields documents until they have `limit` bytes of text; the last is whole, and 0 is no limit."""
+    total = 0
     for document in documents:
         yield document
-        taken += len(document.text.encode("utf-8"))
-        if budget and taken >= budget:
+        total += len(document.text.encode("utf-8"))
+        if limit and total >= limit:
             return
 
 
-def articles(lines: Iterable[str]) -> Iterator[Document]:
-    """WikiText's articles: each begins with a line ` = Title = `, where sections have more signs."""
+def join_articles(lines: Iterable[str]) -> Iterator[Document]:
+    """Joins the lines of WikiText to articles: each begins with a line ` = Title = `; sections have more signs."""
     title, body = "", ""
     for line in lines:
         if heading := re.fullmatch(r" = ([^=].*?) = \n", line):

@@ -1,4 +1,4 @@
-"""A tokenizer by its Hugging Face name, its folder or its tokenizer.json; this machine is looked at first."""
+"""Tokenizers by a name on the Hugging Face hub, a folder or a tokenizer.json; local files are tried first."""
 
 from functools import cache
 from pathlib import Path
@@ -16,35 +16,37 @@ OFFLINE = "data.tokenizer.kind=bytes or bpe, or a folder that holds a tokenizer"
 
 @cache
 def load(name: str) -> Subword:
+    """Loads a tokenizer, without its steps that alter text."""
     if not name:
         raise ConfigError(
             f"data.tokenizer.kind=hugging_face needs data.tokenizer.name: a hub name, or {OFFLINE}"
         )
-    encoder = subword.open_file(Path(name)) if name.endswith(".json") else backend(name)
-    return subword.exact(encoder, name)
+    encoder = subword.open_file(Path(name)) if name.endswith(".json") else load_fast(name)
+    return subword.make_lossless(encoder, name)
 
 
-def beginning(name: str) -> int:
-    """The id that begins a text for the model of a tokenizer: its bos, else its eos (GPT-2), else its pad."""
-    found = auto(name)
-    for index in (found.bos_token_id, found.eos_token_id, found.pad_token_id):
+def bos_id(name: str) -> int:
+    """Returns the id at the start of a text for a tokenizer's model: its bos, else its eos (GPT-2), else its pad."""
+    loaded = load_auto(name)
+    for index in (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id):
         if index is not None:
             return int(index)
-    raise DataError(f"tokenizer {name!r} has no bos, eos or pad that could begin a document: choose another")
+    raise DataError(f"tokenizer {name!r} has no bos, eos or pad to start a document with: choose another")
 
 
-def backend(name: str) -> Tokenizer:
-    found = auto(name)
-    if getattr(found, "backend_tokenizer", None) is None:
+def load_fast(name: str) -> Tokenizer:
+    """Loads the tokenizer of the `tokenizers` library inside a tokenizer of transformers."""
+    loaded = load_auto(name)
+    if getattr(loaded, "backend_tokenizer", None) is None:
         raise DataError(
-            f"tokenizer {name!r} has no fast form, which exact byte counts need: choose {OFFLINE}"
+            f"tokenizer {name!r} has no fast version, which exact byte counts require: choose {OFFLINE}"
         )
-    return found.backend_tokenizer
+    return loaded.backend_tokenizer
 
 
 @cache
-def auto(name: str) -> Any:
-    """transformers' tokenizer."""
+def load_auto(name: str) -> Any:
+    """Loads a tokenizer of transformers."""
     from transformers import AutoTokenizer
 
     try:
@@ -57,4 +59,6 @@ def auto(name: str) -> Any:
             return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise DataError(f"{name!r} is no tokenizer that can be loaded ({reason}): choose {OFFLINE}") from None
+        raise DataError(
+            f"{name!r} is not a tokenizer that can be loaded ({reason}): choose {OFFLINE}"
+        ) from None

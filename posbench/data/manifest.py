@@ -1,6 +1,6 @@
 """Writes sources.manifest from the installed packages: `python -m posbench.data.manifest`.
 
-Run it after the lock has changed. What it writes is a new corpus: its rows do not compare with the old one's.
+Run it after the lock file has changed. It makes a new corpus, whose results are not comparable with the old one's.
 """
 
 import re
@@ -12,8 +12,8 @@ from pathlib import Path
 from posbench.data.sources import Entry, short_sha256
 from posbench.data.splits import SPLITS, split_by_hash
 
-# Pure Python, prose in docstrings, and the same files for every Python, platform and accelerator. Not torch:
-# its builds differ.
+# Packages in pure Python with prose in docstrings, whose files are the same for every Python, platform and accelerator.
+# torch is not among them, because its builds differ.
 PACKAGES = ("datasets", "matplotlib", "networkx", "pandas", "sympy", "transformers")
 
 NOISE = re.compile(
@@ -22,14 +22,14 @@ NOISE = re.compile(
     r"|(^|/)_antlr/|_pb2(_new)?\.py$|/dummy_\w*objects\.py$|/_?version\w*\.py$"  # written by programs
     r"|_data\.py$"  # tables
 )
-SIZES = (2_000, 4_000, 16_000, 64_000)  # bytes; below the first a file is mostly its licence
-DIGITS = 0.1  # a larger share of digits makes a file a table of numbers
+SIZES = (2_000, 4_000, 16_000, 64_000)  # bytes; a file below the first is mostly its licence
+DIGITS = 0.1  # a file with a larger fraction of digits is a table of numbers
 SHINGLE = 8  # words
-SEEN = 0.2  # a larger share of its shingles in larger files makes a file a near-duplicate
+SEEN = 0.2  # a file with a larger fraction of its shingles in larger files is a near-duplicate
 
 
 def candidates() -> Iterator[tuple[Entry, str]]:
-    """The files worth reading, with their text."""
+    """Yields the entries of suitable files, all in the train split, with their text."""
     for package in PACKAGES:
         distribution = metadata.distribution(package)
         requirement = f"{package}=={distribution.version}"
@@ -44,12 +44,13 @@ def candidates() -> Iterator[tuple[Entry, str]]:
 
 
 def shingles(text: str) -> set[int]:
+    """Returns the hashes of all sequences of SHINGLE consecutive words."""
     words = re.findall(r"\w+", text)
     return {hash(tuple(words[i : i + SHINGLE])) for i in range(len(words) - SHINGLE + 1)}
 
 
 def distinct(files: Iterable[tuple[Entry, str]]) -> list[Entry]:
-    """Largest first, without those that repeat much of what was kept: most models are copies of others."""
+    """Returns the files, largest first, without near-duplicates: most models of transformers are copies of others."""
     kept: list[Entry] = []
     seen: set[int] = set()
     for entry, text in sorted(files, key=lambda file: (-file[0].size, file[0].path)):
@@ -61,7 +62,7 @@ def distinct(files: Iterable[tuple[Entry, str]]) -> list[Entry]:
 
 
 def split(entries: Iterable[Entry]) -> list[Entry]:
-    """Each class of size apart, so that the held-out splits have their share of the long documents."""
+    """Assigns splits within each class of size, so that the held-out splits have long documents too; sorts by path."""
     strata: dict[int, list[str]] = defaultdict(list)
     by_path = {entry.path: entry for entry in entries}
     for entry in by_path.values():
@@ -73,6 +74,7 @@ def split(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def main() -> None:
+    """Writes the manifest and prints the sizes of its splits."""
     entries = split(distinct(candidates()))
     header = "# split, first 16 digits of sha256, bytes, package, path: written by posbench.data.manifest"
     lines = [header, *(entry.line() for entry in entries)]

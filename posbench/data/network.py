@@ -1,13 +1,13 @@
-"""Is the Hugging Face hub within reach? Asked once and briefly: its own client retries for half a minute."""
+"""A quick check that the Hugging Face hub is reachable; its own client retries for half a minute."""
 
 from posbench.data.source import OFFLINE
 from posbench.errors import DataError
 
-SECONDS = 4
+SECONDS = 4  # timeout of the check
 
 
 def need_hub(what: str, instead: str = OFFLINE) -> None:
-    """Raises, within seconds, where what is asked for cannot be downloaded."""
+    """Raises DataError within seconds if `what` cannot be downloaded; `instead` names alternatives."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -17,6 +17,6 @@ def need_hub(what: str, instead: str = OFFLINE) -> None:
         try:
             get_session().head(constants.ENDPOINT, timeout=SECONDS)
             return
-        except Exception:  # requests or httpx, by the version: any failure means the same here
+        except Exception:  # of requests or httpx, by the version; any failure means the same here
             why = f"{constants.ENDPOINT} cannot be reached"
     raise DataError(f"{what} has to be downloaded, but {why}: connect, or choose {instead}")

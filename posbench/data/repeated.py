@@ -1,7 +1,8 @@
-"""Running text over and over: training sequences from which copying what was read before is learned.
+"""Repeated text: training sequences that teach a model to copy from its context.
 
-A small model trained on short windows of text alone never learns to copy text, since little repeats within one;
-larger ones do by themselves (Olsson et al. In-context Learning and Induction Heads. 2022. arXiv:2209.11895).
+A small model that is trained on short windows of text alone never learns to copy, because little repeats within a
+window. Larger models learn it from text (Olsson et al. In-context Learning and Induction Heads. 2022.
+arXiv:2209.11895).
 """
 
 from __future__ import annotations
@@ -10,34 +11,37 @@ import numpy as np
 
 from posbench.errors import LengthError
 
-SHORTEST = 4
+MIN_PERIOD = 4  # tokens
 
 
 def tiled(text: np.ndarray, period: int, length: int) -> np.ndarray:
-    """(length + 1,) ids: the first, which is only read, and then the `period` that follow it, over and over.
+    """Returns (length + 1,) ids: the first id of the text, and then the `period` ids after it, repeated.
 
-    The first may be a bos, which no period should hold.
+    The first id can be a bos, which is not repeated.
     """
     return np.concatenate([text[:1], np.resize(text[1 : period + 1], length)])
 
 
-def periods(length: int) -> tuple[int, int]:
-    """The shortest and the longest period of a training sequence of `length` tokens: half of it.
+def period_range(length: int) -> tuple[int, int]:
+    """Returns the shortest and the longest period of a training sequence of `length` tokens; the longest is half of it.
 
     Raises:
-        LengthError: if the length is under twice the shortest.
+        LengthError: if the length is less than twice the shortest period.
     """
-    if length < 2 * SHORTEST:
+    if length < 2 * MIN_PERIOD:
         raise LengthError(
-            f"repeated text in {length} tokens: a period has {SHORTEST} or more; choose {2 * SHORTEST} or more"
+            f"repeated text in {length} tokens: a period has {MIN_PERIOD} or more; choose {2 * MIN_PERIOD} or more"
         )
-    return SHORTEST, length // 2
+    return MIN_PERIOD, length // 2
 
 
 def training_sequence(
     rng: np.random.Generator, text: np.ndarray, length: int, query_fraction: float
 ) -> np.ndarray:
-    """(length + 1,) ids, all of which count; a share `query_fraction` has the longest period, the others any."""
-    shortest, longest = periods(length)
+    """Returns (length + 1,) ids, all of which are in the loss.
+
+    The period is the longest possible with probability `query_fraction`, else uniform from the shortest to the longest.
+    """
+    shortest, longest = period_range(length)
     period = longest if rng.random() < query_fraction else int(rng.integers(shortest, longest + 1))
     return tiled(text, period, length)

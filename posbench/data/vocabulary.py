@@ -1,7 +1,6 @@
-"""Which ids a model knows: the tokenizer's, then one that begins a document, then keys and values.
+"""The ids of a model: those of the tokenizer, then bos, then the keys and values of synthetic sequences.
 
-A pretrained model knows its tokenizer's alone: one of those begins a document, and ordinary ones are its keys and
-values.
+A pretrained model has only the ids of its tokenizer: bos is one of them, and ordinary tokens serve as keys and values.
 """
 
 from dataclasses import dataclass
@@ -14,18 +13,22 @@ from posbench.errors import ConfigError
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Ids [0, tokenizer_vocab_size) are text; bos follows, then the keys, then the values of synthetic records.
+    """The ids of a model: [0, tokenizer_vocab_size) are text, then come bos, the keys and the values.
 
-    Keys and values lie above the text's ids, so that no text holds one by chance. With an own bos there is nothing
-    above: they are tokens from the middle of the vocabulary, where neither bytes nor marks stand, and text may hold
-    one. The tokenizer's fingerprint is part of it: a model fits a corpus exactly when their vocabularies are equal.
+    Keys and values are above the ids of text, so that they do not occur in text. With `own_bos` they are tokens from
+    the middle of the tokenizer's vocabulary, away from bytes and special tokens, and can occur in text. A model fits a
+    corpus if and only if their vocabularies are equal, which includes the fingerprint of the tokenizer.
+
+    Attributes:
+        tokenizer: the fingerprint of the tokenizer.
+        own_bos: the bos of a pretrained model, one of the tokenizer's ids; None for a new id.
     """
 
     tokenizer: str
     tokenizer_vocab_size: int
     num_keys: int = 88
     num_values: int = 16
-    own_bos: int | None = None  # one of the text's ids, where the model has its own
+    own_bos: int | None = None
 
     def __post_init__(self) -> None:
         if self.num_keys < 2 or self.num_values < 2:
@@ -40,18 +43,22 @@ class Vocabulary:
 
     @property
     def bos(self) -> int:
+        """The id at the start of a document."""
         return self.tokenizer_vocab_size if self.own_bos is None else self.own_bos
 
     @property
     def key_ids(self) -> np.ndarray:
+        """(num_keys,) ids of the keys."""
         return self._symbol_ids[: self.num_keys]
 
     @property
     def value_ids(self) -> np.ndarray:
+        """(num_values,) ids of the values."""
         return self._symbol_ids[self.num_keys :]
 
     @property
     def vocab_size(self) -> int:
+        """The number of ids that a model embeds."""
         return (
             self.tokenizer_vocab_size
             if self.own_bos is not None
@@ -73,4 +80,4 @@ class Vocabulary:
             dtype=np.int64,
         )
         ordinary = middle[middle != self.own_bos][: self._symbols]
-        return np.random.default_rng(0).permutation(ordinary)  # or values would all lie behind the keys
+        return np.random.default_rng(0).permutation(ordinary)  # mixes keys and values

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import ConfigError
+from posbench.files import write_text
 from posbench.properties import card_figure, cost_figure, decay_figure
 from posbench.properties.card import COLUMNS, ordered
 from posbench.properties.cost import cost, machine
@@ -73,9 +74,8 @@ def _table(rows: Sequence[Row], caption: str, folder: Path) -> list[Path]:
         "properties.tex": latex,
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+            write_text(folder / name, text)
     except OSError as error:
         raise ConfigError(
             f"cannot write {folder} ({error.strerror or error}): choose a folder that can be written"

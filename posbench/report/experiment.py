@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import DataError
+from posbench.files import write_text
 from posbench.report.report_writer import write_report
 from posbench.results.rows import read_rows, write_rows
 
@@ -27,12 +27,10 @@ def save_experiment(
 ) -> None:
     """Keep an experiment's rows, the order of its schemes, the names of its figures, and a note for its captions."""
     write_rows(rows, folder / ROWS_FILE)
-    temporary = folder / f".{METADATA_FILE}.{os.getpid()}"
     metadata = {"scheme_order": list(scheme_order), "figures": list(figures)} | (
         {"caption_note": caption_note} if caption_note else {}
     )
-    temporary.write_text(json.dumps(metadata, indent=1) + "\n")
-    temporary.replace(folder / METADATA_FILE)
+    write_text(folder / METADATA_FILE, json.dumps(metadata, indent=1) + "\n")
 
 
 def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]]) -> list[Path]:

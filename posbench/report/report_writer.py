@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.errors import ConfigError
+from posbench.files import write_text
 from posbench.report.figures import draw_figure
 from posbench.report.figures.figure_data import MissingRowsError
 from posbench.report.tables.layout import build_tables
@@ -56,7 +57,7 @@ def write_report(
                 path.unlink(missing_ok=True)
             outputs = {str(path.relative_to(out)): _digest(path) for path in written}
             before = {"inputs": inputs, "left_out": left_out, "outputs": outputs}
-            (out / STAMP).write_text(json.dumps(before, indent=1) + "\n")
+            write_text(out / STAMP, json.dumps(before, indent=1) + "\n")
         except OSError as error:
             raise ConfigError(
                 f"cannot write {out} ({error.strerror or error}): choose a folder that can be written"
@@ -80,7 +81,7 @@ def _tables(
         texts[f"{table.name}.tex"] = to_latex(table)
         texts[f"{table.name}.csv"] = _csv(table.numbers)
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_text(folder / name, text)
     return [folder / name for name in texts]
 
 

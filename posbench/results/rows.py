@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from posbench.errors import ConfigError, DataError
+from posbench.files import atomic_path
 
 SCHEMA_VERSION = 3
 STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from harmless to worst
@@ -194,20 +195,14 @@ def _write(table: pa.Table, path: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes `path` when all is written, so that a file that is there is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """As atomic_path; a path that cannot be written is a ConfigError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            yield temporary
     except OSError as error:
         raise ConfigError(
             f"cannot write {path} ({error.strerror or error}): choose a results folder that can be written"
         ) from None
-    finally:
-        # Where even the folder cannot be made there is nothing to take away.
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> pa.Table:

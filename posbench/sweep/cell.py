@@ -1,6 +1,6 @@
 """Models and cells of a sweep, and their identities.
 
-A cell is one task on one model at one length. Its id is a hash of everything that its rows depend on.
+A cell is one task on one model at one length. Its identity is a hash of everything that its rows depend on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from posbench.lm.hf_config import PretrainedInfo
 
 @dataclass(frozen=True, eq=False)
 class FineTuning:
-    """How a model was made from its parent: trained on with an extension in place."""
+    """Fine-tuning of a base model with an extension in place; `train` has the settings of that training."""
 
     base_model: ModelPlan
     extension: ExtensionSettings
@@ -26,10 +26,13 @@ class FineTuning:
 
 @dataclass(frozen=True, eq=False)
 class ModelPlan:
-    """One model to train; `corpus` is the fingerprint of its data, `version` its scheme's.
+    """One model of a sweep: to train, to fine-tune, or pretrained.
 
-    A pretrained one is not trained here: its settings describe it, a training length of its own among them.
-    A fine-tuned model has the settings of its parent: the scheme knows the length that it was pretrained with.
+    Attributes:
+        settings: of the pretraining, also for a fine-tuned model, whose scheme keeps the pretrained length. For a
+            pretrained model they describe it.
+        corpus: the fingerprint of its data.
+        version: of its scheme.
     """
 
     settings: ModelSettings
@@ -40,43 +43,39 @@ class ModelPlan:
 
     @property
     def train(self) -> TrainSettings:
-        """Of its own training, which for a fine-tuned model is the last one."""
+        """The settings of its last training: of the fine-tuning, if there is one."""
         return self.fine_tuning.train if self.fine_tuning else self.settings.train
 
     @cached_property
     def id(self) -> str:
-        """A function of all that its weights depend on; names are labels and not among it."""
-        one, symbols = self.settings, [self.settings.data.num_keys, self.settings.data.num_values]
+        """A hash of everything that its weights depend on; labels are left out."""
+        settings, symbols = self.settings, [self.settings.data.num_keys, self.settings.data.num_values]
+        scheme = [by_name(settings.scheme.build), self.version]
         if self.pretrained:
-            return identity(
-                ["pretrained", self.pretrained.id, by_name(one.scheme.build), self.version, *symbols]
-            )
+            return identity(["pretrained", self.pretrained.id, *scheme, *symbols])
         if self.fine_tuning:
             extension = [by_name(self.fine_tuning.extension.build), self.fine_tuning.extension_version]
             return identity(
                 ["finetuned", self.fine_tuning.base_model.id, extension, hashed_fields(self.train)]
             )
-        size = {key: value for key, value in hashed_fields(self.settings.size).items() if key != "name"}
-        data = [self.corpus, *symbols]
-        return identity(
-            ["model", by_name(one.scheme.build), self.version, size, data, hashed_fields(one.train)]
-        )
+        size = {key: value for key, value in hashed_fields(settings.size).items() if key != "name"}
+        return identity(["model", *scheme, size, [self.corpus, *symbols], hashed_fields(settings.train)])
 
     @property
     def label(self) -> str:
-        """For people: scheme, size, training length and seed, and what it was trained on with."""
-        one = self.settings
+        """A description for messages: scheme, size, training length, seed and fine-tuning."""
+        scheme, size, train = self.settings.scheme, self.settings.size, self.settings.train
         if self.pretrained:
-            return f"{self.pretrained.description}, length {one.train.seq_len}"
-        plain = f"{one.scheme.name}, {one.size.name}, length {one.train.seq_len}, seed {one.train.seed}"
+            return f"{self.pretrained.description}, length {train.seq_len}"
+        base = f"{scheme.name}, {size.name}, length {train.seq_len}, seed {train.seed}"
         if self.fine_tuning is None:
-            return plain
-        return f"{plain} + {self.fine_tuning.extension.name} ({self.train.steps} steps at length {self.train.seq_len})"
+            return base
+        return f"{base} + {self.fine_tuning.extension.name} ({self.train.steps} steps at length {self.train.seq_len})"
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One task on one model, extended or not, at one length in tokens."""
+    """One task on one model, with an extension or without, at one length in tokens."""
 
     model: ModelPlan
     extension: ExtensionSettings
@@ -89,16 +88,17 @@ class Cell:
 
     @cached_property
     def id(self) -> str:
-        """A function of all that its rows depend on."""
+        """A hash of everything that its rows depend on."""
         extension = [by_name(self.extension.ensemble or self.extension.build), self.extension_version]
         task = [by_name(self.task.build), self.task_version]
-        where = [self.model.corpus, self.length, self.seed, self.dtype]
-        return identity(["cell", self.model.id, extension, task, *where])
+        return identity(
+            ["cell", self.model.id, extension, task, self.model.corpus, self.length, self.seed, self.dtype]
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Models, their cells, and a line for each combination that cannot be."""
+    """Models, their cells, and a line for each combination that is not possible."""
 
     models: list[ModelPlan]
     cells: list[Cell]
@@ -106,5 +106,6 @@ class Plan:
 
     @cached_property
     def all_models(self) -> list[ModelPlan]:
-        """Those that were asked for and those that are fine-tuned from them, parents first."""
-        return list({one.id: one for one in [*self.models, *(cell.model for cell in self.cells)]}.values())
+        """The models of the plan and those that are fine-tuned from them, base models first."""
+        models = [*self.models, *(cell.model for cell in self.cells)]
+        return list({model.id: model for model in models}.values())

@@ -1,4 +1,4 @@
-"""How long the jobs of a sweep will take, from a step and a pass of the first model of each size, timed here."""
+"""Estimates the duration of jobs from one timed training step and one timed forward pass of each model size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from posbench.training.trainer import Trainer
 
 
 def with_estimates(jobs: Sequence[Job], runtime: RuntimeSettings) -> list[Job]:
-    """The jobs with the seconds that each should take on one worker: of a training, or of every cell."""
+    """Returns the jobs with their estimated seconds on one worker: of the training, or of each cell."""
     torch.set_num_threads(runtime.num_threads)
     speeds: dict[str, tuple[float, float]] = {}
     reads: dict[str, int] = {}
@@ -47,7 +47,7 @@ def with_estimates(jobs: Sequence[Job], runtime: RuntimeSettings) -> list[Job]:
 
 
 def tokens_read(cell: Cell, corpus: Corpus, known: dict[str, int]) -> int:
-    """Tokens that a cell reads; making all prompts takes a while, and many cells have the same."""
+    """Returns the tokens that a cell reads, cached in `known` because many cells have the same prompts."""
     train_len = cell.model.settings.train.seq_len
     prompts = identity([by_name(cell.task.build), cell.model.corpus, cell.length, cell.seed, train_len])
     if prompts not in known:
@@ -56,7 +56,7 @@ def tokens_read(cell: Cell, corpus: Corpus, known: dict[str, int]) -> int:
 
 
 def last_checkpoint_step(folder: Path) -> int:
-    """Steps up to the newest checkpoint of a training."""
+    """Returns the number of steps of the newest checkpoint of a training."""
     for path in checkpoints.latest_first(folder, "step-*"):
         return int(path.name.removeprefix("step-"))
     return 0
@@ -65,7 +65,7 @@ def last_checkpoint_step(folder: Path) -> int:
 def time_step_and_token(
     model: ModelPlan, corpus: Corpus, runtime: RuntimeSettings, trains: bool
 ) -> tuple[float, float]:
-    """Seconds a training step, where one is to come, and seconds a token of evaluation at the training length."""
+    """Returns the seconds of a training step (0 if nothing is trained) and of a token of evaluation."""
     if model.pretrained:
         return 0.0, time_matmuls(model.settings.size, runtime)
     with explain_oom(model):
@@ -78,25 +78,25 @@ def time_step_and_token(
             step = time.perf_counter() - started
     with torch.no_grad():
         if not trains or trainer.compiles:
-            trainer.loss(batch).item()  # the first one warms up
+            trainer.loss(batch).item()  # warm-up
         started = time.perf_counter()
         trainer.loss(batch).item()
     return step, (time.perf_counter() - started) / batch.loss_mask.size
 
 
 def time_matmuls(size: SizeSettings, runtime: RuntimeSettings) -> float:
-    """Seconds a token in the matrices of a model that is not read for its estimate: one layer's, timed."""
+    """Returns the seconds of a token in the matrix products of a model that is not loaded, from one timed layer."""
     device = pick_device(runtime.device)
     x_TW = torch.randn(64, size.d_model, device=device)
     layer = torch.randn(size.d_model, (4 + 3 * size.mlp_ratio) * size.d_model, device=device)
-    for _ in range(2):  # the first one warms up
+    for _ in range(2):  # the first is a warm-up
         started = time.perf_counter()
         (x_TW @ layer).sum().item()
     return size.n_layers * (time.perf_counter() - started) / len(x_TW)
 
 
 def count_tokens(cell: Cell, corpus: Corpus) -> int:
-    """Tokens that a cell reads."""
+    """Returns the tokens that a cell reads."""
     task = instantiate(cell.task.build)
     train_len = cell.model.settings.train.seq_len
     return sum(
@@ -106,6 +106,6 @@ def count_tokens(cell: Cell, corpus: Corpus) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """For people."""
+    """Returns a duration as text, such as "3 minutes"."""
     whole = max(1, round(seconds / 60))
     return f"{whole} minute{'s' if whole > 1 else ''}" if whole < 120 else f"{seconds / 3600:.1f} hours"

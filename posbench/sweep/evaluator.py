@@ -1,4 +1,4 @@
-"""Measuring cells: rows that are a pure function of the cell, whatever went wrong among them."""
+"""Measures cells. The rows of a cell depend on the cell alone; a failure that belongs to the cell is a row too."""
 
 from __future__ import annotations
 
@@ -37,20 +37,23 @@ _log = logging.getLogger(__name__)
 
 
 class EvaluatedModel:
-    """A model as training left it.
+    """A trained model on its device, to be measured cell by cell.
+
+    Args:
+        folder: the folder of the model, in which final/ has its weights.
 
     Raises:
-        DataError: if there is none at `folder`.
+        DataError: if there is no trained model in `folder`.
     """
 
     def __init__(self, plan: ModelPlan, folder: Path, corpus: Corpus, runtime: RuntimeSettings) -> None:
-        found = checkpoints.read_metadata(folder / "final")
-        weights = checkpoints.tensors(folder / "final", "model") if found is not None else None
-        if found is None or weights is None:
+        metadata = checkpoints.read_metadata(folder / "final")
+        weights = checkpoints.tensors(folder / "final", "model") if metadata is not None else None
+        if metadata is None or weights is None:
             raise DataError(
                 f"no trained model of {plan.label} at {folder}: run scripts/train.py with the same settings first"
             )
-        self.plan, self.corpus, self.runtime, self.metadata = plan, corpus, runtime, found
+        self.plan, self.corpus, self.runtime, self.metadata = plan, corpus, runtime, metadata
         self.max_tokens_per_batch = runtime.max_tokens_per_batch
         self.device = pick_device(runtime.device)
         self.model: GPT = build_model(plan.settings, corpus.vocabulary.vocab_size)
@@ -58,7 +61,7 @@ class EvaluatedModel:
         self.model.to(self.device)
 
     def evaluate(self, cell: Cell, store: RowStore) -> str:
-        """Measure a cell and store its rows; the status."""
+        """Measures a cell, stores its rows and returns their status."""
         started = time.monotonic()
         kernel = KernelDispatcher(self.runtime.kernel)
         task: Task = instantiate(cell.task.build)
@@ -84,48 +87,47 @@ class EvaluatedModel:
                     "example": 0,
                 }
             ]
-        shared = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
+        columns = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
         if world().is_main_process:
-            store.write(
-                cell.id, [{**shared, **measure} for measure in measures], self.run_metadata(status, started)
-            )
+            rows = [{**columns, **measure} for measure in measures]
+            store.write(cell.id, rows, self.run_metadata(status, started))
         return status
 
     def measure(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
-        """The measured part of the rows."""
+        """Returns the measured columns of the rows of a cell; halves the batch as long as memory is short."""
         train_len = self.plan.settings.train.seq_len
         prompts = list(task.prompts(cell.length, self.corpus, train_len, cell.seed))
         longest = max((prompt.length for prompt in prompts), default=0)
         while True:
             try:
-                answers = run_on_all_ranks(
-                    getattr(self.lm_or_ensemble(cell, kernel), task.output_type), prompts
-                )
+                method = getattr(self.lm_or_ensemble(cell, kernel), task.output_type)
+                results = run_on_all_ranks(method, prompts)
                 break
-            except Exception as error:  # the same one on every rank
+            except Exception as error:  # the same on every rank
                 if not is_out_of_memory(error) or self.max_tokens_per_batch < 2 * (longest + 1):
                     raise
-            # Not while the error is held, whose frames hold the memory. What fits is kept for the cells to come.
+            # After the except block, because the frames of the error keep its tensors alive. Later cells keep the
+            # smaller batch.
             self.max_tokens_per_batch //= 2
             _log.warning(
-                "no memory for runtime.max_tokens_per_batch=%d at %d tokens: going on with %d",
+                "out of memory with runtime.max_tokens_per_batch=%d at %d tokens: continuing with %d",
                 2 * self.max_tokens_per_batch,
                 cell.length,
                 self.max_tokens_per_batch,
             )
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        return [vars(measure) for measure in task.process_all_results(zip(prompts, answers, strict=True))]
+        return [vars(measure) for measure in task.process_all_results(zip(prompts, results, strict=True))]
 
     def lm_or_ensemble(self, cell: Cell, kernel: KernelDispatcher) -> Any:
-        """Whom a task asks: the model, or an ensemble around it."""
+        """Returns the language model of a cell, inside its ensemble if it has one."""
         lm = self.lm(cell, kernel)
         if cell.extension.ensemble is None:
             return lm
         return instantiate(cell.extension.ensemble, lm, self.corpus.vocabulary.bos)
 
     def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
-        """The model as a cell asks for it."""
+        """Returns the language model of a cell, with its extension."""
         settings = self.plan.settings
         return NativeLM(
             self.model,
@@ -137,7 +139,7 @@ class EvaluatedModel:
         )
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
-        """What all rows of a cell have in common."""
+        """Returns the columns that all rows of a cell share."""
         settings = self.plan.settings
         return {
             "cell_id": cell.id,
@@ -159,7 +161,7 @@ class EvaluatedModel:
         }
 
     def run_metadata(self, status: str, started: float) -> dict[str, Any]:
-        """What is true of this run and not of the cell."""
+        """Returns metadata of this run, which the rows of the cell do not depend on."""
         cuda = self.device.type == "cuda"
         return {
             "status": status,
@@ -176,23 +178,23 @@ class EvaluatedModel:
         }
 
 
-def run_on_all_ranks(answer: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
-    """The answers to all prompts; ranks share them, and what fails on one fails on all."""
+def run_on_all_ranks(method: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
+    """Returns the results for all prompts, which the ranks share; an error of one rank is raised on every rank."""
     here = world()
     if here.world_size == 1:
-        return list(answer(prompts))
-    mine: Any
+        return list(method(prompts))
+    own: Any
     try:
-        mine = list(answer(prompts[here.portion(len(prompts))]))
-    except Exception as error:  # the others would wait for ever
-        mine = error
-    said = here.all_gather_object(mine)
-    for part in said:
+        own = list(method(prompts[here.portion(len(prompts))]))
+    except Exception as error:  # raised here, it would leave the other ranks waiting
+        own = error
+    parts = here.all_gather_object(own)
+    for part in parts:
         if isinstance(part, Exception):
             raise part
-    return list(chain(*said))
+    return list(chain(*parts))
 
 
 def device_name(device: torch.device) -> str:
-    """What computes: the GPU's model, or the kind of CPU."""
+    """Returns the name of a GPU, or the architecture of the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -1,12 +1,13 @@
-"""Fine-tuned extensions: a trained model goes on training with an extension in place, and is a model of its own.
+"""Fine-tuning of a trained model with an extension in place, which makes another model.
 
-As the extensions' authors do it. Position Interpolation (arXiv:2306.15595, section 3.1) trains 1000 steps at the
-extended length and YaRN (arXiv:2309.00071, section 4.1) 400, both at a rate of 2e-5 after LLaMA's 3e-4; DroPE
-(arXiv:2512.12167) trains at the length and nearly at the rate of pretraining. All weights, by fresh optimizers.
+It follows the authors of the extensions. Position Interpolation (arXiv:2306.15595, section 3.1) trains 1000 steps at
+the extended length and YaRN (arXiv:2309.00071, section 4.1) 400, both at a learning rate of 2e-5 after LLaMA's 3e-4;
+DroPE (arXiv:2512.12167) trains at the pretraining length and close to its learning rate. All weights are trained, with
+new optimizer states.
 
-Each keeps one factor afterwards, also for shorter texts, since the weights are used to it. So here a factor
-"auto", eval_len / train_len, does not fall below the fine-tuned length over train_len; past that it grows. A
-factor that is given stays (YaRN's 32 was trained at 16 times the length).
+The papers keep the factor of the fine-tuning for shorter texts as well, because the weights are adapted to it. So a
+factor "auto", eval_len / train_len, is at least the fine-tuned length over train_len here; past that length it grows.
+An explicit factor stays as it is (YaRN's 32 was trained at 16 times the length).
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ from posbench.instantiate import admits
 
 
 def finetune_settings(base_settings: TrainSettings, finetune: dict[str, Any]) -> TrainSettings | None:
-    """The settings of fine-tuning, or None for no steps.
+    """Returns the settings of a fine-tuning, or None if it has no steps.
 
-    By default: the parent's length, as many tokens a step as the parent's, and a tenth of its learning rates.
+    Defaults: the sequence length of the base model, as many tokens a step, and a tenth of its learning rates.
+
+    Args:
+        finetune: keys of TrainSettings and their values; `steps` is required.
+
+    Raises:
+        ConfigError: if a key is unknown, or a value is of a wrong type or out of its range.
     """
     hints = get_type_hints(TrainSettings)
     for key, value in finetune.items():
         if key not in hints:
-            raise unknown("setting", f"finetune {key}", [f"finetune {one}" for one in hints])
+            raise unknown("setting", f"finetune {key}", [f"finetune {name}" for name in hints])
         if not admits(hints[key], value):
             raise ConfigError(f"finetune {key} {value!r}: give {hints[key].__name__}")
     if finetune.get("steps", -1) < 0:
@@ -36,14 +43,15 @@ def finetune_settings(base_settings: TrainSettings, finetune: dict[str, Any]) ->
     if finetune["steps"] == 0:
         return None
     length = max(1, finetune.get("seq_len", base_settings.seq_len))
-    parts = max(1, finetune.get("grad_accum_steps", base_settings.grad_accum_steps))
-    batch = max(1, round(base_settings.batch_size * base_settings.seq_len / length / parts)) * parts
+    micro_steps = max(1, finetune.get("grad_accum_steps", base_settings.grad_accum_steps))
+    tokens = base_settings.batch_size * base_settings.seq_len
+    batch_size = max(1, round(tokens / length / micro_steps)) * micro_steps
     rates = {"lr": base_settings.lr / 10, "muon_lr": base_settings.muon_lr / 10}
-    train = replace(base_settings, **{"batch_size": batch, **rates, **finetune})
+    train = replace(base_settings, **{"batch_size": batch_size, **rates, **finetune})
     check(train)
     return train
 
 
 def extension_length(length: int, finetune: dict[str, Any]) -> int:
-    """The length in tokens that an extension is built for, to be evaluated at `length` after this fine-tuning."""
+    """Returns the length in tokens to create an extension for, when it is evaluated at `length` after fine-tuning."""
     return max(length, finetune.get("seq_len", 0)) if finetune.get("steps") else length

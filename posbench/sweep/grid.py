@@ -1,4 +1,4 @@
-"""A grid as settings: the models of a sweep, and the extensions that each of them gets."""
+"""Expands a grid into settings: the models of a sweep, and the extensions of each."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from posbench.config.schema import (
 )
 from posbench.errors import ConfigError, unknown
 
-# (group, name) -> the content of that choice's file.
+# (group, name) -> the content of configs/<group>/<name>.yaml.
 LoadOption = Callable[[str, str], dict[str, Any]]
 NONE = ExtensionSettings()
 
 
 def models(script: SweepScript, load_option: LoadOption) -> Iterator[ModelSettings]:
-    """The models of a sweep, schemes outermost."""
+    """Yields the settings of the models of a sweep; the scheme varies slowest."""
     axes = script.grid
     if not axes.scheme or not axes.seed:
         raise ConfigError(
             "the grid has no scheme or no seed: give grid.scheme=[rope,alibi] and grid.seed=[0]"
         )
-    known = [one.name for one in fields(TrainSettings)]
+    train_fields = [one.name for one in fields(TrainSettings)]
     for key, values in axes.train.items():
-        if key not in known:
-            raise unknown("setting", f"grid.train.{key}", [f"grid.train.{one}" for one in known])
+        if key not in train_fields:
+            raise unknown("setting", f"grid.train.{key}", [f"grid.train.{name}" for name in train_fields])
         if not isinstance(values, list):
             raise ConfigError(f"grid.train.{key} is {values!r}: give a list of values")
     sizes = [SizeSettings(**load_option("size", name)) for name in axes.size] or [script.size]
     schemes = [with_overrides("scheme", name, script.overrides.scheme, load_option) for name in axes.scheme]
     if axes.lr and axes.train.keys() & {"lr", "muon_lr"}:
         raise ConfigError(
-            "grid.lr and grid.train.lr: one chooses a rate, the other compares them; give one of the two"
+            "grid.lr and grid.train.lr: the first selects a rate, the second compares rates; give one of the two"
         )
     rates = axes.lr or [script.train.lr]
     for scheme, size, *values, rate, seed in itertools.product(
         schemes, sizes, *axes.train.values(), rates, axes.seed
     ):
         train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
-        if axes.lr:  # Muon's moves with it
+        if axes.lr:  # with muon_lr in proportion
             train = replace(train, lr=rate, muon_lr=train.muon_lr * rate / train.lr)
         yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
 
 
 def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> list[ExtensionSettings]:
-    """The extensions that a scheme of the grid gets, those that it is fine-tuned with last."""
+    """Returns the extensions to evaluate a scheme of the grid with; those with fine-tuning come last."""
     axes = script.grid
     if axes.extended_schemes and scheme not in axes.extended_schemes:
         return []
@@ -63,21 +63,23 @@ def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> lis
         if name != NONE.name
     ]
     for name in axes.ensemble:
-        one = EnsembleSettings(**with_overrides("ensemble", name, script.overrides.ensemble, load_option))
-        if one.name in [extension.name for extension in found]:
+        ensemble = EnsembleSettings(
+            **with_overrides("ensemble", name, script.overrides.ensemble, load_option)
+        )
+        if ensemble.name in [extension.name for extension in found]:
             raise ConfigError(
-                f"grid.ensemble: grid.extension has a {one.name} as well; give one another name"
+                f"grid.ensemble: grid.extension has a {ensemble.name} as well; rename one of the two"
             )
-        if one.build is not None:
-            found.append(resolve_ensemble(NONE, one))
-    taken = [NONE.name, *(one.name for one in found)]
+        if ensemble.build is not None:
+            found.append(resolve_ensemble(NONE, ensemble))
+    taken = [NONE.name, *(extension.name for extension in found)]
     for group, name, entry in [
         *(("variants", *item) for item in script.variants.items()),
         *(("finetune", *item) for item in script.finetune.items()),
     ]:
         if name in taken:
             raise ConfigError(
-                f"{group}.{name}: another extension, ensemble or entry has that name; give the entry another"
+                f"{group}.{name}: another extension, ensemble or entry has this name; choose another"
             )
         taken.append(name)
         content = with_overrides(
@@ -87,19 +89,21 @@ def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> lis
             content["build"] = {**(content["build"] or {}), **entry.settings}
         train = {**content.get("finetune", {}), **getattr(entry, "train", {})}
         if group == "finetune" and not train:
-            raise ConfigError(f"finetune.{name} without train: give steps, seq_len and what else differs")
+            raise ConfigError(
+                f"finetune.{name} without train: give steps, seq_len and other settings that differ"
+            )
         found.append(ExtensionSettings(name, content["build"], train))
     return found
 
 
 def resolve_ensemble(extension: ExtensionSettings, ensemble: EnsembleSettings) -> ExtensionSettings:
-    """What stands around a model: the extension, or the ensemble under its own label."""
+    """Returns the extension, or an extension that stands for the ensemble if there is one; both are an error."""
     if ensemble.build is None:
         return extension
     if extension.name != NONE.name:
         raise ConfigError(
-            f"extension={extension.name} with ensemble={ensemble.name}: an ensemble reads no more than the training "
-            "length, where extensions change little; choose one of the two"
+            f"extension={extension.name} with ensemble={ensemble.name}: an ensemble reads at most the training "
+            "length at once, where extensions change little; choose one of the two"
         )
     return ExtensionSettings(ensemble.name, ensemble=ensemble.build)
 
@@ -107,7 +111,7 @@ def resolve_ensemble(extension: ExtensionSettings, ensemble: EnsembleSettings) -
 def with_overrides(
     group: str, name: str, overrides: dict[str, Any], load_option: LoadOption
 ) -> dict[str, Any]:
-    """A choice with the experiment's own settings in place of those in its file."""
+    """Loads an option, with the overrides of the experiment in place of the settings in its file."""
     content = load_option(group, name)
     if overrides.get(name):
         content = {**content, "build": {**content["build"], **overrides[name]}}

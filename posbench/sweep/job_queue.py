@@ -1,4 +1,4 @@
-"""Which job of a sweep comes next: models before their cells, and nothing that there is no time for."""
+"""The order of the jobs of a sweep: models before their cells, and only jobs that fit in the time budget."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from posbench.sweep.jobs import Job
 from posbench.sweep.progress import ProgressDisplay
 from posbench.sweep.time_budget import TimeBudget
 
-# How long a job waits that another sweep is running already.
+# Seconds before a job that another sweep is running is tried again.
 RETRY_BUSY_SECONDS = 2.0
 
 
 class JobQueue:
-    """Jobs in order, each ready once the models that it needs are trained; trainings that much hangs on come first.
+    """A queue of jobs. A job is ready when the models that it requires are trained; trainings with the most cells
+    come first.
 
     Attributes:
-        remaining: those that the time budget has no time for.
-        failures: a line for each that failed.
+        remaining: jobs that do not fit in the time budget.
+        failures: a line for each job that failed.
     """
 
     def __init__(self, jobs: Sequence[Job], time_budget: TimeBudget | None = None) -> None:
@@ -36,9 +37,9 @@ class JobQueue:
         self.not_before: dict[int, float] = {}
 
     def next_ready(self) -> Job | None:
-        """The next job that can run now and will end in time."""
+        """Returns the next job that is ready and fits in the time budget, or None."""
         for job in [job for job in self.pending if not self.time_budget.fits(job)]:
-            if job in self.pending:  # it may have hung on one before
+            if job in self.pending:  # it may have required a job that was skipped before it
                 self.pending.remove(job)
                 self.skip(job)
         for job in self.pending:
@@ -52,7 +53,7 @@ class JobQueue:
         return None
 
     def next_blocking(self) -> Job | None:
-        """The next job as soon as one can run; None once there is none."""
+        """Waits for the next job that is ready; returns None when the queue is empty."""
         while self.pending:
             if (job := self.next_ready()) is not None:
                 return job
@@ -63,7 +64,7 @@ class JobQueue:
     def record_outcome(
         self, job: Job, progress: ProgressDisplay, outcome: str, seconds: float, error: str = ""
     ) -> None:
-        """What becomes of a job that ran for `seconds`: "done", "busy", "out_of_time", or "failed" and why."""
+        """Records the outcome of a job that ran for `seconds`: "done", "busy", "out_of_time", or "failed" with an error."""
         if outcome == "busy":
             self.requeue(job)
         elif outcome == "out_of_time":
@@ -78,18 +79,18 @@ class JobQueue:
             self.mark_finished(job, succeeded=False)
 
     def skip(self, job: Job) -> None:
-        """Give up a job for lack of time, and what hangs on it."""
+        """Moves a job and the jobs that require it to `remaining`."""
         self.remaining.append(job)
         if not job.cells:
             self.remaining += self._drop_dependents(job.model.id)
 
     def requeue(self, job: Job) -> None:
-        """Put back a job that another process has."""
+        """Puts back a job that another process is running."""
         self.not_before[id(job)] = time.monotonic() + RETRY_BUSY_SECONDS
         self.pending.append(job)
 
     def mark_finished(self, job: Job, succeeded: bool = True, seconds: float | None = None) -> None:
-        """A finished training makes what needs it ready; a failed one takes it away."""
+        """Marks a job as finished; the jobs that require it become ready, or are dropped if it failed."""
         if seconds is not None:
             self.time_budget.record_duration(job, seconds)
         if not job.cells:
@@ -98,7 +99,7 @@ class JobQueue:
                 self._drop_dependents(job.model.id)
 
     def _drop_dependents(self, model: str) -> list[Job]:
-        """Take away all that hangs on a model that will not be there."""
+        """Removes and returns the jobs that require a model that will not be trained."""
         lost = {model}
         lost |= {
             other.model.id for other in self.pending if not other.cells and other.required_model_ids & lost

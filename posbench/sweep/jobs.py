@@ -1,4 +1,4 @@
-"""One job of a sweep: train a model, or measure some cells on one; what several processes may try at once."""
+"""Jobs of a sweep, their folders, and the worker that runs them; several processes may run the same sweep."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ from posbench.tracking.wandb import WandbLogger, WandbSettings, open_wandb_logge
 from posbench.training import checkpoints
 from posbench.training.trainer import FinetuneStart, Trainer, TrainingInterrupted
 
-# Called with (steps or cells done, of how many, what to show).
+# Called with the steps or cells that are done, their total, and a note to display.
 ProgressCallback = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Train `model` (no cells), or measure `cells`, all of one model and one extension; for an experiment.
+    """One unit of work: the training of a model, or the measurement of cells.
 
     Attributes:
-        estimated_seconds: what it should take, of a training or of each cell; empty where nobody has asked.
-        deadline: when it must stop, in seconds of `time.time()`.
+        experiment: the name of the experiment, which groups runs on W&B.
+        cells: cells of `model` with one extension; none for a training.
+        estimated_seconds: of the training or of each cell; empty if not estimated.
+        deadline: time at which the job must stop, in seconds of `time.time()`.
     """
 
     experiment: str
@@ -51,32 +53,32 @@ class Job:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """A description for messages."""
         if not self.cells:
             return f"{'fine-tune' if self.model.fine_tuning else 'train'} {self.model.label}"
         extension = self.cells[0].extension
-        plain = self.model.fine_tuning or extension == NONE
-        return f"evaluate {self.model.label}" + ("" if plain else f" + {extension.name}")
+        # The label of a fine-tuned model names its extension already.
+        is_named = self.model.fine_tuning or extension == NONE
+        return f"evaluate {self.model.label}" + ("" if is_named else f" + {extension.name}")
 
     @property
     def name(self) -> str:
-        """For dashboards: scheme[-extension]-length-seed."""
-        one = self.model.settings
-        parts = [one.scheme.name, *([self.extension.name] if self.extension else [])]
-        return "-".join(
-            [part for part in parts if part != "none"] + [str(one.train.seq_len), str(one.train.seed)]
-        )
+        """The name of its run on W&B: scheme[-extension]-length-seed."""
+        train = self.model.settings.train
+        parts = [self.model.settings.scheme.name, *([self.extension.name] if self.extension else [])]
+        parts = [part for part in parts if part != "none"]
+        return "-".join([*parts, str(train.seq_len), str(train.seed)])
 
     @property
     def extension(self) -> ExtensionSettings | None:
-        """In place while it runs."""
+        """The extension of its cells or of its fine-tuning."""
         if self.cells:
             return self.cells[0].extension
         return self.model.fine_tuning.extension if self.model.fine_tuning else None
 
     @property
     def required_model_ids(self) -> set[str]:
-        """The models that must be trained before."""
+        """The identities of the models that must be trained before."""
         if self.cells:
             return {self.model.id}
         return {self.model.fine_tuning.base_model.id} if self.model.fine_tuning else set()
@@ -84,26 +86,26 @@ class Job:
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """Where things lie under a results folder."""
+    """The layout of a results folder: models/, cells/ and locks/."""
 
     path: Path
 
     @classmethod
     def from_runtime(cls, runtime: RuntimeSettings) -> ResultsFolder:
-        """The results folder of a run."""
+        """Returns the results folder of a run."""
         return cls(Path(runtime.results_dir))
 
     def model_dir(self, model: ModelPlan) -> Path:
-        """The folder of a model."""
+        """Returns the folder of a model."""
         return self.path / "models" / model.id
 
     @property
     def store(self) -> RowStore:
-        """All cells."""
+        """The rows of all cells."""
         return RowStore(self.path / "cells")
 
     def prepare(self) -> None:
-        """Make the folders, or say that they cannot be."""
+        """Creates the folders; raises ConfigError if they are not writable."""
         try:
             (self.path / "locks").mkdir(parents=True, exist_ok=True)
             (self.path / "locks" / f"{os.getpid()}.tmp").touch()
@@ -114,14 +116,14 @@ class ResultsFolder:
             ) from None
 
     def lock(self, job: Job) -> FileLock:
-        """Held while a job runs; the system frees it when its process dies."""
+        """Returns the lock to hold while a job runs; the operating system releases it when the process dies."""
         extension = job.cells[0].extension.name if job.cells else ""
         return FileLock(
             self.path / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock"
         )
 
     def is_evaluated(self, cell: Cell, runtime: RuntimeSettings) -> bool:
-        """Whether the rows of a cell are there; what another device had no memory for is tried again."""
+        """Returns whether a cell has rows; if another device was out of memory, it has to be measured again."""
         if not self.store.has(cell.id):
             return False
         run_metadata = self.store.run_metadata(cell.id)
@@ -130,7 +132,7 @@ class ResultsFolder:
         return run_metadata.get("device") == device_name(pick_device(runtime.device))
 
     def is_trained(self, model: ModelPlan) -> bool:
-        """Whether the model is there, whole."""
+        """Returns whether a model is complete."""
         return (
             model.pretrained is not None
             or checkpoints.read_metadata(self.model_dir(model) / "final") is not None
@@ -138,7 +140,7 @@ class ResultsFolder:
 
 
 class Worker:
-    """Runs jobs one after another in one process; keeps the last model and corpus at hand."""
+    """Runs jobs one after another in one process; keeps the corpora and the last model loaded."""
 
     def __init__(self, runtime: RuntimeSettings) -> None:
         self.runtime = runtime
@@ -149,10 +151,13 @@ class Worker:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
     def run(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> str:
-        """Do what of a job is not done yet; "done", "busy" if another process has it, "out_of_time" if time is up.
+        """Runs the part of a job that is not done yet.
+
+        Returns:
+            "done", "busy" if another process has the job, or "out_of_time" if its deadline was reached.
 
         Raises:
-            TrainingInterrupted: once `should_stop` says so, with nothing lost.
+            TrainingInterrupted: when `should_stop` returns true, with all progress saved.
         """
         if not (lock := self.acquire_lock(job)):
             return "busy"
@@ -170,7 +175,7 @@ class Worker:
         return "done"
 
     def acquire_lock(self, job: Job) -> BaseFileLock | None:
-        """The lock of a job, held by rank 0 for all; None if another sweep has it."""
+        """Acquires the lock of a job on rank 0; returns it on all ranks, or None if another sweep has it."""
         lock = self.results_folder.lock(job)
         held = True
         if world().is_main_process:
@@ -181,13 +186,13 @@ class Worker:
         return lock if world().broadcast_object(held) else None
 
     def corpus(self, model: ModelPlan) -> Corpus:
-        """The data of a model."""
+        """Returns the corpus of a model."""
         if model.corpus not in self.corpora:
             self.corpora[model.corpus] = open_corpus(model.settings.data, Path(self.runtime.cache_dir))
         return self.corpora[model.corpus]
 
     def train(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> None:
-        """Train a model, unless it is there."""
+        """Trains the model of a job, unless it is complete."""
         if self.results_folder.is_trained(job.model):
             return
         model, steps = job.model, job.model.train.steps
@@ -208,7 +213,7 @@ class Worker:
             run.log_checkpoint(folder / "final", f"{job.name}-{job.model.id}", {"model": job.model.id})
 
     def finetune_start(self, model: ModelPlan) -> FinetuneStart | None:
-        """Where the fine-tuning of a model starts, if it is fine-tuned."""
+        """Returns the start of the fine-tuning of a model, or None for a pretraining."""
         if (fine_tuning := model.fine_tuning) is None:
             return None
         folder = self.results_folder.model_dir(fine_tuning.base_model)
@@ -227,33 +232,33 @@ class Worker:
         )
 
     def evaluate(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> None:
-        """Measure the cells that are not there."""
+        """Measures the cells of a job that have no rows yet."""
         todo = world().broadcast_object(
             [cell for cell in job.cells if not self.results_folder.is_evaluated(cell, self.runtime)]
         )
         if not todo:
             return
         expected = dict(zip((cell.id for cell in job.cells), job.estimated_seconds, strict=False))
-        pace = 1.0
+        pace = 1.0  # measured over estimated seconds of the last cell, at least 1
         with open_job_logger(job, self.runtime) as run:
             for index, cell in enumerate(todo):
-                late = time.time() + pace * expected.get(cell.id, 0.0) > job.deadline
-                if world().any_rank(should_stop() or late):
+                is_late = time.time() + pace * expected.get(cell.id, 0.0) > job.deadline
+                if world().any_rank(should_stop() or is_late):
                     raise TrainingInterrupted
-                began = time.monotonic()
+                started = time.monotonic()
                 if self.last is None or self.last.plan.id != job.model.id:
                     folder = self.results_folder.model_dir(job.model)
                     self.last = load_evaluated_model(job.model, folder, self.corpus(job.model), self.runtime)
                 self.last.evaluate(cell, self.results_folder.store)
                 if expected.get(cell.id):
-                    pace = max(1.0, (time.monotonic() - began) / expected[cell.id])
+                    pace = max(1.0, (time.monotonic() - started) / expected[cell.id])
                 if world().is_main_process:
                     run.log_evaluation(cell.length, means(self.results_folder.store.read(cell.id)))
                 on_progress(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
 
 
 def open_job_logger(job: Job, runtime: RuntimeSettings) -> WandbLogger:
-    """The job's run on W&B."""
+    """Opens the W&B run of a job."""
     settings = asdict(job.model.settings)
     if job.extension:
         settings["extension"] = asdict(job.extension)
@@ -268,6 +273,6 @@ def open_job_logger(job: Job, runtime: RuntimeSettings) -> WandbLogger:
 
 
 def means(rows: pd.DataFrame) -> dict[str, float]:
-    """Each metric of a cell per thing that it counts, named protocol/metric."""
+    """Returns the mean of each metric of a cell, by the name protocol/metric."""
     sums = rows[rows["status"] == "ok"].groupby(["protocol", "metric"])[["value_sum", "n"]].sum()
     return {f"{protocol}/{metric}": value / n for (protocol, metric), value, n in sums.itertuples()}

@@ -1,4 +1,4 @@
-"""Running jobs: in this process, in several with cores or GPUs divided among them, or in step on torchrun's ranks."""
+"""Runs jobs in this process, in worker processes that share the cores or GPUs, or in step on the ranks of torchrun."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAUNCHERS = ("inline", "local")
 
 
 def check_runtime(runtime: RuntimeSettings) -> None:
-    """Raise ConfigError for a runtime that cannot be, before anything starts."""
+    """Raises ConfigError for runtime settings that are not possible, before anything starts."""
     if runtime.launcher not in LAUNCHERS:
         raise unknown("launcher", runtime.launcher, LAUNCHERS)
     if runtime.kernel not in NAMES:
@@ -46,7 +46,7 @@ def run_jobs(
     progress: ProgressDisplay,
     time_budget: TimeBudget | None = None,
 ) -> tuple[list[str], list[Job]]:
-    """Run all jobs for which there is time; a line for each that failed, and those that are left."""
+    """Runs the jobs that fit in the time budget; returns a line for each that failed, and the jobs that are left."""
     queue = JobQueue(jobs, time_budget)
     devices = worker_devices(runtime, len(jobs))
     if world().world_size > 1:
@@ -59,7 +59,7 @@ def run_jobs(
 
 
 def worker_devices(runtime: RuntimeSettings, max_workers: int) -> list[str]:
-    """The device of each worker: `workers_per_gpu` a GPU, or one for every `num_threads` cores."""
+    """Returns the device of each worker: `workers_per_gpu` workers a GPU, or one for every `num_threads` cores."""
     gpus = torch.cuda.device_count() if runtime.device in ("auto", "cuda") else 0
     if runtime.launcher == "inline":
         return [runtime.device]
@@ -70,7 +70,7 @@ def worker_devices(runtime: RuntimeSettings, max_workers: int) -> list[str]:
 
 
 def run_inline(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDisplay) -> None:
-    """One job after another, here."""
+    """Runs one job after another in this process."""
     worker, should_stop = Worker(runtime), install_stop_handler()
     while (job := queue.next_blocking()) is not None:
         started = time.monotonic()
@@ -80,7 +80,7 @@ def run_inline(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDisp
 
 
 def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDisplay) -> None:
-    """The same job on every rank at once, in the order in which rank 0 takes them."""
+    """Runs the same job on every rank at once; rank 0 chooses the order."""
     here, should_stop = world(), install_stop_handler()
     device = (
         f"cuda:{here.local_rank}"
@@ -102,7 +102,7 @@ def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDi
 def run_job(
     worker: Worker, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]
 ) -> tuple[str, str]:
-    """How a job ended, and why if it failed."""
+    """Runs a job; returns its outcome, and the error message if it failed."""
     try:
         return worker.run(job, on_progress, should_stop), ""
     except TrainingInterrupted:

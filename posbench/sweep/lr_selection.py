@@ -1,8 +1,8 @@
-"""The learning rate of each scheme from one declared grid: the lowest validation loss where it was trained.
+"""Selects the learning rate of each scheme from grid.lr by the validation loss at the training length.
 
-Every scheme of an experiment with `grid.lr` is trained at each rate on every seed; one rate a scheme is kept by the
-same rule for all, the mean over its seeds, and only that is evaluated. Text that no training saw decides, never a
-length beyond the trained one.
+Every scheme of an experiment with `grid.lr` is trained at each rate with every seed. The rate with the lowest mean
+validation loss over the seeds is selected, by the same rule for all schemes, and only its models are evaluated. The loss
+is on held-out text, and never at a length beyond the training length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from posbench.training import checkpoints
 
 
 def select_learning_rates(plan: Plan, results_folder: ResultsFolder) -> tuple[Plan, str]:
-    """The plan without the models of other rates and their cells, and what was chosen in a sentence.
+    """Returns the plan with the models and cells of the selected rates, and a sentence that lists the rates.
 
     Raises:
         ConfigError: if a scheme has diverged at every rate.
@@ -30,7 +30,7 @@ def select_learning_rates(plan: Plan, results_folder: ResultsFolder) -> tuple[Pl
     for model in plan.models:
         rates.setdefault(settings_but_rate(model), {}).setdefault(model.settings.train.lr, []).append(model)
     kept: dict[str, ModelPlan] = {}
-    said = []
+    selected = []
     for tried in rates.values():
         losses = {
             rate: final_validation_loss([results_folder.model_dir(model) for model in models])
@@ -39,44 +39,37 @@ def select_learning_rates(plan: Plan, results_folder: ResultsFolder) -> tuple[Pl
         best = min(losses, key=lambda rate: losses[rate])
         if not math.isfinite(losses[best]):
             name = tried[best][0].label
-            raise ConfigError(f"{name} diverged at every rate of grid.lr {list(losses)}: give lower ones")
+            raise ConfigError(f"{name} diverged at every rate of grid.lr {list(losses)}: give lower rates")
         kept |= {model.id: model for model in tried[best]}
-        one = tried[best][0].settings
-        said.append(f"{one.scheme.name} {best:g}")
+        selected.append(f"{tried[best][0].settings.scheme.name} {best:g}")
     cells = [cell for cell in plan.cells if base_of(cell.model).id in kept]
-    grid = ", ".join(f"{rate:g}" for rate in sorted({one for tried in rates.values() for one in tried}))
+    grid = ", ".join(f"{rate:g}" for rate in sorted({rate for tried in rates.values() for rate in tried}))
     note = (
         f"Learning rate of each scheme by the lowest validation loss at the training length, of {grid}: "
-        f"{', '.join(dict.fromkeys(said))}."
+        f"{', '.join(dict.fromkeys(selected))}."
     )
     return replace(plan, models=list(kept.values()), cells=cells), note
 
 
 def base_of(model: ModelPlan) -> ModelPlan:
-    """The model that a fine-tuned one was made from; another is its own."""
+    """Returns the base model of a fine-tuned model, or the model itself."""
     return model.fine_tuning.base_model if model.fine_tuning else model
 
 
 def settings_but_rate(model: ModelPlan) -> str:
-    """All settings of a model but its rates and its seed."""
-    one = model.settings
-    train = {
-        key: value for key, value in hashed_fields(one.train).items() if key not in ("lr", "muon_lr", "seed")
-    }
-    return identity(
-        [one.scheme.name, by_name(one.scheme.build), hashed_fields(one.size), model.corpus, train]
-    )
+    """Returns a hash of all settings of a model except learning rates and seed."""
+    scheme, size = model.settings.scheme, hashed_fields(model.settings.size)
+    train = hashed_fields(model.settings.train)
+    for key in ("lr", "muon_lr", "seed"):
+        del train[key]
+    return identity([scheme.name, by_name(scheme.build), size, model.corpus, train])
 
 
 def final_validation_loss(folders: Sequence[Path]) -> float:
-    """Nats per token on held-out text at the end of training, the mean; infinite where one has diverged."""
-    found = []
+    """Returns the mean final validation loss of trained models in nats per token; infinite if one has diverged."""
+    losses = []
     for folder in folders:
-        metadata = checkpoints.read_metadata(folder / "final") or {"status": "missing", "log_history": []}
-        last = (
-            metadata["log_history"][-1].get("validation_loss", math.inf)
-            if metadata["log_history"]
-            else math.inf
-        )
-        found.append(last if metadata["status"] == "ok" else math.inf)
-    return sum(found) / len(found)
+        metadata = checkpoints.read_metadata(folder / "final")
+        log = metadata["log_history"] if metadata and metadata["status"] == "ok" else []
+        losses.append(log[-1].get("validation_loss", math.inf) if log else math.inf)
+    return sum(losses) / len(losses)

@@ -1,4 +1,4 @@
-"""Memory that a device does not have: what counts as that, and what a user is told would fit."""
+"""Messages about memory that a device does not have, with settings that would fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from posbench.sweep.cell import Cell, ModelPlan
 
 @contextmanager
 def explain_oom(model: ModelPlan) -> Iterator[None]:
-    """Turn an out-of-memory error in the training of a model into one line, on whichever rank it comes."""
+    """Turns an out-of-memory error in the training of a model, on any rank, into a one-line error."""
     here = world()
     with catch_rank_failure(here):
         try:
@@ -23,7 +23,7 @@ def explain_oom(model: ModelPlan) -> Iterator[None]:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-    # Not from the error, whose frames hold the memory.
+    # Outside the except block, because the frames of the error keep its tensors alive.
     if here.world_size == 1:
         raise ConfigError(_advice(model))
     raise here.lost(f"{_advice(model)}; with more memory the same command continues from the last checkpoint")
@@ -31,28 +31,29 @@ def explain_oom(model: ModelPlan) -> Iterator[None]:
 
 def _advice(model: ModelPlan) -> str:
     train, ranks = model.train, world().world_size
-    each = train.batch_size // ranks
-    more = [parts for parts in range(train.grad_accum_steps + 1, each + 1) if each % parts == 0]
-    ways = [f"train.grad_accum_steps={more[0]}"] if more else []
-    ways += ["a smaller train.batch_size" if more else "a shorter train.seq_len or a smaller size"]
-    ways += ["train.dtype=bfloat16"] if train.dtype == "float32" else []
+    per_rank = train.batch_size // ranks
+    micro_steps = [n for n in range(train.grad_accum_steps + 1, per_rank + 1) if per_rank % n == 0]
+    remedies = [f"train.grad_accum_steps={micro_steps[0]}"] if micro_steps else []
+    remedies += ["a smaller train.batch_size" if micro_steps else "a shorter train.seq_len or a smaller size"]
+    remedies += ["train.dtype=bfloat16"] if train.dtype == "float32" else []
+    at_once = per_rank // train.grad_accum_steps
     return (
-        f"out of memory in training {model.label}, {each // train.grad_accum_steps} x {train.seq_len} tokens at once: "
-        f"give {' or '.join(ways)}"
+        f"out of memory in training {model.label}, {at_once} x {train.seq_len} tokens at once: "
+        f"give {' or '.join(remedies)}"
     )
 
 
 def oom_report_lines(cells: Iterable[Cell], store: RowStore) -> list[str]:
-    """A line for each cell that had no memory: which, and the longest of its kind that did fit."""
+    """Returns a line for each cell that was out of memory, with the longest length of the same task that did fit."""
     fitted: dict[tuple[str, str, str], int] = {}
-    short: list[Cell] = []
+    failed: list[Cell] = []
     for cell in cells:
         status = store.run_metadata(cell.id).get("status")
         if status == "out_of_memory":
-            short.append(cell)
+            failed.append(cell)
         elif status is not None:
             fitted[_kind(cell)] = max(cell.length, fitted.get(_kind(cell), 0))
-    return [_line(cell, fitted.get(_kind(cell), 0)) for cell in short]
+    return [_line(cell, fitted.get(_kind(cell), 0)) for cell in failed]
 
 
 def _kind(cell: Cell) -> tuple[str, str, str]:
@@ -61,10 +62,10 @@ def _kind(cell: Cell) -> tuple[str, str, str]:
 
 def _line(cell: Cell, fitted: int) -> str:
     extension = "" if cell.extension.name == "none" else f" + {cell.extension.name}"
-    ways = [f"{fitted} tokens fitted" if fitted else "no length fitted", "give a shorter one"]
+    remedies = [f"{fitted} tokens fitted" if fitted else "no length fitted", "give a shorter one"]
     if cell.dtype == "float32":
-        ways.append("evaluate it with dtype=bfloat16")
+        remedies.append("evaluate it with dtype=bfloat16")
     return (
-        f"out of memory: {cell.model.label}{extension}, {cell.task.name} at {cell.length} tokens, one text at a "
-        f"time already: {', '.join(ways)} or a device with more memory"
+        f"out of memory: {cell.model.label}{extension}, {cell.task.name} at {cell.length} tokens, with a batch of one "
+        f"text: {', '.join(remedies)} or use a device with more memory"
     )

@@ -1,6 +1,6 @@
-"""From settings to cells: what is to be trained and measured, and what cannot be.
+"""Plans a sweep: the models to train and the cells to measure, from settings.
 
-A cell is one task on one model at one length. Its name is a function of everything that its rows depend on.
+Settings that are not possible are rejected here, before anything runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from posbench.tasks.task import Task
 
 
 def model_shape(settings: ModelSettings) -> ModelShape:
-    """What the scheme of a model may know of it."""
+    """Returns the shape of a model, which is all that its scheme depends on."""
     size = settings.size
     return Size(size.n_layers, size.d_model, size.n_heads, size.mlp_ratio, size.head_dim).shape(
         settings.train.seq_len
@@ -41,11 +41,11 @@ def model_shape(settings: ModelSettings) -> ModelShape:
 
 
 def build_untrained_scheme(settings: ModelSettings) -> PositionScheme:
-    """The untrained scheme of a model; raises for settings that it does not allow."""
+    """Creates the untrained scheme of a model; raises for settings that it does not allow."""
     scheme = build_scheme(settings.scheme.build, model_shape(settings), settings.train.seed)
     if not isinstance(scheme, PositionScheme):
         raise ConfigError(
-            f"scheme {settings.scheme.name}: {type(scheme).__name__} is no PositionScheme; derive it from one"
+            f"scheme {settings.scheme.name}: {type(scheme).__name__} is not a PositionScheme; derive it from one"
         )
     return scheme
 
@@ -53,7 +53,7 @@ def build_untrained_scheme(settings: ModelSettings) -> PositionScheme:
 def apply_extension(
     scheme: PositionScheme, extension: ExtensionSettings, settings: ModelSettings, length: int
 ) -> PositionScheme:
-    """The extension around a scheme for an evaluated length, or the scheme itself."""
+    """Returns the scheme with the extension for an evaluated length in tokens, or the scheme itself without one."""
     if extension.build is None:
         return scheme
     length = extension_length(length, extension.finetune)
@@ -61,23 +61,23 @@ def apply_extension(
 
 
 def plan_model(settings: ModelSettings) -> ModelPlan:
-    """The plan of one model; settings that cannot be are refused here, before anything runs."""
+    """Plans one model; raises PosbenchError for settings that are not possible."""
     check(settings.train)
     check_sequences(settings.train, settings.data.num_keys)
     return ModelPlan(settings, fingerprint(settings.data), build_untrained_scheme(settings).version)
 
 
-def check_sequences(train: TrainSettings, keys: int) -> None:
-    """Raise for synthetic sequences that a training could not have."""
+def check_sequences(train: TrainSettings, num_keys: int) -> None:
+    """Raises ConfigError or LengthError for synthetic sequences that are not possible."""
     if train.synthetic_fraction:
-        check_synthetic_task(train.synthetic_task, train.seq_len, keys, train.query_fraction)
+        check_synthetic_task(train.synthetic_task, train.seq_len, num_keys, train.query_fraction)
 
 
 def plan_finetuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corpus) -> ModelPlan:
-    """The plan of the model that was trained on with the extension; the model itself where it is not.
+    """Plans the fine-tuning of a model with an extension; returns the model itself if the extension has none.
 
     Raises:
-        IncompatibleError: if the model cannot be trained at the length with the extension.
+        IncompatibleError: if the scheme with the extension is not defined at the length of the fine-tuning.
     """
     if not extension.finetune:
         return model
@@ -103,11 +103,14 @@ def plan_cells(
     load_option: LoadOption,
     corpus: Corpus,
 ) -> Iterator[Cell]:
-    """The cells of one evaluation of one model.
+    """Yields the cells of one evaluation of one model.
+
+    Args:
+        name: the name of the evaluation's entry in the settings.
 
     Raises:
-        IncompatibleError: if the extension cannot be around the model's scheme.
-        LengthError: if a length cannot be had.
+        IncompatibleError: if the scheme of the model does not support the extension.
+        LengthError: if the task or the corpus does not allow a length.
     """
     settings = model.settings
     scheme = build_untrained_scheme(settings)
@@ -123,24 +126,25 @@ def plan_cells(
             f"evaluate.{name}: lengths {lengths}; give length_multiples or lengths of 1 token or more"
         )
     scheme_by_length = {length: apply_extension(scheme, extension, settings, length) for length in lengths}
-    # An ensemble reads no more at once than the training length, and its answers for a prefix are others.
+    # An ensemble reads at most the training length at once, and its result for a prefix is not a part of that for
+    # the whole text.
     ensemble = None if extension.ensemble is None else instantiate(extension.ensemble, None, None)
     if ensemble is not None and not hasattr(ensemble, task.output_type):
-        return  # such as weights of attention, of which it has none of its own
+        return  # an ensemble has no attention weights, for example
     if ensemble is not None and model.pretrained and model.pretrained.architecture is None:
         raise IncompatibleError(
-            f"{extension.name} needs whole distributions, which a black box does not tell: convert the model"
+            f"{extension.name} needs whole distributions, which a black box does not give: use a model that is converted"
         )
     max_len = max(lengths) if ensemble is None else settings.train.seq_len
     defined = [length for length in lengths if is_defined(scheme_by_length[length], min(length, max_len))]
-    for length, wrapped in scheme_by_length.items():
-        # A length that is undefined is a row too; of the others a task may need the longest alone.
-        stable = wrapped.traits.prefix_stable and ensemble is None
+    for length, extended_scheme in scheme_by_length.items():
+        # An undefined length becomes a row too. Of the defined lengths, some tasks need only the longest.
+        stable = extended_scheme.traits.prefix_stable and ensemble is None
         if length in defined and length not in task.lengths_to_run(defined, stable):
             continue
-        # The first prompt shows whether the length can be had, before hours of training.
+        # The first prompt raises if the length is not possible, before hours of training.
         next(task.prompts(length, corpus, settings.train.seq_len, evaluation.seed))
-        version = 0 if extension.build is None else wrapped.version
+        version = 0 if extension.build is None else extended_scheme.version
         version = version if ensemble is None else ensemble.version
         yield Cell(
             model,
@@ -155,7 +159,7 @@ def plan_cells(
 
 
 def is_defined(scheme: PositionScheme, length: int) -> bool:
-    """Whether a scheme has an answer at a length by its definition; what its settings do not allow is an error."""
+    """Returns whether a scheme is defined at a length in tokens; raises if its settings do not allow the length."""
     try:
         scheme.check(length)
     except UndefinedError:
@@ -164,27 +168,27 @@ def is_defined(scheme: PositionScheme, length: int) -> bool:
 
 
 def build_task(
-    name: str, evaluation: EvaluationSettings, load_option: LoadOption, longest: int
+    name: str, evaluation: EvaluationSettings, load_option: LoadOption, max_length: int
 ) -> tuple[TaskSettings, Task]:
-    """The task of an entry; a max_context of "auto" is the longest length of the entry."""
+    """Creates the task of an evaluation; max_context "auto" becomes `max_length`, in tokens."""
     content = load_option("task", evaluation.task or name)
     settings = {**content["build"], **evaluation.settings}
     if settings.get("max_context") == "auto":
-        if longest < 1:
+        if max_length < 1:
             raise LengthError(
                 f"evaluate.{name}: no lengths; give length_multiples or lengths of 1 token or more"
             )
-        settings["max_context"] = longest
+        settings["max_context"] = max_length
     return TaskSettings(content["name"], settings), instantiate(settings)
 
 
 def evaluated_lengths(evaluation: EvaluationSettings, train_len: int, name: str) -> list[int]:
-    """Lengths in tokens, ascending, from multiples of the training length and from lengths given outright."""
+    """Returns the lengths of an evaluation in tokens, ascending."""
     lengths = set(evaluation.lengths)
     for multiple in evaluation.length_multiples:
         if multiple * train_len != int(multiple * train_len):
             raise LengthError(
-                f"evaluate.{name}: {multiple} times the training length {train_len} is no whole number of "
+                f"evaluate.{name}: {multiple} times the training length {train_len} is not a whole number of "
                 "tokens; choose another multiple, or give lengths"
             )
         lengths.add(int(multiple * train_len))
@@ -192,7 +196,7 @@ def evaluated_lengths(evaluation: EvaluationSettings, train_len: int, name: str)
 
 
 def plan_sweep(script: SweepScript, load_option: LoadOption, cache: Path) -> Plan:
-    """Every model of the grid and every cell on it that can be."""
+    """Plans every model of a grid and every possible cell on it."""
     models: list[ModelPlan] = []
     cells: list[Cell] = []
     skipped: list[str] = []

@@ -1,4 +1,4 @@
-"""Models that were trained elsewhere: planned like those trained here, and opened."""
+"""Plans and loads pretrained models, so that they are measured like models that posbench trains."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from posbench.tasks.task import Task
 
 
 def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
-    """The plan of a pretrained model, on data that its own tokenizer reads.
+    """Plans a pretrained model, on data that is encoded by its own tokenizer.
 
     Raises:
-        DataError: if there is no such model within reach, or its tokenizer is not its own.
+        DataError: if the model cannot be found, or the tokenizer has more ids than the model embeds.
     """
-    found = inspect_pretrained(lm)
+    pretrained = inspect_pretrained(lm)
     data = with_model_tokenizer(data, lm.name)
     size = hugging_face.load(data.tokenizer.name).vocab_size
-    if size > found.vocab_size:
+    if size > pretrained.vocab_size:
         raise DataError(
-            f"tokenizer {data.tokenizer.name!r} has {size} ids and {found.label} embeds {found.vocab_size}: give its "
-            "own by data.tokenizer.name"
+            f"tokenizer {data.tokenizer.name!r} has {size} ids and {pretrained.label} embeds {pretrained.vocab_size}: "
+            "give the model's own by data.tokenizer.name"
         )
-    dims = found.model_dims
+    dims = pretrained.model_dims
     settings = ModelSettings(
-        SchemeSettings(found.label, found.scheme),
+        SchemeSettings(pretrained.label, pretrained.scheme),
         SizeSettings(
-            found.label,
+            pretrained.label,
             dims["n_layers"],
             dims["d_model"],
             dims["n_heads"],
@@ -56,13 +56,14 @@ def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
             dims["head_dim"],
         ),
         data,
-        TrainSettings(seq_len=found.train_len),
+        TrainSettings(seq_len=pretrained.train_len),
     )
-    return ModelPlan(settings, fingerprint(data), build_untrained_scheme(settings).version, pretrained=found)
+    version = build_untrained_scheme(settings).version
+    return ModelPlan(settings, fingerprint(data), version, pretrained=pretrained)
 
 
 class PretrainedModel(EvaluatedModel):
-    """A pretrained model: converted, or as it is."""
+    """A pretrained model: converted to GPT, or a black box that runs transformers' implementation."""
 
     def __init__(
         self, plan: ModelPlan, pretrained: PretrainedInfo, corpus: Corpus, runtime: RuntimeSettings
@@ -70,14 +71,14 @@ class PretrainedModel(EvaluatedModel):
         self.plan, self.corpus, self.runtime = plan, corpus, runtime
         self.max_tokens_per_batch = runtime.max_tokens_per_batch
         self.device, self.dtype = pick_device(runtime.device), pretrained.settings.dtype
-        theirs = load_hf_model(pretrained)
-        count = sum(parameter.numel() for parameter in theirs.parameters())
+        hf_model = load_hf_model(pretrained)
+        count = sum(parameter.numel() for parameter in hf_model.parameters())
         self.metadata = {"status": "ok", "n_params": count, "train_tokens": 0}
         if pretrained.architecture is None:
-            self.black_box: torch.nn.Module | None = theirs.to(self.device)
+            self.black_box: torch.nn.Module | None = hf_model.to(self.device)
             return
-        self.black_box, weights = None, theirs.state_dict()
-        del theirs
+        self.black_box, weights = None, hf_model.state_dict()
+        del hf_model
         self.model = from_hf_state_dict(
             weights, pretrained.architecture, build_untrained_scheme(plan.settings), pretrained.label
         )
@@ -95,7 +96,7 @@ class PretrainedModel(EvaluatedModel):
         )
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
-        """Weights in bfloat16 are computed with in bfloat16."""
+        """Returns the shared columns; with bfloat16 weights, the computation is in bfloat16 too."""
         columns = super().columns(cell, task)
         return columns | ({"dtype": self.dtype} if self.dtype != "float32" else {})
 
@@ -103,7 +104,7 @@ class PretrainedModel(EvaluatedModel):
 def load_evaluated_model(
     plan: ModelPlan, folder: Path, corpus: Corpus, runtime: RuntimeSettings
 ) -> EvaluatedModel:
-    """The model of a plan, read from where it is: `folder`, if it was trained here."""
+    """Loads the model of a plan, from `folder` unless it is pretrained."""
     if plan.pretrained:
         return PretrainedModel(plan, plan.pretrained, corpus, runtime)
     return EvaluatedModel(plan, folder, corpus, runtime)

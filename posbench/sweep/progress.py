@@ -1,4 +1,4 @@
-"""Progress of a sweep: bars on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from posbench.sweep.jobs import Job
 
 
 class ProgressDisplay(Protocol):
-    """Where progress is shown."""
+    """The interface of progress displays."""
 
     def job_started(self, job: Job) -> None: ...
     def job_progress(self, job: Job, done: int, total: int, note: str) -> None: ...
@@ -21,7 +21,7 @@ class ProgressDisplay(Protocol):
 
 
 class Lines:
-    """A line when a job ends."""
+    """Prints a line when a job ends."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self.ended = jobs, 0
@@ -33,10 +33,10 @@ class Lines:
         pass
 
     def job_started(self, job: Job) -> None:
-        """Nothing: a line at the end says all."""
+        """Prints nothing."""
 
     def job_progress(self, job: Job, done: int, total: int, note: str) -> None:
-        """Nothing, likewise."""
+        """Prints nothing."""
 
     def job_finished(self, job: Job, seconds: float) -> None:
         self.say(f"{job.label} ({seconds:.0f} s)")
@@ -53,7 +53,7 @@ class Lines:
 
 
 class Bars(Lines):
-    """A bar for each running job, above them the lines of those that ended."""
+    """Shows a bar for each running job, below the lines of the jobs that ended."""
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
@@ -92,5 +92,5 @@ class Bars(Lines):
 
 
 def open_progress_display(jobs: int) -> Lines:
-    """Bars where somebody watches, lines where a file does."""
+    """Returns bars if the output is a terminal, else lines."""
     return Bars(jobs) if Console().is_terminal else Lines(jobs)

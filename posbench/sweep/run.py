@@ -1,4 +1,4 @@
-"""A whole experiment: plan, train, evaluate, collect; what is done already is not done again."""
+"""Runs a plan: trains and evaluates what is missing, and collects the rows."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from posbench.sweep.time_budget import TimeBudget
 def pending_jobs(
     plan: Plan, results_folder: ResultsFolder, runtime: RuntimeSettings, experiment: str
 ) -> list[Job]:
-    """What is left to do: trainings, and the cells of each model and extension together."""
-    wanted = {cell.model.id for cell in plan.cells if not results_folder.is_evaluated(cell, runtime)}
-    # A model whose cells are all there is not needed, but one that nobody evaluates was asked for itself.
-    wanted |= {model.id for model in plan.models} - {cell.model.id for cell in plan.cells}
+    """Returns the jobs that are not done: trainings, and one job for the cells of each model and extension."""
+    required = {cell.model.id for cell in plan.cells if not results_folder.is_evaluated(cell, runtime)}
+    # A model whose cells are all measured is not required. A model without cells is: the plan is to train it.
+    required |= {model.id for model in plan.models} - {cell.model.id for cell in plan.cells}
     missing = [model for model in plan.all_models if not results_folder.is_trained(model)]
-    wanted |= {
-        model.fine_tuning.base_model.id for model in missing if model.fine_tuning and model.id in wanted
+    required |= {
+        model.fine_tuning.base_model.id for model in missing if model.fine_tuning and model.id in required
     }
-    jobs = [Job(experiment, model) for model in missing if model.id in wanted]
+    jobs = [Job(experiment, model) for model in missing if model.id in required]
     for _, cells in groupby(plan.cells, key=lambda cell: (cell.model.id, cell.extension.name)):
         todo = tuple(cell for cell in cells if not results_folder.is_evaluated(cell, runtime))
         if todo:
@@ -42,7 +42,7 @@ def pending_jobs(
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """How many jobs a run did, and how many it had no time for."""
+    """The number of jobs that a run has completed, and the number that did not fit in its time budget."""
 
     n_completed: int
     n_remaining: int = 0
@@ -51,10 +51,14 @@ class SweepSummary:
 def run_plan(
     plan: Plan, runtime: RuntimeSettings, experiment: str, say: Callable[[str], None] = print
 ) -> SweepSummary:
-    """Do what is left of a plan; `experiment` groups its runs on a dashboard.
+    """Runs the jobs of a plan that are not done.
+
+    Args:
+        experiment: the group of its runs on W&B.
+        say: called with each line for the user.
 
     Raises:
-        PosbenchError: once all that could be done is done, if some jobs failed.
+        PosbenchError: if some jobs failed, after all others have run.
     """
     here = world()
     if not here.is_main_process:
@@ -92,12 +96,12 @@ def run_plan(
 
 
 def total_seconds(jobs: Iterable[Job]) -> float:
-    """Of all jobs, one after another, as they were estimated."""
+    """Returns the sum of the estimated seconds of jobs."""
     return sum(sum(job.estimated_seconds) for job in jobs)
 
 
 def collect_rows(cells: Iterable[Cell], results_folder: ResultsFolder) -> pd.DataFrame:
-    """The rows of cells in their order, under the labels of today's configs, those behind a closed gate marked."""
+    """Returns the rows of cells in order, with the labels of the current configs and the gate of results.gate applied."""
     frames = []
     for cell in cells:
         rows = results_folder.store.read(cell.id)

@@ -1,7 +1,7 @@
-"""The time that a sweep may take: nothing is started that will not finish, and what is left is said.
+"""The time budget of a sweep, for an allocation of limited time: jobs that would end too late do not start.
 
-For an allocation of limited time. A training that needs more than a whole time budget is begun all the same and
-ends with a checkpoint, or it could never be had; the next run continues it.
+A training that takes longer than a whole time budget starts nevertheless and ends with a checkpoint, from which the
+next run continues; otherwise it could never finish.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from statistics import median
 from posbench.errors import ConfigError
 from posbench.sweep.jobs import Job
 
-# Estimates are of another scheme, perhaps: how much longer a job may take than its own.
+# Factor on estimated seconds, which may come from a faster scheme.
 MARGIN = 1.2
 
 
 class TimeBudget:
-    """How much of the time is left, and which jobs fit in it.
+    """A time budget that starts now.
 
     Attributes:
         minutes: the whole time budget; None is no limit.
-        deadline: when it ends, in seconds of `time.time()`, which other processes share.
+        deadline: its end in seconds of `time.time()`, which is the same clock in all processes.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -36,17 +36,17 @@ class TimeBudget:
         self._paces: dict[bool, list[float]] = {True: [], False: []}
 
     def record_duration(self, job: Job, seconds: float) -> None:
-        """A job has ended: those of its kind are estimated by what it really took."""
+        """Records the seconds that a job took, which correct the estimates of the other jobs of its kind."""
         if sum(job.estimated_seconds) > 0:
             self._paces[bool(job.cells)].append(seconds / sum(job.estimated_seconds))
 
     def seconds_needed(self, job: Job) -> float:
-        """Seconds to finish a training, or the cell of an evaluation that is the shortest."""
+        """Returns the seconds of a training, or of the shortest cell of an evaluation."""
         paces = self._paces[bool(job.cells)]
         return min(job.estimated_seconds, default=0.0) * (median(paces) if paces else 1.0) * MARGIN
 
     def fits(self, job: Job) -> bool:
-        """Whether a job may be started now."""
+        """Returns whether a job may start now."""
         if self.minutes is None:
             return True
         left = self.deadline - time.time()
@@ -56,13 +56,13 @@ class TimeBudget:
         )
 
     def check(self, jobs: Iterable[Job]) -> None:
-        """Raise ConfigError if no job at all fits."""
+        """Raises ConfigError if no job fits."""
         jobs = list(jobs)
         if jobs and not any(self.fits(job) for job in jobs):
             shortest = min(jobs, key=self.seconds_needed)
             assert self.minutes is not None
             least = self.minutes + (self.seconds_needed(shortest) + time.time() - self.deadline) / 60
             raise ConfigError(
-                f"runtime.max_minutes {self.minutes:g}: to plan and to do the shortest job that is left "
+                f"runtime.max_minutes {self.minutes:g}: planning plus the shortest job that is left "
                 f"({shortest.label}) takes about {least:.2g} minutes; give more"
             )

@@ -1,4 +1,4 @@
-"""Worker processes: each is given the next job that is ready, and ends with the process that started it."""
+"""Worker processes, which run the jobs that are ready and end with the process that started them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from posbench.training.trainer import TrainingInterrupted
 
 
 def run_in_processes(queue: JobQueue, runtimes: list[RuntimeSettings], progress: ProgressDisplay) -> None:
-    """A process for each of `runtimes`, each given the next job that is ready."""
+    """Runs the jobs of a queue in one worker process for each of `runtimes`."""
     workers = [_WorkerProcess(runtime) for runtime in runtimes]
     try:
         while queue.pending or any(worker.job for worker in workers):
@@ -62,7 +62,7 @@ def _receive(worker: _WorkerProcess, queue: JobQueue, progress: ProgressDisplay)
 
 
 class _WorkerProcess:
-    """A worker process and the job that it has."""
+    """A worker process and its current job."""
 
     process: BaseProcess
     connection: Connection
@@ -85,7 +85,7 @@ class _WorkerProcess:
         self.connection.send(job)
 
     def close(self) -> None:
-        """End the process: at once if it is idle, after a checkpoint if it is at work."""
+        """Ends the process: at once if it is idle, after a checkpoint if it runs a job."""
         self.connection.close()
         if self.job is not None and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGTERM)  # type: ignore[arg-type]
@@ -95,10 +95,10 @@ class _WorkerProcess:
 
 
 def serve(connection: Connection, runtime: RuntimeSettings, parent: int) -> None:
-    """A worker process: jobs in, what becomes of them out, until the other end closes."""
+    """Receives jobs and sends their progress and outcomes, until the other end of the connection closes."""
     signalled = install_stop_handler()
     worker = Worker(runtime)
-    # A sweep that was killed must not leave workers that train on.
+    # Workers must not continue when the sweep that started them was killed.
     should_stop: Callable[[], bool] = lambda: signalled() or os.getppid() != parent  # noqa: E731
     while not should_stop():
         try:
@@ -112,18 +112,18 @@ def serve(connection: Connection, runtime: RuntimeSettings, parent: int) -> None
             return
         except PosbenchError as error:
             _send(connection, ("failed", str(error)))
-        except Exception as error:  # a fault of one job must not end the others
+        except Exception as error:  # a bug in one job must not end the others
             traceback.print_exc()
             _send(connection, ("failed", f"{type(error).__name__}: {error}"))
 
 
 def _send(connection: Connection, message: tuple[Any, ...]) -> None:
-    with suppress(OSError):  # nobody listens any more; `should_stop` will say so
+    with suppress(OSError):  # the sweep has ended; `should_stop` returns true soon
         connection.send(message)
 
 
 def install_stop_handler() -> Callable[[], bool]:
-    """Whether SIGINT or SIGTERM has come since; the first asks to stop, a second one kills as usual."""
+    """Returns a function that is true after SIGINT or SIGTERM; a second signal kills the process as usual."""
     stopping = False
 
     def stop(number: int, frame: Any) -> None:

@@ -1,7 +1,7 @@
-"""Weights & Biases as a mirror that is only written: results live in files, and no file is made from it.
+"""Weights & Biases as a write-only mirror: results are in files, and nothing is read back.
 
-A mirror never asks, never raises and never ends a run: at the first fault it warns in one line and goes
-silent. The only module that imports wandb, and only where there is something to mirror.
+The mirror never prompts, raises or ends a run: at the first error it logs a one-line warning and stops. This is the only
+module that imports wandb, and it does so only if there is something to write.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import wandb
 
 MODES = ("auto", "online", "offline", "disabled")
-PATIENCE = 15.0  # seconds to reach the server when a run begins
-LAST_UPLOADS = 120.0  # seconds to wait for the server when a run ends; the rest stays in its folder
-# The server's new and old names: a key for either is a key for both.
+CONNECT_TIMEOUT = 15.0  # seconds to wait for the server at the start of a run
+UPLOAD_TIMEOUT = 120.0  # seconds to wait for uploads at the end of a run; what is left stays in the folder
+# The old and the new host of the server; a key for one is valid for both.
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 
 _log = logging.getLogger(__name__)
@@ -35,13 +35,13 @@ _unreachable: set[str] = set()
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """Where runs are mirrored.
+    """Mode and project of W&B runs.
 
     Attributes:
-        mode: "auto" is online with a key (WANDB_API_KEY or netrc) and offline without; WANDB_MODE, which
-            is W&B's own switch, overrides auto. `wandb sync` uploads what was written offline.
+        mode: online, offline, disabled, or auto: WANDB_MODE if it is set, else online with an API key (WANDB_API_KEY or
+            netrc) and offline without. `wandb sync` uploads offline runs.
         project: W&B project.
-        entity: user or team; the key's own where absent.
+        entity: user or team, by default that of the key.
     """
 
     mode: str = "auto"
@@ -53,17 +53,17 @@ class WandbSettings:
             raise unknown("wandb mode", self.mode, MODES)
 
     def resolved(self) -> str:
-        """The mode without "auto"."""
+        """Returns online, offline or disabled."""
         if self.mode != "auto":
             return self.mode
-        wished = os.environ.get("WANDB_MODE", "")
-        if wished in ("online", "offline", "disabled"):
-            return wished
+        mode = os.environ.get("WANDB_MODE", "")
+        if mode in ("online", "offline", "disabled"):
+            return mode
         return "online" if find_key() else "offline"
 
 
 class WandbLogger:
-    """One run; every method does nothing once something has failed or where the mode is "disabled"."""
+    """A W&B run. All methods do nothing after the first error, or if the mode is disabled."""
 
     def __init__(self, run: wandb.Run | None = None) -> None:
         self._run = run
@@ -75,14 +75,16 @@ class WandbLogger:
         self.close(exit_code=0 if kind is None else 1)
 
     def log_training(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Curves against train/step."""
-        self._write(lambda run: run.log({"train/step": step, **_under("train", metrics)}))
+        """Logs training metrics against train/step."""
+        self._write(lambda run: run.log({"train/step": step, **_prefixed("train", metrics)}))
 
     def log_evaluation(self, length: int, metrics: Mapping[str, float]) -> None:
-        """Curves against eval/length, in tokens."""
-        self._write(lambda run: run.log({"eval/length": length, **_under("eval", metrics)}))
+        """Logs evaluation metrics against eval/length, in tokens."""
+        self._write(lambda run: run.log({"eval/length": length, **_prefixed("eval", metrics)}))
 
     def log_table(self, name: str, frame: pd.DataFrame) -> None:
+        """Logs a table."""
+
         def write(run: wandb.Run) -> None:
             import wandb
 
@@ -91,7 +93,7 @@ class WandbLogger:
         self._write(write)
 
     def log_figures(self, paths: Iterable[Path | str]) -> None:
-        """Images, named after their files; what is no PNG, such as the PDF beside it, is left out."""
+        """Logs PNG files as images of their names; skips other files, such as their PDF versions."""
 
         def write(run: wandb.Run) -> None:
             import wandb
@@ -103,7 +105,7 @@ class WandbLogger:
         self._write(write)
 
     def log_checkpoint(self, path: Path | str, name: str, metadata: Mapping[str, Any] | None = None) -> None:
-        """A file or folder as an artifact of type `model`."""
+        """Logs a file or folder as an artifact of type `model`."""
 
         def write(run: wandb.Run) -> None:
             import wandb
@@ -111,7 +113,7 @@ class WandbLogger:
             artifact = wandb.Artifact(
                 re.sub(r"[^\w.-]", "-", name), type="model", metadata=dict(metadata or {})
             )
-            # A checkpoint never changes once it has its name: no copy of it is kept in the user's home.
+            # Checkpoints are never modified, so W&B does not have to keep a copy in the user's home.
             if Path(path).is_dir():
                 artifact.add_dir(str(path), policy="immutable")
             else:
@@ -121,11 +123,11 @@ class WandbLogger:
         self._write(write)
 
     def log_summary(self, numbers: Mapping[str, Any]) -> None:
-        """What a table of runs is sorted by."""
+        """Sets values of the summary of the run."""
         self._write(lambda run: run.summary.update(dict(numbers)))
 
     def close(self, exit_code: int = 0) -> None:
-        """End the run; online, wait a while for its last uploads."""
+        """Ends the run; online, waits up to UPLOAD_TIMEOUT for uploads."""
         self._write(lambda run: run.finish(exit_code=exit_code))
         self._run = None
 
@@ -148,15 +150,15 @@ def open_wandb_logger(
     config: Mapping[str, Any],
     folder: Path | str,
 ) -> WandbLogger:
-    """Begin a run, after ending the process's previous one.
+    """Starts a run and ends the previous run of the process.
 
     Args:
         settings: mode, project and entity.
         job_type: train, evaluate or report.
-        name: scheme-length-seed.
-        group: the experiment.
-        config: the resolved config.
-        folder: where wandb keeps its own files.
+        name: display name of the run, scheme-length-seed.
+        group: name of the experiment.
+        config: resolved settings.
+        folder: folder of the files of wandb.
     """
     mode = settings.resolved()
     if mode == "disabled":
@@ -166,7 +168,7 @@ def open_wandb_logger(
         if key is None:
             _warn("is written offline", "mode online, but neither WANDB_API_KEY nor netrc has a key")
         mode = "offline"
-    about = {
+    arguments = {
         "project": settings.project,
         "entity": settings.entity,
         "job_type": job_type,
@@ -176,21 +178,21 @@ def open_wandb_logger(
     }
     if mode == "online":
         try:
-            return WandbLogger(_begin("online", Path(folder), key, about))
+            return WandbLogger(_init("online", Path(folder), key, arguments))
         except Exception as error:
             _warn("is written offline from here on", error)
             _unreachable.add(_server())
     try:
-        return WandbLogger(_begin("offline", Path(folder), None, about))
+        return WandbLogger(_init("offline", Path(folder), None, arguments))
     except Exception as error:
         _warn("mirrors nothing of this run", error)
         return WandbLogger()
 
 
 def find_key() -> str | None:
-    """The API key from WANDB_API_KEY or netrc.
+    """Returns the API key from WANDB_API_KEY or netrc.
 
-    Looked up here and handed over, since wandb asks at a terminal where it finds none.
+    It is passed to wandb explicitly, because wandb prompts for a key on a terminal if it finds none.
     """
     if key := os.environ.get("WANDB_API_KEY"):
         return key
@@ -211,27 +213,27 @@ def _server() -> str:
     return os.environ.get("WANDB_BASE_URL", "")
 
 
-def _begin(mode: str, folder: Path, key: str | None, about: dict[str, Any]) -> wandb.Run:
+def _init(mode: str, folder: Path, key: str | None, arguments: dict[str, Any]) -> wandb.Run:
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["WANDB_SILENT"] = "true"  # what is printed before a run has its settings
+    os.environ["WANDB_SILENT"] = "true"  # for output before the settings of the run apply
     for kind in ("DATA", "CACHE"):  # by default in the user's home, which may be small or read-only
         os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder.resolve() / kind.lower()))
     import wandb
 
     run = wandb.init(
-        **about,
+        **arguments,
         mode=mode,  # type: ignore[arg-type]
         dir=str(folder),
         reinit="finish_previous",
         settings=wandb.Settings(
             api_key=key,
             silent=True,
-            console="off",  # the project's own output stays its own
-            disable_git=True,  # it warns wherever results are outside a repository
-            symlink=False,  # "latest-run" would be raced for by processes side by side
+            console="off",  # does not capture the output of posbench
+            disable_git=True,  # warns if results are outside a repository
+            symlink=False,  # parallel processes would race for "latest-run"
             x_disable_stats=True,
-            init_timeout=PATIENCE,
-            finish_timeout=LAST_UPLOADS,
+            init_timeout=CONNECT_TIMEOUT,
+            finish_timeout=UPLOAD_TIMEOUT,
         ),
     )
     run.define_metric("train/*", step_metric="train/step")
@@ -239,7 +241,7 @@ def _begin(mode: str, folder: Path, key: str | None, about: dict[str, Any]) -> w
     return run
 
 
-def _under(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 
@@ -251,17 +253,16 @@ def _warn(consequence: str, error: object) -> None:
 
 
 def log_report(
-    folder: Path, drawn: Sequence[Path], name: str, config: dict[str, Any], runtime: RuntimeSettings
+    folder: Path, paths: Sequence[Path], name: str, config: dict[str, Any], runtime: RuntimeSettings
 ) -> None:
-    """The tables and figures of a folder on W&B."""
+    """Logs the tables and figures of a report as a W&B run."""
     import pandas as pd
 
     settings = WandbSettings(runtime.wandb_mode, runtime.wandb_project)
-    where = folder.parent / "wandb"
     with open_wandb_logger(
-        settings, job_type="report", name=name, group=name, config=config, folder=where
+        settings, job_type="report", name=name, group=name, config=config, folder=folder.parent / "wandb"
     ) as run:
-        for path in drawn:
+        for path in paths:
             if path.suffix == ".csv" and path.parent.name == "tables":
                 run.log_table(path.stem, pd.read_csv(path))
-        run.log_figures(drawn)
+        run.log_figures(paths)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from posbench.files import atomic_path
+
 log = logging.getLogger(__name__)
 
 FORMAT = 2
@@ -21,19 +22,16 @@ FORMAT = 2
 
 def write(folder: Path, tensors: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
     """`folder` with one safetensors file for each of `tensors`, and metadata.json."""
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    sizes = {}
-    for name, group in tensors.items():
-        path = temporary / f"{name}.safetensors"
-        save_file({key: tensor.contiguous() for key, tensor in group.items()}, path)
-        sizes[path.name] = path.stat().st_size
-    (temporary / "metadata.json").write_text(
-        json.dumps({"format": FORMAT, "sizes": sizes, **metadata}, indent=1)
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        sizes = {}
+        for name, group in tensors.items():
+            path = temporary / f"{name}.safetensors"
+            save_file({key: tensor.contiguous() for key, tensor in group.items()}, path)
+            sizes[path.name] = path.stat().st_size
+        (temporary / "metadata.json").write_text(
+            json.dumps({"format": FORMAT, "sizes": sizes, **metadata}, indent=1)
+        )
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:

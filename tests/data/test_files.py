@@ -120,7 +120,7 @@ def test_a_wrong_column_is_answered_with_the_right_ones(folder: Path, suffix: st
 def test_what_is_not_what_it_claims_is_named(folder: Path, suffix: str) -> None:
     path = folder / f"broken.{suffix}"
     path.write_bytes(b"\xff\xfenot this\x00")
-    fails(settings(path), rf"broken\.{suffix} is not .*: (mend|convert) or remove it")
+    fails(settings(path), rf"broken\.{suffix} is not .*: (repair|convert) or remove it")
 
 
 def test_the_error_is_the_only_line(folder: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from posbench.config.data import DataSettings
 from posbench.data import hub, network
 from posbench.data.corpus import fingerprint, open_corpus
-from posbench.data.hub import Hub, articles
+from posbench.data.hub import Hub, join_articles
 from posbench.errors import ConfigError, DataError
 
 SETTINGS: dict[str, Any] = {"name": "pg19", "source": "hub", "repository": "some/books", "revision": "c0ffee"}
@@ -64,7 +64,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
     def stream(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
         yield from held[split]
 
-    monkeypatch.setattr(hub, "download", stream)
+    monkeypatch.setattr(hub, "stream_rows", stream)
     return held
 
 
@@ -102,7 +102,7 @@ def test_lines_are_joined_to_articles() -> None:
         " = Two = \n",
         " End . \n",
     ]
-    assert list(articles(lines)) == [
+    assert list(join_articles(lines)) == [
         ("One", " = One = \n Text . \n = = Part = = \n More . \n"),
         ("Two", " = Two = \n End . \n"),
     ]

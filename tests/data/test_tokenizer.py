@@ -153,7 +153,7 @@ def test_a_name_that_is_not_here_fails_at_once_without_a_network(monkeypatch: py
 
 def test_what_holds_no_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match=r"is no tokenizer that can be loaded"):
+    with pytest.raises(DataError, match=r"is not a tokenizer that can be loaded"):
         hugging_face.load(str(tmp_path))
     for text in ("", json.dumps({"version": "1.0"})):
         (tmp_path / "tokenizer.json").write_text(text)

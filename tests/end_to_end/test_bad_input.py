@@ -70,6 +70,58 @@ def test_a_sweep_refuses(script, overrides, said):
     refused(script("sweep", *MINIATURE, *overrides), *said)
 
 
+@pytest.mark.parametrize(
+    ("override", "new"),
+    [
+        ("train.length=64", "train.seq_len"),
+        ("train.batch=8", "train.batch_size"),
+        ("++train.records=0", "train.synthetic_fraction"),
+        ("size.width=16", "size.d_model"),
+        ("size={layers: 1}", "size.n_layers"),
+        ("data.tokenizer.size=300", "data.tokenizer.vocab_size"),
+        ("runtime.results=results", "runtime.results_dir"),
+        ("grid.extend=[rope]", "grid.extended_schemes"),
+        ("adjust.scheme.rope.rope_theta=500", "overrides.scheme.rope.rope_theta"),
+        ("evaluate.key_value.multiples=[1]", "evaluate.key_value.length_multiples"),
+        ("+evaluate.fixed_targets.extensions=false", "evaluate.fixed_targets.include_extensions"),
+        ("+grid.train.length=[16]", "grid.train.seq_len"),
+        ("+finetune.pi={train: {steps: 2, length: 32}}", "finetune seq_len"),
+        ("overrides.scheme.rope.base=500", "overrides.scheme.rope.rope_theta"),
+        ("evaluate.key_value.settings.contexts=4", "evaluate.key_value.settings.num_contexts"),
+        ("+overrides.scheme.rope.base=500", "rope_theta"),
+        ("+evaluate.prefix.settings.horizon=16", "max_context"),
+        ("train.synthetic_task=records", "associative_recall"),
+        ("grid.scheme=[forgetting]", "fox"),
+        ("grid.scheme=[rope_nope]", "rnope"),
+        ("grid.scheme=[rope_window_nope]", "swan"),
+        ("grid.scheme=[linear]", "linear_attention"),
+        ("grid.scheme=[linear_rope]", "linear_attention_rope"),
+        ("grid.extension=[sink_window]", "streaming_llm"),
+        ("grid.extension=[drop_rope]", "drope"),
+        ("+evaluate.adjacent={lengths: [16]}", "position_resolution"),
+        ("figures=[long_perplexity]", "longppl"),
+    ],
+)
+def test_an_old_name_is_answered_with_the_new_one(script, override, new):
+    refused(script("sweep", *MINIATURE, override), f"; it is called {new!r} now")
+
+
+@pytest.mark.parametrize(
+    ("override", "new"),
+    [
+        ("subject=hugging_face", "lm"),
+        ("subject.name=model", "lm.name"),
+        ("lm.kind=checkpoint", "native"),
+        ("evaluation.multiples=[1]", "evaluation.length_multiples"),
+        ("scheme=forgetting", "fox"),
+        ("task=long_perplexity", "longppl"),
+        ("scheme.build.base=500", "scheme.build.rope_theta"),
+    ],
+)
+def test_evaluate_answers_an_old_name_with_the_new_one(script, override, new):
+    refused(script("evaluate", override), f"; it is called {new!r} now")
+
+
 def test_a_missing_gpu_is_said(script):
     import torch
 
