@@ -1,4 +1,4 @@
-"""Hybrids by layer: every n-th layer has no positions and sees the whole context; the others use another scheme."""
+"""Hybrids by layer: every n-th layer is global and without positions."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A small MLP applied to every pair of a query and a key, computed in tiles so that its hidden layer is never stored whole."""
+"""A small MLP on every pair of a query and a key, in tiles: its hidden layer is never stored whole."""
 
 from __future__ import annotations
 

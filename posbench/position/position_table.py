@@ -1,4 +1,4 @@
-"""A learned table with one row for each position, and the rules for positions past its last row."""
+"""A learned table with a row for each position, and the rules for positions past its last row."""
 
 import torch
 from torch import Tensor, nn

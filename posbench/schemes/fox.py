@@ -1,4 +1,4 @@
-"""FoX: a forget gate in each token that down-weights all tokens before it (forgetting attention).
+"""FoX: a forget gate in each token down-weights all tokens before it (forgetting attention).
 
 Lin et al. Forgetting Transformer: Softmax Attention with a Forget Gate. ICLR 2025, section 3. arXiv:2503.02130.
 The attention of the paper's "FoX (LLaMA)"; the output gate, the norms of queries and keys and the token shift of its

@@ -1,4 +1,4 @@
-"""Linear attention: a product of positive features in place of the softmax, optionally with RoPE.
+"""Linear attention: a product of positive features replaces the softmax, optionally with RoPE.
 
 Katharopoulos et al. Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention. ICML 2020,
 sections 3.2 to 3.4. arXiv:2006.16236. With rotation: RoFormer, section 3.3, equation 19, arXiv:2104.09864:

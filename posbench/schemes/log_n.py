@@ -1,9 +1,9 @@
-"""Log-n attention: logits multiplied by the logarithm of the number of visible keys, from training on.
+"""Log-n attention: logits are multiplied by the logarithm of the number of visible keys.
 
 Su, "Transformer's scale operation from the invariance of entropy", 2021: https://kexue.fm/archives/8823.
 Chiang, Cholak. Overcoming a Theoretical Limitation of Self-Attention. ACL 2022, section 5.3. arXiv:2202.12172.
 n counts the keys up to the query, so that a prefix does not depend on later tokens. With the training length as the
-base, the factor is 1 there, as Su's is at 512. It is not clamped below 1, since the model is trained with it.
+base, the factor is 1 there, as Su's is at 512. The model is trained with it, so it is not clamped below 1.
 It encodes no order, so its configuration stacks it on RoPE.
 """
 

@@ -1,8 +1,9 @@
-"""p-RoPE: RoPE without its lowest frequencies, whose dimensions then carry content at any distance.
+"""p-RoPE: RoPE without its lowest frequencies.
 
 Barbero et al. Round and Round We Go! What makes Rotary Positional Encodings useful? ICLR 2025.
 arXiv:2410.06205. The rope type `proportional` of transformers.
-Unlike partial RoPE, the frequencies that are kept are those of the whole head. Extensions change these.
+Dimensions without a frequency carry content at any distance. Unlike in partial RoPE, the kept frequencies are those
+of the whole head; extensions change these.
 """
 
 from torch import Tensor

@@ -1,7 +1,8 @@
-"""Partial RoPE: only the first dimensions of a head rotate, with the frequencies of a head of that size.
+"""Partial RoPE: only the first dimensions of each head are rotated.
 
 Black et al. GPT-NeoX-20B: An Open-Source Autoregressive Language Model. 2022 (a quarter of the head).
-arXiv:2204.06745. First in GPT-J. The default, half of the head, is ChatGLM's.
+arXiv:2204.06745. First in GPT-J. The default, half of the head, is ChatGLM's. The frequencies are those of a head
+of as many dimensions as rotate.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""PaTH: the key reaches the query through a product of Householder-like matrices, one for each token.
+"""PaTH: between key and query lies a product of Householder-like matrices, one for each token.
 
 Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. 2025, section 2.2, and
 3.1 for the UT transform. arXiv:2505.16381. As in the authors' code: low-rank directions, a convolution of 3 tokens,

@@ -1,4 +1,4 @@
-"""Transformer-XL: queries, and a trained vector in their place, against sinusoids of the distance.
+"""Transformer-XL: queries, and a trained vector, multiplied with sinusoids of the distance.
 
 Dai et al. Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context. ACL 2019, section 3.3.
 arXiv:1901.02860. Also XLNet's: arXiv:1906.08237. Two key matrices: the model's for content, W_R of each layer for
@@ -51,7 +51,7 @@ class SinusoidBias(AttentionBias):
         if geo.offset is None:
             return self.by_angle_addition(geo, rows)
         distance_N = torch.arange(geo.offset + len(geo.q_pos_T), device=geo.q_pos_T.device)
-        cos_NM, sin_NM = self.cos_sin(distance_N)
+        cos_NM, sin_NM = self.waves(distance_N)
         key_HND = torch.einsum("nw,whd->hnd", torch.cat((sin_NM, cos_NM), -1), self.key_WHD)
         logit_BHRN = self.q_BHTD[:, :, rows] @ key_HND.mT
         distance_RS = geo.distance(rows).clamp(min=0)
@@ -60,11 +60,11 @@ class SinusoidBias(AttentionBias):
     def by_angle_addition(self, geo: Geometry, rows: slice) -> Tensor:
         """a sin(i - j) + b cos(i - j) = (a sin i + b cos i) cos j + (b sin i - a cos i) sin j, for each frequency."""
         a, b = torch.einsum("bhrd,whd->bhrw", self.q_BHTD[:, :, rows], self.key_WHD).chunk(2, -1)
-        cos_RM, sin_RM = (wave_TM[rows] for wave_TM in self.cos_sin(geo.q_pos_T))
-        cos_SM, sin_SM = self.cos_sin(geo.k_pos_S)
+        cos_RM, sin_RM = (wave_TM[rows] for wave_TM in self.waves(geo.q_pos_T))
+        cos_SM, sin_SM = self.waves(geo.k_pos_S)
         rotated_BHRW = torch.cat((a * sin_RM + b * cos_RM, b * sin_RM - a * cos_RM), -1)
         return rotated_BHRW @ torch.cat((cos_SM, sin_SM), -1).T
 
-    def cos_sin(self, pos_T: Tensor) -> tuple[Tensor, Tensor]:
+    def waves(self, pos_T: Tensor) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines, (T, M) each, in the dtype of the queries."""
         return cos_sin(pos_T, self.inv_freq_M.to(pos_T.device), self.q_BHTD.dtype)

@@ -1,8 +1,8 @@
-"""Sliding window: each token sees the nearest tokens only, from training on.
+"""Sliding window: each token sees the nearest tokens only.
 
 Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 3.1. arXiv:2004.05150. The causal
 half of its window, as in Mistral 7B, section 2, arXiv:2310.06825; one size for all layers, the token itself
-included. Through the layers a token depends on the (w - 1) * layers tokens before it.
+included. The model is trained with it. Through the layers a token depends on the (w - 1) * layers tokens before it.
 It encodes no order within the window, so its configuration stacks it on RoPE.
 """
 
