@@ -1,4 +1,4 @@
-"""Schemes made of schemes: several on one layer, or a different one by layer."""
+"""Compositions of schemes: several on every layer, or a different one for each layer."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from posbench.instantiate import instantiate, register
 from posbench.position.biases import AttentionBias, RelativeValues, add
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
-from posbench.position.masks import SlidingWindow, and_masks
+from posbench.position.masks import and_masks
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @register("scheme/stack")
 class Stack(PositionScheme):
-    """Several schemes on every layer: embeddings and rotations in order, terms add, gains multiply, masks AND.
+    """Several schemes on every layer.
 
-    At most one member may split the pairs into regions, add to the values, own the denominator or replace
-    attention.
+    Embeddings, queries and keys pass through the members in order; biases are added, logit scales multiplied and
+    masks combined with AND. At most one member may split the pairs into regions, add to the values, change the
+    softmax normalizer or replace attention.
+
+    Args:
+        schemes: the members, or the settings that build them.
     """
 
     def __init__(self, shape: ModelShape, schemes: Sequence[Mapping[str, Any] | PositionScheme]) -> None:
@@ -45,30 +49,31 @@ class Stack(PositionScheme):
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )
 
-    def _each(self) -> list[PositionScheme]:
+    def _members(self) -> list[PositionScheme]:
         return list(self.members)  # type: ignore[arg-type]
 
-    def _only(self, hook: str, inputs: AttentionInputs) -> Any:
-        parts = [getattr(member, hook)(inputs) for member in self._each()]
+    def _single(self, hook: str, inputs: AttentionInputs) -> Any:
+        """Returns what a hook of the one member that has it returns, or None."""
+        parts = [getattr(member, hook)(inputs) for member in self._members()]
         found = [part for part in parts if part is not None]
         if len(found) > 1:
             raise IncompatibleError(f"{len(found)} stacked schemes have a {hook}: stack at most one that has")
         return found[0] if found else None
 
     def check(self, length: int) -> None:
-        for member in self._each():
+        for member in self._members():
             member.check(length)
 
     def assign_positions(self, geo: Geometry) -> Geometry:
-        return reduce(lambda placed, member: member.assign_positions(placed), self._each(), geo)
+        return reduce(lambda geo, member: member.assign_positions(geo), self._members(), geo)
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
-        return reduce(lambda x, member: member.embed(x, geo, layer), self._each(), x_BTW)
+        return reduce(lambda x, member: member.embed(x, geo, layer), self._members(), x_BTW)
 
     def regions(self, inputs: AttentionInputs) -> list[Region]:
-        # No := in these comprehensions, which torch.compile cannot read.
+        # torch.compile does not support := in comprehensions.
         split = [
-            regions for regions in (member.regions(inputs) for member in self._each()) if len(regions) > 1
+            regions for regions in (member.regions(inputs) for member in self._members()) if len(regions) > 1
         ]
         if len(split) > 1:
             raise IncompatibleError(
@@ -77,10 +82,10 @@ class Stack(PositionScheme):
         return split[0] if split else [Region(inputs.geo)]
 
     def mask(self, inputs: AttentionInputs) -> Mask | None:
-        return and_masks(*(member.mask(inputs) for member in self._each()))
+        return and_masks(*(member.mask(inputs) for member in self._members()))
 
     def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        for member in self._each():
+        for member in self._members():
             q, k = member.qk(inputs)
             inputs = replace(inputs, q_BHTD=q, k_BHSD=k)
         return inputs.q_BHTD, inputs.k_BHSD
@@ -88,22 +93,22 @@ class Stack(PositionScheme):
     def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
         logit_scales = [
             logit_scale
-            for logit_scale in (member.logit_scale(inputs) for member in self._each())
+            for logit_scale in (member.logit_scale(inputs) for member in self._members())
             if logit_scale is not None
         ]
         return reduce(mul, logit_scales) if logit_scales else None
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
-        return add(member.attention_bias(inputs) for member in self._each())
+        return add(member.attention_bias(inputs) for member in self._members())
 
     def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
-        return self._only("relative_value", inputs)
+        return self._single("relative_value", inputs)
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
-        return self._only("softmax_normalizer", inputs)
+        return self._single("softmax_normalizer", inputs)
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
-        outs = (member.attention(inputs, v_BHSD, kernel) for member in self._each())
+        outs = (member.attention(inputs, v_BHSD, kernel) for member in self._members())
         replaced = [out for out in outs if out is not None]
         if replaced and len(self.members) > 1:
             raise IncompatibleError("a scheme that replaces attention cannot be stacked: use it alone")
@@ -112,10 +117,16 @@ class Stack(PositionScheme):
 
 @register("scheme/layered")
 class Layered(PositionScheme):
-    """A different scheme by layer: layer n uses the scheme at layers[n], or at n modulo their number.
+    """A different scheme for each layer.
 
-    Embeddings before the first block belong to the scheme of layer 0. Members that place tokens elsewhere
-    would disagree on one geometry, so at most the first layer's may.
+    The scheme of layer 0 assigns the positions of all layers and embeds before the first block.
+
+    Args:
+        schemes: the members, or the settings that build them.
+        layers: index of the member that each layer uses; by default layer n uses member n modulo their number.
+
+    Raises:
+        ConfigError: if `layers` does not name a member for every layer.
     """
 
     def __init__(
@@ -137,7 +148,7 @@ class Layered(PositionScheme):
         self.version = stacked.version
         self.traits = replace(
             stacked.traits,
-            unbounded_context=any(member.traits.unbounded_context for member in stacked._each()),
+            unbounded_context=any(member.traits.unbounded_context for member in stacked._members()),
         )
 
     def _at(self, layer: int) -> PositionScheme:
@@ -176,29 +187,3 @@ class Layered(PositionScheme):
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
         return self._at(inputs.layer).attention(inputs, v_BHSD, kernel)
-
-
-def every_nth(layers: int, n: int) -> list[int]:
-    """1 at every n-th layer and 0 elsewhere; the last layer alone where there are fewer than n."""
-    if n < 2 or layers < 2:
-        raise ConfigError(
-            f"no_rope_layer_interval {n} of {layers} layers: give at least 2, in a model of at least 2 layers"
-        )
-    step = min(n, layers)
-    return [int((layer + 1) % step == 0) for layer in range(layers)]
-
-
-def tokens_within_train_len(shape: ModelShape, setting: str, given: int | None, default: int) -> int:
-    """A number of tokens within the training length, which hides what it is there to hide."""
-    tokens = default if given is None else given
-    if not 1 <= tokens <= shape.train_len:
-        raise ConfigError(
-            f"{setting} {tokens}: give at least 1 token and at most the training length, {shape.train_len}"
-        )
-    return tokens
-
-
-def sliding_window(tokens: int, inputs: AttentionInputs) -> Mask | None:
-    """The window of the nearest `tokens` keys, the token itself among them; None where it hides nothing."""
-    # The fastest kernels take no mask.
-    return None if inputs.geo.key_span <= tokens else SlidingWindow(tokens)

@@ -1,51 +1,60 @@
-"""A trained table with one row per position, and the named policies for what lies past its last row.
-
-`undefined` says so, `clamp` repeats the last row, `wrap` starts again, `interpolate` spreads the rows over
-the declared length. Positions between two rows mix the two.
-"""
+"""A learned table with a row for each position, and the rules for positions past its last row."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from posbench.errors import UndefinedError, unknown
 from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme, Traits
 
-POLICIES = ("undefined", "clamp", "wrap", "interpolate")
-
-
-def check_policy(policy: str) -> str:
-    """The policy, if there is one of that name."""
-    if policy not in POLICIES:
-        raise unknown("policy of a learned table past its length", policy, POLICIES)
-    return policy
+# Past the last row: no answer; the last row again; the first row follows; rows are spread over the declared length.
+OUT_OF_RANGE = ("undefined", "clamp", "wrap", "interpolate")
 
 
-def check_length(table_NW: Tensor, policy: str, length: int) -> None:
-    """Raise if a table has no answer at `length` tokens."""
-    if policy == "undefined" and length > len(table_NW):
-        raise UndefinedError(
-            f"a learned table of {len(table_NW)} rows has no position {length - 1}: evaluate at most "
-            f"{len(table_NW)} tokens, or give the scheme a policy ({', '.join(POLICIES[1:])})"
+class PositionTable(PositionScheme):
+    """A scheme with a trained row for each position; a position between two rows has their linear interpolation.
+
+    Args:
+        row_NW: the initial rows, one for each position, (positions, d_model).
+        out_of_range: one of `OUT_OF_RANGE`.
+    """
+
+    def __init__(self, row_NW: Tensor, out_of_range: str) -> None:
+        super().__init__()
+        if out_of_range not in OUT_OF_RANGE:
+            raise unknown("out_of_range of a learned table", out_of_range, OUT_OF_RANGE)
+        self.row_NW = nn.Parameter(row_NW)
+        self.out_of_range = out_of_range
+        self.traits = Traits(
+            relative=False,
+            prefix_stable=out_of_range != "interpolate",
+            capabilities=frozenset({"positions"}),
         )
 
+    def check(self, length: int) -> None:
+        if self.out_of_range == "undefined" and length > len(self.row_NW):
+            raise UndefinedError(
+                f"a learned table of {len(self.row_NW)} rows has no position {length - 1}: evaluate at most "
+                f"{len(self.row_NW)} tokens, or set out_of_range of the scheme ({', '.join(OUT_OF_RANGE[1:])})"
+            )
 
-def look_up(table_NW: Tensor, policy: str, geo: Geometry, pos_T: Tensor) -> Tensor:
-    """(T, W): the rows at positions of a geometry, its queries' or its keys'."""
-    key = ("rows", policy, len(table_NW), "queries" if pos_T is geo.q_pos_T else "keys")
-    below_T, above_T, way_T = geo.memo(key, lambda: rows(pos_T, len(table_NW), policy, geo.length))
-    return torch.lerp(table_NW[below_T], table_NW[above_T], way_T[:, None].to(table_NW.dtype))
+    def rows_at(self, geo: Geometry, pos_T: Tensor) -> Tensor:
+        """Returns the rows (T, W) at positions of a geometry, those of its queries or of its keys."""
+        key = (self, "rows", "queries" if pos_T is geo.q_pos_T else "keys")
+        below_T, above_T, fraction_T = geo.memo(key, lambda: self.neighbours(pos_T, geo.length))
+        fraction_T1 = fraction_T[:, None].to(self.row_NW.dtype)
+        return torch.lerp(self.row_NW[below_T], self.row_NW[above_T], fraction_T1)
 
-
-def rows(pos_T: Tensor, size: int, policy: str, length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(T,) each: the row at or below a position, the next one, and the part of the way to it."""
-    pos_T = pos_T.double()
-    if policy == "interpolate":
-        pos_T = pos_T * min(1, size / length)
-    elif policy == "clamp":
-        pos_T = pos_T.clamp(max=size - 1)
-    elif policy == "wrap":
-        pos_T = pos_T % size
-    below_T = pos_T.long().clamp(max=size - 1)
-    above_T = (below_T + 1) % size if policy == "wrap" else (below_T + 1).clamp(max=size - 1)
-    # Positions that were moved past the table are no number: `check_length` sees lengths alone.
-    return below_T, above_T, torch.where(pos_T < size, pos_T - below_T, torch.nan)
+    def neighbours(self, pos_T: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the rows at or below and above each position, and its fraction of the way from one to the other; (T,) each."""
+        pos_T, size = pos_T.double(), len(self.row_NW)
+        if self.out_of_range == "interpolate":
+            pos_T = pos_T * min(1, size / length)
+        elif self.out_of_range == "clamp":
+            pos_T = pos_T.clamp(max=size - 1)
+        elif self.out_of_range == "wrap":
+            pos_T = pos_T % size
+        below_T = pos_T.long().clamp(max=size - 1)
+        above_T = (below_T + 1) % size if self.out_of_range == "wrap" else (below_T + 1).clamp(max=size - 1)
+        # NaN, not a neighbouring row, for positions that were moved past the table: `check` sees lengths only.
+        return below_T, above_T, torch.where(pos_T < size, pos_T - below_T, torch.nan)

@@ -1,4 +1,7 @@
-"""Rotation of pairs of dimensions, in both layouts, for every scheme and extension that rotates."""
+"""Rotary tools: angular frequencies, their cosines and sines, and the rotation of pairs of dimensions.
+
+Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021, section 3.2. arXiv:2104.09864.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -7,11 +10,20 @@ from torch import Tensor
 from posbench.errors import ConfigError
 from posbench.position.scheme import AttentionInputs
 
+CosSin = tuple[Tensor, Tensor]
+
 
 def compute_inv_freq(
     dims: int, base: float, of: str = "head dimension", setting: str = "rope_theta"
 ) -> Tensor:
-    """(dims/2,) float64 radians per token: base^(-2m/dims). RoFormer, section 3.2.2. arXiv:2104.09864."""
+    """Returns the angular frequencies base^(-2m/dims), m = 0 .. dims/2 - 1, in float64 radians per token.
+
+    Args:
+        of, setting: names of `dims` and `base` in the errors.
+
+    Raises:
+        ConfigError: if `dims` is odd or `base` is not above 1.
+    """
     if dims % 2:
         raise ConfigError(
             f"sines and cosines take pairs of dimensions and the {of} is {dims}: choose a width and heads with an "
@@ -24,46 +36,76 @@ def compute_inv_freq(
     return base ** (-torch.arange(0, dims, 2, dtype=torch.float64) / dims)
 
 
-def rotate(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor, interleaved: bool) -> Tensor:
-    """Each pair of dimensions turned by its angle.
+def transform_inv_freq(inv_freq_M: Tensor, inputs: AttentionInputs) -> Tensor:
+    """Applies the changes that extensions make to angular frequencies, the innermost first."""
+    for transform in reversed(inputs.inv_freq_transforms):
+        inv_freq_M = transform(inv_freq_M)
+    return inv_freq_M
 
-    Half-split (Llama, NeoX) pairs m with m + D/2, interleaved (RoFormer, GPT-J) pairs 2m with 2m + 1: the
-    same family of functions, up to a permutation of the dimensions.
+
+def cos_sin(pos_T: Tensor, inv_freq_M: Tensor, dtype: torch.dtype) -> CosSin:
+    """Returns the cosines and sines of position * frequency, (T, M) each.
+
+    Angles are computed in float64 and rounded once: bfloat16 holds no integer above 256 exactly, and float32
+    angles lose digits as positions grow.
     """
-    if interleaved and not torch.compiler.is_compiling():  # the compiler makes no code for complex numbers
-        # One complex product takes a third of the time of four real ones, forward and backward.
-        pairs_BHTM = torch.view_as_complex(x_BHTD.to(cos_TM.dtype).unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs_BHTM * torch.complex(cos_TM, sin_TM)).flatten(-2)
-    first, second = (x_BHTD[..., 0::2], x_BHTD[..., 1::2]) if interleaved else x_BHTD.chunk(2, -1)
-    turned = first * cos_TM - second * sin_TM, second * cos_TM + first * sin_TM
-    return torch.stack(turned, -1).flatten(-2) if interleaved else torch.cat(turned, -1)
+    angle_TM = pos_T.double()[:, None] * inv_freq_M
+    return angle_TM.cos().to(dtype), angle_TM.sin().to(dtype)
+
+
+def rotary_dtype(x: Tensor) -> torch.dtype:
+    """Returns the dtype in which tensors like `x` are rotated: float64 for float64, otherwise float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def rotary_cos_sin(
-    inv_freq_M: Tensor, inputs: AttentionInputs, owner: object
-) -> tuple[tuple[Tensor, Tensor], ...]:
-    """((cos, sin) at the queries, (cos, sin) at the keys), each (T or S, M); kept on the geometry for `owner`.
+    inv_freq_M: Tensor, inputs: AttentionInputs, owner: object, n_pairs: int | None = None
+) -> tuple[CosSin, CosSin]:
+    """Returns (cos, sin) at the queries and (cos, sin) at the keys, (T, M) and (S, M); kept on the geometry for `owner`.
 
-    Angles are computed in float64 and rounded once: bfloat16 holds no integer above 256 exactly, and
-    float32 angles lose digits with the position.
+    Where `n_pairs` exceeds the number of frequencies, the remaining pairs get the angle 0.
     """
-    dtype = torch.float64 if inputs.q_BHTD.dtype == torch.float64 else torch.float32
+    dtype = rotary_dtype(inputs.q_BHTD)
 
-    def compute() -> tuple[tuple[Tensor, Tensor], ...]:
-        inv_freq = inv_freq_M.to(inputs.geo.q_pos_T.device)
-        for change in reversed(inputs.inv_freq_transforms):
-            inv_freq = change(inv_freq)
-        both_sides = []
-        for pos in (inputs.geo.q_pos_T, inputs.geo.k_pos_S):
-            angle = pos.double()[:, None] * inv_freq
-            both_sides.append((angle.cos().to(dtype), angle.sin().to(dtype)))
-        return tuple(both_sides)
+    def compute() -> tuple[CosSin, CosSin]:
+        inv_freq = transform_inv_freq(inv_freq_M.to(inputs.geo.q_pos_T.device), inputs)
+        padding = (0, (n_pairs or len(inv_freq)) - len(inv_freq))
+
+        def at(pos_T: Tensor) -> CosSin:
+            cos_TM, sin_TM = cos_sin(pos_T, inv_freq, dtype)
+            return F.pad(cos_TM, padding, value=1.0), F.pad(sin_TM, padding)
+
+        return at(inputs.geo.q_pos_T), at(inputs.geo.k_pos_S)
 
     return inputs.geo.memo((owner, inputs.inv_freq_transforms, dtype), compute)
 
 
-def pad_unrotated(at_TM: tuple[Tensor, Tensor], pairs: int) -> tuple[Tensor, Tensor]:
-    """(cos, sin) for `pairs` pairs of dimensions, of which those past the given ones do not turn."""
-    cos_TM, sin_TM = at_TM
-    rest = (0, pairs - cos_TM.shape[-1])
-    return F.pad(cos_TM, rest, value=1.0), F.pad(sin_TM, rest)
+def rotate(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor, interleaved: bool) -> Tensor:
+    """Rotates each pair of dimensions by its angle; returns the shape and dtype of `x_BHTD`.
+
+    Half-split (Llama, GPT-NeoX) pairs m with m + D/2, interleaved (RoFormer, GPT-J) pairs 2m with 2m + 1: the
+    same family of functions, up to a permutation of the dimensions.
+    """
+    if (
+        interleaved and not torch.compiler.is_compiling()
+    ):  # the compiler generates no code for complex numbers
+        # One complex product takes a third of the time of four real ones, forward and backward.
+        pairs_BHTM = torch.view_as_complex(x_BHTD.to(cos_TM.dtype).unflatten(-1, (-1, 2)))
+        rotated = torch.view_as_real(pairs_BHTM * torch.complex(cos_TM, sin_TM)).flatten(-2)
+        return rotated.to(x_BHTD.dtype)
+    first, second = (x_BHTD[..., 0::2], x_BHTD[..., 1::2]) if interleaved else x_BHTD.chunk(2, -1)
+    pairs = first * cos_TM - second * sin_TM, second * cos_TM + first * sin_TM
+    rotated = torch.stack(pairs, -1).flatten(-2) if interleaved else torch.cat(pairs, -1)
+    return rotated.to(x_BHTD.dtype)
+
+
+def rotate_qk(
+    inv_freq_M: Tensor, inputs: AttentionInputs, owner: object, interleaved: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns queries and keys with pair m of each head rotated by position * inv_freq_M[m].
+
+    Pairs past the last frequency are not rotated. Cosines and sines are kept on the geometry for `owner`.
+    """
+    n_pairs = inputs.q_BHTD.shape[-1] // 2
+    at_q, at_k = rotary_cos_sin(inv_freq_M, inputs, owner, n_pairs)
+    return rotate(inputs.q_BHTD, *at_q, interleaved), rotate(inputs.k_BHSD, *at_k, interleaved)

@@ -1,23 +1,24 @@
-"""BigBird: blocks of tokens see their neighbours, the first blocks, and a few earlier blocks drawn by chance.
+"""BigBird: block-sparse attention to neighbouring, leading and random earlier blocks.
 
 Zaheer et al. Big Bird: Transformers for Longer Sequences. NeurIPS 2020, section 2 and appendix D.
-arXiv:2007.14062. Internal global blocks (ITC), the causal half: of three neighbours the block itself and the
-one before it, of the global blocks the first ones; random blocks are drawn among all others before, or all
-of them are seen where they are no more than that. The draw is a function of the two blocks and a seed, the
-same for every head, layer and length (the authors draw anew for each head).
-It knows nothing of order within a block: configured around a rotation.
+arXiv:2007.14062. The causal half of BigBird-ITC (internal global blocks): of the three neighbouring blocks a block
+sees itself and the one before it, the first blocks are global, and random blocks are drawn from all other earlier
+blocks, or all of these are visible where they are no more than the number to draw. Deviation: the draw is a
+function of the two blocks and a seed, the same for every head, layer and length; the authors draw for each head.
+It encodes no order within a block, so its configuration stacks it on RoPE.
 """
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.geometry import Mask
+from posbench.position.local_attention import tokens_within_train_len
 from posbench.position.masks import Blocks
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @register("scheme/bigbird")
 class BigBird(PositionScheme):
-    """Visible where block(j) is block(i), block(i) - 1, below g, or one of r that block(i) drew."""
+    """Key j is visible where block(j) is block(i), block(i) - 1, one of the first g, or one of r drawn for block(i)."""
 
     traits = Traits(relative=True)
 
@@ -30,12 +31,10 @@ class BigBird(PositionScheme):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.block_size = max(1, shape.train_len // 16) if block_size is None else block_size
-        if not 1 <= self.block_size <= shape.train_len:
-            raise ConfigError(
-                f"bigbird block_size {self.block_size}: give 1 to {shape.train_len} tokens, the training length, or null for a "
-                "sixteenth of it"
-            )
+        default = max(1, shape.train_len // 16)
+        self.block_size = tokens_within_train_len(
+            shape, "bigbird block_size", block_size, default, "a sixteenth of it"
+        )
         for name, count in (
             ("num_global_blocks", num_global_blocks),
             ("num_random_blocks", num_random_blocks),

@@ -1,38 +1,33 @@
-"""Cable: every token adds, by its content, to the distance of all tokens before it.
+"""Cable: each token adds a content-dependent amount to its distance from all earlier tokens.
 
 Veisi, Amirzadeh, Mansourian. Context-aware Biases for Length Extrapolation. 2025, section 3. arXiv:2503.08067.
-As in the authors' code the content logits are not divided by sqrt(D) (its scale is C / n_embd = 1); with
-`scaled` they are, as for every other scheme, and the family of functions is that of forgetting attention.
-Weights are drawn at standard deviation 0.02, biases start at 0, as theirs.
+As in the authors' code, content logits are not divided by sqrt(D) (its scale is C / n_embd = 1); with `scaled` they
+are, as in every other scheme, and the family of functions is that of forgetting attention (FoX). Weights are drawn
+at standard deviation 0.02 and biases start at 0, as in their code.
 """
 
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, SeparableBias
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+from posbench.position.scheme import AttentionInputs, ModelShape
+from posbench.position.token_decay import TokenDecay
 
 
 @register("scheme/cable")
-class Cable(PositionScheme):
+class Cable(TokenDecay):
     """logit(h, i, j) = q_i . k_j - sum over l = j+1 .. i of softplus(w_h . x_l + b_h)."""
 
-    traits = Traits(relative=True, pairwise=False)
-
     def __init__(self, shape: ModelShape, scaled: bool = False) -> None:
-        super().__init__()
-        self.unscale = 1.0 if scaled else math.sqrt(shape.head_dim)
-        self.weight_LHW = nn.Parameter(0.02 * torch.randn(shape.n_layers, shape.n_heads, shape.d_model))
-        self.bias_LH = nn.Parameter(torch.zeros(shape.n_layers, shape.n_heads))
+        super().__init__(shape, init_bias_H=torch.zeros(shape.n_heads))
+        # The kernels divide by sqrt(D).
+        self.content_scale = 1.0 if scaled else math.sqrt(shape.head_dim)
 
     def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
-        return torch.tensor(self.unscale, dtype=torch.float64, device=inputs.q_BHTD.device)
+        return torch.tensor(self.content_scale, dtype=torch.float64, device=inputs.q_BHTD.device)
 
-    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
-        step_BSH = F.linear(inputs.x_BSW, self.weight_LHW[inputs.layer], self.bias_LH[inputs.layer])
-        far_BHS = F.softplus(step_BSH.double()).cumsum(1).transpose(1, 2)
-        return SeparableBias(-far_BHS[..., -inputs.x_BTW.shape[1] :], far_BHS)
+    def decay(self, gate_BSH: Tensor) -> Tensor:
+        return F.softplus(gate_BSH)

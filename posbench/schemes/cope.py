@@ -1,10 +1,10 @@
-"""CoPE: contextual positions, counting only the keys that the query's own logits let count.
+"""CoPE: positions that count only the keys selected by gates on the query's logits.
 
-Golovneva et al. Contextual Position Encoding: Learning to Count What's Important. 2024, section 4 and the code
-of appendix B. arXiv:2405.18719.
-The gates see the scaled logits and the position vectors the unscaled queries, as in that code. What a mask
-hides does not count. One table a layer, shared by its heads; the authors start it at zero, here it is drawn at
-width^-0.5, as other tables are. 64 positions are the authors' default.
+Golovneva et al. Contextual Position Encoding: Learning to Count What's Important. 2024, section 4 and the listing
+in appendix B. arXiv:2405.18719.
+As in that listing, gates are computed from scaled logits, position vectors are multiplied with unscaled queries, and
+64 positions are the default. Masked keys do not count. One table for each layer, shared by its heads; the authors
+initialize it to zero, here it is drawn at standard deviation d_model^-0.5, as other tables are.
 """
 
 import torch
@@ -20,7 +20,7 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 class CoPE(PositionScheme):
     """logit(i, j) = s_ij + q_i . e[p_ij], s = q . k / sqrt(D), p_ij = min(sum over l = j .. i of sigmoid(s_il), P - 1).
 
-    Between two whole positions the vectors are mixed.
+    Between two integer positions the two vectors are interpolated linearly.
     """
 
     traits = Traits(relative=True, lse_mergeable=False)
@@ -36,16 +36,16 @@ class CoPE(PositionScheme):
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
         vector_PD = self.vector_LPD[inputs.layer]
 
-        def of(rows: QueryRows) -> Tensor:
+        def bias(rows: QueryRows) -> Tensor:
             gate_BHRS = torch.sigmoid(rows.content_BHRS) * rows.visible_RS
             position_BHRS = reverse_cumsum(gate_BHRS).clamp(max=len(vector_PD) - 1)
-            return between(rows.q_BHRE @ upcast(vector_PD).T, position_BHRS)
+            return interpolate(rows.q_BHRE @ upcast(vector_PD).T, position_BHRS)
 
-        return RowwiseBias(of, inputs.q_BHTD, inputs.k_BHSD)
+        return RowwiseBias(bias, inputs.q_BHTD, inputs.k_BHSD)
 
 
-def between(logit_BHRP: Tensor, position_BHRS: Tensor) -> Tensor:
-    """The logits of whole positions, read in between."""
+def interpolate(logit_BHRP: Tensor, position_BHRS: Tensor) -> Tensor:
+    """Returns the logits (B, H, R, S) at fractional positions from those at integer positions."""
     low_BHRS = position_BHRS.detach().long().clamp(max=logit_BHRP.shape[-1] - 2)
     step_BHRP = logit_BHRP.diff(dim=-1)
     return logit_BHRP.gather(-1, low_BHRS) + (position_BHRS - low_BHRS) * step_BHRP.gather(-1, low_BHRS)

@@ -1,12 +1,12 @@
-"""DAPE: an additive position bias, adapted pair by pair to the content logits of all heads.
+"""DAPE: an additive position bias adapted to the content logits of all heads by a small MLP.
 
 Zheng et al. DAPE: Data-Adaptive Positional Encoding for Length Extrapolation. NeurIPS 2024, section 3.
-arXiv:2405.14722. With a kernel of 3 keys its successor, DAPE V2: Treat Attention Score as Feature Map for
+arXiv:2405.14722. With a kernel of 3 keys it is its successor, DAPE V2: Treat Attention Score as Feature Map for
 Length Extrapolation. 2024, section 3. arXiv:2410.04798.
-The bias is that of any scheme with a term, KERPLE's by default. The hidden layer is 32 wide with LeakyReLU and
-drawn uniformly within fan_in^-0.5, as the authors' code has it. What is not visible reads 0, before the first
-convolution as theirs and, unlike theirs, before the second: there the last row of a text differs from the same
-row of a longer one.
+The bias is that of any scheme with an additive bias, KERPLE's by default. As in the authors' code, the hidden layer
+has 32 units with LeakyReLU and weights are drawn uniformly within fan_in^-0.5. Pairs that are not visible are 0
+before the first convolution, as in their code, and also before the second; there their last row of a text differs
+from the same row of a longer text.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from posbench.position.compose import Stack
 from posbench.position.pairwise_mlp import PairwiseMLP
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
-SLOPE = 0.01  # of LeakyReLU
+NEGATIVE_SLOPE = 0.01  # of LeakyReLU
 
 
 @register("scheme/dape")
 class DAPE(Stack):
-    """logit = s + b + f(s, b), s = q . k / sqrt(D), b the bias of `bias_scheme`, f over the 2 H numbers of a pair.
+    """logit = s + b + f(s, b), s = q . k / sqrt(D), b the bias of `bias_scheme`, f an MLP on the 2H numbers of a pair.
 
     With a kernel of N keys f is two convolutions along the keys of a row.
     """
@@ -48,34 +48,35 @@ class DAPE(Stack):
             )
         self.kernel_size = kernel_size
         self.traits = replace(self.traits, lse_mergeable=self.traits.lse_mergeable and kernel_size == 1)
-        self.in_LKCN, self.in_LK = drawn(shape.n_layers, mlp_width, 2 * shape.n_heads, kernel_size)
-        self.out_LHKN, self.out_LH = drawn(shape.n_layers, shape.n_heads, mlp_width, kernel_size)
+        self.in_LKCN, self.in_LK = init_layer(shape.n_layers, mlp_width, 2 * shape.n_heads, kernel_size)
+        self.out_LHKN, self.out_LH = init_layer(shape.n_layers, shape.n_heads, mlp_width, kernel_size)
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
-        bias = super().attention_bias(inputs)
-        if bias is None:
+        inner = super().attention_bias(inputs)
+        if inner is None:
             raise IncompatibleError(
                 f"dape adapts an additive bias and {type(self.members[0]).__name__} has none: give it one that has"
             )
 
-        def of(rows: QueryRows) -> Tensor:
+        def bias(rows: QueryRows) -> Tensor:
             content_BHRS, heads = rows.content_BHRS, rows.content_BHRS.shape[1]
             weights = (self.in_LKCN, self.in_LK, self.out_LHKN, self.out_LH)
-            into, into_K, onto, onto_H = (upcast(weight[inputs.layer]) for weight in weights)
-            bias_BHRS = bias.value_from_rows(rows).to(content_BHRS.dtype)
+            in_KCN, in_K, out_HKN, out_H = (upcast(weight[inputs.layer]) for weight in weights)
+            bias_BHRS = inner.value_from_rows(rows).to(content_BHRS.dtype)
             bias_BHRS = bias_BHRS[(None,) * (4 - bias_BHRS.dim())].expand(-1, heads, *content_BHRS.shape[2:])
-            seen = None if self.kernel_size == 1 else rows.visible_RS.to(content_BHRS.dtype)
-            # What the first layer makes of the bias is, mostly, the same for all sequences.
-            read = bias_BHRS if seen is None else bias_BHRS * seen
-            before = F.conv2d(read, into[:, heads:, None], into_K, padding=(0, self.kernel_size // 2))
-            network = before, into[:, :heads], onto, SLOPE, seen, rows.keys_before_first_row
-            return bias_BHRS + PairwiseMLP.apply(content_BHRS, *network) + onto_H[:, None, None]
+            visible_RS = None if self.kernel_size == 1 else rows.visible_RS.to(content_BHRS.dtype)
+            masked_BHRS = bias_BHRS if visible_RS is None else bias_BHRS * visible_RS
+            # The part of the first layer that reads the bias is usually the same for all sequences: computed once.
+            hidden = F.conv2d(masked_BHRS, in_KCN[:, heads:, None], in_K, padding=(0, self.kernel_size // 2))
+            mlp = hidden, in_KCN[:, :heads], out_HKN, NEGATIVE_SLOPE, visible_RS, rows.keys_before_first_row
+            return bias_BHRS + PairwiseMLP.apply(content_BHRS, *mlp) + out_H[:, None, None]
 
-        return RowwiseBias(of, inputs.q_BHTD, inputs.k_BHSD)
+        return RowwiseBias(bias, inputs.q_BHTD, inputs.k_BHSD)
 
 
-def drawn(layers: int, out: int, into: int, kernel_size: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """Weights and biases of a layer of f, uniform within fan_in^-0.5."""
-    reach, sizes = (into * kernel_size) ** -0.5, ((layers, out, into, kernel_size), (layers, out))
-    weight, bias = (nn.Parameter((2 * torch.rand(size) - 1) * reach) for size in sizes)
+def init_layer(layers: int, out: int, into: int, kernel_size: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Returns the weight (layers, out, into, kernel_size) and bias (layers, out) of one layer of f."""
+    bound = (into * kernel_size) ** -0.5
+    sizes = (layers, out, into, kernel_size), (layers, out)
+    weight, bias = (nn.Parameter((2 * torch.rand(size) - 1) * bound) for size in sizes)
     return weight, bias

@@ -1,11 +1,12 @@
-"""DeBERTa: what the query says of the distance, and what the key says of it, beside content to content.
+"""DeBERTa: content-to-position and position-to-content logits beside content-to-content.
 
 He et al. DeBERTa: Decoding-enhanced BERT with Disentangled Attention. ICLR 2021, section 3.1, equations 2 to 4.
-arXiv:2006.03654. Log buckets: its version 2, as in transformers (arXiv:2111.09543 keeps them).
-Position to content reads row delta(j, i) in the paper, and delta(i, j) in the authors' code and its ports
-(github.com/microsoft/DeBERTa/issues/162): both are here, by name. Rows of one embedding for all layers,
-projected by each; no biases, no dropout, no absolute positions in the last layers. Of the 2w rows only those
-that a causal model reads exist. A fractional distance uses the row of its integer part.
+arXiv:2006.03654. With `position_buckets` the logarithmic buckets of version 2, as in transformers (and
+arXiv:2111.09543).
+Position-to-content reads row delta(j, i) in the paper and row delta(i, j) in the authors' code and its ports
+(github.com/microsoft/DeBERTa/issues/162): `p2c_rows` selects one. One embedding of rows for all layers, projected by
+each layer; no biases, no dropout, no absolute positions in the last layers. Of the 2w rows only those exist that a
+causal model reads. A fractional distance uses the row of its integer part.
 """
 
 import math
@@ -18,7 +19,7 @@ from posbench.instantiate import register
 from posbench.position.biases import CompositeBias, KeyContentBias, QueryContentBias, floor_distance
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
-ROWS = ("paper", "code")
+P2C_ROWS = ("paper", "code")
 
 
 @register("scheme/deberta")
@@ -42,8 +43,8 @@ class DeBERTa(PositionScheme):
                 f"deberta max_relative_positions {max_relative_positions}, position_buckets {position_buckets}: give "
                 f"max_relative_positions of at least 2 tokens, and 4 to {most} buckets or null for none"
             )
-        if p2c_rows not in ROWS:
-            raise unknown("rows of position to content", p2c_rows, ROWS)
+        if p2c_rows not in P2C_ROWS:
+            raise unknown("p2c_rows of deberta", p2c_rows, P2C_ROWS)
         self.span = position_buckets or self.max_relative_positions
         self.paper = p2c_rows == "paper"
         self.row_NW = nn.Parameter(torch.randn(self.span * (2 if self.paper else 1), shape.d_model))
@@ -56,13 +57,13 @@ class DeBERTa(PositionScheme):
         return inputs.q_BHTD / math.sqrt(3), inputs.k_BHSD
 
     def attention_bias(self, inputs: AttentionInputs) -> CompositeBias:
-        # Row `span` is distance 0; towards the past d(i, j) goes up from there and d(j, i) goes down.
-        ahead_KW = self.row_NW[-self.span :]
-        back_KW = self.row_NW[: self.span + 1].flip(0) if self.paper else ahead_KW
+        # Row `span` is distance 0; with growing distance d(i, j) increases from there and d(j, i) decreases.
+        c2p_KW = self.row_NW[-self.span :]
+        p2c_KW = self.row_NW[: self.span + 1].flip(0) if self.paper else c2p_KW
         scale = 1 / math.sqrt(3 * inputs.q_BHTD.shape[-1])
         key_HKD, query_HKD = (
             torch.einsum("kw,whd->hkd", rows_KW, project_LWHD[inputs.layer]) * scale
-            for rows_KW, project_LWHD in ((ahead_KW, self.key_LWHD), (back_KW, self.query_LWHD))
+            for rows_KW, project_LWHD in ((c2p_KW, self.key_LWHD), (p2c_KW, self.query_LWHD))
         )
         last = query_HKD.shape[1] - 1
         c2p = QueryContentBias(inputs.q_BHTD @ key_HKD.mT, lambda n: self.row(n).clamp(max=self.span - 1))
@@ -70,7 +71,7 @@ class DeBERTa(PositionScheme):
         return CompositeBias((c2p, p2c))
 
     def row(self, distance: Tensor) -> Tensor:
-        """The class of each distance, not yet clipped: itself, or half of the buckets exact and the others by log."""
+        """Returns the row of each distance before clipping: the distance, or its bucket (half exact, half logarithmic)."""
         near = floor_distance(distance)
         if self.position_buckets is None:
             return near

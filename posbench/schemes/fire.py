@@ -1,11 +1,11 @@
-"""FIRE: a trained function of the distance as a part of the text so far, both on a logarithmic scale.
+"""FIRE: an MLP of the distance relative to the query's position, both on a logarithmic scale.
 
 Li et al. Functional Interpolation for Relative Positions Improves Long Context Transformers. ICLR 2024.
-arXiv:2310.04418. Constants of the paper's listing: 32 hidden units, c = 0.1, and a threshold of a quarter of
-the training length (512 of 2048).
-Each layer has its own. The last bias of the listing's MLP is left out: it adds the same to every pair, and the
-softmax does not see it. Below the threshold the function is one of the distance alone, but the threshold is
-trained: which queries lie below it is known on the device only, so that every visible pair is computed.
+arXiv:2310.04418. Constants of the paper's listing: 32 hidden units, c = 0.1, and a threshold of a quarter of the
+training length (512 of 2048). Each layer has its own function.
+The last bias of the listing's MLP is omitted: it adds the same number to every pair, which the softmax cancels.
+Queries below the threshold need a function of the distance only, but the threshold is trained and known on the
+device only, so the MLP runs on every visible pair.
 """
 
 from dataclasses import dataclass
@@ -43,12 +43,12 @@ class FIRE(PositionScheme):
         self.out_LHK = nn.Parameter(out)
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
-        return Interpolated(self, inputs.layer)
+        return InterpolatedDistanceBias(self, inputs.layer)
 
 
 @dataclass(frozen=True, eq=False)
-class Interpolated(AttentionBias):
-    """A network of a distance table over a number of the query."""
+class InterpolatedDistanceBias(AttentionBias):
+    """An MLP of psi(distance) divided by psi(query position)."""
 
     scheme: FIRE
     layer: int
@@ -57,13 +57,11 @@ class Interpolated(AttentionBias):
         own, layer = self.scheme, self.layer
         in_K, bias_K, out_HK = (upcast(of[layer]) for of in (own.in_LK, own.bias_LK, own.out_LHK))
         c = own.c_L[layer].double().abs()
-        least = (own.times_L[layer].double() * own.init_threshold).abs()
-        far_R = torch.log1p(c * torch.maximum(geo.q_pos_T[rows].double(), least)) + 1e-6
+        threshold = (own.times_L[layer].double() * own.init_threshold).abs()
+        far_R = torch.log1p(c * torch.maximum(geo.q_pos_T[rows].double(), threshold)) + 1e-6
         near = DistanceBias(lambda n: torch.log1p(c * n)[None].to(in_K.dtype))
-        part_1RS = near.value(geo, rows) / far_R.to(in_K.dtype)[:, None]
+        ratio_1RS = near.value(geo, rows) / far_R.to(in_K.dtype)[:, None]
         keys_before_first_row = (geo.query_offset or 0) + (rows.start or 0) if geo.ordered else None
-        with autocast_disabled(part_1RS):
-            one = in_K[:, None, None], out_HK[..., None]
-            return PairwiseMLP.apply(
-                part_1RS[None], bias_K[None, :, None, None], *one, 0.0, None, keys_before_first_row
-            )[0]
+        with autocast_disabled(ratio_1RS):
+            layers = bias_K[None, :, None, None], in_K[:, None, None], out_HK[..., None]
+            return PairwiseMLP.apply(ratio_1RS[None], *layers, 0.0, None, keys_before_first_row)[0]

@@ -1,12 +1,12 @@
-"""FoPE: RoPE whose pairs of dimensions each feel a fixed mixture of frequencies, and no untrained ones.
+"""FoPE: RoPE with a fixed mixture of frequencies for each pair of dimensions, low ones removed.
 
 Hua et al. Fourier Position Embedding: Enhancing Attention's Periodic Extension for Length Generalization.
 ICML 2025. arXiv:2412.17739.
-As the authors' code, which trains no coefficient: the frequencies that turn a full circle within the training
-length are kept; at most D/4 pairs carry a mixture, drawn around one frequency each; sine and cosine, heads and
-layers have their own; the other pairs are multiplied by x + J x, J a quarter turn, at every position. The
-coefficients come from the setting `seed`, not from the model's seed. Half-split pairs. There is a spectrum to
-extend where two frequencies or more are left. Mixtures of positions are not relative.
+As in the authors' code, no coefficient is trained. The frequencies that complete a period within the training
+length are kept; at most D/4 pairs have a mixture, drawn around one frequency each; sine and cosine, heads and layers
+have their own; the other pairs are multiplied by x + J x, J a quarter turn, at every position. The coefficients
+depend on the setting `seed`, not on the model's seed. Half-split pairs. Frequencies can be extended where two or more
+are kept. Mixtures of positions are not relative.
 """
 
 import math
@@ -30,7 +30,7 @@ class FoPE(PositionScheme):
     ) -> None:
         super().__init__()
         inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta)
-        self.pairs = len(inv_freq_M)
+        self.n_pairs = len(inv_freq_M)
         self.inv_freq_K = inv_freq_M[inv_freq_M >= 2 * math.pi / shape.train_len]
         kept, mixed = len(self.inv_freq_K), min(len(self.inv_freq_K), shape.head_dim // 4)
         if mixed < 1 or init_norm_gain < 0:
@@ -40,13 +40,13 @@ class FoPE(PositionScheme):
             )
         generator = torch.Generator().manual_seed(seed)
         size = (2, shape.n_layers, shape.n_heads, kept, mixed)
-        # Glorot's, as torch counts the inputs and outputs of a (heads, kept, mixed) tensor.
+        # Glorot's standard deviation with the fans that torch counts in a (heads, kept, mixed) tensor.
         deviation = init_norm_gain * math.sqrt(2 / (mixed * (kept + shape.n_heads)))
-        near = torch.zeros(kept, mixed, dtype=torch.float64)
+        center = torch.zeros(kept, mixed, dtype=torch.float64)
         chosen = torch.arange(0, kept, math.ceil(kept / mixed))
-        near[chosen, torch.arange(len(chosen))] = 1.0
+        center[chosen, torch.arange(len(chosen))] = 1.0
         noise = torch.randn(size, generator=generator, dtype=torch.float64)
-        self.sin_LHKO, self.cos_LHKO = near + deviation * noise
+        self.sin_LHKO, self.cos_LHKO = center + deviation * noise
         capabilities = {"positions", "inv_freq"} if kept > 1 else {"positions"}
         self.traits = Traits(relative=False, capabilities=frozenset(capabilities))
 
@@ -55,14 +55,13 @@ class FoPE(PositionScheme):
         key = (self, inputs.layer, inputs.inv_freq_transforms, sides[0][0].dtype)
         at_q, at_k = inputs.geo.memo(key, lambda: tuple(self.mix(*side, inputs.layer) for side in sides))
         q = rotate(inputs.q_BHTD, *at_q, interleaved=False)
-        k = rotate(inputs.k_BHSD, *at_k, interleaved=False)
-        return q.to(inputs.q_BHTD.dtype), k.to(inputs.k_BHSD.dtype)
+        return q, rotate(inputs.k_BHSD, *at_k, interleaved=False)
 
     def mix(self, cos_TK: Tensor, sin_TK: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """(H, T, M): the mixtures in the place of cosine and sine."""
+        """Returns the mixtures that replace cosine and sine in a layer, (H, T, M) each; 1 for pairs without a mixture."""
         mixed = []
-        for wave_TK, by_layer in ((cos_TK, self.cos_LHKO), (sin_TK, self.sin_LHKO)):
-            wave_HTO = wave_TK.double() @ by_layer[layer].to(wave_TK.device)
-            full_HTM = F.pad(wave_HTO, (0, self.pairs - wave_HTO.shape[-1]), value=1.0)
+        for wave_TK, weight_LHKO in ((cos_TK, self.cos_LHKO), (sin_TK, self.sin_LHKO)):
+            wave_HTO = wave_TK.double() @ weight_LHKO[layer].to(wave_TK.device)
+            full_HTM = F.pad(wave_HTO, (0, self.n_pairs - wave_HTO.shape[-1]), value=1.0)
             mixed.append(full_HTM.to(wave_TK.dtype))
         return mixed[0], mixed[1]

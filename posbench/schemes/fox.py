@@ -1,50 +1,42 @@
-"""Forgetting attention (FoX): every token multiplies by a gate what all tokens before it count for.
+"""FoX: a forget gate in each token down-weights all tokens before it (forgetting attention).
 
 Lin et al. Forgetting Transformer: Softmax Attention with a Forget Gate. ICLR 2025, section 3. arXiv:2503.02130.
-The attention alone, the paper's "FoX (LLaMA)": output gate, norms of queries and keys and token shift of its
-"Pro" block belong to the block. One gate a head and layer from the normalised input. As in the authors' code
-its weights start at standard deviation 0.02 and its bias at 0, so that a token counts for half after one more:
-short trainings never reach back from there. `decay_times` starts the biases of the heads where that code has
-those of its gates without content, at memories between two numbers of tokens, even on a logarithmic scale.
+The attention of the paper's "FoX (LLaMA)"; the output gate, the norms of queries and keys and the token shift of its
+"Pro" block belong to the block. One gate for each head and layer, computed from the normalized input. As in the
+authors' code, its weights start at standard deviation 0.02 and its bias at 0, where each token halves the weight of
+those before it: short trainings never learn long memories from there. `decay_times` initializes the biases as that
+code does those of its gates without content: memories of the heads evenly spaced on a logarithmic scale between two
+numbers of tokens.
 """
 
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, SeparableBias
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+from posbench.position.scheme import ModelShape
+from posbench.position.token_decay import TokenDecay
 
 
 @register("scheme/fox")
-class FoX(PositionScheme):
+class FoX(TokenDecay):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + sum over l = j+1 .. i of log sigmoid(w_h . x_l + b_h)."""
 
-    traits = Traits(relative=True, pairwise=False)
-
     def __init__(self, shape: ModelShape, decay_times: list | None = None) -> None:
-        super().__init__()
-        self.weight_LHW = nn.Parameter(0.02 * torch.randn(shape.n_layers, shape.n_heads, shape.d_model))
-        bias_H = torch.zeros(shape.n_heads) if decay_times is None else biases(decay_times, shape.n_heads)
-        self.bias_LH = nn.Parameter(bias_H.repeat(shape.n_layers, 1))
+        heads = shape.n_heads
+        super().__init__(
+            shape, torch.zeros(heads) if decay_times is None else gate_biases(decay_times, heads)
+        )
 
-    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
-        gate_BSH = F.linear(inputs.x_BSW, self.weight_LHW[inputs.layer], self.bias_LH[inputs.layer])
-        kept_BHS = kept(F.logsigmoid(gate_BSH.double()))
-        return SeparableBias(kept_BHS[..., -inputs.x_BTW.shape[1] :], -kept_BHS)
+    def decay(self, gate_BSH: Tensor) -> Tensor:
+        return -F.logsigmoid(gate_BSH)
 
 
-def kept(log_BSH: Tensor) -> Tensor:
-    """(B, H, S) nats, float64: the sum up to each token; the difference of two is what is kept in between."""
-    return log_BSH.cumsum(1).transpose(1, 2)
-
-
-def biases(decay_times: list, heads: int) -> Tensor:
-    """(H,) with -1 / log sigmoid(bias) from the first time to the last."""
+def gate_biases(decay_times: list, heads: int) -> Tensor:
+    """Returns biases (H,) with -1 / log sigmoid(bias) from the first time to the last, in tokens."""
     numbers = all(isinstance(time, int | float) and 0 < time < math.inf for time in decay_times)
     if len(decay_times) != 2 or not numbers or decay_times[0] > decay_times[1]:
         raise ConfigError(

@@ -1,9 +1,9 @@
-"""GRAPE-A: ALiBi whose slope is decided by the query.
+"""GRAPE-A: ALiBi with slopes gated by the query.
 
 Zhang et al. Group Representational Position Encoding. 2025, additive, query-gated. arXiv:2512.07805.
-As the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-a-querygated): ALiBi's slopes times
-softplus(omega) = 1 to start from, a direction of length one for each layer and head, queries before any
-rotation. The key-gated and the learned-projection variants are not part of it.
+As in the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-a-querygated): ALiBi's slopes,
+multiplied by softplus(omega), which starts at 1; a unit direction for each layer and head; queries before any
+rotation. The key-gated and the learned-projection variants are not implemented.
 """
 
 import math
@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.instantiate import register
+from posbench.position.alibi_slopes import alibi_slopes
 from posbench.position.biases import AttentionBias, upcast
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @dataclass(frozen=True, eq=False)
-class Slopes(AttentionBias):
-    """A slope for each query."""
+class QuerySlopeBias(AttentionBias):
+    """-slope_i * (i - j), with a slope for each query."""
 
     slope_BHT: Tensor
 
@@ -38,7 +39,7 @@ class GrapeA(PositionScheme):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.slope_H = slopes(shape.n_heads)
+        self.slope_H = alibi_slopes(shape.n_heads)
         self.omega_LH = nn.Parameter(torch.full((shape.n_layers, shape.n_heads), math.log(math.e - 1)))
         self.v_LHD = nn.Parameter(torch.randn(shape.n_layers, shape.n_heads, shape.head_dim))
 
@@ -46,15 +47,7 @@ class GrapeA(PositionScheme):
         q_BHTD, omega_H = upcast(inputs.q_BHTD), upcast(self.omega_LH[inputs.layer])
         direction_HD = F.normalize(upcast(self.v_LHD[inputs.layer]), dim=-1, eps=1e-6)
         gate_BHT = F.softplus((q_BHTD * direction_HD[:, None]).sum(-1) / math.sqrt(q_BHTD.shape[-1]))
-        slope_H = inputs.geo.memo(
-            (self, omega_H.dtype), lambda: self.slope_H.to(omega_H.device, omega_H.dtype)
-        )
+        key = (self, omega_H.dtype)
+        slope_H = inputs.geo.memo(key, lambda: self.slope_H.to(omega_H.device, omega_H.dtype))
         steep_H = slope_H * F.softplus(omega_H)
-        return Slopes(gate_BHT * steep_H[:, None])
-
-
-def slopes(heads: int) -> Tensor:
-    """(H,) float64, those of ALiBi."""
-    base = 1 << (heads.bit_length() - 1)
-    steps = torch.cat([torch.arange(1, base + 1), torch.arange(heads - base) + 0.5])
-    return 2.0 ** (-8.0 / base * steps.double())
+        return QuerySlopeBias(gate_BHT * steep_H[:, None])

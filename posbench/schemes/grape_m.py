@@ -1,10 +1,10 @@
-"""GRAPE-M: RoPE whose frequencies are trained.
+"""GRAPE-M: RoPE with trained frequencies.
 
 Zhang et al. Group Representational Position Encoding. 2025, multiplicative, commuting. arXiv:2512.07805.
-As the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-m-nonctx): planes of coordinates,
-RoPE's frequencies to start from, their logarithms trained at 1/16 of the stored scale, a spectrum for each
-layer and none for each head. What is stored is the difference to RoPE's, which bfloat16 rounds less. The contextual and the non-commuting variants are not part of it.
-Extensions change the trained frequencies.
+As in the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-m-nonctx): planes of two coordinates,
+initialized to RoPE's frequencies, log frequencies divided by 16, frequencies of each layer shared by its heads.
+Deviation: the difference to RoPE's log frequencies is stored, which bfloat16 rounds less. The contextual and the
+non-commuting variants are not implemented. Extensions change the trained frequencies.
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.rotary import compute_inv_freq, rotate
+from posbench.position.rotary import compute_inv_freq, cos_sin, rotary_dtype, rotate, transform_inv_freq
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @register("scheme/grape_m")
 class GrapeM(PositionScheme):
-    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * exp(w_lm / log_freq_scale), w_lm trained."""
+    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p rotates pair m by p * rope_theta^(-2m/D) * exp(w_lm / log_freq_scale)."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
@@ -39,16 +39,10 @@ class GrapeM(PositionScheme):
         self.log_LM = nn.Parameter(torch.zeros(shape.n_layers, shape.head_dim // 2))
 
     def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        dtype = torch.float64 if inputs.q_BHTD.dtype == torch.float64 else torch.float32
-        init_inv_freq_M = inputs.geo.memo(
-            (self, "start"), lambda: self.init_inv_freq_M.to(inputs.q_BHTD.device)
-        )
+        dtype, geo = rotary_dtype(inputs.q_BHTD), inputs.geo
+        init_inv_freq_M = geo.memo((self, "init"), lambda: self.init_inv_freq_M.to(inputs.q_BHTD.device))
         inv_freq_M = init_inv_freq_M * (self.log_LM[inputs.layer].double() / self.log_freq_scale).exp()
-        for change in reversed(inputs.inv_freq_transforms):
-            inv_freq_M = change(inv_freq_M)
-        turned = []
-        for x_BHTD, pos_T in ((inputs.q_BHTD, inputs.geo.q_pos_T), (inputs.k_BHSD, inputs.geo.k_pos_S)):
-            angle_TM = pos_T.double()[:, None] * inv_freq_M
-            cos_TM, sin_TM = angle_TM.cos().to(dtype), angle_TM.sin().to(dtype)
-            turned.append(rotate(x_BHTD, cos_TM, sin_TM, self.interleaved).to(x_BHTD.dtype))
-        return turned[0], turned[1]
+        inv_freq_M = transform_inv_freq(inv_freq_M, inputs)
+        # Not kept on the geometry: the frequencies have gradients.
+        q = rotate(inputs.q_BHTD, *cos_sin(geo.q_pos_T, inv_freq_M, dtype), self.interleaved)
+        return q, rotate(inputs.k_BHSD, *cos_sin(geo.k_pos_S, inv_freq_M, dtype), self.interleaved)

@@ -1,14 +1,15 @@
 """KERPLE, power: a trained penalty that grows with a trained power of the distance.
 
 Chi et al. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. NeurIPS 2022,
-section 4. arXiv:2205.09921. With exponent 1 it is ALiBi with trained slopes. How parameters are kept in their
-ranges: posbench/position/kerple.py.
+section 4. arXiv:2205.09921. With exponent 1 it is ALiBi with trained slopes. Parameters and their ranges:
+posbench/position/kerple.py.
 """
 
 from torch import Tensor
 
 from posbench.instantiate import register
-from posbench.position.kerple import Kerple, within
+from posbench.position.kerple import MIN_PARAMETER, Kerple
+from posbench.position.straight_through import straight_through_clamp
 
 
 @register("scheme/kerple_power")
@@ -17,5 +18,8 @@ class KerplePower(Kerple):
 
     def penalty(self, distance: Tensor) -> Tensor:
         heads = (-1,) + (1,) * distance.dim()
-        power = distance.double() ** within(self.p_H, 2.0).view(heads)
-        return -within(self.a_H).view(heads) * power
+        a_H, p_H = (
+            straight_through_clamp(self.a_H, MIN_PARAMETER),
+            straight_through_clamp(self.p_H, MIN_PARAMETER, 2.0),
+        )
+        return -a_H.view(heads) * distance.double() ** p_H.view(heads)

@@ -1,8 +1,8 @@
-"""Learned sink: a trained logit for each head that takes its share of the softmax and gives no value.
+"""Learned sink: a trained logit for each head that joins the softmax and has no value.
 
-OpenAI. gpt-oss-120b & gpt-oss-20b Model Card. 2025. arXiv:2508.10925. Each layer and head has its
-own, drawn at standard deviation 0.02 as in Hugging Face's transformers. At 0 it is softmax_1.
-It changes the denominator of another scheme.
+OpenAI. gpt-oss-120b & gpt-oss-20b Model Card. 2025. arXiv:2508.10925. One logit for each layer and head, drawn at
+standard deviation 0.02 as in transformers. With logits of 0 it is softmax-one. It changes the softmax normalizer of
+another scheme.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from posbench.position.scheme import AttentionInputs, ModelShape
 
 @register("scheme/learned_sink")
 class LearnedSink(Stack):
-    """output_i = sum_j exp(logit_ij) v_j / (exp(sink_lh) + sum_j exp(logit_ij))."""
+    """output_i = sum_j exp(logit_ij) v_j / (exp(sink_lh) + sum_j exp(logit_ij)), with the logits of `base_scheme`."""
 
     def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any]) -> None:
         super().__init__(shape, [base_scheme])

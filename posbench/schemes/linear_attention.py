@@ -1,10 +1,10 @@
-"""Linear attention: a product of positive features in place of the softmax, with or without rotation.
+"""Linear attention: a product of positive features replaces the softmax, optionally with RoPE.
 
 Katharopoulos et al. Transformers are RNNs: Fast Autoregressive Transformers with Linear Attention. ICML 2020,
 sections 3.2 to 3.4. arXiv:2006.16236. With rotation: RoFormer, section 3.3, equation 19, arXiv:2104.09864:
-the numerator's features are turned and the denominator's are not, which keeps it positive.
-Prefix sums are taken over chunks of keys, so that memory is linear in the length. There are no pairs here for
-an extension to mask, split or scale; one that moves positions moves the rotation.
+features are rotated in the numerator and not in the denominator, which therefore stays positive.
+Prefix sums are over chunks of keys, so memory is linear in the length. There are no logits that an extension could
+mask, split or scale; an extension that moves positions moves the rotation.
 """
 
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
+from posbench.position.biases import upcast
 from posbench.position.call import Kernel
 from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
-CHUNK = 64
+CHUNK = 64  # keys
 
 
 @register("scheme/linear_attention")
@@ -34,26 +35,25 @@ class LinearAttention(PositionScheme):
         self.traits = Traits(relative=True, softmax_attention=False, capabilities=capabilities)
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
-        exact = torch.float64 if v_BHSD.dtype == torch.float64 else torch.float32
-        q, k = (F.elu(x.to(exact)) + 1 for x in (inputs.q_BHTD, inputs.k_BHSD))
-        before = k.shape[2] - q.shape[2]  # keys of a cache, which all queries see
-        below_BHT = (q * k.cumsum(2)[:, :, before:]).sum(-1)
+        q, k = (F.elu(upcast(x)) + 1 for x in (inputs.q_BHTD, inputs.k_BHSD))
+        cached = k.shape[2] - q.shape[2]  # keys before the first query
+        denominator_BHT = (q * k.cumsum(2)[:, :, cached:]).sum(-1)
         if self.inv_freq_M is not None:
             at_q, at_k = rotary_cos_sin(self.inv_freq_M, inputs, self)
-            q, k = rotate(q, *at_q, True), rotate(k, *at_k, True)
-        above_BHTD = causal_product(q, k, v_BHSD.to(exact), before)
-        return (above_BHTD / below_BHT[..., None]).to(v_BHSD.dtype)
+            q, k = rotate(q, *at_q, interleaved=True), rotate(k, *at_k, interleaved=True)
+        numerator_BHTD = causal_product(q, k, upcast(v_BHSD), cached)
+        return (numerator_BHTD / denominator_BHT[..., None]).to(v_BHSD.dtype)
 
 
-def causal_product(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, before: int) -> Tensor:
-    """(B, H, T, D): sum over j <= i of (q_i . k_j) v_j, query i standing at key `before` + i."""
+def causal_product(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, cached: int) -> Tensor:
+    """Returns sum over j <= i of (q_i . k_j) v_j, (B, H, T, D); the first `cached` keys lie before the first query."""
     tokens = q_BHTD.shape[2]
-    state = k_BHSD[:, :, :before].transpose(-1, -2) @ v_BHSD[:, :, :before]
+    state = k_BHSD[:, :, :cached].transpose(-1, -2) @ v_BHSD[:, :, :cached]
     q, k, v = (
         F.pad(x, (0, 0, 0, -tokens % CHUNK)).unflatten(2, (-1, CHUNK))
-        for x in (q_BHTD, k_BHSD[:, :, before:], v_BHSD[:, :, before:])
+        for x in (q_BHTD, k_BHSD[:, :, cached:], v_BHSD[:, :, cached:])
     )
-    sums = (k.transpose(-1, -2) @ v).cumsum(2)  # of each chunk and all before it
+    sums = (k.transpose(-1, -2) @ v).cumsum(2)  # of each chunk and all earlier ones
     earlier = torch.cat((state[:, :, None], state[:, :, None] + sums[:, :, :-1]), 2)
     within = (q @ k.transpose(-1, -2)).tril() @ v
     return (q @ earlier + within).flatten(2, 3)[:, :, :tokens]

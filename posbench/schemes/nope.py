@@ -1,4 +1,4 @@
-"""NoPE: no position encoding; order reaches the model through the causal mask alone.
+"""NoPE: no position encoding; order is visible through the causal mask alone.
 
 Kazemnejad et al. The Impact of Positional Encoding on Length Generalization. NeurIPS 2023. arXiv:2305.19466.
 """

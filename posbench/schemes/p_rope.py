@@ -1,22 +1,25 @@
-"""p-RoPE: RoPE without its slowest frequencies, whose dimensions are left to carry meaning at any distance.
+"""p-RoPE: RoPE without its lowest frequencies.
 
 Barbero et al. Round and Round We Go! What makes Rotary Positional Encodings useful? ICLR 2025.
-arXiv:2410.06205. As "proportional" in Hugging Face's transformers.
-Not partial rotary: the frequencies that stay are those of the whole head. Extensions of the spectrum change
-the ones that stay.
+arXiv:2410.06205. The rope type `proportional` of transformers.
+Dimensions without a frequency carry content at any distance. Unlike in partial RoPE, the kept frequencies are those
+of the whole head; extensions change these.
 """
 
 from torch import Tensor
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.rotary import compute_inv_freq, pad_unrotated, rotary_cos_sin, rotate
+from posbench.position.rotary import compute_inv_freq, rotate_qk
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @register("scheme/p_rope")
 class PRoPE(PositionScheme):
-    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * rope_theta^(-2m/D) for m < p D/2, else not."""
+    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p rotates pair m < f D/2 by p * rope_theta^(-2m/D), not the others.
+
+    f is `partial_rotary_factor`.
+    """
 
     traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
@@ -35,11 +38,7 @@ class PRoPE(PositionScheme):
                 f"p_rope partial_rotary_factor {partial_rotary_factor}: give a part of the {len(inv_freq_M)} frequencies of a head, at most 1 "
                 "and large enough for one of them"
             )
-        self.interleaved, self.pairs = interleaved, len(inv_freq_M)
-        self.inv_freq_M = inv_freq_M[:kept]
+        self.interleaved, self.inv_freq_M = interleaved, inv_freq_M[:kept]
 
     def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        at_q, at_k = (pad_unrotated(at, self.pairs) for at in rotary_cos_sin(self.inv_freq_M, inputs, self))
-        q = rotate(inputs.q_BHTD, *at_q, self.interleaved)
-        k = rotate(inputs.k_BHSD, *at_k, self.interleaved)
-        return q.to(inputs.q_BHTD.dtype), k.to(inputs.k_BHSD.dtype)
+        return rotate_qk(self.inv_freq_M, inputs, self, self.interleaved)

@@ -1,7 +1,8 @@
-"""Partial RoPE: only the first dimensions of a head turn, at the frequencies of a head of that size.
+"""Partial RoPE: only the first dimensions of each head are rotated.
 
-Black et al. GPT-NeoX-20B: An Open-Source Autoregressive Language Model. 2022 (a quarter).
-arXiv:2204.06745. First in GPT-J; half of the head in ChatGLM and StableLM 2's kin.
+Black et al. GPT-NeoX-20B: An Open-Source Autoregressive Language Model. 2022 (a quarter of the head).
+arXiv:2204.06745. First in GPT-J. The default, half of the head, is ChatGLM's. The frequencies are those of a head
+of as many dimensions as rotate.
 """
 
 import torch
@@ -15,7 +16,10 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
 @register("scheme/partial_rope")
 class PartialRoPE(PositionScheme):
-    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m < r/2 by p * rope_theta^(-2m/r), r = partial_rotary_factor * D."""
+    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p rotates pair m < r/2 by p * rope_theta^(-2m/r), not the others.
+
+    r is `partial_rotary_factor` * D.
+    """
 
     traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
@@ -38,9 +42,9 @@ class PartialRoPE(PositionScheme):
 
     def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         at_q, at_k = rotary_cos_sin(self.inv_freq_M, inputs, self)
-        return self.turn(inputs.q_BHTD, at_q), self.turn(inputs.k_BHSD, at_k)
+        return self.rotate_first(inputs.q_BHTD, *at_q), self.rotate_first(inputs.k_BHSD, *at_k)
 
-    def turn(self, x_BHTD: Tensor, at_TM: tuple[Tensor, Tensor]) -> Tensor:
-        """The first dimensions turned, the others as they are."""
-        turned = rotate(x_BHTD[..., : self.dims], *at_TM, self.interleaved)
-        return torch.cat((turned.to(x_BHTD.dtype), x_BHTD[..., self.dims :]), -1)
+    def rotate_first(self, x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor) -> Tensor:
+        """Rotates the first dimensions and keeps the others."""
+        rotated = rotate(x_BHTD[..., : self.dims], cos_TM, sin_TM, self.interleaved)
+        return torch.cat((rotated, x_BHTD[..., self.dims :]), -1)

@@ -1,8 +1,8 @@
-"""PaTH: the path from a key to a query is a product of Householder-like reflections, one for each token.
+"""PaTH: between key and query lies a product of Householder-like matrices, one for each token.
 
 Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. 2025, section 2.2, and
-3.1 for the UT transform. arXiv:2505.16381. With the authors' low-rank directions, convolution of 3 tokens, SiLU
-and 2 sigmoid, drawn as in their code; their forget gate (PaTH-FoX) is a scheme to stack.
+3.1 for the UT transform. arXiv:2505.16381. As in the authors' code: low-rank directions, a convolution of 3 tokens,
+SiLU, 2 sigmoid, and its initialization. Its forget gate (PaTH-FoX) is a scheme to stack.
 """
 
 import torch
@@ -13,7 +13,7 @@ from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, autocast_disabled, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
-BLOCK, TAPS, RANK = 64, 3, 32
+BLOCK, TAPS, RANK = 64, 3, 32  # tokens, tokens, dimensions
 Blocks = list[tuple[Tensor, ...]]
 
 
@@ -35,45 +35,45 @@ class PaTH(PositionScheme):
         with autocast_disabled(inputs.x_BSW):
             w, t = self.blocks(upcast(inputs.x_BSW), inputs.layer)
 
-        def of(rows: QueryRows, blocks: Blocks) -> Tensor:
+        def bias(rows: QueryRows, blocks: Blocks) -> Tensor:
             start = inputs.x_BSW.shape[1] - inputs.x_BTW.shape[1] + (rows.rows.start or 0)
-            carried = walk(rows.scale * rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
-            return carried - rows.content_BHRS
+            logit_BHRS = path_logits(rows.scale * rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
+            return logit_BHRS - rows.content_BHRS
 
-        return RowwiseBias(of, inputs.q_BHTD, inputs.k_BHSD, lambda k_BHSD: carry(k_BHSD, w, t))
+        return RowwiseBias(bias, inputs.q_BHTD, inputs.k_BHSD, lambda k_BHSD: transform_keys(k_BHSD, w, t))
 
     def blocks(self, x_BSW: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """By blocks, zeros past the last token: w (B, H, N, BLOCK, D), and the UT transform's (.., BLOCK, BLOCK)."""
+        """Returns by blocks of tokens: w (B, H, N, BLOCK, D) and the UT transform's matrices (B, H, N, BLOCK, BLOCK)."""
         down, up, tap, weight, bias = (upcast(parameter[layer]) for parameter in self.parameters())
         w_BWS = F.pad((x_BSW @ down.T @ up.T).mT, (TAPS - 1, 0))
         w = F.silu(F.conv1d(w_BWS, tap[:, None], groups=len(tap))).unflatten(1, (len(bias), -1)).mT
-        w = cut(w * torch.rsqrt(w.square().sum(-1, keepdim=True) + 1e-6))
-        beta = cut(2 * torch.sigmoid(F.linear(x_BSW, weight, bias)).transpose(1, 2)[..., None])
-        step, own = beta[..., 0].diag_embed(), (beta * w @ w.mT).tril(-1)
-        return w, torch.linalg.solve_triangular(own, step, upper=False, unitriangular=True)
+        w = split_blocks(w * torch.rsqrt(w.square().sum(-1, keepdim=True) + 1e-6))
+        beta = split_blocks(2 * torch.sigmoid(F.linear(x_BSW, weight, bias)).transpose(1, 2)[..., None])
+        step, lower = beta[..., 0].diag_embed(), (beta * w @ w.mT).tril(-1)
+        return w, torch.linalg.solve_triangular(lower, step, upper=False, unitriangular=True)
 
 
-def cut(x_BHSD: Tensor) -> Tensor:
-    """(B, H, N, BLOCK, D), the last block filled with zeros."""
+def split_blocks(x_BHSD: Tensor) -> Tensor:
+    """Splits the tokens into blocks, (B, H, N, BLOCK, D); the last block is padded with zeros."""
     return F.pad(x_BHSD, (0, 0, 0, -x_BHSD.shape[2] % BLOCK)).unflatten(2, (-1, BLOCK))
 
 
-def carry(k_BHSD: Tensor, w: Tensor, t: Tensor) -> Blocks:
-    """For each block, which turns by I - w^T u: w, u, its keys, what they met in it, and they at its end."""
-    k, u = cut(k_BHSD), t @ w
-    met = t @ (w @ k.mT).tril(-1)
-    return list(zip(*(x.unbind(2) for x in (w, u, k, met, k - met.mT @ w)), strict=True))
+def transform_keys(k_BHSD: Tensor, w: Tensor, t: Tensor) -> Blocks:
+    """Returns for each block, whose product is I - w^T u: w, u, keys, their overlap with t w, and keys at its end."""
+    k, u = split_blocks(k_BHSD), t @ w
+    overlap = t @ (w @ k.mT).tril(-1)
+    return list(zip(*(x.unbind(2) for x in (w, u, k, overlap, k - overlap.mT @ w)), strict=True))
 
 
-def walk(q_BHRD: Tensor, start: int, keys: int, blocks: Blocks) -> Tensor:
-    """(B, H, R, keys): q_i . (H_i ... H_j+1 k_j) for the queries start, start+1, .."""
+def path_logits(q_BHRD: Tensor, start: int, keys: int, blocks: Blocks) -> Tensor:
+    """Returns q_i . (H_i ... H_j+1 k_j), (B, H, R, keys), for the queries start, start + 1, ..."""
     rows = []
     for block in range(start // BLOCK, -(-(start + q_BHRD.shape[2]) // BLOCK)):
-        w, u, k, met, _ = blocks[block]
-        lo = max(start, block * BLOCK)
-        q = q_BHRD[:, :, lo - start : (block + 1) * BLOCK - start]
-        overlap = (q @ w.mT).tril(lo - block * BLOCK)
-        parts, q = [q @ k.mT - overlap @ met], q - overlap @ u
+        w, u, k, k_overlap, _ = blocks[block]
+        first = max(start, block * BLOCK)
+        q = q_BHRD[:, :, first - start : (block + 1) * BLOCK - start]
+        q_overlap = (q @ w.mT).tril(first - block * BLOCK)
+        parts, q = [q @ k.mT - q_overlap @ k_overlap], q - q_overlap @ u
         for w, u, _, _, k_end in reversed(blocks[:block]):
             parts.append(q @ k_end.mT)
             q = q - (q @ w.mT) @ u

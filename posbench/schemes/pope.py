@@ -1,9 +1,9 @@
-"""PoPE: every dimension of a query and a key is a magnitude, its angle is the position alone.
+"""PoPE: queries and keys in polar form; the content sets magnitudes, the position sets angles.
 
 Gopalakrishnan et al. Decoupling the "What" and "Where" With Polar Coordinate Positional Embeddings. 2025.
 arXiv:2509.10534.
-A head has D frequencies, rope_theta^(-c/D). The phases delta start at 0 and are shared by the layers, as in
-x-transformers; they are kept within [-2 pi, 0] on use, with a gradient that lets one outside come back.
+A head has D frequencies, rope_theta^(-c/D). As in x-transformers, the phases delta start at 0 and are shared by the
+layers. They are clamped to [-2 pi, 0] on use, with a gradient that lets a phase outside return.
 """
 
 import math
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from posbench.instantiate import register
 from posbench.position.rotary import compute_inv_freq, rotary_cos_sin
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+from posbench.position.straight_through import straight_through_clamp
 
 
 @register("scheme/pope")
@@ -30,20 +31,14 @@ class PoPE(PositionScheme):
 
     def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
         (cos_q, sin_q), (cos_k, sin_k) = rotary_cos_sin(self.inv_freq_D, inputs, self)
-        delta_H1D = within(self.delta_HD).to(cos_k.dtype)[:, None]
-        shift, slide = delta_H1D.cos(), delta_H1D.sin()
+        delta_HD = straight_through_clamp(self.delta_HD, -2 * math.pi, 0.0).to(cos_k.dtype)
+        cos_delta, sin_delta = delta_HD[:, None].cos(), delta_HD[:, None].sin()
         q = polar(inputs.q_BHTD, cos_q, sin_q)
-        k = polar(inputs.k_BHSD, cos_k * shift - sin_k * slide, sin_k * shift + cos_k * slide)
+        k = polar(inputs.k_BHSD, cos_k * cos_delta - sin_k * sin_delta, sin_k * cos_delta + cos_k * sin_delta)
         return q, k
 
 
 def polar(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(B, H, T, 2D): magnitudes and angles as the coordinates of D complex numbers."""
-    size_BHTD = F.softplus(x_BHTD.to(cos.dtype))
-    return torch.cat((size_BHTD * cos, size_BHTD * sin), -1).to(x_BHTD.dtype)
-
-
-def within(delta: Tensor) -> Tensor:
-    """Between -2 pi and 0, in float64, with the gradient of the identity."""
-    exact = delta.double()
-    return exact + (exact.clamp(-2 * math.pi, 0.0) - exact).detach()
+    """Returns the D complex numbers of magnitude softplus(x) and given angle as 2D coordinates, (B, H, T, 2D)."""
+    magnitude_BHTD = F.softplus(x_BHTD.to(cos.dtype))
+    return torch.cat((magnitude_BHTD * cos, magnitude_BHTD * sin), -1).to(x_BHTD.dtype)

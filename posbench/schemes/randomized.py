@@ -1,12 +1,11 @@
-"""Randomised positions: a sorted random subset of a wide range, so that far positions are trained in short texts.
+"""Randomized positions: a sorted random subset of a range much longer than the training length.
 
 Ruoss et al. Randomized Positional Encodings Boost Length Generalization of Transformers. ACL 2023, section 3.
 arXiv:2305.16843.
-Drawn anew in every training step, once for the batch, from torch's global generator. The paper draws in
-evaluation as well; here that draw is fixed by the declared length, so that an evaluation can be repeated: a
-prefix alone sits elsewhere than in a longer text. A module in training mode draws, one in evaluation mode
-does not; the scheme begins in evaluation mode and the trainer says when it trains. Extensions that stretch
-positions or a spectrum find nothing to stretch: what they reach for was trained.
+In training, positions are drawn in every step, once for the batch, from torch's global generator. The paper draws in
+evaluation as well; here that draw is fixed by the declared length, so that evaluations are reproducible: a prefix
+alone has other positions than in a longer text. The scheme starts in evaluation mode. Extensions that stretch
+positions or frequencies do not apply: the positions that they would reach are trained.
 """
 
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from posbench.position.scheme import ModelShape
 
 @register("scheme/randomized")
 class Randomized(Stack):
-    """Another scheme that feels token i at P_i, P the sorted values of a random subset of {0 .. M-1}."""
+    """`base_scheme` with token i at position P_i, P the sorted values of a random subset of {0 .. max_position - 1}."""
 
     def __init__(
         self, shape: ModelShape, base_scheme: Mapping[str, Any], max_position: int | None = None
@@ -50,20 +49,19 @@ class Randomized(Stack):
 
     def assign_positions(self, geo: Geometry) -> Geometry:
         if self.training:
-            return super().assign_positions(self.moved(geo, self.draw(geo.length)))
+            return super().assign_positions(self.with_drawn_positions(geo))
         return geo.memo(
-            (self, "assign_positions"), lambda: super(Randomized, self).assign_positions(self.evaluated(geo))
+            (self, "positions"),
+            lambda: super(Randomized, self).assign_positions(
+                self.with_drawn_positions(geo, torch.Generator().manual_seed(geo.length))
+            ),
         )
 
-    def evaluated(self, geo: Geometry) -> Geometry:
-        """The positions of every text of this declared length."""
-        return self.moved(geo, self.draw(geo.length, torch.Generator().manual_seed(geo.length)))
+    def with_drawn_positions(self, geo: Geometry, generator: torch.Generator | None = None) -> Geometry:
+        """Returns the geometry with each token at the position drawn for its index."""
+        position_N = self.draw(geo.length, generator).to(geo.q_index_T.device)
+        return geo.with_positions(position_N[geo.q_index_T], position_N[geo.k_index_S])
 
     def draw(self, length: int, generator: torch.Generator | None = None) -> Tensor:
-        """(length,) int64, ascending; on the CPU, so that every device draws the same."""
+        """Returns positions (length,) int64, ascending; drawn on the CPU, so that every device has the same."""
         return torch.randperm(self.max_position, generator=generator)[:length].sort().values
-
-    def moved(self, geo: Geometry, position_N: Tensor) -> Geometry:
-        """Every token at the position drawn for its index."""
-        position_N = position_N.to(geo.q_index_T.device)
-        return geo.with_positions(position_N[geo.q_index_T], position_N[geo.k_index_S])

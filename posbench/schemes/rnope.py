@@ -1,25 +1,23 @@
-"""RNoPE: layers that turn and layers that do not, in turns: near things by position, far things by content.
+"""RNoPE: layers with RoPE alternate with layers without positions.
 
 Yang et al. RoPE to NoPE and Back Again: A New Hybrid Attention Strategy. 2025. arXiv:2501.18795.
-Its RNoPE, which alternates; the variant with windows in the turning layers is a scheme of its own. The
-paper's own bases of the rotation are larger.
+The paper's RNoPE; its variant with windows in the rotated layers (RNoPE-SWA) is SWAN without scaling. The paper's
+own rotations have a larger base.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from posbench.instantiate import register
-from posbench.position.compose import Layered, every_nth
-from posbench.position.scheme import ModelShape, PositionScheme
+from posbench.position.hybrid import LayerHybrid
+from posbench.position.scheme import ModelShape
 
 
 @register("scheme/rnope")
-class RNoPE(Layered):
-    """Layers n, 2n, ... of `no_rope_layer_interval` n have q_i . k_j / sqrt(D); the others are those of another scheme."""
+class RNoPE(LayerHybrid):
+    """Layers n, 2n, ... of `no_rope_layer_interval` n: q_i . k_j / sqrt(D); the others: `base_scheme`."""
 
     def __init__(
         self, shape: ModelShape, base_scheme: Mapping[str, Any], no_rope_layer_interval: int = 2
     ) -> None:
-        super().__init__(
-            shape, [base_scheme, PositionScheme()], every_nth(shape.n_layers, no_rope_layer_interval)
-        )
+        super().__init__(shape, base_scheme, no_rope_layer_interval)

@@ -1,4 +1,4 @@
-"""RoPE: queries and keys turned by an angle proportional to their position.
+"""RoPE: queries and keys are rotated by angles proportional to their positions.
 
 Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021, section 3.2. arXiv:2104.09864.
 """
@@ -6,13 +6,13 @@ Su et al. RoFormer: Enhanced Transformer with Rotary Position Embedding. 2021, s
 from torch import Tensor
 
 from posbench.instantiate import register
-from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
+from posbench.position.rotary import compute_inv_freq, rotate_qk
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @register("scheme/rope")
 class RoPE(PositionScheme):
-    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p turning pair m by p * rope_theta^(-2m/D)."""
+    """logit(i, j) = (R_i q_i) . (R_j k_j) / sqrt(D), R_p rotates pair m of dimensions by p * rope_theta^(-2m/D)."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions", "inv_freq"}))
 
@@ -22,7 +22,4 @@ class RoPE(PositionScheme):
         self.inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta)
 
     def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        at_q, at_k = rotary_cos_sin(self.inv_freq_M, inputs, self)
-        q = rotate(inputs.q_BHTD, *at_q, self.interleaved)
-        k = rotate(inputs.k_BHSD, *at_k, self.interleaved)
-        return q.to(inputs.q_BHTD.dtype), k.to(inputs.k_BHSD.dtype)
+        return rotate_qk(self.inv_freq_M, inputs, self, self.interleaved)

@@ -1,8 +1,9 @@
-"""Sandwich: of the products of sinusoidal embeddings, the one of two positions, as a fixed bias.
+"""Sandwich: inner products of sinusoidal embeddings as a fixed bias on the distance.
 
 Chi et al. Dissecting Transformer Length Extrapolation via the Lens of Receptive Field Analysis. ACL 2023,
 appendix E. arXiv:2212.10356.
-The compression by head, 8h/H, is that of the paper's listing.
+Of the products of token and position embeddings only position with position is kept. The compression ratio of head
+h, 8h/H, is that of the paper's listing.
 """
 
 import torch
@@ -17,7 +18,7 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
 @register("scheme/sandwich")
 class Sandwich(PositionScheme):
-    """logit(h, i, j) = q_i . k_j / sqrt(D) + H/(8h) * sum_m cos((i - j) * 10000^(-2m/d)), h = 1 .. H, m < d/2."""
+    """logit(h, i, j) = q_i . k_j / sqrt(D) + H/(8h) * sum_m cos((i - j) * base^(-2m/dims)), h = 1 .. H, m < dims/2."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
@@ -32,9 +33,9 @@ class Sandwich(PositionScheme):
         return DistanceBias(self.bias, cache_owner=self)
 
     def bias(self, distance: Tensor) -> Tensor:
-        """(H, *shape of distance) float64 nats."""
+        """Returns the bias of each distance, (H, *distance.shape) float64 nats."""
         exact = distance.double()
-        # One frequency at a time: d/2 of them at once would not fit for pairs that share no distances.
+        # One frequency at a time: all at once need dims/2 times the memory, too much where each pair has its own distance.
         waves = torch.zeros_like(exact)
         for inv_freq in self.inv_freq:
             waves = waves + torch.cos(exact * inv_freq)

@@ -1,9 +1,10 @@
-"""Shaw: a trained vector for each clipped distance, added to the keys and to the values.
+"""Shaw: a trained vector for each clipped distance, added to keys and to values.
 
 Shaw, Uszkoreit, Vaswani. Self-Attention with Relative Position Representations. NAACL 2018, sections 3.1 to
 3.3. arXiv:1803.02155.
-Only distances of a causal model have a row, max_relative_position + 1 of them. Tables are shared by heads and not by layers,
-as in the paper's big model, and drawn Glorot-uniform. A fractional distance uses the row of its integer part.
+Tables have rows for the distances of a causal model only, max_relative_position + 1 of them. As in the paper's big
+model, heads share a table and layers do not. Tables are drawn Glorot-uniform. A fractional distance uses the row of
+its integer part.
 """
 
 import math
@@ -27,7 +28,8 @@ class Shaw(PositionScheme):
         super().__init__()
         if max_relative_position < 1:
             raise ConfigError(
-                f"shaw max_relative_position {max_relative_position}: give the largest distance told apart, at least 1 token"
+                f"shaw max_relative_position {max_relative_position}: give the distance from which all share a row, at "
+                "least 1 token"
             )
         self.max_relative_position = max_relative_position
         self.key_LKD, self.value_LKD = (
@@ -43,10 +45,10 @@ class Shaw(PositionScheme):
         return RelativeValues(self.value_LKD[inputs.layer], self.row, self.max_relative_position)
 
     def row(self, distance: Tensor) -> Tensor:
-        """The row of the tables for each distance."""
+        """Returns the row of each distance in the tables."""
         return floor_distance(distance).clamp(max=self.max_relative_position)
 
 
 def glorot(layers: int, rows: int, dims: int) -> Tensor:
-    """(layers, rows, dims), each layer uniform within sqrt(6 / (rows + dims))."""
+    """Returns (layers, rows, dims), each layer uniform within sqrt(6 / (rows + dims))."""
     return (2 * torch.rand(layers, rows, dims) - 1) * math.sqrt(6 / (rows + dims))

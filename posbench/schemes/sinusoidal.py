@@ -1,7 +1,7 @@
 """Sinusoidal: fixed sines and cosines of the position, added to the token embeddings.
 
 Vaswani et al. Attention Is All You Need. NeurIPS 2017, section 3.5. arXiv:1706.03762.
-Sine and cosine alternate, as printed; most ports put all sines first, which is a permutation of the width.
+Sines and cosines alternate, as printed; most ports put all sines first, which permutes the dimensions.
 """
 
 import torch
@@ -10,13 +10,13 @@ from torch import Tensor
 from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.geometry import Geometry
-from posbench.position.rotary import compute_inv_freq
+from posbench.position.rotary import compute_inv_freq, cos_sin
 from posbench.position.scheme import ModelShape, PositionScheme, Traits
 
 
 @register("scheme/sinusoidal")
 class Sinusoidal(PositionScheme):
-    """x_p + scale * PE(p), with PE[2m] = sin(p * base^(-2m/W)) and PE[2m+1] the cosine of the same."""
+    """x_p + scale * PE(p), PE[2m] = sin(p * base^(-2m/d_model)) and PE[2m+1] the cosine of the same angle."""
 
     traits = Traits(relative=False, capabilities=frozenset({"positions"}))
 
@@ -33,6 +33,6 @@ class Sinusoidal(PositionScheme):
         return x_BTW + geo.memo((self, x_BTW.dtype), lambda: self.table(geo.q_pos_T).to(x_BTW.dtype))
 
     def table(self, pos_T: Tensor) -> Tensor:
-        """(T, W) float64: what is added at each position."""
-        angle_TM = pos_T.double()[:, None] * self.inv_freq_M.to(pos_T.device)
-        return self.scale * torch.stack((angle_TM.sin(), angle_TM.cos()), -1).flatten(-2)
+        """Returns what is added at each position, (T, W) float64."""
+        cos_TM, sin_TM = cos_sin(pos_T, self.inv_freq_M.to(pos_T.device), torch.float64)
+        return self.scale * torch.stack((sin_TM, cos_TM), -1).flatten(-2)

@@ -1,7 +1,7 @@
-"""Softmax with one: a denominator larger by one, so that a query may attend to nothing.
+"""Softmax-one: 1 is added to the softmax denominator, so that a query may attend to nothing.
 
 Miller. Attention Is Off By One. 2023: https://www.evanmiller.org/attention-is-off-by-one.html.
-It knows nothing of order: configured around a rotation.
+It encodes no order, so its configuration stacks it on RoPE.
 """
 
 from collections.abc import Callable

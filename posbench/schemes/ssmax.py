@@ -1,8 +1,8 @@
-"""SSMax: a softmax to the base of the number of keys, which does not flatten as the keys become more.
+"""SSMax: logits multiplied by a trained factor and the logarithm of the number of visible keys.
 
 Nakanishi. Scalable-Softmax Is Superior for Attention. 2025. arXiv:2501.19399.
-A trained s for each layer and head. It starts at 1 / mean(log n) over the training length, where the mean
-gain is 1 (0.168 for the paper's 1024 tokens). Without the paper's optional bias. It scales another scheme.
+One factor s for each layer and head. It starts at 1 / mean(log n) over the training length, where the mean scale is
+1 (0.168 for the paper's 1024 tokens). Without the paper's optional bias. It scales the logits of another scheme.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from posbench.position.scheme import AttentionInputs, ModelShape
 
 @register("scheme/ssmax")
 class SSMax(Stack):
-    """logit(h, i, j) = s_lh * log(n) * q_i . k_j / sqrt(D), n = i + 1 the keys that query i could see."""
+    """logit(h, i, j) = s_lh * log(n) * q_i . k_j / sqrt(D), n = i + 1 the number of keys up to query i."""
 
     def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any]) -> None:
         super().__init__(shape, [base_scheme])

@@ -1,11 +1,10 @@
-"""Stick-breaking: from the nearest key to the farthest, each takes its share of what is left.
+"""Stick-breaking: each key, from the nearest back, takes a fraction of the weight that remains.
 
 Tan et al. Scaling Stick-Breaking Attention: An Efficient Implementation and In-depth Study. ICLR 2025,
 section 2. arXiv:2410.17980.
-The current token is no key of its own query; what is left of the stick after the first token is given to
-nobody, or with `remainder` to the current token's value, as the authors' kernel tests do (their language models
-give it to a trained vector). Their group norm of the outputs belongs to the block. What a mask hides breaks
-nothing off.
+A query does not attend to its own token. The weight that remains after the first token is dropped, or with
+`remainder` goes to the value of the query's own token, as in the authors' kernel tests (in their language models it
+goes to a trained vector). Their group norm of the outputs belongs to the block. Masked keys take nothing.
 """
 
 from collections.abc import Callable
@@ -33,16 +32,16 @@ class StickBreaking(PositionScheme):
         self.remainder = remainder
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
-        return RowwiseBias(self.left, inputs.q_BHTD, inputs.k_BHSD)
+        return RowwiseBias(self.log_remaining, inputs.q_BHTD, inputs.k_BHSD)
 
-    def left(self, rows: QueryRows) -> Tensor:
-        """(B, H, R, S) nats: what is left once a key has taken its share, less the log of the odds that it takes."""
-        before_RS = rows.geo.k_index_S < rows.geo.q_index_T[rows.rows, None]
-        left_BHRS = -reverse_cumsum(F.softplus(rows.content_BHRS) * (before_RS & rows.visible_RS))
-        itself: Tensor | float = -torch.inf
+    def log_remaining(self, rows: QueryRows) -> Tensor:
+        """Returns the log of the weight that remains after each key has taken its fraction, (B, H, R, S) nats."""
+        earlier_RS = rows.geo.k_index_S < rows.geo.q_index_T[rows.rows, None]
+        remaining_BHRS = -reverse_cumsum(F.softplus(rows.content_BHRS) * (earlier_RS & rows.visible_RS))
+        own: Tensor | float = -torch.inf
         if self.remainder:
-            itself = left_BHRS[..., :1] - rows.content_BHRS
-        return torch.where(before_RS, left_BHRS, itself)
+            own = remaining_BHRS[..., :1] - rows.content_BHRS
+        return torch.where(earlier_RS, remaining_BHRS, own)
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         return torch.zeros_like

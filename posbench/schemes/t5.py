@@ -1,17 +1,16 @@
-"""T5: a trained bias for each bucket of distances, near distances alone and far ones together.
+"""T5: a trained bias for each bucket of distances, exact for near and logarithmic for far ones.
 
 Raffel et al. Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer. JMLR 2020,
-section 2.1. arXiv:1910.10683. The causal buckets; one table for all layers.
-T5 leaves out the factor 1/sqrt(D); here it stays, as for every scheme. A fractional distance falls in the
-bucket of its integer part.
+section 2.1. arXiv:1910.10683. Causal buckets; one table for all layers.
+T5 omits the factor 1/sqrt(D); here it stays, as in every scheme. A fractional distance is in the bucket of its
+integer part.
 """
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, DistanceBias
-from posbench.position.relative_buckets import bucket, check_buckets
+from posbench.position.relative_buckets import bucket_bias, check_buckets, init_bucket_bias
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
@@ -25,11 +24,11 @@ class T5Bias(PositionScheme):
         super().__init__()
         check_buckets("t5", num_buckets, max_distance)
         self.max_distance = max_distance
-        self.bias_KH = nn.Parameter(torch.randn(num_buckets, shape.n_heads) * shape.d_model**-0.5)
+        self.bias_KH = init_bucket_bias(shape, num_buckets)
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
         return DistanceBias(self.bias)
 
     def bias(self, distance: Tensor) -> Tensor:
-        """(H, *shape of distance) nats."""
-        return self.bias_KH[bucket(distance, len(self.bias_KH), self.max_distance)].movedim(-1, 0)
+        """Returns the bias of each distance, (H, *distance.shape) nats."""
+        return bucket_bias(self.bias_KH, distance, self.max_distance)

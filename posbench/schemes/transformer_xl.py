@@ -1,10 +1,10 @@
-"""Transformer-XL: the query, and a trained vector in its place, asked about sinusoids of the distance. Also XLNet's.
+"""Transformer-XL: queries, and a trained vector, multiplied with sinusoids of the distance.
 
 Dai et al. Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context. ACL 2019, section 3.3.
-arXiv:1901.02860. XLNet: arXiv:1906.08237. Two key matrices: the model's for content, W_R of each layer for
-positions; u and v are shared by layers, as printed. No memory of an earlier segment: positions alone.
-Where positions are consecutive, one product with the N vectors W_R r_n; elsewhere r_(i-j) is taken apart by
-angle addition, exactly, so that no pair needs a vector of its own.
+arXiv:1901.02860. Also XLNet's: arXiv:1906.08237. Two key matrices: the model's for content, W_R of each layer for
+positions; u and v are shared by layers, as printed. Without its memory of earlier segments: positions only.
+Where positions are consecutive, the N vectors W_R r_n are computed once; elsewhere r_(i-j) is expanded by angle
+addition, exactly, so that no pair needs a vector of its own.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias
 from posbench.position.geometry import Geometry
-from posbench.position.rotary import compute_inv_freq
+from posbench.position.rotary import compute_inv_freq, cos_sin
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
@@ -38,10 +38,10 @@ class TransformerXL(PositionScheme):
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
         q_BHTD = (inputs.q_BHTD + self.v_HD[:, None]) / math.sqrt(inputs.q_BHTD.shape[-1])
-        return Asked(q_BHTD, self.key_LWHD[inputs.layer], self.inv_freq_M)
+        return SinusoidBias(q_BHTD, self.key_LWHD[inputs.layer], self.inv_freq_M)
 
 
-class Asked(AttentionBias):
+class SinusoidBias(AttentionBias):
     """q_i . (W r_(i-j))."""
 
     def __init__(self, q_BHTD: Tensor, key_WHD: Tensor, inv_freq_M: Tensor) -> None:
@@ -50,22 +50,21 @@ class Asked(AttentionBias):
     def value(self, geo: Geometry, rows: slice) -> Tensor:
         if geo.offset is None:
             return self.by_angle_addition(geo, rows)
-        farthest = geo.offset + len(geo.q_pos_T)
-        sin_NM, cos_NM = self.waves(geo, torch.arange(farthest, device=geo.q_pos_T.device))
+        distance_N = torch.arange(geo.offset + len(geo.q_pos_T), device=geo.q_pos_T.device)
+        cos_NM, sin_NM = self.waves(distance_N)
         key_HND = torch.einsum("nw,whd->hnd", torch.cat((sin_NM, cos_NM), -1), self.key_WHD)
-        asked_BHRN = self.q_BHTD[:, :, rows] @ key_HND.mT
+        logit_BHRN = self.q_BHTD[:, :, rows] @ key_HND.mT
         distance_RS = geo.distance(rows).clamp(min=0)
-        return asked_BHRN.gather(-1, distance_RS.expand(*asked_BHRN.shape[:2], *distance_RS.shape))
+        return logit_BHRN.gather(-1, distance_RS.expand(*logit_BHRN.shape[:2], *distance_RS.shape))
 
     def by_angle_addition(self, geo: Geometry, rows: slice) -> Tensor:
-        """a sin(i - j) + b cos(i - j) = (a sin i + b cos i) cos j + (b sin i - a cos i) sin j, by frequency."""
+        """a sin(i - j) + b cos(i - j) = (a sin i + b cos i) cos j + (b sin i - a cos i) sin j, for each frequency."""
         a, b = torch.einsum("bhrd,whd->bhrw", self.q_BHTD[:, :, rows], self.key_WHD).chunk(2, -1)
-        sin_RM, cos_RM = (wave_TM[rows] for wave_TM in self.waves(geo, geo.q_pos_T))
-        sin_SM, cos_SM = self.waves(geo, geo.k_pos_S)
-        turned_BHRW = torch.cat((a * sin_RM + b * cos_RM, b * sin_RM - a * cos_RM), -1)
-        return turned_BHRW @ torch.cat((cos_SM, sin_SM), -1).T
+        cos_RM, sin_RM = (wave_TM[rows] for wave_TM in self.waves(geo.q_pos_T))
+        cos_SM, sin_SM = self.waves(geo.k_pos_S)
+        rotated_BHRW = torch.cat((a * sin_RM + b * cos_RM, b * sin_RM - a * cos_RM), -1)
+        return rotated_BHRW @ torch.cat((cos_SM, sin_SM), -1).T
 
-    def waves(self, geo: Geometry, pos_T: Tensor) -> tuple[Tensor, Tensor]:
-        """(T, M) sines and cosines, computed in float64 and rounded once."""
-        angle_TM = pos_T.double()[:, None] * self.inv_freq_M.to(pos_T.device)
-        return angle_TM.sin().to(self.q_BHTD.dtype), angle_TM.cos().to(self.q_BHTD.dtype)
+    def waves(self, pos_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines, (T, M) each, in the dtype of the queries."""
+        return cos_sin(pos_T, self.inv_freq_M.to(pos_T.device), self.q_BHTD.dtype)

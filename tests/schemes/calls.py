@@ -1,4 +1,4 @@
-"""A scheme's attention on random queries, keys and values, for comparison with another implementation."""
+"""Random inputs of one attention call, and the logits and outputs of a scheme on them, for comparison with references."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPE = ModelShape(n_layers=2, n_heads=4, head_dim=8, d_model=32, train_len=16)
 def attention_inputs(
     tokens: int = 20, layer: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> AttentionInputs:
-    """Two random sequences; queries and keys ask for gradients."""
+    """Returns two random sequences; queries and keys require gradients."""
     draw = torch.Generator().manual_seed(seed)
     stream = torch.randn(2, tokens, SHAPE.d_model, generator=draw, dtype=dtype)
     q, k = (
@@ -27,34 +27,35 @@ def attention_inputs(
 
 
 def values(tokens: int = 20, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Returns (B, H, T, D) random values that require gradients."""
     draw = torch.Generator().manual_seed(9)
     shape = (2, SHAPE.n_heads, tokens, SHAPE.head_dim)
     return torch.randn(shape, generator=draw, dtype=dtype).requires_grad_()
 
 
-def logits(scheme: PositionScheme, at: AttentionInputs) -> Tensor:
-    """(B, H, T, S) of a scheme with one region, future keys at -inf."""
-    q, k = scheme.qk(at)
-    gain = scheme.logit_scale(at)
-    scaled = q @ k.transpose(-1, -2) * SHAPE.head_dim**-0.5 * (1 if gain is None else gain[..., None])
-    term = scheme.attention_bias(at)
-    if term is not None:
-        scaled = scaled + term.value(at.geo, slice(None))
-    return scaled.masked_fill(~at.geo.visible(), -torch.inf)
+def logits(scheme: PositionScheme, inputs: AttentionInputs) -> Tensor:
+    """Returns the logits of a scheme with one region, (B, H, T, S); future keys are at -inf."""
+    q, k = scheme.qk(inputs)
+    scale = scheme.logit_scale(inputs)
+    scaled = q @ k.transpose(-1, -2) * SHAPE.head_dim**-0.5 * (1 if scale is None else scale[..., None])
+    bias = scheme.attention_bias(inputs)
+    if bias is not None:
+        scaled = scaled + bias.value(inputs.geo, slice(None))
+    return scaled.masked_fill(~inputs.geo.visible(), -torch.inf)
 
 
-def attention(scheme: PositionScheme, at: AttentionInputs, v: Tensor) -> Tensor:
-    """(B, H, T, D) by the kernel that the scheme would use."""
-    return attend(scheme, at, v, KernelDispatcher("auto"))
+def attention(scheme: PositionScheme, inputs: AttentionInputs, v: Tensor) -> Tensor:
+    """Returns the output of attention, (B, H, T, D), by the kernel that the dispatcher selects."""
+    return attend(scheme, inputs, v, KernelDispatcher("auto"))
 
 
 def causal(tokens: int) -> Tensor:
-    """Additive mask, (T, T)."""
+    """Returns the additive causal mask, (T, T)."""
     return torch.full((tokens, tokens), -torch.inf, dtype=torch.float64).triu(1)
 
 
 def assert_same_gradients(one: Tensor, other: Tensor, leaves: list[Tensor], tolerance: float) -> None:
-    """Of the same random projection of both."""
+    """Asserts that the gradients of one random projection of both tensors agree and are not zero."""
     probe = torch.randn(one.shape, generator=torch.Generator().manual_seed(5), dtype=one.dtype)
     for mine, theirs in zip(
         torch.autograd.grad((one * probe).sum(), leaves, retain_graph=True),

@@ -1,7 +1,7 @@
 """BigBird against the paper's text, block by block; attention against a loop over pairs, 1e-12 in float64.
 
-transformers' BigBird is an encoder that fixes its random blocks by NumPy's global state, so that no mask of
-it could be equal; what is compared is what the paper's appendix D says of every row, and how chance falls.
+The random blocks of transformers' BigBird, an encoder, depend on NumPy's global state, so its masks cannot be equal.
+Each row is compared with the paper's appendix D, and the distribution of the draws is tested.
 """
 
 from math import comb, sqrt
@@ -15,7 +15,7 @@ from posbench.schemes.bigbird import BigBird
 
 
 def rows(scheme: BigBird, blocks: int) -> list[set[int]]:
-    """The key blocks that each query block sees; all tokens of a block see the same."""
+    """Returns the key blocks that each query block sees, after asserting that all tokens of a block see the same."""
     size = scheme.block_size
     index = torch.arange(blocks * size)
     seen = scheme.blocks(index[:, None], index[None]) & (index[None] // size <= index[:, None] // size)
@@ -41,8 +41,8 @@ def test_a_row_is_its_neighbours_the_global_blocks_and_distinct_random_ones(
         assert len(drawn) == min(num_random_blocks, len(others))
 
 
-def test_chance_is_even() -> None:
-    """Over 400 seeds block 20 draws each of its 18 candidates about equally often: within 4.5 standard deviations."""
+def test_random_blocks_are_drawn_uniformly() -> None:
+    """Over 400 seeds block 20 draws each of its 18 candidates equally often, within 4.5 standard deviations."""
     counts = torch.zeros(21)
     for seed in range(400):
         for key in rows(BigBird(SHAPE, 1, 1, 3, seed), 21)[20] - {0, 19, 20}:
@@ -64,22 +64,24 @@ def test_the_draw_is_a_function_of_the_pair_alone() -> None:
 
 def test_attention_equals_a_loop_over_pairs() -> None:
     scheme = BigBird(SHAPE, 2, 1, 1)
-    at, v = attention_inputs(), values()
+    inputs, v = attention_inputs(), values()
     seen = rows(scheme, 10)
     out = []
     for i in range(20):
         keys = [j for j in range(i + 1) if j // 2 in seen[i // 2]]
-        weight = (at.q_BHTD[:, :, i, None] * at.k_BHSD[:, :, keys]).sum(-1) / SHAPE.head_dim**0.5
+        weight = (inputs.q_BHTD[:, :, i, None] * inputs.k_BHSD[:, :, keys]).sum(-1) / SHAPE.head_dim**0.5
         out.append((weight.softmax(-1)[..., None] * v[:, :, keys]).sum(2))
     expected = torch.stack(out, 2)
-    mine = attention(scheme, at, v)
+    mine = attention(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [at.q_BHTD, at.k_BHSD, v], 1e-12)
+    assert_same_gradients(mine, expected, [inputs.q_BHTD, inputs.k_BHSD, v], 1e-12)
 
 
 def test_bad_settings() -> None:
     for block in (0, SHAPE.train_len + 1):
-        with pytest.raises(ConfigError, match=rf"block_size {block}: give 1 to 16 tokens"):
+        with pytest.raises(
+            ConfigError, match=rf"block_size {block}: give at least 1 token and at most .*, 16"
+        ):
             BigBird(SHAPE, block)
     for name in ("num_global_blocks", "num_random_blocks", "seed"):
         with pytest.raises(ConfigError, match=rf"bigbird {name} -1: give 0"):

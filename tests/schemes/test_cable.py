@@ -13,16 +13,18 @@ from posbench.schemes.cable import Cable
 TOKENS = 12
 
 
-def loop(scheme: Cable, at: AttentionInputs, v: Tensor, scale: float) -> Tensor:
+def loop(scheme: Cable, inputs: AttentionInputs, v: Tensor, scale: float) -> Tensor:
     rows = []
     for b in range(2):
         for h in range(SHAPE.n_heads):
             step = torch.log1p(
-                torch.exp(at.x_BSW[b] @ scheme.weight_LHW[at.layer, h] + scheme.bias_LH[at.layer, h])
+                torch.exp(
+                    inputs.x_BSW[b] @ scheme.weight_LHW[inputs.layer, h] + scheme.bias_LH[inputs.layer, h]
+                )
             )
             for i in range(TOKENS):
                 logits = [
-                    at.q_BHTD[b, h, i] @ at.k_BHSD[b, h, j] * scale
+                    inputs.q_BHTD[b, h, i] @ inputs.k_BHSD[b, h, j] * scale
                     - sum(step[n] for n in range(j + 1, i + 1))
                     for j in range(i + 1)
                 ]
@@ -37,8 +39,10 @@ def test_attention_equals_the_sums(scaled: bool) -> None:
     with torch.no_grad():
         for parameter in scheme.parameters():
             parameter.normal_()
-    at, v = attention_inputs(TOKENS, 1), values(TOKENS)
-    expected = loop(scheme, at, v, 1 / math.sqrt(SHAPE.head_dim) if scaled else 1.0)
-    mine = attention(scheme, at, v)
+    inputs, v = attention_inputs(TOKENS, 1), values(TOKENS)
+    expected = loop(scheme, inputs, v, 1 / math.sqrt(SHAPE.head_dim) if scaled else 1.0)
+    mine = attention(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [scheme.weight_LHW, scheme.bias_LH, at.q_BHTD, at.k_BHSD, v], 1e-11)
+    assert_same_gradients(
+        mine, expected, [scheme.weight_LHW, scheme.bias_LH, inputs.q_BHTD, inputs.k_BHSD, v], 1e-11
+    )

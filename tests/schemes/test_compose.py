@@ -1,4 +1,4 @@
-"""Schemes made of schemes, against the sums and choices that they stand for. Tolerance 1e-12 in float64."""
+"""Compositions of schemes against their members. Tolerance 1e-12 in float64."""
 
 from dataclasses import replace
 
@@ -7,8 +7,10 @@ import torch
 from calls import SHAPE, attention, attention_inputs, logits, values
 
 from posbench.errors import ConfigError, IncompatibleError, UndefinedError
-from posbench.position.compose import Layered, Stack, every_nth, sliding_window, tokens_within_train_len
+from posbench.position.compose import Layered, Stack
 from posbench.position.geometry import Geometry
+from posbench.position.hybrid import every_nth
+from posbench.position.local_attention import sliding_window, tokens_within_train_len
 from posbench.position.scheme import Traits
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
@@ -21,28 +23,28 @@ ROPE = {"_target_": "posbench.schemes.rope.RoPE", "rope_theta": 500.0}
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
-def test_a_stack_of_one_is_that_one() -> None:
-    at, v = attention_inputs(), values()
-    assert torch.equal(attention(Stack(SHAPE, [ROPE]), at, v), attention(RoPE(SHAPE, 500.0), at, v))
+def test_a_stack_of_one_equals_its_member() -> None:
+    inputs, v = attention_inputs(), values()
+    assert torch.equal(attention(Stack(SHAPE, [ROPE]), inputs, v), attention(RoPE(SHAPE, 500.0), inputs, v))
 
 
-def test_rotations_and_terms_go_together() -> None:
-    at = attention_inputs()
+def test_rotations_and_biases_combine() -> None:
+    inputs = attention_inputs()
     stack = Stack(SHAPE, [RoPE(SHAPE), ALiBi(SHAPE), ALiBi(SHAPE)])
-    bias = logits(ALiBi(SHAPE), at) - logits(NoPE(SHAPE), at)
-    expected = logits(RoPE(SHAPE), at) + 2 * bias
-    visible = at.geo.visible()
-    torch.testing.assert_close(logits(stack, at)[..., visible], expected[..., visible], **EXACT)
+    bias = logits(ALiBi(SHAPE), inputs) - logits(NoPE(SHAPE), inputs)
+    expected = logits(RoPE(SHAPE), inputs) + 2 * bias
+    visible = inputs.geo.visible()
+    torch.testing.assert_close(logits(stack, inputs)[..., visible], expected[..., visible], **EXACT)
 
 
-def test_embeddings_go_in_order() -> None:
+def test_embeddings_apply_in_order() -> None:
     geo, x_BTW = Geometry.from_range(0, 8), torch.randn(1, 8, SHAPE.d_model, dtype=torch.float64)
     sinusoidal, learned = Sinusoidal(SHAPE), Learned(SHAPE).double()
     both = Stack(SHAPE, [sinusoidal, learned]).embed(x_BTW, geo, 0)
     torch.testing.assert_close(both, learned.embed(sinusoidal.embed(x_BTW, geo, 0), geo, 0), **EXACT)
 
 
-def test_promises_are_kept_together_or_not_at_all() -> None:
+def test_traits_and_checks_combine() -> None:
     traits = Stack(SHAPE, [RoPE(SHAPE), Learned(SHAPE, "interpolate")]).traits
     assert traits == Traits(
         relative=False, prefix_stable=False, capabilities=frozenset({"positions", "inv_freq"})
@@ -51,30 +53,30 @@ def test_promises_are_kept_together_or_not_at_all() -> None:
         Stack(SHAPE, [RoPE(SHAPE), Learned(SHAPE)]).check(SHAPE.train_len + 1)
 
 
-def test_two_owners_of_one_thing_are_refused() -> None:
+def test_two_members_with_relative_values_are_refused() -> None:
     stack = Stack(SHAPE, [Shaw(SHAPE), Shaw(SHAPE)])
     with pytest.raises(IncompatibleError, match="2 stacked schemes have a relative_value"):
         stack.relative_value(attention_inputs())
 
 
-def test_layers_take_turns() -> None:
-    at, v = attention_inputs(), values()
+def test_layers_alternate() -> None:
+    inputs, v = attention_inputs(), values()
     layered = Layered(SHAPE, [ROPE, NoPE(SHAPE), ALiBi(SHAPE)])
     for layer, scheme in enumerate((RoPE(SHAPE, 500.0), NoPE(SHAPE), ALiBi(SHAPE), RoPE(SHAPE, 500.0))):
-        here = replace(at, layer=layer)
+        here = replace(inputs, layer=layer)
         assert torch.equal(attention(layered, here, v), attention(scheme, here, v))
 
 
-def test_layers_may_be_given() -> None:
-    at, v = attention_inputs(), values()
+def test_layers_can_be_listed() -> None:
+    inputs, v = attention_inputs(), values()
     layered = Layered(replace(SHAPE, n_layers=3), [NoPE(SHAPE), ALiBi(SHAPE)], layers=[0, 0, 1])
     for layer, scheme in enumerate((NoPE(SHAPE), NoPE(SHAPE), ALiBi(SHAPE))):
-        here = replace(at, layer=layer)
+        here = replace(inputs, layer=layer)
         assert torch.equal(attention(layered, here, v), attention(scheme, here, v))
 
 
 @pytest.mark.parametrize("layers", [[0], [0, 1, 0], [0, 2], [-1, 0]])
-def test_layers_that_are_not_there_are_refused(layers: list[int]) -> None:
+def test_a_bad_list_of_layers_is_refused(layers: list[int]) -> None:
     with pytest.raises(ConfigError, match="give each of the 2 layers a number from 0 to 1"):
         Layered(SHAPE, [NoPE(SHAPE), ALiBi(SHAPE)], layers=layers)
 
@@ -88,20 +90,22 @@ def test_every_nth_layer_or_the_last() -> None:
             every_nth(layers, n)
 
 
-def test_a_span_lies_within_the_training_length() -> None:
+def test_a_local_length_lies_within_the_training_length() -> None:
     assert (
-        tokens_within_train_len(SHAPE, "window", None, 5),
-        tokens_within_train_len(SHAPE, "window", 16, 5),
+        tokens_within_train_len(SHAPE, "window", None, 5, "a third of it"),
+        tokens_within_train_len(SHAPE, "window", 16, 5, "a third of it"),
     ) == (5, 16)
     for tokens in (0, 17):
-        with pytest.raises(ConfigError, match=f"window {tokens}: .* at most the training length, 16"):
-            tokens_within_train_len(SHAPE, "window", tokens, 5)
+        with pytest.raises(
+            ConfigError, match=f"window {tokens}: .* at most the training length, 16, or null for a third"
+        ):
+            tokens_within_train_len(SHAPE, "window", tokens, 5, "a third of it")
 
 
-def test_a_window_counts_the_token_itself_and_is_none_where_it_hides_nothing() -> None:
-    at = attention_inputs(6)
-    assert sliding_window(6, at) is None
+def test_a_window_includes_the_query_and_is_none_where_it_hides_nothing() -> None:
+    inputs = attention_inputs(6)
+    assert sliding_window(6, inputs) is None
     i = torch.arange(6)
-    window = sliding_window(2, at)
+    window = sliding_window(2, inputs)
     assert window is not None
-    assert (window(i[:, None], i) & at.geo.visible()).sum(-1).tolist() == [1, 2, 2, 2, 2, 2]
+    assert (window(i[:, None], i) & inputs.geo.visible()).sum(-1).tolist() == [1, 2, 2, 2, 2, 2]

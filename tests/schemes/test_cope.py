@@ -20,23 +20,23 @@ def cope(positions: int = 5) -> CoPE:
     return CoPE(SHAPE, positions).double()
 
 
-def x_transformers(scheme: CoPE, at: AttentionInputs, v: Tensor) -> Tensor:
+def x_transformers(scheme: CoPE, inputs: AttentionInputs, v: Tensor) -> Tensor:
     theirs = TheirCoPE(SHAPE.head_dim, SHAPE.n_heads, scheme.vector_LPD.shape[1]).double()
     del theirs.pos_emb
-    theirs.pos_emb = scheme.vector_LPD[at.layer]  # type: ignore[assignment]
-    content = at.q_BHTD @ at.k_BHSD.transpose(-1, -2) / math.sqrt(SHAPE.head_dim) + causal(TOKENS)
-    return (content + theirs(at.q_BHTD, content)).softmax(-1) @ v
+    theirs.pos_emb = scheme.vector_LPD[inputs.layer]  # type: ignore[assignment]
+    content = inputs.q_BHTD @ inputs.k_BHSD.transpose(-1, -2) / math.sqrt(SHAPE.head_dim) + causal(TOKENS)
+    return (content + theirs(inputs.q_BHTD, content)).softmax(-1) @ v
 
 
-def equations(scheme: CoPE, at: AttentionInputs, v: Tensor) -> Tensor:
-    """Equations 3 to 6: gates, positions, vectors mixed between whole positions, attention."""
-    vector_PD = scheme.vector_LPD[at.layer]
+def equations(scheme: CoPE, inputs: AttentionInputs, v: Tensor) -> Tensor:
+    """Equations 3 to 6: gates, positions, vectors interpolated between integer positions, attention."""
+    vector_PD = scheme.vector_LPD[inputs.layer]
     rows = []
     for b in range(2):
         for h in range(SHAPE.n_heads):
             for i in range(TOKENS):
-                q = at.q_BHTD[b, h, i]
-                content = [q @ at.k_BHSD[b, h, j] / math.sqrt(SHAPE.head_dim) for j in range(i + 1)]
+                q = inputs.q_BHTD[b, h, i]
+                content = [q @ inputs.k_BHSD[b, h, j] / math.sqrt(SHAPE.head_dim) for j in range(i + 1)]
                 logits = []
                 for j in range(i + 1):
                     p = torch.stack([1 / (1 + torch.exp(-content[t])) for t in range(j, i + 1)]).sum()
@@ -51,11 +51,11 @@ def equations(scheme: CoPE, at: AttentionInputs, v: Tensor) -> Tensor:
 @pytest.mark.parametrize("reference", [x_transformers, equations])
 @pytest.mark.parametrize("positions", [4, 64])
 def test_attention_equals(reference, positions: int) -> None:  # type: ignore[no-untyped-def]
-    """With as many positions as are reached and with fewer."""
-    scheme, at, v = cope(positions), attention_inputs(TOKENS, 1), values(TOKENS)
-    mine, expected = attention(scheme, at, v), reference(scheme, at, v)
+    """With more positions than are reached and with fewer."""
+    scheme, inputs, v = cope(positions), attention_inputs(TOKENS, 1), values(TOKENS)
+    mine, expected = attention(scheme, inputs, v), reference(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [scheme.vector_LPD, at.q_BHTD, at.k_BHSD, v], 1e-12)
+    assert_same_gradients(mine, expected, [scheme.vector_LPD, inputs.q_BHTD, inputs.k_BHSD, v], 1e-12)
 
 
 def test_bad_settings() -> None:

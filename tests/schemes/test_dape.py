@@ -1,4 +1,4 @@
-"""DAPE and its second version against torch modules applied as their authors do. Tolerance 1e-12 in float64."""
+"""DAPE and DAPE V2 against torch modules applied as in the authors' code. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -16,9 +16,9 @@ from posbench.schemes.nope import NoPE
 TOKENS, HIDDEN = 12, 7
 
 
-def authors(scheme: DAPE, at: AttentionInputs, v: Tensor, kernel: int) -> Tensor:
-    """x + bias + f([x, bias]) on the tokens that a query sees, one query at a time."""
-    layer, base = at.layer, scheme.members[0]
+def authors(scheme: DAPE, inputs: AttentionInputs, v: Tensor, kernel: int) -> Tensor:
+    """x + bias + f([x, bias]) on the keys that a query sees, one query at a time."""
+    layer, base = inputs.layer, scheme.members[0]
     module: type[nn.Module] = nn.Linear if kernel == 1 else nn.Conv1d
     size = () if kernel == 1 else (kernel,)
     padding = {} if kernel == 1 else {"padding": kernel // 2}
@@ -35,7 +35,7 @@ def authors(scheme: DAPE, at: AttentionInputs, v: Tensor, kernel: int) -> Tensor
         part.weight, part.bias = weight.squeeze(-1) if kernel == 1 else weight, bias
     rows = []
     for i in range(TOKENS):
-        x = torch.einsum("bhd,bhsd->bhs", at.q_BHTD[:, :, i], at.k_BHSD[:, :, : i + 1]) / math.sqrt(
+        x = torch.einsum("bhd,bhsd->bhs", inputs.q_BHTD[:, :, i], inputs.k_BHSD[:, :, : i + 1]) / math.sqrt(
             SHAPE.head_dim
         )
         bias = torch.stack([-base.p_H * torch.log(1 + base.a_H * (i - j)) for j in range(i + 1)], -1).expand(
@@ -54,22 +54,22 @@ def test_attention_equals_the_modules(kernel: int) -> None:
     with torch.no_grad():
         for member in scheme.members[0].parameters():
             member.add_(0.1)
-    at, v = attention_inputs(TOKENS, 1), values(TOKENS)
-    mine, expected = attention(scheme, at, v), authors(scheme, at, v, kernel)
+    inputs, v = attention_inputs(TOKENS, 1), values(TOKENS)
+    mine, expected = attention(scheme, inputs, v), authors(scheme, inputs, v, kernel)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
     leaves = [
         *scheme.members.parameters(),
         scheme.in_LKCN,
         scheme.in_LK,
         scheme.out_LHKN,
-        at.q_BHTD,
-        at.k_BHSD,
+        inputs.q_BHTD,
+        inputs.k_BHSD,
         v,
     ]
     assert_same_gradients(mine, expected, leaves, 1e-12)
 
 
-def test_pairs_stay_apart_with_a_kernel_of_one() -> None:
+def test_a_kernel_of_one_can_be_merged_over_regions() -> None:
     base = KerpleLog(SHAPE)
     assert DAPE(SHAPE, base).traits.lse_mergeable
     assert not DAPE(SHAPE, base, kernel_size=3).traits.lse_mergeable
@@ -82,6 +82,6 @@ def test_bad_settings(hidden: int, kernel: int) -> None:
         DAPE(SHAPE, KerpleLog(SHAPE), hidden, kernel)
 
 
-def test_without_a_bias_there_is_nothing_to_adapt() -> None:
+def test_a_scheme_without_a_bias_is_refused() -> None:
     with pytest.raises(IncompatibleError, match=r"NoPE has none: give it one that has$"):
         DAPE(SHAPE, NoPE(SHAPE)).attention_bias(attention_inputs())

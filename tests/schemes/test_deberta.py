@@ -1,4 +1,4 @@
-"""DeBERTa against DebertaV2 in transformers, clipped and in buckets. Tolerance 1e-6: its scale is float32. Buckets equal."""
+"""DeBERTa against transformers' DebertaV2, clipped and in buckets. Tolerance 1e-6 (its scale is float32); equal buckets."""
 
 import math
 from dataclasses import replace
@@ -25,8 +25,8 @@ def deberta(clip: int = CLIP, buckets: int | None = None, p2c_rows: str = "paper
     return DeBERTa(SHAPE, clip, buckets, p2c_rows).double()
 
 
-def of_transformers(scheme: DeBERTa, layer: int, kind: str, q: Tensor, k: Tensor) -> Tensor:
-    """(B, H, T, T) of one of its two terms, with 1/sqrt(3D), for any two positions."""
+def transformers_bias(scheme: DeBERTa, layer: int, kind: str, q: Tensor, k: Tensor) -> Tensor:
+    """Returns one of its two biases, scaled by 1/sqrt(3D), for all pairs of positions, (B, H, T, T)."""
     config = DebertaV2Config(
         hidden_size=SHAPE.d_model,
         num_attention_heads=SHAPE.n_heads,
@@ -37,10 +37,10 @@ def of_transformers(scheme: DeBERTa, layer: int, kind: str, q: Tensor, k: Tensor
     )
     theirs = DisentangledSelfAttention(config).double().eval()
     span, rows = scheme.span, scheme.row_NW
-    # Their table always has both directions; what a causal model does not read may be anything.
+    # Their table has both directions; the rows that a causal model does not read are random.
     both = torch.cat((torch.randn_like(rows), rows)) if len(rows) == span else rows
     if kind == "p2c" and scheme.paper:
-        return by_hand(scheme, layer, k, rows)
+        return pair_by_pair(scheme, layer, k, rows)
     project = scheme.key_LWHD if kind == "c2p" else scheme.query_LWHD
     module = theirs.pos_key_proj if kind == "c2p" else theirs.pos_query_proj
     del module._parameters["weight"]
@@ -50,8 +50,8 @@ def of_transformers(scheme: DeBERTa, layer: int, kind: str, q: Tensor, k: Tensor
     return bias.view(*q.shape[:3], -1)
 
 
-def by_hand(scheme: DeBERTa, layer: int, k: Tensor, rows: Tensor) -> Tensor:
-    """Equation 4's last term with delta(j, i) of equation 3, pair by pair."""
+def pair_by_pair(scheme: DeBERTa, layer: int, k: Tensor, rows: Tensor) -> Tensor:
+    """The last term of equation 4 with delta(j, i) of equation 3, pair by pair."""
     table = torch.einsum("nw,whd->hnd", rows, scheme.query_LWHD[layer])
     tokens, span = k.shape[2], scheme.span
     out = []
@@ -74,35 +74,37 @@ def by_hand(scheme: DeBERTa, layer: int, k: Tensor, rows: Tensor) -> Tensor:
 @pytest.mark.parametrize(("clip", "buckets"), [(CLIP, None), (40, None), (12, 6), (30, 8)])
 @pytest.mark.parametrize("layer", [0, 1])
 def test_equals_transformers(clip: int, buckets: int | None, p2c_rows: str, layer: int) -> None:
-    """Its two terms and its scale; the paper's rows of position to content, which it lacks, by pairs."""
-    scheme, at, v = deberta(clip, buckets, p2c_rows), attention_inputs(20, layer), values()
-    q, k = at.q_BHTD, at.k_BHSD
-    bias = sum(of_transformers(scheme, layer, kind, q, k) for kind in ("c2p", "p2c"))
-    expected = (q @ k.mT / math.sqrt(3 * SHAPE.head_dim) + bias).masked_fill(~at.geo.visible(), -torch.inf)
-    mine = logits(scheme, at)
-    visible = at.geo.visible()
+    """Both biases and the scale; the paper's rows of position-to-content, which transformers lacks, pair by pair."""
+    scheme, inputs, v = deberta(clip, buckets, p2c_rows), attention_inputs(20, layer), values()
+    q, k = inputs.q_BHTD, inputs.k_BHSD
+    bias = sum(transformers_bias(scheme, layer, kind, q, k) for kind in ("c2p", "p2c"))
+    expected = (q @ k.mT / math.sqrt(3 * SHAPE.head_dim) + bias).masked_fill(
+        ~inputs.geo.visible(), -torch.inf
+    )
+    mine = logits(scheme, inputs)
+    visible = inputs.geo.visible()
     torch.testing.assert_close(mine[..., visible], expected[..., visible], rtol=0, atol=1e-6)
-    out, theirs = attention(scheme, at, v), expected.softmax(-1) @ v
+    out, theirs = attention(scheme, inputs, v), expected.softmax(-1) @ v
     torch.testing.assert_close(out, theirs, rtol=0, atol=1e-6)
     leaves = [scheme.row_NW, scheme.key_LWHD, scheme.query_LWHD, q, k, v]
     assert_same_gradients(out, theirs, leaves, 1e-5)
 
 
 @pytest.mark.parametrize(("buckets", "clip"), [(32, 128), (256, 512), (8, 20), (7, 50)])
-def test_buckets_are_those_of_transformers(buckets: int, clip: int) -> None:
+def test_buckets_are_those_transformers_bias(buckets: int, clip: int) -> None:
     distance = torch.arange(5000)
     theirs = make_log_bucket_position(distance, buckets, clip).long()
     assert torch.equal(DeBERTa(SHAPE, clip, buckets).row(distance), theirs)
 
 
 def test_the_paper_and_the_code_read_different_rows() -> None:
-    """With one table of both directions: only at distance 0 do they agree."""
-    paper, code, at = deberta(), deberta(p2c_rows="code"), attention_inputs(12)
+    """With the same weights they agree at distance 0 only."""
+    paper, code, inputs = deberta(), deberta(p2c_rows="code"), attention_inputs(12)
     with torch.no_grad():
         code.row_NW.copy_(paper.row_NW[CLIP:])
         code.key_LWHD.copy_(paper.key_LWHD)
         code.query_LWHD.copy_(paper.query_LWHD)
-    apart = (logits(paper, at) - logits(code, at)).abs()
+    apart = (logits(paper, inputs) - logits(code, inputs)).abs()
     assert apart.diagonal(dim1=-2, dim2=-1).max() < 1e-12
     assert apart[..., torch.ones(12, 12).tril(-1).bool()].min() > 0
 
@@ -112,11 +114,11 @@ def test_fractional_distances_use_the_row_of_their_integer_part() -> None:
     assert deberta().row(thirds[301] - thirds[301 - 7 : 302]).tolist() == [2, 2, 1, 1, 1, 0, 0, 0]
 
 
-def test_only_queries_are_scaled_by_three() -> None:
-    at = attention_inputs()
-    q, k = deberta().qk(replace(at))
-    torch.testing.assert_close(q * math.sqrt(3), at.q_BHTD, **EXACT)
-    assert k is at.k_BHSD
+def test_only_queries_are_divided_by_the_root_of_three() -> None:
+    inputs = attention_inputs()
+    q, k = deberta().qk(replace(inputs))
+    torch.testing.assert_close(q * math.sqrt(3), inputs.q_BHTD, **EXACT)
+    assert k is inputs.k_BHSD
 
 
 def test_bad_settings() -> None:

@@ -1,4 +1,4 @@
-"""FIRE against its paper's equations, pair by pair, through torch.nn's MLP. Tolerance 1e-12 in float64."""
+"""FIRE against the paper's equations, pair by pair, with an MLP of torch.nn. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -17,7 +17,7 @@ def scheme(threshold: float | None = None) -> FIRE:
 
 
 def loop(scheme: FIRE, layer: int, tokens: int) -> torch.Tensor:
-    """(H, T, T): f(psi(i - j) / psi(max(L, i))), with psi(x) = log(c x + 1)."""
+    """f(psi(i - j) / psi(max(L, i))), psi(x) = log(c x + 1); (H, T, T)."""
     mlp = torch.nn.Sequential(torch.nn.Linear(1, 32), torch.nn.ReLU(), torch.nn.Linear(32, SHAPE.n_heads))
     weights = {
         "0.weight": scheme.in_LK[layer][:, None],
@@ -38,24 +38,24 @@ def loop(scheme: FIRE, layer: int, tokens: int) -> torch.Tensor:
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("threshold", [None, 7.5])
 def test_attention_equals_the_equations(layer: int, threshold: float | None) -> None:
-    own, at, v = scheme(threshold), attention_inputs(20, layer), values()
+    own, inputs, v = scheme(threshold), attention_inputs(20, layer), values()
     expected = torch.nn.functional.scaled_dot_product_attention(
-        at.q_BHTD, at.k_BHSD, v, attn_mask=loop(own, layer, 20) + causal(20)
+        inputs.q_BHTD, inputs.k_BHSD, v, attn_mask=loop(own, layer, 20) + causal(20)
     )
-    mine = attention(own, at, v)
+    mine = attention(own, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    leaves = [*own.parameters(), at.q_BHTD, at.k_BHSD, v]
+    leaves = [*own.parameters(), inputs.q_BHTD, inputs.k_BHSD, v]
     assert_same_gradients(mine, expected, leaves, 1e-12)
 
 
-def test_below_its_threshold_it_is_a_function_of_the_distance() -> None:
+def test_below_the_threshold_the_bias_depends_on_the_distance_only() -> None:
     bias = scheme(12.0).attention_bias(attention_inputs()).value(Geometry.from_range(0, 20), slice(None))
     for i in range(1, 12):
         torch.testing.assert_close(bias[:, i, 1 : i + 1], bias[:, i - 1, :i], rtol=0, atol=1e-14)
     assert (bias[:, 19, 1:] - bias[:, 18, :19]).abs().max() > 1e-3
 
 
-def test_starts_at_the_constants_of_the_paper() -> None:
+def test_initial_values_are_those_of_the_paper() -> None:
     own = FIRE(SHAPE)
     assert own.c_L.tolist() == pytest.approx([0.1, 0.1])
     assert own.times_L.tolist() == [1.0, 1.0]

@@ -1,4 +1,4 @@
-"""FLOATER against SciPy's DOP853 and the adjoint method: 2e-5, the error of its own steps; gradients 1e-4.
+"""FLOATER against SciPy's DOP853 and the adjoint method. Tolerance 2e-5, the error of its own steps; gradients 1e-4.
 
 The authors' module (flow_func_linear) is written out in NumPy, with this scheme's tanh.
 """
@@ -33,7 +33,7 @@ def floater(knots: int = 16) -> Floater:
 
 
 def by_scipy(scheme: Floater, positions: np.ndarray) -> np.ndarray:
-    """(T, L, W): every block alone, to 1e-11, by steps that the solver chooses."""
+    """Returns the paths (T, L, W), each block solved by itself to 1e-11 with adaptive steps."""
     into, bias = scheme.into_VW.detach().numpy(), scheme.into_W.detach().numpy()
     out, last = scheme.out_WW.detach().numpy(), scheme.out_W.detach().numpy()
 
@@ -50,7 +50,7 @@ def by_scipy(scheme: Floater, positions: np.ndarray) -> np.ndarray:
     return np.stack(paths, 1)
 
 
-def placed(positions: Tensor) -> Geometry:
+def at_positions(positions: Tensor) -> Geometry:
     index = torch.arange(len(positions))
     return Geometry(index, index, positions, positions, len(positions), None)
 
@@ -64,12 +64,12 @@ def test_equals_scipy_far_past_the_training_length() -> None:
 def test_equals_scipy_between_tokens_and_between_knots() -> None:
     for knots, tolerance in ((16, 2e-5), (4, 3e-3)):
         positions = np.linspace(0, 2 * LEN, 37)
-        path = floater(knots).path(placed(torch.from_numpy(positions))).detach().numpy()
+        path = floater(knots).path(at_positions(torch.from_numpy(positions))).detach().numpy()
         np.testing.assert_allclose(path, by_scipy(floater(knots), positions), rtol=0, atol=tolerance)
 
 
 def test_the_solver_is_of_fourth_order() -> None:
-    """At the end of the path a step of half the size leaves about a sixteenth of the error."""
+    """Halving the step divides the error at the end of the path by about 16."""
     exact = by_scipy(floater(), np.array([0, 2 * LEN]))[-1]
     errors = [
         np.abs(floater(knots).path(Geometry.from_range(0, 2 * LEN + 1))[-1].detach().numpy() - exact).max()
@@ -80,7 +80,7 @@ def test_the_solver_is_of_fourth_order() -> None:
 
 
 def test_gradients_equal_those_of_the_adjoint_method() -> None:
-    """Which solves another equation backwards, with dopri5 to 1e-9, and knows nothing of our steps: 1e-4."""
+    """The adjoint method solves another equation backwards in time, with dopri5 to 1e-9. Tolerance 1e-4."""
     scheme = floater()
 
     class Velocity(nn.Module):
@@ -108,7 +108,7 @@ def test_gradients_equal_those_of_the_adjoint_method() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
-def test_each_block_adds_its_own_path_and_one_solution_serves_a_pass() -> None:
+def test_each_block_adds_its_own_path_and_a_pass_solves_once() -> None:
     scheme, geo = floater(), Geometry.from_range(0, LEN)
     solved = []
     path, scheme.path = scheme.path, lambda geo: solved.append(0) or path(geo)  # type: ignore[func-returns-value]
@@ -121,10 +121,10 @@ def test_each_block_adds_its_own_path_and_one_solution_serves_a_pass() -> None:
     assert len(solved) == 2
     scheme.embed(x_BTW, replace(geo), 1)  # a layer alone
     assert len(solved) == 3
-    copy.deepcopy(scheme)  # what is left of a pass has a gradient, and is not copied
+    copy.deepcopy(scheme)  # tensors left from a pass require gradients and cannot be copied
 
 
-def test_starts_where_it_starts_and_moves() -> None:
+def test_the_path_begins_at_its_start_and_moves() -> None:
     scheme = floater()
     path = scheme.path(Geometry.from_range(0, LEN)).detach()
     torch.testing.assert_close(path[0], scheme.start_LW.detach(), rtol=0, atol=1e-12)

@@ -1,6 +1,7 @@
-"""FoPE against sums over frequencies, dimension by dimension, as its authors' code has it. Tolerance 1e-12.
+"""FoPE against sums over frequencies, dimension by dimension. Tolerance 1e-12.
 
-github.com/TsinghuaC3I/Fourier-Position-Embedding, olmo/model.py, with the settings of its 60M configuration.
+Written from the authors' code, github.com/TsinghuaC3I/Fourier-Position-Embedding, olmo/model.py, with the settings of
+its 60M configuration.
 """
 
 import math
@@ -14,13 +15,13 @@ from posbench.errors import ConfigError
 from posbench.position.scheme import AttentionInputs, ModelShape
 from posbench.schemes.fope import FoPE
 
-LONG = replace(SHAPE, train_len=4000)  # three of four frequencies turn a full circle
+LONG = replace(SHAPE, train_len=4000)  # three of four frequencies complete a period
 WIDE = ModelShape(n_layers=2, n_heads=2, head_dim=32, d_model=64, train_len=300)
 SHAPES = {8: LONG, 32: WIDE}
 
 
 def expected(scheme: FoPE, x: torch.Tensor, layer: int, base: float = 10000.0) -> torch.Tensor:
-    """The rotated x, (B, H, T, D), one number at a time; sums over frequencies, ones where there is no mixture."""
+    """Returns x multiplied by its mixtures, (B, H, T, D), one number at a time; 1 where there is no mixture."""
     batch, heads, tokens, dims = x.shape
     half = dims // 2
     kept = [base ** (-2 * m / dims) for m in range(half)]
@@ -48,15 +49,15 @@ def expected(scheme: FoPE, x: torch.Tensor, layer: int, base: float = 10000.0) -
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("shape", [LONG, WIDE], ids=["8", "32"])
 def test_rotation_equals_the_sums(shape: ModelShape, layer: int) -> None:
-    scheme, at = FoPE(shape), attention_inputs(10, layer)
+    scheme, inputs = FoPE(shape), attention_inputs(10, layer)
     x = torch.randn(2, shape.n_heads, 10, shape.head_dim, dtype=torch.float64)
-    q, k = scheme.qk(AttentionInputs(layer, at.geo, at.x_BTW, at.x_BSW, x, -x))
+    q, k = scheme.qk(AttentionInputs(layer, inputs.geo, inputs.x_BTW, inputs.x_BSW, x, -x))
     torch.testing.assert_close(q, expected(scheme, x, layer), rtol=0, atol=1e-12)
     torch.testing.assert_close(k, -q, rtol=0, atol=0)
 
 
-def test_coefficients_are_one_frequency_each_and_noise_around_it() -> None:
-    """Xavier's deviation times the spread; with no spread, steps through the frequencies."""
+def test_coefficients_are_one_frequency_plus_noise() -> None:
+    """The noise has Xavier's standard deviation times `init_norm_gain`; without it, frequencies are evenly chosen."""
     scheme = FoPE(WIDE, init_norm_gain=0.0)
     kept, mixed = scheme.cos_LHKO.shape[2:]
     step = math.ceil(kept / mixed)
@@ -74,7 +75,7 @@ def test_coefficients_are_one_frequency_each_and_noise_around_it() -> None:
     assert many.cos_LHKO[0, 0].nonzero().tolist() == [[2 * m, m] for m in range(8)]
 
 
-def test_draws_belong_to_the_settings() -> None:
+def test_draws_depend_on_the_setting_seed_alone() -> None:
     torch.manual_seed(1)
     one = FoPE(SHAPE)
     torch.manual_seed(2)
@@ -83,10 +84,10 @@ def test_draws_belong_to_the_settings() -> None:
 
 
 def test_bad_settings() -> None:
-    for shape, spread in (
+    for shape, gain in (
         (SHAPE, -0.1),
         (replace(SHAPE, head_dim=2), 0.3),
         (replace(SHAPE, train_len=6), 0.3),
     ):
         with pytest.raises(ConfigError, match="give an init_norm_gain of at least 0"):
-            FoPE(shape, init_norm_gain=spread)
+            FoPE(shape, init_norm_gain=gain)

@@ -1,4 +1,4 @@
-"""FoX against x-transformers' data-dependent ALiBi, and as a product of gates. Tolerance 1e-12 in float64."""
+"""FoX against x-transformers' data-dependent ALiBi and against products of gates. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -19,34 +19,39 @@ def fox() -> FoX:
     torch.manual_seed(0)
     scheme = FoX(SHAPE).double()
     with torch.no_grad():
-        for parameter in scheme.parameters():  # gates that are open and gates that are shut
+        for parameter in scheme.parameters():  # open and closed gates
             parameter.normal_()
     return scheme
 
 
-def x_transformers(scheme: FoX, at: AttentionInputs, v: Tensor) -> Tensor:
+def x_transformers(scheme: FoX, inputs: AttentionInputs, v: Tensor) -> Tensor:
     theirs = DataDependentAlibi(SHAPE.d_model, SHAPE.n_heads).double()
     linear = theirs.to_forget_gates[0]
     del linear.weight, linear.bias
-    linear.weight, linear.bias = scheme.weight_LHW[at.layer], scheme.bias_LH[at.layer]
+    linear.weight, linear.bias = scheme.weight_LHW[inputs.layer], scheme.bias_LH[inputs.layer]
     return torch.nn.functional.scaled_dot_product_attention(
-        at.q_BHTD, at.k_BHSD, v, attn_mask=theirs(at.x_BSW) + causal(TOKENS)
+        inputs.q_BHTD, inputs.k_BHSD, v, attn_mask=theirs(inputs.x_BSW) + causal(TOKENS)
     )
 
 
-def products(scheme: FoX, at: AttentionInputs, v: Tensor) -> Tensor:
-    """Equation 4: what a key counts for is multiplied by the gate of every token after it."""
+def products(scheme: FoX, inputs: AttentionInputs, v: Tensor) -> Tensor:
+    """Equation 4: the weight of a key is multiplied by the gate of every later token."""
     rows = []
     for b in range(2):
         for h in range(SHAPE.n_heads):
             gate_S = 1 / (
-                1 + torch.exp(-(at.x_BSW[b] @ scheme.weight_LHW[at.layer, h] + scheme.bias_LH[at.layer, h]))
+                1
+                + torch.exp(
+                    -(inputs.x_BSW[b] @ scheme.weight_LHW[inputs.layer, h] + scheme.bias_LH[inputs.layer, h])
+                )
             )
             for i in range(TOKENS):
                 weight = torch.stack(
                     [
                         gate_S[j + 1 : i + 1].prod()
-                        * torch.exp(at.q_BHTD[b, h, i] @ at.k_BHSD[b, h, j] / math.sqrt(SHAPE.head_dim))
+                        * torch.exp(
+                            inputs.q_BHTD[b, h, i] @ inputs.k_BHSD[b, h, j] / math.sqrt(SHAPE.head_dim)
+                        )
                         for j in range(i + 1)
                     ]
                 )
@@ -56,19 +61,21 @@ def products(scheme: FoX, at: AttentionInputs, v: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("reference", [x_transformers, products])
 def test_attention_equals(reference) -> None:  # type: ignore[no-untyped-def]
-    scheme, at, v = fox(), attention_inputs(TOKENS, 1), values(TOKENS)
-    mine, expected = attention(scheme, at, v), reference(scheme, at, v)
+    scheme, inputs, v = fox(), attention_inputs(TOKENS, 1), values(TOKENS)
+    mine, expected = attention(scheme, inputs, v), reference(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [scheme.weight_LHW, scheme.bias_LH, at.q_BHTD, at.k_BHSD, v], 1e-12)
+    assert_same_gradients(
+        mine, expected, [scheme.weight_LHW, scheme.bias_LH, inputs.q_BHTD, inputs.k_BHSD, v], 1e-12
+    )
 
 
-def test_gates_start_at_a_half_or_at_the_memories_asked_for() -> None:
+def test_gates_start_at_a_half_or_at_the_given_decay_times() -> None:
     assert not FoX(SHAPE).bias_LH.any()
     bias_LH = FoX(SHAPE, decay_times=[2, 128]).bias_LH.detach().double()
     time_LH = -1 / torch.nn.functional.logsigmoid(bias_LH)
     expected_H = torch.tensor(
         [2, 8, 32, 128], dtype=torch.float64
-    )  # four heads, a fourfold step between them
+    )  # four heads, each with four times the decay time of the one before
     torch.testing.assert_close(time_LH, expected_H.expand(2, 4), rtol=1e-5, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""iRoPE against Llama 4, layers that turn and layers that do not. Tolerance 1e-5: theirs turn in float32."""
+"""iRoPE against Llama 4, in layers with RoPE and without. Tolerance 1e-5: theirs rotates in float32."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def test_attention_equals_llama_4(layer: int) -> None:
     for projection in (theirs.q_proj, theirs.k_proj, theirs.v_proj, theirs.o_proj):
         torch.nn.init.normal_(projection.weight, std=0.3)
     x_BTW = torch.randn(2, TOKENS, SHAPE.d_model)
-    turn = Llama4TextRotaryEmbedding(config)(x_BTW, torch.arange(TOKENS)[None])
+    rotation = Llama4TextRotaryEmbedding(config)(x_BTW, torch.arange(TOKENS)[None])
     masked = torch.full((1, 1, TOKENS, TOKENS), -torch.inf).triu(1)
     if config.layer_types[layer] == "chunked_attention":
         masked = create_chunked_causal_mask(
@@ -46,22 +46,22 @@ def test_attention_equals_llama_4(layer: int) -> None:
             past_key_values=None,
             position_ids=torch.arange(TOKENS)[None],
         )
-    expected, _ = theirs(x_BTW, turn, masked)
+    expected, _ = theirs(x_BTW, rotation, masked)
     q, k, v = (
         part(x_BTW).unflatten(-1, (SHAPE.n_heads, -1)).transpose(1, 2)
         for part in (theirs.q_proj, theirs.k_proj, theirs.v_proj)
     )
-    at = replace(attention_inputs(TOKENS, layer, torch.float32), q_BHTD=q, k_BHSD=k)
-    mine = theirs.o_proj(attention(IRoPE(DEEP, ROPE, attn_scale=0.3), at, v).transpose(1, 2).flatten(-2))
+    inputs = replace(attention_inputs(TOKENS, layer, torch.float32), q_BHTD=q, k_BHSD=k)
+    mine = theirs.o_proj(attention(IRoPE(DEEP, ROPE, attn_scale=0.3), inputs, v).transpose(1, 2).flatten(-2))
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
 
 
-def test_chunk_and_step_are_the_training_length() -> None:
+def test_chunk_size_and_floor_scale_default_to_the_training_length() -> None:
     scheme = IRoPE(SHAPE, ROPE)
     assert (scheme.attention_chunk_size, scheme.floor_scale) == (16, 16)
-    gain = scheme.logit_scale(attention_inputs(40, layer=1))
+    scale = scheme.logit_scale(attention_inputs(40, layer=1))
     expected = [1 + 0.1 * torch.tensor((i + 1) // 16).double().log1p() for i in range(40)]
-    torch.testing.assert_close(gain, torch.stack(expected), rtol=0, atol=1e-14)
+    torch.testing.assert_close(scale, torch.stack(expected), rtol=0, atol=1e-14)
     assert scheme.mask(attention_inputs(16)) is None
     assert scheme.logit_scale(attention_inputs()) is None
 

@@ -1,4 +1,4 @@
-"""KERPLE, logarithmic and power, against the formulas of its paper, pair by pair. Tolerance 1e-12 in float64."""
+"""KERPLE, logarithmic and power, against the paper's formulas, pair by pair. Tolerance 1e-12 in float64."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +26,7 @@ def power(p: torch.Tensor, a: torch.Tensor, distance: torch.Tensor) -> torch.Ten
 
 
 def loop(scheme: Kerple, bias: Bias, tokens: int) -> torch.Tensor:
-    """(H, T, T), in torch for its gradient."""
+    """Returns the biases of all pairs, (H, T, T)."""
     rows = []
     for p, a in zip(scheme.p_H, scheme.a_H, strict=True):
         for i in range(tokens):
@@ -43,13 +43,13 @@ both = pytest.mark.parametrize(
 def test_attention_equals_the_formula(kind: type[Kerple], bias: Bias) -> None:
     torch.manual_seed(0)
     scheme = kind(SHAPE).double()
-    at, v = attention_inputs(), values()
+    inputs, v = attention_inputs(), values()
     expected = torch.nn.functional.scaled_dot_product_attention(
-        at.q_BHTD, at.k_BHSD, v, attn_mask=loop(scheme, bias, 20) + causal(20)
+        inputs.q_BHTD, inputs.k_BHSD, v, attn_mask=loop(scheme, bias, 20) + causal(20)
     )
-    mine = attention(scheme, at, v)
+    mine = attention(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [scheme.p_H, scheme.a_H, at.q_BHTD, at.k_BHSD, v], 1e-12)
+    assert_same_gradients(mine, expected, [scheme.p_H, scheme.a_H, inputs.q_BHTD, inputs.k_BHSD, v], 1e-12)
 
 
 @pytest.mark.parametrize("kind", [KerpleLog, KerplePower])
@@ -80,7 +80,7 @@ def test_draws_are_uniform_over_the_authors_ranges(kind: type[Kerple]) -> None:
     ],
     ids=["log", "power"],
 )
-def test_parameters_outside_act_as_the_nearest_inside_and_can_come_back(
+def test_parameters_outside_their_range_are_clamped_and_can_return(
     kind: type[Kerple], bias: Bias, given: tuple, inside: tuple
 ) -> None:
     scheme = kind(SHAPE).double()
@@ -96,7 +96,7 @@ def test_parameters_outside_act_as_the_nearest_inside_and_can_come_back(
     assert (scheme.a_H.grad != 0).all()
 
 
-def test_exponent_one_of_the_power_is_alibi() -> None:
+def test_power_with_exponent_one_is_alibi() -> None:
     scheme, alibi = KerplePower(SHAPE).double(), ALiBi(SHAPE)
     with torch.no_grad():
         scheme.p_H.fill_(1.0)

@@ -1,4 +1,4 @@
-"""Learned against GPT-2's own position table. Tolerance 1e-12 in float64."""
+"""Learned absolute positions against GPT-2's. Tolerance 1e-12 in float64."""
 
 import pytest
 import torch
@@ -13,16 +13,16 @@ LEN = SHAPE.train_len
 
 
 def added(scheme: Learned, positions: list[float], length: int = LEN) -> torch.Tensor:
-    """(T, W): what the scheme adds at positions, integers or not."""
+    """Returns what the scheme adds at positions, integers or not, (T, W)."""
     pos = torch.tensor(positions, dtype=torch.float64)
     index = torch.arange(len(positions))
     zeros = torch.zeros(1, len(positions), SHAPE.d_model, dtype=torch.float64)
     return scheme.embed(zeros, Geometry(index, index, pos, pos, length, None), 0)[0]
 
 
-def learned(policy: str = "undefined") -> Learned:
+def learned(out_of_range: str = "undefined") -> Learned:
     torch.manual_seed(0)
-    return Learned(SHAPE, policy).double()
+    return Learned(SHAPE, out_of_range).double()
 
 
 def test_equals_gpt2() -> None:
@@ -34,7 +34,7 @@ def test_equals_gpt2() -> None:
     with torch.no_grad():
         gpt2.wpe.weight.copy_(scheme.row_NW)
     x_BTW = torch.randn(2, LEN, SHAPE.d_model, dtype=torch.float64)
-    expected = gpt2(inputs_embeds=x_BTW).last_hidden_state  # no layers: its final norm alone
+    expected = gpt2(inputs_embeds=x_BTW).last_hidden_state  # without layers: the final norm only
     mine = gpt2.ln_f(scheme.embed(x_BTW, Geometry.from_range(0, LEN), 0))
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
@@ -56,12 +56,12 @@ def test_past_its_length_it_is_undefined() -> None:
         UndefinedError, match=r"16 rows has no position 16: evaluate at most 16 .*clamp, wrap"
     ):
         scheme.check(LEN + 1)
-    moved = added(scheme, [15.9, 16, 19])  # by a scheme that places tokens elsewhere
+    moved = added(scheme, [15.9, 16, 19])  # positions moved by another scheme
     assert moved.isnan().all(-1).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(
-    ("policy", "length", "row"),
+    ("out_of_range", "length", "row"),
     [
         ("clamp", 40, lambda p: min(p, LEN - 1)),
         ("wrap", 40, lambda p: p % LEN),
@@ -69,8 +69,8 @@ def test_past_its_length_it_is_undefined() -> None:
         ("interpolate", 8, lambda p: p),
     ],
 )
-def test_policies(policy: str, length: int, row) -> None:  # type: ignore[no-untyped-def]
-    scheme = learned(policy)
+def test_positions_past_the_table(out_of_range: str, length: int, row) -> None:  # type: ignore[no-untyped-def]
+    scheme = learned(out_of_range)
     scheme.check(length)
     table = scheme.row_NW
     rows = []
@@ -82,7 +82,7 @@ def test_policies(policy: str, length: int, row) -> None:  # type: ignore[no-unt
     torch.testing.assert_close(mine, torch.stack(rows), rtol=0, atol=1e-12)
 
 
-def test_positions_between_rows_mix_them() -> None:
+def test_positions_between_rows_are_interpolated() -> None:
     scheme = learned()
     table = scheme.row_NW
     mine = added(scheme, [0.25, 14.5, 15.75])
@@ -92,14 +92,13 @@ def test_positions_between_rows_mix_them() -> None:
     torch.testing.assert_close(between, 0.5 * table[15] + 0.5 * table[0], rtol=0, atol=1e-12)
 
 
-def test_only_a_policy_that_looks_at_the_length_breaks_prefixes() -> None:
+def test_only_interpolation_over_the_length_is_not_prefix_stable() -> None:
     stable = {
-        policy: learned(policy).traits.prefix_stable
-        for policy in ("undefined", "clamp", "wrap", "interpolate")
+        rule: learned(rule).traits.prefix_stable for rule in ("undefined", "clamp", "wrap", "interpolate")
     }
     assert stable == {"undefined": True, "clamp": True, "wrap": True, "interpolate": False}
 
 
-def test_an_unknown_policy_is_named_with_its_neighbour() -> None:
+def test_an_unknown_rule_is_an_error_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'clip'.*clamp, interpolate, undefined, wrap"):
         Learned(SHAPE, "clip")

@@ -1,4 +1,4 @@
-"""Multiplicative against its closed form: no other implementation exists. Tolerance 1e-12 in float64."""
+"""Multiplicative positions against their closed form; no other implementation exists. Tolerance 1e-12 in float64."""
 
 import pytest
 import torch
@@ -11,13 +11,13 @@ from posbench.schemes.multiplicative import Multiplicative
 LEN = SHAPE.train_len
 
 
-def multiplicative(policy: str = "undefined") -> Multiplicative:
+def multiplicative(out_of_range: str = "undefined") -> Multiplicative:
     torch.manual_seed(0)
-    return Multiplicative(SHAPE, policy).double()
+    return Multiplicative(SHAPE, out_of_range).double()
 
 
 def test_equals_the_product_as_a_diagonal_matrix() -> None:
-    """x_p is multiplied by diag(W[p]) from the right: the same map by another operation."""
+    """x_p is multiplied by the matrix diag(W[p]) from the right."""
     scheme = multiplicative()
     x_BTW = torch.randn(2, LEN, SHAPE.d_model, dtype=torch.float64, requires_grad=True)
     expected = torch.stack([x_BTW[:, p] @ torch.diag(scheme.row_NW[p]) for p in range(LEN)], 1)
@@ -31,8 +31,8 @@ def test_multiplies_once() -> None:
     assert multiplicative().embed(x_BTW, Geometry.from_range(0, 4), 1) is x_BTW
 
 
-def test_starts_about_one() -> None:
-    """Within a tenth, so that the tokens come through: the norm of the stream moves by half a percent."""
+def test_initial_factors_are_near_one() -> None:
+    """Standard deviation 0.1, which changes the norm of the residual stream by half a percent."""
     row_NW = multiplicative().row_NW.detach()
     assert float(row_NW.mean()) == pytest.approx(1, abs=0.02)
     assert float(row_NW.std()) == pytest.approx(0.1, abs=0.02)

@@ -1,4 +1,4 @@
-"""NoPE against the layers of SmolLM3 that have no positions. Tolerance 1e-6: their softmax is in float32."""
+"""NoPE against the layers of SmolLM3 without positions. Tolerance 1e-6: its softmax is in float32."""
 
 from dataclasses import replace
 
@@ -38,20 +38,22 @@ def test_equals_a_layer_of_smollm3_without_positions() -> None:
 
 
 def test_logits_are_the_scaled_products_alone() -> None:
-    at = attention_inputs()
-    expected = torch.einsum("bhtd,bhsd->bhts", at.q_BHTD, at.k_BHSD) / SHAPE.head_dim**0.5 + causal(20)
-    torch.testing.assert_close(logits(NoPE(SHAPE), at), expected, rtol=0, atol=1e-12)
+    inputs = attention_inputs()
+    expected = torch.einsum("bhtd,bhsd->bhts", inputs.q_BHTD, inputs.k_BHSD) / SHAPE.head_dim**0.5 + causal(
+        20
+    )
+    torch.testing.assert_close(logits(NoPE(SHAPE), inputs), expected, rtol=0, atol=1e-12)
 
 
 def test_without_the_causal_mask_it_is_permutation_equivariant() -> None:
-    at, v = attention_inputs(), values()
+    inputs, v = attention_inputs(), values()
     # Queries at the last index see every key.
     last = torch.full((20,), 19)
     geo = Geometry(last, torch.arange(20), last, torch.arange(20), 20, None)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
 
     def attended(permutation: torch.Tensor) -> torch.Tensor:
-        q, k, rows = (x[:, :, permutation] for x in (at.q_BHTD, at.k_BHSD, v))
+        q, k, rows = (x[:, :, permutation] for x in (inputs.q_BHTD, inputs.k_BHSD, v))
         return dense(AttentionCall(q, k, rows, 1.0, geo))[0]
 
     torch.testing.assert_close(attended(order), attended(torch.arange(20))[:, :, order], rtol=0, atol=1e-12)

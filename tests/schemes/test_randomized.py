@@ -1,6 +1,6 @@
-"""Randomised positions against the schemes that feel them and the law of order statistics. Tolerance 1e-12.
+"""Randomized positions against their base schemes at the drawn positions, and order statistics. Tolerance 1e-12.
 
-Ruoss et al. publish JAX code alone: what it draws is a uniform subset, sorted, so the draws are held to that.
+Ruoss et al. publish JAX code only, which draws a sorted uniform subset; the draws are tested for that.
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ def randomized(base_scheme: str, max_position: int | None = None) -> Randomized:
 
 
 def test_draws_are_sorted_uniform_subsets() -> None:
-    """Means of all order statistics: (r + 1)(M + 1) / (n + 1) - 1, within five standard errors of the mean."""
+    """The means of all order statistics are (r + 1)(M + 1) / (n + 1) - 1, within five standard errors."""
     scheme = randomized("rope", 50)
     drawn = torch.stack([scheme.draw(10) for _ in range(4000)])
     assert (drawn.diff(dim=1) > 0).all()
@@ -41,7 +41,7 @@ def test_draws_are_sorted_uniform_subsets() -> None:
     assert ((drawn.double().mean(0) - expected).abs() < 5 * error).all()
 
 
-def test_training_draws_anew_from_the_global_generator() -> None:
+def test_training_draws_from_the_global_generator() -> None:
     scheme, geo = randomized("rope").train(), Geometry.from_range(0, 16)
     torch.manual_seed(3)
     one, two = scheme.assign_positions(geo).q_pos_T, scheme.assign_positions(geo).q_pos_T
@@ -57,13 +57,13 @@ def test_evaluation_draws_once_and_leaves_the_generator_alone() -> None:
     one, again = (scheme.assign_positions(Geometry.from_range(0, 40)).q_pos_T for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(one, again)
-    # A suffix, and a text that is still being read, sit where they sit in the whole.
+    # A suffix, and the prefix of a text whose length is declared, have the positions of the whole text.
     suffix = scheme.assign_positions(Geometry.from_range(30, 35, length=40))
     assert torch.equal(suffix.q_pos_T, one[30:35])
     assert torch.equal(suffix.k_pos_S, one[:35])
 
 
-def test_begins_in_evaluation() -> None:
+def test_starts_in_evaluation_mode() -> None:
     assert not Randomized(SHAPE, BASE_SCHEMES["rope"]).training
 
 
@@ -72,29 +72,29 @@ def test_begins_in_evaluation() -> None:
 def test_attention_is_that_of_the_scheme_at_those_positions(
     base_scheme: str, plain: type, training: bool
 ) -> None:
-    scheme, at, v = randomized(base_scheme).train(training), attention_inputs(), values()
-    placed = scheme.assign_positions(at.geo)
-    pos = placed.q_pos_T
-    # By hand: the scheme on a text of all positions, of which only the drawn ones are looked at.
+    scheme, inputs, v = randomized(base_scheme).train(training), attention_inputs(), values()
+    drawn_geo = scheme.assign_positions(inputs.geo)
+    pos = drawn_geo.q_pos_T
+    # The base scheme on a text of all positions, of which only the drawn ones are visible.
     last = int(pos[-1]) + 1
     q, k, wide_v = (
-        torch.zeros(2, 4, last, 8).double().index_copy(2, pos, x) for x in (at.q_BHTD, at.k_BHSD, v)
+        torch.zeros(2, 4, last, 8).double().index_copy(2, pos, x) for x in (inputs.q_BHTD, inputs.k_BHSD, v)
     )
-    wide = replace(at, geo=Geometry.from_range(0, last), q_BHTD=q, k_BHSD=k)
+    wide = replace(inputs, geo=Geometry.from_range(0, last), q_BHTD=q, k_BHSD=k)
     inner = plain(SHAPE)
-    turned_q, turned_k = inner.qk(wide)
-    scores = turned_q @ turned_k.transpose(-1, -2) * SHAPE.head_dim**-0.5
-    term = inner.attention_bias(wide)
-    if term is not None:
-        scores = scores + term.value(wide.geo, slice(None))
+    inner_q, inner_k = inner.qk(wide)
+    scores = inner_q @ inner_k.transpose(-1, -2) * SHAPE.head_dim**-0.5
+    bias = inner.attention_bias(wide)
+    if bias is not None:
+        scores = scores + bias.value(wide.geo, slice(None))
     chosen = torch.zeros(last, dtype=torch.bool).index_fill(0, pos, True)
     scores = scores.masked_fill(~(wide.geo.visible() & chosen), -torch.inf)
     expected = (scores.softmax(-1) @ wide_v)[:, :, pos]
-    mine = attention(scheme, replace(at, geo=placed), v)
+    mine = attention(scheme, replace(inputs, geo=drawn_geo), v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
-def test_embeddings_are_those_of_the_positions() -> None:
+def test_embeddings_are_those_of_the_drawn_positions() -> None:
     x_BTW, geo = torch.randn(1, 20, SHAPE.d_model, dtype=torch.float64), Geometry.from_range(0, 20)
     sinusoidal, learned = randomized("sinusoidal"), randomized("learned", 100)
     pos = sinusoidal.assign_positions(geo).q_pos_T
@@ -108,7 +108,7 @@ def test_embeddings_are_those_of_the_positions() -> None:
     )
 
 
-def test_a_range_no_wider_than_the_text_leaves_nothing_to_chance() -> None:
+def test_a_range_of_the_training_length_leaves_positions_unchanged() -> None:
     scheme = randomized("learned", SHAPE.train_len).train()
     geo = Geometry.from_range(0, SHAPE.train_len)
     assert torch.equal(scheme.assign_positions(geo).q_pos_T, geo.q_pos_T)

@@ -1,4 +1,4 @@
-"""RoPE against a printed table, GPT-J (interleaved) and Llama (half-split). Tolerance 1e-5: they turn in float32."""
+"""RoPE against a printed table, GPT-J (interleaved) and Llama (half-split). Tolerance 1e-5: they rotate in float32."""
 
 from dataclasses import replace
 
@@ -30,8 +30,8 @@ PRINTED = [
 ]
 
 
-def turned(scheme: RoPE, x_TD: Tensor, positions: list[int]) -> Tensor:
-    """(T, D): vectors at positions."""
+def rotated(scheme: RoPE, x_TD: Tensor, positions: list[int]) -> Tensor:
+    """Returns the rotated vectors (T, D) at positions."""
     pos = torch.tensor(positions)
     x = x_TD[None, None]
     return scheme.qk(AttentionInputs(0, Geometry(pos, pos, pos, pos, 100, None), x, x, x, x))[0][0, 0]
@@ -47,19 +47,19 @@ def test_products_as_printed(q_pos: int, k_pos: int, printed: float, exchanged: 
     q, k = golden()
     scheme = RoPE(SHAPE, interleaved=True)
     for first, second, expected in ((q, k, printed), (k, q, exchanged)):
-        at_q, at_k = turned(scheme, torch.stack((first, second)), [q_pos, k_pos])
+        at_q, at_k = rotated(scheme, torch.stack((first, second)), [q_pos, k_pos])
         assert float(at_q @ at_k) == pytest.approx(expected, abs=5e-7)
 
 
 def test_norm_as_printed() -> None:
     q, _ = golden()
-    assert float(turned(RoPE(SHAPE, interleaved=True), q[None], [3]).norm()) == pytest.approx(
+    assert float(rotated(RoPE(SHAPE, interleaved=True), q[None], [3]).norm()) == pytest.approx(
         2.48947373, abs=5e-9
     )
 
 
 def test_steps_as_printed() -> None:
-    """The first three of four pairs at position 3, to the digits printed: the pairs, their angles, and the pairs turned."""
+    """The first three of four pairs at position 3, their angles, and the rotated pairs, to the digits printed."""
     q, _ = golden()
     pairs = torch.tensor([[0.497, -0.138], [0.648, 1.523], [-0.234, -0.234]], dtype=torch.float64)
     torch.testing.assert_close(q.view(-1, 2)[:3], pairs, rtol=0, atol=5e-4)
@@ -68,15 +68,15 @@ def test_steps_as_printed() -> None:
     assert len(angles) == 4
     after = torch.tensor([-0.472, 0.207, 0.169, 1.646, -0.227, -0.241], dtype=torch.float64)
     scheme = RoPE(SHAPE, interleaved=True)
-    torch.testing.assert_close(turned(scheme, q[None], [3])[0, :6], after, rtol=0, atol=5e-4)
+    torch.testing.assert_close(rotated(scheme, q[None], [3])[0, :6], after, rtol=0, atol=5e-4)
 
 
 def test_interleaved_equals_gptj() -> None:
-    at = attention_inputs(40)
+    inputs = attention_inputs(40)
     table = gptj.create_sinusoidal_positions(40, SHAPE.head_dim).double()[None]
     sin, cos = table.chunk(2, -1)
-    q, k = RoPE(SHAPE, interleaved=True).qk(at)
-    for mine, x in ((q, at.q_BHTD), (k, at.k_BHSD)):
+    q, k = RoPE(SHAPE, interleaved=True).qk(inputs)
+    for mine, x in ((q, inputs.q_BHTD), (k, inputs.k_BHSD)):
         theirs = gptj.apply_rotary_pos_emb(x.transpose(1, 2), sin, cos).transpose(1, 2)
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
         assert_same_gradients(mine, theirs, [x], 1e-5)
@@ -84,41 +84,41 @@ def test_interleaved_equals_gptj() -> None:
 
 @pytest.mark.parametrize("base", [10000.0, 500.0])
 def test_half_split_equals_llama(base: float) -> None:
-    at = attention_inputs(40)
+    inputs = attention_inputs(40)
     config = LlamaConfig(
         hidden_size=SHAPE.d_model,
         num_attention_heads=SHAPE.n_heads,
         rope_parameters={"rope_type": "default", "rope_theta": base},
     )
-    cos, sin = llama.LlamaRotaryEmbedding(config)(at.q_BHTD, torch.arange(40)[None])
-    theirs = llama.apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
+    cos, sin = llama.LlamaRotaryEmbedding(config)(inputs.q_BHTD, torch.arange(40)[None])
+    theirs = llama.apply_rotary_pos_emb(inputs.q_BHTD, inputs.k_BHSD, cos, sin)
     for mine, expected, x in zip(
-        RoPE(SHAPE, base, interleaved=False).qk(at), theirs, (at.q_BHTD, at.k_BHSD), strict=True
+        RoPE(SHAPE, base, interleaved=False).qk(inputs), theirs, (inputs.q_BHTD, inputs.k_BHSD), strict=True
     ):
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
         assert_same_gradients(mine, expected, [x], 1e-5)
 
 
 def test_layouts_differ_by_a_permutation_of_the_dimensions() -> None:
-    at = attention_inputs()
+    inputs = attention_inputs()
     order = torch.arange(SHAPE.head_dim).view(-1, 2).T.flatten()  # evens, then odds
-    permuted = replace(at, q_BHTD=at.q_BHTD[..., order], k_BHSD=at.k_BHSD[..., order])
+    permuted = replace(inputs, q_BHTD=inputs.q_BHTD[..., order], k_BHSD=inputs.k_BHSD[..., order])
     for inner, outer in zip(
-        RoPE(SHAPE, interleaved=True).qk(at), RoPE(SHAPE, interleaved=False).qk(permuted), strict=True
+        RoPE(SHAPE, interleaved=True).qk(inputs), RoPE(SHAPE, interleaved=False).qk(permuted), strict=True
     ):
         torch.testing.assert_close(inner[..., order], outer, rtol=0, atol=1e-14)
 
 
 def test_far_positions_keep_their_angles() -> None:
-    """At position 10^6 an angle in float32 is off by hundredths of a radian; here it is not."""
+    """At position 10^6 an angle in float32 has an error of hundredths of a radian."""
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     for pos in (4097, 1_000_003):
-        out = turned(RoPE(ModelShape(1, 1, 2, 2, 16)), x, [pos])
+        out = rotated(RoPE(ModelShape(1, 1, 2, 2, 16)), x, [pos])
         torch.testing.assert_close(out, torch.tensor([[np.cos(pos), np.sin(pos)]]), rtol=0, atol=1e-9)
 
 
-def test_decay_is_an_envelope_not_a_law() -> None:
-    """Section 3.4.3: the mean of cos(n theta) at D = 64 falls in its envelope, and is below zero at n = 725."""
+def test_decay_is_an_envelope_and_not_monotonic() -> None:
+    """Section 3.4.3: at D = 64 the envelope of the mean of cos(n theta) decreases, and the mean is negative at n = 725."""
     inv_freq_M = compute_inv_freq(64, 10000.0)
     mean_N = torch.cos(torch.arange(4096).double()[:, None] * inv_freq_M).mean(-1)
     assert mean_N[725] < 0

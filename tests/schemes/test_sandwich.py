@@ -1,4 +1,4 @@
-"""Sandwich against the inner products of Marian's sinusoidal embeddings. Tolerance 1e-4: theirs are float32."""
+"""Sandwich against inner products of Marian's sinusoidal embeddings. Tolerance 1e-4: Marian's are float32."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from posbench.schemes.sandwich import Sandwich
 
 
 def products(tokens: int, dims: int) -> torch.Tensor:
-    """(H, T, T): appendix E, p_i . p_j over the compression ratio 8h/H."""
+    """Appendix E: p_i . p_j divided by the compression ratio 8h/H; (H, T, T)."""
     table = MarianSinusoidalPositionalEmbedding(tokens, dims).create_weight().double()
     ratio_H = torch.arange(1, SHAPE.n_heads + 1).double() * 8 / SHAPE.n_heads
     return table @ table.T / ratio_H[:, None, None]
@@ -26,15 +26,15 @@ def test_biases_are_products_of_marian_s_embeddings(dims: int) -> None:
 
 
 def test_attention_equals_that_with_those_products() -> None:
-    at, v = attention_inputs(), values()
+    inputs, v = attention_inputs(), values()
     expected = torch.nn.functional.scaled_dot_product_attention(
-        at.q_BHTD, at.k_BHSD, v, attn_mask=products(20, 128) + causal(20)
+        inputs.q_BHTD, inputs.k_BHSD, v, attn_mask=products(20, 128) + causal(20)
     )
-    torch.testing.assert_close(attention(Sandwich(SHAPE), at, v), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(attention(Sandwich(SHAPE), inputs, v), expected, rtol=0, atol=1e-5)
 
 
-def test_falls_with_the_distance_in_its_envelope() -> None:
-    """Near keys have the largest bias, d/2 at distance 0."""
+def test_the_envelope_decreases_with_the_distance() -> None:
+    """The largest bias is d/2, at distance 0."""
     bias_N = Sandwich(SHAPE).bias(torch.arange(2000))[0] * 2  # the first of 4 heads has ratio 2
     assert float(bias_N[0]) == pytest.approx(64)
     assert bias_N[1:].max() < bias_N[0]

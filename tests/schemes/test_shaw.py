@@ -1,4 +1,4 @@
-"""Shaw: keys against Wav2Vec2-BERT, keys and values against the paper's sums over pairs. Tolerance 1e-12."""
+"""Shaw against Wav2Vec2-BERT (keys) and the paper's sums over pairs (keys and values). Tolerance 1e-12."""
 
 import math
 from dataclasses import replace
@@ -32,7 +32,7 @@ def test_keys_equal_wav2vec2_bert() -> None:
         attn_implementation="eager",
     )
     theirs = Wav2Vec2BertSelfAttention(config).double().eval()
-    # Its rows run from the farthest key before the query to the query itself.
+    # Its rows go from the farthest key to the query itself.
     theirs.distance_embedding.weight = torch.nn.Parameter(scheme.key_LKD[0].detach().flip(0))
     x_BTW = torch.randn(2, 12, SHAPE.d_model, dtype=torch.float64)
     _, weights = theirs(x_BTW, causal(12)[None, None], output_attentions=True)
@@ -48,24 +48,26 @@ def test_keys_equal_wav2vec2_bert() -> None:
 def test_attention_equals_the_paper_s_equations(layer: int) -> None:
     """Equations 3 and 4, with the clipping of section 3.2."""
     scheme = shaw()
-    at, v = attention_inputs(12, layer), values(12)
+    inputs, v = attention_inputs(12, layer), values(12)
     key_KD, value_KD = scheme.key_LKD[layer], scheme.value_LKD[layer]
     rows = []
     for b in range(2):
         for h in range(SHAPE.n_heads):
             for i in range(12):
                 e = [
-                    at.q_BHTD[b, h, i]
-                    @ (at.k_BHSD[b, h, j] + key_KD[min(i - j, CLIP)])
+                    inputs.q_BHTD[b, h, i]
+                    @ (inputs.k_BHSD[b, h, j] + key_KD[min(i - j, CLIP)])
                     / math.sqrt(SHAPE.head_dim)
                     for j in range(i + 1)
                 ]
                 alpha = torch.stack(e).softmax(0)
                 rows.append(sum(alpha[j] * (v[b, h, j] + value_KD[min(i - j, CLIP)]) for j in range(i + 1)))
     expected = torch.stack(rows).view(2, SHAPE.n_heads, 12, SHAPE.head_dim)
-    mine = attention(scheme, at, v)
+    mine = attention(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [scheme.key_LKD, scheme.value_LKD, at.q_BHTD, at.k_BHSD, v], 1e-12)
+    assert_same_gradients(
+        mine, expected, [scheme.key_LKD, scheme.value_LKD, inputs.q_BHTD, inputs.k_BHSD, v], 1e-12
+    )
 
 
 def test_tables_are_shared_by_heads_and_not_by_layers() -> None:

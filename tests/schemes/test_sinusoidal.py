@@ -1,4 +1,4 @@
-"""Sinusoidal against Marian, whose columns are sines first. Tolerance 1e-7: theirs is rounded to float32."""
+"""Sinusoidal against Marian, whose sines come first. Tolerance 1e-7: Marian's are rounded to float32."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_is_added_once_before_the_first_block() -> None:
 
 
 def test_a_shift_is_a_rotation() -> None:
-    """PE(p + n) = M_n PE(p), the property for which the paper chose it; and no entry leaves [-1, 1]."""
+    """PE(p + n) = M_n PE(p), the property for which the paper chose it; all entries are in [-1, 1]."""
     scheme = Sinusoidal(SHAPE)
     table = scheme.table(torch.arange(200))
     sin, cos = (scheme.inv_freq_M * 17).sin(), (scheme.inv_freq_M * 17).cos()
@@ -40,8 +40,8 @@ def test_a_shift_is_a_rotation() -> None:
     assert table.abs().max() <= 1
 
 
-def test_positions_are_told_apart() -> None:
-    """Measured, not assumed: at width 32 no two of 4096 positions come nearer than half a unit."""
+def test_positions_are_distinct() -> None:
+    """At width 32, any two of 4096 positions are more than 0.5 apart."""
     table = Sinusoidal(SHAPE).table(torch.arange(4096))
     assert torch.pdist(table).min() > 0.5
 

@@ -17,24 +17,24 @@ DEEP = replace(SHAPE, n_layers=8)
 
 @pytest.mark.parametrize("layer", range(8))
 def test_attention_equals_the_description(layer: int) -> None:
-    at, v = attention_inputs(40, layer), values(40)
+    inputs, v = attention_inputs(40, layer), values(40)
     full = layer in (3, 7)
-    q, k = (at.q_BHTD, at.k_BHSD) if full else RoPE(SHAPE).qk(at)
+    q, k = (inputs.q_BHTD, inputs.k_BHSD) if full else RoPE(SHAPE).qk(inputs)
     rows = []
     for i in range(40):
         first = 0 if full else max(0, i - 4)
-        sharp = max(1.0, math.log(i + 1) / math.log(16)) if full else 1.0
-        logit = sharp * torch.einsum("bhd,bhsd->bhs", q[:, :, i], k[:, :, first : i + 1]) / math.sqrt(8)
+        scale = max(1.0, math.log(i + 1) / math.log(16)) if full else 1.0
+        logit = scale * torch.einsum("bhd,bhsd->bhs", q[:, :, i], k[:, :, first : i + 1]) / math.sqrt(8)
         rows.append(torch.einsum("bhs,bhsd->bhd", logit.softmax(-1), v[:, :, first : i + 1]))
     expected = torch.stack(rows, 2)
-    mine = attention(SWAN(DEEP, ROPE, window=5), at, v)
+    mine = attention(SWAN(DEEP, ROPE, window=5), inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [at.q_BHTD, at.k_BHSD, v], 1e-12)
+    assert_same_gradients(mine, expected, [inputs.q_BHTD, inputs.k_BHSD, v], 1e-12)
 
 
 def test_within_the_training_length_it_is_not_scaled() -> None:
-    gain = SWAN(SHAPE, ROPE).logit_scale(attention_inputs(16, layer=1))
-    assert torch.equal(gain, torch.ones(16).double())
+    scale = SWAN(SHAPE, ROPE).logit_scale(attention_inputs(16, layer=1))
+    assert torch.equal(scale, torch.ones(16).double())
 
 
 @pytest.mark.parametrize("setting", [{"window": 0}, {"window": 17}, {"no_rope_layer_interval": 1}])

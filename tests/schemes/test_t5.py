@@ -1,4 +1,4 @@
-"""T5's buckets and biases against transformers. Buckets equal, biases within 1e-12 in float64."""
+"""T5's buckets and biases against transformers. Equal buckets; tolerance 1e-12 in float64."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_buckets_are_those_of_transformers(buckets: int, max_distance: int) -> N
 
 @pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (32, 256), (16, 64), (8, 64), (64, 1024)])
 def test_boundaries_are_exact(buckets: int, max_distance: int) -> None:
-    """In whole numbers: bucket e + m starts where (n / e)^(b - e) >= (max / e)^m, with e = b / 2 exact buckets."""
+    """In integers: bucket e + m starts where (n / e)^(b - e) >= (max / e)^m, with e = b / 2 exact buckets."""
     e = buckets // 2
     for n in range(max_distance + 10):
         if n < e:
@@ -40,10 +40,10 @@ def test_the_last_bucket_starts_at_113() -> None:
     assert bucket(torch.tensor([112, 113, 10**6]), 32, 128).tolist() == [30, 31, 31]
 
 
-def test_fractional_distances_fall_in_the_bucket_of_their_integer_part() -> None:
+def test_fractional_distances_are_in_the_bucket_of_their_integer_part() -> None:
     distance = torch.arange(600)
     thirds = torch.arange(600).double() / 3
-    for query in (599, 598, 101):  # differences of thirds are not quite whole
+    for query in (599, 598, 101):  # differences of thirds are not exact integers
         fractional = thirds[query] - thirds[: query + 1]
         whole = (query - distance[: query + 1]) // 3
         assert torch.equal(bucket(fractional, 32, 128), bucket(whole, 32, 128))
@@ -61,13 +61,13 @@ def test_attention_equals_that_with_the_biases_of_transformers() -> None:
     )
     theirs = T5Attention(config, has_relative_attention_bias=True, layer_idx=0).double()
     theirs.relative_attention_bias.weight = scheme.bias_KH
-    at, v = attention_inputs(40), values(40)
+    inputs, v = attention_inputs(40), values(40)
     expected = torch.nn.functional.scaled_dot_product_attention(
-        at.q_BHTD, at.k_BHSD, v, attn_mask=theirs.compute_bias(40, 40) + causal(40)
+        inputs.q_BHTD, inputs.k_BHSD, v, attn_mask=theirs.compute_bias(40, 40) + causal(40)
     )
-    mine = attention(scheme, at, v)
+    mine = attention(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    assert_same_gradients(mine, expected, [scheme.bias_KH, at.q_BHTD, at.k_BHSD, v], 1e-12)
+    assert_same_gradients(mine, expected, [scheme.bias_KH, inputs.q_BHTD, inputs.k_BHSD, v], 1e-12)
 
 
 def test_one_table_serves_all_layers() -> None:

@@ -1,4 +1,4 @@
-"""Transformer-XL against XLNet's attention in transformers. Tolerance 1e-12 in float64; 1e-5 with its own float32 table."""
+"""Transformer-XL against transformers' XLNet. Tolerance 1e-12 in float64; 1e-5 for its float32 table."""
 
 import pytest
 import torch
@@ -17,14 +17,14 @@ TOKENS = 20
 def transformer_xl(base: float = 10000.0) -> TransformerXL:
     torch.manual_seed(0)
     scheme = TransformerXL(SHAPE, base).double()
-    with torch.no_grad():  # large enough to be seen
+    with torch.no_grad():  # larger than at initialization
         scheme.u_HD.normal_()
         scheme.v_HD.normal_()
     return scheme
 
 
 def xlnet(scheme: TransformerXL, layer: int, q: Tensor, k: Tensor, v: Tensor, table_RW: Tensor) -> Tensor:
-    """(B, H, T, D) by XLNetRelativeAttention.rel_attn_core."""
+    """Returns the output of XLNetRelativeAttention.rel_attn_core, (B, H, T, D)."""
     config = XLNetConfig(d_model=SHAPE.d_model, n_head=SHAPE.n_heads, dropout=0.0)
     theirs = XLNetRelativeAttention(config).double().eval()
     for name, given in (("r_w_bias", scheme.u_HD), ("r_r_bias", scheme.v_HD)):
@@ -37,7 +37,7 @@ def xlnet(scheme: TransformerXL, layer: int, q: Tensor, k: Tensor, v: Tensor, ta
 
 
 def exact_table() -> Tensor:
-    """Their table of distances T .. -T + 1, sines before cosines, in float64."""
+    """Returns XLNet's table of distances T .. -T + 1, sines before cosines, in float64."""
     distance = torch.arange(TOKENS, -TOKENS, -1.0, dtype=torch.float64)
     inverse = 10000.0 ** (-torch.arange(0, SHAPE.d_model, 2.0, dtype=torch.float64) / SHAPE.d_model)
     return XLNetModel.positional_embedding(distance, inverse)[:, 0]
@@ -45,15 +45,15 @@ def exact_table() -> Tensor:
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_equals_xlnet(layer: int) -> None:
-    scheme, at, v = transformer_xl(), attention_inputs(TOKENS, layer), values(TOKENS)
-    expected = xlnet(scheme, layer, at.q_BHTD, at.k_BHSD, v, exact_table())
-    mine = attention(scheme, at, v)
+    scheme, inputs, v = transformer_xl(), attention_inputs(TOKENS, layer), values(TOKENS)
+    expected = xlnet(scheme, layer, inputs.q_BHTD, inputs.k_BHSD, v, exact_table())
+    mine = attention(scheme, inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    leaves = [scheme.key_LWHD, scheme.u_HD, scheme.v_HD, at.q_BHTD, at.k_BHSD, v]
+    leaves = [scheme.key_LWHD, scheme.u_HD, scheme.v_HD, inputs.q_BHTD, inputs.k_BHSD, v]
     assert_same_gradients(mine, expected, leaves, 1e-12)
 
 
-def test_its_table_is_xlnet_s_own() -> None:
+def test_the_table_is_xlnet_s() -> None:
     model = XLNetModel(
         XLNetConfig(vocab_size=9, d_model=SHAPE.d_model, n_layer=1, n_head=SHAPE.n_heads, d_inner=8)
     )
@@ -62,28 +62,33 @@ def test_its_table_is_xlnet_s_own() -> None:
 
 
 def test_angle_addition_equals_the_vectors_of_distances() -> None:
-    scheme, at = transformer_xl(), attention_inputs(TOKENS)
-    moved = type(at)(
-        0, at.geo.with_positions(at.geo.q_pos_T, at.geo.k_pos_S), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD
+    scheme, inputs = transformer_xl(), attention_inputs(TOKENS)
+    moved = type(inputs)(
+        0,
+        inputs.geo.with_positions(inputs.geo.q_pos_T, inputs.geo.k_pos_S),
+        inputs.x_BTW,
+        inputs.x_BSW,
+        inputs.q_BHTD,
+        inputs.k_BHSD,
     )
-    visible = at.geo.visible()
-    one, other = (logits(scheme, each)[..., visible] for each in (at, moved))
+    visible = inputs.geo.visible()
+    one, other = (logits(scheme, each)[..., visible] for each in (inputs, moved))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-    assert_same_gradients(one, other, [scheme.key_LWHD, scheme.v_HD, at.q_BHTD], 1e-11)
+    assert_same_gradients(one, other, [scheme.key_LWHD, scheme.v_HD, inputs.q_BHTD], 1e-11)
 
 
-def test_fractional_distances_are_between_whole_ones() -> None:
-    """At half the distances the sinusoids are those of half the frequencies."""
-    scheme, at = transformer_xl(), attention_inputs(TOKENS)
-    halves = at.geo.with_positions(at.geo.q_pos_T / 2, at.geo.k_pos_S / 2)
-    mine = logits(scheme, type(at)(0, halves, at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD))
+def test_fractional_distances() -> None:
+    """The sinusoids at half the distances are those of half the frequencies."""
+    scheme, inputs = transformer_xl(), attention_inputs(TOKENS)
+    halves = inputs.geo.with_positions(inputs.geo.q_pos_T / 2, inputs.geo.k_pos_S / 2)
+    mine = logits(scheme, type(inputs)(0, halves, inputs.x_BTW, inputs.x_BSW, inputs.q_BHTD, inputs.k_BHSD))
     slower = transformer_xl()
     slower.inv_freq_M = scheme.inv_freq_M / 2
-    visible = at.geo.visible()
-    torch.testing.assert_close(mine[..., visible], logits(slower, at)[..., visible], rtol=0, atol=1e-12)
+    visible = inputs.geo.visible()
+    torch.testing.assert_close(mine[..., visible], logits(slower, inputs)[..., visible], rtol=0, atol=1e-12)
 
 
-def test_key_matrices_belong_to_layers_and_u_and_v_to_all() -> None:
+def test_layers_have_own_key_matrices_and_share_u_and_v() -> None:
     shapes = [tuple(p.shape) for p in TransformerXL(SHAPE).parameters()]
     assert shapes == [(2, 32, 4, 8), (4, 8), (4, 8)]
 

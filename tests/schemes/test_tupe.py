@@ -1,7 +1,7 @@
-"""TUPE against the authors' steps (guolinke/TUPE, fairseq/modules/transformer_sentence_encoder.py), 1e-12 in float64.
+"""TUPE against the steps of the authors' code. Tolerance 1e-12 in float64.
 
-Their code is no package: its steps are written out here on the whole matrix, first rows and columns reset as
-they do; T5's biases are those of transformers.
+guolinke/TUPE, fairseq/modules/transformer_sentence_encoder.py, is not a package: its steps are written out here for
+the whole matrix, with its resets of the first row and column. T5's biases are those of transformers.
 """
 
 import math
@@ -18,16 +18,16 @@ from posbench.schemes.tupe import TUPE
 LEN = SHAPE.train_len
 
 
-def tupe(rel_pos_bias: bool, policy: str = "undefined") -> TUPE:
+def tupe(rel_pos_bias: bool, out_of_range: str = "undefined") -> TUPE:
     torch.manual_seed(0)
-    scheme = TUPE(SHAPE, rel_pos_bias, num_buckets=8, max_distance=12, policy=policy).double()
+    scheme = TUPE(SHAPE, rel_pos_bias, num_buckets=8, max_distance=12, out_of_range=out_of_range).double()
     with torch.no_grad():
         scheme.theta_H.normal_()
     return scheme
 
 
 def position_bias(scheme: TUPE, others_to_first: Tensor, first_to_others: Tensor) -> Tensor:
-    """(H, T, T): their forward, with one more row of embeddings before the first that its resets overwrite."""
+    """Returns (H, T, T) as their forward, with its additional first row of embeddings, which the resets overwrite."""
     norm = torch.nn.LayerNorm(SHAPE.d_model).double()
     weight = norm(torch.cat((torch.randn(1, SHAPE.d_model, dtype=torch.float64), scheme.row_NW)))
     pos_proj = torch.cat([p.flatten(1) for p in (scheme.query_WHD, scheme.key_WHD)], 1)
@@ -47,15 +47,15 @@ def position_bias(scheme: TUPE, others_to_first: Tensor, first_to_others: Tensor
 
 @pytest.mark.parametrize("rel_pos_bias", [False, True])
 def test_equals_the_authors_steps(rel_pos_bias: bool) -> None:
-    """Whatever the first token says to others: a causal mask leaves it itself alone."""
-    scheme, at, v = tupe(rel_pos_bias), attention_inputs(LEN), values(LEN)
+    """For any logits of the first query: under a causal mask it sees itself only."""
+    scheme, inputs, v = tupe(rel_pos_bias), attention_inputs(LEN), values(LEN)
     for first_to_others in (0.0, 7.0):
         bias = position_bias(scheme, scheme.theta_H, torch.full((SHAPE.n_heads,), first_to_others).double())
-        content = at.q_BHTD @ at.k_BHSD.mT / math.sqrt(2 * SHAPE.head_dim)
+        content = inputs.q_BHTD @ inputs.k_BHSD.mT / math.sqrt(2 * SHAPE.head_dim)
         expected = (content + bias + causal(LEN)).softmax(-1) @ v
-        mine = attention(scheme, at, v)
+        mine = attention(scheme, inputs, v)
         torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-        leaves = [*scheme.parameters(), at.q_BHTD, at.k_BHSD, v]
+        leaves = [*scheme.parameters(), inputs.q_BHTD, inputs.k_BHSD, v]
         assert_same_gradients(mine, expected, leaves, 1e-12)
 
 
@@ -76,8 +76,8 @@ def test_past_its_length() -> None:
         tupe(True).check(LEN + 1)
     clamped = tupe(False, "clamp")
     clamped.check(LEN + 4)
-    term = clamped.attention_bias(attention_inputs(LEN + 4)).value(attention_inputs(LEN + 4).geo, slice(None))
-    torch.testing.assert_close(term[:, LEN:], term[:, LEN - 1 : LEN].expand(-1, 4, -1), rtol=0, atol=1e-12)
+    bias = clamped.attention_bias(attention_inputs(LEN + 4)).value(attention_inputs(LEN + 4).geo, slice(None))
+    torch.testing.assert_close(bias[:, LEN:], bias[:, LEN - 1 : LEN].expand(-1, 4, -1), rtol=0, atol=1e-12)
     assert not tupe(False, "interpolate").traits.prefix_stable
 
 
@@ -86,4 +86,4 @@ def test_bad_settings() -> None:
         with pytest.raises(ConfigError, match="at least 2 buckets"):
             TUPE(SHAPE, True, buckets, max_distance)
     with pytest.raises(ConfigError, match=r"'clip'.*clamp, interpolate, undefined, wrap"):
-        TUPE(SHAPE, policy="clip")
+        TUPE(SHAPE, out_of_range="clip")

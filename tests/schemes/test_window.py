@@ -1,4 +1,4 @@
-"""The trained window against Mistral in transformers. Tolerance 1e-12 in float64; masks equal."""
+"""The sliding window against transformers' Mistral. Equal masks; tolerance 1e-12 in float64."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from posbench.schemes.window import Window
 
 
 def mistral(window: int, tokens: int) -> torch.Tensor:
-    """(1, 1, T, T) booleans: what a query may see."""
+    """Returns Mistral's mask, (1, 1, T, T) booleans."""
     config = MistralConfig(sliding_window=window, attn_implementation="sdpa")
     mask = create_sliding_window_causal_mask(
         config=config,
@@ -27,22 +27,24 @@ def mistral(window: int, tokens: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("window", [1, 5, 16])
 def test_equals_mistral(window: int) -> None:
-    at, v = attention_inputs(), values()
+    inputs, v = attention_inputs(), values()
     visible = mistral(window, 20)
     assert int(visible[0, 0, -1].sum()) == window
-    expected = scaled_dot_product_attention(at.q_BHTD, at.k_BHSD, v, attn_mask=visible)
-    mine = attention(Window(SHAPE, window), at, v)
+    expected = scaled_dot_product_attention(inputs.q_BHTD, inputs.k_BHSD, v, attn_mask=visible)
+    mine = attention(Window(SHAPE, window), inputs, v)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-    leaves = [v] if window == 1 else [at.q_BHTD, at.k_BHSD, v]  # a weight of 1 moves with nothing
+    leaves = (
+        [v] if window == 1 else [inputs.q_BHTD, inputs.k_BHSD, v]
+    )  # a weight of 1 depends on no query or key
     assert_same_gradients(mine, expected, leaves, 1e-12)
 
 
-def test_half_of_the_training_length_by_default_and_no_mask_within() -> None:
+def test_the_default_is_half_of_the_training_length_without_a_mask_within_it() -> None:
     assert Window(SHAPE).window == 8
     assert Window(SHAPE).mask(attention_inputs(8)) is None
 
 
 def test_bad_settings() -> None:
     for window in (0, -1, SHAPE.train_len + 1):
-        with pytest.raises(ConfigError, match=rf"window {window}: give 1 to 16 tokens"):
+        with pytest.raises(ConfigError, match=rf"window {window}: give at least 1 token and at most .*, 16"):
             Window(SHAPE, window)
