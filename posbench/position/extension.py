@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +15,8 @@ from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
+Setting = TypeVar("Setting")
+
 
 @dataclass(frozen=True)
 class ExtensionContext:
@@ -23,19 +24,6 @@ class ExtensionContext:
 
     shape: ModelShape
     length: int
-
-    def factor(self, given: float | str) -> float:
-        """k: how many times the training length is to be reached; "auto" is the evaluated length over it.
-
-        At the training length and below "auto" is 1, where an extension changes nothing.
-        """
-        if given == "auto":
-            return max(1.0, self.length / self.shape.train_len)
-        if isinstance(given, str) or not 1 <= given < math.inf:
-            raise ConfigError(
-                f"factor {given!r}: give a number of at least 1, or auto for eval_len / train_len"
-            )
-        return float(given)
 
     def tokens(self, setting: str, given: int | None, default: int, least: int = 1) -> int:
         """A setting that counts tokens; None is its default."""
@@ -72,11 +60,12 @@ class Extension(PositionScheme):
     splits_regions = False
 
     def __init_subclass__(cls) -> None:
-        """Who changes what happens between pairs needs pairs; who bounds what is seen needs it unbounded."""
+        """Adds the capabilities that follow from the overridden hooks, inherited ones included, to `requires`."""
         super().__init_subclass__()
-        if any(hook in vars(cls) for hook in PAIR_HOOKS):
+        overridden = {hook for hook in PAIR_HOOKS if getattr(cls, hook) is not getattr(Extension, hook)}
+        if overridden:
             cls.requires = cls.requires | {"softmax attention"}
-        if "regions" in vars(cls) or "mask" in vars(cls):
+        if overridden & {"regions", "mask"}:
             cls.requires = cls.requires | {"unbounded context"}
         if cls.splits_regions:
             cls.requires = cls.requires | {"mergeable regions"}
@@ -103,10 +92,12 @@ class Extension(PositionScheme):
         """Settings with which nothing changes in sequences of up to `length` tokens; a law holds it to them."""
         raise NotImplementedError
 
-    def depends_on_length(self, given: float | str) -> None:
-        """Take back the promise of prefix stability where a setting follows the evaluated length."""
-        if given == "auto":
-            self.traits = replace(self.traits, prefix_stable=False)
+    def resolve_auto(self, given: Setting | str, auto: Callable[[], Setting]) -> Setting | str:
+        """Returns a setting, "auto" replaced by `auto()`, which follows the evaluated length and so ends prefix stability."""
+        if given != "auto":
+            return given
+        self.traits = replace(self.traits, prefix_stable=False)
+        return auto()
 
     def scale_inner(self, own: Tensor | float, inputs: AttentionInputs) -> Tensor:
         """The inner logit_scale multiplied by `own`, broadcastable to (B, H, T)."""
@@ -146,26 +137,3 @@ class Extension(PositionScheme):
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
         return self.inner.attention(inputs, v_BHSD, kernel)
-
-
-class FrequencyScaling(Extension):
-    """An extension that changes the angular frequencies of a rotation."""
-
-    requires = frozenset({"inv_freq"})
-
-    def __init__(self, inner: PositionScheme, context: ExtensionContext) -> None:
-        super().__init__(inner, context)
-        if context.shape.head_dim < 4:
-            raise IncompatibleError(
-                f"{type(self).__name__} spreads a factor over frequencies and a head dimension of "
-                f"{context.shape.head_dim} has one: choose heads of at least 4 dimensions"
-            )
-
-    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
-        """(M,) float64 radians per token in, the changed ones out."""
-        raise NotImplementedError
-
-    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        return self.inner.qk(
-            replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, self.scale_inv_freq))
-        )

@@ -37,9 +37,9 @@ def test_the_paper_s_example() -> None:
     assert [distance(i, 0, 6, 10) for i in range(6, 12)] == [6, 7, 8, 9, 9, 9]
     geo = attention_inputs(12).geo
     scheme = DualChunk(Llama(SHAPE), context(12), 6, 4)
-    assert scheme.moved(geo, successive=True).q_pos_T.tolist()[6:] == [6, 7, 8, 9, 9, 9]
-    assert scheme.moved(geo, successive=False).q_pos_T.tolist() == [9] * 12
-    assert scheme.moved(geo, successive=True).k_pos_S.tolist() == [0, 1, 2, 3, 4, 5] * 2
+    assert scheme.between_chunks(geo, successive=True).q_pos_T.tolist()[6:] == [6, 7, 8, 9, 9, 9]
+    assert scheme.between_chunks(geo, successive=False).q_pos_T.tolist() == [9] * 12
+    assert scheme.between_chunks(geo, successive=True).k_pos_S.tolist() == [0, 1, 2, 3, 4, 5] * 2
 
 
 def test_equals_the_authors_code_with_a_window_more() -> None:

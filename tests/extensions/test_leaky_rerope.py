@@ -68,7 +68,8 @@ def test_its_limits_are_rerope_and_interpolation() -> None:
     stiff = attention(LeakyReRoPE(Llama(SHAPE), context(24), 5, 1e12), at, v)
     torch.testing.assert_close(stiff, rectified, rtol=0, atol=1e-9)
     at, v = attention_inputs(24), values(24)  # w = 1: distances of interpolation by k, 1 - 1 / k further
-    found = LeakyReRoPE(ALiBi(SHAPE), context(24), 1, 3).far(at.geo).distance()
+    far = LeakyReRoPE(ALiBi(SHAPE), context(24), 1, 3).far_positions(at.geo)
+    found = at.geo.with_positions(*far).distance()
     squeezed = PositionInterpolation(ALiBi(SHAPE), context(24), 3).assign_positions(at.geo).distance()
     torch.testing.assert_close(found, squeezed + 2 / 3, rtol=0, atol=1e-12)
 
@@ -77,7 +78,7 @@ def test_its_limits_are_rerope_and_interpolation() -> None:
 def test_auto_reaches_the_farthest_trained_distance(length: int) -> None:
     scheme = LeakyReRoPE(Llama(SHAPE), context(length))
     assert scheme.window == 8
-    assert leaky(length - 1, 8, scheme.k) == pytest.approx(15, abs=1e-9)
+    assert leaky(length - 1, 8, scheme.factor) == pytest.approx(15, abs=1e-9)
     assert scheme.traits.prefix_stable is False
     assert LeakyReRoPE(Llama(SHAPE), context(length), factor=2).traits.prefix_stable
 

@@ -49,7 +49,7 @@ def test_without_factors_it_starts_where_the_search_does() -> None:
 
 def test_frequencies_are_counted_where_a_layer_has_them() -> None:
     layered = Layered(SHAPE, [NoPE(SHAPE), Llama(SHAPE)])
-    assert LongRoPE(layered, context(64), 4, LONG).given == LONG
+    assert LongRoPE(layered, context(64), 4, LONG).factors == LONG
 
 
 def test_bad_settings() -> None:

@@ -63,8 +63,8 @@ def test_whole_distances_are_floored() -> None:
 
 
 def test_auto_is_the_evaluated_length_over_the_training_length() -> None:
-    assert PositionInterpolation(Llama(SHAPE), context(56)).k == 3.5
-    assert PositionInterpolation(Llama(SHAPE), context(8)).k == 1
+    assert PositionInterpolation(Llama(SHAPE), context(56)).factor == 3.5
+    assert PositionInterpolation(Llama(SHAPE), context(8)).factor == 1
     assert not PositionInterpolation(Llama(SHAPE), context(56)).traits.prefix_stable
     assert PositionInterpolation(Llama(SHAPE), context(56), 3.5).traits.prefix_stable
 

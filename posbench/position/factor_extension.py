@@ -1,0 +1,92 @@
+"""The bases of extensions by a factor k of the training length, and of those that scale a rotation's frequencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from posbench.errors import ConfigError, IncompatibleError
+from posbench.position.extension import Extension, ExtensionContext
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import AttentionInputs, PositionScheme
+
+
+def check_factor(factor: float | str) -> float:
+    """Returns `factor` as a float; raises ConfigError unless it is a finite number of at least 1."""
+    if isinstance(factor, str) or not 1 <= factor < math.inf:
+        raise ConfigError(f"factor {factor!r}: give a number of at least 1, or auto")
+    return float(factor)
+
+
+class FactorExtension(Extension):
+    """An extension by a factor k: the multiple of the training length that is to be reached.
+
+    Args:
+        factor: k, a number of at least 1; "auto" is eval_len / train_len, and 1 up to the training length.
+    """
+
+    def __init__(
+        self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto"
+    ) -> None:
+        super().__init__(inner, context)
+        auto = max(1.0, context.length / context.shape.train_len)
+        self.factor = check_factor(self.resolve_auto(factor, lambda: auto))
+
+    @staticmethod
+    def noop_settings(length: int) -> dict[str, Any]:
+        return {"factor": 1}
+
+
+class FrequencyScaling(FactorExtension):
+    """An extension that scales the M angular frequencies theta_0 > ... > theta_{M-1} of a rotation.
+
+    A subclass overrides `scale_inv_freq`, or `inv_freq_transform` where the frequencies depend on the sequence.
+    """
+
+    requires = frozenset({"inv_freq"})
+
+    def __init__(
+        self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto"
+    ) -> None:
+        super().__init__(inner, context, factor)
+        if context.shape.head_dim < 4:
+            raise IncompatibleError(
+                f"{type(self).__name__} spreads a factor over frequencies and a head dimension of "
+                f"{context.shape.head_dim} has one: choose heads of at least 4 dimensions"
+            )
+
+    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
+        """Maps the frequencies, (M,) float64 radians per token, to the scaled ones."""
+        raise NotImplementedError
+
+    def inv_freq_transform(self, geo: Geometry) -> Callable[[Tensor], Tensor]:
+        """The map of the frequencies for one geometry; angles are cached by it, so equal maps must compare equal."""
+        return self.scale_inv_freq
+
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        transform = self.inv_freq_transform(inputs.geo)
+        return self.inner.qk(replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, transform)))
+
+    def rotation_ramp(self, inv_freq_M: Tensor, low: float, high: float) -> Tensor:
+        """(M,) clip((r_m - low) / (high - low), 0, 1), r_m the rotations of frequency m within the training length."""
+        rotations_M = inv_freq_M * self.context.shape.train_len / (2 * math.pi)
+        return ((rotations_M - low) / (high - low)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class NTKScaling:
+    """rope_theta becomes rope_theta * k^(D / (D - 2)): theta_m becomes theta_m * k^(-m / (M - 1)), M = D / 2.
+
+    The fastest frequency stays and the slowest is divided by k. bloc97, 2023, the source of the extension ntk.
+    """
+
+    factor: float
+
+    def __call__(self, inv_freq_M: Tensor) -> Tensor:
+        step_M = torch.arange(len(inv_freq_M), device=inv_freq_M.device).double()
+        return inv_freq_M * self.factor ** (-step_M / (len(inv_freq_M) - 1))
