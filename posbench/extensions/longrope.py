@@ -9,14 +9,12 @@ search. The first tokens are interpolated like all others.
 import math
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.extension import ExtensionContext
 from posbench.position.factor_extension import FrequencyScaling, NTKScaling
-from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
@@ -35,11 +33,10 @@ class LongRoPE(FrequencyScaling):
         super().__init__(inner, context, factor)
         train_len = context.shape.train_len
         self.qk_scale = 1 + math.log(self.factor) / math.log(max(2, train_len))
-        counts = rotated(inner, context)
         for name, given in (("long_factor", long_factor), ("short_factor", short_factor)):
-            if given is not None and not (are_divisors(given) and {len(given)} == counts):
+            if given is not None and not (are_divisors(given) and {len(given)} == self.counts):
                 raise ConfigError(
-                    f"{name} {given} of longrope: give {' or '.join(map(str, counts))} finite numbers above 0, "
+                    f"{name} {given} of longrope: give {' or '.join(map(str, self.counts))} finite numbers above 0, "
                     "one for each frequency from the fastest, or null"
                 )
         self.factors = long_factor if context.length > train_len else short_factor or [1.0]
@@ -57,20 +54,3 @@ class LongRoPE(FrequencyScaling):
 def are_divisors(given: object) -> bool:
     """Whether `given` is a list of finite numbers above 0."""
     return isinstance(given, list) and all(isinstance(f, int | float) and 0 < f < math.inf for f in given)
-
-
-def rotated(inner: PositionScheme, context: ExtensionContext) -> set[int]:
-    """How many frequencies the layers turn by: asked of the scheme, for not all of a head need turn."""
-    like = next(inner.parameters(), torch.empty(0))
-    stream = like.new_zeros(1, 1, context.shape.d_model)
-    head = like.new_zeros(1, context.shape.n_heads, 1, context.shape.head_dim)
-    found: set[int] = set()
-
-    def note(inv_freq_M: Tensor) -> Tensor:
-        found.add(len(inv_freq_M))
-        return inv_freq_M
-
-    geo = Geometry.from_range(0, 1, device=like.device)
-    for layer in range(context.shape.n_layers):
-        inner.qk(AttentionInputs(layer, geo, stream, stream, head, head, (note,)))
-    return found

@@ -46,6 +46,9 @@ class FrequencyScaling(FactorExtension):
     """An extension that scales the M angular frequencies theta_0 > ... > theta_{M-1} of a rotation.
 
     A subclass overrides `scale_inv_freq`, or `inv_freq_transform` where the frequencies depend on the sequence.
+
+    Attributes:
+        counts: the values of M among the layers, each at least 2; heads may rotate in part.
     """
 
     requires = frozenset({"inv_freq"})
@@ -54,10 +57,11 @@ class FrequencyScaling(FactorExtension):
         self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto"
     ) -> None:
         super().__init__(inner, context, factor)
-        if context.shape.head_dim < 4:
+        self.counts = count_frequencies(inner, context)
+        if min(self.counts, default=2) < 2:
             raise IncompatibleError(
-                f"{type(self).__name__} spreads a factor over frequencies and a head dimension of "
-                f"{context.shape.head_dim} has one: choose heads of at least 4 dimensions"
+                f"{type(self).__name__} spreads a factor over frequencies and {type(inner).__name__} has one: choose "
+                "heads of which at least 4 dimensions rotate"
             )
 
     def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
@@ -76,6 +80,23 @@ class FrequencyScaling(FactorExtension):
         """(M,) clip((r_m - low) / (high - low), 0, 1), r_m the rotations of frequency m within the training length."""
         rotations_M = inv_freq_M * self.context.shape.train_len / (2 * math.pi)
         return ((rotations_M - low) / (high - low)).clamp(0, 1)
+
+
+def count_frequencies(inner: PositionScheme, context: ExtensionContext) -> set[int]:
+    """Returns the numbers of frequencies by which the layers of a scheme rotate, found by a call of `qk` on one token."""
+    like = next(inner.parameters(), torch.empty(0))
+    x_BTW = like.new_zeros(1, 1, context.shape.d_model)
+    q_BHTD = like.new_zeros(1, context.shape.n_heads, 1, context.shape.head_dim)
+    counts: set[int] = set()
+
+    def record(inv_freq_M: Tensor) -> Tensor:
+        counts.add(len(inv_freq_M))
+        return inv_freq_M
+
+    geo = Geometry.from_range(0, 1, device=like.device)
+    for layer in range(context.shape.n_layers):
+        inner.qk(AttentionInputs(layer, geo, x_BTW, x_BTW, q_BHTD, q_BHTD, (record,)))
+    return counts
 
 
 @dataclass(frozen=True)

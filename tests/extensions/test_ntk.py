@@ -11,6 +11,7 @@ from posbench.extensions.ntk import NTK
 from posbench.position.rotary import compute_inv_freq
 from posbench.position.scheme import ModelShape
 from posbench.schemes.alibi import ALiBi
+from posbench.schemes.partial_rope import PartialRoPE
 
 WIDE = ModelShape(n_layers=1, n_heads=1, head_dim=64, d_model=64, train_len=128)
 
@@ -67,5 +68,8 @@ def test_bad_settings() -> None:
     with pytest.raises(IncompatibleError, match="needs a scheme with inv_freq"):
         NTK(ALiBi(SHAPE), context(64))
     pair = ModelShape(1, 8, 2, 16, 16)
-    with pytest.raises(IncompatibleError, match="at least 4 dimensions"):
+    with pytest.raises(IncompatibleError, match="at least 4 dimensions rotate"):
         NTK(Llama(pair), context(64, pair))
+    half = ModelShape(1, 4, 4, 16, 16)
+    with pytest.raises(IncompatibleError, match="PartialRoPE has one"):
+        NTK(PartialRoPE(half, 0.5), context(64, half))
