@@ -20,7 +20,10 @@ from posbench.position.scheme import PositionScheme
 
 @register("extension/dual_chunk")
 class DualChunk(RegionExtension):
-    """i - j in a chunk of s; min(s + i % s, c - 1) - j % s to the chunk before, c - 1 - j % s to earlier ones, c = s + w."""
+    """Distances i - j in a chunk, min(s + i % s, c - 1) - j % s to the chunk before, c - 1 - j % s to earlier ones.
+
+    s is `chunk_size`, w is `local_window`, c = s + w.
+    """
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 emozilla. Dynamically Scaled RoPE further increases performance of long context LLaMA with zero fine-tuning. 2023.
 https://www.reddit.com/r/LocalLLaMA/comments/14mrgpr. As transformers' rope type `dynamic`.
-At N = f' L, factor 1 is NTK-aware scaling by f', and factor f' is scaling by f'^2 - f' + 1.
+At N = k L, factor 1 is NTK-aware scaling by k, and factor k is scaling by k^2 - k + 1.
 Deviations: N is the declared length of the whole sequence and all of its tokens are rotated with one rope_theta. An
 incremental decoder keeps keys as they were rotated when cached, an error that is not copied.
 """
@@ -22,7 +22,10 @@ from posbench.position.scheme import PositionScheme
 
 @register("extension/dynamic_ntk")
 class DynamicNTK(FrequencyScaling):
-    """rope_theta * k^(D / (D - 2)), k = f max(N, L) / L - (f - 1); f is `factor`, L is `original_max_position_embeddings`."""
+    """rope_theta becomes rope_theta * k^(D / (D - 2)), k = f max(N, L) / L - (f - 1), at a length of N tokens.
+
+    f is `factor`, L is `original_max_position_embeddings`, by default the training length.
+    """
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from posbench.position.scheme import PositionScheme
 
 @register("extension/leaky_rerope")
 class LeakyReRoPE(RegionExtension):
-    """The distance n = i - j >= w becomes w + (n - w) / k; w is `window`, by default half of the training length, k is `factor`."""
+    """The distance n = i - j >= w becomes w + (n - w) / k; w is `window`, k is `factor`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Llama 3.1 scaling: slow frequencies are interpolated and fast ones kept, with a ramp between.
+"""Llama 3.1 scaling: slow frequencies interpolated, fast ones kept, and a ramp between them.
 
 Llama Team. The Llama 3 Herd of Models. 2024. arXiv:2407.21783 (rope_theta; the scaling came with the code of
 Llama 3.1, https://github.com/meta-llama/llama-models). As transformers' rope type `llama3`.
@@ -18,7 +18,10 @@ from posbench.position.scheme import PositionScheme
 
 @register("extension/llama3")
 class Llama3(FrequencyScaling):
-    """theta_m becomes (1 - s_m) theta_m / k + s_m theta_m, s_m = clip((r_m - low) / (high - low), 0, 1), r_m = L theta_m / 2 pi."""
+    """theta_m becomes (1 - s_m) theta_m / k + s_m theta_m, s_m = clip((r_m - low) / (high - low), 0, 1), k is `factor`.
+
+    r_m = L theta_m / 2 pi are the rotations within the training length L.
+    """
 
     def __init__(
         self,
@@ -31,7 +34,8 @@ class Llama3(FrequencyScaling):
         super().__init__(inner, context, factor)
         if not high_freq_factor > low_freq_factor > 0:
             raise ConfigError(
-                f"llama3 low_freq_factor {low_freq_factor}, high_freq_factor {high_freq_factor}: give rotations with high_freq_factor > low_freq_factor > 0"
+                f"llama3 low_freq_factor {low_freq_factor}, high_freq_factor {high_freq_factor}: give rotations "
+                "with high_freq_factor > low_freq_factor > 0"
             )
         self.low_freq_factor, self.high_freq_factor = low_freq_factor, high_freq_factor
 

@@ -1,4 +1,4 @@
-"""LongRoPE: each frequency is divided by its own searched factor, with a lower softmax temperature.
+"""LongRoPE: one searched factor for each frequency, and a lower softmax temperature.
 
 Ding et al. LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens. 2024, section 3. arXiv:2402.13753.
 As transformers' rope type `longrope` and in Phi-3.
@@ -20,7 +20,10 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 @register("extension/longrope")
 class LongRoPE(FrequencyScaling):
-    """theta_m becomes theta_m / f_m, f `short_factor` up to the training length L and `long_factor` past it; q . k times 1 + ln k / ln L."""
+    """theta_m becomes theta_m / f_m, and q . k is multiplied by 1 + ln k / ln L; k is `factor`.
+
+    f is `short_factor` up to the training length L and `long_factor` past it.
+    """
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """NTK-RoPE-fixed: frequency m is slowed by k^((m + 1) / M), the fastest one included.
 
-Su. Transformer Upgrade Path 11: Taking the Beta-Base Positions to the End. 2023 (in Chinese).
+Su. Transformer Upgrade Path 11: Taking Beta-Base Positions to the End. 2023 (in Chinese).
 https://kexue.fm/archives/9706, the mixed radix with lambda_1 = ... = lambda_{d/2}, lambda^(d/2) = k.
 Compared with bloc97's scaling (ntk), which keeps the fastest frequency, every exponent is one step further.
 """
@@ -14,7 +14,7 @@ from posbench.position.factor_extension import FrequencyScaling
 
 @register("extension/ntk_fixed")
 class NTKFixed(FrequencyScaling):
-    """theta_m becomes theta_m * k^(-(m + 1) / M) over M frequencies, m = 0 .. M - 1; k is `factor`."""
+    """theta_m becomes theta_m * k^(-(m + 1) / M), m = 0 .. M - 1; k is `factor`."""
 
     def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
         count = len(inv_freq_M)

@@ -1,6 +1,6 @@
 """NTK-RoPE-mixed: frequency m is slowed by exp(a (m + 1)^b), between interpolation and NTK.
 
-Su. Transformer Upgrade Path 11: Taking the Beta-Base Positions to the End. 2023 (in Chinese).
+Su. Transformer Upgrade Path 11: Taking Beta-Base Positions to the End. 2023 (in Chinese).
 https://kexue.fm/archives/9706, the mixed radix with lambda_1 >= lambda_2 >= ... of product k, b = 0.625.
 Deviations: the article's log n factor is the extension log_n. The author's later code, github.com/bojone/rerope, has
 b = 0.75. b = 0 is position interpolation, b = 1 is NTK-RoPE-fixed.
@@ -20,7 +20,7 @@ from posbench.position.scheme import PositionScheme
 
 @register("extension/ntk_mixed")
 class NTKMixed(FrequencyScaling):
-    """theta_m becomes theta_m * exp(-a (m + 1)^b) over M frequencies, m = 0 .. M - 1, with a M^b = ln k; k is `factor`."""
+    """theta_m becomes theta_m * exp(-a (m + 1)^b), m = 0 .. M - 1, with a M^b = ln k; k is `factor`."""
 
     def __init__(
         self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto", b: float = 0.625

@@ -1,4 +1,4 @@
-"""YaRN: slow frequencies are interpolated and fast ones kept, with a lower softmax temperature.
+"""YaRN: slow frequencies interpolated, fast ones kept, and a lower softmax temperature.
 
 Peng et al. YaRN: Efficient Context Window Extension of Large Language Models. 2023, sections 3.2 and 3.4.
 arXiv:2309.00071. The paper's ramp is linear in the number of rotations within the training length (`rotations`),
@@ -24,7 +24,10 @@ RAMPS = ("dimensions", "rotations")
 
 @register("extension/yarn")
 class YaRN(FrequencyScaling):
-    """theta_m becomes (1 - r_m) theta_m / k + r_m theta_m, and q . k is multiplied by (temperature * ln k + 1)^2; k is `factor`."""
+    """theta_m becomes (1 - r_m) theta_m / k + r_m theta_m, and q . k is multiplied by (temperature * ln k + 1)^2.
+
+    k is `factor`; the ramp r is 0 below `beta_slow` rotations within the training length and 1 above `beta_fast`.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A context extension: a scheme around a trained scheme. The trained model is never patched."""
+"""The base of context extensions: schemes around a trained scheme, which leave the trained model unchanged."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ Setting = TypeVar("Setting")
 
 @dataclass(frozen=True)
 class ExtensionContext:
-    """What an extension may know: the model's shape and the length in tokens that is evaluated."""
+    """The model's shape and the evaluated length in tokens."""
 
     shape: ModelShape
     length: int
 
     def tokens(self, setting: str, given: int | None, default: int, least: int = 1) -> int:
-        """A setting that counts tokens; None is its default."""
+        """Returns the value of a setting that counts tokens, or its default where None is given.
+
+        Raises:
+            ConfigError: if it is not a whole number of at least `least`.
+        """
         count = default if given is None else given
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             raise ConfigError(
@@ -35,6 +39,7 @@ class ExtensionContext:
         return count
 
 
+# Hooks on pairs of a query and a key; a scheme without softmax attention never calls them.
 PAIR_HOOKS = (
     "regions",
     "mask",
@@ -47,12 +52,20 @@ PAIR_HOOKS = (
 
 
 class Extension(PositionScheme):
-    """Delegates every hook; a subclass changes what it must.
+    """A scheme around a trained scheme `inner`, built for one evaluated length; every hook delegates to `inner`.
+
+    A subclass overrides the hooks that it changes, and `noop_settings`. Its settings are keyword arguments of
+    `__init__` behind `inner` and `context`, each with its default. It adds no parameters.
 
     Class attributes:
-        requires: capabilities that the inner scheme must have.
-        requires_relative: whether the inner scheme must feel distances only.
-        splits_regions: whether it splits the pairs into regions, which the inner scheme must bear.
+        requires: capabilities that the inner scheme must have, of `Traits.capabilities`. Added automatically are
+            "softmax attention" where a hook of PAIR_HOOKS is overridden, "unbounded context" where `regions` or
+            `mask` is, and "mergeable regions" with `splits_regions`.
+        requires_relative: whether the inner scheme must depend on distances only.
+        splits_regions: whether `regions` adds regions to those of the inner scheme.
+
+    Raises:
+        IncompatibleError: if the inner scheme does not meet these requirements.
     """
 
     requires: frozenset[str] = frozenset()
@@ -77,11 +90,11 @@ class Extension(PositionScheme):
         if missing:
             raise IncompatibleError(
                 f"{name} needs a scheme with {', '.join(sorted(missing))}; {type(inner).__name__} has "
-                f"{', '.join(sorted(inner.traits.capabilities)) or 'none of what extensions use'}"
+                f"{', '.join(sorted(inner.traits.capabilities)) or 'no capability that extensions use'}"
             )
         if self.requires_relative and not inner.traits.relative:
             raise IncompatibleError(
-                f"{name} needs a scheme that feels distances only; {type(inner).__name__} feels absolute positions"
+                f"{name} needs a scheme that depends on distances only; {type(inner).__name__} depends on absolute positions"
             )
         self.inner = inner
         self.context = context
@@ -89,18 +102,24 @@ class Extension(PositionScheme):
 
     @staticmethod
     def noop_settings(length: int) -> dict[str, Any]:
-        """Settings with which nothing changes in sequences of up to `length` tokens; a law holds it to them."""
+        """Returns settings with which sequences of up to `length` tokens are computed as without the extension.
+
+        tests/laws/test_extension_laws.py checks this around every scheme.
+        """
         raise NotImplementedError
 
     def resolve_auto(self, given: Setting | str, auto: Callable[[], Setting]) -> Setting | str:
-        """Returns a setting, "auto" replaced by `auto()`, which follows the evaluated length and so ends prefix stability."""
+        """Returns a setting, or `auto()` where "auto" is given.
+
+        A value from the evaluated length also changes what is computed for a prefix: `prefix_stable` becomes False.
+        """
         if given != "auto":
             return given
         self.traits = replace(self.traits, prefix_stable=False)
         return auto()
 
     def scale_inner(self, own: Tensor | float, inputs: AttentionInputs) -> Tensor:
-        """The inner logit_scale multiplied by `own`, broadcastable to (B, H, T)."""
+        """Returns `own` times the inner scheme's `logit_scale`, float64, broadcastable to (B, H, T)."""
         inner = self.inner.logit_scale(inputs)
         own = torch.as_tensor(own, dtype=torch.float64, device=inputs.q_BHTD.device)
         return own if inner is None else own * inner

@@ -1,4 +1,4 @@
-"""The bases of extensions by a factor k of the training length, and of those that scale a rotation's frequencies."""
+"""The bases of extensions by a factor k: any of them, and those that scale the frequencies of a rotation."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class FrequencyScaling(FactorExtension):
         raise NotImplementedError
 
     def inv_freq_transform(self, geo: Geometry) -> Callable[[Tensor], Tensor]:
-        """The map of the frequencies for one geometry; angles are cached by it, so equal maps must compare equal."""
+        """Returns the map of the frequencies for one geometry; it is a key of cached angles, so equal maps compare equal."""
         return self.scale_inv_freq
 
     def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
@@ -77,13 +77,13 @@ class FrequencyScaling(FactorExtension):
         return self.inner.qk(replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, transform)))
 
     def rotation_ramp(self, inv_freq_M: Tensor, low: float, high: float) -> Tensor:
-        """(M,) clip((r_m - low) / (high - low), 0, 1), r_m the rotations of frequency m within the training length."""
+        """(M,) clip((r_m - low) / (high - low), 0, 1), r_m the rotations within the training length."""
         rotations_M = inv_freq_M * self.context.shape.train_len / (2 * math.pi)
         return ((rotations_M - low) / (high - low)).clamp(0, 1)
 
 
 def count_frequencies(inner: PositionScheme, context: ExtensionContext) -> set[int]:
-    """Returns the numbers of frequencies by which the layers of a scheme rotate, found by a call of `qk` on one token."""
+    """Returns the numbers of frequencies by which the layers of a scheme rotate, from a call of `qk` on one token."""
     like = next(inner.parameters(), torch.empty(0))
     x_BTW = like.new_zeros(1, 1, context.shape.d_model)
     q_BHTD = like.new_zeros(1, context.shape.n_heads, 1, context.shape.head_dim)
@@ -101,9 +101,10 @@ def count_frequencies(inner: PositionScheme, context: ExtensionContext) -> set[i
 
 @dataclass(frozen=True)
 class NTKScaling:
-    """rope_theta becomes rope_theta * k^(D / (D - 2)): theta_m becomes theta_m * k^(-m / (M - 1)), M = D / 2.
+    """rope_theta becomes rope_theta * k^(D / (D - 2)), that is, theta_m becomes theta_m * k^(-m / (M - 1)), M = D / 2.
 
-    The fastest frequency stays and the slowest is divided by k. bloc97, 2023, the source of the extension ntk.
+    The fastest frequency stays and the slowest is divided by k, which is `factor`. bloc97, 2023:
+    https://www.reddit.com/r/LocalLLaMA/comments/14lz7j5.
     """
 
     factor: float

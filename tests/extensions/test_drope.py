@@ -68,5 +68,5 @@ def test_bad_settings() -> None:
             DroPE(Llama(SHAPE), context(64), position_scale)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         DroPE(NoPE(SHAPE), context(64))
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         DroPE(Learned(SHAPE), context(64))

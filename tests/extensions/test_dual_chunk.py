@@ -95,5 +95,5 @@ def test_bad_settings() -> None:
         DualChunk(Llama(SHAPE), context(64), 12, 0)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         DualChunk(NoPE(SHAPE), context(64))
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         DualChunk(Learned(SHAPE), context(64))

@@ -94,5 +94,5 @@ def test_bad_settings() -> None:
         LeakyReRoPE(Llama(SHAPE), context(64), 15)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         LeakyReRoPE(NoPE(SHAPE), context(64))
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         LeakyReRoPE(Learned(SHAPE), context(64))

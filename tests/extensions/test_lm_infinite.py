@@ -94,5 +94,5 @@ def test_bad_settings() -> None:
         LMInfinite(Llama(SHAPE), context(64), -1)
     with pytest.raises(ConfigError, match=r"window 0: .* at least 1"):
         LMInfinite(Llama(SHAPE), context(64), 4, 0)
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         LMInfinite(Learned(SHAPE), context(64))

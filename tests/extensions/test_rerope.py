@@ -68,5 +68,5 @@ def test_bad_settings() -> None:
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         ReRoPE(NoPE(SHAPE), context(64))
     for absolute in (Learned(SHAPE), Sinusoidal(SHAPE)):
-        with pytest.raises(IncompatibleError, match="feels absolute positions"):
+        with pytest.raises(IncompatibleError, match="depends on absolute positions"):
             ReRoPE(absolute, context(64))

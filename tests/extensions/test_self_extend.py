@@ -111,5 +111,5 @@ def test_bad_settings() -> None:
         SelfExtend(Llama(SHAPE), context(64), 16)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         SelfExtend(NoPE(SHAPE), context(64))
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         SelfExtend(Learned(SHAPE), context(64))

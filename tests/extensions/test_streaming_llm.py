@@ -93,5 +93,5 @@ def test_bad_settings() -> None:
         StreamingLLM(Llama(SHAPE), context(64), -1)
     with pytest.raises(ConfigError, match=r"window 0: .* at least 1"):
         StreamingLLM(Llama(SHAPE), context(64), 4, 0)
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         StreamingLLM(Learned(SHAPE), context(64))
