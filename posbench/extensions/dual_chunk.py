@@ -55,7 +55,7 @@ class DualChunk(RegionExtension):
         return regions
 
     def between_chunks(self, geo: Geometry, successive: bool) -> Geometry:
-        """Keys at their position in their chunk; queries at c - 1, or at most there for the chunk before."""
+        """Keys at their index in their chunk; queries at c - 1, or at min(s + i % s, c - 1) for the chunk before."""
         last = self.chunk_size + self.local_window - 1
         q_pos_T = (self.chunk_size + geo.q_index_T % self.chunk_size).clamp(max=last)
         return geo.with_positions(

@@ -2,8 +2,8 @@
 
 Han et al. LM-Infinite: Zero-Shot Extreme Length Generalization for Large Language Models. NAACL 2024,
 section 4. arXiv:2308.16137. Window and ceiling are both the training length, as in the paper.
-Deviations: without the optional attention of some layers to the k middle tokens with the largest logits. Unlike in
-StreamingLLM, the first tokens stay at the ceiling, whatever their place in a cache.
+Unlike in StreamingLLM, positions are not counted in a cache: the first tokens stay at the ceiling.
+Deviations: without the optional attention of some layers to the k middle tokens with the largest logits.
 """
 
 import torch

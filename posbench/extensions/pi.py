@@ -25,9 +25,9 @@ class PositionInterpolation(FactorExtension):
 
     def assign_positions(self, geo: Geometry) -> Geometry:
         geo = self.inner.assign_positions(geo)
-        return (
-            geo if self.factor == 1 else geo.memo((self, "assign_positions"), lambda: self.interpolate(geo))
-        )
+        if self.factor == 1:
+            return geo
+        return geo.memo((self, "assign_positions"), lambda: self.interpolate(geo))
 
     def interpolate(self, geo: Geometry) -> Geometry:
         """The geometry with positions divided by k, in float64."""

@@ -39,7 +39,7 @@ class ExtensionContext:
         return count
 
 
-# Hooks on pairs of a query and a key; a scheme without softmax attention never calls them.
+# Hooks that only softmax attention over pairs of a query and a key uses.
 PAIR_HOOKS = (
     "regions",
     "mask",

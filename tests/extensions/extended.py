@@ -46,10 +46,15 @@ def values(tokens: int, shape: ModelShape = SHAPE) -> Tensor:
     return torch.randn(2, shape.n_heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64)
 
 
-def attention(scheme: PositionScheme, at: AttentionInputs, v: Tensor) -> Tensor:
+def attention(scheme: PositionScheme, inputs: AttentionInputs, v: Tensor) -> Tensor:
     """(B, H, T, D) as the model computes it in evaluation; what it computes in training must be the same."""
     placed = AttentionInputs(
-        at.layer, scheme.assign_positions(at.geo), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD
+        inputs.layer,
+        scheme.assign_positions(inputs.geo),
+        inputs.x_BTW,
+        inputs.x_BSW,
+        inputs.q_BHTD,
+        inputs.k_BHSD,
     )
     trained = attend(scheme, placed, v, KernelDispatcher("auto"))
     with torch.no_grad():
@@ -59,18 +64,20 @@ def attention(scheme: PositionScheme, at: AttentionInputs, v: Tensor) -> Tensor:
 
 
 def by_pairs(
-    at: AttentionInputs,
+    inputs: AttentionInputs,
     v: Tensor,
     logit: Callable[[int, Tensor, Tensor, int, int], float],
     visible: Callable[[int, int], bool] = lambda i, j: True,
 ) -> Tensor:
     """(B, H, T, D) from logit(h, q, k, i, j), one pair at a time."""
-    out = torch.zeros_like(at.q_BHTD)
+    out = torch.zeros_like(inputs.q_BHTD)
     for b in range(len(v)):
         for h in range(v.shape[1]):
-            for t, i in enumerate(at.geo.q_index_T.tolist()):
+            for t, i in enumerate(inputs.geo.q_index_T.tolist()):
                 seen = [j for j in range(i + 1) if visible(i, j)]
-                weights = [math.exp(logit(h, at.q_BHTD[b, h, t], at.k_BHSD[b, h, j], i, j)) for j in seen]
+                weights = [
+                    math.exp(logit(h, inputs.q_BHTD[b, h, t], inputs.k_BHSD[b, h, j], i, j)) for j in seen
+                ]
                 for weight, j in zip(weights, seen, strict=True):
                     out[b, h, t] += weight / sum(weights) * v[b, h, j]
     return out

@@ -36,12 +36,12 @@ def test_equals_each_chunk_alone(
 
 @pytest.mark.parametrize("first", [0, 21])
 def test_equals_a_mask_over_pairs(first: int) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
+    inputs, v = attention_inputs(24, start=first), values(24)
     expected = by_pairs(
-        at, v, lambda h, q, k, i, j: rotary(q, k, i - j), visible=lambda i, j: i // 5 == j // 5
+        inputs, v, lambda h, q, k, i, j: rotary(q, k, i - j), visible=lambda i, j: i // 5 == j // 5
     )
-    mine = attention(Chunked(Llama(SHAPE), context(24), 5), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    actual = attention(Chunked(Llama(SHAPE), context(24), 5), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_a_table_serves_any_length_up_to_its_chunk() -> None:

@@ -25,12 +25,12 @@ SHAPE = SIZE.shape(16)
 
 
 def test_equals_a_rotation_by_nothing() -> None:
-    at, v = attention_inputs(24), values(24)
+    inputs, v = attention_inputs(24), values(24)
     one, zero = torch.ones(2, 24, 8), torch.zeros(2, 24, 8)
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, one, zero)
+    q, k = apply_rotary_pos_emb(inputs.q_BHTD, inputs.k_BHSD, one, zero)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(
-        attention(DroPE(Llama(SHAPE), context(24)), at, v), expected, rtol=0, atol=1e-12
+        attention(DroPE(Llama(SHAPE), context(24)), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 
@@ -55,10 +55,10 @@ def test_no_length_is_too_long() -> None:
 
 
 def test_a_share_that_is_kept_is_interpolation() -> None:
-    at, v = attention_inputs(24), values(24)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, 0.25 * (i - j)))
+    inputs, v = attention_inputs(24), values(24)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: rotary(q, k, 0.25 * (i - j)))
     torch.testing.assert_close(
-        attention(DroPE(Llama(SHAPE), context(24), 0.25), at, v), expected, rtol=0, atol=1e-12
+        attention(DroPE(Llama(SHAPE), context(24), 0.25), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 

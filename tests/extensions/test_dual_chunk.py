@@ -26,10 +26,10 @@ def distance(i: int, j: int, s: int, c: int) -> int:
 @pytest.mark.parametrize("first", [0, 21])
 @pytest.mark.parametrize(("chunk", "window"), [(6, 4), (12, 4), (5, 5), (1, 1), (3, 9), (23, 2), (24, 1)])
 def test_equals_its_position_indices(chunk: int, window: int, first: int) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, distance(i, j, chunk, chunk + window)))
-    mine = attention(DualChunk(Llama(SHAPE), context(24), chunk, window), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    inputs, v = attention_inputs(24, start=first), values(24)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: rotary(q, k, distance(i, j, chunk, chunk + window)))
+    actual = attention(DualChunk(Llama(SHAPE), context(24), chunk, window), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_the_paper_s_example() -> None:
@@ -49,31 +49,33 @@ def test_equals_the_authors_code_with_a_window_more() -> None:
     q_t = torch.arange(chunk_len)
     qc_t = (q_t + chunk_len).clamp(max=chunk_size)
 
-    def theirs(i: int, j: int) -> int:
+    def reference(i: int, j: int) -> int:
         chunks = i // chunk_len - j // chunk_len
         here = q_t[i % chunk_len] if chunks == 0 else qc_t[i % chunk_len] if chunks == 1 else qc_t[-1]
         return int(here) - j % chunk_len
 
-    at, v = attention_inputs(40), values(40)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, theirs(i, j)))
-    mine = attention(DualChunk(Llama(SHAPE), context(40), chunk_len, local_window + 1), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    inputs, v = attention_inputs(40), values(40)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: rotary(q, k, reference(i, j)))
+    actual = attention(DualChunk(Llama(SHAPE), context(40), chunk_len, local_window + 1), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_any_distance_can_be_chunked() -> None:
-    at, v = attention_inputs(24), values(24)
+    inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
-        at,
+        inputs,
         v,
         lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * distance(i, j, 6, 10),
     )
-    mine = attention(DualChunk(ALiBi(SHAPE), context(24), 6, 4), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    actual = attention(DualChunk(ALiBi(SHAPE), context(24), 6, 4), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     t5 = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = t5.bias(torch.arange(24)).tolist()
-    expected = by_pairs(at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][distance(i, j, 6, 10)])
+    expected = by_pairs(
+        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][distance(i, j, 6, 10)]
+    )
     torch.testing.assert_close(
-        attention(DualChunk(t5, context(24), 6, 4), at, v), expected, rtol=0, atol=1e-12
+        attention(DualChunk(t5, context(24), 6, 4), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 

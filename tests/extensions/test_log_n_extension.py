@@ -15,24 +15,26 @@ from posbench.schemes.alibi import ALiBi
 @pytest.mark.parametrize("start", [None, 4])
 @pytest.mark.parametrize("first", [0, 21])
 def test_equals_the_formula(first: int, start: int | None) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
+    inputs, v = attention_inputs(24, start=first), values(24)
     base = start or SHAPE.train_len
-    expected = by_pairs(at, v, lambda h, q, k, i, j: max(1.0, math.log(i + 1, base)) * rotary(q, k, i - j))
-    mine = attention(LogNScaling(Llama(SHAPE), context(24), start), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    expected = by_pairs(
+        inputs, v, lambda h, q, k, i, j: max(1.0, math.log(i + 1, base)) * rotary(q, k, i - j)
+    )
+    actual = attention(LogNScaling(Llama(SHAPE), context(24), start), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_additive_terms_keep_their_strength() -> None:
-    at, v = attention_inputs(24), values(24)
+    inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
-        at,
+        inputs,
         v,
         lambda h, q, k, i, j: (
             max(1.0, math.log(i + 1, 16)) * float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * (i - j)
         ),
     )
     torch.testing.assert_close(
-        attention(LogNScaling(ALiBi(SHAPE), context(24)), at, v), expected, rtol=0, atol=1e-12
+        attention(LogNScaling(ALiBi(SHAPE), context(24)), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 

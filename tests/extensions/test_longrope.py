@@ -21,15 +21,15 @@ LONG, SHORT = [1.0, 1.5, 2.75, 4.0], [1.0, 1.0, 1.25, 1.5]
 @pytest.mark.parametrize("length", [12, 16, 17, 64])
 def test_attention_equals_transformers(length: int, factor: float) -> None:
     """One list up to the training length and the other past it; the temperature is the same at both."""
-    at, v = attention_inputs(length), values(length)
-    theirs = hugging_face("longrope", factor, long_factor=LONG, short_factor=SHORT)
-    cos, sin = theirs(at.q_BHTD, torch.arange(length)[None])
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
+    inputs, v = attention_inputs(length), values(length)
+    reference = hugging_face("longrope", factor, long_factor=LONG, short_factor=SHORT)
+    cos, sin = reference(inputs.q_BHTD, torch.arange(length)[None])
+    q, k = apply_rotary_pos_emb(inputs.q_BHTD, inputs.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     scheme = LongRoPE(Llama(SHAPE), context(length), factor, LONG, SHORT)
-    torch.testing.assert_close(attention(scheme, at, v), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(measured(scheme), theirs.inv_freq.double(), rtol=1e-6, atol=1e-9)
-    assert scheme.qk_scale == pytest.approx(theirs.attention_scaling**2, rel=1e-12)
+    torch.testing.assert_close(attention(scheme, inputs, v), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(measured(scheme), reference.inv_freq.double(), rtol=1e-6, atol=1e-9)
+    assert scheme.qk_scale == pytest.approx(reference.attention_scaling**2, rel=1e-12)
 
 
 def test_the_temperature_is_the_paper_s() -> None:

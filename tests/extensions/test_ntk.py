@@ -20,19 +20,19 @@ WIDE = ModelShape(n_layers=1, n_heads=1, head_dim=64, d_model=64, train_len=128)
 @pytest.mark.parametrize("base", [10000.0, 500.0])
 @pytest.mark.parametrize("shape", [SHAPE, WIDE])
 def test_frequencies_are_those_of_x_transformers(shape: ModelShape, base: float, factor: float) -> None:
-    theirs = RotaryEmbedding(shape.head_dim, base=base, base_rescale_factor=factor).inv_freq.double()
+    reference = RotaryEmbedding(shape.head_dim, base=base, base_rescale_factor=factor).inv_freq.double()
     scheme = NTK(Llama(shape, base), context(64, shape), factor)
-    torch.testing.assert_close(measured(scheme, shape), theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(measured(scheme, shape), reference, rtol=1e-5, atol=1e-6)
 
 
 def test_auto_is_dynamic_ntk_of_transformers() -> None:
     """Their factor 1 at a length of k * L is the static k; a factor of its own would be k^2 - k + 1 there."""
-    at, v = attention_inputs(56), values(56)
-    cos, sin = hugging_face("dynamic", 1.0)(at.q_BHTD, torch.arange(56)[None])
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
+    inputs, v = attention_inputs(56), values(56)
+    cos, sin = hugging_face("dynamic", 1.0)(inputs.q_BHTD, torch.arange(56)[None])
+    q, k = apply_rotary_pos_emb(inputs.q_BHTD, inputs.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    mine = attention(NTK(Llama(SHAPE), context(56)), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
+    actual = attention(NTK(Llama(SHAPE), context(56)), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
     assert not NTK(Llama(SHAPE), context(56)).traits.prefix_stable
 
 

@@ -34,12 +34,12 @@ def test_frequencies_are_the_digits_of_a_mixed_radix(shape: ModelShape, factor: 
 
 def test_numbers_of_the_author_s_code() -> None:
     """What the initialiser of bojone/rerope's ntk_patch.py computes for k = 12, b = 0.75, d = 128 (float32)."""
-    own = ModelShape(1, 1, 128, 128, 4096)
-    ours = measured(NTKMixed(Llama(own), context(49152, own), 12, 0.75), own)
+    shape = ModelShape(1, 1, 128, 128, 4096)
+    ours = measured(NTKMixed(Llama(shape), context(49152, shape), 12, 0.75), shape)
     m = torch.arange(1, 65).float()
-    theirs = 10000 ** (-torch.arange(0, 128, 2).float() / 128)
-    theirs = theirs * (-math.log(12) / 64**0.75 * m**0.75).exp()
-    torch.testing.assert_close(ours, theirs.double(), rtol=1e-5, atol=0)
+    reference = 10000 ** (-torch.arange(0, 128, 2).float() / 128)
+    reference = reference * (-math.log(12) / 64**0.75 * m**0.75).exp()
+    torch.testing.assert_close(ours, reference.double(), rtol=1e-5, atol=0)
 
 
 def test_without_a_curve_it_is_interpolation() -> None:
