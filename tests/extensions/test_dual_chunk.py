@@ -1,4 +1,4 @@
-"""Dual chunk attention, pair by pair from the paper's position indices. Tolerance 1e-12 in float64."""
+"""Dual chunk attention against loops over the paper's position indices. Tolerance 1e-12 in float64."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from posbench.schemes.t5 import T5Bias
 
 
 def distance(i: int, j: int, s: int, c: int) -> int:
-    """Sections 3.1 to 3.3: P_k by chunk, and three sets of P_q."""
+    """Sections 3.1 to 3.3: P_k for each chunk, and P_q within a chunk, to the chunk before and to earlier ones."""
     keys = list(range(s))
     intra = list(range(s))
     successive = [s + place if place < c - s else c - 1 for place in range(s)]
@@ -33,7 +33,7 @@ def test_equals_its_position_indices(chunk: int, window: int, first: int) -> Non
 
 
 def test_the_paper_s_example() -> None:
-    """Chunks of 6 of a model trained on 10 tokens: 12 tokens, the second half's queries at 6 7 8 9 9 9 for the first."""
+    """12 tokens in chunks of 6, training length 10: queries of the second chunk are at 6 7 8 9 9 9 for keys of the first."""
     assert [distance(i, 0, 6, 10) for i in range(6, 12)] == [6, 7, 8, 9, 9, 9]
     geo = attention_inputs(12).geo
     scheme = DualChunk(Llama(SHAPE), context(12), 6, 4)
@@ -42,8 +42,8 @@ def test_the_paper_s_example() -> None:
     assert scheme.between_chunks(geo, successive=True).k_pos_S.tolist() == [0, 1, 2, 3, 4, 5] * 2
 
 
-def test_equals_the_authors_code_with_a_window_more() -> None:
-    """Their tables of positions: q, q_t + chunk_len clamped at chunk_size, and the last of those for all earlier chunks."""
+def test_equals_the_authors_code_with_a_window_larger_by_one() -> None:
+    """ChunkLlama's positions: q_t, q_t + chunk_len clamped at chunk_size, and the last of these for earlier chunks."""
     chunk_size, local_window = 12, 3
     chunk_len = chunk_size - local_window
     q_t = torch.arange(chunk_len)
@@ -60,7 +60,7 @@ def test_equals_the_authors_code_with_a_window_more() -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_any_distance_can_be_chunked() -> None:
+def test_biases_of_the_distance_are_chunked() -> None:
     inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
         inputs,
@@ -79,7 +79,7 @@ def test_any_distance_can_be_chunked() -> None:
     )
 
 
-def test_no_distance_is_new_and_neighbours_are_true() -> None:
+def test_distances_stay_below_the_training_length_and_are_true_for_neighbours() -> None:
     scheme = DualChunk(Llama(SHAPE), context(64))
     assert (scheme.chunk_size, scheme.local_window) == (12, 4)
     for i in range(64):

@@ -25,7 +25,7 @@ def test_attention_equals_transformers(length: int, factor: float) -> None:
 
 @pytest.mark.parametrize(("factor", "k"), [(1.0, 4.0), (4.0, 13.0)])
 def test_the_factor_is_not_the_ratio_of_the_lengths(factor: float, k: float) -> None:
-    """At four times the training length a factor of 1 scales by 4, and one of 4 by 4^2 - 4 + 1."""
+    """At four times the training length, factor 1 scales by 4 and factor 4 by 4^2 - 4 + 1."""
     inputs, v = attention_inputs(64), values(64)
     torch.testing.assert_close(
         attention(DynamicNTK(Llama(SHAPE), context(64), factor), inputs, v),
@@ -36,7 +36,7 @@ def test_the_factor_is_not_the_ratio_of_the_lengths(factor: float, k: float) -> 
 
 
 def test_the_length_is_the_declared_one() -> None:
-    """Of the sequence at hand and not of the longest that is evaluated; a prefix turns as the whole will."""
+    """Not the evaluated length of the context: a prefix is rotated as the whole declared sequence is."""
     scheme = DynamicNTK(Llama(SHAPE), context(1000))
     short, long = Geometry.from_range(0, 20), Geometry.from_range(0, 20, length=64)
     alike = NTK(Llama(SHAPE), context(64), 20 / 16), NTK(Llama(SHAPE), context(64), 64 / 16)
@@ -52,7 +52,7 @@ def test_nothing_changes_up_to_the_training_length() -> None:
     assert torch.equal(measured(DynamicNTK(Llama(SHAPE), context(16), 4.0)), measured(Llama(SHAPE)))
 
 
-def test_equal_lengths_share_their_angles() -> None:
+def test_angles_are_computed_once_per_length() -> None:
     scheme, inputs = DynamicNTK(Llama(SHAPE), context(64)), attention_inputs(40)
     scheme.qk(inputs)
     held = len(inputs.geo._memo)

@@ -1,4 +1,4 @@
-"""Leaky ReRoPE, pair by pair from its definition. Tolerance 1e-12 in float64."""
+"""Leaky ReRoPE against loops over its definition. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_equals_its_definition(window: int, k: float, first: int) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_any_distance_can_leak() -> None:
+def test_biases_of_the_distance_are_leaky() -> None:
     inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
         inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * leaky(i - j, 5, 3)
@@ -51,7 +51,7 @@ def test_any_distance_can_leak() -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_tables_of_whole_distances_see_the_whole_part() -> None:
+def test_tables_of_whole_distances_round_down() -> None:
     inputs, v = attention_inputs(24), values(24)
     inner = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = inner.bias(torch.arange(24)).tolist()
@@ -67,7 +67,8 @@ def test_its_limits_are_rerope_and_interpolation() -> None:
     rectified = attention(ReRoPE(Llama(SHAPE), context(24), 5), inputs, v)
     stiff = attention(LeakyReRoPE(Llama(SHAPE), context(24), 5, 1e12), inputs, v)
     torch.testing.assert_close(stiff, rectified, rtol=0, atol=1e-9)
-    inputs, v = attention_inputs(24), values(24)  # w = 1: distances of interpolation by k, 1 - 1 / k further
+    # With w = 1, distances are those of interpolation by k plus 1 - 1 / k.
+    inputs = attention_inputs(24)
     far = LeakyReRoPE(ALiBi(SHAPE), context(24), 1, 3).far_positions(inputs.geo)
     found = inputs.geo.with_positions(*far).distance()
     squeezed = PositionInterpolation(ALiBi(SHAPE), context(24), 3).assign_positions(inputs.geo).distance()
@@ -75,7 +76,7 @@ def test_its_limits_are_rerope_and_interpolation() -> None:
 
 
 @pytest.mark.parametrize("length", [16, 17, 40, 1000])
-def test_auto_reaches_the_farthest_trained_distance(length: int) -> None:
+def test_auto_reaches_the_longest_trained_distance(length: int) -> None:
     scheme = LeakyReRoPE(Llama(SHAPE), context(length))
     assert scheme.window == 8
     assert leaky(length - 1, 8, scheme.factor) == pytest.approx(15, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Llama 3.1's scaling against transformers' `llama3`. Frequencies within 1e-6 (float32), attention within 1e-5."""
+"""Llama 3.1 scaling against transformers' `llama3`. Frequencies within 1e-6 (float32), attention within 1e-5."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_attention_equals_transformers() -> None:
     )
 
 
-def test_it_is_the_ramp_of_yarn_s_paper_with_other_ends() -> None:
+def test_equals_the_ramp_of_yarn_s_paper_with_other_ends() -> None:
     shape = ModelShape(1, 1, 128, 128, 8192)
     yarn = YaRN(
         Llama(shape), context(64, shape), 8, "rotations", beta_fast=4.0, beta_slow=1.0, temperature=0.0

@@ -1,4 +1,4 @@
-"""LM-Infinite, pair by pair from its mask and its ceiling, and from its authors' two branches. Tolerance 1e-12."""
+"""LM-Infinite against loops over its definition and the two branches of the authors' code. Tolerance 1e-12."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_equals_its_definition(sinks: int, window: int, first: int) -> None:
 
 
 def test_equals_a_local_and_a_stationary_branch() -> None:
-    """As the authors compute it: queries turned to the ceiling against first keys that are not turned at all."""
+    """The authors' code: beyond the window, queries rotated to the ceiling meet keys that are not rotated."""
     sinks = local = 5
     inputs, v = attention_inputs(24), values(24)
     q, k = Llama(SHAPE).qk(inputs)

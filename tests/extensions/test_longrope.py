@@ -20,7 +20,7 @@ LONG, SHORT = [1.0, 1.5, 2.75, 4.0], [1.0, 1.0, 1.25, 1.5]
 @pytest.mark.parametrize("factor", [1.0, 4.0, 16.0])
 @pytest.mark.parametrize("length", [12, 16, 17, 64])
 def test_attention_equals_transformers(length: int, factor: float) -> None:
-    """One list up to the training length and the other past it; the temperature is the same at both."""
+    """Short factors up to the training length and long ones past it, with the same temperature."""
     inputs, v = attention_inputs(length), values(length)
     reference = hugging_face("longrope", factor, long_factor=LONG, short_factor=SHORT)
     cos, sin = reference(inputs.q_BHTD, torch.arange(length)[None])
@@ -33,11 +33,11 @@ def test_attention_equals_transformers(length: int, factor: float) -> None:
 
 
 def test_the_temperature_is_the_paper_s() -> None:
-    """sqrt(1 + ln k / ln L) on both sides."""
+    """sqrt(1 + ln k / ln L) on queries and on keys."""
     assert LongRoPE(Llama(SHAPE), context(64)).qk_scale == 1 + math.log(4) / math.log(16)
 
 
-def test_without_factors_it_starts_where_the_search_does() -> None:
+def test_without_factors_equals_ntk() -> None:
     torch.testing.assert_close(
         measured(LongRoPE(Llama(SHAPE), context(64))),
         measured(NTK(Llama(SHAPE), context(64))),
@@ -47,7 +47,7 @@ def test_without_factors_it_starts_where_the_search_does() -> None:
     assert torch.equal(measured(LongRoPE(Llama(SHAPE), context(16))), measured(Llama(SHAPE)))
 
 
-def test_frequencies_are_counted_where_a_layer_has_them() -> None:
+def test_frequencies_are_counted_over_all_layers() -> None:
     layered = Layered(SHAPE, [NoPE(SHAPE), Llama(SHAPE)])
     assert LongRoPE(layered, context(64), 4, LONG).factors == LONG
 

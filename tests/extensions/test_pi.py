@@ -71,9 +71,9 @@ def test_auto_is_the_evaluated_length_over_the_training_length() -> None:
     assert PositionInterpolation(Llama(SHAPE), context(56), 3.5).traits.prefix_stable
 
 
-def test_a_learned_table_reaches_as_far_as_it_is_stretched() -> None:
+def test_a_learned_table_reaches_factor_times_its_length() -> None:
     inner = Learned(SHAPE)
-    for length in (17, 23, 37, 64, 100, 1000):  # L * (length / L) is not always length
+    for length in (17, 23, 37, 64, 100, 1000):  # L * (length / L) does not always round to length
         scheme = PositionInterpolation(inner, context(length))
         scheme.check(length)
         x_BTW = torch.zeros(1, length, SHAPE.d_model)
@@ -84,7 +84,7 @@ def test_a_learned_table_reaches_as_far_as_it_is_stretched() -> None:
             scheme.check(length + length // SHAPE.train_len + 1)
 
 
-def test_the_placed_geometry_is_kept_for_the_next_pass() -> None:
+def test_the_interpolated_geometry_is_cached() -> None:
     scheme, geo = PositionInterpolation(Llama(SHAPE), context(64)), Geometry.from_range(0, 64)
     assert scheme.assign_positions(geo) is scheme.assign_positions(geo)
 

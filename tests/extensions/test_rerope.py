@@ -1,4 +1,4 @@
-"""ReRoPE, pair by pair from its definition. Tolerance 1e-12 in float64."""
+"""ReRoPE against loops over its definition. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_equals_its_definition(window: int, first: int) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_any_distance_can_be_rectified() -> None:
+def test_biases_of_the_distance_are_rectified() -> None:
     inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
         inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * min(i - j, 5)
@@ -44,8 +44,8 @@ def test_any_distance_can_be_rectified() -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_values_by_pair_are_rectified_too() -> None:
-    """A window below Shaw's clip is a smaller clip."""
+def test_relative_values_are_rectified() -> None:
+    """A window smaller than Shaw's maximum distance acts as that maximum."""
     torch.manual_seed(0)
     inner = Shaw(SHAPE, max_relative_position=16).double()
     clipped = Shaw(SHAPE, max_relative_position=5).double()

@@ -1,4 +1,4 @@
-"""Self-Extend, pair by pair from its formula, and from the two attentions of its authors' code. Tolerance 1e-12."""
+"""Self-Extend against loops over its formula and the two attentions of the authors' code. Tolerance 1e-12."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from posbench.schemes.t5 import T5Bias
 
 
 def extended(i: int, j: int, window: int, group: int) -> int:
-    """Section 3.2: grouped positions, the query's moved by w - w // G."""
+    """Section 3.2: grouped positions, those of queries shifted by w - w // G."""
     return i - j if i - j < window else i // group - j // group + window - window // group
 
 
@@ -30,7 +30,7 @@ def test_equals_its_formula(window: int, group: int, first: int) -> None:
 
 @pytest.mark.parametrize(("window", "group"), [(5, 3), (8, 4)])
 def test_equals_two_attentions_chosen_by_a_mask(window: int, group: int) -> None:
-    """As the authors compute it: whole matrices of neighbours and of groups, a triangle of the second laid over the first."""
+    """The authors' code: full matrices of neighbour and of grouped logits, the latter used beyond the window."""
     inputs, v = attention_inputs(24), values(24)
     index = torch.arange(24)
 
@@ -56,7 +56,7 @@ def test_equals_two_attentions_chosen_by_a_mask(window: int, group: int) -> None
     torch.testing.assert_close(actual, chosen.softmax(-1) @ v, rtol=0, atol=1e-12)
 
 
-def test_any_distance_can_be_grouped() -> None:
+def test_biases_of_the_distance_are_grouped() -> None:
     inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
         inputs,
@@ -75,7 +75,7 @@ def test_any_distance_can_be_grouped() -> None:
     )
 
 
-def test_values_by_pair_are_grouped_too() -> None:
+def test_relative_values_are_grouped() -> None:
     torch.manual_seed(0)
     inner, inputs, v = Shaw(SHAPE, max_relative_position=9).double(), attention_inputs(20), values(20)
     key, value = inner.key_LKD[0], inner.value_LKD[0]
@@ -92,7 +92,7 @@ def test_values_by_pair_are_grouped_too() -> None:
 
 
 @pytest.mark.parametrize("length", [16, 17, 40, 56, 64, 1000])
-def test_auto_is_the_least_group_of_the_paper_s_rule(length: int) -> None:
+def test_auto_is_the_smallest_group_of_the_paper_s_rule(length: int) -> None:
     scheme = SelfExtend(Llama(SHAPE), context(length))
     assert scheme.window == 4
     group = scheme.group_size
@@ -103,8 +103,8 @@ def test_auto_is_the_least_group_of_the_paper_s_rule(length: int) -> None:
     assert SelfExtend(Llama(SHAPE), context(length), group_size=2).traits.prefix_stable
 
 
-def test_the_authors_example_of_a_group() -> None:
-    """Their README: 15800 tokens, 4096 trained, a window of 1024: group 5."""
+def test_the_authors_example() -> None:
+    """README of datamllab/LongLM: 15800 tokens, training length 4096, window 1024, group 5."""
     shape = type(SHAPE)(1, 1, 8, 8, 4096)
     assert SelfExtend(Llama(shape), context(15800, shape), 1024).group_size == 5
 

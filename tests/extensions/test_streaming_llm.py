@@ -1,4 +1,4 @@
-"""StreamingLLM against a cache that is really evicted and re-indexed, token by token. Tolerance 1e-12 in float64."""
+"""StreamingLLM against a cache that evicts and re-indexes token by token. Tolerance 1e-12 in float64."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Logit = Callable[[int, Tensor, Tensor, int], float]
 
 
 def stream(inputs: AttentionInputs, v: Tensor, sinks: int, window: int, logit: Logit) -> Tensor:
-    """Section 3.2: read a token, evict from the middle, number what is left from 0, attend."""
+    """Section 3.2: append a token, evict the oldest behind the sinks, number the cache from 0, attend."""
     out = torch.zeros_like(v)
     for b in range(len(v)):
         for h in range(v.shape[1]):
@@ -58,7 +58,7 @@ def test_equals_a_rolling_cache_with_a_bias() -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_a_suffix_equals_its_rows() -> None:
+def test_a_suffix_equals_the_rows_of_the_whole() -> None:
     whole, last, v = attention_inputs(24), attention_inputs(24, start=20), values(24)
     scheme = StreamingLLM(Llama(SHAPE), context(24), 4, 6)
     torch.testing.assert_close(

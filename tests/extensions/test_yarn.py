@@ -1,4 +1,4 @@
-"""YaRN against transformers (the code's ramp) and the definition in the paper. Frequencies within 1e-6 (float32)."""
+"""YaRN against transformers (ramp of the code) and the definition in the paper. Frequencies within 1e-6 (float32)."""
 
 import math
 
@@ -41,8 +41,8 @@ def test_attention_equals_transformers(factor: float) -> None:
 
 @pytest.mark.parametrize(("fast", "slow"), [(32.0, 1.0), (16.0, 2.0)])
 @pytest.mark.parametrize("train_len", [16, 128, 2048])
-def test_rotations_are_the_paper_s(train_len: int, fast: float, slow: float) -> None:
-    """Section 3.2, frequency by frequency: r is the number of turns within the training length."""
+def test_rotations_equal_the_paper(train_len: int, fast: float, slow: float) -> None:
+    """Section 3.2, for each frequency: r is the number of rotations within the training length."""
     shape = head_shape(64, train_len)
     scheme = YaRN(Llama(shape), context(64, shape), 8, "rotations", beta_fast=fast, beta_slow=slow)
     expected = []
@@ -56,7 +56,7 @@ def test_rotations_are_the_paper_s(train_len: int, fast: float, slow: float) -> 
     )
 
 
-def test_the_two_ramps_are_far_apart() -> None:
+def test_the_two_ramps_differ_by_up_to_144_percent() -> None:
     shape = head_shape(64, 2048)
     inv_freq_M = compute_inv_freq(64, 10000.0)
     code, paper = (
@@ -66,13 +66,13 @@ def test_the_two_ramps_are_far_apart() -> None:
     assert float((code / paper).max()) == pytest.approx(2.44, abs=0.005)
 
 
-def test_temperature_is_the_paper_s_and_can_be_off() -> None:
+def test_temperature_equals_the_paper_or_is_off() -> None:
     """Section 3.4: 1 / sqrt(t) = 0.1 ln s + 1, and logits are divided by t."""
     assert YaRN(Llama(SHAPE), context(64), 4).qk_scale == (0.1 * math.log(4) + 1) ** 2
     assert YaRN(Llama(SHAPE), context(64), 4, temperature=0.0).qk_scale == 1
-    gain = YaRN(Llama(SHAPE), context(64), 4).logit_scale(attention_inputs(4))
-    assert gain is not None
-    assert float(gain) == (0.1 * math.log(4) + 1) ** 2
+    scale = YaRN(Llama(SHAPE), context(64), 4).logit_scale(attention_inputs(4))
+    assert scale is not None
+    assert float(scale) == (0.1 * math.log(4) + 1) ** 2
 
 
 def test_bad_settings() -> None:
