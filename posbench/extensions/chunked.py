@@ -1,8 +1,8 @@
-"""Independent chunks: a long text read as many short ones, each from position 0.
+"""Independent chunks: a long text is read as many short ones, each from position 0.
 
-The usual way to fit a text into a model of a fixed length, and the baseline of BERT-era readers: Beltagy, Peters,
-Cohan. Longformer. 2020, section 1. arXiv:2004.05150. Chunks do not overlap, so a chunk's first tokens know
-nothing of the text before them.
+Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 1. arXiv:2004.05150, which describes
+it as the usual way to fit a text into a model of fixed length.
+Chunks do not overlap, so the first tokens of a chunk have no context.
 """
 
 from typing import Any
@@ -29,17 +29,17 @@ class Chunked(Extension):
         return {"chunk_size": length}
 
     def check(self, length: int) -> None:
-        # Where only distances count, positions go on, and with them what the scheme says of their range.
+        # Positions of a relative scheme are not reset, so its own limit on the length applies.
         self.inner.check(length if self.inner.traits.relative else min(length, self.chunk_size))
 
     def assign_positions(self, geo: Geometry) -> Geometry:
-        # Distances within a chunk are the same without the reset, and a shorter table serves them.
+        # Distances within a chunk are the same without a reset, and a table of distances stays short.
         if self.inner.traits.relative or geo.n_read <= self.chunk_size:
             return self.inner.assign_positions(geo)
         return self.inner.assign_positions(geo.memo((self, "assign_positions"), lambda: self.reset(geo)))
 
     def reset(self, geo: Geometry) -> Geometry:
-        """Each token at its place in its chunk."""
+        """The geometry with each token's position counted from the start of its chunk."""
         return geo.with_positions(geo.q_index_T % self.chunk_size, geo.k_index_S % self.chunk_size)
 
     def mask(self, inputs: AttentionInputs) -> Mask | None:

@@ -1,10 +1,10 @@
-"""DroPE: the positions of a trained model dropped, after which a short training at its own length mends it.
+"""DroPE: positions of a trained model are dropped, and a short fine-tuning adapts the model.
 
 Gelberg et al. Extending the Context of Pretrained LLMs by Dropping Their Positional Embeddings. 2025, section 4.
-arXiv:2512.12167. The training is the `finetune` of an experiment; without it the model is as good as broken,
-which is worth measuring once.
-For any scheme that feels distances only, all of which become 0, where the paper drops rotations; without the norm
-of queries and keys that its code, github.com/SakanaAI/DroPE, offers.
+arXiv:2512.12167. The fine-tuning, at the training length, is the `finetune` of an experiment; without it the model is
+close to unusable.
+Deviations: for any scheme that depends on distances only, all of which become 0, where the paper drops rotations;
+without the optional norm of queries and keys in the authors' code, github.com/SakanaAI/DroPE.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from posbench.position.scheme import PositionScheme
 
 @register("extension/drope")
 class DroPE(Extension):
-    """Every position p becomes position_scale * p, by default 0: all tokens in one place, told apart by the causal mask alone."""
+    """Every position p becomes position_scale * p, by default 0, which leaves order to the causal mask."""
 
     requires = frozenset({"positions"})
     requires_relative = True
@@ -41,10 +41,10 @@ class DroPE(Extension):
     def assign_positions(self, geo: Geometry) -> Geometry:
         if self.position_scale == 1:
             return self.inner.assign_positions(geo)
-        return geo.memo((self, "assign_positions"), lambda: self.drop(geo))
+        return geo.memo((self, "assign_positions"), lambda: self.scale(geo))
 
-    def drop(self, geo: Geometry) -> Geometry:
-        """Positions times `position_scale`; whole where they are 0, for tables that have no rows between."""
+    def scale(self, geo: Geometry) -> Geometry:
+        """The geometry with scaled positions: float64, or integers where all are 0, as tables of positions need."""
         placed = self.inner.assign_positions(geo)
         if self.position_scale == 0:
             return placed.with_positions(geo.q_index_T * 0, geo.k_index_S * 0)

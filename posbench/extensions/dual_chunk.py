@@ -1,27 +1,29 @@
-"""Dual chunk attention: true distances within a chunk, and near its border; a far key only by its place in its chunk.
+"""Dual chunk attention: true distances within chunks, bounded distances between them.
 
 An et al. Training-Free Long-Context Scaling of Large Language Models. ICML 2024, sections 3.1 to 3.3.
 arXiv:2402.17463. The paper's positions with c = s + w: by default s is 3/4 of the training length and c is all
-of it. The authors' github.com/HKUNLP/ChunkLlama stops at c where the paper stops at c - 1 (local_window + 1 here).
-For any scheme that feels distances only, not just rotations.
+of it.
+Deviations: for any scheme that depends on distances only, not just rotations. The authors'
+github.com/HKUNLP/ChunkLlama clamps positions at c where the paper clamps them at c - 1; a `local_window` larger by 1
+gives the code's positions.
 """
 
 from typing import Any
 
 from posbench.instantiate import register
-from posbench.position.extension import Extension, ExtensionContext
-from posbench.position.geometry import Geometry, Region
-from posbench.position.masks import EarlierChunks, SameChunk, and_masks
-from posbench.position.scheme import AttentionInputs, PositionScheme
+from posbench.position.extension import ExtensionContext
+from posbench.position.geometry import Geometry, Mask, Region
+from posbench.position.masks import EarlierChunks, SameChunk
+from posbench.position.region_extension import RegionExtension
+from posbench.position.scheme import PositionScheme
 
 
 @register("extension/dual_chunk")
-class DualChunk(Extension):
-    """i - j in a chunk of s; min(s + i % s, c - 1) - j % s to the chunk before, c - 1 - j % s to earlier ones, c = s + w."""
+class DualChunk(RegionExtension):
+    """Distances i - j in a chunk, min(s + i % s, c - 1) - j % s to the chunk before, c - 1 - j % s to earlier ones.
 
-    requires = frozenset({"positions", "unbounded context"})
-    requires_relative = True
-    splits_regions = True
+    s is `chunk_size`, w is `local_window`, c = s + w.
+    """
 
     def __init__(
         self,
@@ -31,29 +33,29 @@ class DualChunk(Extension):
         local_window: int | None = None,
     ) -> None:
         super().__init__(inner, context)
-        trained = context.shape.train_len
-        self.chunk_size = context.tokens("chunk_size", chunk_size, max(1, 3 * trained // 4))
-        self.local_window = context.tokens("local_window", local_window, max(1, trained - self.chunk_size))
+        train_len = context.shape.train_len
+        self.chunk_size = context.tokens("chunk_size", chunk_size, max(1, 3 * train_len // 4))
+        self.local_window = context.tokens("local_window", local_window, max(1, train_len - self.chunk_size))
 
     @staticmethod
     def noop_settings(length: int) -> dict[str, Any]:
         return {"chunk_size": length}
 
-    def regions(self, inputs: AttentionInputs) -> list[Region]:
-        regions, geo, s = self.inner.regions(inputs), inputs.geo, self.chunk_size
-        if geo.n_read <= s:
-            return regions
-        # Within a chunk the positions of both sides are moved alike, which no distance shows.
-        split = [Region(one.geo, and_masks(one.mask, SameChunk(s))) for one in regions]
-        before = geo.memo((self, "before"), lambda: self.moved(geo, successive=True))
-        split.append(Region(before, SameChunk(s, before=1)))
-        if geo.n_read > 2 * s:
-            earlier = geo.memo((self, "earlier"), lambda: self.moved(geo, successive=False))
-            split.append(Region(earlier, EarlierChunks(s, before=1)))
-        return split
+    def all_near(self, geo: Geometry) -> bool:
+        return geo.n_read <= self.chunk_size
 
-    def moved(self, geo: Geometry, successive: bool) -> Geometry:
-        """Keys at their place in their chunk; queries at the last position, or on the way to it."""
+    def near_mask(self) -> Mask:
+        return SameChunk(self.chunk_size)
+
+    def far_regions(self, geo: Geometry) -> list[Region]:
+        regions = [Region(self.between_chunks(geo, successive=True), SameChunk(self.chunk_size, before=1))]
+        if geo.n_read > 2 * self.chunk_size:
+            earlier = self.between_chunks(geo, successive=False)
+            regions.append(Region(earlier, EarlierChunks(self.chunk_size, before=1)))
+        return regions
+
+    def between_chunks(self, geo: Geometry, successive: bool) -> Geometry:
+        """Keys at their index in their chunk; queries at c - 1, or at min(s + i % s, c - 1) for the chunk before."""
         last = self.chunk_size + self.local_window - 1
         q_pos_T = (self.chunk_size + geo.q_index_T % self.chunk_size).clamp(max=last)
         return geo.with_positions(

@@ -1,36 +1,31 @@
-"""Dynamic NTK: a base of the rotation that grows with the length of the sequence at hand.
+"""Dynamic NTK: rope_theta grows with the length of the sequence.
 
-emozilla, 2023: https://www.reddit.com/r/LocalLLaMA/comments/14mrgpr. As transformers' rope type `dynamic`.
-The length N is the declared length of the whole sequence and the whole sequence turns by one base; in an
-incremental decoder keys keep the base that they were cached with, which is a fault and is not copied. Factor 1
-at N = k L is NTK-aware scaling by k; factor k there is k^2 - k + 1.
+emozilla. Dynamically Scaled RoPE further increases performance of long context LLaMA with zero fine-tuning. 2023.
+https://www.reddit.com/r/LocalLLaMA/comments/14mrgpr. As transformers' rope type `dynamic`.
+At N = k L, factor 1 is NTK-aware scaling by k, and factor k is scaling by k^2 - k + 1.
+Deviations: N is the declared length of the whole sequence and all of its tokens are rotated with one rope_theta. An
+incremental decoder keeps keys as they were rotated when cached, an error that is not copied.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from posbench.instantiate import register
-from posbench.position.extension import ExtensionContext, FrequencyScaling
-from posbench.position.scheme import AttentionInputs, PositionScheme
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """theta_m * k^(-m / (M - 1)); equal ones share the angles that are kept on a geometry."""
-
-    k: float
-
-    def __call__(self, inv_freq_M: Tensor) -> Tensor:
-        step_M = torch.arange(len(inv_freq_M), device=inv_freq_M.device).double()
-        return inv_freq_M * self.k ** (-step_M / (len(inv_freq_M) - 1))
+from posbench.position.extension import ExtensionContext
+from posbench.position.factor_extension import FrequencyScaling, NTKScaling
+from posbench.position.geometry import Geometry
+from posbench.position.scheme import PositionScheme
 
 
 @register("extension/dynamic_ntk")
 class DynamicNTK(FrequencyScaling):
-    """The base b becomes b * k^(d/(d-2)), k = f max(N, L) / L - (f - 1); f is `factor`, L is `original_max_position_embeddings`."""
+    """rope_theta becomes rope_theta * k^(D / (D - 2)), k = f max(N, L) / L - (f - 1), at a length of N tokens.
+
+    f is `factor`, L is `original_max_position_embeddings`, by default the training length.
+    """
 
     def __init__(
         self,
@@ -39,17 +34,17 @@ class DynamicNTK(FrequencyScaling):
         factor: float = 1.0,
         original_max_position_embeddings: int | None = None,
     ) -> None:
-        super().__init__(inner, context)
-        self.f = context.factor(factor)
+        super().__init__(inner, context, factor)
         self.original_len = context.tokens(
             "original_max_position_embeddings", original_max_position_embeddings, context.shape.train_len
         )
-        self.depends_on_length("auto")
+        self.traits = replace(self.traits, prefix_stable=False)
 
     @staticmethod
     def noop_settings(length: int) -> dict[str, Any]:
         return {"original_max_position_embeddings": length}
 
-    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        k = self.f * max(inputs.geo.length, self.original_len) / self.original_len - (self.f - 1)
-        return self.inner.qk(replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, Stretch(k))))
+    def inv_freq_transform(self, geo: Geometry) -> Callable[[Tensor], Tensor]:
+        return NTKScaling(
+            self.factor * max(geo.length, self.original_len) / self.original_len - (self.factor - 1)
+        )

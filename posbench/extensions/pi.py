@@ -1,44 +1,34 @@
-"""Position Interpolation: all positions squeezed into the range that was trained.
+"""Position Interpolation: positions are divided by k, into the range of the training length.
 
 Chen et al. Extending Context Window of Large Language Models via Positional Interpolation. 2023, section 2.3.
 arXiv:2306.15595. Found at the same time by kaiokendev ("SuperHOT").
-Without the paper's fine-tuning. A scheme that knows whole distances only says what it makes of fractions.
+Deviations: without the paper's fine-tuning; for any scheme with positions, not just rotations. A scheme of whole
+distances defines its own handling of fractions.
 """
 
 import math
-from typing import Any
 
 from posbench.instantiate import register
-from posbench.position.extension import Extension, ExtensionContext
+from posbench.position.factor_extension import FactorExtension
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import PositionScheme
 
 
 @register("extension/pi")
-class PositionInterpolation(Extension):
-    """Every position p becomes p / k."""
+class PositionInterpolation(FactorExtension):
+    """Every position p becomes p / k; k is `factor`."""
 
     requires = frozenset({"positions"})
 
-    def __init__(
-        self, inner: PositionScheme, context: ExtensionContext, factor: float | str = "auto"
-    ) -> None:
-        super().__init__(inner, context)
-        self.k = context.factor(factor)
-        self.depends_on_length(factor)
-
-    @staticmethod
-    def noop_settings(length: int) -> dict[str, Any]:
-        return {"factor": 1}
-
     def check(self, length: int) -> None:
-        # Less a rounding error: L * (length / L) tokens are as many as length.
-        self.inner.check(math.ceil(length / self.k - 1e-9))
+        # The small term absorbs rounding: (length / train_len) * train_len tokens must count as length.
+        self.inner.check(math.ceil(length / self.factor - 1e-9))
 
     def assign_positions(self, geo: Geometry) -> Geometry:
         geo = self.inner.assign_positions(geo)
-        return geo if self.k == 1 else geo.memo((self, "assign_positions"), lambda: self.squeeze(geo))
+        if self.factor == 1:
+            return geo
+        return geo.memo((self, "assign_positions"), lambda: self.interpolate(geo))
 
-    def squeeze(self, geo: Geometry) -> Geometry:
-        """Positions divided by k, in float64."""
-        return geo.with_positions(geo.q_pos_T.double() / self.k, geo.k_pos_S.double() / self.k)
+    def interpolate(self, geo: Geometry) -> Geometry:
+        """The geometry with positions divided by k, in float64."""
+        return geo.with_positions(geo.q_pos_T.double() / self.factor, geo.k_pos_S.double() / self.factor)

@@ -1,29 +1,27 @@
-"""Self-Extend: near tokens as trained, far ones by the distance of their groups.
+"""Self-Extend: true distances within a window, and distances between groups beyond it.
 
 Jin et al. LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning. ICML 2024, section 3.2.
 arXiv:2401.01325. The formula and the floor of w / G are those of the authors' github.com/datamllab/LongLM.
-For any scheme that feels distances only, not just rotations. The paper gives G by hand; by default it is the
-least that its rule (L - w) G + w allows.
+Deviations: for any scheme that depends on distances only, not just rotations; the paper sets G by hand, the default
+is the smallest G that its rule (L - w) G + w allows.
 """
 
 from itertools import count
 from typing import Any
 
+from torch import Tensor
+
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.extension import Extension, ExtensionContext
-from posbench.position.geometry import Geometry, Region
-from posbench.position.masks import BeyondWindow, SlidingWindow, and_masks
-from posbench.position.scheme import AttentionInputs, PositionScheme
+from posbench.position.extension import ExtensionContext
+from posbench.position.geometry import Geometry
+from posbench.position.region_extension import RegionExtension
+from posbench.position.scheme import PositionScheme
 
 
 @register("extension/self_extend")
-class SelfExtend(Extension):
+class SelfExtend(RegionExtension):
     """The distance n = i - j >= w becomes i // G - j // G + w - w // G; w is `window`, G is `group_size`."""
-
-    requires = frozenset({"positions", "unbounded context"})
-    requires_relative = True
-    splits_regions = True
 
     def __init__(
         self,
@@ -34,42 +32,32 @@ class SelfExtend(Extension):
     ) -> None:
         super().__init__(inner, context)
         self.window = context.tokens("window", window, max(1, context.shape.train_len // 4))
-        if group_size != "auto" and (not isinstance(group_size, int) or group_size < 1):
-            raise ConfigError(
-                f"group_size {group_size!r}: give a whole number of tokens of at least 1, or auto"
-            )
-        self.group_size = self.least(context) if isinstance(group_size, str) else group_size
-        self.depends_on_length("auto" if group_size == "auto" else 1)
+        size = self.resolve_auto(group_size, self.smallest_group)
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"group_size {size!r}: give a whole number of tokens of at least 1, or auto")
+        self.group_size = size
 
     @staticmethod
     def noop_settings(length: int) -> dict[str, Any]:
         return {"group_size": 1}
 
-    def least(self, context: ExtensionContext) -> int:
-        """The least group with which the longest distance is below the training length."""
-        length, trained = context.length, context.shape.train_len
-        if length <= max(trained, self.window):
+    def smallest_group(self) -> int:
+        """Smallest group size for which the longest distance stays below the training length."""
+        length, train_len = self.context.length, self.context.shape.train_len
+        if length <= max(train_len, self.window):
             return 1
-        if self.window >= trained:
+        if self.window >= train_len:
             raise ConfigError(
-                f"self_extend window {self.window}: it leaves nothing of {trained} trained tokens for groups; give at "
-                f"most {trained - 1}, or a group_size"
+                f"self_extend window {self.window}: no distances are left for groups within the training length of "
+                f"{train_len} tokens; give at most {train_len - 1}, or a group_size"
             )
         return next(
             group
             for group in count(1)
-            if (length - 1) // group + self.window - self.window // group < trained
+            if (length - 1) // group + self.window - self.window // group < train_len
         )
 
-    def regions(self, inputs: AttentionInputs) -> list[Region]:
-        regions = self.inner.regions(inputs)
-        if inputs.geo.key_span <= self.window:
-            return regions
-        near = [Region(region.geo, and_masks(region.mask, SlidingWindow(self.window))) for region in regions]
-        far = inputs.geo.memo((self, "far"), lambda: self.far(inputs.geo))
-        return [*near, Region(far, BeyondWindow(self.window))]
-
-    def far(self, geo: Geometry) -> Geometry:
-        """The groups of the keys, and of the queries moved on so that the two parts nearly meet at w."""
-        moved = self.window - self.window // self.group_size
-        return geo.with_positions(geo.q_index_T // self.group_size + moved, geo.k_index_S // self.group_size)
+    def far_positions(self, geo: Geometry) -> tuple[Tensor, Tensor]:
+        # The shift of the queries makes far distances continue, up to the floors, where near ones end.
+        shift = self.window - self.window // self.group_size
+        return geo.q_index_T // self.group_size + shift, geo.k_index_S // self.group_size

@@ -1,8 +1,8 @@
-"""Sliding window: a token sees the nearest tokens only.
+"""Sliding window: each token attends to the nearest tokens only.
 
-Beltagy, Peters, Cohan. Longformer. 2020, section 3.1. arXiv:2004.05150. On a trained model, as the
-"window attention" of StreamingLLM, arXiv:2309.17453.
-A mask over the whole sequence: through the layers a token hears of (w - 1) * layers tokens before it.
+Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 3.1. arXiv:2004.05150. On a trained
+model it is the "window attention" of Xiao et al., StreamingLLM, arXiv:2309.17453.
+A mask over the whole sequence: through all layers a token depends on the (w - 1) * layers tokens before it.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 @register("extension/window")
 class Window(Extension):
-    """Visible where i - j < w, the token itself counted; w is `window`, by default the training length."""
+    """Visible where i - j < w, the token itself included; w is `window`, by default the training length."""
 
     def __init__(self, inner: PositionScheme, context: ExtensionContext, window: int | None = None) -> None:
         super().__init__(inner, context)
@@ -28,7 +28,7 @@ class Window(Extension):
 
     def mask(self, inputs: AttentionInputs) -> Mask | None:
         inner = self.inner.mask(inputs)
-        # No mask where it hides nothing: the fastest kernels take none.
+        # The fastest kernels take no mask, so there is none where it would hide nothing.
         if inputs.geo.key_span <= self.window:
             return inner
         return and_masks(inner, SlidingWindow(self.window))

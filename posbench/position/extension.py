@@ -1,11 +1,10 @@
-"""A context extension: a scheme around a trained scheme. The trained model is never patched."""
+"""The base of context extensions: schemes around a trained scheme, which leave the trained model unchanged."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,29 +15,22 @@ from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
+Setting = TypeVar("Setting")
+
 
 @dataclass(frozen=True)
 class ExtensionContext:
-    """What an extension may know: the model's shape and the length in tokens that is evaluated."""
+    """The model's shape and the evaluated length in tokens."""
 
     shape: ModelShape
     length: int
 
-    def factor(self, given: float | str) -> float:
-        """k: how many times the training length is to be reached; "auto" is the evaluated length over it.
-
-        At the training length and below "auto" is 1, where an extension changes nothing.
-        """
-        if given == "auto":
-            return max(1.0, self.length / self.shape.train_len)
-        if isinstance(given, str) or not 1 <= given < math.inf:
-            raise ConfigError(
-                f"factor {given!r}: give a number of at least 1, or auto for eval_len / train_len"
-            )
-        return float(given)
-
     def tokens(self, setting: str, given: int | None, default: int, least: int = 1) -> int:
-        """A setting that counts tokens; None is its default."""
+        """Returns the value of a setting that counts tokens, or its default where None is given.
+
+        Raises:
+            ConfigError: if it is not a whole number of at least `least`.
+        """
         count = default if given is None else given
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             raise ConfigError(
@@ -47,6 +39,7 @@ class ExtensionContext:
         return count
 
 
+# Hooks that only softmax attention over pairs of a query and a key uses.
 PAIR_HOOKS = (
     "regions",
     "mask",
@@ -59,12 +52,20 @@ PAIR_HOOKS = (
 
 
 class Extension(PositionScheme):
-    """Delegates every hook; a subclass changes what it must.
+    """A scheme around a trained scheme `inner`, built for one evaluated length; every hook delegates to `inner`.
+
+    A subclass overrides the hooks that it changes, and `noop_settings`. Its settings are keyword arguments of
+    `__init__` behind `inner` and `context`, each with its default. It adds no parameters.
 
     Class attributes:
-        requires: capabilities that the inner scheme must have.
-        requires_relative: whether the inner scheme must feel distances only.
-        splits_regions: whether it splits the pairs into regions, which the inner scheme must bear.
+        requires: capabilities that the inner scheme must have, of `Traits.capabilities`. Added automatically are
+            "softmax attention" where a hook of PAIR_HOOKS is overridden, "unbounded context" where `regions` or
+            `mask` is, and "mergeable regions" with `splits_regions`.
+        requires_relative: whether the inner scheme must depend on distances only.
+        splits_regions: whether `regions` adds regions to those of the inner scheme.
+
+    Raises:
+        IncompatibleError: if the inner scheme does not meet these requirements.
     """
 
     requires: frozenset[str] = frozenset()
@@ -72,11 +73,12 @@ class Extension(PositionScheme):
     splits_regions = False
 
     def __init_subclass__(cls) -> None:
-        """Who changes what happens between pairs needs pairs; who bounds what is seen needs it unbounded."""
+        """Adds the capabilities that follow from the overridden hooks, inherited ones included, to `requires`."""
         super().__init_subclass__()
-        if any(hook in vars(cls) for hook in PAIR_HOOKS):
+        overridden = {hook for hook in PAIR_HOOKS if getattr(cls, hook) is not getattr(Extension, hook)}
+        if overridden:
             cls.requires = cls.requires | {"softmax attention"}
-        if "regions" in vars(cls) or "mask" in vars(cls):
+        if overridden & {"regions", "mask"}:
             cls.requires = cls.requires | {"unbounded context"}
         if cls.splits_regions:
             cls.requires = cls.requires | {"mergeable regions"}
@@ -88,11 +90,11 @@ class Extension(PositionScheme):
         if missing:
             raise IncompatibleError(
                 f"{name} needs a scheme with {', '.join(sorted(missing))}; {type(inner).__name__} has "
-                f"{', '.join(sorted(inner.traits.capabilities)) or 'none of what extensions use'}"
+                f"{', '.join(sorted(inner.traits.capabilities)) or 'no capability that extensions use'}"
             )
         if self.requires_relative and not inner.traits.relative:
             raise IncompatibleError(
-                f"{name} needs a scheme that feels distances only; {type(inner).__name__} feels absolute positions"
+                f"{name} needs a scheme that depends on distances only; {type(inner).__name__} depends on absolute positions"
             )
         self.inner = inner
         self.context = context
@@ -100,16 +102,24 @@ class Extension(PositionScheme):
 
     @staticmethod
     def noop_settings(length: int) -> dict[str, Any]:
-        """Settings with which nothing changes in sequences of up to `length` tokens; a law holds it to them."""
+        """Returns settings with which sequences of up to `length` tokens are computed as without the extension.
+
+        tests/laws/test_extension_laws.py checks this around every scheme.
+        """
         raise NotImplementedError
 
-    def depends_on_length(self, given: float | str) -> None:
-        """Take back the promise of prefix stability where a setting follows the evaluated length."""
-        if given == "auto":
-            self.traits = replace(self.traits, prefix_stable=False)
+    def resolve_auto(self, given: Setting | str, auto: Callable[[], Setting]) -> Setting | str:
+        """Returns a setting, or `auto()` where "auto" is given.
+
+        A value from the evaluated length also changes what is computed for a prefix: `prefix_stable` becomes False.
+        """
+        if given != "auto":
+            return given
+        self.traits = replace(self.traits, prefix_stable=False)
+        return auto()
 
     def scale_inner(self, own: Tensor | float, inputs: AttentionInputs) -> Tensor:
-        """The inner logit_scale multiplied by `own`, broadcastable to (B, H, T)."""
+        """Returns `own` times the inner scheme's `logit_scale`, float64, broadcastable to (B, H, T)."""
         inner = self.inner.logit_scale(inputs)
         own = torch.as_tensor(own, dtype=torch.float64, device=inputs.q_BHTD.device)
         return own if inner is None else own * inner
@@ -146,26 +156,3 @@ class Extension(PositionScheme):
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
         return self.inner.attention(inputs, v_BHSD, kernel)
-
-
-class FrequencyScaling(Extension):
-    """An extension that changes the angular frequencies of a rotation."""
-
-    requires = frozenset({"inv_freq"})
-
-    def __init__(self, inner: PositionScheme, context: ExtensionContext) -> None:
-        super().__init__(inner, context)
-        if context.shape.head_dim < 4:
-            raise IncompatibleError(
-                f"{type(self).__name__} spreads a factor over frequencies and a head dimension of "
-                f"{context.shape.head_dim} has one: choose heads of at least 4 dimensions"
-            )
-
-    def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
-        """(M,) float64 radians per token in, the changed ones out."""
-        raise NotImplementedError
-
-    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        return self.inner.qk(
-            replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, self.scale_inv_freq))
-        )

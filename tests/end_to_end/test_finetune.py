@@ -93,7 +93,7 @@ def test_auto_does_not_fall_below_the_fine_tuned_length():
         [
             apply_extension(
                 build_untrained_scheme(settings), ExtensionSettings("pi", build, finetune), settings, length
-            ).k
+            ).factor
             for length in (32, 64, 128, 256, 512)
         ]
         for finetune in ({}, {"steps": 0, "seq_len": 256}, {"steps": 200, "seq_len": 256}, {"steps": 200})

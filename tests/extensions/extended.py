@@ -1,4 +1,4 @@
-"""Extensions around small trained-like schemes, and attention written out pair by pair to hold them to."""
+"""Helpers for the tests of extensions: small inputs, reference attention pair by pair, transformers' rotations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 from posbench.schemes.rope import RoPE
 
-# The rotation in the layout of the implementations that extensions are compared with.
+# RoPE in the half-split layout of transformers, with which extensions are compared.
 Llama = partial(RoPE, interleaved=False)
 SHAPE = ModelShape(n_layers=2, n_heads=2, head_dim=8, d_model=16, train_len=16)
 
@@ -29,7 +29,7 @@ def context(length: int, shape: ModelShape = SHAPE) -> ExtensionContext:
 
 
 def attention_inputs(tokens: int, shape: ModelShape = SHAPE, start: int = 0) -> AttentionInputs:
-    """Two random sequences, read from `start` on over all their keys."""
+    """Random inputs of two sequences; queries from index `start` on, all keys."""
     draw = torch.Generator().manual_seed(0)
     stream = torch.randn(2, tokens, shape.d_model, generator=draw, dtype=torch.float64)
     q, k = (
@@ -46,10 +46,15 @@ def values(tokens: int, shape: ModelShape = SHAPE) -> Tensor:
     return torch.randn(2, shape.n_heads, tokens, shape.head_dim, generator=draw, dtype=torch.float64)
 
 
-def attention(scheme: PositionScheme, at: AttentionInputs, v: Tensor) -> Tensor:
-    """(B, H, T, D) as the model computes it in evaluation; what it computes in training must be the same."""
+def attention(scheme: PositionScheme, inputs: AttentionInputs, v: Tensor) -> Tensor:
+    """(B, H, T, D) attention as in evaluation, which must equal attention as in training."""
     placed = AttentionInputs(
-        at.layer, scheme.assign_positions(at.geo), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD
+        inputs.layer,
+        scheme.assign_positions(inputs.geo),
+        inputs.x_BTW,
+        inputs.x_BSW,
+        inputs.q_BHTD,
+        inputs.k_BHSD,
     )
     trained = attend(scheme, placed, v, KernelDispatcher("auto"))
     with torch.no_grad():
@@ -59,25 +64,27 @@ def attention(scheme: PositionScheme, at: AttentionInputs, v: Tensor) -> Tensor:
 
 
 def by_pairs(
-    at: AttentionInputs,
+    inputs: AttentionInputs,
     v: Tensor,
     logit: Callable[[int, Tensor, Tensor, int, int], float],
     visible: Callable[[int, int], bool] = lambda i, j: True,
 ) -> Tensor:
-    """(B, H, T, D) from logit(h, q, k, i, j), one pair at a time."""
-    out = torch.zeros_like(at.q_BHTD)
+    """(B, H, T, D) attention with the logits logit(h, q, k, i, j), computed one pair at a time."""
+    out = torch.zeros_like(inputs.q_BHTD)
     for b in range(len(v)):
         for h in range(v.shape[1]):
-            for t, i in enumerate(at.geo.q_index_T.tolist()):
+            for t, i in enumerate(inputs.geo.q_index_T.tolist()):
                 seen = [j for j in range(i + 1) if visible(i, j)]
-                weights = [math.exp(logit(h, at.q_BHTD[b, h, t], at.k_BHSD[b, h, j], i, j)) for j in seen]
+                weights = [
+                    math.exp(logit(h, inputs.q_BHTD[b, h, t], inputs.k_BHSD[b, h, j], i, j)) for j in seen
+                ]
                 for weight, j in zip(weights, seen, strict=True):
                     out[b, h, t] += weight / sum(weights) * v[b, h, j]
     return out
 
 
 def rotary(q: Tensor, k: Tensor, distance: float, base: float = 10000.0) -> float:
-    """Scaled product of half-split q and k turned apart by a distance, in complex numbers."""
+    """q . k / sqrt(D) with half-split q and k rotated relative to each other by a distance, in complex numbers."""
     half = len(q) // 2
     total = 0.0
     for m in range(half):
@@ -89,7 +96,7 @@ def rotary(q: Tensor, k: Tensor, distance: float, base: float = 10000.0) -> floa
 def hugging_face(
     rope_type: str, factor: float, shape: ModelShape = SHAPE, base: float = 10000.0, **settings: object
 ) -> LlamaRotaryEmbedding:
-    """transformers' own rotation with a context extension."""
+    """transformers' rotation with a rope type of its own."""
     config = LlamaConfig(
         hidden_size=shape.d_model,
         num_attention_heads=shape.n_heads,
@@ -106,7 +113,7 @@ def hugging_face(
 
 
 def measured(scheme: PositionScheme, shape: ModelShape = SHAPE) -> Tensor:
-    """(M,) radians by which the scheme really turns a query from position 0 to 1."""
+    """(M,) radians by which the scheme rotates a query between positions 0 and 1, measured on its output."""
     x = torch.zeros(1, 1, 2, shape.head_dim, dtype=torch.float64)
     x[..., : shape.head_dim // 2] = 1
     stream = torch.zeros(1, 2, shape.d_model, dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""DroPE against a Llama whose cosines are 1 and sines 0, as its authors do, and against the model without positions.
+"""DroPE against a rotation with cosines 1 and sines 0, as in the authors' code, and against a model without positions.
 
-Attention within 1e-12 in float64; hidden states of the same weights are equal.
+Attention and hidden states within 1e-12 in float64.
 """
 
 from collections.abc import Callable
@@ -24,26 +24,26 @@ SIZE = Size(n_layers=2, d_model=16, n_heads=2)
 SHAPE = SIZE.shape(16)
 
 
-def test_equals_a_rotation_by_nothing() -> None:
-    at, v = attention_inputs(24), values(24)
+def test_equals_a_rotation_by_angle_zero() -> None:
+    inputs, v = attention_inputs(24), values(24)
     one, zero = torch.ones(2, 24, 8), torch.zeros(2, 24, 8)
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, one, zero)
+    q, k = apply_rotary_pos_emb(inputs.q_BHTD, inputs.k_BHSD, one, zero)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(
-        attention(DroPE(Llama(SHAPE), context(24)), at, v), expected, rtol=0, atol=1e-12
+        attention(DroPE(Llama(SHAPE), context(24)), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 
 @pytest.mark.parametrize("scheme", [RoPE, Llama, ALiBi])
-def test_what_is_left_is_a_model_without_positions(scheme: Callable[[ModelShape], PositionScheme]) -> None:
-    """The weights that are no scheme's are drawn alike."""
+def test_equals_nope_with_the_same_weights(scheme: Callable[[ModelShape], PositionScheme]) -> None:
+    """Both models have the same seed, and weights outside the scheme do not depend on it."""
     model, bare = GPT(SIZE, 50, scheme(SHAPE), 0).double(), GPT(SIZE, 50, NoPE(SHAPE), 0).double()
     ids = torch.randint(50, (2, 56))
     dropped = model(ids, scheme=DroPE(model.scheme, ExtensionContext(SHAPE, 56)))[0]
     torch.testing.assert_close(dropped, bare(ids)[0], rtol=0, atol=1e-12)
 
 
-def test_no_length_is_too_long() -> None:
+def test_dropped_positions_allow_any_length() -> None:
     class Short(RoPE):
         def check(self, length: int) -> None:
             if length > 16:
@@ -54,11 +54,11 @@ def test_no_length_is_too_long() -> None:
         DroPE(Short(SHAPE), context(64), 0.5).check(1000)
 
 
-def test_a_share_that_is_kept_is_interpolation() -> None:
-    at, v = attention_inputs(24), values(24)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, 0.25 * (i - j)))
+def test_a_scale_between_0_and_1_is_interpolation() -> None:
+    inputs, v = attention_inputs(24), values(24)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: rotary(q, k, 0.25 * (i - j)))
     torch.testing.assert_close(
-        attention(DroPE(Llama(SHAPE), context(24), 0.25), at, v), expected, rtol=0, atol=1e-12
+        attention(DroPE(Llama(SHAPE), context(24), 0.25), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 
@@ -68,5 +68,5 @@ def test_bad_settings() -> None:
             DroPE(Llama(SHAPE), context(64), position_scale)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         DroPE(NoPE(SHAPE), context(64))
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         DroPE(Learned(SHAPE), context(64))

@@ -15,36 +15,36 @@ from posbench.schemes.alibi import ALiBi
 @pytest.mark.parametrize("factor", [1.0, 2.0, 4.0])
 @pytest.mark.parametrize("length", [8, 16, 17, 40, 64])
 def test_attention_equals_transformers(length: int, factor: float) -> None:
-    at, v = attention_inputs(length), values(length)
-    cos, sin = hugging_face("dynamic", factor)(at.q_BHTD, torch.arange(length)[None])
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
+    inputs, v = attention_inputs(length), values(length)
+    cos, sin = hugging_face("dynamic", factor)(inputs.q_BHTD, torch.arange(length)[None])
+    q, k = apply_rotary_pos_emb(inputs.q_BHTD, inputs.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    mine = attention(DynamicNTK(Llama(SHAPE), context(64), factor), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
+    actual = attention(DynamicNTK(Llama(SHAPE), context(64), factor), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("factor", "k"), [(1.0, 4.0), (4.0, 13.0)])
 def test_the_factor_is_not_the_ratio_of_the_lengths(factor: float, k: float) -> None:
-    """At four times the training length a factor of 1 scales by 4, and one of 4 by 4^2 - 4 + 1."""
-    at, v = attention_inputs(64), values(64)
+    """At four times the training length, factor 1 scales by 4 and factor 4 by 4^2 - 4 + 1."""
+    inputs, v = attention_inputs(64), values(64)
     torch.testing.assert_close(
-        attention(DynamicNTK(Llama(SHAPE), context(64), factor), at, v),
-        attention(NTK(Llama(SHAPE), context(64), k), at, v),
+        attention(DynamicNTK(Llama(SHAPE), context(64), factor), inputs, v),
+        attention(NTK(Llama(SHAPE), context(64), k), inputs, v),
         rtol=0,
         atol=1e-12,
     )
 
 
 def test_the_length_is_the_declared_one() -> None:
-    """Of the sequence at hand and not of the longest that is evaluated; a prefix turns as the whole will."""
+    """Not the evaluated length of the context: a prefix is rotated as the whole declared sequence is."""
     scheme = DynamicNTK(Llama(SHAPE), context(1000))
     short, long = Geometry.from_range(0, 20), Geometry.from_range(0, 20, length=64)
     alike = NTK(Llama(SHAPE), context(64), 20 / 16), NTK(Llama(SHAPE), context(64), 64 / 16)
     for geo, static in zip((short, long), alike, strict=True):
-        at = attention_inputs(20)
-        here = type(at)(0, geo, at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
-        for mine, theirs in zip(scheme.qk(here), static.qk(here), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+        inputs = attention_inputs(20)
+        here = type(inputs)(0, geo, inputs.x_BTW, inputs.x_BSW, inputs.q_BHTD, inputs.k_BHSD)
+        for actual, reference in zip(scheme.qk(here), static.qk(here), strict=True):
+            torch.testing.assert_close(actual, reference, rtol=0, atol=1e-12)
     assert not scheme.traits.prefix_stable
 
 
@@ -52,12 +52,12 @@ def test_nothing_changes_up_to_the_training_length() -> None:
     assert torch.equal(measured(DynamicNTK(Llama(SHAPE), context(16), 4.0)), measured(Llama(SHAPE)))
 
 
-def test_equal_lengths_share_their_angles() -> None:
-    scheme, at = DynamicNTK(Llama(SHAPE), context(64)), attention_inputs(40)
-    scheme.qk(at)
-    held = len(at.geo._memo)
-    scheme.qk(at)
-    assert len(at.geo._memo) == held
+def test_angles_are_computed_once_per_length() -> None:
+    scheme, inputs = DynamicNTK(Llama(SHAPE), context(64)), attention_inputs(40)
+    scheme.qk(inputs)
+    held = len(inputs.geo._memo)
+    scheme.qk(inputs)
+    assert len(inputs.geo._memo) == held
 
 
 def test_bad_settings() -> None:

@@ -1,4 +1,4 @@
-"""Leaky ReRoPE, pair by pair from its definition. Tolerance 1e-12 in float64."""
+"""Leaky ReRoPE against loops over its definition. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -25,59 +25,61 @@ def leaky(n: int, window: int, k: float) -> float:
 @pytest.mark.parametrize("k", [1, 2.5, 16])
 @pytest.mark.parametrize("window", [1, 5, 8, 23, 24, 100])
 def test_equals_its_definition(window: int, k: float, first: int) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
-    expected = by_pairs(at, v, lambda h, q, key, i, j: rotary(q, key, leaky(i - j, window, k)))
-    mine = attention(LeakyReRoPE(Llama(SHAPE), context(24), window, k), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    inputs, v = attention_inputs(24, start=first), values(24)
+    expected = by_pairs(inputs, v, lambda h, q, key, i, j: rotary(q, key, leaky(i - j, window, k)))
+    actual = attention(LeakyReRoPE(Llama(SHAPE), context(24), window, k), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_any_distance_can_leak() -> None:
-    at, v = attention_inputs(24), values(24)
+def test_biases_of_the_distance_are_leaky() -> None:
+    inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
-        at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * leaky(i - j, 5, 3)
+        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * leaky(i - j, 5, 3)
     )
-    mine = attention(LeakyReRoPE(ALiBi(SHAPE), context(24), 5, 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    actual = attention(LeakyReRoPE(ALiBi(SHAPE), context(24), 5, 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     torch.manual_seed(0)
     kerple = KerpleLog(SHAPE).double()
     p, a = kerple.p_H.clamp(min=0.01).tolist(), kerple.a_H.clamp(min=0.01).tolist()
     expected = by_pairs(
-        at,
+        inputs,
         v,
         lambda h, q, k, i, j: float(q @ k) / 8**0.5 - p[h] * math.log(1 + a[h] * leaky(i - j, 5, 3)),
     )
     with torch.no_grad():
-        mine = attention(LeakyReRoPE(kerple, context(24), 5, 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+        actual = attention(LeakyReRoPE(kerple, context(24), 5, 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_tables_of_whole_distances_see_the_whole_part() -> None:
-    at, v = attention_inputs(24), values(24)
+def test_tables_of_whole_distances_round_down() -> None:
+    inputs, v = attention_inputs(24), values(24)
     inner = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = inner.bias(torch.arange(24)).tolist()
     expected = by_pairs(
-        at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][int(leaky(i - j, 5, 3) + 1e-9)]
+        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][int(leaky(i - j, 5, 3) + 1e-9)]
     )
-    mine = attention(LeakyReRoPE(inner, context(24), 5, 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    actual = attention(LeakyReRoPE(inner, context(24), 5, 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_its_limits_are_rerope_and_interpolation() -> None:
-    at, v = attention_inputs(24), values(24)
-    rectified = attention(ReRoPE(Llama(SHAPE), context(24), 5), at, v)
-    stiff = attention(LeakyReRoPE(Llama(SHAPE), context(24), 5, 1e12), at, v)
+    inputs, v = attention_inputs(24), values(24)
+    rectified = attention(ReRoPE(Llama(SHAPE), context(24), 5), inputs, v)
+    stiff = attention(LeakyReRoPE(Llama(SHAPE), context(24), 5, 1e12), inputs, v)
     torch.testing.assert_close(stiff, rectified, rtol=0, atol=1e-9)
-    at, v = attention_inputs(24), values(24)  # w = 1: distances of interpolation by k, 1 - 1 / k further
-    found = LeakyReRoPE(ALiBi(SHAPE), context(24), 1, 3).far(at.geo).distance()
-    squeezed = PositionInterpolation(ALiBi(SHAPE), context(24), 3).assign_positions(at.geo).distance()
+    # With w = 1, distances are those of interpolation by k plus 1 - 1 / k.
+    inputs = attention_inputs(24)
+    far = LeakyReRoPE(ALiBi(SHAPE), context(24), 1, 3).far_positions(inputs.geo)
+    found = inputs.geo.with_positions(*far).distance()
+    squeezed = PositionInterpolation(ALiBi(SHAPE), context(24), 3).assign_positions(inputs.geo).distance()
     torch.testing.assert_close(found, squeezed + 2 / 3, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("length", [16, 17, 40, 1000])
-def test_auto_reaches_the_farthest_trained_distance(length: int) -> None:
+def test_auto_reaches_the_longest_trained_distance(length: int) -> None:
     scheme = LeakyReRoPE(Llama(SHAPE), context(length))
     assert scheme.window == 8
-    assert leaky(length - 1, 8, scheme.k) == pytest.approx(15, abs=1e-9)
+    assert leaky(length - 1, 8, scheme.factor) == pytest.approx(15, abs=1e-9)
     assert scheme.traits.prefix_stable is False
     assert LeakyReRoPE(Llama(SHAPE), context(length), factor=2).traits.prefix_stable
 
@@ -93,5 +95,5 @@ def test_bad_settings() -> None:
         LeakyReRoPE(Llama(SHAPE), context(64), 15)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         LeakyReRoPE(NoPE(SHAPE), context(64))
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         LeakyReRoPE(Learned(SHAPE), context(64))

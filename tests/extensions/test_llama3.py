@@ -1,4 +1,4 @@
-"""Llama 3.1's scaling against transformers' `llama3`. Frequencies within 1e-6 (float32), attention within 1e-5."""
+"""Llama 3.1 scaling against transformers' `llama3`. Frequencies within 1e-6 (float32), attention within 1e-5."""
 
 import pytest
 import torch
@@ -20,28 +20,35 @@ from posbench.schemes.alibi import ALiBi
 def test_equals_transformers(
     dims: int, train_len: int, base: float, low: float, high: float, factor: float
 ) -> None:
-    own = ModelShape(1, 1, dims, dims, train_len)
-    scheme = Llama3(Llama(own, base), context(64, own), factor, low, high)
-    theirs = hugging_face("llama3", factor, own, base, low_freq_factor=low, high_freq_factor=high)
-    torch.testing.assert_close(measured(scheme, own), theirs.inv_freq.double(), rtol=2e-5, atol=1e-9)
-    assert theirs.attention_scaling == 1
+    shape = ModelShape(1, 1, dims, dims, train_len)
+    scheme = Llama3(Llama(shape, base), context(64, shape), factor, low, high)
+    reference = hugging_face("llama3", factor, shape, base, low_freq_factor=low, high_freq_factor=high)
+    torch.testing.assert_close(measured(scheme, shape), reference.inv_freq.double(), rtol=2e-5, atol=1e-9)
+    assert reference.attention_scaling == 1
 
 
 def test_attention_equals_transformers() -> None:
-    at, v = attention_inputs(64), values(64)
-    theirs = hugging_face("llama3", 4.0, low_freq_factor=1.0, high_freq_factor=4.0)
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, *theirs(at.q_BHTD, torch.arange(64)[None]))
+    inputs, v = attention_inputs(64), values(64)
+    reference = hugging_face("llama3", 4.0, low_freq_factor=1.0, high_freq_factor=4.0)
+    q, k = apply_rotary_pos_emb(
+        inputs.q_BHTD, inputs.k_BHSD, *reference(inputs.q_BHTD, torch.arange(64)[None])
+    )
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(
-        attention(Llama3(Llama(SHAPE), context(64)), at, v), expected, rtol=0, atol=1e-5
+        attention(Llama3(Llama(SHAPE), context(64)), inputs, v), expected, rtol=0, atol=1e-5
     )
 
 
-def test_it_is_the_ramp_of_yarn_s_paper_with_other_ends() -> None:
-    own = ModelShape(1, 1, 128, 128, 8192)
-    yarn = YaRN(Llama(own), context(64, own), 8, "rotations", beta_fast=4.0, beta_slow=1.0, temperature=0.0)
+def test_equals_the_ramp_of_yarn_s_paper_with_other_ends() -> None:
+    shape = ModelShape(1, 1, 128, 128, 8192)
+    yarn = YaRN(
+        Llama(shape), context(64, shape), 8, "rotations", beta_fast=4.0, beta_slow=1.0, temperature=0.0
+    )
     torch.testing.assert_close(
-        measured(Llama3(Llama(own), context(64, own), 8), own), measured(yarn, own), rtol=1e-12, atol=0
+        measured(Llama3(Llama(shape), context(64, shape), 8), shape),
+        measured(yarn, shape),
+        rtol=1e-12,
+        atol=0,
     )
 
 

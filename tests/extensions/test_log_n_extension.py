@@ -1,4 +1,4 @@
-"""Log-n attention, pair by pair from its formula. Tolerance 1e-12 in float64."""
+"""Log-n scaling against loops over its formula. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -12,39 +12,41 @@ from posbench.extensions.yarn import YaRN
 from posbench.schemes.alibi import ALiBi
 
 
-@pytest.mark.parametrize("start", [None, 4])
+@pytest.mark.parametrize("log_base", [None, 4])
 @pytest.mark.parametrize("first", [0, 21])
-def test_equals_the_formula(first: int, start: int | None) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
-    base = start or SHAPE.train_len
-    expected = by_pairs(at, v, lambda h, q, k, i, j: max(1.0, math.log(i + 1, base)) * rotary(q, k, i - j))
-    mine = attention(LogNScaling(Llama(SHAPE), context(24), start), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
-
-
-def test_additive_terms_keep_their_strength() -> None:
-    at, v = attention_inputs(24), values(24)
+def test_equals_the_formula(first: int, log_base: int | None) -> None:
+    inputs, v = attention_inputs(24, start=first), values(24)
+    base = log_base or SHAPE.train_len
     expected = by_pairs(
-        at,
+        inputs, v, lambda h, q, k, i, j: max(1.0, math.log(i + 1, base)) * rotary(q, k, i - j)
+    )
+    actual = attention(LogNScaling(Llama(SHAPE), context(24), log_base), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_additive_terms_are_not_scaled() -> None:
+    inputs, v = attention_inputs(24), values(24)
+    expected = by_pairs(
+        inputs,
         v,
         lambda h, q, k, i, j: (
             max(1.0, math.log(i + 1, 16)) * float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * (i - j)
         ),
     )
     torch.testing.assert_close(
-        attention(LogNScaling(ALiBi(SHAPE), context(24)), at, v), expected, rtol=0, atol=1e-12
+        attention(LogNScaling(ALiBi(SHAPE), context(24)), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 
 def test_nothing_changes_up_to_the_training_length() -> None:
-    gain = LogNScaling(Llama(SHAPE), context(64)).logit_scale(attention_inputs(64))
-    assert gain is not None
-    assert (gain[:16] == 1).all()
-    assert (gain[16:] > 1).all()
-    assert float(gain[63]) == pytest.approx(1.5)  # log_16 64
+    scale = LogNScaling(Llama(SHAPE), context(64)).logit_scale(attention_inputs(64))
+    assert scale is not None
+    assert (scale[:16] == 1).all()
+    assert (scale[16:] > 1).all()
+    assert float(scale[63]) == pytest.approx(1.5)  # log_16 64
 
 
-def test_gains_multiply() -> None:
+def test_logit_scales_multiply() -> None:
     yarn = YaRN(Llama(SHAPE), context(64), 4)
     both = LogNScaling(yarn, context(64)).logit_scale(attention_inputs(64))
     assert both is not None
@@ -52,6 +54,6 @@ def test_gains_multiply() -> None:
 
 
 def test_bad_settings() -> None:
-    for start in (1, 0, -3, 2.5):
+    for log_base in (1, 0, -3, 2.5):
         with pytest.raises(ConfigError, match=r"log_base .* at least 2"):
-            LogNScaling(Llama(SHAPE), context(64), start)  # type: ignore[arg-type]
+            LogNScaling(Llama(SHAPE), context(64), log_base)  # type: ignore[arg-type]

@@ -20,24 +20,24 @@ LONG, SHORT = [1.0, 1.5, 2.75, 4.0], [1.0, 1.0, 1.25, 1.5]
 @pytest.mark.parametrize("factor", [1.0, 4.0, 16.0])
 @pytest.mark.parametrize("length", [12, 16, 17, 64])
 def test_attention_equals_transformers(length: int, factor: float) -> None:
-    """One list up to the training length and the other past it; the temperature is the same at both."""
-    at, v = attention_inputs(length), values(length)
-    theirs = hugging_face("longrope", factor, long_factor=LONG, short_factor=SHORT)
-    cos, sin = theirs(at.q_BHTD, torch.arange(length)[None])
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, cos, sin)
+    """Short factors up to the training length and long ones past it, with the same temperature."""
+    inputs, v = attention_inputs(length), values(length)
+    reference = hugging_face("longrope", factor, long_factor=LONG, short_factor=SHORT)
+    cos, sin = reference(inputs.q_BHTD, torch.arange(length)[None])
+    q, k = apply_rotary_pos_emb(inputs.q_BHTD, inputs.k_BHSD, cos, sin)
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     scheme = LongRoPE(Llama(SHAPE), context(length), factor, LONG, SHORT)
-    torch.testing.assert_close(attention(scheme, at, v), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(measured(scheme), theirs.inv_freq.double(), rtol=1e-6, atol=1e-9)
-    assert scheme.qk_scale == pytest.approx(theirs.attention_scaling**2, rel=1e-12)
+    torch.testing.assert_close(attention(scheme, inputs, v), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(measured(scheme), reference.inv_freq.double(), rtol=1e-6, atol=1e-9)
+    assert scheme.qk_scale == pytest.approx(reference.attention_scaling**2, rel=1e-12)
 
 
 def test_the_temperature_is_the_paper_s() -> None:
-    """sqrt(1 + ln k / ln L) on both sides."""
+    """sqrt(1 + ln k / ln L) on queries and on keys."""
     assert LongRoPE(Llama(SHAPE), context(64)).qk_scale == 1 + math.log(4) / math.log(16)
 
 
-def test_without_factors_it_starts_where_the_search_does() -> None:
+def test_without_factors_equals_ntk() -> None:
     torch.testing.assert_close(
         measured(LongRoPE(Llama(SHAPE), context(64))),
         measured(NTK(Llama(SHAPE), context(64))),
@@ -47,9 +47,9 @@ def test_without_factors_it_starts_where_the_search_does() -> None:
     assert torch.equal(measured(LongRoPE(Llama(SHAPE), context(16))), measured(Llama(SHAPE)))
 
 
-def test_frequencies_are_counted_where_a_layer_has_them() -> None:
+def test_frequencies_are_counted_over_all_layers() -> None:
     layered = Layered(SHAPE, [NoPE(SHAPE), Llama(SHAPE)])
-    assert LongRoPE(layered, context(64), 4, LONG).given == LONG
+    assert LongRoPE(layered, context(64), 4, LONG).factors == LONG
 
 
 def test_bad_settings() -> None:

@@ -1,4 +1,4 @@
-"""NTK-RoPE-mixed: the article's radices and the numbers of its author's code. Relative tolerance 1e-12 (1e-5 in float32)."""
+"""NTK-RoPE-mixed against the article's radices and its author's code. Relative tolerance 1e-12 (1e-5 in float32)."""
 
 import math
 from itertools import pairwise
@@ -19,7 +19,7 @@ WIDE = ModelShape(n_layers=1, n_heads=1, head_dim=64, d_model=64, train_len=128)
 @pytest.mark.parametrize("factor", [1.0, 3.5, 8.0])
 @pytest.mark.parametrize("shape", [SHAPE, WIDE])
 def test_frequencies_are_the_digits_of_a_mixed_radix(shape: ModelShape, factor: float, b: float) -> None:
-    """lambda_1 ... lambda_m = exp(a m^b): the lambdas fall from the first on and multiply to k."""
+    """lambda_1 ... lambda_m = exp(a m^b), with decreasing lambdas of product k."""
     count = shape.head_dim // 2
     a = math.log(factor) / count**b
     ratios = [math.exp(a * m**b - (a * (m - 1) ** b if m > 1 else 0)) for m in range(1, count + 1)]
@@ -32,17 +32,17 @@ def test_frequencies_are_the_digits_of_a_mixed_radix(shape: ModelShape, factor: 
     )
 
 
-def test_numbers_of_the_author_s_code() -> None:
-    """What the initialiser of bojone/rerope's ntk_patch.py computes for k = 12, b = 0.75, d = 128 (float32)."""
-    own = ModelShape(1, 1, 128, 128, 4096)
-    ours = measured(NTKMixed(Llama(own), context(49152, own), 12, 0.75), own)
+def test_equals_the_author_s_code() -> None:
+    """The initialiser in ntk_patch.py of bojone/rerope, k = 12, b = 0.75, d = 128, float32."""
+    shape = ModelShape(1, 1, 128, 128, 4096)
+    ours = measured(NTKMixed(Llama(shape), context(49152, shape), 12, 0.75), shape)
     m = torch.arange(1, 65).float()
-    theirs = 10000 ** (-torch.arange(0, 128, 2).float() / 128)
-    theirs = theirs * (-math.log(12) / 64**0.75 * m**0.75).exp()
-    torch.testing.assert_close(ours, theirs.double(), rtol=1e-5, atol=0)
+    reference = 10000 ** (-torch.arange(0, 128, 2).float() / 128)
+    reference = reference * (-math.log(12) / 64**0.75 * m**0.75).exp()
+    torch.testing.assert_close(ours, reference.double(), rtol=1e-5, atol=0)
 
 
-def test_without_a_curve_it_is_interpolation() -> None:
+def test_b_0_is_interpolation() -> None:
     inv_freq_M = torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64)
     found = NTKMixed(Llama(SHAPE), context(64), 4, 0.0).scale_inv_freq(inv_freq_M)
     torch.testing.assert_close(found, inv_freq_M / 4, rtol=1e-14, atol=0)

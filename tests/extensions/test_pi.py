@@ -28,50 +28,52 @@ from posbench.schemes.t5 import T5Bias
 @pytest.mark.parametrize("factor", [1.5, 2, 8])
 def test_equals_transformers(factor: float) -> None:
     scheme = PositionInterpolation(Llama(SHAPE), context(64), factor)
-    theirs = hugging_face("linear", factor)
-    torch.testing.assert_close(measured(scheme), theirs.inv_freq.double(), rtol=0, atol=1e-7)
+    reference = hugging_face("linear", factor)
+    torch.testing.assert_close(measured(scheme), reference.inv_freq.double(), rtol=0, atol=1e-7)
 
-    at, v = attention_inputs(64), values(64)
-    q, k = apply_rotary_pos_emb(at.q_BHTD, at.k_BHSD, *theirs(at.q_BHTD, torch.arange(64)[None]))
+    inputs, v = attention_inputs(64), values(64)
+    q, k = apply_rotary_pos_emb(
+        inputs.q_BHTD, inputs.k_BHSD, *reference(inputs.q_BHTD, torch.arange(64)[None])
+    )
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    torch.testing.assert_close(attention(scheme, at, v), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(attention(scheme, inputs, v), expected, rtol=0, atol=1e-5)
 
 
 def test_equals_rotation_by_fractions_of_the_distance() -> None:
-    at, v = attention_inputs(24), values(24)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, (i - j) / 3))
-    mine = attention(PositionInterpolation(Llama(SHAPE), context(24), 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    inputs, v = attention_inputs(24), values(24)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: rotary(q, k, (i - j) / 3))
+    actual = attention(PositionInterpolation(Llama(SHAPE), context(24), 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_a_bias_interpolates_too() -> None:
-    at, v = attention_inputs(24), values(24)
+    inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
-        at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * (i - j) / 3
+        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * (i - j) / 3
     )
-    mine = attention(PositionInterpolation(ALiBi(SHAPE), context(24), 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    actual = attention(PositionInterpolation(ALiBi(SHAPE), context(24), 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_whole_distances_are_floored() -> None:
-    at, v = attention_inputs(24), values(24)
+    inputs, v = attention_inputs(24), values(24)
     inner = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = inner.bias(torch.arange(24)).tolist()
-    expected = by_pairs(at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][(i - j) // 3])
-    mine = attention(PositionInterpolation(inner, context(24), 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][(i - j) // 3])
+    actual = attention(PositionInterpolation(inner, context(24), 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 def test_auto_is_the_evaluated_length_over_the_training_length() -> None:
-    assert PositionInterpolation(Llama(SHAPE), context(56)).k == 3.5
-    assert PositionInterpolation(Llama(SHAPE), context(8)).k == 1
+    assert PositionInterpolation(Llama(SHAPE), context(56)).factor == 3.5
+    assert PositionInterpolation(Llama(SHAPE), context(8)).factor == 1
     assert not PositionInterpolation(Llama(SHAPE), context(56)).traits.prefix_stable
     assert PositionInterpolation(Llama(SHAPE), context(56), 3.5).traits.prefix_stable
 
 
-def test_a_learned_table_reaches_as_far_as_it_is_stretched() -> None:
+def test_a_learned_table_reaches_factor_times_its_length() -> None:
     inner = Learned(SHAPE)
-    for length in (17, 23, 37, 64, 100, 1000):  # L * (length / L) is not always length
+    for length in (17, 23, 37, 64, 100, 1000):  # L * (length / L) does not always round to length
         scheme = PositionInterpolation(inner, context(length))
         scheme.check(length)
         x_BTW = torch.zeros(1, length, SHAPE.d_model)
@@ -82,7 +84,7 @@ def test_a_learned_table_reaches_as_far_as_it_is_stretched() -> None:
             scheme.check(length + length // SHAPE.train_len + 1)
 
 
-def test_the_placed_geometry_is_kept_for_the_next_pass() -> None:
+def test_the_interpolated_geometry_is_cached() -> None:
     scheme, geo = PositionInterpolation(Llama(SHAPE), context(64)), Geometry.from_range(0, 64)
     assert scheme.assign_positions(geo) is scheme.assign_positions(geo)
 

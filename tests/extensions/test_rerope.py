@@ -1,4 +1,4 @@
-"""ReRoPE, pair by pair from its definition. Tolerance 1e-12 in float64."""
+"""ReRoPE against loops over its definition. Tolerance 1e-12 in float64."""
 
 import math
 
@@ -19,42 +19,42 @@ from posbench.schemes.sinusoidal import Sinusoidal
 @pytest.mark.parametrize("first", [0, 21])
 @pytest.mark.parametrize("window", [1, 5, 8, 23, 24, 100])
 def test_equals_its_definition(window: int, first: int) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, min(i - j, window)))
-    mine = attention(ReRoPE(Llama(SHAPE), context(24), window), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    inputs, v = attention_inputs(24, start=first), values(24)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: rotary(q, k, min(i - j, window)))
+    actual = attention(ReRoPE(Llama(SHAPE), context(24), window), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_any_distance_can_be_rectified() -> None:
-    at, v = attention_inputs(24), values(24)
+def test_biases_of_the_distance_are_rectified() -> None:
+    inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
-        at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * min(i - j, 5)
+        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * min(i - j, 5)
     )
     torch.testing.assert_close(
-        attention(ReRoPE(ALiBi(SHAPE), context(24), 5), at, v), expected, rtol=0, atol=1e-12
+        attention(ReRoPE(ALiBi(SHAPE), context(24), 5), inputs, v), expected, rtol=0, atol=1e-12
     )
     torch.manual_seed(0)
     kerple = KerpleLog(SHAPE).double()
     p, a = kerple.p_H.clamp(min=0.01).tolist(), kerple.a_H.clamp(min=0.01).tolist()
     expected = by_pairs(
-        at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - p[h] * math.log(1 + a[h] * min(i - j, 5))
+        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - p[h] * math.log(1 + a[h] * min(i - j, 5))
     )
     with torch.no_grad():
-        mine = attention(ReRoPE(kerple, context(24), 5), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+        actual = attention(ReRoPE(kerple, context(24), 5), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_values_by_pair_are_rectified_too() -> None:
-    """A window below Shaw's clip is a smaller clip."""
+def test_relative_values_are_rectified() -> None:
+    """A window smaller than Shaw's maximum distance acts as that maximum."""
     torch.manual_seed(0)
     inner = Shaw(SHAPE, max_relative_position=16).double()
     clipped = Shaw(SHAPE, max_relative_position=5).double()
     with torch.no_grad():
         for wide, narrow in zip(inner.parameters(), clipped.parameters(), strict=True):
             narrow.copy_(wide[:, :6])
-        at, v = attention_inputs(24), values(24)
-        mine = attention(ReRoPE(inner, context(24), 5), at, v)
-        torch.testing.assert_close(mine, attention(clipped, at, v), rtol=0, atol=1e-12)
+        inputs, v = attention_inputs(24), values(24)
+        actual = attention(ReRoPE(inner, context(24), 5), inputs, v)
+        torch.testing.assert_close(actual, attention(clipped, inputs, v), rtol=0, atol=1e-12)
 
 
 def test_the_window_is_half_of_the_training_length() -> None:
@@ -68,5 +68,5 @@ def test_bad_settings() -> None:
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         ReRoPE(NoPE(SHAPE), context(64))
     for absolute in (Learned(SHAPE), Sinusoidal(SHAPE)):
-        with pytest.raises(IncompatibleError, match="feels absolute positions"):
+        with pytest.raises(IncompatibleError, match="depends on absolute positions"):
             ReRoPE(absolute, context(64))

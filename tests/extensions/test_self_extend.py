@@ -1,4 +1,4 @@
-"""Self-Extend, pair by pair from its formula, and from the two attentions of its authors' code. Tolerance 1e-12."""
+"""Self-Extend against loops over its formula and the two attentions of the authors' code. Tolerance 1e-12."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from posbench.schemes.t5 import T5Bias
 
 
 def extended(i: int, j: int, window: int, group: int) -> int:
-    """Section 3.2: grouped positions, the query's moved by w - w // G."""
+    """Section 3.2: grouped positions, those of queries shifted by w - w // G."""
     return i - j if i - j < window else i // group - j // group + window - window // group
 
 
@@ -22,20 +22,27 @@ def extended(i: int, j: int, window: int, group: int) -> int:
 @pytest.mark.parametrize("group", [1, 2, 3, 8, 100])
 @pytest.mark.parametrize("window", [1, 4, 5, 23, 24, 100])
 def test_equals_its_formula(window: int, group: int, first: int) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, extended(i, j, window, group)))
-    mine = attention(SelfExtend(Llama(SHAPE), context(24), window, group), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    inputs, v = attention_inputs(24, start=first), values(24)
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: rotary(q, k, extended(i, j, window, group)))
+    actual = attention(SelfExtend(Llama(SHAPE), context(24), window, group), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("window", "group"), [(5, 3), (8, 4)])
 def test_equals_two_attentions_chosen_by_a_mask(window: int, group: int) -> None:
-    """As the authors compute it: whole matrices of neighbours and of groups, a triangle of the second laid over the first."""
-    at, v = attention_inputs(24), values(24)
+    """The authors' code: full matrices of neighbour and of grouped logits, the latter used beyond the window."""
+    inputs, v = attention_inputs(24), values(24)
     index = torch.arange(24)
 
     def logits(q_pos: torch.Tensor, k_pos: torch.Tensor) -> torch.Tensor:
-        here = type(at)(0, at.geo.with_positions(q_pos, k_pos), at.x_BTW, at.x_BSW, at.q_BHTD, at.k_BHSD)
+        here = type(inputs)(
+            0,
+            inputs.geo.with_positions(q_pos, k_pos),
+            inputs.x_BTW,
+            inputs.x_BSW,
+            inputs.q_BHTD,
+            inputs.k_BHSD,
+        )
         q, k = Llama(SHAPE).qk(here)
         return q @ k.transpose(-1, -2) / 8**0.5
 
@@ -45,45 +52,47 @@ def test_equals_two_attentions_chosen_by_a_mask(window: int, group: int) -> None
     near[window:, :-window] -= torch.ones(24 - window, 24 - window).tril()
     chosen = torch.where(near.bool(), neighbour, grouped)
     chosen = chosen.masked_fill(~torch.ones(24, 24).tril().bool(), -torch.inf)
-    mine = attention(SelfExtend(Llama(SHAPE), context(24), window, group), at, v)
-    torch.testing.assert_close(mine, chosen.softmax(-1) @ v, rtol=0, atol=1e-12)
+    actual = attention(SelfExtend(Llama(SHAPE), context(24), window, group), inputs, v)
+    torch.testing.assert_close(actual, chosen.softmax(-1) @ v, rtol=0, atol=1e-12)
 
 
-def test_any_distance_can_be_grouped() -> None:
-    at, v = attention_inputs(24), values(24)
+def test_biases_of_the_distance_are_grouped() -> None:
+    inputs, v = attention_inputs(24), values(24)
     expected = by_pairs(
-        at,
+        inputs,
         v,
         lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * extended(i, j, 5, 3),
     )
-    mine = attention(SelfExtend(ALiBi(SHAPE), context(24), 5, 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+    actual = attention(SelfExtend(ALiBi(SHAPE), context(24), 5, 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     t5 = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()
     bias = t5.bias(torch.arange(24)).tolist()
-    expected = by_pairs(at, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][extended(i, j, 5, 3)])
+    expected = by_pairs(
+        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 + bias[h][extended(i, j, 5, 3)]
+    )
     torch.testing.assert_close(
-        attention(SelfExtend(t5, context(24), 5, 3), at, v), expected, rtol=0, atol=1e-12
+        attention(SelfExtend(t5, context(24), 5, 3), inputs, v), expected, rtol=0, atol=1e-12
     )
 
 
-def test_values_by_pair_are_grouped_too() -> None:
+def test_relative_values_are_grouped() -> None:
     torch.manual_seed(0)
-    inner, at, v = Shaw(SHAPE, max_relative_position=9).double(), attention_inputs(20), values(20)
+    inner, inputs, v = Shaw(SHAPE, max_relative_position=9).double(), attention_inputs(20), values(20)
     key, value = inner.key_LKD[0], inner.value_LKD[0]
     with torch.no_grad():
         rows = torch.tensor(
             [[min(extended(i, j, 5, 3), 9) if j <= i else 0 for j in range(20)] for i in range(20)]
         )
-        logits = (at.q_BHTD @ at.k_BHSD.transpose(-1, -2)) / 8**0.5
-        logits = logits + torch.einsum("bhtd,tsd->bhts", at.q_BHTD, key[rows]) / 8**0.5
+        logits = (inputs.q_BHTD @ inputs.k_BHSD.transpose(-1, -2)) / 8**0.5
+        logits = logits + torch.einsum("bhtd,tsd->bhts", inputs.q_BHTD, key[rows]) / 8**0.5
         weight = logits.masked_fill(~torch.ones(20, 20).tril().bool(), -torch.inf).softmax(-1)
         expected = weight @ v + torch.einsum("bhts,tsd->bhtd", weight, value[rows])
-        mine = attention(SelfExtend(inner, context(20), 5, 3), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+        actual = attention(SelfExtend(inner, context(20), 5, 3), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("length", [16, 17, 40, 56, 64, 1000])
-def test_auto_is_the_least_group_of_the_paper_s_rule(length: int) -> None:
+def test_auto_is_the_smallest_group_of_the_paper_s_rule(length: int) -> None:
     scheme = SelfExtend(Llama(SHAPE), context(length))
     assert scheme.window == 4
     group = scheme.group_size
@@ -94,10 +103,10 @@ def test_auto_is_the_least_group_of_the_paper_s_rule(length: int) -> None:
     assert SelfExtend(Llama(SHAPE), context(length), group_size=2).traits.prefix_stable
 
 
-def test_the_authors_example_of_a_group() -> None:
-    """Their README: 15800 tokens, 4096 trained, a window of 1024: group 5."""
-    own = type(SHAPE)(1, 1, 8, 8, 4096)
-    assert SelfExtend(Llama(own), context(15800, own), 1024).group_size == 5
+def test_the_authors_example() -> None:
+    """README of datamllab/LongLM: 15800 tokens, training length 4096, window 1024, group 5."""
+    shape = type(SHAPE)(1, 1, 8, 8, 4096)
+    assert SelfExtend(Llama(shape), context(15800, shape), 1024).group_size == 5
 
 
 def test_bad_settings() -> None:
@@ -111,5 +120,5 @@ def test_bad_settings() -> None:
         SelfExtend(Llama(SHAPE), context(64), 16)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         SelfExtend(NoPE(SHAPE), context(64))
-    with pytest.raises(IncompatibleError, match="feels absolute positions"):
+    with pytest.raises(IncompatibleError, match="depends on absolute positions"):
         SelfExtend(Learned(SHAPE), context(64))

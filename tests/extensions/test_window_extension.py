@@ -10,35 +10,39 @@ from posbench.extensions.window import Window
 
 
 @pytest.mark.parametrize("window", [1, 3, 16, 23])
-def test_sees_what_transformers_windows_see(window: int) -> None:
+def test_mask_equals_transformers(window: int) -> None:
     scheme = Window(Llama(SHAPE), context(24), window)
     mask = scheme.mask(attention_inputs(24))
     assert mask is not None
-    theirs = sdpa_mask(
+    reference = sdpa_mask(
         batch_size=1,
         q_length=24,
         kv_length=24,
         mask_function=sliding_window_causal_mask_function(window),
         allow_is_causal_skip=False,
     )
-    assert torch.equal(attention_inputs(24).geo.visible((mask,)), theirs[0, 0])
+    assert torch.equal(attention_inputs(24).geo.visible((mask,)), reference[0, 0])
 
 
 @pytest.mark.parametrize("first", [0, 21])
 @pytest.mark.parametrize("window", [1, 3, 16])
-def test_attention_is_over_the_window(window: int, first: int) -> None:
-    at, v = attention_inputs(24, start=first), values(24)
-    expected = by_pairs(at, v, lambda h, q, k, i, j: rotary(q, k, i - j), visible=lambda i, j: i - j < window)
-    mine = attention(Window(Llama(SHAPE), context(24), window), at, v)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
+def test_attention_equals_a_loop_over_the_window(window: int, first: int) -> None:
+    inputs, v = attention_inputs(24, start=first), values(24)
+    expected = by_pairs(
+        inputs, v, lambda h, q, k, i, j: rotary(q, k, i - j), visible=lambda i, j: i - j < window
+    )
+    actual = attention(Window(Llama(SHAPE), context(24), window), inputs, v)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_a_window_of_one_shows_the_token_alone() -> None:
-    at, v = attention_inputs(24), values(24)
-    torch.testing.assert_close(attention(Window(Llama(SHAPE), context(24), 1), at, v), v, rtol=0, atol=1e-12)
+def test_a_window_of_one_attends_to_the_token_alone() -> None:
+    inputs, v = attention_inputs(24), values(24)
+    torch.testing.assert_close(
+        attention(Window(Llama(SHAPE), context(24), 1), inputs, v), v, rtol=0, atol=1e-12
+    )
 
 
-def test_the_window_is_the_training_length_and_no_mask_where_it_hides_nothing() -> None:
+def test_by_default_the_window_is_the_training_length() -> None:
     scheme = Window(Llama(SHAPE), context(64))
     assert scheme.window == 16
     assert scheme.mask(attention_inputs(16)) is None

@@ -1,4 +1,4 @@
-"""An extension changes what it says and nothing else, and refuses at once what it cannot carry."""
+"""Extensions change what they declare and nothing else, and refuse other schemes at construction."""
 
 import pytest
 import torch
@@ -22,11 +22,11 @@ from posbench.position.extension import Extension, ExtensionContext
 
 
 @each_extended
-def test_its_identity_setting_changes_nothing(variant: Variant) -> None:
-    """At three and a half times the training length, or as far as the scheme goes: 1e-12."""
+def test_noop_settings_change_nothing(variant: Variant) -> None:
+    """Equal within 1e-12 at 3.5 times the training length, or at the longest length the scheme allows."""
     settings = EXTENSIONS[variant.extension or ""]
-    identity = locate(settings["_target_"]).noop_settings(LENGTH)
-    extended = run(variant, **identity)
+    noop = locate(settings["_target_"]).noop_settings(LENGTH)
+    extended = run(variant, **noop)
     ids = tokens(2, extended.length)
     plain = run(Variant(variant.scheme), extended.length)
     assert plain.length == extended.length
@@ -35,7 +35,7 @@ def test_its_identity_setting_changes_nothing(variant: Variant) -> None:
 
 @each_extended
 def test_it_changes_something_past_the_training_length(variant: Variant) -> None:
-    """A scaling that silently takes no effect is the classic fault of these."""
+    """A scaling that silently has no effect is the classic error of extensions."""
     extended, plain = run(variant), run(Variant(variant.scheme))
     if plain.length == TRAIN_LEN:
         pytest.skip(f"{variant.scheme} alone is undefined past its training length")
@@ -58,8 +58,8 @@ def test_it_adds_no_parameters_and_leaves_the_model_alone(variant: Variant) -> N
 
 
 @pytest.mark.parametrize("variant", REFUSED, ids=str)
-def test_what_it_cannot_carry_it_refuses_at_construction(variant: Variant) -> None:
-    """In one line that names both, and for a reason that it declares."""
+def test_it_refuses_at_construction_what_it_cannot_extend(variant: Variant) -> None:
+    """The error is one line, names both, and follows from the declared requirements."""
     settings = EXTENSIONS[variant.extension or ""]
     target, inner = locate(settings["_target_"]), variant.inner()
     with pytest.raises(IncompatibleError) as caught:
@@ -71,5 +71,5 @@ def test_what_it_cannot_carry_it_refuses_at_construction(variant: Variant) -> No
     assert lacks or (target.requires_relative and not inner.traits.relative)
 
 
-def test_every_extension_is_carried_by_some_scheme() -> None:
+def test_every_extension_applies_to_some_scheme() -> None:
     assert {variant.extension for variant in EXTENDED} == set(EXTENSIONS)
