@@ -41,8 +41,8 @@ class Architecture:
     tie_embeddings: bool = False
 
     @property
-    def stacked(self) -> list[int]:
-        """Rows of the queries, keys and values in the one map that makes them."""
+    def qkv_sizes(self) -> list[int]:
+        """Output dimensions of the queries, keys and values in their joint projection."""
         return [self.head_dim * count for count in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
 
     def shape(self, train_len: int) -> ModelShape:

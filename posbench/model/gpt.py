@@ -18,49 +18,36 @@ from torch import Tensor, nn
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.architecture import Architecture, Size
-from posbench.position.attention import attend_to
+from posbench.model.attention import Attention, LayerCache
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
-
-# (B, S, W) normalised inputs, (B, H, S, D) keys and values.
-Kept = tuple[Tensor, Tensor, Tensor]
+from posbench.position.scheme import ModelShape, PositionScheme
 
 
 @dataclass(eq=False)
 class KVCache:
-    """Keys, values and normalised inputs of a context, by layer, before the scheme has touched them.
+    """Caches of all layers for the tokens read so far."""
 
-    Schemes see explicit positions, so a suffix is scored by turning the cached keys again: one code path,
-    whatever the scheme does with them.
-    """
-
-    layers: list[Kept]
+    layers: list[LayerCache]
 
     @property
     def length(self) -> int:
-        """Tokens held."""
-        return self.layers[0][0].shape[1]
+        """Number of tokens."""
+        return self.layers[0].length
 
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, own: Architecture, layer: int) -> None:
+    def __init__(self, config: Architecture, layer: int) -> None:
         super().__init__()
-        self.layer, self.head_dim, self.stacked = layer, own.head_dim, own.stacked
-        self.shared = own.n_heads // own.n_kv_heads  # queries that share a head of keys and values
-        self.attention_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
-        self.qkv = nn.Linear(own.d_model, sum(own.stacked), bias=own.qkv_bias)
-        self.q_norm = nn.RMSNorm(own.head_dim, eps=own.norm_eps) if own.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(own.head_dim, eps=own.norm_eps) if own.qk_norm else nn.Identity()
-        self.out = nn.Linear(own.stacked[0], own.d_model, bias=own.out_bias)
-        self.mlp_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
-        self.gate = (
-            nn.Linear(own.d_model, own.intermediate_size, bias=own.mlp_bias) if own.gated_mlp else None
-        )
-        self.up = nn.Linear(own.d_model, own.intermediate_size, bias=own.mlp_bias)
-        self.down = nn.Linear(own.intermediate_size, own.d_model, bias=own.mlp_bias)
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.mlp_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        wide = config.d_model, config.intermediate_size
+        self.gate = nn.Linear(*wide, bias=config.mlp_bias) if config.gated_mlp else None
+        self.up = nn.Linear(*wide, bias=config.mlp_bias)
+        self.down = nn.Linear(*wide[::-1], bias=config.mlp_bias)
 
     def forward(
         self,
@@ -68,49 +55,15 @@ class Block(nn.Module):
         scheme: PositionScheme,
         geo: Geometry,
         kernel: Kernel,
-        cached: Kept | None = None,
+        cache: LayerCache | None = None,
         use_cache: bool = False,
-    ) -> tuple[Tensor, Kept | None]:
-        h_BTW = self.attention_norm(x_BTW)
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for part in self.qkv(h_BTW).split(self.stacked, -1)
-        )
-        q, k = self.q_norm(q), self.k_norm(k)
-        own = h_BTW, k, v
-        if cached is not None and (use_cache or not _shares_context(scheme, cached, own)):
-            own, cached = _joined(cached, own), None
-        parts = [own] if cached is None else [cached, own]
-        inputs, start = [], 0
-        for x_BSW, *of_kv_heads in parts:
-            k, v = (
-                part.repeat_interleave(self.shared, 1) if self.shared > 1 else part for part in of_kv_heads
-            )
-            here = geo if len(parts) == 1 else geo.slice_keys(start, start + k.shape[2])
-            start += k.shape[2]
-            inputs.append((AttentionInputs(self.layer, here, h_BTW, x_BSW, q, k), v))
-        out_BHTD = scheme.attention(*inputs[0], kernel) if len(inputs) == 1 else None
-        if out_BHTD is None:
-            out_BHTD = attend_to(scheme, inputs, kernel)
-        x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
+    ) -> tuple[Tensor, LayerCache | None]:
+        out_BTW, cache = self.attention(self.attention_norm(x_BTW), scheme, geo, kernel, cache, use_cache)
+        x_BTW = x_BTW + out_BTW
         h_BTW = self.mlp_norm(x_BTW)
         up = self.up(h_BTW)
         x_BTW = x_BTW + self.down(F.gelu(up) if self.gate is None else F.silu(self.gate(h_BTW)) * up)
-        return x_BTW, own if use_cache else None
-
-
-def _shares_context(scheme: PositionScheme, cached: Kept, own: Kept) -> bool:
-    """Whether many questions attend to the one context that they share without a copy of it for each."""
-    traits = scheme.traits
-    return (
-        len(cached[1]) < len(own[1]) and traits.softmax_attention and traits.pairwise and traits.lse_mergeable
-    )
-
-
-def _joined(cached: Kept, own: Kept) -> Kept:
-    """What was read before, for each of the sequences that go on, and what is read now."""
-    x, k, v = (before.expand(len(now), *before.shape[1:]) for before, now in zip(cached, own, strict=True))
-    return torch.cat((x, own[0]), 1), torch.cat((k, own[1]), 2), torch.cat((v, own[2]), 2)
+        return x_BTW, cache
 
 
 class GPT(nn.Module):
@@ -191,9 +144,10 @@ class GPT(nn.Module):
 
 
 def initialise(model: GPT, own: Architecture, seed: int) -> None:
-    """Draw every parameter from a generator of its own name, so that nothing shifts when another changes."""
+    """Draws every parameter from a generator seeded by its own name, so that no other parameter moves it."""
     for name, parameter in model.named_parameters():
-        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        # The seeds are of the names that parameters had before attention was a module of its own.
+        digest = hashlib.sha256(f"{seed}:{name.replace('.attention.', '.')}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         with torch.no_grad():
             if "norm" in name:

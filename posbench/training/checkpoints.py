@@ -16,7 +16,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 
 
 def write(folder: Path, tensors: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_weights_make_the_output(variant: Variant) -> None:
     ids, outputs = tokens(2, subject.length), []
     noted = Noted(subject.scheme)
     for block in subject.model.blocks:
-        block.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
+        block.attention.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
     if not subject.scheme.traits.softmax_attention:
         with pytest.raises(UndefinedError, match="without weights"):
             subject.model(ids, scheme=noted)
