@@ -108,7 +108,9 @@ def renamed(theirs: dict[str, Tensor], own: Architecture) -> dict[str, Tensor]:
         there, here = f"model.layers.{layer}.", f"blocks.{layer}."
         for part in ("weight", "bias"):
             if f"{there}{STACKED[0]}.{part}" in theirs:
-                ours[f"{here}attention.qkv.{part}"] = torch.cat([theirs.pop(f"{there}{one}.{part}") for one in STACKED])
+                ours[f"{here}attention.qkv.{part}"] = torch.cat(
+                    [theirs.pop(f"{there}{one}.{part}") for one in STACKED]
+                )
             for name, their_name in SINGLE.items():
                 if f"{there}{their_name}.{part}" in theirs:
                     ours[f"{here}{name}.{part}"] = theirs.pop(f"{there}{their_name}.{part}")

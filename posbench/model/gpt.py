@@ -8,6 +8,7 @@ attention by position alone is there from the first step.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 
@@ -74,8 +75,7 @@ class GPT(nn.Module):
     ) -> None:
         """Without a seed no weights are drawn: they will be loaded."""
         super().__init__()
-        self.size = size
-        own = size.architecture if isinstance(size, Size) else size
+        self.architecture = own = size.architecture if isinstance(size, Size) else size
         self.embedding = nn.Embedding(vocab_size, own.d_model)
         self.blocks = nn.ModuleList(Block(own, layer) for layer in range(own.n_layers))
         self.final_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
@@ -91,7 +91,6 @@ class GPT(nn.Module):
         self,
         ids_BT: Tensor,
         *,
-        scheme: PositionScheme | None = None,
         kernel: Kernel | None = None,
         cache: KVCache | None = None,
         length: int | None = None,
@@ -101,25 +100,32 @@ class GPT(nn.Module):
 
         Args:
             ids_BT: token ids; with a cache of C tokens they continue it at index C.
-            scheme: used in place of the model's own, such as an extension around it.
             kernel: defaults to the best that can run.
             length: declared length of the whole sequence, in tokens.
         """
-        scheme = scheme or self.scheme
         kernel = kernel or KernelDispatcher("auto")
         start = cache.length if cache is not None else 0
         stop = start + ids_BT.shape[1]
-        scheme.check(max(length or 0, stop))
-        geo = scheme.assign_positions(self.geometry(start, stop, length or stop, ids_BT.device))
+        self.scheme.check(max(length or 0, stop))
+        geo = self.scheme.assign_positions(self.geometry(start, stop, length or stop, ids_BT.device))
         x_BTW = self.embedding(ids_BT)
         layers = []
         for layer, block in enumerate(self.blocks):
-            x_BTW = scheme.embed(x_BTW, geo, layer)
+            x_BTW = self.scheme.embed(x_BTW, geo, layer)
             cached = cache.layers[layer] if cache is not None else None
-            x_BTW, kept = block(x_BTW, scheme, geo, kernel, cached, use_cache)
+            x_BTW, kept = block(x_BTW, self.scheme, geo, kernel, cached, use_cache)
             if kept is not None:
                 layers.append(kept)
         return self.final_norm(x_BTW), KVCache(layers) if use_cache else None
+
+    def with_scheme(self, scheme: PositionScheme) -> GPT:
+        """Returns a view of this model under another scheme, such as an extension around its own.
+
+        The view has the same modules and parameters; under an extension, the scheme's stand below `scheme.inner`.
+        """
+        view = copy.copy(self)
+        view._modules = {**self._modules, "scheme": scheme}
+        return view
 
     def geometry(self, start: int, stop: int, length: int, device: torch.device) -> Geometry:
         """The same object for the same span, so that what schemes keep on it is computed once."""

@@ -9,27 +9,19 @@ from torch import Tensor, nn
 from posbench.data.batches import Batch
 from posbench.model.gpt import GPT
 from posbench.position.call import Kernel
-from posbench.position.scheme import PositionScheme
 from posbench.training.cross_entropy import IGNORE_INDEX, cross_entropy
 
 
 class LossModule(nn.Module):
-    """The sum of nats over the targets that count.
+    """The sum of nats over the targets that count."""
 
-    Args:
-        scheme: in place of the model's own, such as an extension around it; its parameters are the model's.
-    """
-
-    def __init__(self, model: GPT, scheme: PositionScheme | None, kernel: Kernel) -> None:
+    def __init__(self, model: GPT, kernel: Kernel) -> None:
         super().__init__()
-        self.model = model
-        # In a tuple: its parameters are the model's already.
-        self._attention = (scheme, kernel)
+        self.model, self.kernel = model, kernel
 
     def forward(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> Tensor:
         """Of ids (B, L), the places among them in a row whose targets count, and those; negative targets do not."""
-        scheme, kernel = self._attention
-        hidden, _ = self.model(ids_BT, scheme=scheme, kernel=kernel)
+        hidden, _ = self.model(ids_BT, kernel=self.kernel)
         # Targets that do not count need no logits.
         hidden_NW = hidden.flatten(0, 1).index_select(0, target_index_N)
         return cross_entropy(hidden_NW, self.model.head.weight, target_N)

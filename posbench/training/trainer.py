@@ -18,7 +18,6 @@ from posbench.data.batches import Batch, Batches
 from posbench.data.corpus import Corpus, check_corpus
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.position.scheme import PositionScheme
 from posbench.runtime import distributed
 from posbench.runtime.device import autocast_context, pick_device
 from posbench.runtime.distributed import world
@@ -50,14 +49,14 @@ class FinetuneStart:
     """Where fine-tuning starts.
 
     Attributes:
-        model: a trained model, which becomes the fine-tuned one.
-        scheme: the model's scheme with an extension around it, in its place.
+        model: a trained model, whose weights become the fine-tuned ones.
+        extended: the same model with an extension around its scheme, as it is fine-tuned.
         train: how training goes on, by fresh optimizers.
         steps, tokens: what was trained and read before; the data's order goes on from there.
     """
 
     model: GPT
-    scheme: PositionScheme
+    extended: GPT
     train: TrainSettings
     steps: int
     tokens: int
@@ -93,7 +92,7 @@ class Trainer:
         saved = resume.load_latest(folder, self.device, self.world)
         if saved:
             self.model.load_state_dict(saved.model)
-        loss_module = LossModule(self.model, start.scheme if start else None, self.kernel)
+        loss_module = LossModule(start.extended if start else self.model, self.kernel)
         parallel = distributed.parallelize(
             loss_module, list(self.model.blocks), runtime.data_parallel, self.world
         )

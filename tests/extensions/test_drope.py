@@ -39,7 +39,7 @@ def test_what_is_left_is_a_model_without_positions(scheme: Callable[[ModelShape]
     """The weights that are no scheme's are drawn alike."""
     model, bare = GPT(SIZE, 50, scheme(SHAPE), 0).double(), GPT(SIZE, 50, NoPE(SHAPE), 0).double()
     ids = torch.randint(50, (2, 56))
-    dropped = model(ids, scheme=DroPE(model.scheme, ExtensionContext(SHAPE, 56)))[0]
+    dropped = model.with_scheme(DroPE(model.scheme, ExtensionContext(SHAPE, 56)))(ids)[0]
     torch.testing.assert_close(dropped, bare(ids)[0], rtol=0, atol=1e-12)
 
 
