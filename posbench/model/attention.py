@@ -23,12 +23,12 @@ class LayerCache:
 
     Attributes:
         k_BHSD, v_BHSD: one head for each group of query heads.
-        x_BSW: the normalised residual stream.
+        x_BSW: the normalised residual stream, or None if the scheme does not read it.
     """
 
     k_BHSD: Tensor
     v_BHSD: Tensor
-    x_BSW: Tensor
+    x_BSW: Tensor | None
 
     @property
     def length(self) -> int:
@@ -44,8 +44,13 @@ class LayerCache:
         return LayerCache(
             joined(self.k_BHSD, new.k_BHSD, 2),
             joined(self.v_BHSD, new.v_BHSD, 2),
-            joined(self.x_BSW, new.x_BSW, 1),
+            None if self.x_BSW is None or new.x_BSW is None else joined(self.x_BSW, new.x_BSW, 1),
         )
+
+    def compact(self) -> LayerCache:
+        """Returns the same with keys and values copied out of the joint projection, whose queries go free."""
+        k, v = (x if x.is_contiguous() else x.clone() for x in (self.k_BHSD, self.v_BHSD))
+        return LayerCache(k, v, self.x_BSW)
 
 
 class Attention(nn.Module):
@@ -74,19 +79,20 @@ class Attention(nn.Module):
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in self.qkv(x_BTW).split(self.qkv_sizes, -1)
         )
-        q, new = self.q_norm(q), LayerCache(self.k_norm(k), v, x_BTW)
+        hidden_BTW = x_BTW if scheme.traits.reads_hidden_states else None
+        q, new = self.q_norm(q), LayerCache(self.k_norm(k), v, hidden_BTW)
         if cache is not None and (use_cache or not _can_share(scheme, cache, new)):
             new, cache = cache.append(new), None
         parts, start = [], 0
         for part in (new,) if cache is None else (cache, new):
             keys = geo if cache is None else geo.slice_keys(start, start + part.length)
             k, v = self._for_queries(part.k_BHSD), self._for_queries(part.v_BHSD)
-            parts.append((AttentionInputs(self.layer, keys, x_BTW, part.x_BSW, q, k), v))
+            parts.append((AttentionInputs(self.layer, keys, hidden_BTW, part.x_BSW, q, k), v))
             start += part.length
         out_BHTD = scheme.attention(*parts[0], kernel) if cache is None else None
         if out_BHTD is None:
             out_BHTD = attend_to(scheme, parts, kernel)
-        return self.out(out_BHTD.transpose(1, 2).flatten(-2)), new if use_cache else None
+        return self.out(out_BHTD.transpose(1, 2).flatten(-2)), new.compact() if use_cache else None
 
     def _for_queries(self, x_BHSD: Tensor) -> Tensor:
         """Repeats each head of keys or values for the query heads of its group."""

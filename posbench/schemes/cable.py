@@ -21,7 +21,7 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 class Cable(PositionScheme):
     """logit(h, i, j) = q_i . k_j - sum over l = j+1 .. i of softplus(w_h . x_l + b_h)."""
 
-    traits = Traits(relative=True, pairwise=False)
+    traits = Traits(relative=True, pairwise=False, reads_hidden_states=True)
 
     def __init__(self, shape: ModelShape, scaled: bool = False) -> None:
         super().__init__()
@@ -33,6 +33,7 @@ class Cable(PositionScheme):
         return torch.tensor(self.unscale, dtype=torch.float64, device=inputs.q_BHTD.device)
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        assert inputs.x_BSW is not None
         step_BSH = F.linear(inputs.x_BSW, self.weight_LHW[inputs.layer], self.bias_LH[inputs.layer])
         far_BHS = F.softplus(step_BSH.double()).cumsum(1).transpose(1, 2)
-        return SeparableBias(-far_BHS[..., -inputs.x_BTW.shape[1] :], far_BHS)
+        return SeparableBias(-far_BHS[..., -inputs.q_BHTD.shape[2] :], far_BHS)

@@ -24,7 +24,7 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 class FoX(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + sum over l = j+1 .. i of log sigmoid(w_h . x_l + b_h)."""
 
-    traits = Traits(relative=True, pairwise=False)
+    traits = Traits(relative=True, pairwise=False, reads_hidden_states=True)
 
     def __init__(self, shape: ModelShape, decay_times: list | None = None) -> None:
         super().__init__()
@@ -33,9 +33,10 @@ class FoX(PositionScheme):
         self.bias_LH = nn.Parameter(bias_H.repeat(shape.n_layers, 1))
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        assert inputs.x_BSW is not None
         gate_BSH = F.linear(inputs.x_BSW, self.weight_LHW[inputs.layer], self.bias_LH[inputs.layer])
         kept_BHS = kept(F.logsigmoid(gate_BSH.double()))
-        return SeparableBias(kept_BHS[..., -inputs.x_BTW.shape[1] :], -kept_BHS)
+        return SeparableBias(kept_BHS[..., -inputs.q_BHTD.shape[2] :], -kept_BHS)
 
 
 def kept(log_BSH: Tensor) -> Tensor:
