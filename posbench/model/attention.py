@@ -1,4 +1,4 @@
-"""Multi-head attention with grouped keys and a cache; the position scheme decides how queries meet keys."""
+"""Grouped-query attention with a cache, computed as a position scheme defines it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 @dataclass(frozen=True, eq=False)
 class LayerCache:
-    """Keys, values and inputs of one layer, as they are before the scheme.
+    """Keys and values of one layer before the scheme is applied.
 
-    Schemes compute from explicit positions, so cached keys are rotated anew on each pass: a suffix is scored by
-    the same code as a whole text, whatever the scheme.
+    Schemes work on explicit positions and are applied to all keys on every pass (cached keys are rotated again), so
+    one code path serves every scheme.
 
     Attributes:
-        k_BHSD, v_BHSD: one head for each group of query heads.
-        x_BSW: the normalised residual stream, or None if the scheme does not read it.
+        k_BHSD, v_BHSD: keys and values, H = n_kv_heads.
+        x_BSW: normalised residual stream, or None if the scheme does not read hidden states.
     """
 
     k_BHSD: Tensor
@@ -36,7 +36,7 @@ class LayerCache:
         return self.k_BHSD.shape[2]
 
     def append(self, new: LayerCache) -> LayerCache:
-        """Returns this cache followed by `new`; a single sequence is repeated for each sequence of `new`."""
+        """Returns this cache followed by `new`; a cache of one sequence is repeated for each sequence of `new`."""
 
         def joined(old: Tensor, new: Tensor, dim: int) -> Tensor:
             return torch.cat((old.expand(len(new), *old.shape[1:]), new), dim)
@@ -48,13 +48,13 @@ class LayerCache:
         )
 
     def compact(self) -> LayerCache:
-        """Returns the same with keys and values copied out of the joint projection, whose queries go free."""
+        """Returns a cache that does not keep the joint projection alive, of which keys and values are views."""
         k, v = (x if x.is_contiguous() else x.clone() for x in (self.k_BHSD, self.v_BHSD))
         return LayerCache(k, v, self.x_BSW)
 
 
 class Attention(nn.Module):
-    """Projections to queries, keys and values, attention as the scheme defines it, and the output projection."""
+    """Joint projection to queries, keys and values, attention under a scheme, and output projection."""
 
     def __init__(self, config: Architecture, layer: int) -> None:
         super().__init__()
@@ -74,7 +74,13 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         use_cache: bool = False,
     ) -> tuple[Tensor, LayerCache | None]:
-        """Returns the output (B, T, W), and the cache of all tokens read so far if `use_cache`."""
+        """Returns (B, T, W) and, if `use_cache`, the cache of all tokens read so far.
+
+        Args:
+            x_BTW: normalised residual stream of the new tokens.
+            geo: geometry of the new tokens over all tokens, with the scheme's positions.
+            cache: earlier tokens, in one sequence for all B or in B sequences.
+        """
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in self.qkv(x_BTW).split(self.qkv_sizes, -1)
@@ -95,11 +101,11 @@ class Attention(nn.Module):
         return self.out(out_BHTD.transpose(1, 2).flatten(-2)), new.compact() if use_cache else None
 
     def _for_queries(self, x_BHSD: Tensor) -> Tensor:
-        """Repeats each head of keys or values for the query heads of its group."""
+        """Repeats each head of keys or values for its group of query heads."""
         return x_BHSD.repeat_interleave(self.queries_per_key, 1) if self.queries_per_key > 1 else x_BHSD
 
 
 def _can_share(scheme: PositionScheme, cache: LayerCache, new: LayerCache) -> bool:
-    """Whether several suffixes can attend to the one context in the cache without a copy for each."""
+    """Whether several sequences can attend to the single one in the cache without a copy for each."""
     traits, fewer = scheme.traits, len(cache.k_BHSD) < len(new.k_BHSD)
     return fewer and traits.softmax_attention and traits.pairwise and traits.lse_mergeable

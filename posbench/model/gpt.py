@@ -1,9 +1,9 @@
-"""A pre-norm GPT that knows nothing of positions: all of them are its scheme's.
+"""A pre-norm GPT whose only source of position information is its scheme.
 
-Ours have RMSNorm, four-fold GELU and an untied head; an `Architecture` names what pretrained families have
-otherwise (posbench/model/architecture.py). Token embeddings start at standard deviation 1, or the identity of a
-token drowns in what a small model adds to it; queries, keys and values have biases drawn at 0.5, so that
-attention by position alone is there from the first step.
+Models trained here have RMSNorm, a GELU MLP four times the width, and an untied head; `Architecture` has the switches
+of pretrained families. Token embeddings start at standard deviation 1: with a smaller one the identity of a token is
+lost in the outputs of the first blocks of a small model. Biases of queries, keys and values start at standard deviation
+0.5, so that attention by position alone is possible from the first step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from posbench.position.scheme import ModelShape, PositionScheme
 
 @dataclass(eq=False)
 class KVCache:
-    """Caches of all layers for the tokens read so far."""
+    """The caches of all layers."""
 
     layers: list[LayerCache]
 
@@ -68,22 +68,22 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids in, final hidden states out; `head` turns those into logits, as many at a time as fit."""
+    """Token ids to final hidden states; `head` maps these to logits, which callers compute in chunks."""
 
     def __init__(
         self, size: Size | Architecture, vocab_size: int, scheme: PositionScheme, seed: int | None
     ) -> None:
-        """Without a seed no weights are drawn: they will be loaded."""
+        """Draws the weights from `seed`; with None they are left for a state dict to fill."""
         super().__init__()
-        self.architecture = own = size.architecture if isinstance(size, Size) else size
-        self.embedding = nn.Embedding(vocab_size, own.d_model)
-        self.blocks = nn.ModuleList(Block(own, layer) for layer in range(own.n_layers))
-        self.final_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
-        self.head = nn.Linear(own.d_model, vocab_size, bias=False)
-        if own.tie_embeddings:
+        self.architecture = config = size.architecture if isinstance(size, Size) else size
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         if seed is not None:
-            initialise(self, own, seed)
+            initialise(self, config, seed)
         self.scheme = scheme
         self._geometries: dict[tuple[int, int, int, torch.device], Geometry] = {}
 
@@ -96,12 +96,15 @@ class GPT(nn.Module):
         length: int | None = None,
         use_cache: bool = False,
     ) -> tuple[Tensor, KVCache | None]:
-        """(B, T, W) after the final norm, and a cache of everything read so far if `use_cache`.
+        """Returns hidden states (B, T, W) after the final norm and, if `use_cache`, the cache of all tokens read so far.
 
         Args:
             ids_BT: token ids; with a cache of C tokens they continue it at index C.
-            kernel: defaults to the best that can run.
-            length: declared length of the whole sequence, in tokens.
+            kernel: computes attention; by default `KernelDispatcher("auto")`.
+            length: declared length of the whole sequence in tokens; by default the number of tokens read.
+
+        Raises:
+            LengthError, UndefinedError: if the scheme is not defined at this length.
         """
         kernel = kernel or KernelDispatcher("auto")
         start = cache.length if cache is not None else 0
@@ -121,14 +124,15 @@ class GPT(nn.Module):
     def with_scheme(self, scheme: PositionScheme) -> GPT:
         """Returns a view of this model under another scheme, such as an extension around its own.
 
-        The view has the same modules and parameters; under an extension, the scheme's stand below `scheme.inner`.
+        The view shares all modules and parameters. In its state dict the parameters of an extended scheme are named
+        `scheme.inner...`; checkpoints are written from the model itself.
         """
         view = copy.copy(self)
         view._modules = {**self._modules, "scheme": scheme}
         return view
 
     def geometry(self, start: int, stop: int, length: int, device: torch.device) -> Geometry:
-        """The same object for the same span, so that what schemes keep on it is computed once."""
+        """Returns the geometry of queries start .. stop-1; the same object each time, since schemes cache tables on it."""
         key = (start, stop, length, device)
         if key not in self._geometries:
             while len(self._geometries) >= 8:
@@ -137,7 +141,7 @@ class GPT(nn.Module):
         return self._geometries[key]
 
     def matrix_parameters(self) -> list[tuple[nn.Parameter, int]]:
-        """The blocks' weight matrices, each with the number of square maps stacked in its rows."""
+        """Returns the weight matrices of the blocks, each with the number of matrices stacked in its rows."""
         return [
             (parameter, 3 if name.endswith("qkv.weight") else 1)
             for name, parameter in self.blocks.named_parameters()
@@ -145,37 +149,37 @@ class GPT(nn.Module):
         ]
 
     def parameter_count(self) -> int:
-        """All trained numbers, the scheme's and the embeddings among them."""
+        """Returns the number of parameters, including embeddings and the scheme's."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def initialise(model: GPT, own: Architecture, seed: int) -> None:
-    """Draws every parameter from a generator seeded by its own name, so that no other parameter moves it."""
+def initialise(model: GPT, config: Architecture, seed: int) -> None:
+    """Draws every parameter from a generator seeded with its name, independently of all other parameters."""
     for name, parameter in model.named_parameters():
-        # The seeds are of the names that parameters had before attention was a module of its own.
+        # Seeds use the names from before attention became a module, so that initial weights stay what they were.
         digest = hashlib.sha256(f"{seed}:{name.replace('.attention.', '.')}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         with torch.no_grad():
             if "norm" in name:
                 parameter.fill_(1.0)
             else:
-                parameter.normal_(0.0, _deviation(name, own), generator=generator)
+                parameter.normal_(0.0, _standard_deviation(name, config), generator=generator)
 
 
-def _deviation(name: str, own: Architecture) -> float:
+def _standard_deviation(name: str, config: Architecture) -> float:
     if name.startswith("embedding"):
         return 1.0
     if name.endswith("qkv.bias"):
         return 0.5
     if name.startswith("head"):
         return 0.02
-    fan_in = own.intermediate_size if name.endswith("down.weight") else own.d_model
+    fan_in = config.intermediate_size if name.endswith("down.weight") else config.d_model
     into_residual = name.endswith(("out.weight", "down.weight"))
-    return fan_in**-0.5 * ((2 * own.n_layers) ** -0.5 if into_residual else 1.0)
+    return fan_in**-0.5 * ((2 * config.n_layers) ** -0.5 if into_residual else 1.0)
 
 
 def build_scheme(settings: dict, shape: ModelShape, seed: int) -> PositionScheme:
-    """The scheme from its settings, under a seed of its own: its draws move nobody else's."""
+    """Builds a scheme from its settings under its own seed, without advancing the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return instantiate(settings, shape)
