@@ -77,6 +77,8 @@ def test_the_picture_of_the_folders_is_the_import_graph() -> None:
     drawn = set(re.findall(r"^ *(\w+) --> (\w+)$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE))
     picture = nx.DiGraph(drawn)
     assert nx.is_directed_acyclic_graph(picture)
-    missing = [(a, b) for a, b in imports if a not in picture or b not in picture or not nx.has_path(picture, a, b)]
+    missing = [
+        (a, b) for a, b in imports if a not in picture or b not in picture or not nx.has_path(picture, a, b)
+    ]
     assert missing == []
     assert drawn - imports == set()

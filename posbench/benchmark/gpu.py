@@ -216,14 +216,12 @@ def lm_of(shape: BenchmarkShape, extension: str = "") -> NativeLM:
     """An untrained RoPE model in bfloat16, as evaluation runs it; extended for READ tokens."""
     model = with_scheme(hydra_app.load_group("scheme")[CHOSEN["plain"]]["build"])(shape)[0].to(DEVICE)
     assert isinstance(model, GPT)
-    scheme = model.scheme
     if extension:
         known = Size(shape.n_layers, shape.d_model, shape.n_heads).shape(shape.seq_len)
-        scheme = instantiate(
-            hydra_app.load_group("extension")[extension]["build"], scheme, ExtensionContext(known, READ)
-        )
+        settings = hydra_app.load_group("extension")[extension]["build"]
+        model = model.with_scheme(instantiate(settings, model.scheme, ExtensionContext(known, READ)))
     precision = torch.autocast(DEVICE, torch.bfloat16)
-    return NativeLM(model, scheme, shape.seq_len, KernelDispatcher("auto"), precision, 65536)
+    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), precision, 65536)
 
 
 def waited(work: Work) -> Work:

@@ -37,7 +37,6 @@ from posbench.kernels.relative_values import with_relative_values
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.call import AttentionCall, Kernel
 from posbench.position.extension import ExtensionContext
-from posbench.position.scheme import PositionScheme
 from posbench.runtime.device import autocast_context
 from posbench.sweep.evaluator import device_name
 from posbench.training.trainer import Trainer
@@ -75,13 +74,13 @@ class SchemeVariant:
     def __str__(self) -> str:
         return f"{self.scheme} + {self.extension}" if self.extension else self.scheme
 
-    def made(self, device: str) -> tuple[GPT, PositionScheme, int]:
-        """A model, the scheme that it is read with, and a length in tokens that this has a meaning for."""
+    def made(self, device: str) -> tuple[GPT, int]:
+        """A model under the variant, and a length in tokens that this has a meaning for."""
         shape = SIZE.shape(TRAIN_LEN if self.extension else LENGTH)
         settings = hydra_app.load_group("scheme")[self.scheme]["build"]
         model = GPT(SIZE, VOCABULARY, build_scheme(settings, shape, seed=0), seed=0).to(device)
         if not self.extension:
-            return model.train(), model.scheme, LENGTH
+            return model.train(), LENGTH
         around = hydra_app.load_group("extension")[self.extension]["build"]
         for length in (LENGTH, TRAIN_LEN):
             scheme = instantiate(around, model.scheme, ExtensionContext(shape, length))
@@ -90,7 +89,7 @@ class SchemeVariant:
             except (UndefinedError, LengthError):
                 continue
             break
-        return model.eval(), scheme, length
+        return model.with_scheme(scheme).eval(), length
 
 
 def variants(names: Sequence[str] = ()) -> list[SchemeVariant]:
@@ -133,9 +132,9 @@ def compared(variant: SchemeVariant, dtype: str, device: str) -> CheckResult:
     began, fused, cuda = time.monotonic(), Fused(compiled=device != "cpu"), device != "cpu"
     values = gradients = None
     try:
-        model, scheme, length = variant.made(device)
-        wanted, slopes = computed(model, scheme, dense, length, dtype, cuda)
-        found, others = computed(model, scheme, fused, length, dtype, cuda)
+        model, length = variant.made(device)
+        wanted, slopes = computed(model, dense, length, dtype, cuda)
+        found, others = computed(model, fused, length, dtype, cuda)
         values = float((found - wanted).abs().max())
         if cuda:
             gradients = max((off(one, other) for one, other in zip(others, slopes, strict=True)), default=0.0)
@@ -147,7 +146,7 @@ def compared(variant: SchemeVariant, dtype: str, device: str) -> CheckResult:
 
 
 def computed(
-    model: GPT, scheme: PositionScheme, kernel: Kernel, length: int, dtype: str, backward: bool
+    model: GPT, kernel: Kernel, length: int, dtype: str, backward: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """(B, T, W) final hidden states, and the gradient of a random sum of them by each parameter."""
     device = next(model.parameters()).device
@@ -155,7 +154,7 @@ def computed(
     ids = torch.randint(VOCABULARY, (BATCH, length), generator=draw).to(device)
     torch.manual_seed(0)  # what a scheme draws while training
     with torch.set_grad_enabled(backward), autocast_context(device, dtype):
-        hidden = model(ids, scheme=scheme, kernel=kernel)[0].float()
+        hidden = model(ids, kernel=kernel)[0].float()
     if not backward:
         return hidden, []
     weight = torch.randn(hidden.shape, generator=draw).to(device)

@@ -52,7 +52,6 @@ def last_weights(call: AttentionCall) -> tuple[Tensor, Tensor]:
 
 def last_token_attention(
     model: GPT,
-    scheme: PositionScheme,
     kernel: Kernel,
     ids_NT: Tensor,
     *,
@@ -63,7 +62,6 @@ def last_token_attention(
     """(N, L, H, S) float64 weights of the last token of each row of ids, by layer and head.
 
     Args:
-        scheme: the model's, or an extension around it.
         kernel: what computes the model; the weights are the specification's.
         ids_NT: ids, which continue the cache where there is one.
         length: declared length of the sequences in tokens.
@@ -71,7 +69,7 @@ def last_token_attention(
     """
     parts = []
     for some_BT in ids_NT.split(batch):
-        observed = AttentionWeightRecorder(scheme)
-        model(some_BT, scheme=observed, kernel=kernel, cache=cache, length=length)
+        observed = AttentionWeightRecorder(model.scheme)
+        model.with_scheme(observed)(some_BT, kernel=kernel, cache=cache, length=length)
         parts.append(torch.stack(observed.weights_LBHS, 1).double().cpu())
     return torch.cat(parts)

@@ -16,14 +16,13 @@ import numpy as np
 from torch import Tensor
 
 from posbench.lm.interface import Generated, Prompt
-from posbench.model.gpt import KVCache
-from posbench.position.scheme import PositionScheme
+from posbench.model.gpt import GPT, KVCache
 
 
 class CachedLM(Protocol):
     """The part of a language model that greedy decoding uses."""
 
-    scheme: PositionScheme
+    model: GPT
 
     def batch_size_for(self, prompt: Prompt) -> int:
         """Number of sequences as long as `prompt` that fit in one forward pass."""
@@ -75,7 +74,7 @@ class BatchDecoder:
             self.logits_BV = self._read(self.ids)
 
     def _read(self, ids: np.ndarray) -> Tensor:
-        use_cache = self.lm.scheme.traits.shared_prefill
+        use_cache = self.lm.model.scheme.traits.shared_prefill
         hidden, self.cache = self.lm.forward(ids, self.cache, self.length, use_cache)
         return self.lm.logits(hidden[:, -1])
 

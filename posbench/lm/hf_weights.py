@@ -21,9 +21,9 @@ SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 # Everything below one of these in a block is a linear map or a norm of the same name with weight and bias.
 SINGLE = {
     "attention_norm": "input_layernorm",
-    "out": "self_attn.o_proj",
-    "q_norm": "self_attn.q_norm",
-    "k_norm": "self_attn.k_norm",
+    "attention.out": "self_attn.o_proj",
+    "attention.q_norm": "self_attn.q_norm",
+    "attention.k_norm": "self_attn.k_norm",
     "mlp_norm": "post_attention_layernorm",
     "gate": "mlp.gate_proj",
     "up": "mlp.up_proj",
@@ -108,7 +108,9 @@ def renamed(theirs: dict[str, Tensor], own: Architecture) -> dict[str, Tensor]:
         there, here = f"model.layers.{layer}.", f"blocks.{layer}."
         for part in ("weight", "bias"):
             if f"{there}{STACKED[0]}.{part}" in theirs:
-                ours[f"{here}qkv.{part}"] = torch.cat([theirs.pop(f"{there}{one}.{part}") for one in STACKED])
+                ours[f"{here}attention.qkv.{part}"] = torch.cat(
+                    [theirs.pop(f"{there}{one}.{part}") for one in STACKED]
+                )
             for name, their_name in SINGLE.items():
                 if f"{there}{their_name}.{part}" in theirs:
                     ours[f"{here}{name}.{part}"] = theirs.pop(f"{there}{their_name}.{part}")

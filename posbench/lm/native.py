@@ -15,7 +15,6 @@ from posbench.lm.attention_weights import last_token_attention
 from posbench.lm.interface import AttentionWeights, Generated, Prompt, Scores
 from posbench.model.gpt import GPT, KVCache
 from posbench.position.call import Kernel
-from posbench.position.scheme import PositionScheme
 
 # Logits held at once: 64 MiB in float32.
 LOGITS = 1 << 24
@@ -28,7 +27,6 @@ class NativeLM:
     """A trained model with a scheme of its own or an extension around it.
 
     Args:
-        scheme: the model's scheme, or an extension around that.
         kernel: what computes attention.
         precision: autocast or nothing, entered around each pass.
         max_tokens_per_batch: short prompts of one shape are scored together up to this many tokens.
@@ -37,13 +35,12 @@ class NativeLM:
     def __init__(
         self,
         model: GPT,
-        scheme: PositionScheme,
         train_len: int,
         kernel: Kernel,
         precision: AbstractContextManager,
         max_tokens_per_batch: int,
     ) -> None:
-        self.model, self.scheme, self.train_len = model.eval(), scheme, train_len
+        self.model, self.train_len = model.eval(), train_len
         self.kernel, self.precision, self.max_tokens_per_batch = kernel, precision, max_tokens_per_batch
         self.device = next(model.parameters()).device
 
@@ -73,7 +70,6 @@ class NativeLM:
             with torch.inference_mode(), self.precision:
                 weight_NLHS = last_token_attention(
                     self.model,
-                    self.scheme,
                     self.kernel,
                     ids_NT,
                     cache=cache,
@@ -137,7 +133,7 @@ class NativeLM:
 
         The last id of the context is read with the continuation, whose first id it may have to predict.
         """
-        shares = len(prompt.continuations) > 1 and self.scheme.traits.shared_prefill
+        shares = len(prompt.continuations) > 1 and self.model.scheme.traits.shared_prefill
         if not shares or len(prompt.context) < 2:
             return None
         return self.forward(prompt.context[None, :-1], None, prompt.length, use_cache=True)[1]
@@ -164,7 +160,6 @@ class NativeLM:
         with torch.inference_mode(), self.precision:
             return self.model(
                 self.tensor(ids),
-                scheme=self.scheme,
                 kernel=self.kernel,
                 cache=cache,
                 length=length,

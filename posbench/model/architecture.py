@@ -1,4 +1,4 @@
-"""What a GPT is made of besides its positions: counts, and the few switches in which pretrained families differ."""
+"""The architecture of a GPT apart from its position scheme: sizes, and the switches in which pretrained families differ."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from posbench.position.scheme import ModelShape
 
 @dataclass(frozen=True)
 class Architecture:
-    """A pre-norm decoder with RMSNorm and grouped queries.
+    """A pre-norm decoder with RMSNorm and grouped-query attention.
 
     Attributes:
-        n_layers: blocks.
-        d_model: of the residual stream.
-        n_heads: of the queries.
-        n_kv_heads: of the keys and values; each serves n_heads / n_kv_heads queries.
-        head_dim: dimensions of a head, which need not be d_model / n_heads.
+        n_layers: number of blocks.
+        d_model: width of the residual stream.
+        n_heads: number of query heads.
+        n_kv_heads: number of heads of keys and values; each serves n_heads / n_kv_heads query heads.
+        head_dim: dimensions of a head; may differ from d_model / n_heads.
         intermediate_size: hidden units of the MLP.
-        gated_mlp: silu(gate(x)) * up(x) in the MLP (SwiGLU) in place of gelu(up(x)).
-        norm_eps: of every norm.
-        qkv_bias, out_bias, mlp_bias: whether these maps have biases.
-        qk_norm: whether each head's queries and keys are normalised before the scheme sees them.
-        tie_embeddings: whether the head is the embedding.
+        gated_mlp: whether the MLP is down(silu(gate(x)) * up(x)) (SwiGLU) instead of down(gelu(up(x))).
+        norm_eps: epsilon of every norm.
+        qkv_bias, out_bias, mlp_bias: whether the projections have biases.
+        qk_norm: whether queries and keys are normalised per head before the scheme is applied.
+        tie_embeddings: whether the output head shares the weight of the token embedding.
     """
 
     n_layers: int
@@ -41,20 +41,25 @@ class Architecture:
     tie_embeddings: bool = False
 
     @property
-    def stacked(self) -> list[int]:
-        """Rows of the queries, keys and values in the one map that makes them."""
+    def qkv_sizes(self) -> list[int]:
+        """Output dimensions of the queries, keys and values in their joint projection."""
         return [self.head_dim * count for count in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
 
     def shape(self, train_len: int) -> ModelShape:
-        """The part of it that schemes may know; keys and values reach them once a head of the queries."""
+        """Returns the part that schemes see; keys and values are repeated for them, one head per query head."""
         return ModelShape(self.n_layers, self.n_heads, self.head_dim, self.d_model, train_len)
 
 
 @dataclass(frozen=True)
 class Size:
-    """Counts of a model of this project: blocks, residual width, heads, MLP width as a multiple.
+    """Sizes of a model trained here.
 
-    Heads divide the width unless `head_dim` says otherwise.
+    Attributes:
+        n_layers: number of blocks.
+        d_model: width of the residual stream.
+        n_heads: number of heads, of queries, keys and values alike.
+        mlp_ratio: hidden units of the MLP over d_model.
+        head_dim: dimensions of a head; None for d_model / n_heads.
     """
 
     n_layers: int
@@ -65,7 +70,11 @@ class Size:
 
     @property
     def architecture(self) -> Architecture:
-        """The model that has these counts."""
+        """The architecture of this size.
+
+        Raises:
+            ConfigError: if the heads do not divide the width and `head_dim` is None.
+        """
         if self.n_heads < 1 or (self.head_dim is None and self.d_model % self.n_heads):
             raise ConfigError(
                 f"{self.n_heads} heads do not divide the width {self.d_model}: choose heads among the divisors of the width"
@@ -76,5 +85,5 @@ class Size:
         )
 
     def shape(self, train_len: int) -> ModelShape:
-        """The part of it that schemes may know."""
+        """Returns the part that schemes see."""
         return self.architecture.shape(train_len)

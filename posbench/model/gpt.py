@@ -1,13 +1,14 @@
-"""A pre-norm GPT that knows nothing of positions: all of them are its scheme's.
+"""A pre-norm GPT whose only source of position information is its scheme.
 
-Ours have RMSNorm, four-fold GELU and an untied head; an `Architecture` names what pretrained families have
-otherwise (posbench/model/architecture.py). Token embeddings start at standard deviation 1, or the identity of a
-token drowns in what a small model adds to it; queries, keys and values have biases drawn at 0.5, so that
-attention by position alone is there from the first step.
+Models trained here have RMSNorm, a GELU MLP four times the width, and an untied head; `Architecture` has the switches
+of pretrained families. Token embeddings start at standard deviation 1: with a smaller one the identity of a token is
+lost in the outputs of the first blocks of a small model. Biases of queries, keys and values start at standard deviation
+0.5, so that attention by position alone is possible from the first step.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 
@@ -18,49 +19,36 @@ from torch import Tensor, nn
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.architecture import Architecture, Size
-from posbench.position.attention import attend_to
+from posbench.model.attention import Attention, LayerCache
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
-
-# (B, S, W) normalised inputs, (B, H, S, D) keys and values.
-Kept = tuple[Tensor, Tensor, Tensor]
+from posbench.position.scheme import ModelShape, PositionScheme
 
 
 @dataclass(eq=False)
 class KVCache:
-    """Keys, values and normalised inputs of a context, by layer, before the scheme has touched them.
+    """The caches of all layers."""
 
-    Schemes see explicit positions, so a suffix is scored by turning the cached keys again: one code path,
-    whatever the scheme does with them.
-    """
-
-    layers: list[Kept]
+    layers: list[LayerCache]
 
     @property
     def length(self) -> int:
-        """Tokens held."""
-        return self.layers[0][0].shape[1]
+        """Number of tokens."""
+        return self.layers[0].length
 
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, own: Architecture, layer: int) -> None:
+    def __init__(self, config: Architecture, layer: int) -> None:
         super().__init__()
-        self.layer, self.head_dim, self.stacked = layer, own.head_dim, own.stacked
-        self.shared = own.n_heads // own.n_kv_heads  # queries that share a head of keys and values
-        self.attention_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
-        self.qkv = nn.Linear(own.d_model, sum(own.stacked), bias=own.qkv_bias)
-        self.q_norm = nn.RMSNorm(own.head_dim, eps=own.norm_eps) if own.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(own.head_dim, eps=own.norm_eps) if own.qk_norm else nn.Identity()
-        self.out = nn.Linear(own.stacked[0], own.d_model, bias=own.out_bias)
-        self.mlp_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
-        self.gate = (
-            nn.Linear(own.d_model, own.intermediate_size, bias=own.mlp_bias) if own.gated_mlp else None
-        )
-        self.up = nn.Linear(own.d_model, own.intermediate_size, bias=own.mlp_bias)
-        self.down = nn.Linear(own.intermediate_size, own.d_model, bias=own.mlp_bias)
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.mlp_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        wide = config.d_model, config.intermediate_size
+        self.gate = nn.Linear(*wide, bias=config.mlp_bias) if config.gated_mlp else None
+        self.up = nn.Linear(*wide, bias=config.mlp_bias)
+        self.down = nn.Linear(*wide[::-1], bias=config.mlp_bias)
 
     def forward(
         self,
@@ -68,69 +56,34 @@ class Block(nn.Module):
         scheme: PositionScheme,
         geo: Geometry,
         kernel: Kernel,
-        cached: Kept | None = None,
+        cache: LayerCache | None = None,
         use_cache: bool = False,
-    ) -> tuple[Tensor, Kept | None]:
-        h_BTW = self.attention_norm(x_BTW)
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for part in self.qkv(h_BTW).split(self.stacked, -1)
-        )
-        q, k = self.q_norm(q), self.k_norm(k)
-        own = h_BTW, k, v
-        if cached is not None and (use_cache or not _shares_context(scheme, cached, own)):
-            own, cached = _joined(cached, own), None
-        parts = [own] if cached is None else [cached, own]
-        inputs, start = [], 0
-        for x_BSW, *of_kv_heads in parts:
-            k, v = (
-                part.repeat_interleave(self.shared, 1) if self.shared > 1 else part for part in of_kv_heads
-            )
-            here = geo if len(parts) == 1 else geo.slice_keys(start, start + k.shape[2])
-            start += k.shape[2]
-            inputs.append((AttentionInputs(self.layer, here, h_BTW, x_BSW, q, k), v))
-        out_BHTD = scheme.attention(*inputs[0], kernel) if len(inputs) == 1 else None
-        if out_BHTD is None:
-            out_BHTD = attend_to(scheme, inputs, kernel)
-        x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
+    ) -> tuple[Tensor, LayerCache | None]:
+        out_BTW, cache = self.attention(self.attention_norm(x_BTW), scheme, geo, kernel, cache, use_cache)
+        x_BTW = x_BTW + out_BTW
         h_BTW = self.mlp_norm(x_BTW)
         up = self.up(h_BTW)
         x_BTW = x_BTW + self.down(F.gelu(up) if self.gate is None else F.silu(self.gate(h_BTW)) * up)
-        return x_BTW, own if use_cache else None
-
-
-def _shares_context(scheme: PositionScheme, cached: Kept, own: Kept) -> bool:
-    """Whether many questions attend to the one context that they share without a copy of it for each."""
-    traits = scheme.traits
-    return (
-        len(cached[1]) < len(own[1]) and traits.softmax_attention and traits.pairwise and traits.lse_mergeable
-    )
-
-
-def _joined(cached: Kept, own: Kept) -> Kept:
-    """What was read before, for each of the sequences that go on, and what is read now."""
-    x, k, v = (before.expand(len(now), *before.shape[1:]) for before, now in zip(cached, own, strict=True))
-    return torch.cat((x, own[0]), 1), torch.cat((k, own[1]), 2), torch.cat((v, own[2]), 2)
+        return x_BTW, cache
 
 
 class GPT(nn.Module):
-    """Token ids in, final hidden states out; `head` turns those into logits, as many at a time as fit."""
+    """Token ids to final hidden states; `head` maps these to logits, which callers compute in chunks."""
 
     def __init__(
         self, size: Size | Architecture, vocab_size: int, scheme: PositionScheme, seed: int | None
     ) -> None:
-        """Without a seed no weights are drawn: they will be loaded."""
+        """Draws the weights from `seed`; with None they are left for a state dict to fill."""
         super().__init__()
-        self.size = size
-        own = size.architecture if isinstance(size, Size) else size
-        self.embedding = nn.Embedding(vocab_size, own.d_model)
-        self.blocks = nn.ModuleList(Block(own, layer) for layer in range(own.n_layers))
-        self.final_norm = nn.RMSNorm(own.d_model, eps=own.norm_eps)
-        self.head = nn.Linear(own.d_model, vocab_size, bias=False)
-        if own.tie_embeddings:
+        self.architecture = config = size.architecture if isinstance(size, Size) else size
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         if seed is not None:
-            initialise(self, own, seed)
+            initialise(self, config, seed)
         self.scheme = scheme
         self._geometries: dict[tuple[int, int, int, torch.device], Geometry] = {}
 
@@ -138,38 +91,48 @@ class GPT(nn.Module):
         self,
         ids_BT: Tensor,
         *,
-        scheme: PositionScheme | None = None,
         kernel: Kernel | None = None,
         cache: KVCache | None = None,
         length: int | None = None,
         use_cache: bool = False,
     ) -> tuple[Tensor, KVCache | None]:
-        """(B, T, W) after the final norm, and a cache of everything read so far if `use_cache`.
+        """Returns hidden states (B, T, W) after the final norm and, if `use_cache`, the cache of all tokens read so far.
 
         Args:
             ids_BT: token ids; with a cache of C tokens they continue it at index C.
-            scheme: used in place of the model's own, such as an extension around it.
-            kernel: defaults to the best that can run.
-            length: declared length of the whole sequence, in tokens.
+            kernel: computes attention; by default `KernelDispatcher("auto")`.
+            length: declared length of the whole sequence in tokens; by default the number of tokens read.
+
+        Raises:
+            LengthError, UndefinedError: if the scheme is not defined at this length.
         """
-        scheme = scheme or self.scheme
         kernel = kernel or KernelDispatcher("auto")
         start = cache.length if cache is not None else 0
         stop = start + ids_BT.shape[1]
-        scheme.check(max(length or 0, stop))
-        geo = scheme.assign_positions(self.geometry(start, stop, length or stop, ids_BT.device))
+        self.scheme.check(max(length or 0, stop))
+        geo = self.scheme.assign_positions(self.geometry(start, stop, length or stop, ids_BT.device))
         x_BTW = self.embedding(ids_BT)
         layers = []
         for layer, block in enumerate(self.blocks):
-            x_BTW = scheme.embed(x_BTW, geo, layer)
+            x_BTW = self.scheme.embed(x_BTW, geo, layer)
             cached = cache.layers[layer] if cache is not None else None
-            x_BTW, kept = block(x_BTW, scheme, geo, kernel, cached, use_cache)
+            x_BTW, kept = block(x_BTW, self.scheme, geo, kernel, cached, use_cache)
             if kept is not None:
                 layers.append(kept)
         return self.final_norm(x_BTW), KVCache(layers) if use_cache else None
 
+    def with_scheme(self, scheme: PositionScheme) -> GPT:
+        """Returns a view of this model under another scheme, such as an extension around its own.
+
+        The view shares all modules and parameters. In its state dict the parameters of an extended scheme are named
+        `scheme.inner...`; checkpoints are written from the model itself.
+        """
+        view = copy.copy(self)
+        view._modules = {**self._modules, "scheme": scheme}
+        return view
+
     def geometry(self, start: int, stop: int, length: int, device: torch.device) -> Geometry:
-        """The same object for the same span, so that what schemes keep on it is computed once."""
+        """Returns the geometry of queries start .. stop-1; the same object each time, since schemes cache tables on it."""
         key = (start, stop, length, device)
         if key not in self._geometries:
             while len(self._geometries) >= 8:
@@ -178,7 +141,7 @@ class GPT(nn.Module):
         return self._geometries[key]
 
     def matrix_parameters(self) -> list[tuple[nn.Parameter, int]]:
-        """The blocks' weight matrices, each with the number of square maps stacked in its rows."""
+        """Returns the weight matrices of the blocks, each with the number of matrices stacked in its rows."""
         return [
             (parameter, 3 if name.endswith("qkv.weight") else 1)
             for name, parameter in self.blocks.named_parameters()
@@ -186,36 +149,37 @@ class GPT(nn.Module):
         ]
 
     def parameter_count(self) -> int:
-        """All trained numbers, the scheme's and the embeddings among them."""
+        """Returns the number of parameters, including embeddings and the scheme's."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def initialise(model: GPT, own: Architecture, seed: int) -> None:
-    """Draw every parameter from a generator of its own name, so that nothing shifts when another changes."""
+def initialise(model: GPT, config: Architecture, seed: int) -> None:
+    """Draws every parameter from a generator seeded with its name, independently of all other parameters."""
     for name, parameter in model.named_parameters():
-        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        # Seeds use the names from before attention became a module, so that initial weights stay what they were.
+        digest = hashlib.sha256(f"{seed}:{name.replace('.attention.', '.')}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         with torch.no_grad():
             if "norm" in name:
                 parameter.fill_(1.0)
             else:
-                parameter.normal_(0.0, _deviation(name, own), generator=generator)
+                parameter.normal_(0.0, _standard_deviation(name, config), generator=generator)
 
 
-def _deviation(name: str, own: Architecture) -> float:
+def _standard_deviation(name: str, config: Architecture) -> float:
     if name.startswith("embedding"):
         return 1.0
     if name.endswith("qkv.bias"):
         return 0.5
     if name.startswith("head"):
         return 0.02
-    fan_in = own.intermediate_size if name.endswith("down.weight") else own.d_model
+    fan_in = config.intermediate_size if name.endswith("down.weight") else config.d_model
     into_residual = name.endswith(("out.weight", "down.weight"))
-    return fan_in**-0.5 * ((2 * own.n_layers) ** -0.5 if into_residual else 1.0)
+    return fan_in**-0.5 * ((2 * config.n_layers) ** -0.5 if into_residual else 1.0)
 
 
 def build_scheme(settings: dict, shape: ModelShape, seed: int) -> PositionScheme:
-    """The scheme from its settings, under a seed of its own: its draws move nobody else's."""
+    """Builds a scheme from its settings under its own seed, without advancing the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return instantiate(settings, shape)

@@ -42,6 +42,8 @@ class Traits:
             be attended apart from the questions about it; not where it sums over the keys between them.
         softmax_attention: attention is a softmax over pairs, which extensions may mask, split and scale.
         unbounded_context: some layer sees all that came before, so that there is something to bound.
+        reads_hidden_states: a hook reads `AttentionInputs.x_BTW` or `x_BSW`, which are then computed with and kept in
+            the cache, a third of its memory; without it they are None.
         capabilities: what extensions may require: "positions" (it feels positions at all), "inv_freq" (it
             rotates, through `AttentionInputs.inv_freq_transforms`); "softmax attention", "mergeable regions" and "unbounded context" follow from the above.
     """
@@ -53,6 +55,7 @@ class Traits:
     pairwise: bool = True
     softmax_attention: bool = True
     unbounded_context: bool = True
+    reads_hidden_states: bool = False
     capabilities: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -72,7 +75,8 @@ class AttentionInputs:
     Attributes:
         layer: 0 is the first block.
         geo: the geometry, already placed by the scheme; in a region, that region's.
-        x_BTW, x_BSW: the normalised residual stream at the queries and at the keys.
+        x_BTW, x_BSW: the normalised residual stream at the queries and at the keys; None unless the scheme's traits
+            have `reads_hidden_states`.
         q_BHTD, k_BHSD: queries and keys as projected, before the scheme.
         inv_freq_transforms: changes that extensions make to the angular frequencies, outermost first; whoever rotates
             applies them to its own (M,) float64 radians per token, the innermost before the others.
@@ -80,8 +84,8 @@ class AttentionInputs:
 
     layer: int
     geo: Geometry
-    x_BTW: Tensor
-    x_BSW: Tensor
+    x_BTW: Tensor | None
+    x_BSW: Tensor | None
     q_BHTD: Tensor
     k_BHSD: Tensor
     inv_freq_transforms: tuple[Callable[[Tensor], Tensor], ...] = field(default=())

@@ -14,7 +14,7 @@ class TokenDecay(PositionScheme):
     The sum is a difference of two prefix sums, so the bias is a part of the query plus a part of the key.
     """
 
-    traits = Traits(relative=True, pairwise=False)
+    traits = Traits(relative=True, pairwise=False, reads_hidden_states=True)
 
     def __init__(self, shape: ModelShape, init_bias_H: Tensor) -> None:
         super().__init__()
@@ -26,6 +26,7 @@ class TokenDecay(PositionScheme):
         raise NotImplementedError
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        assert inputs.x_BSW is not None
         gate_BSH = F.linear(inputs.x_BSW, self.weight_LHW[inputs.layer], self.bias_LH[inputs.layer])
         total_BHS = self.decay(gate_BSH.double()).cumsum(1).transpose(1, 2)
-        return SeparableBias(-total_BHS[..., -inputs.x_BTW.shape[1] :], total_BHS)
+        return SeparableBias(-total_BHS[..., -inputs.q_BHTD.shape[2] :], total_BHS)

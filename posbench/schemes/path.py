@@ -21,7 +21,7 @@ Blocks = list[tuple[Tensor, ...]]
 class PaTH(PositionScheme):
     """logit(i, j) = q_i . (H_i ... H_j+1 k_j) / sqrt(D), H_l = I - beta_l w_l w_l^T, |w_l| = 1, 0 < beta_l < 2."""
 
-    traits = Traits(relative=True, lse_mergeable=False)
+    traits = Traits(relative=True, lse_mergeable=False, reads_hidden_states=True)
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -32,11 +32,13 @@ class PaTH(PositionScheme):
         self.bias_LH = nn.Parameter(torch.zeros(shape.n_layers, shape.n_heads))
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
+        assert inputs.x_BSW is not None
+        assert inputs.x_BSW is not None
         with autocast_disabled(inputs.x_BSW):
             w, t = self.blocks(upcast(inputs.x_BSW), inputs.layer)
 
         def bias(rows: QueryRows, blocks: Blocks) -> Tensor:
-            start = inputs.x_BSW.shape[1] - inputs.x_BTW.shape[1] + (rows.rows.start or 0)
+            start = inputs.k_BHSD.shape[2] - inputs.q_BHTD.shape[2] + (rows.rows.start or 0)
             logit_BHRS = path_logits(rows.scale * rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
             return logit_BHRS - rows.content_BHRS
 

@@ -78,9 +78,9 @@ def time_step_and_token(
             step = time.perf_counter() - started
     with torch.no_grad():
         if not trains or trainer.compiles:
-            trainer.loss(batch).item()  # warm-up
+            trainer.loss(trainer.collate(batch)).item()  # warm-up
         started = time.perf_counter()
-        trainer.loss(batch).item()
+        trainer.loss(trainer.collate(batch)).item()
     return step, (time.perf_counter() - started) / batch.loss_mask.size
 
 

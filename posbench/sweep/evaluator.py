@@ -129,9 +129,9 @@ class EvaluatedModel:
     def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         """Returns the language model of a cell, with its extension."""
         settings = self.plan.settings
+        scheme = apply_extension(self.model.scheme, cell.extension, settings, cell.length)
         return NativeLM(
-            self.model,
-            apply_extension(self.model.scheme, cell.extension, settings, cell.length),
+            self.model.with_scheme(scheme),
             settings.train.seq_len,
             kernel,
             autocast_context(self.device, cell.dtype),

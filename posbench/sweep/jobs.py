@@ -220,12 +220,13 @@ class Worker:
         base_model = EvaluatedModel(
             fine_tuning.base_model, folder, self.corpus(fine_tuning.base_model), self.runtime
         )
+        trained = base_model.model
         scheme = apply_extension(
-            base_model.model.scheme, fine_tuning.extension, model.settings, fine_tuning.train.seq_len
+            trained.scheme, fine_tuning.extension, model.settings, fine_tuning.train.seq_len
         )
         return FinetuneStart(
-            base_model.model,
-            scheme,
+            trained,
+            trained.with_scheme(scheme),
             fine_tuning.train,
             base_model.metadata["step"],
             base_model.metadata["train_tokens"],

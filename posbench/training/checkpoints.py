@@ -17,7 +17,7 @@ from posbench.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 
 
 def write(folder: Path, tensors: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:

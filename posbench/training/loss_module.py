@@ -1,4 +1,4 @@
-"""From a batch to its loss in one module: what is compiled, and what is divided among processes."""
+"""From a batch to its loss: `collate` makes tensors, `LossModule` is what is compiled and parallelised."""
 
 from __future__ import annotations
 
@@ -9,59 +9,40 @@ from torch import Tensor, nn
 from posbench.data.batches import Batch
 from posbench.model.gpt import GPT
 from posbench.position.call import Kernel
-from posbench.position.scheme import PositionScheme
 from posbench.training.cross_entropy import IGNORE_INDEX, cross_entropy
 
 
-class LossModule(nn.Module):
-    """The sum of nats over the targets that count.
-
-    Args:
-        scheme: in place of the model's own, such as an extension around it; its parameters are the model's.
-    """
-
-    def __init__(self, model: GPT, scheme: PositionScheme | None, kernel: Kernel) -> None:
-        super().__init__()
-        self.model = model
-        # In a tuple: its parameters are the model's already.
-        self._attention = (scheme, kernel)
-
-    def forward(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> Tensor:
-        """Of ids (B, L), the places among them in a row whose targets count, and those; negative targets do not."""
-        scheme, kernel = self._attention
-        hidden, _ = self.model(ids_BT, scheme=scheme, kernel=kernel)
-        # Targets that do not count need no logits.
-        hidden_NW = hidden.flatten(0, 1).index_select(0, target_index_N)
-        return cross_entropy(hidden_NW, self.model.head.weight, target_N)
-
-
-def collate_to_device(batch: Batch, device: torch.device, pad_targets: bool = False) -> tuple[Tensor, ...]:
-    """A batch as the loss module takes it, on its device."""
-    return to_device(collate(batch, pad_targets, device.type == "cuda"), device)
-
-
-def to_device(parts: tuple[Tensor, ...], device: torch.device) -> tuple[Tensor, ...]:
-    """What was laid out, on its device; the CPU does not wait for the device to have it."""
-    return tuple(part.to(device, non_blocking=True) for part in parts)
-
-
 def collate(batch: Batch, pad_targets: bool = False, pin_memory: bool = False) -> tuple[Tensor, ...]:
-    """A batch as the loss module takes it, on the CPU.
+    """Returns a batch as CPU tensors, the arguments of `LossModule`: token ids (B, L), indices (N,) and targets (N,).
 
     Args:
-        pad_targets: as many places in every batch, those that are too many without a target: one compilation, one
-            CUDA graph, and nothing for the device to count.
-        pin_memory: in memory that a GPU reads by itself.
+        pad_targets: makes N = B * L in every batch, with IGNORE_INDEX as the target of padding: one compilation and
+            one CUDA graph serve all batches, and the device counts nothing.
+        pin_memory: uses page-locked memory, from which a GPU copies asynchronously.
     """
     target_index = np.flatnonzero(batch.loss_mask)
     target = batch.ids[:, 1:].reshape(-1)[target_index]
     if pad_targets:
-        spare = batch.loss_mask.size - len(target_index)
-        target_index, target = (
-            np.pad(target_index, (0, spare)),
-            np.pad(target, (0, spare), constant_values=IGNORE_INDEX),
-        )
-    parts = (
-        torch.from_numpy(np.ascontiguousarray(part)) for part in (batch.ids[:, :-1], target_index, target)
-    )
-    return tuple(part.pin_memory() if pin_memory else part for part in parts)
+        padding = (0, batch.loss_mask.size - len(target_index))
+        target_index = np.pad(target_index, padding)
+        target = np.pad(target, padding, constant_values=IGNORE_INDEX)
+    arrays = batch.ids[:, :-1], target_index, target
+    tensors = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+    return tuple(tensor.pin_memory() if pin_memory else tensor for tensor in tensors)
+
+
+class LossModule(nn.Module):
+    """A model with its loss: the sum over the scored targets, in nats."""
+
+    def __init__(self, model: GPT, kernel: Kernel) -> None:
+        super().__init__()
+        self.model, self.kernel = model, kernel
+
+    def forward(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> Tensor:
+        """Returns the loss of token ids, flat indices of the scored positions, and their targets.
+
+        Targets of IGNORE_INDEX are left out.
+        """
+        hidden, _ = self.model(ids_BT, kernel=self.kernel)
+        hidden_NW = hidden.flatten(0, 1).index_select(0, target_index_N)
+        return cross_entropy(hidden_NW, self.model.head.weight, target_N)

@@ -8,7 +8,6 @@ from functools import cache
 
 import torch
 
-from posbench.model.architecture import Size
 from posbench.model.gpt import GPT
 
 # Rows and columns of the matrices that find a device's peak, and the seconds that it may take.
@@ -24,7 +23,7 @@ def flops(model: GPT, length: int) -> float:
     what it hides: all schemes at one size have the same count.
     """
     weights = model.head.weight.numel() + sum(parameter.numel() for parameter, _ in model.matrix_parameters())
-    own = model.size.architecture if isinstance(model.size, Size) else model.size
+    own = model.architecture
     wide = own.n_layers * own.n_heads * own.head_dim
     return 3 * 2 * (weights + 2 * wide * (length + 1) / 2)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,12 @@ from posbench.data.batches import Batch, Batches
 from posbench.data.corpus import Corpus, check_corpus
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.position.scheme import PositionScheme
 from posbench.runtime import distributed
 from posbench.runtime.device import autocast_context, pick_device
 from posbench.runtime.distributed import world
 from posbench.training import checkpoints, resume
 from posbench.training.compile import LAUNCH_BOUND, CompiledLoss, compile_module, forget, should_compile
-from posbench.training.loss_module import LossModule, collate, collate_to_device, to_device
+from posbench.training.loss_module import LossModule, collate
 from posbench.training.optimizers import build_optimizers, lr_multiplier
 from posbench.training.prefetch import Prefetcher
 from posbench.training.throughput import ThroughputMeter
@@ -50,14 +50,14 @@ class FinetuneStart:
     """Where fine-tuning starts.
 
     Attributes:
-        model: a trained model, which becomes the fine-tuned one.
-        scheme: the model's scheme with an extension around it, in its place.
+        model: a trained model, whose weights become the fine-tuned ones.
+        extended: the same model with an extension around its scheme, as it is fine-tuned.
         train: how training goes on, by fresh optimizers.
         steps, tokens: what was trained and read before; the data's order goes on from there.
     """
 
     model: GPT
-    scheme: PositionScheme
+    extended: GPT
     train: TrainSettings
     steps: int
     tokens: int
@@ -93,13 +93,13 @@ class Trainer:
         saved = resume.load_latest(folder, self.device, self.world)
         if saved:
             self.model.load_state_dict(saved.model)
-        loss_module = LossModule(self.model, start.scheme if start else None, self.kernel)
+        loss_module = LossModule(start.extended if start else self.model, self.kernel)
         parallel = distributed.parallelize(
             loss_module, list(self.model.blocks), runtime.data_parallel, self.world
         )
         gpu, alone = self.device.type == "cuda", self.world.world_size == 1
         self.compiles = should_compile(runtime.compile, self.device)
-        self.pad_targets = self.compiles or gpu
+        self.collate = partial(collate, pad_targets=self.compiles or gpu, pin_memory=gpu)
         # Gradients in the memory of a CUDA graph last until its next replay: no step of several parts.
         small = self.model.parameter_count() <= LAUNCH_BOUND and self.plan.grad_accum_steps == 1
         if self.compiles and alone:
@@ -109,7 +109,7 @@ class Trainer:
         else:  # what divides a module stands between its graphs
             self.loss_module = compile_module(parallel, fullgraph=False) if self.compiles else parallel
         self.optimizers = build_optimizers(self.model, self.plan, self.compiles and alone)
-        self.prefetcher = Prefetcher(self.parts, self.plan.steps, PREFETCH_DEPTH if gpu else 0)
+        self.prefetcher = Prefetcher(self.micro_batches, self.plan.steps, PREFETCH_DEPTH if gpu else 0)
         self.done = 0
         self.losses: list[Tensor] = []
         if saved:
@@ -195,14 +195,14 @@ class Trainer:
         self.model.train()
         # Whatever a scheme draws while training is a function of the step, so that continuing is exact.
         torch.manual_seed(self.plan.seed * 1_000_003 + step)
-        total, parts = self.prefetcher.get(step)
+        n_targets, micro_batches = self.prefetcher.get(step)
         losses = []
         if isinstance(self.loss_module, CompiledLoss) and self.loss_module.use_cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        for index, part in enumerate(parts):
-            with self.alone(index + 1 < len(parts)):
-                # A quotient of its own: a CUDA graph writes its loss to the same place every time.
-                loss = self.nats(to_device(part, self.device)) / total
+        for index, tensors in enumerate(micro_batches):
+            with self.no_sync(index + 1 < len(micro_batches)):
+                # The quotient is a new tensor: a CUDA graph writes its loss to the same memory every time.
+                loss = self.loss(tensors) / n_targets
                 # Gradients are averaged over the ranks.
                 (loss * self.world.world_size).backward()
             losses.append(loss.detach())
@@ -215,26 +215,22 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         return torch.stack(losses).sum()
 
-    def parts(self, step: int) -> tuple[int, list[tuple[Tensor, ...]]]:
-        """How many targets of a step count, and this rank's parts of its batch, on the CPU."""
+    def micro_batches(self, step: int) -> tuple[int, list[tuple[Tensor, ...]]]:
+        """Returns the number of scored targets of a step on all ranks, and this rank's micro-batches as CPU tensors."""
         batch = self.batches.get_batch(step + (self.start.steps if self.start else 0))
         mine = self.world.share(self.plan.batch_size)
-        ids, which = batch.ids[mine], batch.loss_mask[mine]
-        size, pin_memory = len(ids) // self.plan.grad_accum_steps, self.device.type == "cuda"
-        cuts = [slice(start, start + size) for start in range(0, len(ids), size)]
-        parts = [collate(Batch(ids[cut], which[cut]), self.pad_targets, pin_memory) for cut in cuts]
-        return int(batch.loss_mask.sum()), parts
+        ids, loss_mask = batch.ids[mine], batch.loss_mask[mine]
+        size = len(ids) // self.plan.grad_accum_steps
+        rows = [slice(start, start + size) for start in range(0, len(ids), size)]
+        return int(batch.loss_mask.sum()), [self.collate(Batch(ids[part], loss_mask[part])) for part in rows]
 
-    def alone(self, more: bool) -> AbstractContextManager[Any]:
-        """Gradients of all parts of a batch but the last stay on their rank."""
+    def no_sync(self, more: bool) -> AbstractContextManager[Any]:
+        """Returns a context that keeps gradients on their rank if more micro-batches follow."""
         return self.loss_module.no_sync() if more and hasattr(self.loss_module, "no_sync") else nullcontext()
 
-    def loss(self, batch: Batch) -> Tensor:
-        """The sum of nats over the counted targets."""
-        return self.nats(collate_to_device(batch, self.device, self.pad_targets))
-
-    def nats(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The same of what is on the device."""
+    def loss(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """Returns the sum over the scored targets of a collated batch in nats, on the device."""
+        inputs = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
         with autocast_context(self.device, self.plan.dtype):
             return self.loss_module(*inputs)
 
@@ -247,7 +243,7 @@ class Trainer:
         for first in range(0, count, self.world.world_size):
             index = first + self.world.rank
             batch = self.held_out.get_batch(min(index, count - 1))
-            loss = self.loss(batch).item() / int(batch.loss_mask.sum())
+            loss = self.loss(self.collate(batch)).item() / int(batch.loss_mask.sum())
             nats += loss if index < count else 0.0
         return self.world.all_reduce_sum(nats) / count
 

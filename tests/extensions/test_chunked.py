@@ -31,7 +31,7 @@ def test_equals_each_chunk_alone(
     ids = torch.randint(50, (2, length))
     alone = [model(part)[0] for part in ids.split(chunk, 1)]
     around = Chunked(model.scheme, ExtensionContext(SHAPE, length), chunk)
-    torch.testing.assert_close(model(ids, scheme=around)[0], torch.cat(alone, 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.with_scheme(around)(ids)[0], torch.cat(alone, 1), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("first", [0, 21])

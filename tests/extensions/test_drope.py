@@ -39,7 +39,7 @@ def test_equals_nope_with_the_same_weights(scheme: Callable[[ModelShape], Positi
     """Both models have the same seed, and weights outside the scheme do not depend on it."""
     model, bare = GPT(SIZE, 50, scheme(SHAPE), 0).double(), GPT(SIZE, 50, NoPE(SHAPE), 0).double()
     ids = torch.randint(50, (2, 56))
-    dropped = model(ids, scheme=DroPE(model.scheme, ExtensionContext(SHAPE, 56)))[0]
+    dropped = model.with_scheme(DroPE(model.scheme, ExtensionContext(SHAPE, 56)))(ids)[0]
     torch.testing.assert_close(dropped, bare(ids)[0], rtol=0, atol=1e-12)
 
 

@@ -42,7 +42,7 @@ def numbers(scheme: PositionScheme, model: GPT, length: int) -> list[float]:
     ids = torch.randint(VOCABULARY, (1, length), generator=draw)
     torch.manual_seed(2)  # for what draws as it runs
     with torch.no_grad():
-        hidden, _ = model(ids, scheme=scheme, kernel=KernelDispatcher("dense"))
+        hidden, _ = model.with_scheme(scheme)(ids, kernel=KernelDispatcher("dense"))
     return [round(value, 9) for value in hidden[0, [length // 2, -1], :3].flatten().tolist()]
 
 

@@ -51,7 +51,7 @@ def test_it_adds_no_parameters_and_leaves_the_model_alone(variant: Variant) -> N
     assert isinstance(scheme, Extension)
     assert [id(p) for p in scheme.parameters()] == [id(p) for p in model.scheme.parameters()]
     ids = tokens(1, TRAIN_LEN)
-    model(ids, scheme=scheme)
+    model.with_scheme(scheme)(ids)
     assert model.state_dict().keys() == before.keys()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

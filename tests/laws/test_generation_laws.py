@@ -19,9 +19,7 @@ QUESTIONS, SUFFIX, NEW = 3, 2, 4
 
 
 def lm_of(found: Run, max_tokens_per_batch: int = 10_000) -> NativeLM:
-    return NativeLM(
-        found.model, found.scheme, 16, KernelDispatcher("auto"), nullcontext(), max_tokens_per_batch
-    )
+    return NativeLM(found.model, 16, KernelDispatcher("auto"), nullcontext(), max_tokens_per_batch)
 
 
 def prompt_of(length: int, answer: int = 0, max_new_tokens: int = 0, seed: int = 1) -> Prompt:
@@ -85,7 +83,8 @@ class Unshared(Extension):
 
 def test_a_scheme_without_a_static_cache_takes_the_path_by_prompt() -> None:
     found = run(Variant("rope"))
-    found.scheme = Unshared(found.scheme, ExtensionContext(found.model.size.shape(16), found.length))
+    context = ExtensionContext(found.model.architecture.shape(16), found.length)
+    found.model = found.model.with_scheme(Unshared(found.scheme, context))
     test = prompt_of(found.length, max_new_tokens=NEW)
     (generated,) = lm_of(found).generate([test])
     np.testing.assert_array_equal(generated.ids, recomputed(found, test))

@@ -5,7 +5,6 @@ import torch
 from variants import (
     LENGTH,
     TRAIN_LEN,
-    Run,
     Variant,
     assert_promise,
     each_variant,
@@ -40,9 +39,11 @@ def test_relative_schemes_do_not_feel_a_shift_and_others_do(variant: Variant) ->
     promised = subject.scheme.traits.relative
 
     def moved(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shifted = Shifted(subject.scheme, ExtensionContext(subject.model.size.shape(TRAIN_LEN), count), by)
+        shifted = Shifted(
+            subject.scheme, ExtensionContext(subject.model.architecture.shape(TRAIN_LEN), count), by
+        )
         ids = tokens(2, count)
-        return subject(ids), subject.model(ids, scheme=shifted)[0]
+        return subject(ids), subject.model.with_scheme(shifted)(ids)[0]
 
     assert_promise(promised, *moved(5, 8), 1e-10)
     if promised:
@@ -54,7 +55,7 @@ def test_prefix_stable_schemes_do_not_feel_what_follows_and_others_do(variant: V
     """A prefix alone, declared longer, and within the whole text: 1e-10."""
     long = run(variant)
     prefix = 3 * TRAIN_LEN // 2 if long.length == LENGTH else TRAIN_LEN // 2
-    short = Run(long.model, variant.around(long.model.scheme, prefix), prefix)
+    short = run(variant, prefix)
     ids = tokens(2, long.length)
     alone, within = short(ids[:, :prefix]), long(ids)[:, :prefix]
     assert_promise(long.scheme.traits.prefix_stable, alone, within, 1e-10)
@@ -72,7 +73,7 @@ def test_questions_share_one_pass_over_their_context(variant: Variant) -> None:
     promised = subject.scheme.traits.shared_prefill
 
     def read(ids: torch.Tensor, cache=None):  # type: ignore[no-untyped-def]
-        return subject.model(ids, scheme=subject.scheme, cache=cache, length=subject.length, use_cache=True)
+        return subject.model(ids, cache=cache, length=subject.length, use_cache=True)
 
     _, prefilled = read(shared)
     suffixes, _ = read(questions, prefilled)
@@ -97,23 +98,23 @@ class Short(PositionScheme):
 
 def test_a_model_asks_before_it_computes() -> None:
     """For the tokens that it is given, those of its cache, and those that are declared."""
-    model, short = model_of(Variant("nope")), Short()
-    _, cache = model(tokens(1, 4), scheme=short, use_cache=True)
+    model = model_of(Variant("nope")).with_scheme(Short())
+    _, cache = model(tokens(1, 4), use_cache=True)
     for settings in ({"ids_BT": tokens(1, 5)}, {"ids_BT": tokens(1, 1), "cache": cache}):
         with pytest.raises(LengthError, match="5 tokens"):
-            model(**settings, scheme=short)
+            model(**settings)
     with pytest.raises(LengthError, match="9 tokens"):
-        model(tokens(1, 4), scheme=short, length=9)
+        model(tokens(1, 4), length=9)
 
 
 @each_variant
 def test_finite_to_eight_times_the_training_length_or_undefined(variant: Variant) -> None:
     length = 8 * TRAIN_LEN
-    model = model_of(variant).float()
-    scheme = variant.around(model.scheme, length)
+    trained = model_of(variant).float()
+    model = trained.with_scheme(variant.around(trained.scheme, length))
     ids = tokens(1, length)
-    if is_defined(scheme, length):
-        assert model(ids, scheme=scheme)[0].isfinite().all()
+    if is_defined(model.scheme, length):
+        assert model(ids)[0].isfinite().all()
     else:
         with pytest.raises((UndefinedError, LengthError), match=r"^[^\n]+$"):
-            model(ids, scheme=scheme)
+            model(ids)

@@ -40,13 +40,14 @@ def test_weights_make_the_output(variant: Variant) -> None:
     subject = run(variant)
     ids, outputs = tokens(2, subject.length), []
     noted = Noted(subject.scheme)
+    observed = subject.model.with_scheme(noted)
     for block in subject.model.blocks:
-        block.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
+        block.attention.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
     if not subject.scheme.traits.softmax_attention:
         with pytest.raises(UndefinedError, match="without weights"):
-            subject.model(ids, scheme=noted)
+            observed(ids)
         return
-    subject.model(ids, scheme=noted, kernel=sums_alone)
+    observed(ids, kernel=sums_alone)
     for weight_BHS, v_BHSD, usual, output in zip(
         noted.weights_LBHS, noted.values, noted.usual, outputs, strict=True
     ):
@@ -68,8 +69,8 @@ def test_a_question_after_its_context_is_seen_as_in_one_pass(variant: Variant) -
         return
     ids, length = tokens(1, subject.length), subject.length
     settings = {"kernel": dense, "length": length, "batch": 8}
-    whole = last_token_attention(subject.model, subject.scheme, ids_NT=ids, cache=None, **settings)
-    _, cache = subject.model(ids[:, :-2], scheme=subject.scheme, length=length, use_cache=True)
-    after = last_token_attention(subject.model, subject.scheme, ids_NT=ids[:, -2:], cache=cache, **settings)
+    whole = last_token_attention(subject.model, ids_NT=ids, cache=None, **settings)
+    _, cache = subject.model(ids[:, :-2], length=length, use_cache=True)
+    after = last_token_attention(subject.model, ids_NT=ids[:, -2:], cache=cache, **settings)
     assert whole.shape == (1, 2, 4, length)
     torch.testing.assert_close(after, whole, rtol=0, atol=1e-9)

@@ -156,12 +156,15 @@ class Run:
     """A small model in float64 with a variant built for `length` tokens, the longest that has a meaning."""
 
     model: GPT
-    scheme: PositionScheme
     length: int
+
+    @property
+    def scheme(self) -> PositionScheme:
+        return self.model.scheme
 
     def __call__(self, ids_BT: Tensor, kernel: Kernel | None = None, **settings: Any) -> Tensor:
         """(B, T, W) final hidden states."""
-        return self.model(ids_BT, scheme=self.scheme, kernel=kernel, **settings)[0]
+        return self.model(ids_BT, kernel=kernel, **settings)[0]
 
 
 def model_of(variant: Variant, seed: int = 0) -> GPT:
@@ -176,7 +179,7 @@ def run(variant: Variant, length: int = LENGTH, **changed: Any) -> Run:
     if not is_defined(scheme, length):
         length = TRAIN_LEN
         scheme = variant.around(model.scheme, length, **changed)
-    return Run(model, scheme, length)
+    return Run(model.with_scheme(scheme), length)
 
 
 def tokens(*shape: int, seed: int = 1) -> Tensor:

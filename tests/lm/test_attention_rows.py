@@ -177,7 +177,7 @@ def test_a_subject_answers_in_order_with_and_without_a_shared_pass(shared):
     own.traits = traits
     task = KeyValueAttention(num_contexts=2, num_questions=3)
     prompts = list(task.prompts(24, Text(), 16, 0))
-    lm = NativeLM(model, own, 16, KernelDispatcher("auto"), torch.autocast("cpu", enabled=False), 50)
+    lm = NativeLM(model, 16, KernelDispatcher("auto"), torch.autocast("cpu", enabled=False), 50)
     answers = list(lm.attention_weights(prompts))
     assert len(answers) == 2
     for prompt, answer in zip(prompts, answers, strict=True):
@@ -186,7 +186,7 @@ def test_a_subject_answers_in_order_with_and_without_a_shared_pass(shared):
             ids = torch.from_numpy(np.concatenate([prompt.context, continuation[:-1]]))[None]
             observed = AttentionWeightRecorder(own)
             with torch.no_grad():
-                model(ids, scheme=observed, length=24)
+                model.with_scheme(observed)(ids, length=24)
             alone = torch.stack(observed.weights_LBHS)[:, 0]
             torch.testing.assert_close(torch.from_numpy(answer.weight_NLHS[row]), alone, rtol=0, atol=1e-12)
 

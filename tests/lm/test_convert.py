@@ -45,7 +45,7 @@ def around(made: GPT, model: torch.nn.Module, length: int) -> PositionScheme:
 
 def logits(made: GPT, model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        hidden, _ = made(ids, scheme=around(made, model, ids.shape[1]), length=ids.shape[1])
+        hidden, _ = made.with_scheme(around(made, model, ids.shape[1]))(ids, length=ids.shape[1])
         return made.head(hidden)
 
 
@@ -97,7 +97,6 @@ def test_questions_share_a_context(family: str) -> None:
     asked = Prompt(rng.integers(VOCABULARY, size=40), rng.integers(VOCABULARY, size=(5, 6)), 4)
     converted = NativeLM(
         made,
-        made.scheme,
         TRAIN_LEN,
         KernelDispatcher("auto"),
         contextlib.nullcontext(),
@@ -125,7 +124,7 @@ def test_every_extension_applies(path: Path) -> None:
     ids = torch.arange(LONG)[None] * 7 % VOCABULARY
     with torch.no_grad():
         plain, _ = made(ids)
-        extended, _ = made(ids, scheme=instantiate(settings, made.scheme, context))
+        extended, _ = made.with_scheme(instantiate(settings, made.scheme, context))(ids)
     assert extended.isfinite().all()
     assert (extended - plain).abs().max() > 1e-3
 

@@ -36,7 +36,7 @@ with torch.no_grad():  # sharper than at the start of a training, so that chunks
 
 
 def inner() -> NativeLM:
-    return NativeLM(MODEL, MODEL.scheme, TRAIN_LEN, KernelDispatcher("auto"), nullcontext(), 64)
+    return NativeLM(MODEL, TRAIN_LEN, KernelDispatcher("auto"), nullcontext(), 64)
 
 
 def ids(*shape: int) -> np.ndarray:

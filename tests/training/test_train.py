@@ -123,9 +123,9 @@ def test_weights_depend_on_their_own_name_and_shape_alone():
     deeper = build_model(replace(settings(), size=replace(SIZE, n_layers=2)), 50).state_dict()
     larger = build_model(settings(), 60).state_dict()
     assert torch.equal(small["embedding.weight"], deeper["embedding.weight"])
-    assert torch.equal(small["blocks.0.qkv.weight"], deeper["blocks.0.qkv.weight"])
-    assert torch.equal(small["blocks.0.qkv.weight"], larger["blocks.0.qkv.weight"])
-    assert not torch.equal(deeper["blocks.0.qkv.weight"], deeper["blocks.1.qkv.weight"])
+    assert torch.equal(small["blocks.0.attention.qkv.weight"], deeper["blocks.0.attention.qkv.weight"])
+    assert torch.equal(small["blocks.0.attention.qkv.weight"], larger["blocks.0.attention.qkv.weight"])
+    assert not torch.equal(deeper["blocks.0.attention.qkv.weight"], deeper["blocks.1.attention.qkv.weight"])
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8)])
