@@ -59,7 +59,7 @@ def _attention_call(
         region.geo,
         tuple(mask for mask in (scheme.mask(inputs), region.mask) if mask is not None),
         scheme.attention_bias(here),
-        scheme.relative_value(here),
+        scheme.relative_values(here),
         with_lse,
     )
 

@@ -130,7 +130,7 @@ class PositionScheme(nn.Module):
         """What is added to the scaled logits, in nats."""
         return None
 
-    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
+    def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
         """What is added to the values, by pair."""
         return None
 

@@ -30,7 +30,11 @@ def numbers(scheme: PositionScheme, dtype: torch.dtype) -> dict[str, Tensor]:
     for number, region in enumerate(scheme.regions(inputs)):
         here = AttentionInputs(0, region.geo, inputs.x_BTW, inputs.x_BSW, q_BHTD, k_BHSD)
         found[f"q {number}"], found[f"k {number}"] = scheme.qk(here)
-        gain, term, value = scheme.logit_scale(here), scheme.attention_bias(here), scheme.relative_value(here)
+        gain, term, value = (
+            scheme.logit_scale(here),
+            scheme.attention_bias(here),
+            scheme.relative_values(here),
+        )
         if gain is not None:
             found[f"gain {number}"] = gain
         if term is not None:

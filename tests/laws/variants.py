@@ -94,7 +94,7 @@ def structure(scheme: PositionScheme) -> set[str]:
             {"own attention"} if scheme.attention(inputs, v, KernelDispatcher("auto")) is not None else set()
         )
         found |= {"regions"} if len(scheme.regions(inputs)) > 1 else set()
-        for hook in ("mask", "logit_scale", "relative_value", "softmax_normalizer"):
+        for hook in ("mask", "logit_scale", "relative_values", "softmax_normalizer"):
             found |= {hook} if getattr(scheme, hook)(inputs) is not None else set()
         found |= {type(part).__name__ for part in parts(scheme.attention_bias(inputs))}
     return found

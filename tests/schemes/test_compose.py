@@ -53,8 +53,8 @@ def test_promises_are_kept_together_or_not_at_all() -> None:
 
 def test_two_owners_of_one_thing_are_refused() -> None:
     stack = Stack(SHAPE, [Shaw(SHAPE), Shaw(SHAPE)])
-    with pytest.raises(IncompatibleError, match="2 stacked schemes have a relative_value"):
-        stack.relative_value(attention_inputs())
+    with pytest.raises(IncompatibleError, match="2 stacked schemes define relative_values"):
+        stack.relative_values(attention_inputs())
 
 
 def test_layers_take_turns() -> None:
