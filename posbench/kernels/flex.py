@@ -50,10 +50,10 @@ def why_unsupported(call: AttentionCall) -> str | None:
             return "FlexAttention has no backward pass on the CPU"
         if call.with_lse:
             return "FlexAttention gives no log-sum-exp on the CPU"
-    return why_unsupported_on_any_device(call)
+    return why_never_supported(call)
 
 
-def why_unsupported_on_any_device(call: AttentionCall) -> str | None:
+def why_never_supported(call: AttentionCall) -> str | None:
     """What of `call` no device can run here, or None."""
     geo = call.geo
     if call.bias is not None and call.bias.needs_full_rows:
@@ -119,7 +119,7 @@ def _written_out(bias: AttentionBias, geo: Geometry) -> bool:
     if isinstance(bias, SeparableBias):
         return False
     indexed = isinstance(bias, DistanceBias | QueryContentBias | KeyContentBias)
-    return not indexed or (geo.offset is None and geo.q_pos_T.is_floating_point())
+    return not indexed or (geo.position_offset is None and geo.q_pos_T.is_floating_point())
 
 
 def score_of(bias: AttentionBias, geo: Geometry, to_queries: int, to_keys: int) -> Score:
@@ -166,9 +166,9 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 def _distance(geo: Geometry, to_queries: int, to_keys: int) -> tuple[Distance, int]:
     """The distance of a pair as the scheme feels it, and one more than the largest of them."""
     device = geo.q_pos_T.device
-    if geo.offset is not None:
-        offset = geo.memo("flex offset", lambda: torch.tensor(geo.offset, device=device))
-        return partial(_steps, offset), geo.offset + len(geo.q_pos_T)
+    if geo.position_offset is not None:
+        offset = geo.memo("flex offset", lambda: torch.tensor(geo.position_offset, device=device))
+        return partial(_steps, offset), geo.position_offset + len(geo.q_pos_T)
     # Two numbers leave the device once a geometry, not once a call.
     reach = geo.memo("flex reach", lambda: int((geo.q_pos_T.max() - geo.k_pos_S.min()).clamp(min=0)) + 1)
     q_pos, k_pos = geo.memo(

@@ -52,7 +52,7 @@ def _without(call: AttentionCall) -> AttentionCall:
 def _why_unsupported(call: AttentionCall) -> str | None:
     geo, value = call.geo, call.relative_values
     assert value is not None
-    if geo.offset is None or geo.query_offset is None:
+    if geo.position_offset is None or geo.index_offset is None:
         return "it cannot add to the values by pair where positions do not run in steps of one"
     if call.bias is not None and call.bias.needs_full_rows:
         return "it cannot give a term its rows of logits"
@@ -68,9 +68,9 @@ def _count(geo: Geometry, near: int) -> int:
 
 def _least(geo: Geometry) -> int:
     """The distance at which a query's own place is felt: 0 unless its positions are moved against the keys'."""
-    assert geo.offset is not None
-    assert geo.query_offset is not None
-    return geo.offset - geo.query_offset
+    assert geo.position_offset is not None
+    assert geo.index_offset is not None
+    return geo.position_offset - geo.index_offset
 
 
 def _added(call: AttentionCall, lse_BHT: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def _added(call: AttentionCall, lse_BHT: Tensor) -> Tensor:
 
 def diagonals(call: AttentionCall, count: int) -> Tensor:
     """(B, H, T, N) logits of each query with the key of its own place, the one before, and so on; -inf if hidden."""
-    geo, before = call.geo, call.geo.query_offset
+    geo, before = call.geo, call.geo.index_offset
     assert before is not None
     slot_TN, visible_TN = geo.memo(("diagonals", count), lambda: _slots(geo, before, count))
     for mask in call.masks:

@@ -55,7 +55,7 @@ def sdpa(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     attention_bias, geo, dtype = call.bias, call.geo, call.q_BHTE.dtype
     if torch.is_grad_enabled() and _square(call) and _beyond_torch(call):
         return _biased(call)
-    if isinstance(attention_bias, DistanceBias) and not call.masks and geo.offset is not None:
+    if isinstance(attention_bias, DistanceBias) and not call.masks and geo.position_offset is not None:
         # A flipped `unfold` would be a copy of H x T x S: flip the queries and the outputs instead.
         out, lse = _call(call, call.q_BHTE.flip(2), toeplitz(attention_bias, geo, dtype))
         return out.flip(2), None if lse is None else lse.flip(2)
@@ -125,7 +125,7 @@ def _beyond_torch(call: AttentionCall) -> bool:
         call.bias,
         isinstance(call.bias, DistanceBias) and call.bias.cache_owner is not None,
     )
-    if fixed and call.geo.offset is None:
+    if fixed and call.geo.position_offset is None:
         return True  # no gradient is, but a table
     return (
         (attention_bias is not None and not fixed) or call.with_lse or call.q_BHTE.shape != call.v_BHSD.shape
@@ -150,7 +150,7 @@ def square_bias(call: AttentionCall) -> Tensor | None:
     if isinstance(attention_bias, SeparableBias) and not call.masks and len(geo.k_pos_S) <= EXACT:
         # What is the same for all keys of a row changes no weight.
         return attention_bias.column_BHS[:, :, None].to(dtype)
-    if isinstance(attention_bias, DistanceBias) and not call.masks and geo.offset is not None:
+    if isinstance(attention_bias, DistanceBias) and not call.masks and geo.position_offset is not None:
         return toeplitz(attention_bias, geo, dtype).flip(2)
     if attention_bias is None:
         return additive(geo.visible(call.masks), dtype) if call.masks else None

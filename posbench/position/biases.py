@@ -53,7 +53,7 @@ class QueryRows:
     @property
     def keys_before_first_row(self) -> int | None:
         """How many keys lie before the first of the rows, which each later row sees one more of; None if not in a row."""
-        before = self.geo.query_offset
+        before = self.geo.index_offset
         return None if before is None else before + (self.rows.start or 0)
 
 
@@ -135,12 +135,12 @@ class DistanceBias(AttentionBias):
 
     def table(self, geo: Geometry) -> Tensor:
         """(H, N): distance 0 to the largest of a geometry whose positions are consecutive."""
-        assert geo.offset is not None
-        return self.of(torch.arange(geo.offset + len(geo.q_pos_T), device=geo.q_pos_T.device))
+        assert geo.position_offset is not None
+        return self.of(torch.arange(geo.position_offset + len(geo.q_pos_T), device=geo.q_pos_T.device))
 
     def value(self, geo: Geometry, rows: slice) -> Tensor:
         distance_RS = geo.distance(rows).clamp(min=0)
-        return self.of(distance_RS) if geo.offset is None else self.table(geo)[:, distance_RS]
+        return self.of(distance_RS) if geo.position_offset is None else self.table(geo)[:, distance_RS]
 
     def gather(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
         return self.of(_apart(geo, slot_TN))

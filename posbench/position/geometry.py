@@ -31,7 +31,7 @@ class Geometry:
         q_pos_T: (T,) int64 or float64 tokens, where the scheme feels each query.
         k_pos_S: (S,) int64 or float64 tokens, where the scheme feels each key.
         length: declared number of tokens of the whole sequence, which may exceed S while it is still read.
-        offset: q_pos_T[0] - k_pos_S[0] where both run in steps of one, else None. With an offset a
+        position_offset: q_pos_T[0] - k_pos_S[0] where both run in steps of one, else None. With one, a
             function of distance is a Toeplitz matrix of one short table.
         first_query, first_key: index of the first of each where both run in steps of one, else None.
     """
@@ -41,7 +41,7 @@ class Geometry:
     q_pos_T: Tensor
     k_pos_S: Tensor
     length: int
-    offset: int | None
+    position_offset: int | None
     first_query: int | None = None
     first_key: int | None = None
     _memo: dict[Hashable, object] = field(default_factory=dict, repr=False)
@@ -55,9 +55,11 @@ class Geometry:
             index = torch.arange(stop, device=device)
         return cls(index[start:], index, index[start:], index, length or stop, start, start, 0)
 
-    def with_positions(self, q_pos_T: Tensor, k_pos_S: Tensor, offset: int | None = None) -> Geometry:
+    def with_positions(
+        self, q_pos_T: Tensor, k_pos_S: Tensor, position_offset: int | None = None
+    ) -> Geometry:
         """The same tokens, felt elsewhere."""
-        return replace(self, q_pos_T=q_pos_T, k_pos_S=k_pos_S, offset=offset, _memo={})
+        return replace(self, q_pos_T=q_pos_T, k_pos_S=k_pos_S, position_offset=position_offset, _memo={})
 
     def trim_to_visible_keys(self, rows: slice) -> Geometry:
         """The same queries over fewer keys: the first ones, as many as causality lets `rows` see."""
@@ -75,7 +77,7 @@ class Geometry:
             self,
             k_index_S=self.k_index_S[start:stop],
             k_pos_S=self.k_pos_S[start:stop],
-            offset=None if self.offset is None else self.offset - start,
+            position_offset=None if self.position_offset is None else self.position_offset - start,
             first_key=None if self.first_key is None else self.first_key + start,
             _memo={},
         )
@@ -88,7 +90,7 @@ class Geometry:
         return self.first_query + len(self.q_index_T) == self.first_key + len(self.k_index_S)
 
     @property
-    def query_offset(self) -> int | None:
+    def index_offset(self) -> int | None:
         """How many places the first key lies before the first query; None unless both are tokens in a row."""
         if self.first_query is None or self.first_key is None:
             return None

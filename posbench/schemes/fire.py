@@ -61,7 +61,7 @@ class Interpolated(AttentionBias):
         far_R = torch.log1p(c * torch.maximum(geo.q_pos_T[rows].double(), least)) + 1e-6
         near = DistanceBias(lambda n: torch.log1p(c * n)[None].to(in_K.dtype))
         part_1RS = near.value(geo, rows) / far_R.to(in_K.dtype)[:, None]
-        keys_before_first_row = (geo.query_offset or 0) + (rows.start or 0) if geo.ordered else None
+        keys_before_first_row = (geo.index_offset or 0) + (rows.start or 0) if geo.ordered else None
         with autocast_disabled(part_1RS):
             one = in_K[:, None, None], out_HK[..., None]
             return PairwiseMLP.apply(

@@ -8,7 +8,7 @@ from cases import CLASSES, DIMS, HEADS, KEYS, MASKS, TERMS, Leaves, case, clippe
 from torch import Tensor
 
 from posbench.kernels.dense import dense
-from posbench.kernels.flex import flex, why_unsupported_on_any_device
+from posbench.kernels.flex import flex, why_never_supported
 from posbench.kernels.relative_values import BLOCK, MOST, with_relative_values
 from posbench.kernels.sdpa import sdpa, why_unsupported
 from posbench.position.biases import QueryContentBias, RelativeValues
@@ -52,9 +52,7 @@ def test_sdpa_is_trained_with_them(term: str, mask: str) -> None:
 @pytest.mark.parametrize("term", ["none", "table", "query_content"])
 @torch.no_grad()
 def test_flex_unfused(term: str) -> None:
-    run, refused = with_relative_values(
-        lambda call: flex(call, compiled=False), why_unsupported_on_any_device
-    )
+    run, refused = with_relative_values(lambda call: flex(call, compiled=False), why_never_supported)
     for geometry, shared in (("square", False), ("suffix", True)):
         call, _ = case(term, "near", geometry, torch.float32, shared, relative_values=True)
         assert refused(call) is None

@@ -6,7 +6,7 @@ from torch import Tensor
 from variants import ALONE, EXTENDED, Variant, run, tokens
 
 from posbench.kernels.dense import dense
-from posbench.kernels.flex import flex, why_unsupported_on_any_device
+from posbench.kernels.flex import flex, why_never_supported
 from posbench.position.call import AttentionCall
 
 # The unfused form takes a second a call; a GPU runs all of them fused (test_device_laws).
@@ -21,7 +21,7 @@ def test_flex_is_the_specification(variant: Variant) -> None:
     subject.model.float()
 
     def kernel(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-        return dense(call) if why_unsupported_on_any_device(call) else flex(call, compiled=False)
+        return dense(call) if why_never_supported(call) else flex(call, compiled=False)
 
     ids = tokens(2, subject.length)
     torch.testing.assert_close(subject(ids, kernel), subject(ids, dense), rtol=0, atol=2e-4)

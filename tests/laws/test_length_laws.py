@@ -30,7 +30,9 @@ class Shifted(Extension):
 
     def assign_positions(self, geo: Geometry) -> Geometry:
         placed = self.inner.assign_positions(geo)
-        return placed.with_positions(placed.q_pos_T + self.by, placed.k_pos_S + self.by, placed.offset)
+        return placed.with_positions(
+            placed.q_pos_T + self.by, placed.k_pos_S + self.by, placed.position_offset
+        )
 
 
 @each_variant

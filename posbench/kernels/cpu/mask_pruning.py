@@ -51,7 +51,7 @@ def prune_masked_keys(call: AttentionCall, rows: slice) -> AttentionCall:
         q_pos_T=geo.q_pos_T[rows],
         k_index_S=kept(geo.k_index_S, 0),
         k_pos_S=kept(geo.k_pos_S, 0),
-        offset=None,
+        position_offset=None,
         first_query=None,
         first_key=None,
         _memo={},
