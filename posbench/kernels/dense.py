@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from posbench.position.biases import QueryRows, autocast_disabled, upcast
+from posbench.position.biases import QueryRows
 from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
+from posbench.position.numerics import autocast_disabled, upcast
 
 # Logits held at once, over batch, heads, rows and keys: 16 MiB in float32, about what caches hold.
 CHUNK = 1 << 22

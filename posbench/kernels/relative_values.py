@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posbench.position.biases import autocast_disabled, upcast
 from posbench.position.call import AttentionCall, Kernel
 from posbench.position.geometry import Geometry
+from posbench.position.numerics import autocast_disabled, upcast
 
 # Distances told apart: more, and the diagonals cost what a kernel was to save.
 MOST = 256

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, DistanceBias, autocast_disabled, upcast
+from posbench.position.biases import AttentionBias, DistanceBias
 from posbench.position.geometry import Geometry
+from posbench.position.numerics import autocast_disabled, upcast
 from posbench.position.pairwise_mlp import PairwiseMLP
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, upcast
+from posbench.position.biases import AttentionBias
 from posbench.position.geometry import Geometry
+from posbench.position.numerics import upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, autocast_disabled, upcast
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
+from posbench.position.numerics import autocast_disabled, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 BLOCK, TAPS, RANK = 64, 3, 32

@@ -21,10 +21,10 @@ from posbench.position.biases import (
     QueryRows,
     RowwiseBias,
     SeparableBias,
-    reverse_cumsum,
 )
 from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry, Region
+from posbench.position.numerics import reverse_cumsum
 from posbench.position.scheme import AttentionInputs, PositionScheme, Traits
 
 EXACT = {"rtol": 0, "atol": 1e-10}
