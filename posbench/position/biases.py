@@ -91,7 +91,7 @@ class AttentionBias:
         return bias.gather(-1, slot_TN.expand(*bias.shape[:2], -1, -1))
 
     def precompute(self, k_BHSE: Tensor) -> AttentionBias:
-        """Returns the bias with everything computed that depends on keys alone; called once a kernel call."""
+        """Returns the bias with everything computed that depends on keys alone; called once per kernel call."""
         return self
 
     def value_from_rows(self, rows: QueryRows) -> Tensor:
@@ -210,7 +210,7 @@ class RowwiseBias(AttentionBias):
     Attributes:
         of: `QueryRows`, and what `prepare` returned if it is given -> broadcastable to (B, H, R, S) nats.
         q_BHTD, k_BHSD: queries and keys from which `value` computes content logits outside a kernel.
-        prepare: keys (B, H, S, E) -> what `of` needs of all keys, once a kernel call.
+        prepare: keys (B, H, S, E) -> what `of` needs of all keys, once per kernel call.
         prepared: what `prepare` returned; set by `precompute`.
     """
 
