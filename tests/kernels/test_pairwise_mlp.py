@@ -34,7 +34,7 @@ def test_equals_two_convolutions(
     taps: int, before: tuple[int, ...], masked: bool, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However few pairs there are at a time."""
-    monkeypatch.setattr(pairwise_mlp, "PAIRS", pairs)
+    monkeypatch.setattr(pairwise_mlp, "CPU_TILE_PAIRS", pairs)
     given = leaves(before, taps)
     seen = torch.ones(QUERIES, KEYS, dtype=torch.float64).tril(3) if masked else None
     found = PairwiseMLP.apply(*given, 0.01, seen)
@@ -49,7 +49,7 @@ def test_equals_two_convolutions(
 
 @pytest.mark.parametrize("pairs", [1, 20, 1000])
 def test_keys_after_the_diagonal_may_read_zero(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairwise_mlp, "PAIRS", pairs)
+    monkeypatch.setattr(pairwise_mlp, "CPU_TILE_PAIRS", pairs)
     given = leaves((1, HIDDEN, 1, 1), 1)
     visible = torch.ones(QUERIES, KEYS, dtype=torch.bool).tril(KEYS - QUERIES)
     found = PairwiseMLP.apply(*given, 0.0, None, KEYS - QUERIES)
