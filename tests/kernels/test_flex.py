@@ -10,7 +10,8 @@ from torch import Tensor
 from posbench.errors import IncompatibleError
 from posbench.kernels.dense import dense
 from posbench.kernels.dispatcher import KernelDispatcher
-from posbench.kernels.flex import BLOCK, block_mask, flex, padded_length, why_unsupported
+from posbench.kernels.flex import block_mask, flex, why_unsupported
+from posbench.kernels.flex_options import BLOCK, padded_length
 from posbench.kernels.sdpa import sdpa
 from posbench.position.biases import DistanceBias, KeyContentBias, QueryContentBias, SeparableBias
 from posbench.position.call import AttentionCall

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posbench.kernels.flex_options import kernel_options, sizes
+from posbench.kernels.flex_options import kernel_options, tile_sizes
 
 HOPPER = 227 * 1024  # bytes of shared memory that a block may ask for
 LOOKED_UP = 4  # bytes a pair and lookup: terms are float32
@@ -12,7 +12,7 @@ LOOKED_UP = 4  # bytes a pair and lookup: terms are float32
 @pytest.mark.parametrize("lookups", [1, 2, 3, 5])
 @pytest.mark.parametrize("dims", [16, 64, 128, 256])
 def test_what_is_looked_up_fits_beside_keys_and_values(dims: int, lookups: int) -> None:
-    chosen = sizes(torch.bfloat16, dims, lookups)
+    chosen = tile_sizes(torch.bfloat16, dims, lookups)
     assert chosen is not None
     keys, stages, queries = chosen["fwd_BLOCK_N"], chosen["fwd_num_stages"], 128 if dims <= 128 else 64
     ahead = keys * (2 * dims * 2 + queries * lookups * LOOKED_UP)
@@ -21,8 +21,8 @@ def test_what_is_looked_up_fits_beside_keys_and_values(dims: int, lookups: int) 
 
 
 def test_torch_has_its_own_where_nothing_is_looked_up_or_in_float32() -> None:
-    assert sizes(torch.bfloat16, 64, 0) is None
-    assert sizes(torch.float32, 64, 1) is None
+    assert tile_sizes(torch.bfloat16, 64, 0) is None
+    assert tile_sizes(torch.float32, 64, 1) is None
 
 
 def test_autocast_decides_and_the_cpu_has_no_tiles() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from posbench.kernels.cpu import mask_pruning
-from posbench.kernels.cpu.mask_pruning import behind_a_window, mostly_hidden, prune_masked_keys
+from posbench.kernels.cpu.mask_pruning import beyond_window_only, is_mostly_hidden, prune_masked_keys
 from posbench.kernels.dense import dense
 from posbench.kernels.sdpa import sdpa
 from posbench.position.biases import DistanceBias, ElementwiseBias, SeparableBias
@@ -52,7 +52,7 @@ def test_equals_dense(name: str, start: int) -> None:
     )
     for term in terms:
         call = attention_call(WINDOWS[name], start, bias=term)
-        assert mostly_hidden(call)
+        assert is_mostly_hidden(call)
         (out, lse), (expected, expected_lse) = sdpa(call), dense(call)
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
         torch.testing.assert_close(lse, expected_lse, rtol=0, atol=1e-10)
@@ -72,19 +72,21 @@ def test_rows_that_see_nothing_keep_a_key() -> None:
 
 
 def test_where_everything_is_needed() -> None:
-    assert not mostly_hidden(attention_call(()))
-    assert not mostly_hidden(attention_call((SlidingWindow(LENGTH - 1),)))
-    assert not mostly_hidden(attention_call((lambda i, j: i - j < 3,))), "a function says nothing of its keys"
+    assert not is_mostly_hidden(attention_call(()))
+    assert not is_mostly_hidden(attention_call((SlidingWindow(LENGTH - 1),)))
+    assert not is_mostly_hidden(attention_call((lambda i, j: i - j < 3,))), (
+        "a function says nothing of its keys"
+    )
     row = torch.zeros(2, 2, LENGTH, dtype=torch.float64)
-    assert not mostly_hidden(attention_call((SlidingWindow(9),), bias=SeparableBias(row, row)))
-    assert mostly_hidden(attention_call((SlidingWindow(9),)))
+    assert not is_mostly_hidden(attention_call((SlidingWindow(9),), bias=SeparableBias(row, row)))
+    assert is_mostly_hidden(attention_call((SlidingWindow(9),)))
 
 
 @pytest.mark.parametrize("window", [1, 100, LENGTH - 1])
 @torch.no_grad()
 def test_behind_a_window(window: int) -> None:
     call = attention_call((BeyondWindow(window),))
-    assert behind_a_window(call) == window
+    assert beyond_window_only(call) == window
     (out, lse), (expected, expected_lse) = sdpa(call), dense(call)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(lse, expected_lse, rtol=0, atol=1e-10)
@@ -95,7 +97,7 @@ def test_behind_a_window(window: int) -> None:
     )
     assert not any(
         map(
-            behind_a_window,
+            beyond_window_only,
             (
                 *others,
                 attention_call((BeyondWindow(window), PrefixMask(2))),

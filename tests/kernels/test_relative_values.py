@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posbench.kernels.dense import dense
 from posbench.kernels.flex import flex, why_never_supported
-from posbench.kernels.relative_values import BLOCK, MOST, with_relative_values
+from posbench.kernels.relative_values import BLOCK, MAX_CLIP_DISTANCE, with_relative_values
 from posbench.kernels.sdpa import sdpa, why_unsupported
 from posbench.position.biases import QueryContentBias, RelativeValues
 from posbench.position.call import AttentionCall
@@ -105,14 +105,16 @@ def test_what_it_cannot_do() -> None:
     assert refused(call) is None
     moved = case("none", geometry="moved", relative_values=True)[0]
     assert "positions do not run in steps of one" in str(refused(moved))
-    x = torch.zeros(1, 1, 2 * MOST, DIMS)
+    x = torch.zeros(1, 1, 2 * MAX_CLIP_DISTANCE, DIMS)
     many = AttentionCall(
         x,
         x,
         x,
         1.0,
-        Geometry.from_range(0, 2 * MOST),
-        relative_values=RelativeValues(leaves[-1], lambda d: d % CLASSES, MOST + 1),
+        Geometry.from_range(0, 2 * MAX_CLIP_DISTANCE),
+        relative_values=RelativeValues(leaves[-1], lambda d: d % CLASSES, MAX_CLIP_DISTANCE + 1),
     )
-    assert f"more than {MOST}" in str(refused(many))
-    assert refused(replace(many, relative_values=RelativeValues(leaves[-1], clipped, MOST))) is None
+    assert f"more than {MAX_CLIP_DISTANCE}" in str(refused(many))
+    assert (
+        refused(replace(many, relative_values=RelativeValues(leaves[-1], clipped, MAX_CLIP_DISTANCE))) is None
+    )

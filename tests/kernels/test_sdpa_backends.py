@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from posbench.kernels import sdpa_backends
-from posbench.kernels.sdpa_backends import SDPAAutotuner, attention, kind_of, trial, tunable
+from posbench.kernels.sdpa_backends import SDPAAutotuner, attention, call_kind, trial, tunable
 
 FLASH, CUDNN, EFFICIENT = sdpa_backends.BACKENDS
 
@@ -75,15 +75,15 @@ def test_a_trial_leaves_no_gradient_behind() -> None:
     trial(q, k, v, 0.5)()
     assert q.grad is k.grad is v.grad is None
     with torch.no_grad():
-        assert kind_of(q, k, v)[-1] == "forward"
-    assert kind_of(q, k, v)[-1] == "forward+backward"
+        assert call_kind(q, k, v)[-1] == "forward"
+    assert call_kind(q, k, v)[-1] == "forward+backward"
 
 
 def test_autocasts_precision_is_the_kind() -> None:
     q = torch.randn(1, 2, 5, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert kind_of(q, q, q)[0] == torch.bfloat16
-    assert kind_of(q, q, q)[0] == torch.float32
+        assert call_kind(q, q, q)[0] == torch.bfloat16
+    assert call_kind(q, q, q)[0] == torch.float32
 
 
 def test_a_cpu_has_nothing_to_choose_from() -> None:
