@@ -1,18 +1,22 @@
-"""An extension changes what it says and nothing else, and refuses at once what it cannot carry."""
+"""Laws of extensions: no effect at `noop_settings`, an effect otherwise, no parameters, and early refusal.
+
+A scaling that silently has no effect, and a patch that changes more than the extension names, are common errors of
+implementations of context extensions.
+"""
 
 import pytest
 import torch
 from variants import (
     EXTENDED,
     EXTENSIONS,
+    INCOMPATIBLE,
     LENGTH,
-    REFUSED,
     SHAPE,
     TRAIN_LEN,
     Variant,
+    build,
     each_extended,
     model_of,
-    run,
     tokens,
 )
 
@@ -22,21 +26,20 @@ from posbench.position.extension import Extension, ExtensionContext
 
 
 @each_extended
-def test_its_identity_setting_changes_nothing(variant: Variant) -> None:
-    """At three and a half times the training length, or as far as the scheme goes: 1e-12."""
+def test_noop_settings_change_nothing(variant: Variant) -> None:
+    """At 3.5 times the training length, or at the training length if the scheme is undefined beyond: 1e-12."""
     settings = EXTENSIONS[variant.extension or ""]
-    identity = locate(settings["_target_"]).noop_settings(LENGTH)
-    extended = run(variant, **identity)
+    noop = locate(settings["_target_"]).noop_settings(LENGTH)
+    extended = build(variant, **noop)
     ids = tokens(2, extended.length)
-    plain = run(Variant(variant.scheme), extended.length)
+    plain = build(Variant(variant.scheme), extended.length)
     assert plain.length == extended.length
     torch.testing.assert_close(extended(ids), plain(ids), rtol=0, atol=1e-12)
 
 
 @each_extended
-def test_it_changes_something_past_the_training_length(variant: Variant) -> None:
-    """A scaling that silently takes no effect is the classic fault of these."""
-    extended, plain = run(variant), run(Variant(variant.scheme))
+def test_changes_outputs_past_the_training_length(variant: Variant) -> None:
+    extended, plain = build(variant), build(Variant(variant.scheme))
     if plain.length == TRAIN_LEN:
         pytest.skip(f"{variant.scheme} alone is undefined past its training length")
     ids = tokens(2, extended.length)
@@ -44,7 +47,7 @@ def test_it_changes_something_past_the_training_length(variant: Variant) -> None
 
 
 @each_extended
-def test_it_adds_no_parameters_and_leaves_the_model_alone(variant: Variant) -> None:
+def test_adds_no_parameters_and_does_not_change_the_model(variant: Variant) -> None:
     model = model_of(variant)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     scheme = variant.around(model.scheme, LENGTH)
@@ -57,9 +60,9 @@ def test_it_adds_no_parameters_and_leaves_the_model_alone(variant: Variant) -> N
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("variant", REFUSED, ids=str)
-def test_what_it_cannot_carry_it_refuses_at_construction(variant: Variant) -> None:
-    """In one line that names both, and for a reason that it declares."""
+@pytest.mark.parametrize("variant", INCOMPATIBLE, ids=str)
+def test_incompatible_schemes_raise_at_construction(variant: Variant) -> None:
+    """In one line that names both classes, and only for a requirement that the extension declares."""
     settings = EXTENSIONS[variant.extension or ""]
     target, inner = locate(settings["_target_"]), variant.inner()
     with pytest.raises(IncompatibleError) as caught:
@@ -71,5 +74,5 @@ def test_what_it_cannot_carry_it_refuses_at_construction(variant: Variant) -> No
     assert lacks or (target.requires_relative and not inner.traits.relative)
 
 
-def test_every_extension_is_carried_by_some_scheme() -> None:
+def test_every_extension_supports_some_scheme() -> None:
     assert {variant.extension for variant in EXTENDED} == set(EXTENSIONS)
