@@ -1,4 +1,4 @@
-"""Masks as values: what they show, where they say that it is, and which are the same."""
+"""Structured masks: the keys that they allow, their spans, and their equality."""
 
 import itertools
 
@@ -44,20 +44,20 @@ def visible(mask: Mask) -> Tensor:
 
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("rows", [1, 6, KEYS])
-def test_spans_hold_all_that_is_seen(name: str, rows: int) -> None:
+def test_spans_contain_all_visible_keys(name: str, rows: int) -> None:
     mask, seen = MASKS[name], visible(MASKS[name])
     for first in range(0, KEYS - rows + 1):
         last = first + rows - 1
         spans = visible_key_ranges((mask,), first, last)
         held = {key for start, stop in spans for key in range(start, stop)}
-        assert len(held) == sum(stop - start for start, stop in spans), "no key twice"
-        assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans)), "in order"
+        assert len(held) == sum(stop - start for start, stop in spans), "spans overlap"
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans)), "spans are not sorted"
         assert set(seen[first : last + 1].any(0).nonzero().flatten().tolist()) <= held
-        assert held <= set(range(last + 1)), "no key after the last query"
+        assert held <= set(range(last + 1)), "a span goes past the last query"
 
 
 @pytest.mark.parametrize("name", [name for name in MASKS if name not in ("window of a function", "blocks")])
-def test_spans_of_one_query_hold_nothing_else(name: str) -> None:
+def test_spans_of_one_query_are_exact(name: str) -> None:
     seen = visible(MASKS[name])
     for query in range(KEYS):
         held = [
@@ -68,7 +68,7 @@ def test_spans_of_one_query_hold_nothing_else(name: str) -> None:
         assert held == seen[query].nonzero().flatten().tolist()
 
 
-def test_what_hides_what_another_shows() -> None:
+def test_complementary_masks() -> None:
     near, far = visible(SlidingWindow(7)), visible(BeyondWindow(7))
     assert not (near & far).any()
     assert torch.equal(near | far, visible(lambda i, j: j <= i))
@@ -76,7 +76,7 @@ def test_what_hides_what_another_shows() -> None:
     assert torch.equal(sum(part.int() for part in parts), visible(lambda i, j: j <= i).int())
 
 
-def test_both_leaves_out_what_is_none() -> None:
+def test_and_masks_skips_none() -> None:
     assert and_masks(None, None) is None
     assert and_masks(None, SlidingWindow(3)) == SlidingWindow(3)
     assert and_masks(SlidingWindow(3), PrefixMask(1)) == AndMask((SlidingWindow(3), PrefixMask(1)))
@@ -85,19 +85,21 @@ def test_both_leaves_out_what_is_none() -> None:
     )
 
 
-def test_masks_that_hide_the_same_have_one_name() -> None:
+def test_equal_masks_have_equal_cache_keys() -> None:
     assert (
         mask_cache_key(SlidingWindow(5))
         == mask_cache_key(SlidingWindow(5))
         != mask_cache_key(SlidingWindow(6))
     )
-    assert mask_cache_key(SlidingWindow(5)) != mask_cache_key(BeyondWindow(5)), "of the same fields"
+    assert mask_cache_key(SlidingWindow(5)) != mask_cache_key(BeyondWindow(5)), (
+        "the same fields, another class"
+    )
     assert mask_cache_key(and_masks(SlidingWindow(5), PrefixMask(2))) == mask_cache_key(
         and_masks(SlidingWindow(5), PrefixMask(2))
     )
     assert mask_cache_key(and_masks(SlidingWindow(5), PrefixMask(2))) != mask_cache_key(
         SlidingWindow(5) | PrefixMask(2)
     )
-    assert mask_cache_key(lambda i, j: i == j) is None, "a function is made anew each time"
+    assert mask_cache_key(lambda i, j: i == j) is None, "functions have no cache key"
     assert mask_cache_key(and_masks(SlidingWindow(5), lambda i, j: i == j)) is None
     assert isinstance(MASKS["blocks"], StructuredMask)

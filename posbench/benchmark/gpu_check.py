@@ -32,7 +32,7 @@ from posbench.errors import IncompatibleError, LengthError, UndefinedError, form
 from posbench.instantiate import instantiate
 from posbench.kernels.dense import dense
 from posbench.kernels.dispatcher import KernelDispatcher
-from posbench.kernels.flex import flex, why_unsupported_on_any_device
+from posbench.kernels.flex import flex, why_never_supported
 from posbench.kernels.relative_values import with_relative_values
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.call import AttentionCall, Kernel
@@ -116,9 +116,7 @@ class Fused:
 
     def __init__(self, compiled: bool) -> None:
         self.compiled, self.other = compiled, KernelDispatcher("auto")
-        self.flex, self.unfit = with_relative_values(
-            lambda call: flex(call, compiled), why_unsupported_on_any_device
-        )
+        self.flex, self.unfit = with_relative_values(lambda call: flex(call, compiled), why_never_supported)
 
     def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         if self.unfit(call):

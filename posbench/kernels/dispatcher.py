@@ -1,4 +1,4 @@
-"""Kernels by name. One that is asked for by name and cannot run raises; it never falls back in silence."""
+"""Selects a kernel by name. A kernel selected by name raises if it cannot run; only `auto` falls back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ NAMES = ("auto", *KERNELS)
 
 
 class KernelDispatcher:
-    """A kernel that notes which implementations ran, for the rows' `kernel` column."""
+    """A kernel that runs the first implementation that supports the call, and records which ones ran.
+
+    Args:
+        name: one of NAMES; "auto" tries all kernels that suit the device.
+
+    Raises:
+        ConfigError: if there is no kernel of that name.
+        IncompatibleError: on a call that the kernel selected by name does not support.
+    """
 
     def __init__(self, name: str) -> None:
         if name not in NAMES:
@@ -43,25 +51,25 @@ class KernelDispatcher:
                 raise IncompatibleError(
                     f"kernel {name} cannot run this scheme here: {why_not}; use runtime.kernel=dense or auto"
                 )
-        raise AssertionError("dense runs everything")
+        raise AssertionError("dense supports every call")
 
     def order(self, call: AttentionCall) -> tuple[str, ...]:
-        """Which kernels are tried, best first: FlexAttention on a GPU, except where nothing is added or hidden."""
+        """Returns the kernels to try, in order. On a GPU, FlexAttention is first unless the call is plain causal."""
         if self.name != "auto":
             return (self.name,)
-        # torch.compile knows no `not` of a tuple.
+        # torch.compile does not support `not` of a tuple.
         plain = call.bias is None and len(call.masks) == 0 and not call.with_lse
         if call.q_BHTE.device.type == "cuda" and not plain:
             return ("flex", "sdpa", "dense")
         return ("sdpa", "dense")
 
     def note(self, name: str) -> None:
-        """Something else computes attention, such as a model that is a black box."""
+        """Records the name of an attention implementation outside this package, such as transformers'."""
         self._ran.add(name)
 
     @property
     def ran(self) -> str:
-        """What has run since the start, such as "sdpa" or "dense+sdpa"; "none" where no pairs were attended."""
+        """Names of the kernels that ran, such as "sdpa" or "dense+sdpa"; "none" if no kernel has run."""
         return "+".join(sorted(self._ran)) or "none"
 
 

@@ -1,9 +1,9 @@
-"""Which of torch's fused attentions a GPU runs fastest: tried once a kind of call, logged and remembered.
+"""Selects the fastest of torch's fused attention backends on a GPU, by timing each once per kind of call.
 
-Whether FlashAttention or cuDNN is faster on a Hopper depends on shape and version, and torch's own order does not
-ask. Lengths and batches count by powers of two, so that a sweep tries a few times and not at every length.
-Not tried where torch may not wait for the device (tracing, graph capture), nor where the same bits are asked for
-again (`torch.use_deterministic_algorithms`): there torch chooses.
+Whether FlashAttention or cuDNN is faster on a Hopper GPU depends on shape and version, which torch's own priority order
+ignores. Lengths and batch sizes are rounded up to powers of two, so that a sweep times backends a few times only.
+torch chooses where timing cannot synchronize with the device (tracing, graph capture) and under
+`torch.use_deterministic_algorithms`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
-# Calls before the clock starts, and calls on it.
-WARM, TIMED = 2, 5
+# Calls before timing starts, and timed calls.
+WARMUP_CALLS, TIMED_CALLS = 2, 5
 
 Work = Callable[[], object]
 _log = logging.getLogger(__name__)
 
 
 class SDPAAutotuner:
-    """The fastest backend for each kind of call without a mask, causal or not.
+    """Attention without a mask, causal or not, by the fastest backend for each kind of call.
 
     Args:
-        backends: what is tried; one that raises for a kind of call is out for it.
-        seconds: how long a piece of work takes.
-        only: allows one backend alone while it is entered.
+        backends: candidates; one that raises RuntimeError for a kind of call is excluded for it.
+        seconds: returns the seconds that a function takes; the default times it on the current device.
+        only: returns a context in which torch uses the given backend alone.
+
+    Attributes:
+        fastest: the chosen backend by kind of call; None where torch chooses.
     """
 
     def __init__(
@@ -42,39 +45,41 @@ class SDPAAutotuner:
         seconds: Callable[[Work], float] | None = None,
         only: Callable[[SDPBackend], AbstractContextManager[object]] = sdpa_kernel,
     ) -> None:
-        self.backends, self.seconds, self.only = backends, seconds or on_the_device, only
+        self.backends, self.seconds, self.only = backends, seconds or time_on_device, only
         self.fastest: dict[Hashable, SDPBackend | None] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True) -> Tensor:
-        """(B, H, T, D): attention by the backend that is fastest for this kind of call."""
-        kind = (*kind_of(q, k, v), "causal" if causal else "whole")
+        """Returns the (B, H, T, D) output."""
+        kind = (*call_kind(q, k, v), "causal" if causal else "whole")
         if kind not in self.fastest:
-            self.fastest[kind] = self.tried(kind, trial(q, k, v, scale, causal))
+            self.fastest[kind] = self._time_backends(kind, trial(q, k, v, scale, causal))
         chosen = self.fastest[kind]
         if chosen is None:
             return attention(q, k, v, scale, causal)
         with self.only(chosen):
             return attention(q, k, v, scale, causal)
 
-    def tried(self, kind: Hashable, work: Work) -> SDPBackend | None:
-        """The fastest of those that can run it; None if none can, and torch is left to choose."""
+    def _time_backends(self, kind: Hashable, work: Work) -> SDPBackend | None:
+        """Returns the fastest backend that supports the call, or None if none does."""
         took: dict[SDPBackend, float] = {}
         for backend in self.backends:
-            # What cannot run says why by warnings, once a reason.
+            # Unsupported backends warn once per reason.
             with warnings.catch_warnings(), self.only(backend):
                 warnings.simplefilter("ignore")
                 try:
                     took[backend] = self.seconds(work)
-                except RuntimeError:  # no kernel for this call, or no memory for a second one beside it
+                except RuntimeError:  # no kernel for this call, or not enough memory for a second call
                     continue
-        said = ", ".join(f"{backend.name} {1e3 * took[backend]:.3f} ms" for backend in took)
+        timings = ", ".join(f"{backend.name} {1e3 * took[backend]:.3f} ms" for backend in took)
         best = min(took, key=lambda backend: took[backend], default=None)
-        _log.info("attention %s: %s of %s", kind, best.name if best else "torch's own choice", said or "none")
+        _log.info(
+            "attention %s: %s of %s", kind, best.name if best else "torch's own choice", timings or "none"
+        )
         return best
 
 
 def tunable(q: Tensor) -> bool:
-    """Whether backends may be tried here and now."""
+    """Whether backends may be timed: on a GPU, outside tracing and graph capture, without determinism."""
     return (
         q.device.type == "cuda"
         and not torch.compiler.is_compiling()
@@ -83,8 +88,8 @@ def tunable(q: Tensor) -> bool:
     )
 
 
-def kind_of(q: Tensor, k: Tensor, v: Tensor) -> tuple[Hashable, ...]:
-    """Dtype, head dimensions, powers of two that hold B x H, T and S, and whether a backward pass follows."""
+def call_kind(q: Tensor, k: Tensor, v: Tensor) -> tuple[Hashable, ...]:
+    """Returns dtype, head dimensions, B x H, T and S rounded up to powers of two, and the passes that will run."""
     # Autocast casts inside the call.
     device = q.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else q.dtype
@@ -95,36 +100,37 @@ def kind_of(q: Tensor, k: Tensor, v: Tensor) -> tuple[Hashable, ...]:
 
 
 def trial(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True) -> Work:
-    """The call as it will be, its backward pass included, on tensors that nobody else's gradients hang on."""
+    """Returns a function that runs the call, and its backward pass if one follows, on detached tensors."""
     if not (torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))):
         return lambda: attention(q, k, v, scale, causal)
-    one, other, value = leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    q, k, v = leaves = [x.detach().requires_grad_() for x in (q, k, v)]
 
-    def both() -> object:
-        out = attention(one, other, value, scale, causal)
+    def forward_backward() -> object:
+        out = attention(q, k, v, scale, causal)
         return torch.autograd.grad(out, leaves, torch.ones_like(out))
 
-    return both
+    return forward_backward
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True) -> Tensor:
+    """Returns the (B, H, T, D) output by the backend that torch chooses."""
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
 
 
-def on_the_device(work: Work) -> float:
-    """Seconds a call takes the GPU, the median of a few."""
-    for _ in range(WARM):
+def time_on_device(work: Work) -> float:
+    """Returns the median seconds of TIMED_CALLS calls on the GPU."""
+    for _ in range(WARMUP_CALLS):
         work()
     took = []
-    for _ in range(TIMED):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
+    for _ in range(TIMED_CALLS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
         work()
-        ended.record()
-        ended.synchronize()
-        took.append(began.elapsed_time(ended) / 1e3)
+        end.record()
+        end.synchronize()
+        took.append(start.elapsed_time(end) / 1e3)
     return median(took)
 
 
-# One memory a process: schemes and cells share what was tried.
+# One per process: all schemes and cells share its timings.
 SDPA_AUTOTUNER = SDPAAutotuner()

@@ -1,4 +1,4 @@
-"""Attention as every scheme shares it: regions, each by one kernel call, merged by log-sum-exp."""
+"""Softmax attention with the hooks of a scheme: one kernel call per region, merged by log-sum-exp."""
 
 from __future__ import annotations
 
@@ -15,37 +15,42 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
 def attend(scheme: PositionScheme, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
-    """(B, H, T, D): softmax attention with everything that the scheme adds to it."""
+    """Returns the (B, H, T, D) output of softmax attention with the hooks of `scheme`, except `attention`.
+
+    Raises:
+        IncompatibleError: if the scheme splits the pairs into regions and is not `lse_mergeable`.
+    """
     return attend_to(scheme, [(inputs, v_BHSD)], kernel)
 
 
 def attend_to(scheme: PositionScheme, parts: list[tuple[AttentionInputs, Tensor]], kernel: Kernel) -> Tensor:
-    """The same over keys and values in several parts, each with its own keys and the same queries.
+    """Returns the output of `attend` for keys and values given in several parts.
 
-    More than one part needs a scheme whose traits say `pairwise` and `lse_mergeable`.
+    Args:
+        parts: inputs and (B, H, S, D) values, with the same queries and disjoint keys. More than one part
+            requires a scheme that is `pairwise` and `lse_mergeable`.
     """
     softmax_normalizer = scheme.softmax_normalizer(parts[0][0])
-    divided = [(inputs, v, region) for inputs, v in parts for region in scheme.regions(inputs)]
-    if len(divided) > 1 and not scheme.traits.lse_mergeable:
+    pieces = [(inputs, v, region) for inputs, v in parts for region in scheme.regions(inputs)]
+    if len(pieces) > 1 and not scheme.traits.lse_mergeable:
         raise IncompatibleError(
-            f"{type(scheme).__name__} splits the pairs into regions and has a term of whole rows: use one or the other"
+            f"{type(scheme).__name__} splits the pairs into regions and its bias depends on whole rows: use one or the other"
         )
-    with_lse = len(divided) > 1 or softmax_normalizer is not None
-    found = [kernel(_attention_call(scheme, *part, with_lse)) for part in divided]
-    out_BHTD, lse_BHT = found[0] if len(found) == 1 else merge(found)
+    with_lse = len(pieces) > 1 or softmax_normalizer is not None
+    results = [kernel(_attention_call(scheme, *piece, with_lse)) for piece in pieces]
+    out_BHTD, lse_BHT = results[0] if len(results) == 1 else merge(results)
     if softmax_normalizer is not None:
         assert lse_BHT is not None
-        seen = lse_BHT.isfinite()
-        lse_BHT = torch.where(seen, lse_BHT, 0)
-        share = torch.where(seen, torch.exp(lse_BHT - softmax_normalizer(lse_BHT)), 0)
-        out_BHTD = out_BHTD * share[..., None].to(out_BHTD.dtype)
+        visible = lse_BHT.isfinite()
+        lse_BHT = torch.where(visible, lse_BHT, 0)
+        factor = torch.where(visible, torch.exp(lse_BHT - softmax_normalizer(lse_BHT)), 0)
+        out_BHTD = out_BHTD * factor[..., None].to(out_BHTD.dtype)
     return out_BHTD
 
 
 def _attention_call(
     scheme: PositionScheme, inputs: AttentionInputs, v_BHSD: Tensor, region: Region, with_lse: bool
 ) -> AttentionCall:
-    """What the scheme says of the pairs of one region."""
     here = replace(inputs, geo=region.geo)
     q_BHTE, k_BHSE = scheme.qk(here)
     logit_scale = scheme.logit_scale(here)
@@ -59,16 +64,20 @@ def _attention_call(
         region.geo,
         tuple(mask for mask in (scheme.mask(inputs), region.mask) if mask is not None),
         scheme.attention_bias(here),
-        scheme.relative_value(here),
+        scheme.relative_values(here),
         with_lse,
     )
 
 
 def merge(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
-    """The attention over a union of disjoint sets of pairs from the attention over each; exact."""
+    """Returns output and log-sum-exp over the union of disjoint sets of keys, from those over each; exact.
+
+    Args:
+        parts: (B, H, T, D) outputs and (B, H, T) log-sum-exps.
+    """
     outs = torch.stack([out for out, _ in parts])
     lses = torch.stack([lse for _, lse in parts if lse is not None])
-    # Rows that see nothing in a region weigh nothing; -inf - -inf would poison value and gradient.
+    # Where no set has a visible key, -inf - -inf would make values and gradients NaN.
     top = lses.amax(0).detach()
     top = torch.where(top.isfinite(), top, 0)
     weight = torch.exp(lses - top)

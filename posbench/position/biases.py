@@ -1,15 +1,13 @@
-"""The structures of additive logit terms: schemes that share a structure share a kernel.
+"""Additive attention biases, by structure: schemes with the same structure share the kernels' fast paths.
 
-Every term can write out its logits for a few rows (`value`); that is the specification. A kernel may know
-a structure and do better. Negative distances are never visible, so a term may say anything there. A
-geometry may hold fewer keys than the term was made for: the first ones, all that the rows may see.
+`AttentionBias.value` defines a bias: it writes out the logits of a few query rows. Kernels that recognise a
+subclass evaluate it without writing out every pair.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,29 +15,31 @@ import torch
 from torch import Tensor
 
 from posbench.position.geometry import Geometry
+from posbench.position.numerics import autocast_disabled, upcast
 
-# Integer or fractional distances of any shape -> integer classes of that shape.
+# Distances >= 0 in tokens, int64 or float64, of any shape -> int64 classes 0 .. K-1 of that shape.
 Index = Callable[[Tensor], Tensor]
 
 
 def floor_distance(distance: Tensor) -> Tensor:
-    """The integer part of distances, int64.
+    """Returns the integer part of distances, int64.
 
-    i/k - j/k may fall short of a whole number by a rounding error, which must not move it down a class.
+    Distances within 1e-6 below an integer count as that integer: i/k - j/k may fall short of it by rounding.
     """
     return torch.floor(distance + 1e-6).long() if distance.is_floating_point() else distance
 
 
 @dataclass(frozen=True, eq=False)
 class QueryRows:
-    """A few queries over the keys, as a kernel holds them while it computes.
+    """Queries, keys and content logits of a few query rows, as `dense` holds them.
 
     Attributes:
-        geo, rows: the geometry, cut to the keys that the rows may see, and which queries these are.
-        q_BHRE, k_BHSE: queries and keys as the logits are made of them, the gain applied and not the scale.
+        geo: the geometry, trimmed to the keys that the rows may see.
+        rows: the R queries among those of `geo`.
+        q_BHRE, k_BHSE: float32 or float64 queries and keys after `qk` and `logit_scale`, before `scale`.
         scale: factor on q . k.
         content_BHRS: scale * q . k.
-        visible_RS: whether the query sees the key.
+        visible_RS: bool, True where the query may attend to the key.
     """
 
     geo: Geometry
@@ -52,103 +52,87 @@ class QueryRows:
 
     @property
     def keys_before_first_row(self) -> int | None:
-        """How many keys lie before the first of the rows, which each later row sees one more of; None if not in a row."""
-        before = self.geo.query_offset
+        """Number of keys before the first row; each later row sees one more. None if indices are not consecutive."""
+        before = self.geo.index_offset
         return None if before is None else before + (self.rows.start or 0)
 
 
-def autocast_disabled(x: Tensor) -> AbstractContextManager:
-    """Autocast off where `x` is: what is summed over thousands of tokens bears no 8 bits."""
-    kind = x.device.type
-    available = torch.amp.autocast_mode.is_autocast_available(kind)
-    return torch.autocast(kind, enabled=False) if available else nullcontext()
-
-
-def upcast(x: Tensor) -> Tensor:
-    """In float64 if it is, else in float32: the precisions in which kernels compute."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-class _FromEnd(torch.autograd.Function):
-    """A cumulative sum from the last to the first; autograd's own way back takes three more passes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.flip(-1).cumsum(-1).flip(-1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.cumsum(-1)
-
-
-def reverse_cumsum(x: Tensor) -> Tensor:
-    """Sums over the last dimension, from each place to the end.
-
-    Not the total less what comes before: near the end that is a small difference of large numbers.
-    """
-    return _FromEnd.apply(x)
-
-
-def _apart(geo: Geometry, slot_TN: Tensor) -> Tensor:
-    """(T, N) tokens from the keys at these places to the queries, as the scheme feels them; not below 0."""
+def _slot_distance(geo: Geometry, slot_TN: Tensor) -> Tensor:
+    """Returns the (T, N) distances in tokens from the keys at `slot_TN` to the queries, clamped at 0."""
     return (geo.q_pos_T[:, None] - geo.k_pos_S[slot_TN]).clamp(min=0)
 
 
 class AttentionBias:
-    """What is added to the scaled logits of the pairs of one region."""
+    """A bias in nats, added to the scaled logits of the pairs of one region.
 
-    # Whether `value_from_rows` needs what a kernel computes, all heads and all visible keys of a row at once.
+    Contract of every subclass:
+        Shape: `value` broadcasts to (B, H, R, S), where R counts the queries in `rows` and S the keys of `geo`.
+        Dtype: any floating dtype; kernels cast it to that of the logits.
+        Keys: `geo` may hold only the first keys of the geometry that the bias was created for, as many as the
+            rows may see. `DistanceBias` and `ElementwiseBias` take any subset of queries and keys.
+        Masks: entries of pairs that causality or a mask hides are ignored. Distances passed to functions are
+            clamped at 0.
+        Dependence: parameters, positions, and what each class names. Only a bias with `needs_full_rows` may
+            depend on the logits.
+    """
+
+    # Whether `value_from_rows` needs the logits of all heads and all visible keys of a row: only `dense` has them.
     needs_full_rows = False
 
     def value(self, geo: Geometry, rows: slice) -> Tensor:
-        """Broadcastable to (B, H, R, S), nats, for the queries in `rows`."""
+        """Returns the bias of the queries in `rows`, broadcastable to (B, H, R, S)."""
         raise NotImplementedError
 
     def gather(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
-        """Broadcastable to (B, H, T, N), nats, for each query and N keys of its own, by their place in `geo`."""
-        logits = self.value(geo, slice(None))
-        logits = logits[(None,) * (4 - logits.dim())]
-        logits = logits.expand(*logits.shape[:2], len(geo.q_pos_T), len(geo.k_pos_S))
-        return logits.gather(-1, slot_TN.expand(*logits.shape[:2], -1, -1))
+        """Returns the bias of each query and its N keys at int64 indices `slot_TN`, broadcastable to (B, H, T, N)."""
+        bias = self.value(geo, slice(None))
+        bias = bias[(None,) * (4 - bias.dim())]
+        bias = bias.expand(*bias.shape[:2], len(geo.q_pos_T), len(geo.k_pos_S))
+        return bias.gather(-1, slot_TN.expand(*bias.shape[:2], -1, -1))
 
     def precompute(self, k_BHSE: Tensor) -> AttentionBias:
-        """Asked once a call, before any rows: what depends on the keys alone may be computed here."""
+        """Returns the bias with everything computed that depends on keys alone; called once per kernel call."""
         return self
 
     def value_from_rows(self, rows: QueryRows) -> Tensor:
-        """The same to a kernel, which gives all that it knows of these rows."""
+        """Returns the same as `value`, given the content logits of the rows."""
         return self.value(rows.geo, rows.rows)
 
 
 @dataclass(frozen=True, eq=False)
 class DistanceBias(AttentionBias):
-    """A function of head and distance alone.
+    """bias(h, i, j) = of(i - j)[h]: depends on head and distance alone.
 
     Attributes:
-        of: distances >= 0 of any shape -> (H, *shape) nats. Called once with 0 .. N-1 where positions are
-            consecutive, with the distances of the pairs elsewhere.
-        cache_owner: the owner of a function without parameters; what is made of it is kept on the geometry.
+        of: distances >= 0 of any shape -> (H, *shape) nats, any floating dtype. It receives 0 .. N-1 where
+            positions are consecutive, else the distances of the pairs.
+        cache_owner: key under which results of `of` are kept on the geometry; None if `of` has parameters.
     """
 
     of: Callable[[Tensor], Tensor]
     cache_owner: Hashable | None = None
 
     def table(self, geo: Geometry) -> Tensor:
-        """(H, N): distance 0 to the largest of a geometry whose positions are consecutive."""
-        assert geo.offset is not None
-        return self.of(torch.arange(geo.offset + len(geo.q_pos_T), device=geo.q_pos_T.device))
+        """Returns (H, N): the bias at distances 0 .. N-1 for consecutive positions, N-1 the largest."""
+        assert geo.position_offset is not None
+        return self.of(torch.arange(geo.position_offset + len(geo.q_pos_T), device=geo.q_pos_T.device))
 
     def value(self, geo: Geometry, rows: slice) -> Tensor:
         distance_RS = geo.distance(rows).clamp(min=0)
-        return self.of(distance_RS) if geo.offset is None else self.table(geo)[:, distance_RS]
+        return self.of(distance_RS) if geo.position_offset is None else self.table(geo)[:, distance_RS]
 
     def gather(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
-        return self.of(_apart(geo, slot_TN))
+        return self.of(_slot_distance(geo, slot_TN))
 
 
 @dataclass(frozen=True, eq=False)
 class SeparableBias(AttentionBias):
-    """A part of the query and a part of the key: row(i) + column(j)."""
+    """bias(h, i, j) = row(h, i) + column(h, j): may depend on the content of query and key, not of the pair.
+
+    Attributes:
+        row_BHT, column_BHS: (B or 1, H, T) and (B or 1, H, S) nats. The row cancels in the softmax; only the
+            log-sum-exp contains it.
+    """
 
     row_BHT: Tensor
     column_BHS: Tensor
@@ -162,7 +146,11 @@ class SeparableBias(AttentionBias):
 
 @dataclass(frozen=True, eq=False)
 class QueryContentBias(AttentionBias):
-    """What query i says of the class of a pair: content[i, index(distance)]."""
+    """bias(h, i, j) = content(h, i)[index(i - j)]: depends on the query's content and a class of the distance.
+
+    Attributes:
+        content_BHTK: (B or 1, H, T, K) nats, K the number of classes.
+    """
 
     content_BHTK: Tensor
     index: Index
@@ -173,13 +161,17 @@ class QueryContentBias(AttentionBias):
         return content_BHRK.gather(-1, index_RS.expand(*content_BHRK.shape[:2], *index_RS.shape))
 
     def gather(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
-        index_TN = self.index(_apart(geo, slot_TN))
+        index_TN = self.index(_slot_distance(geo, slot_TN))
         return self.content_BHTK.gather(-1, index_TN.expand(*self.content_BHTK.shape[:2], *index_TN.shape))
 
 
 @dataclass(frozen=True, eq=False)
 class KeyContentBias(AttentionBias):
-    """What key j says of the class of a pair: content[j, index(distance)]."""
+    """bias(h, i, j) = content(h, j)[index(i - j)]: depends on the key's content and a class of the distance.
+
+    Attributes:
+        content_BHSK: (B or 1, H, S, K) nats, K the number of classes.
+    """
 
     content_BHSK: Tensor
     index: Index
@@ -191,12 +183,16 @@ class KeyContentBias(AttentionBias):
         return gathered.transpose(-1, -2)
 
     def gather(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
-        return self.content_BHSK[:, :, slot_TN, self.index(_apart(geo, slot_TN))]
+        return self.content_BHSK[:, :, slot_TN, self.index(_slot_distance(geo, slot_TN))]
 
 
 @dataclass(frozen=True, eq=False)
 class ElementwiseBias(AttentionBias):
-    """Any closed form of the two positions: of(q_pos (R, 1), k_pos (1, S)) -> broadcastable to (B, H, R, S)."""
+    """bias(h, i, j) = of(i, j): depends on the two positions alone, in closed form.
+
+    Attributes:
+        of: positions (R, 1) and (1, S), int64 or float64 -> broadcastable to (B, H, R, S) nats.
+    """
 
     of: Callable[[Tensor, Tensor], Tensor]
 
@@ -206,15 +202,16 @@ class ElementwiseBias(AttentionBias):
 
 @dataclass(frozen=True, eq=False)
 class RowwiseBias(AttentionBias):
-    """A function of a row's logits over all keys that it sees, and of all heads at once.
+    """A function of a query's logits over all keys that it sees, in all heads.
 
-    Where what it adds to a pair depends on other pairs, the pairs cannot be split into regions, and its scheme
-    is not `lse_mergeable`.
+    If the bias of a pair depends on other pairs of the row, the pairs cannot be split into regions: such a
+    scheme is not `lse_mergeable`.
 
     Attributes:
-        of: rows as a kernel holds them -> broadcastable to (B, H, R, S); what was prepared comes second.
-        q_BHTD, k_BHSD: what it is a function of where no kernel asks: the layer's own queries and keys.
-        prepare: what is computed of all keys, once a call.
+        of: `QueryRows`, and what `prepare` returned if it is given -> broadcastable to (B, H, R, S) nats.
+        q_BHTD, k_BHSD: queries and keys from which `value` computes content logits outside a kernel.
+        prepare: keys (B, H, S, E) -> what `of` needs of all keys, once per kernel call.
+        prepared: what `prepare` returned; set by `precompute`.
     """
 
     of: Callable[..., Tensor]
@@ -246,7 +243,7 @@ class RowwiseBias(AttentionBias):
 
 @dataclass(frozen=True, eq=False)
 class CompositeBias(AttentionBias):
-    """Several terms on one layer."""
+    """The sum of several biases; it depends on all that they depend on."""
 
     parts: tuple[AttentionBias, ...]
 
@@ -258,30 +255,33 @@ class CompositeBias(AttentionBias):
         return CompositeBias(tuple(part.precompute(k_BHSE) for part in self.parts))
 
     def value(self, geo: Geometry, rows: slice) -> Tensor:
-        first, *others = (part.value(geo, rows) for part in self.parts)
-        return sum(others, start=first)
+        return _sum([part.value(geo, rows) for part in self.parts])
 
     def gather(self, geo: Geometry, slot_TN: Tensor) -> Tensor:
-        first, *others = (part.gather(geo, slot_TN) for part in self.parts)
-        return sum(others, start=first)
+        return _sum([part.gather(geo, slot_TN) for part in self.parts])
 
     def value_from_rows(self, rows: QueryRows) -> Tensor:
-        first, *others = (part.value_from_rows(rows) for part in self.parts)
-        return sum(others, start=first)
+        return _sum([part.value_from_rows(rows) for part in self.parts])
+
+
+def _sum(biases: list[Tensor]) -> Tensor:
+    first, *others = biases
+    return sum(others, start=first)
 
 
 def add(biases: Iterable[AttentionBias | None]) -> AttentionBias | None:
-    """The sum of the terms that are there, or None."""
+    """Returns the sum of the biases that are not None, or None."""
     parts = tuple(bias for bias in biases if bias is not None)
     return CompositeBias(parts) if len(parts) > 1 else next(iter(parts), None)
 
 
 @dataclass(frozen=True, eq=False)
 class RelativeValues:
-    """What is added to the values per pair: the row of `table` for the class of the pair's distance.
+    """Vectors added to the values by pair: value(i, j) = v_j + table[index(i - j)].
 
     Attributes:
-        clip_distance: the first distance in tokens from which on all are of one class.
+        table_KD: (K, D), K the number of classes; shared by all heads.
+        clip_distance: distance in tokens from which on all distances have the same class.
     """
 
     table_KD: Tensor
@@ -289,7 +289,7 @@ class RelativeValues:
     clip_distance: int
 
     def weighted(self, weight_BHRS: Tensor, geo: Geometry, rows: slice) -> Tensor:
-        """(B, H, R, D): the attention-weighted sum over the keys."""
+        """Returns (B, H, R, D): the sum over the keys of weight times vector."""
         index_RS = self.index(geo.distance(rows).clamp(min=0))
         by_class = weight_BHRS.new_zeros(*weight_BHRS.shape[:-1], len(self.table_KD))
         by_class = by_class.scatter_add(-1, index_RS.expand(weight_BHRS.shape), weight_BHRS)

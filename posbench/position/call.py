@@ -1,4 +1,4 @@
-"""What a kernel computes: one region of one attention call."""
+"""The interface of attention kernels: one region of one attention layer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from posbench.position.geometry import Geometry, Mask
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """All that a kernel needs to know of one region.
+    """The arguments of a kernel.
 
     Attributes:
-        q_BHTE, k_BHSE, v_BHSD: queries (gain applied), keys and values.
+        q_BHTE, k_BHSE: queries, already multiplied by `logit_scale`, and keys.
+        v_BHSD: values. The batch size of keys and values may be 1, shared by all sequences of queries.
         scale: factor on q . k.
-        geo: the region's geometry; causality is by its indices.
-        masks: what must hold for a pair besides causality.
-        bias, relative_values: additive logits and additive values, or None.
-        with_lse: whether the log-sum-exp of the visible logits is asked for.
+        geo: geometry of the region. Key j is visible to query i only if its index is at most that of i.
+        masks: further conditions for a visible pair, combined with AND.
+        bias: added to the scaled logits.
+        relative_values: added to the values by pair.
+        with_lse: whether the kernel also returns the log-sum-exp of the visible logits.
     """
 
     q_BHTE: Tensor
@@ -36,9 +38,10 @@ class AttentionCall:
 
 
 class Kernel(Protocol):
-    """AttentionCall -> (B, H, T, D) output and, where asked for, (B, H, T) log-sum-exp.
+    """Maps an AttentionCall to the (B, H, T, D) output and the (B, H, T) log-sum-exp.
 
-    A query that sees nothing gets zeros and -inf.
+    The log-sum-exp may be None without `with_lse`; then every query must see a key. With it, a query that sees no
+    key gets an output of zeros and a log-sum-exp of -inf.
     """
 
     def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]: ...

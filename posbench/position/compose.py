@@ -58,7 +58,9 @@ class Stack(PositionScheme):
         parts = [getattr(member, hook)(inputs) for member in self._members()]
         found = [part for part in parts if part is not None]
         if len(found) > 1:
-            raise IncompatibleError(f"{len(found)} stacked schemes have a {hook}: stack at most one that has")
+            raise IncompatibleError(
+                f"{len(found)} stacked schemes define {hook}: stack at most one that does"
+            )
         return found[0] if found else None
 
     def check(self, length: int) -> None:
@@ -102,8 +104,8 @@ class Stack(PositionScheme):
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
         return add(member.attention_bias(inputs) for member in self._members())
 
-    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
-        return self._single("relative_value", inputs)
+    def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
+        return self._single("relative_values", inputs)
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         return self._single("softmax_normalizer", inputs)
@@ -180,8 +182,8 @@ class Layered(PositionScheme):
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
         return self._at(inputs.layer).attention_bias(inputs)
 
-    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
-        return self._at(inputs.layer).relative_value(inputs)
+    def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
+        return self._at(inputs.layer).relative_values(inputs)
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         return self._at(inputs.layer).softmax_normalizer(inputs)

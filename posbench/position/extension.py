@@ -46,7 +46,7 @@ PAIR_HOOKS = (
     "qk",
     "logit_scale",
     "attention_bias",
-    "relative_value",
+    "relative_values",
     "softmax_normalizer",
 )
 
@@ -148,8 +148,8 @@ class Extension(PositionScheme):
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
         return self.inner.attention_bias(inputs)
 
-    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
-        return self.inner.relative_value(inputs)
+    def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
+        return self.inner.relative_values(inputs)
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         return self.inner.softmax_normalizer(inputs)

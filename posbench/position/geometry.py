@@ -1,7 +1,7 @@
-"""Where tokens are, and where the position scheme feels them.
+"""Indices and positions of the queries and keys of an attention call.
 
-Indices say what a token may see (causality, windows); positions say what a scheme is told. The two are
-equal until something moves the positions: interpolation, random positions, the far region of ReRoPE.
+Causality and masks use indices; position schemes use positions. The two are equal until an extension or a scheme
+assigns other positions: interpolation, random positions, the far region of ReRoPE.
 """
 
 from __future__ import annotations
@@ -15,25 +15,22 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 
-# (i, j) -> may query index i see key index j? Broadcasting integer tensors in, booleans out. Causality is
-# not part of a mask: every kernel adds it. A function of indices serves every kernel alike; posbench.position.masks has those
-# that are values.
+# Maps broadcastable integer tensors of query indices i and key indices j to booleans: True if i may attend to j.
+# Causality is not part of a mask: every kernel adds it. posbench.position.masks has masks that kernels can prune.
 Mask = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """The queries and the keys of one attention call.
+    """The T queries and S keys of one attention call.
 
     Attributes:
-        q_index_T: (T,) int64, index of each query in its sequence.
-        k_index_S: (S,) int64, index of each key in its sequence.
-        q_pos_T: (T,) int64 or float64 tokens, where the scheme feels each query.
-        k_pos_S: (S,) int64 or float64 tokens, where the scheme feels each key.
-        length: declared number of tokens of the whole sequence, which may exceed S while it is still read.
-        offset: q_pos_T[0] - k_pos_S[0] where both run in steps of one, else None. With an offset a
+        q_index_T, k_index_S: int64 index of each query and key in its sequence.
+        q_pos_T, k_pos_S: int64 or float64 position of each query and key, in tokens.
+        length: declared number of tokens of the whole sequence; more than S if later tokens are still to come.
+        position_offset: q_pos_T[0] - k_pos_S[0] if both run in steps of one, else None. If it is not None, a
             function of distance is a Toeplitz matrix of one short table.
-        first_query, first_key: index of the first of each where both run in steps of one, else None.
+        first_query, first_key: q_index_T[0] and k_index_S[0] if both run in steps of one, else None.
     """
 
     q_index_T: Tensor
@@ -41,7 +38,7 @@ class Geometry:
     q_pos_T: Tensor
     k_pos_S: Tensor
     length: int
-    offset: int | None
+    position_offset: int | None
     first_query: int | None = None
     first_key: int | None = None
     _memo: dict[Hashable, object] = field(default_factory=dict, repr=False)
@@ -50,24 +47,27 @@ class Geometry:
     def from_range(
         cls, start: int, stop: int, length: int | None = None, device: torch.device | str | None = None
     ) -> Geometry:
-        """Queries start .. stop-1 over the keys 0 .. stop-1, positions equal to indices."""
-        with torch.inference_mode(False):  # a model keeps it, and may be trained after it was evaluated
+        """Returns queries start .. stop-1 over keys 0 .. stop-1, with positions equal to indices."""
+        # A model keeps the geometry, and may be trained after it was evaluated in inference mode.
+        with torch.inference_mode(False):
             index = torch.arange(stop, device=device)
         return cls(index[start:], index, index[start:], index, length or stop, start, start, 0)
 
-    def with_positions(self, q_pos_T: Tensor, k_pos_S: Tensor, offset: int | None = None) -> Geometry:
-        """The same tokens, felt elsewhere."""
-        return replace(self, q_pos_T=q_pos_T, k_pos_S=k_pos_S, offset=offset, _memo={})
+    def with_positions(
+        self, q_pos_T: Tensor, k_pos_S: Tensor, position_offset: int | None = None
+    ) -> Geometry:
+        """Returns the same tokens at other positions."""
+        return replace(self, q_pos_T=q_pos_T, k_pos_S=k_pos_S, position_offset=position_offset, _memo={})
 
     def trim_to_visible_keys(self, rows: slice) -> Geometry:
-        """The same queries over fewer keys: the first ones, as many as causality lets `rows` see."""
+        """Returns the same queries over the first keys only: those that causality lets any of `rows` see."""
         hidden = len(self.q_index_T) - rows.indices(len(self.q_index_T))[1]
         if not self.ordered or hidden <= 0:
             return self
         return self._with_keys(0, len(self.k_index_S) - hidden)
 
     def slice_keys(self, start: int, stop: int) -> Geometry:
-        """The same queries over a part of the keys; the same object each time."""
+        """Returns the same queries over keys start .. stop-1 of this geometry; memoized."""
         return self.memo(("keys", start, stop), lambda: self._with_keys(start, stop))
 
     def _with_keys(self, start: int, stop: int) -> Geometry:
@@ -75,28 +75,28 @@ class Geometry:
             self,
             k_index_S=self.k_index_S[start:stop],
             k_pos_S=self.k_pos_S[start:stop],
-            offset=None if self.offset is None else self.offset - start,
+            position_offset=None if self.position_offset is None else self.position_offset - start,
             first_key=None if self.first_key is None else self.first_key + start,
             _memo={},
         )
 
     @property
     def ordered(self) -> bool:
-        """Whether the keys are tokens in a row and the queries the last of them."""
+        """Whether the keys have consecutive indices and the queries are the last of them."""
         if self.first_query is None or self.first_key is None:
             return False
         return self.first_query + len(self.q_index_T) == self.first_key + len(self.k_index_S)
 
     @property
-    def query_offset(self) -> int | None:
-        """How many places the first key lies before the first query; None unless both are tokens in a row."""
+    def index_offset(self) -> int | None:
+        """Index of the first query minus index of the first key, or None if indices are not consecutive."""
         if self.first_query is None or self.first_key is None:
             return None
         return self.first_query - self.first_key
 
     @property
     def square(self) -> bool:
-        """Whether the queries are all the keys, in order: the plain causal case."""
+        """Whether queries and keys are the same consecutive tokens: plain causal attention."""
         return self.ordered and len(self.q_index_T) == len(self.k_index_S)
 
     @property
@@ -108,24 +108,24 @@ class Geometry:
 
     @property
     def n_read(self) -> int:
-        """Tokens of the sequence up to the last query."""
+        """Number of tokens of the sequence up to and including the last query."""
         if self.first_query is None:
             return int(self.q_index_T.max()) + 1
         return self.first_query + len(self.q_index_T)
 
     @property
     def key_span(self) -> int:
-        """Tokens from the first key to the last query, both among them: what a window must hold to hide nothing."""
+        """Number of tokens from the first key to the last query, inclusive; a window of that size hides no key."""
         if self.first_query is None or self.first_key is None:
             return int(self.q_index_T.max() - self.k_index_S.min()) + 1
         return self.first_query + len(self.q_index_T) - self.first_key
 
     def distance(self, rows: slice = slice(None)) -> Tensor:
-        """(R, S) tokens from each key to each query of `rows`, as the scheme feels it."""
+        """Returns the (R, S) distances in tokens from each key to each query of `rows`, between positions."""
         return self.q_pos_T[rows, None] - self.k_pos_S
 
     def visible(self, masks: tuple[Mask, ...] = (), rows: slice = slice(None)) -> Tensor:
-        """(R, S) booleans: causal, and allowed by every mask."""
+        """Returns (R, S) booleans: True where causality and every mask allow the pair."""
         i, j = self.q_index_T[rows, None], self.k_index_S[None, :]
         seen = j <= i
         for mask in masks:
@@ -133,13 +133,15 @@ class Geometry:
         return seen
 
     def memo(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """What `compute` returns, computed once for this geometry.
+        """Returns `compute()`, computed once per geometry and key, without gradients.
 
-        For tables without gradient that every layer and every step asks for again, such as the angles of
-        RoPE. The key must name all that the result depends on besides the geometry.
+        For tables that every layer and step needs again, such as the angles of RoPE.
+
+        Args:
+            key: everything that the result depends on besides the geometry.
         """
         if key not in self._memo:
-            # Made in evaluation, it may be asked for again in training.
+            # A result computed in evaluation may be used again in training.
             with torch.inference_mode(False), torch.no_grad():
                 self._memo[key] = compute()
         return self._memo[key]  # type: ignore[return-value]
@@ -147,7 +149,12 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A part of the pairs and the geometry in which the scheme sees it; regions partition the pairs."""
+    """A subset of the pairs and the geometry in which the scheme evaluates it.
+
+    Attributes:
+        geo: the geometry.
+        mask: the pairs of the region; None for all.
+    """
 
     geo: Geometry
     mask: Mask | None = None

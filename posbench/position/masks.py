@@ -1,7 +1,7 @@
-"""Masks as values: which keys a query may see, and which keys some queries cannot see at all.
+"""Structured masks: masks that compare equal, and whose visible keys can be bounded without evaluating them.
 
-A mask may be any function of two indices. These compare equal where they hide the same, so that what is made of one is
-made once, and they know where to look: a window over a long text costs its own pairs, not those that it hides.
+A mask may be any function of two indices. A `StructuredMask` is also a value: what is built for it can be cached,
+and kernels leave out the keys that it hides, so that a window over a long text costs only its own pairs.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from torch import Tensor
 
 from posbench.position.geometry import Mask
 
-# Indices of keys, start .. stop-1.
+# Key indices start .. stop-1.
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class StructuredMask:
-    """A mask that is a value."""
+    """Base class of masks that compare equal if they hide the same keys."""
 
     def __call__(self, i: Tensor, j: Tensor) -> Tensor:
+        """Returns booleans, True where query index i may attend to key index j; broadcasts."""
         raise NotImplementedError
 
     def spans(self, first: int, last: int) -> list[Span]:
-        """Where all keys are that the queries first .. last may see, and perhaps others; in order, apart."""
+        """Returns sorted, disjoint spans that contain every key visible to any query first .. last.
+
+        They may contain other keys, and indices outside the sequence.
+        """
         raise NotImplementedError
 
     def __or__(self, other: StructuredMask) -> StructuredMask:
@@ -38,7 +42,7 @@ class StructuredMask:
 
 @dataclass(frozen=True)
 class SlidingWindow(StructuredMask):
-    """The last `tokens` keys, the query's own counted."""
+    """The last `tokens` keys, including the query's own."""
 
     tokens: int
 
@@ -51,7 +55,7 @@ class SlidingWindow(StructuredMask):
 
 @dataclass(frozen=True)
 class BeyondWindow(StructuredMask):
-    """All keys but the last `tokens`: what SlidingWindow hides."""
+    """All keys except the last `tokens`: the complement of SlidingWindow."""
 
     tokens: int
 
@@ -64,7 +68,7 @@ class BeyondWindow(StructuredMask):
 
 @dataclass(frozen=True)
 class PrefixMask(StructuredMask):
-    """The first `tokens` keys of the text."""
+    """The first `tokens` keys of the sequence."""
 
     tokens: int
 
@@ -77,7 +81,7 @@ class PrefixMask(StructuredMask):
 
 @dataclass(frozen=True)
 class SameChunk(StructuredMask):
-    """The keys of one chunk of `tokens`: the query's own, or so many before it."""
+    """The keys of the query's own chunk of `tokens`, or of the chunk `before` chunks earlier."""
 
     tokens: int
     before: int = 0
@@ -92,7 +96,7 @@ class SameChunk(StructuredMask):
 
 @dataclass(frozen=True)
 class EarlierChunks(StructuredMask):
-    """The keys of all chunks of `tokens` that lie more than `before` before the query's own."""
+    """The keys of all chunks of `tokens` that are more than `before` chunks earlier than the query's."""
 
     tokens: int
     before: int = 0
@@ -106,9 +110,15 @@ class EarlierChunks(StructuredMask):
 
 @dataclass(frozen=True)
 class Blocks(StructuredMask):
-    """The own block and the one before, the first ones, and some of the others that each block draws.
+    """BigBird's block-sparse mask: the query's block, the previous one, global blocks and random blocks.
 
-    BigBird's: Zaheer et al., NeurIPS 2020, section 2. arXiv:2007.14062. A function of the two blocks alone.
+    Zaheer et al., NeurIPS 2020, section 2. arXiv:2007.14062. A function of the two blocks alone.
+
+    Attributes:
+        block: tokens per block.
+        global_blocks: first blocks of the sequence, visible to all queries.
+        random_blocks: further blocks drawn for each query block.
+        seed: seed of the draws.
     """
 
     block: int
@@ -118,19 +128,19 @@ class Blocks(StructuredMask):
 
     def __call__(self, i: Tensor, j: Tensor) -> Tensor:
         query, key = i // self.block, j // self.block
-        candidates = query - 1 - self.global_blocks  # what lies between the global blocks and the neighbour
+        candidates = query - 1 - self.global_blocks  # the blocks between the global ones and the previous one
         seen = (query - key <= 1) | (key < self.global_blocks) | (candidates <= self.random_blocks)
-        for drawn in self.drawn(query):
+        for drawn in self._draw(query):
             seen = seen | (key == self.global_blocks + drawn)
         return seen
 
-    def drawn(self, query: Tensor) -> list[Tensor]:
-        """Distinct numbers of candidates for each block, by Floyd's algorithm."""
+    def _draw(self, query: Tensor) -> list[Tensor]:
+        """Returns `random_blocks` distinct candidates for each query block, by Floyd's algorithm."""
         candidates = query - 1 - self.global_blocks
         chosen: list[Tensor] = []
         for number in range(self.random_blocks):
             last = (candidates - self.random_blocks + number).clamp(min=0)
-            drawn = scrambled(query, number, self.seed) % (last + 1)
+            drawn = _hash(query, number, self.seed) % (last + 1)
             for earlier in chosen:
                 drawn = torch.where(drawn == earlier, last, drawn)
             chosen.append(drawn)
@@ -140,12 +150,12 @@ class Blocks(StructuredMask):
         size, blocks = self.block, last // self.block + 1
         queries = torch.arange(first // size, blocks)[:, None]
         seen = self(queries * size, torch.arange(blocks) * size).any(0)
-        return together([(block * size, (block + 1) * size) for block in seen.nonzero().flatten().tolist()])
+        return _union([(block * size, (block + 1) * size) for block in seen.nonzero().flatten().tolist()])
 
 
 @dataclass(frozen=True)
 class OrMask(StructuredMask):
-    """What one of the parts shows."""
+    """The keys that any of the parts allows."""
 
     parts: tuple[StructuredMask, ...]
 
@@ -153,12 +163,12 @@ class OrMask(StructuredMask):
         return reduce(or_, (part(i, j) for part in self.parts))
 
     def spans(self, first: int, last: int) -> list[Span]:
-        return together([span for part in self.parts for span in part.spans(first, last)])
+        return _union([span for part in self.parts for span in part.spans(first, last)])
 
 
 @dataclass(frozen=True)
 class AndMask(StructuredMask):
-    """What all of the parts show, which may be any masks."""
+    """The keys that all of the parts allow; parts may be plain functions."""
 
     parts: tuple[Mask, ...]
 
@@ -170,13 +180,13 @@ class AndMask(StructuredMask):
 
 
 def and_masks(*masks: Mask | None) -> Mask | None:
-    """The mask that allows what all of them allow; None allows everything."""
+    """Combines masks by AND; None is a mask that hides nothing."""
     present = tuple(mask for mask in masks if mask is not None)
     return AndMask(present) if len(present) > 1 else next(iter(present), None)
 
 
-def together(spans: list[Span]) -> list[Span]:
-    """The same keys in order, in as few pieces as they need."""
+def _union(spans: list[Span]) -> list[Span]:
+    """Returns sorted, disjoint spans of the same keys."""
     merged: list[Span] = []
     for start, stop in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -187,7 +197,7 @@ def together(spans: list[Span]) -> list[Span]:
 
 
 def visible_key_ranges(masks: tuple[Mask, ...], first: int, last: int) -> list[Span]:
-    """Where all keys are that causality and the masks let the queries first .. last see; in order, apart."""
+    """Returns sorted, disjoint spans with every key that causality and `masks` allow any query first .. last."""
     found = [(0, last + 1)]
     for mask in masks:
         if isinstance(mask, StructuredMask):
@@ -197,15 +207,15 @@ def visible_key_ranges(masks: tuple[Mask, ...], first: int, last: int) -> list[S
 
 
 def mask_cache_key(mask: Mask) -> Hashable | None:
-    """What is equal for masks that hide the same; None for a function, of which nobody can tell."""
+    """Returns a key that is equal for masks that hide the same keys; None for functions, which equal only themselves."""
     if isinstance(mask, AndMask | OrMask):
         names = tuple(mask_cache_key(part) for part in mask.parts)
         return None if None in names else (type(mask), *names)
     return mask if isinstance(mask, StructuredMask | MethodType) else None
 
 
-def scrambled(block: Tensor, number: int, seed: int) -> Tensor:
-    """Integers below 2^32 that look random: an integer hash, the same on every machine."""
+def _hash(block: Tensor, number: int, seed: int) -> Tensor:
+    """Returns pseudorandom integers below 2^32, by an integer hash that is the same on every machine."""
     mixed = (block * 2654435761 + number * 97531 + seed * 40503 + 1) & 0xFFFFFFFF
     for _ in range(2):
         mixed = ((mixed ^ (mixed >> 16)) * 0x45D9F3B) & 0xFFFFFFFF

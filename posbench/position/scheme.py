@@ -1,7 +1,7 @@
-"""A position scheme: everything by which a model knows the order of its tokens.
+"""The base class of position schemes: everything by which a model can tell the order of its tokens.
 
-The base class does nothing (it is NoPE). A scheme overrides the hooks that it needs; no caller ever asks
-which scheme it holds.
+The base class changes nothing, which is NoPE. A scheme overrides the hooks that it needs; callers never test
+which scheme they hold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from posbench.position.geometry import Geometry, Mask, Region
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a scheme may know of the model: counts, dimensions, and the training length in tokens."""
+    """The sizes of a model that a scheme may depend on.
+
+    Attributes:
+        n_layers, n_heads: counts.
+        head_dim: D, the dimension of queries, keys and values.
+        d_model: W, the dimension of the residual stream.
+        train_len: training length in tokens.
+    """
 
     n_layers: int
     n_heads: int
@@ -29,23 +36,25 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a scheme promises; a law test holds it to each promise, and to each promise that it does not make.
+    """Properties that a scheme guarantees; law tests check that the first three hold if and only if they are True.
 
     Attributes:
-        relative: moving all positions by the same amount changes nothing.
-        prefix_stable: what is computed for a prefix depends neither on what follows nor on the declared
-            length, so that one forward pass at the longest length gives every shorter one.
-        shared_prefill: with the declared length frozen, questions may share one pass over their context.
-        lse_mergeable: what it says of a pair does not depend on the other pairs of the row, so that attention
-            over parts of the pairs, each in a geometry of its own, merges to attention over all.
-        pairwise: what it says of a pair depends on the two tokens and their positions alone, so that a context may
-            be attended apart from the questions about it; not where it sums over the keys between them.
+        relative: adding a constant to all positions changes no output.
+        prefix_stable: the output at a token depends neither on later tokens nor on the declared length, so that
+            one forward pass at the longest length gives the outputs at all shorter ones.
+        shared_prefill: at a fixed declared length, a forward pass over a KV cache gives the outputs of one pass
+            over all tokens, so that several continuations may share the cache of their context.
+        lse_mergeable: the logit of a pair does not depend on the other keys of the row, so that attention over
+            disjoint sets of keys, each in a geometry of its own, merges exactly by log-sum-exp.
+        pairwise: the logit of a pair depends only on the two tokens and their positions, so that attention to a
+            cached context and to new tokens may be computed apart. False for sums over the keys in between.
         softmax_attention: attention is a softmax over pairs, which extensions may mask, split and scale.
-        unbounded_context: some layer sees all that came before, so that there is something to bound.
-        reads_hidden_states: a hook reads `AttentionInputs.x_BTW` or `x_BSW`, which are then computed with and kept in
-            the cache, a third of its memory; without it they are None.
-        capabilities: what extensions may require: "positions" (it feels positions at all), "inv_freq" (it
-            rotates, through `AttentionInputs.inv_freq_transforms`); "softmax attention", "mergeable regions" and "unbounded context" follow from the above.
+        unbounded_context: at least one layer attends to all earlier tokens, so that a window can bound it.
+        reads_hidden_states: a hook reads `AttentionInputs.x_BTW` or `x_BSW`. Only then are they passed and kept in the
+            KV cache, where they take a third of the memory.
+        capabilities: what an extension may require. Declared: "positions" (the scheme uses positions) and
+            "inv_freq" (it rotates by `AttentionInputs.inv_freq_transforms`). Derived from the above:
+            "softmax attention", "mergeable regions" and "unbounded context".
     """
 
     relative: bool
@@ -59,27 +68,27 @@ class Traits:
     capabilities: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        follow = {
+        derived = {
             "softmax attention": self.softmax_attention,
             "mergeable regions": self.lse_mergeable,
             "unbounded context": self.unbounded_context,
         }
-        held = {name for name, holds in follow.items() if holds}
-        object.__setattr__(self, "capabilities", self.capabilities - follow.keys() | held)
+        held = {name for name, holds in derived.items() if holds}
+        object.__setattr__(self, "capabilities", self.capabilities - derived.keys() | held)
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionInputs:
-    """One attention call: which layer, where its tokens are, and what it computes from.
+    """The inputs of one attention layer before the scheme changes them.
 
     Attributes:
-        layer: 0 is the first block.
-        geo: the geometry, already placed by the scheme; in a region, that region's.
-        x_BTW, x_BSW: the normalised residual stream at the queries and at the keys; None unless the scheme's traits
-            have `reads_hidden_states`.
-        q_BHTD, k_BHSD: queries and keys as projected, before the scheme.
-        inv_freq_transforms: changes that extensions make to the angular frequencies, outermost first; whoever rotates
-            applies them to its own (M,) float64 radians per token, the innermost before the others.
+        layer: index of the layer, from 0.
+        geo: the geometry after `assign_positions`; inside a region, that of the region.
+        x_BTW, x_BSW: normalised residual stream at the queries and at the keys; None unless the scheme's
+            traits have `reads_hidden_states`.
+        q_BHTD, k_BHSD: projected queries and keys.
+        inv_freq_transforms: functions by which extensions change angular frequencies, outermost extension first.
+            A scheme that rotates applies them to its own (M,) float64 radians per token, the last one first.
     """
 
     layer: int
@@ -92,56 +101,82 @@ class AttentionInputs:
 
 
 class PositionScheme(nn.Module):
-    """logit(h, i, j) = logit_scale_i * q_i . k_j / sqrt(D) + attention_bias(h, i, j), every hook optional.
+    """A position scheme: optional hooks, called by the model and by `posbench.position.attention.attend`.
 
-    One object serves all layers of a model. Parameters may be drawn freely in `__init__`: the model builds
-    the scheme under its own seed, so that nothing else's initial weights move. Constants are plain float64
-    tensors, no buffers: casting a model to bfloat16 must not round them, the kernels round once.
+    logit(h, i, j) = logit_scale_i * q_i . k_j / sqrt(D) + attention_bias(h, i, j)
+
+    Hooks in the order of their calls, with what they return and its default:
+
+        once per forward pass, by the model
+            check(length)                     None; raises if the scheme is undefined at this length
+            assign_positions(geo)             Geometry with positions                         geo
+        once per layer, by the model
+            embed(x_BTW, geo, layer)          (B, T, W) residual stream before the block      x_BTW
+            attention(inputs, v_BHSD, kernel) (B, H, T, D) in place of softmax attention      None
+        once per layer, by `attend`, if `attention` returned None
+            softmax_normalizer(inputs)        (B, H, T) log-sum-exp -> (B, H, T) log Z        None
+            regions(inputs)                   list of regions that partition the pairs        one region
+        once per region, by `attend`; except for `mask`, inputs.geo is the geometry of the region
+            qk(inputs)                        (B, H, T, E) queries, (B, H, S, E) keys         as projected
+            logit_scale(inputs)               factor on q . k, broadcastable to (B, H, T)     None
+            mask(inputs)                      Mask, combined with causality by AND            None
+            attention_bias(inputs)            AttentionBias, added to the scaled logits       None
+            relative_values(inputs)           RelativeValues, added to the values by pair     None
+
+    The kernel then runs once per region; outputs merge by log-sum-exp, and the function from `softmax_normalizer`
+    replaces the merged log-sum-exp as the logarithm of the softmax's denominator.
+
+    One object serves all layers of a model. `__init__` may draw parameters from the global generator: the model
+    builds the scheme under a seed of its own, so that no other initial weight changes. Constants are plain
+    float64 tensors, not buffers, so that casting a model to bfloat16 does not round them; kernels round once.
+
+    Attributes:
+        traits: what the scheme guarantees.
+        version: raised whenever the numbers that the scheme computes change; part of a model's identity.
     """
 
     traits: Traits = Traits(relative=True)
-    # Raised whenever the numbers that the scheme computes change; part of a model's identity.
     version: int = 1
 
     def check(self, length: int) -> None:
-        """Raise UndefinedError or LengthError if a sequence of `length` tokens has no meaning here."""
+        """Raises UndefinedError or LengthError if the scheme is undefined for a sequence of `length` tokens."""
 
     def assign_positions(self, geo: Geometry) -> Geometry:
-        """Where the tokens are felt; asked once a forward pass."""
+        """Returns the geometry with the positions that the scheme gives to queries and keys."""
         return geo
 
     def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
-        """The residual stream before block `layer`; layer 0 sees the token embeddings."""
+        """Returns the (B, T, W) residual stream before block `layer`; before block 0 it is the token embeddings."""
         return x_BTW
 
-    def regions(self, inputs: AttentionInputs) -> list[Region]:
-        """A partition of the pairs, each part with a geometry of its own."""
-        return [Region(inputs.geo)]
-
-    def mask(self, inputs: AttentionInputs) -> Mask | None:
-        """Which pairs may attend, besides causality; it must let every token see itself."""
-        return None
-
-    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-        """Queries (B, H, T, E) and keys (B, H, S, E); the logits are scaled by 1/sqrt(D) whatever E is."""
-        return inputs.q_BHTD, inputs.k_BHSD
-
-    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
-        """A factor on q . k by query, broadcastable to (B, H, T)."""
-        return None
-
-    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
-        """What is added to the scaled logits, in nats."""
-        return None
-
-    def relative_value(self, inputs: AttentionInputs) -> RelativeValues | None:
-        """What is added to the values, by pair."""
+    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
+        """Returns the (B, H, T, D) output of an attention that is no softmax over pairs, or None for `attend`."""
         return None
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
-        """A map of the log-sum-exp (B, H, T) of the visible logits to the log of the softmax's denominator."""
+        """Returns a map from the (B, H, T) log-sum-exp of the visible logits to the log of the denominator."""
         return None
 
-    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
-        """(B, H, T, D): in place of attention by pairs, for what is none; None for the shared `attend`."""
+    def regions(self, inputs: AttentionInputs) -> list[Region]:
+        """Returns a partition of the pairs, each part with its own geometry."""
+        return [Region(inputs.geo)]
+
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        """Returns (B, H, T, E) queries and (B, H, S, E) keys; logits are scaled by 1/sqrt(D), whatever E is."""
+        return inputs.q_BHTD, inputs.k_BHSD
+
+    def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
+        """Returns a factor on q . k for each query, broadcastable to (B, H, T)."""
+        return None
+
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        """Returns the pairs that may attend besides causality; every token must see itself."""
+        return None
+
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
+        """Returns the bias on the scaled logits, in nats."""
+        return None
+
+    def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
+        """Returns the vectors added to the values by pair."""
         return None

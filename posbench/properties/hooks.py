@@ -47,7 +47,7 @@ def _by_pairs(probe: SchemeProbe, inputs: AttentionInputs) -> set[str]:
     hooks = {
         "logit_scale": "logit scale",
         "attention_bias": "logits",
-        "relative_value": "values",
+        "relative_values": "values",
         "mask": "mask",
         "softmax_normalizer": "softmax",
     }

@@ -60,7 +60,7 @@ class SchemeProbe:
         if position_scale != 1:
             return placed.with_positions(placed.q_pos_T * position_scale, placed.k_pos_S * position_scale)
         return (
-            placed.with_positions(placed.q_pos_T + shift, placed.k_pos_S + shift, placed.offset)
+            placed.with_positions(placed.q_pos_T + shift, placed.k_pos_S + shift, placed.position_offset)
             if shift
             else placed
         )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, reverse_cumsum, upcast
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
+from posbench.position.numerics import reverse_cumsum, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, upcast
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
 from posbench.position.compose import Stack
+from posbench.position.numerics import upcast
 from posbench.position.pairwise_mlp import PairwiseMLP
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 

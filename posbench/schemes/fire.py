@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, DistanceBias, autocast_disabled, upcast
+from posbench.position.biases import AttentionBias, DistanceBias
 from posbench.position.geometry import Geometry
+from posbench.position.numerics import autocast_disabled, upcast
 from posbench.position.pairwise_mlp import PairwiseMLP
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
@@ -61,7 +62,7 @@ class InterpolatedDistanceBias(AttentionBias):
         far_R = torch.log1p(c * torch.maximum(geo.q_pos_T[rows].double(), threshold)) + 1e-6
         near = DistanceBias(lambda n: torch.log1p(c * n)[None].to(in_K.dtype))
         ratio_1RS = near.value(geo, rows) / far_R.to(in_K.dtype)[:, None]
-        keys_before_first_row = (geo.query_offset or 0) + (rows.start or 0) if geo.ordered else None
+        keys_before_first_row = (geo.index_offset or 0) + (rows.start or 0) if geo.ordered else None
         with autocast_disabled(ratio_1RS):
             layers = bias_K[None, :, None, None], in_K[:, None, None], out_HK[..., None]
             return PairwiseMLP.apply(ratio_1RS[None], *layers, 0.0, None, keys_before_first_row)[0]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from posbench.instantiate import register
 from posbench.position.alibi_slopes import alibi_slopes
-from posbench.position.biases import AttentionBias, upcast
+from posbench.position.biases import AttentionBias
 from posbench.position.geometry import Geometry
+from posbench.position.numerics import upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, autocast_disabled, upcast
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
+from posbench.position.numerics import autocast_disabled, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 BLOCK, TAPS, RANK = 64, 3, 32  # tokens, tokens, dimensions
@@ -32,7 +33,6 @@ class PaTH(PositionScheme):
         self.bias_LH = nn.Parameter(torch.zeros(shape.n_layers, shape.n_heads))
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
-        assert inputs.x_BSW is not None
         assert inputs.x_BSW is not None
         with autocast_disabled(inputs.x_BSW):
             w, t = self.blocks(upcast(inputs.x_BSW), inputs.layer)

@@ -41,7 +41,7 @@ class Shaw(PositionScheme):
         table_KD = self.key_LKD[inputs.layer]
         return QueryContentBias(inputs.q_BHTD @ table_KD.T / math.sqrt(table_KD.shape[1]), self.row)
 
-    def relative_value(self, inputs: AttentionInputs) -> RelativeValues:
+    def relative_values(self, inputs: AttentionInputs) -> RelativeValues:
         return RelativeValues(self.value_LKD[inputs.layer], self.row, self.max_relative_position)
 
     def row(self, distance: Tensor) -> Tensor:

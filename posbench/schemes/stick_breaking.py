@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias, reverse_cumsum
+from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
+from posbench.position.numerics import reverse_cumsum
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 

@@ -48,9 +48,9 @@ class SinusoidBias(AttentionBias):
         self.q_BHTD, self.key_WHD, self.inv_freq_M = q_BHTD, key_WHD, inv_freq_M
 
     def value(self, geo: Geometry, rows: slice) -> Tensor:
-        if geo.offset is None:
+        if geo.position_offset is None:
             return self.by_angle_addition(geo, rows)
-        distance_N = torch.arange(geo.offset + len(geo.q_pos_T), device=geo.q_pos_T.device)
+        distance_N = torch.arange(geo.position_offset + len(geo.q_pos_T), device=geo.q_pos_T.device)
         cos_NM, sin_NM = self.waves(distance_N)
         key_HND = torch.einsum("nw,whd->hnd", torch.cat((sin_NM, cos_NM), -1), self.key_WHD)
         logit_BHRN = self.q_BHTD[:, :, rows] @ key_HND.mT

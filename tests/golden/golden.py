@@ -1,7 +1,7 @@
-"""Numbers that must not change unless a version does: `python tests/golden/golden.py` writes what is new.
+"""Golden values of every scheme and extension; `python tests/golden/golden.py` writes those of new versions.
 
-Identities of models and cells hold a version for each scheme and extension. If its numbers change and its
-version does not, rows of before and after would pass for the same.
+Identities of models and cells contain the version of the scheme and extension. If numbers changed without a new
+version, rows from before and after the change would have the same identity.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ SIZE, TRAIN_LEN, VOCABULARY = Size(n_layers=2, d_model=32, n_heads=4), 16, 50
 
 
 def listed(group: str) -> dict[str, Any]:
-    """The build settings of each choice of a group."""
+    """Returns the build settings of each yaml of a group by file name."""
     files = sorted((CONFIGS / group).glob("*.yaml"))
     return {file.stem: yaml.safe_load(file.read_text())["build"] for file in files}
 
 
 def names() -> list[str]:
-    """Every scheme, and every extension by its name behind a +."""
+    """Returns the names of all schemes, and of all extensions with a leading +."""
     return [*listed("scheme"), *(f"+{name}" for name, settings in listed("extension").items() if settings)]
 
 
 def numbers(scheme: PositionScheme, model: GPT, length: int) -> list[float]:
-    """A few final hidden states, in float64, on the kernel that is the specification."""
+    """Returns a few final hidden states in float64, computed with the reference kernel."""
     draw = torch.Generator().manual_seed(1)
     ids = torch.randint(VOCABULARY, (1, length), generator=draw)
-    torch.manual_seed(2)  # for what draws as it runs
+    torch.manual_seed(2)  # for schemes that draw in the forward pass
     with torch.no_grad():
         hidden, _ = model.with_scheme(scheme)(ids, kernel=KernelDispatcher("dense"))
     return [round(value, 9) for value in hidden[0, [length // 2, -1], :3].flatten().tolist()]
 
 
 def measure(name: str, carrier: str | None = None) -> dict[str, Any]:
-    """The entry of one name; an extension is measured around `carrier`, or the first scheme that can carry it."""
+    """Returns the entry of one name; an extension is measured around `carrier`, or the first compatible scheme."""
     schemes, shape = listed("scheme"), SIZE.shape(TRAIN_LEN)
     extension = listed("extension")[name[1:]] if name.startswith("+") else None
     for scheme_name in [carrier or name] if carrier or extension is None else schemes:
@@ -65,11 +65,11 @@ def measure(name: str, carrier: str | None = None) -> dict[str, Any]:
             }
         except PosbenchError:
             continue
-    raise AssertionError(f"no scheme can carry {name}")
+    raise AssertionError(f"no scheme is compatible with {name}")
 
 
 def main() -> None:
-    """Write entries that are new or of a new version; leave the others, right or wrong, to the test."""
+    """Writes entries that are new or of a new version; keeps the others, which the test checks."""
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     written = {}
     for name in names():

@@ -1,4 +1,4 @@
-"""Small attention calls with every structure of term, mask and geometry, made anew from a seed."""
+"""Small attention calls with every structure of bias, mask and geometry, drawn from a fixed seed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HEADS, DIMS, KEYS, CLASSES = 2, 4, 12, 5
 
 
 def near(i: Tensor, j: Tensor) -> Tensor:
-    """A window of five tokens."""
+    """Allows a window of five tokens."""
     return i - j < 5
 
 
 def sparse(i: Tensor, j: Tensor) -> Tensor:
-    """The diagonal and every third pair."""
+    """Allows the diagonal and every third pair."""
     return (i == j) | ((i + 2 * j) % 3 == 0)
 
 
@@ -40,7 +40,7 @@ def clipped(distance: Tensor) -> Tensor:
 
 @dataclass
 class Leaves:
-    """Tensors that were drawn, in order; those whose gradient a test asks for."""
+    """Draws tensors that require gradients, and lists them in order."""
 
     generator: torch.Generator
     drawn: list[Tensor]
@@ -87,13 +87,13 @@ def by_query_alone(draw: Leaves, batch: int, queries: int) -> AttentionBias:
     return ElementwiseBias(lambda i, j: slope_H[:, None, None] * i.to(slope_H.dtype))
 
 
-def several(draw: Leaves, batch: int, queries: int) -> AttentionBias:
+def composite(draw: Leaves, batch: int, queries: int) -> AttentionBias:
     return CompositeBias(
         tuple(make(draw, batch, queries) for make in (table, separable, query_content, by_query_alone))
     )
 
 
-TERMS: dict[str, Make] = {
+BIASES: dict[str, Make] = {
     "none": lambda draw, batch, queries: None,
     "table": table,
     "smooth": smooth,
@@ -102,7 +102,7 @@ TERMS: dict[str, Make] = {
     "key_content": key_content,
     "elementwise": elementwise,
     "by_query_alone": by_query_alone,
-    "sum": several,
+    "sum": composite,
 }
 MASKS: dict[str, tuple[Mask, ...]] = {"causal": (), "near": (near,), "both": (near, sparse)}
 GEOMETRIES: dict[str, Geometry] = {
@@ -113,14 +113,14 @@ GEOMETRIES: dict[str, Geometry] = {
 
 
 def case(
-    term: str,
+    structure: str,
     mask: str = "causal",
     geometry: str = "square",
     dtype: torch.dtype = torch.float64,
     shared: bool = False,
     relative_values: bool = False,
 ) -> tuple[AttentionCall, list[Tensor]]:
-    """The call and its leaves; `shared` gives three queries sequences over one sequence of keys."""
+    """Returns a call and its leaves; with `shared`, three sequences of queries share one sequence of keys."""
     draw = Leaves(torch.Generator().manual_seed(7), [], dtype)
     geo = replace(GEOMETRIES[geometry], _memo={})
     batch, queries = (3 if shared else 2), len(geo.q_index_T)
@@ -132,16 +132,18 @@ def case(
         DIMS**-0.5,
         geo,
         MASKS[mask],
-        TERMS[term](draw, batch, queries),
+        BIASES[structure](draw, batch, queries),
         RelativeValues(draw(CLASSES, DIMS), clipped, CLASSES - 1) if relative_values else None,
     )
     return call, draw.drawn
 
 
 def gradients(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    """Of a random projection of the output, so that no component cancels another."""
+    """Returns the gradients of a random projection of the output, so that no components cancel."""
     probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    found = torch.autograd.grad(
+    grads = torch.autograd.grad(
         (out * probe.to(out.dtype)).sum(), leaves, retain_graph=True, allow_unused=True
     )
-    return [torch.zeros_like(leaf) if one is None else one for one, leaf in zip(found, leaves, strict=True)]
+    return [
+        torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(grads, leaves, strict=True)
+    ]

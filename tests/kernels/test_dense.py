@@ -1,10 +1,10 @@
-"""The specification itself, against sums over pairs written out in Python, and against its own chunks."""
+"""The reference kernel against a Python loop over pairs, and in chunks against itself."""
 
 import math
 
 import pytest
 import torch
-from cases import CLASSES, MASKS, TERMS, case, clipped, gradients
+from cases import BIASES, CLASSES, MASKS, case, clipped, gradients
 
 from posbench.kernels.dense import dense
 from posbench.position.call import AttentionCall
@@ -14,10 +14,10 @@ EXACT = {"rtol": 0, "atol": 1e-12}
 
 
 def loop(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention, one pair at a time."""
+    """Computes attention one pair at a time."""
     batch, heads, queries, _ = call.q_BHTE.shape
     geo = call.geo
-    term = None if call.bias is None else call.bias.value(geo, slice(None))
+    bias = None if call.bias is None else call.bias.value(geo, slice(None))
     out = torch.zeros(batch, heads, queries, call.v_BHSD.shape[-1], dtype=torch.float64)
     lse = torch.full((batch, heads, queries), -math.inf, dtype=torch.float64)
     for b in range(batch):
@@ -30,8 +30,8 @@ def loop(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
                     if j > i or not seen:
                         continue
                     logit = float(call.q_BHTE[b, h, t] @ call.k_BHSE[b, h, s]) * call.scale
-                    if term is not None:
-                        logit += float(term.expand(batch, heads, queries, len(geo.k_index_S))[b, h, t, s])
+                    if bias is not None:
+                        logit += float(bias.expand(batch, heads, queries, len(geo.k_index_S))[b, h, t, s])
                     row = call.v_BHSD[b, h, s]
                     if call.relative_values is not None:
                         distance = geo.q_pos_T[t] - geo.k_pos_S[s]
@@ -47,9 +47,9 @@ def loop(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("geometry", ["square", "suffix", "moved"])
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("term", ["none", "smooth", "key_content"])
-def test_is_the_sum_over_pairs(term: str, mask: str, geometry: str) -> None:
-    call, _ = case(term, mask, geometry, relative_values=True)
+@pytest.mark.parametrize("structure", ["none", "smooth", "key_content"])
+def test_equals_loop_over_pairs(structure: str, mask: str, geometry: str) -> None:
+    call, _ = case(structure, mask, geometry, relative_values=True)
     with torch.no_grad():
         out, lse = dense(call)
         expected_out, expected_lse = loop(call)
@@ -58,9 +58,9 @@ def test_is_the_sum_over_pairs(term: str, mask: str, geometry: str) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 300])
-@pytest.mark.parametrize("term", TERMS)
-def test_chunks_change_nothing(term: str, chunk: int) -> None:
-    call, leaves = case(term, "near", "square", relative_values=True)
+@pytest.mark.parametrize("structure", BIASES)
+def test_chunks_change_nothing(structure: str, chunk: int) -> None:
+    call, leaves = case(structure, "near", "square", relative_values=True)
     whole, whole_lse = dense(call)
     parts, parts_lse = dense(call, chunk)
     torch.testing.assert_close(parts, whole, **EXACT)
@@ -73,19 +73,19 @@ def test_chunks_change_nothing(term: str, chunk: int) -> None:
         torch.testing.assert_close(one, other, **EXACT)
 
 
-def test_gradients_are_those_of_finite_differences() -> None:
+def test_gradients_equal_finite_differences() -> None:
     call, leaves = case("query_content", "both", "moved", relative_values=True)
 
     def outputs(*_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return dense(call)
 
-    # gradcheck perturbs its inputs in place; the call holds those very tensors.
+    # gradcheck perturbs its inputs in place, and the call holds the same tensors.
     assert torch.autograd.gradcheck(outputs, tuple(leaves), atol=1e-6)
 
 
-def test_a_row_that_sees_nothing_is_zero_with_finite_gradients() -> None:
+def test_row_without_visible_keys_is_zero_with_finite_gradients() -> None:
     call, leaves = case("separable")
-    blind = AttentionCall(
+    masked = AttentionCall(
         call.q_BHTE,
         call.k_BHSE,
         call.v_BHSD,
@@ -94,7 +94,7 @@ def test_a_row_that_sees_nothing_is_zero_with_finite_gradients() -> None:
         (lambda i, j: (i % 2 == 0) & (j >= 0),),
         call.bias,
     )
-    out, lse = dense(blind)
+    out, lse = dense(masked)
     assert (out[:, :, 1::2] == 0).all()
     assert (lse[:, :, 1::2] == -torch.inf).all()
     assert lse[:, :, 0::2].isfinite().all()
@@ -118,7 +118,7 @@ def test_bfloat16_is_computed_in_float32_and_rounded_once() -> None:
     assert torch.equal(out, dense(wide)[0].bfloat16())
 
 
-def test_keys_of_one_sequence_serve_many_queries() -> None:
+def test_shared_keys_equal_expanded_keys() -> None:
     call, _ = case("table", geometry="suffix", shared=True)
     out, _ = dense(call)
     wide = AttentionCall(
@@ -132,11 +132,11 @@ def test_keys_of_one_sequence_serve_many_queries() -> None:
     torch.testing.assert_close(out, dense(wide)[0], **EXACT)
 
 
-def test_the_number_of_classes_is_that_of_the_cases() -> None:
+def test_clipped_has_all_classes() -> None:
     assert int(clipped(torch.arange(100)).max()) == CLASSES - 1
 
 
-def test_a_geometry_of_one_token() -> None:
+def test_one_token() -> None:
     geo = Geometry.from_range(0, 1)
     one = torch.ones(1, 1, 1, 2)
     out, lse = dense(AttentionCall(one, one, one, 0.5, geo))
@@ -144,10 +144,10 @@ def test_a_geometry_of_one_token() -> None:
     assert float(lse) == 1.0
 
 
-@pytest.mark.parametrize("term", TERMS)
-def test_autocast_rounds_nothing_here(term: str) -> None:
-    """What is given is in float32: it stays so, in the products and in the term."""
-    call, leaves = case(term, dtype=torch.float32)
+@pytest.mark.parametrize("structure", BIASES)
+def test_autocast_does_not_round(structure: str) -> None:
+    """float32 inputs stay float32 in the products and in the bias."""
+    call, leaves = case(structure, dtype=torch.float32)
     expected = dense(call)[0]
     with torch.autocast("cpu", torch.bfloat16):
         found = dense(call)[0]

@@ -1,4 +1,4 @@
-"""Kernels by name: what was asked for runs or raises, and what ran is on record."""
+"""Kernels by name: a kernel selected by name runs or raises, and the kernels that ran are recorded."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from posbench.errors import ConfigError, IncompatibleError
 from posbench.kernels.dispatcher import KernelDispatcher
 
 
-def test_auto_takes_sdpa_where_it_can() -> None:
+def test_auto_prefers_sdpa_on_the_cpu() -> None:
     kernel = KernelDispatcher("auto")
     assert kernel.ran == "none"
     kernel(case("table")[0])
@@ -19,7 +19,7 @@ def test_auto_takes_sdpa_where_it_can() -> None:
     assert kernel.ran == "dense+sdpa"
 
 
-def test_dense_is_dense() -> None:
+def test_dense_runs_dense() -> None:
     kernel = KernelDispatcher("dense")
     kernel(case("none")[0])
     assert kernel.ran == "dense"
@@ -37,12 +37,12 @@ def test_sdpa_by_name_never_falls_back(call: object, why: str) -> None:
         KernelDispatcher("sdpa")(call)  # type: ignore[arg-type]
 
 
-def test_an_unknown_kernel_is_named_with_its_neighbour() -> None:
+def test_unknown_kernel_suggests_a_close_name() -> None:
     with pytest.raises(ConfigError, match=r"'spda'.*dense.*did you mean 'sdpa'"):
         KernelDispatcher("spda")
 
 
-def test_rows_come_with_a_log_sum_exp_where_it_is_asked_for() -> None:
+def test_log_sum_exp_on_request() -> None:
     _, lse = KernelDispatcher("auto")(replace(case("none")[0], with_lse=True))
     assert lse is not None
     assert lse.dtype == torch.float64

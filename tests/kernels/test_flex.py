@@ -1,16 +1,17 @@
-"""FlexAttention against the specification: unfused on the CPU, fused there without gradients, all of it on a GPU."""
+"""FlexAttention against `dense`: unfused on the CPU, fused without gradients on the CPU, fused with gradients on a GPU."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from cases import GEOMETRIES, MASKS, TERMS, case, gradients
+from cases import BIASES, GEOMETRIES, MASKS, case, gradients
 from torch import Tensor
 
 from posbench.errors import IncompatibleError
 from posbench.kernels.dense import dense
 from posbench.kernels.dispatcher import KernelDispatcher
-from posbench.kernels.flex import BLOCK, block_mask, flex, padded_length, why_unsupported
+from posbench.kernels.flex import block_mask, flex, why_unsupported
+from posbench.kernels.flex_options import BLOCK, padded_length
 from posbench.kernels.sdpa import sdpa
 from posbench.position.biases import DistanceBias, KeyContentBias, QueryContentBias, SeparableBias
 from posbench.position.call import AttentionCall
@@ -23,11 +24,11 @@ SINGLE = {"rtol": 0, "atol": 2e-6}
 
 @pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("structure", BIASES)
 @torch.no_grad()
-def test_unfused_equals_dense(term: str, geometry: str, mask: str) -> None:
+def test_unfused_equals_dense(structure: str, geometry: str, mask: str) -> None:
     hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
-    call, _ = case(term, "causal", geometry, torch.float32)
+    call, _ = case(structure, "causal", geometry, torch.float32)
     call = replace(call, with_lse=True, masks=MASKS.get(mask, hidden))
     out, lse = flex(call, compiled=False)
     expected, expected_lse = dense(call)
@@ -36,18 +37,18 @@ def test_unfused_equals_dense(term: str, geometry: str, mask: str) -> None:
     torch.testing.assert_close(lse, expected_lse, **SINGLE)
 
 
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("structure", BIASES)
 @torch.no_grad()
-def test_unfused_with_many_questions_over_one_context(term: str) -> None:
-    call, _ = case(term, geometry="suffix", dtype=torch.float32, shared=True)
+def test_unfused_with_a_shared_context(structure: str) -> None:
+    call, _ = case(structure, geometry="suffix", dtype=torch.float32, shared=True)
     torch.testing.assert_close(flex(call, compiled=False)[0], dense(call)[0], **SINGLE)
 
 
-@pytest.mark.parametrize("term", ["table", "query_content", "key_content"])
+@pytest.mark.parametrize("structure", ["table", "query_content", "key_content"])
 @torch.no_grad()
-def test_whole_distances_that_run_in_no_steps_of_one(term: str) -> None:
-    """As the far regions of ReRoPE and Self-Extend have them, and random positions."""
-    call, _ = case(term, dtype=torch.float32)
+def test_integer_positions_that_are_not_consecutive(structure: str) -> None:
+    """As in the far regions of ReRoPE and Self-Extend, and with random positions."""
+    call, _ = case(structure, dtype=torch.float32)
     moved = torch.arange(len(call.geo.k_pos_S)) // 3
     for q_pos in (moved, torch.full_like(moved, 4)):
         far = replace(call, geo=call.geo.with_positions(q_pos, moved))
@@ -56,7 +57,7 @@ def test_whole_distances_that_run_in_no_steps_of_one(term: str) -> None:
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 300), (0, 256), (290, 300), (200, 600)])
 @pytest.mark.parametrize("tokens", [1, 100, 128, 10_000])
-def test_blocks_hold_exactly_the_visible_pairs(start: int, stop: int, tokens: int) -> None:
+def test_block_mask_equals_the_visible_pairs(start: int, stop: int, tokens: int) -> None:
     geo, masks = Geometry.from_range(start, stop), (SlidingWindow(tokens), lambda i, j: j % 2 == 0)
     q, k = torch.zeros(1, 1, stop - start, 4), torch.zeros(1, 1, stop, 4)
     for chosen in ((), masks[:1], masks):
@@ -64,20 +65,20 @@ def test_blocks_hold_exactly_the_visible_pairs(start: int, stop: int, tokens: in
             AttentionCall(q, k, k, 1.0, geo, chosen), padded_length(stop - start), padded_length(stop)
         )
         seen_TS = geo.visible(chosen)
-        there = torch.zeros(padded_length(stop - start), padded_length(stop), dtype=torch.bool)
-        there[: stop - start, :stop] = seen_TS
-        blocks = there.unflatten(0, (-1, BLOCK)).unflatten(-1, (-1, BLOCK)).any(1).any(-1)
+        padded_TS = torch.zeros(padded_length(stop - start), padded_length(stop), dtype=torch.bool)
+        padded_TS[: stop - start, :stop] = seen_TS
+        blocks = padded_TS.unflatten(0, (-1, BLOCK)).unflatten(-1, (-1, BLOCK)).any(1).any(-1)
         assert torch.equal(made.to_dense()[0, 0].bool(), blocks)
         i, j = torch.arange(stop - start)[:, None], torch.arange(stop)
         assert torch.equal(made.mask_mod(torch.tensor(0), torch.tensor(0), i, j), seen_TS)
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("term", ["none", "table", "separable", "key_content", "elementwise"])
+@pytest.mark.parametrize("structure", ["none", "table", "separable", "key_content", "elementwise"])
 @torch.no_grad()
-def test_a_part_of_the_keys(term: str, mask: str) -> None:
-    """As the context that many questions share is attended apart from them."""
-    call, _ = case(term, mask, "suffix", torch.float32)
+def test_subset_of_the_keys(structure: str, mask: str) -> None:
+    """As when a shared context is attended apart from its continuations."""
+    call, _ = case(structure, mask, "suffix", torch.float32)
     geo = call.geo
     for start, stop in ((0, 8), (8, 12)):
         keys = slice(start, stop)
@@ -98,7 +99,7 @@ def test_a_part_of_the_keys(term: str, mask: str) -> None:
             torch.testing.assert_close(lse, expected_lse, **SINGLE)
 
 
-def test_blocks_are_made_once_for_masks_that_hide_the_same() -> None:
+def test_block_mask_is_cached_for_equal_masks() -> None:
     geo = Geometry.from_range(0, 200)
     x = torch.zeros(1, 1, 200, 4)
     first = block_mask(AttentionCall(x, x, x, 1.0, geo, (SlidingWindow(7),)), 256, 256)
@@ -106,7 +107,7 @@ def test_blocks_are_made_once_for_masks_that_hide_the_same() -> None:
     assert block_mask(AttentionCall(x, x, x, 1.0, geo, (SlidingWindow(8),)), 256, 256) is not first
 
 
-def test_it_says_what_it_cannot_do() -> None:
+def test_reasons_for_unsupported_calls() -> None:
     call, _ = case("table", dtype=torch.float32)
     with pytest.raises(IncompatibleError, match=r"kernel flex cannot run .*no backward pass on the CPU"):
         KernelDispatcher("flex")(call)
@@ -128,14 +129,14 @@ def test_it_says_what_it_cannot_do() -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_one_compilation_a_bucket_and_none_for_new_weights() -> None:
+def test_one_compilation_per_padded_length_and_none_for_new_weights() -> None:
     torch._dynamo.reset()
     counted = torch._dynamo.utils.counters["stats"]
 
     def compilations(length: int, slope: float, wide: int) -> int:
         q = torch.randn(1, 2, length, 16)
-        term = DistanceBias(lambda n: -slope * n.float().expand(2, *n.shape))
-        call = AttentionCall(q, q, q, 0.25, Geometry.from_range(0, length), (SlidingWindow(wide),), term)
+        bias = DistanceBias(lambda n: -slope * n.float().expand(2, *n.shape))
+        call = AttentionCall(q, q, q, 0.25, Geometry.from_range(0, length), (SlidingWindow(wide),), bias)
         torch.testing.assert_close(flex(call)[0], dense(call)[0], rtol=0, atol=1e-5)
         return counted["unique_graphs"]
 
@@ -144,7 +145,7 @@ def test_one_compilation_a_bucket_and_none_for_new_weights() -> None:
     assert compilations(150, 0.3, 50) == first
 
 
-def on_gpu(x: Tensor) -> Tensor:
+def to_gpu(x: Tensor) -> Tensor:
     return x.detach().cuda().requires_grad_()
 
 
@@ -156,16 +157,16 @@ def on_gpu(x: Tensor) -> Tensor:
 def test_fused_values_and_gradients(
     structure: str, with_lse: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Against `dense` in float32 on the same device; float32 products may run in TF32 there."""
+    """Against `dense` in float32 on the same device, where float32 products may run in TF32."""
     draw = torch.Generator().manual_seed(0)
     length, heads = 300, 4
-    q, k, v = (on_gpu(torch.randn(2, heads, length, 64, generator=draw)) for _ in range(3))
+    q, k, v = (to_gpu(torch.randn(2, heads, length, 64, generator=draw)) for _ in range(3))
     table, row = (
-        on_gpu(torch.randn(heads, length, generator=draw)),
-        on_gpu(torch.randn(2, heads, length, generator=draw)),
+        to_gpu(torch.randn(heads, length, generator=draw)),
+        to_gpu(torch.randn(2, heads, length, generator=draw)),
     )
-    content = on_gpu(torch.randn(2, heads, length, 8, generator=draw))
-    term = {
+    content = to_gpu(torch.randn(2, heads, length, 8, generator=draw))
+    bias = {
         "none": None,
         "table": DistanceBias(lambda n: table[:, n]),
         "separable": SeparableBias(row, -row),
@@ -173,7 +174,7 @@ def test_fused_values_and_gradients(
     }[structure]
     leaves = [q, k, v, table, row, content]
     geo = Geometry.from_range(0, length, device="cuda")
-    exact = AttentionCall(q, k, v, 0.125, geo, (SlidingWindow(100),), term, with_lse=with_lse)
+    exact = AttentionCall(q, k, v, 0.125, geo, (SlidingWindow(100),), bias, with_lse=with_lse)
     rounded = replace(exact, q_BHTE=q.to(dtype), k_BHSE=k.to(dtype), v_BHSD=v.to(dtype))
     (out, lse), (expected, expected_lse) = flex(rounded), dense(exact)
     torch.testing.assert_close(out.float(), expected, rtol=0, atol=tolerance)
@@ -190,14 +191,14 @@ def gradients_of(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("term", ["smooth", "separable", "query_content", "elementwise"])
+@pytest.mark.parametrize("structure", ["smooth", "separable", "query_content", "elementwise"])
 @torch.no_grad()
-def test_in_the_graph_of_a_whole_model_what_it_captures_is_in_memory(term: str) -> None:
-    """As validation is compiled: what a graph itself computes is nothing that a kernel can look up."""
+def test_captured_tensors_are_materialized_in_a_compiled_model(structure: str) -> None:
+    """A kernel cannot gather from a tensor that the same graph computes, as in compiled validation."""
     torch._dynamo.reset()
 
     def model(x: Tensor) -> Tensor:
-        call, _ = case(term, dtype=torch.float32)
+        call, _ = case(structure, dtype=torch.float32)
         call = replace(call, q_BHTE=call.q_BHTE + x)
         if isinstance(call.bias, SeparableBias):
             call = replace(call, bias=SeparableBias(call.bias.row_BHT.cumsum(-1), call.bias.column_BHS * x))

@@ -1,30 +1,30 @@
-"""FlexAttention's tiles fit a multiprocessor: by arithmetic here, by running on a GPU (`make gpu-check`)."""
+"""FlexAttention's tiles fit shared memory: by arithmetic here, by running on a GPU in `make gpu-check`."""
 
 import pytest
 import torch
 
-from posbench.kernels.flex_options import kernel_options, sizes
+from posbench.kernels.flex_options import kernel_options, tile_sizes
 
-HOPPER = 227 * 1024  # bytes of shared memory that a block may ask for
-LOOKED_UP = 4  # bytes a pair and lookup: terms are float32
+HOPPER = 227 * 1024  # bytes of shared memory per block
+GATHER_BYTES = 4  # per pair and gather: biases are float32
 
 
 @pytest.mark.parametrize("lookups", [1, 2, 3, 5])
-@pytest.mark.parametrize("dims", [16, 64, 128, 256])
-def test_what_is_looked_up_fits_beside_keys_and_values(dims: int, lookups: int) -> None:
-    chosen = sizes(torch.bfloat16, dims, lookups)
+@pytest.mark.parametrize("head_dim", [16, 64, 128, 256])
+def test_gathers_fit_beside_keys_and_values(head_dim: int, lookups: int) -> None:
+    chosen = tile_sizes(torch.bfloat16, head_dim, lookups)
     assert chosen is not None
-    keys, stages, queries = chosen["fwd_BLOCK_N"], chosen["fwd_num_stages"], 128 if dims <= 128 else 64
-    ahead = keys * (2 * dims * 2 + queries * lookups * LOOKED_UP)
-    assert stages * ahead + queries * dims * 2 <= HOPPER or stages == 1
+    keys, stages, queries = chosen["fwd_BLOCK_N"], chosen["fwd_num_stages"], 128 if head_dim <= 128 else 64
+    stage_bytes = keys * (2 * head_dim * 2 + queries * lookups * GATHER_BYTES)
+    assert stages * stage_bytes + queries * head_dim * 2 <= HOPPER or stages == 1
     assert chosen["bwd_num_stages"] >= 1
 
 
-def test_torch_has_its_own_where_nothing_is_looked_up_or_in_float32() -> None:
-    assert sizes(torch.bfloat16, 64, 0) is None
-    assert sizes(torch.float32, 64, 1) is None
+def test_defaults_without_gathers_and_in_float32() -> None:
+    assert tile_sizes(torch.bfloat16, 64, 0) is None
+    assert tile_sizes(torch.float32, 64, 1) is None
 
 
-def test_autocast_decides_and_the_cpu_has_no_tiles() -> None:
+def test_cpu_has_no_options() -> None:
     q = torch.empty(1, 1, 1, 64)
     assert kernel_options(q.bfloat16(), 1) is None

@@ -1,4 +1,4 @@
-"""What masks hide from whole blocks of rows is left out, and nothing else changes."""
+"""Keys that masks hide from whole blocks of rows are left out without changing the output."""
 
 import sys
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from posbench.kernels.cpu import mask_pruning
-from posbench.kernels.cpu.mask_pruning import behind_a_window, mostly_hidden, prune_masked_keys
+from posbench.kernels.cpu.mask_pruning import beyond_window_only, is_mostly_hidden, prune_masked_keys
 from posbench.kernels.dense import dense
 from posbench.kernels.sdpa import sdpa
 from posbench.position.biases import DistanceBias, ElementwiseBias, SeparableBias
@@ -27,7 +27,7 @@ WINDOWS: dict[str, tuple[Mask, ...]] = {
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_pruning, "LONG", 64)
     for module in (mask_pruning, sys.modules["posbench.kernels.sdpa"]):
         monkeypatch.setattr(module, "BLOCK", 32)
@@ -45,46 +45,48 @@ def attention_call(masks: tuple[Mask, ...], start: int = 0, **more: object) -> A
 @torch.no_grad()
 def test_equals_dense(name: str, start: int) -> None:
     slope_H = torch.tensor([0.3, 0.1], dtype=torch.float64)
-    terms = (
+    biases = (
         None,
         DistanceBias(lambda n: -slope_H.view(-1, *[1] * n.dim()) * n),
         ElementwiseBias(lambda i, j: torch.cos(slope_H[:, None, None] * (i - j))),
     )
-    for term in terms:
-        call = attention_call(WINDOWS[name], start, bias=term)
-        assert mostly_hidden(call)
+    for bias in biases:
+        call = attention_call(WINDOWS[name], start, bias=bias)
+        assert is_mostly_hidden(call)
         (out, lse), (expected, expected_lse) = sdpa(call), dense(call)
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
         torch.testing.assert_close(lse, expected_lse, rtol=0, atol=1e-10)
 
 
-def test_keys_are_few() -> None:
-    """A block of 32 rows of a window of 9 sees 40 keys, and 2 sinks."""
+def test_only_visible_keys_remain() -> None:
+    """A block of 32 rows with a window of 9 sees 40 keys and 2 sinks."""
     call = attention_call((SlidingWindow(9) | PrefixMask(2),))
     assert len(prune_masked_keys(call, slice(160, 192)).geo.k_index_S) == 42
     assert prune_masked_keys(call, slice(160, 192)).k_BHSE.shape[2] == 42
 
 
-def test_rows_that_see_nothing_keep_a_key() -> None:
+def test_rows_without_visible_keys_keep_one() -> None:
     call = prune_masked_keys(attention_call((BeyondWindow(100),)), slice(0, 32))
     assert call.geo.k_index_S.tolist() == [0]
     assert not call.geo.visible(call.masks).any()
 
 
-def test_where_everything_is_needed() -> None:
-    assert not mostly_hidden(attention_call(()))
-    assert not mostly_hidden(attention_call((SlidingWindow(LENGTH - 1),)))
-    assert not mostly_hidden(attention_call((lambda i, j: i - j < 3,))), "a function says nothing of its keys"
+def test_only_mostly_hidden_calls_are_pruned() -> None:
+    assert not is_mostly_hidden(attention_call(()))
+    assert not is_mostly_hidden(attention_call((SlidingWindow(LENGTH - 1),)))
+    assert not is_mostly_hidden(attention_call((lambda i, j: i - j < 3,))), (
+        "the visible keys of a function are unknown"
+    )
     row = torch.zeros(2, 2, LENGTH, dtype=torch.float64)
-    assert not mostly_hidden(attention_call((SlidingWindow(9),), bias=SeparableBias(row, row)))
-    assert mostly_hidden(attention_call((SlidingWindow(9),)))
+    assert not is_mostly_hidden(attention_call((SlidingWindow(9),), bias=SeparableBias(row, row)))
+    assert is_mostly_hidden(attention_call((SlidingWindow(9),)))
 
 
 @pytest.mark.parametrize("window", [1, 100, LENGTH - 1])
 @torch.no_grad()
-def test_behind_a_window(window: int) -> None:
+def test_beyond_a_window(window: int) -> None:
     call = attention_call((BeyondWindow(window),))
-    assert behind_a_window(call) == window
+    assert beyond_window_only(call) == window
     (out, lse), (expected, expected_lse) = sdpa(call), dense(call)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(lse, expected_lse, rtol=0, atol=1e-10)
@@ -95,7 +97,7 @@ def test_behind_a_window(window: int) -> None:
     )
     assert not any(
         map(
-            behind_a_window,
+            beyond_window_only,
             (
                 *others,
                 attention_call((BeyondWindow(window), PrefixMask(2))),

@@ -1,4 +1,4 @@
-"""Attention over parts of the pairs, merged, is attention over all of them."""
+"""Attention over disjoint sets of pairs merges to attention over all of them."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ PARTITIONS: dict[str, list[Mask]] = {
 
 @pytest.mark.parametrize("geometry", ["square", "suffix"])
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_parts_merge_to_the_undivided_softmax(partition: str, geometry: str) -> None:
+def test_parts_merge_to_the_softmax_over_all_pairs(partition: str, geometry: str) -> None:
     call, leaves = case("separable", "both", geometry, relative_values=True)
     whole, whole_lse = dense(call)
     out, lse = merge([dense(replace(call, masks=(*call.masks, mask))) for mask in PARTITIONS[partition]])
@@ -42,7 +42,7 @@ def test_parts_merge_to_the_undivided_softmax(partition: str, geometry: str) -> 
         torch.testing.assert_close(one, other, **EXACT)
 
 
-def test_rows_that_see_nothing_anywhere_are_zero_with_finite_gradients() -> None:
+def test_rows_without_visible_keys_are_zero_with_finite_gradients() -> None:
     call, leaves = case("table")
     even: Mask = lambda i, j: (i % 2 == 0) & (j % 2 == 0)  # noqa: E731
     odd: Mask = lambda i, j: (i % 2 == 0) & (j % 2 == 1)  # noqa: E731
@@ -63,7 +63,7 @@ def test_huge_logits_do_not_overflow() -> None:
 
 
 class Split(PositionScheme):
-    """Regions that all see the geometry as it is: no other logits than without them."""
+    """Regions with the same geometry, which change no logits."""
 
     def regions(self, inputs: AttentionInputs) -> list[Region]:
         return [Region(inputs.geo, mask) for mask in PARTITIONS["interleaved"]]
@@ -76,6 +76,6 @@ def test_attend_merges_regions(dtype: torch.dtype) -> None:
     inputs = AttentionInputs(0, call.geo, stream, stream, call.q_BHTE, call.k_BHSE)
     kernel = KernelDispatcher("auto")
     out = attend(Split(), inputs, call.v_BHSD, kernel)
-    undivided = attend(PositionScheme(), inputs, call.v_BHSD, KernelDispatcher("auto"))
+    expected = attend(PositionScheme(), inputs, call.v_BHSD, KernelDispatcher("auto"))
     assert kernel.ran == "sdpa"
-    torch.testing.assert_close(out, undivided, rtol=0, atol=1e-10 if dtype == torch.float64 else 1e-6)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-10 if dtype == torch.float64 else 1e-6)

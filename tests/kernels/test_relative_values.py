@@ -1,32 +1,32 @@
-"""Values by pair around other kernels against the specification, values and gradients."""
+"""Relative values around other kernels against `dense`, values and gradients."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from cases import CLASSES, DIMS, HEADS, KEYS, MASKS, TERMS, Leaves, case, clipped, gradients
+from cases import BIASES, CLASSES, DIMS, HEADS, KEYS, MASKS, Leaves, case, clipped, gradients
 from torch import Tensor
 
 from posbench.kernels.dense import dense
-from posbench.kernels.flex import flex, why_unsupported_on_any_device
-from posbench.kernels.relative_values import BLOCK, MOST, with_relative_values
+from posbench.kernels.flex import flex, why_never_supported
+from posbench.kernels.relative_values import BLOCK, MAX_CLIP_DISTANCE, with_relative_values
 from posbench.kernels.sdpa import sdpa, why_unsupported
 from posbench.position.biases import QueryContentBias, RelativeValues
 from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
 
 EXACT = {"rtol": 0, "atol": 1e-10}
-# With its gradients, as a GPU's kernel has them.
+# Differentiable on the CPU, as FlexAttention is on a GPU.
 AROUND_DENSE, _ = with_relative_values(dense, lambda call: None)
 HIDDEN = (lambda i, j: (i % 2 == 0) & (j > 0),)
 
 
 @pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
 @pytest.mark.parametrize("geometry", ["square", "suffix"])
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("structure", BIASES)
 @pytest.mark.parametrize("with_lse", [True, False])
-def test_equals_dense(term: str, geometry: str, mask: str, with_lse: bool) -> None:
-    call, leaves = case(term, "causal", geometry, relative_values=True)
+def test_equals_dense(structure: str, geometry: str, mask: str, with_lse: bool) -> None:
+    call, leaves = case(structure, "causal", geometry, relative_values=True)
     call = replace(call, masks=MASKS.get(mask, HIDDEN), with_lse=with_lse)
     (out, lse), (expected, expected_lse) = AROUND_DENSE(call), dense(call)
     torch.testing.assert_close(out, expected, **EXACT)
@@ -38,32 +38,30 @@ def test_equals_dense(term: str, geometry: str, mask: str, with_lse: bool) -> No
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("term", TERMS)
-def test_sdpa_is_trained_with_them(term: str, mask: str) -> None:
-    run, refused = with_relative_values(sdpa, why_unsupported)
-    call, leaves = case(term, mask, relative_values=True)
-    assert refused(call) is None
+@pytest.mark.parametrize("structure", BIASES)
+def test_around_sdpa(structure: str, mask: str) -> None:
+    run, why_not = with_relative_values(sdpa, why_unsupported)
+    call, leaves = case(structure, mask, relative_values=True)
+    assert why_not(call) is None
     out, expected = run(call)[0], dense(call)[0]
     torch.testing.assert_close(out, expected, **EXACT)
     for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
         torch.testing.assert_close(one, other, **EXACT)
 
 
-@pytest.mark.parametrize("term", ["none", "table", "query_content"])
+@pytest.mark.parametrize("structure", ["none", "table", "query_content"])
 @torch.no_grad()
-def test_flex_unfused(term: str) -> None:
-    run, refused = with_relative_values(
-        lambda call: flex(call, compiled=False), why_unsupported_on_any_device
-    )
+def test_around_unfused_flex(structure: str) -> None:
+    run, why_not = with_relative_values(lambda call: flex(call, compiled=False), why_never_supported)
     for geometry, shared in (("square", False), ("suffix", True)):
-        call, _ = case(term, "near", geometry, torch.float32, shared, relative_values=True)
-        assert refused(call) is None
+        call, _ = case(structure, "near", geometry, torch.float32, shared, relative_values=True)
+        assert why_not(call) is None
         torch.testing.assert_close(run(call)[0], dense(call)[0], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 8), (8, KEYS), (9, KEYS)])
-def test_a_part_of_the_keys(start: int, stop: int) -> None:
-    """Keys that all lie before the queries, and queries whose near keys lie in another part."""
+def test_subset_of_the_keys(start: int, stop: int) -> None:
+    """Keys that are all before the queries, and queries whose nearest keys are left out."""
     call, _ = case("none", geometry="suffix", relative_values=True)
     part = replace(
         call,
@@ -76,45 +74,47 @@ def test_a_part_of_the_keys(start: int, stop: int) -> None:
 
 @pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, 3 * BLOCK + 5])
 @pytest.mark.parametrize("clip", [1, 7, 2 * BLOCK])
-def test_any_number_of_rows_and_of_distances(length: int, clip: int) -> None:
+def test_any_number_of_rows_and_distances(length: int, clip: int) -> None:
     draw = Leaves(torch.Generator().manual_seed(1), [], torch.float64)
     q, k, v = (draw(1, HEADS, length, DIMS) for _ in "qkv")
 
     def row(distance: Tensor) -> Tensor:
         return distance.clamp(max=clip)
 
-    term = QueryContentBias(draw(1, HEADS, length, clip + 1), row)
+    bias = QueryContentBias(draw(1, HEADS, length, clip + 1), row)
     value = RelativeValues(draw(clip + 1, DIMS), row, clip)
-    call = AttentionCall(q, k, v, 0.5, Geometry.from_range(0, length), (), term, value)
+    call = AttentionCall(q, k, v, 0.5, Geometry.from_range(0, length), (), bias, value)
     torch.testing.assert_close(AROUND_DENSE(call)[0], dense(call)[0], **EXACT)
 
 
-def test_a_row_that_returns_is_told_apart() -> None:
-    """Classes need not grow with distance, and the last may have come before."""
+def test_classes_need_not_be_monotonic() -> None:
+    """Far pairs may have the class of a near distance."""
     call, leaves = case("table", relative_values=True)
-    returns = RelativeValues(
+    cyclic = RelativeValues(
         leaves[-1], lambda d: torch.where(d == 3, CLASSES - 2, torch.where(d == 5, 1, 0)), 6
     )
-    call = replace(call, relative_values=returns)
+    call = replace(call, relative_values=cyclic)
     torch.testing.assert_close(AROUND_DENSE(call)[0], dense(call)[0], **EXACT)
 
 
-def test_what_it_cannot_do() -> None:
-    _, refused = with_relative_values(
+def test_unsupported_calls() -> None:
+    _, why_not = with_relative_values(
         dense, lambda call: "never" if call.relative_values is not None else None
     )
     call, leaves = case("none", relative_values=True)
-    assert refused(call) is None
+    assert why_not(call) is None
     moved = case("none", geometry="moved", relative_values=True)[0]
-    assert "positions do not run in steps of one" in str(refused(moved))
-    x = torch.zeros(1, 1, 2 * MOST, DIMS)
+    assert "positions do not run in steps of one" in str(why_not(moved))
+    x = torch.zeros(1, 1, 2 * MAX_CLIP_DISTANCE, DIMS)
     many = AttentionCall(
         x,
         x,
         x,
         1.0,
-        Geometry.from_range(0, 2 * MOST),
-        relative_values=RelativeValues(leaves[-1], lambda d: d % CLASSES, MOST + 1),
+        Geometry.from_range(0, 2 * MAX_CLIP_DISTANCE),
+        relative_values=RelativeValues(leaves[-1], lambda d: d % CLASSES, MAX_CLIP_DISTANCE + 1),
     )
-    assert f"more than {MOST}" in str(refused(many))
-    assert refused(replace(many, relative_values=RelativeValues(leaves[-1], clipped, MOST))) is None
+    assert f"more than {MAX_CLIP_DISTANCE}" in str(why_not(many))
+    assert (
+        why_not(replace(many, relative_values=RelativeValues(leaves[-1], clipped, MAX_CLIP_DISTANCE))) is None
+    )

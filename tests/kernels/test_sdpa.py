@@ -1,10 +1,10 @@
-"""scaled_dot_product_attention against the specification, values and gradients."""
+"""The SDPA kernel against `dense`, values and gradients."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from cases import GEOMETRIES, MASKS, TERMS, case, gradients
+from cases import BIASES, GEOMETRIES, MASKS, case, gradients
 
 from posbench.kernels.dense import dense
 from posbench.kernels.sdpa import sdpa, why_unsupported
@@ -15,9 +15,9 @@ EXACT = {"rtol": 0, "atol": 1e-10}
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("term", TERMS)
-def test_equals_dense(term: str, mask: str, geometry: str) -> None:
-    call, leaves = case(term, mask, geometry)
+@pytest.mark.parametrize("structure", BIASES)
+def test_equals_dense(structure: str, mask: str, geometry: str) -> None:
+    call, leaves = case(structure, mask, geometry)
     assert why_unsupported(call) is None
     out, none = sdpa(call)
     expected, _ = dense(call)
@@ -27,9 +27,9 @@ def test_equals_dense(term: str, mask: str, geometry: str) -> None:
         torch.testing.assert_close(one, other, **EXACT)
 
 
-@pytest.mark.parametrize("term", TERMS)
-def test_many_questions_over_one_context(term: str) -> None:
-    call, leaves = case(term, geometry="suffix", shared=True)
+@pytest.mark.parametrize("structure", BIASES)
+def test_shared_context(structure: str) -> None:
+    call, leaves = case(structure, geometry="suffix", shared=True)
     out, expected = sdpa(call)[0], dense(call)[0]
     torch.testing.assert_close(out, expected, **EXACT)
     for one, other in zip(gradients(out, leaves), gradients(expected, leaves), strict=True):
@@ -38,10 +38,10 @@ def test_many_questions_over_one_context(term: str) -> None:
 
 @pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("term", TERMS)
-def test_log_sum_exp_equals_that_of_dense(term: str, geometry: str, mask: str) -> None:
+@pytest.mark.parametrize("structure", BIASES)
+def test_log_sum_exp_equals_dense(structure: str, geometry: str, mask: str) -> None:
     hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
-    call, _ = case(term, "causal", geometry)
+    call, _ = case(structure, "causal", geometry)
     call = replace(call, with_lse=True, masks=MASKS.get(mask, hidden))
     with torch.no_grad():
         assert why_unsupported(call) is None
@@ -56,11 +56,11 @@ def test_log_sum_exp_equals_that_of_dense(term: str, geometry: str, mask: str) -
 
 @pytest.mark.parametrize("mask", [*MASKS, "some_rows_see_nothing"])
 @pytest.mark.parametrize("geometry", ["square", "moved"])
-@pytest.mark.parametrize("term", TERMS)
-def test_log_sum_exp_is_trained(term: str, geometry: str, mask: str) -> None:
-    """Alone, and with the output, by either of the backward passes."""
+@pytest.mark.parametrize("structure", BIASES)
+def test_gradients_through_log_sum_exp(structure: str, geometry: str, mask: str) -> None:
+    """Of the log-sum-exp alone, the output alone and both, which take different backward passes."""
     hidden = (lambda i, j: (i % 2 == 0) & (j > 0),)
-    call, leaves = case(term, "causal", geometry)
+    call, leaves = case(structure, "causal", geometry)
     call = replace(call, with_lse=True, masks=MASKS.get(mask, hidden))
     assert why_unsupported(call) is None
     found, expected = sdpa(call), dense(call)
@@ -76,10 +76,10 @@ def test_log_sum_exp_is_trained(term: str, geometry: str, mask: str) -> None:
             torch.testing.assert_close(mine, theirs, **EXACT)
 
 
-@pytest.mark.parametrize("term", ["none", "table"])
-def test_where_it_has_no_gradient_it_leaves_the_log_sum_exp_to_dense(term: str) -> None:
-    """Also where the scheme alone is trained and queries and keys ask for none."""
-    call, _ = case(term, geometry="suffix")
+@pytest.mark.parametrize("structure", ["none", "table"])
+def test_log_sum_exp_without_gradient_is_unsupported(structure: str) -> None:
+    """Also if only the scheme is trained, and queries and keys require no gradient."""
+    call, _ = case(structure, geometry="suffix")
     frozen = replace(
         call,
         q_BHTE=call.q_BHTE.detach(),
@@ -87,19 +87,19 @@ def test_where_it_has_no_gradient_it_leaves_the_log_sum_exp_to_dense(term: str) 
         v_BHSD=call.v_BHSD.detach(),
         with_lse=True,
     )
-    rounded, _ = case(term, dtype=torch.bfloat16)
-    for refused in (frozen, replace(rounded, with_lse=True)):
-        assert "has a gradient in float32 and float64 only" in (why_unsupported(refused) or "")
+    rounded, _ = case(structure, dtype=torch.bfloat16)
+    for unsupported in (frozen, replace(rounded, with_lse=True)):
+        assert "has a gradient in float32 and float64 only" in (why_unsupported(unsupported) or "")
         with torch.no_grad():
-            assert why_unsupported(refused) is None
+            assert why_unsupported(unsupported) is None
 
 
 @pytest.mark.parametrize("with_lse", [False, True])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("term", TERMS)
-def test_values_narrower_than_queries(term: str, geometry: str, with_lse: bool) -> None:
-    """What was rotated or augmented has more dimensions than what is averaged."""
-    call, leaves = case(term, "near", geometry)
+@pytest.mark.parametrize("structure", BIASES)
+def test_values_narrower_than_queries(structure: str, geometry: str, with_lse: bool) -> None:
+    """Rotated or augmented queries and keys may have more dimensions than values."""
+    call, leaves = case(structure, "near", geometry)
     call = replace(call, v_BHSD=call.v_BHSD[..., :3], with_lse=with_lse and geometry != "suffix")
     assert why_unsupported(call) is None
     out, lse = sdpa(call)
@@ -120,9 +120,9 @@ def test_values_narrower_than_queries(term: str, geometry: str, with_lse: bool) 
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
-@pytest.mark.parametrize("term", TERMS)
-def test_in_training_precision(term: str, dtype: torch.dtype, tolerance: float) -> None:
-    call, leaves = case(term, dtype=dtype)
+@pytest.mark.parametrize("structure", BIASES)
+def test_in_training_precision(structure: str, dtype: torch.dtype, tolerance: float) -> None:
+    call, leaves = case(structure, dtype=dtype)
     out, expected = sdpa(call)[0], dense(call)[0]
     assert out.dtype == dtype
     torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
@@ -130,7 +130,7 @@ def test_in_training_precision(term: str, dtype: torch.dtype, tolerance: float) 
         torch.testing.assert_close(one, other, rtol=tolerance, atol=3 * tolerance)
 
 
-def test_a_table_without_parameters_is_made_once_for_a_geometry() -> None:
+def test_table_without_parameters_is_computed_once_per_geometry() -> None:
     call, _ = case("none")
     calls = []
 

@@ -1,4 +1,4 @@
-"""A softmax whose denominator is another: softmax_1, with which a head may attend to nothing.
+"""`softmax_normalizer` with softmax_1, by which a head may attend to nothing.
 
 Miller. Attention Is Off By One. 2023: https://www.evanmiller.org/attention-is-off-by-one.html
 """
@@ -18,7 +18,7 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
 class SoftmaxOne(PositionScheme):
-    """exp(x) / (1 + sum exp(x)), over all keys or over two regions of them."""
+    """exp(x) / (1 + sum exp(x)), over all pairs or over two regions of them."""
 
     def __init__(self, split: bool = False, hidden: Mask | None = None) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class SoftmaxOne(PositionScheme):
         return F.softplus  # log(1 + e^lse), stable at both ends
 
 
-def at(scheme: PositionScheme, scale: float = 1.0) -> tuple[Tensor, list[Tensor]]:
+def attend_with(scheme: PositionScheme, scale: float = 1.0) -> tuple[Tensor, list[Tensor]]:
     call, leaves = case("none")
     stream = torch.zeros(2, 12, 8, dtype=torch.float64)
     inputs = AttentionInputs(0, call.geo, stream, stream, call.q_BHTE * scale, call.k_BHSE)
@@ -44,7 +44,7 @@ def at(scheme: PositionScheme, scale: float = 1.0) -> tuple[Tensor, list[Tensor]
 
 
 def with_zero_key() -> tuple[Tensor, list[Tensor]]:
-    """The same by an extra key of logit zero and value zero, in torch's own attention."""
+    """Computes the same in torch with an extra key of logit zero and value zero."""
     call, leaves = case("none")
     call = replace(call)
     zero = torch.zeros(2, 2, 1, 4, dtype=torch.float64)
@@ -59,16 +59,16 @@ def with_zero_key() -> tuple[Tensor, list[Tensor]]:
     return out, leaves
 
 
-def test_softmax_one_is_a_key_of_zeros() -> None:
+def test_softmax_one_equals_a_key_of_zeros() -> None:
     for split in (False, True):
-        (out, leaves), (expected, others) = at(SoftmaxOne(split)), with_zero_key()
+        (out, leaves), (expected, others) = attend_with(SoftmaxOne(split)), with_zero_key()
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
         for one, other in zip(gradients(out, leaves), gradients(expected, others), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
-def test_a_row_that_sees_nothing_stays_zero_with_finite_gradients() -> None:
-    out, leaves = at(SoftmaxOne(hidden=lambda i, j: (i % 2 == 0) & (j >= 0)))
+def test_row_without_visible_keys_is_zero_with_finite_gradients() -> None:
+    out, leaves = attend_with(SoftmaxOne(hidden=lambda i, j: (i % 2 == 0) & (j >= 0)))
     assert (out[:, :, 1::2] == 0).all()
     assert (out[:, :, 0::2] != 0).all()
     for gradient in gradients(out, leaves):
@@ -76,7 +76,7 @@ def test_a_row_that_sees_nothing_stays_zero_with_finite_gradients() -> None:
 
 
 def test_huge_logits_neither_overflow_nor_vanish() -> None:
-    out, leaves = at(SoftmaxOne(), scale=1e4)
+    out, leaves = attend_with(SoftmaxOne(), scale=1e4)
     assert out.isfinite().all()
     for gradient in gradients(out, leaves):
         assert gradient.isfinite().all()

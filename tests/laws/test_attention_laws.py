@@ -1,7 +1,11 @@
-"""What every scheme owes, extended or not: causality, independence of the batch, one meaning on every kernel, order."""
+"""Laws of attention: every variant is causal, independent of the batch, equal on every kernel, and uses token order.
+
+Losses and scores are comparable between schemes only if no token sees a later one or another sequence, and if the
+kernel that runs is a matter of speed alone.
+"""
 
 import torch
-from variants import TRAIN_LEN, Variant, each_variant, run, tokens
+from variants import TRAIN_LEN, Variant, build, each_variant, tokens
 
 from posbench.kernels.dense import dense
 from posbench.kernels.dispatcher import KernelDispatcher
@@ -10,46 +14,44 @@ from posbench.position.call import AttentionCall
 
 @each_variant
 def test_causal(variant: Variant) -> None:
-    """What comes later changes nothing: 1e-12."""
-    subject = run(variant)
-    ids = tokens(2, subject.length)
+    """Later tokens do not change earlier outputs: 1e-12."""
+    built = build(variant)
+    ids = tokens(2, built.length)
     changed = ids.clone()
-    changed[:, 10:] = tokens(2, subject.length - 10, seed=2)
-    before, after = subject(ids), subject(changed)
+    changed[:, 10:] = tokens(2, built.length - 10, seed=2)
+    before, after = built(ids), built(changed)
     torch.testing.assert_close(after[:, :10], before[:, :10], rtol=0, atol=1e-12)
     assert (after[:, 10:] - before[:, 10:]).abs().max() > 1e-3
 
 
 @each_variant
 def test_independent_of_the_batch(variant: Variant) -> None:
-    """A sequence alone gives what it gives among others: 1e-12."""
-    subject = run(variant)
-    ids = tokens(3, subject.length)
-    together = subject(ids)
+    """A sequence has the same outputs alone and in a batch: 1e-12."""
+    built = build(variant)
+    ids = tokens(3, built.length)
+    together = built(ids)
     for row in range(3):
-        torch.testing.assert_close(subject(ids[row : row + 1])[0], together[row], rtol=0, atol=1e-12)
+        torch.testing.assert_close(built(ids[row : row + 1])[0], together[row], rtol=0, atol=1e-12)
 
 
 @each_variant
-def test_its_kernel_is_the_specification(variant: Variant) -> None:
-    """The kernel that runs, whole rows and a few rows at a time: values and all gradients, 1e-10."""
-    subject = run(variant)
-    ids = tokens(2, subject.length)
-    own, specified = KernelDispatcher("auto"), KernelDispatcher("dense")
+def test_kernels_equal_dense(variant: Variant) -> None:
+    """The kernel that `auto` selects and `dense` in chunks equal `dense`, values and all gradients: 1e-10."""
+    built = build(variant)
+    ids = tokens(2, built.length)
+    auto, reference = KernelDispatcher("auto"), KernelDispatcher("dense")
 
     def in_chunks(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
-        return dense(call, chunk=subject.length * 2 * 4 * 10)
+        return dense(call, chunk=built.length * 2 * 4 * 10)
 
-    parameters = list(subject.model.parameters())
-    probe = torch.randn(2, subject.length, 32, dtype=torch.float64)
+    parameters = list(built.model.parameters())
+    probe = torch.randn(2, built.length, 32, dtype=torch.float64)
     found = []
-    for kernel in (specified, own, in_chunks):
-        hidden = subject(ids, kernel)
+    for kernel in (reference, auto, in_chunks):
+        hidden = built(ids, kernel)
         gradients = torch.autograd.grad((hidden * probe).sum(), parameters, allow_unused=True)
         found.append((hidden, [one for one in gradients if one is not None]))
-    assert specified.ran == "dense" or (
-        specified.ran == "none" and not subject.scheme.traits.softmax_attention
-    )
+    assert reference.ran == "dense" or (reference.ran == "none" and not built.scheme.traits.softmax_attention)
     expected, expected_gradients = found[0]
     for hidden, gradients in found[1:]:
         torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-10)
@@ -59,22 +61,22 @@ def test_its_kernel_is_the_specification(variant: Variant) -> None:
 
 @each_variant
 def test_order_matters(variant: Variant) -> None:
-    """Two early tokens exchanged change what is known at the end."""
-    subject = run(variant, TRAIN_LEN)
+    """Exchanging two early tokens changes the output at the last token."""
+    built = build(variant, TRAIN_LEN)
     ids = tokens(1, TRAIN_LEN)
     ids[0, 2], ids[0, 7] = 3, 4
     exchanged = ids.clone()
     exchanged[0, 2], exchanged[0, 7] = 4, 3
-    assert (subject(ids)[0, -1] - subject(exchanged)[0, -1]).abs().max() > 1e-6
+    assert (built(ids)[0, -1] - built(exchanged)[0, -1]).abs().max() > 1e-6
 
 
 @each_variant
-def test_evaluation_equals_training_and_may_come_before_it(variant: Variant) -> None:
-    """Without gradients other kernels may run, and give the same: 1e-12. What they leave behind can be trained on."""
-    subject = run(variant)
-    ids = tokens(2, subject.length)
+def test_evaluation_equals_training_and_may_precede_it(variant: Variant) -> None:
+    """Kernels without gradients give the same outputs: 1e-12. Tables cached in evaluation can be trained on."""
+    built = build(variant)
+    ids = tokens(2, built.length)
     with torch.inference_mode():
-        evaluated = subject(ids).clone()
-    trained = subject(ids)
+        evaluated = built(ids).clone()
+    trained = built(ids)
     trained.sum().backward()
     torch.testing.assert_close(evaluated, trained.detach(), rtol=0, atol=1e-12)

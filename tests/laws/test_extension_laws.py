@@ -1,18 +1,22 @@
-"""Extensions change what they declare and nothing else, and refuse other schemes at construction."""
+"""Laws of extensions: no effect at `noop_settings`, an effect otherwise, no parameters, and early refusal.
+
+A scaling that silently has no effect, and a patch that changes more than the extension names, are common errors of
+implementations of context extensions.
+"""
 
 import pytest
 import torch
 from variants import (
     EXTENDED,
     EXTENSIONS,
+    INCOMPATIBLE,
     LENGTH,
-    REFUSED,
     SHAPE,
     TRAIN_LEN,
     Variant,
+    build,
     each_extended,
     model_of,
-    run,
     tokens,
 )
 
@@ -23,20 +27,19 @@ from posbench.position.extension import Extension, ExtensionContext
 
 @each_extended
 def test_noop_settings_change_nothing(variant: Variant) -> None:
-    """Equal within 1e-12 at 3.5 times the training length, or at the longest length the scheme allows."""
+    """At 3.5 times the training length, or at the training length if the scheme is undefined beyond: 1e-12."""
     settings = EXTENSIONS[variant.extension or ""]
     noop = locate(settings["_target_"]).noop_settings(LENGTH)
-    extended = run(variant, **noop)
+    extended = build(variant, **noop)
     ids = tokens(2, extended.length)
-    plain = run(Variant(variant.scheme), extended.length)
+    plain = build(Variant(variant.scheme), extended.length)
     assert plain.length == extended.length
     torch.testing.assert_close(extended(ids), plain(ids), rtol=0, atol=1e-12)
 
 
 @each_extended
-def test_it_changes_something_past_the_training_length(variant: Variant) -> None:
-    """A scaling that silently has no effect is the classic error of extensions."""
-    extended, plain = run(variant), run(Variant(variant.scheme))
+def test_changes_outputs_past_the_training_length(variant: Variant) -> None:
+    extended, plain = build(variant), build(Variant(variant.scheme))
     if plain.length == TRAIN_LEN:
         pytest.skip(f"{variant.scheme} alone is undefined past its training length")
     ids = tokens(2, extended.length)
@@ -44,22 +47,22 @@ def test_it_changes_something_past_the_training_length(variant: Variant) -> None
 
 
 @each_extended
-def test_it_adds_no_parameters_and_leaves_the_model_alone(variant: Variant) -> None:
+def test_adds_no_parameters_and_does_not_change_the_model(variant: Variant) -> None:
     model = model_of(variant)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     scheme = variant.around(model.scheme, LENGTH)
     assert isinstance(scheme, Extension)
     assert [id(p) for p in scheme.parameters()] == [id(p) for p in model.scheme.parameters()]
     ids = tokens(1, TRAIN_LEN)
-    model.with_scheme(scheme)(ids)
+    model(ids, scheme=scheme)
     assert model.state_dict().keys() == before.keys()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("variant", REFUSED, ids=str)
-def test_it_refuses_at_construction_what_it_cannot_extend(variant: Variant) -> None:
-    """The error is one line, names both, and follows from the declared requirements."""
+@pytest.mark.parametrize("variant", INCOMPATIBLE, ids=str)
+def test_incompatible_schemes_raise_at_construction(variant: Variant) -> None:
+    """In one line that names both classes, and only for a requirement that the extension declares."""
     settings = EXTENSIONS[variant.extension or ""]
     target, inner = locate(settings["_target_"]), variant.inner()
     with pytest.raises(IncompatibleError) as caught:
@@ -71,5 +74,5 @@ def test_it_refuses_at_construction_what_it_cannot_extend(variant: Variant) -> N
     assert lacks or (target.requires_relative and not inner.traits.relative)
 
 
-def test_every_extension_applies_to_some_scheme() -> None:
+def test_every_extension_supports_some_scheme() -> None:
     assert {variant.extension for variant in EXTENDED} == set(EXTENSIONS)

@@ -1,4 +1,8 @@
-"""What schemes promise about positions and lengths, and that no other scheme keeps the same promise by accident."""
+"""Laws of positions and lengths: `relative`, `prefix_stable` and `shared_prefill` hold if and only if they are True.
+
+Evaluation relies on these traits to score all lengths in one pass and to share the cache of a context. A trait that
+holds and is False fails as well: evaluation would be slower for no reason.
+"""
 
 import pytest
 import torch
@@ -6,11 +10,12 @@ from variants import (
     LENGTH,
     TRAIN_LEN,
     Variant,
-    assert_promise,
+    VariantModel,
+    assert_trait,
+    build,
     each_variant,
     is_defined,
     model_of,
-    run,
     tokens,
 )
 
@@ -21,7 +26,7 @@ from posbench.position.scheme import PositionScheme
 
 
 class Shifted(Extension):
-    """All positions moved by a number of tokens."""
+    """Adds a number of tokens to all positions."""
 
     def __init__(self, inner: PositionScheme, context: ExtensionContext, by: int) -> None:
         super().__init__(inner, context)
@@ -29,92 +34,92 @@ class Shifted(Extension):
 
     def assign_positions(self, geo: Geometry) -> Geometry:
         placed = self.inner.assign_positions(geo)
-        return placed.with_positions(placed.q_pos_T + self.by, placed.k_pos_S + self.by, placed.offset)
-
-
-@each_variant
-def test_relative_schemes_do_not_feel_a_shift_and_others_do(variant: Variant) -> None:
-    """By 5 tokens within the training length: 1e-10. Relative ones also by 1000 at full length: 1e-9."""
-    subject = run(variant)
-    promised = subject.scheme.traits.relative
-
-    def moved(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shifted = Shifted(
-            subject.scheme, ExtensionContext(subject.model.architecture.shape(TRAIN_LEN), count), by
+        return placed.with_positions(
+            placed.q_pos_T + self.by, placed.k_pos_S + self.by, placed.position_offset
         )
-        ids = tokens(2, count)
-        return subject(ids), subject.model.with_scheme(shifted)(ids)[0]
-
-    assert_promise(promised, *moved(5, 8), 1e-10)
-    if promised:
-        assert_promise(True, *moved(1000, subject.length), 1e-9)
 
 
 @each_variant
-def test_prefix_stable_schemes_do_not_feel_what_follows_and_others_do(variant: Variant) -> None:
-    """A prefix alone, declared longer, and within the whole text: 1e-10."""
-    long = run(variant)
+def test_relative_if_and_only_if_shift_invariant(variant: Variant) -> None:
+    """A shift by 5 tokens within the training length: 1e-10. For relative schemes also by 1000 at full length: 1e-9."""
+    built = build(variant)
+    relative = built.scheme.traits.relative
+
+    def shifted(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        scheme = Shifted(built.scheme, ExtensionContext(built.model.size.shape(TRAIN_LEN), count), by)
+        ids = tokens(2, count)
+        return built(ids), built.model(ids, scheme=scheme)[0]
+
+    assert_trait(relative, *shifted(5, 8), 1e-10)
+    if relative:
+        assert_trait(True, *shifted(1000, built.length), 1e-9)
+
+
+@each_variant
+def test_prefix_stable_if_and_only_if_independent_of_what_follows(variant: Variant) -> None:
+    """A prefix alone, a prefix with the full declared length, and the full text: 1e-10."""
+    long = build(variant)
     prefix = 3 * TRAIN_LEN // 2 if long.length == LENGTH else TRAIN_LEN // 2
-    short = run(variant, prefix)
+    short = VariantModel(long.model, variant.around(long.model.scheme, prefix), prefix)
     ids = tokens(2, long.length)
     alone, within = short(ids[:, :prefix]), long(ids)[:, :prefix]
-    assert_promise(long.scheme.traits.prefix_stable, alone, within, 1e-10)
-    # With the length declared, whatever the promise, what follows is not felt.
+    assert_trait(long.scheme.traits.prefix_stable, alone, within, 1e-10)
+    # At the same declared length, later tokens change nothing, whatever the trait.
     torch.testing.assert_close(long(ids[:, :prefix], length=long.length), within, rtol=0, atol=1e-10)
 
 
 @each_variant
-def test_questions_share_one_pass_over_their_context(variant: Variant) -> None:
-    """A cache and a batch of suffixes equal every prompt alone and every token in its turn: 1e-10."""
-    subject = run(variant)
+def test_shared_prefill_if_and_only_if_caches_are_exact(variant: Variant) -> None:
+    """Suffixes over a shared cache equal each prompt alone and token-by-token decoding: 1e-10."""
+    built = build(variant)
     question = 5
-    context = subject.length - question
+    context = built.length - question
     shared, questions = tokens(1, context), tokens(3, question, seed=2)
-    promised = subject.scheme.traits.shared_prefill
+    shareable = built.scheme.traits.shared_prefill
 
     def read(ids: torch.Tensor, cache=None):  # type: ignore[no-untyped-def]
-        return subject.model(ids, cache=cache, length=subject.length, use_cache=True)
+        return built.model(ids, scheme=built.scheme, cache=cache, length=built.length, use_cache=True)
 
     _, prefilled = read(shared)
     suffixes, _ = read(questions, prefilled)
     for row in range(3):
         prompt = torch.cat((shared, questions[row : row + 1]), 1)
-        assert_promise(promised, suffixes[row], subject(prompt)[0, context:], 1e-10)
+        assert_trait(shareable, suffixes[row], built(prompt)[0, context:], 1e-10)
     cache, steps = prefilled, []
     for t in range(question):
         hidden, cache = read(questions[:1, t : t + 1], cache)
         steps.append(hidden)
-    assert cache.length == subject.length
-    assert_promise(promised, torch.cat(steps, 1)[0], suffixes[0], 1e-10)
+    assert cache.length == built.length
+    assert_trait(shareable, torch.cat(steps, 1)[0], suffixes[0], 1e-10)
 
 
 class Short(PositionScheme):
-    """Four tokens and no more."""
+    """Defined for at most four tokens."""
 
     def check(self, length: int) -> None:
         if length > 4:
             raise LengthError(f"{length} tokens: give at most 4")
 
 
-def test_a_model_asks_before_it_computes() -> None:
-    """For the tokens that it is given, those of its cache, and those that are declared."""
-    model = model_of(Variant("nope")).with_scheme(Short())
-    _, cache = model(tokens(1, 4), use_cache=True)
+def test_model_checks_lengths_before_it_computes() -> None:
+    """The tokens given, the tokens of the cache and the declared length all count."""
+    model, short = model_of(Variant("nope")), Short()
+    _, cache = model(tokens(1, 4), scheme=short, use_cache=True)
     for settings in ({"ids_BT": tokens(1, 5)}, {"ids_BT": tokens(1, 1), "cache": cache}):
         with pytest.raises(LengthError, match="5 tokens"):
-            model(**settings)
+            model(**settings, scheme=short)
     with pytest.raises(LengthError, match="9 tokens"):
-        model(tokens(1, 4), length=9)
+        model(tokens(1, 4), scheme=short, length=9)
 
 
 @each_variant
 def test_finite_to_eight_times_the_training_length_or_undefined(variant: Variant) -> None:
     length = 8 * TRAIN_LEN
-    trained = model_of(variant).float()
-    model = trained.with_scheme(variant.around(trained.scheme, length))
+    model = model_of(variant).float()
+    scheme = variant.around(model.scheme, length)
     ids = tokens(1, length)
-    if is_defined(model.scheme, length):
-        assert model(ids)[0].isfinite().all()
+    if is_defined(scheme, length):
+        assert model(ids, scheme=scheme)[0].isfinite().all()
     else:
         with pytest.raises((UndefinedError, LengthError), match=r"^[^\n]+$"):
-            model(ids)
+            model(ids, scheme=scheme)

@@ -1,11 +1,14 @@
-"""What is observed of attention is what attention does, for every scheme, extended or not."""
+"""Laws of recorded attention weights: they are the weights that attention applies to the values.
+
+Weights are recorded by a second computation, which must include regions, masks, biases and changed denominators.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
-from variants import Variant, each_variant, run, tokens
+from variants import Variant, build, each_variant, tokens
 
 from posbench.errors import UndefinedError
 from posbench.kernels.dense import dense
@@ -14,8 +17,8 @@ from posbench.position.call import AttentionCall, Kernel
 from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
-class Noted(AttentionWeightRecorder):
-    """Notes the values of each layer, and whether its softmax has the usual denominator."""
+class ValueRecorder(AttentionWeightRecorder):
+    """Also records the values of each layer, and whether its softmax has the usual denominator."""
 
     def __init__(self, inner: PositionScheme) -> None:
         super().__init__(inner)
@@ -28,30 +31,30 @@ class Noted(AttentionWeightRecorder):
         super().attention(inputs, v_BHSD, kernel)
 
 
-def sums_alone(call: AttentionCall) -> tuple[Tensor, Tensor]:
-    """What is added to the values by pair is no weight."""
+def without_relative_values(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """Runs `dense` without relative values, which are not part of the weights."""
     return dense(replace(call, relative_values=None))
 
 
 @each_variant
 @torch.no_grad()
-def test_weights_make_the_output(variant: Variant) -> None:
-    """In every layer they sum the values to attention's own output, and to 1 where no denominator is changed: 1e-12."""
-    subject = run(variant)
-    ids, outputs = tokens(2, subject.length), []
-    noted = Noted(subject.scheme)
-    observed = subject.model.with_scheme(noted)
-    for block in subject.model.blocks:
+def test_weighted_values_equal_the_output(variant: Variant) -> None:
+    """In every layer: 1e-12. Weights sum to 1 where the denominator is unchanged."""
+    built = build(variant)
+    ids, outputs = tokens(2, built.length), []
+    recorder = ValueRecorder(built.scheme)
+    observed = built.model.with_scheme(recorder)
+    for block in built.model.blocks:
         block.attention.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
-    if not subject.scheme.traits.softmax_attention:
+    if not built.scheme.traits.softmax_attention:
         with pytest.raises(UndefinedError, match="without weights"):
             observed(ids)
         return
-    observed(ids, kernel=sums_alone)
+    observed(ids, kernel=without_relative_values)
     for weight_BHS, v_BHSD, usual, output in zip(
-        noted.weights_LBHS, noted.values, noted.usual, outputs, strict=True
+        recorder.weights_LBHS, recorder.values, recorder.usual, outputs, strict=True
     ):
-        assert weight_BHS.shape == (2, 4, subject.length)
+        assert weight_BHS.shape == (2, 4, built.length)
         summed = torch.einsum("bhs,bhsd->bhd", weight_BHS, v_BHSD).flatten(1)
         torch.testing.assert_close(summed, output, rtol=0, atol=1e-12)
         assert weight_BHS.min() >= 0
@@ -62,15 +65,15 @@ def test_weights_make_the_output(variant: Variant) -> None:
 
 @each_variant
 @torch.no_grad()
-def test_a_question_after_its_context_is_seen_as_in_one_pass(variant: Variant) -> None:
-    """With a cache where the scheme promises that it may be shared: 1e-9."""
-    subject = run(variant)
-    if not (subject.scheme.traits.softmax_attention and subject.scheme.traits.shared_prefill):
+def test_weights_over_a_cache_equal_one_pass(variant: Variant) -> None:
+    """For schemes with `shared_prefill`: 1e-9."""
+    built = build(variant)
+    if not (built.scheme.traits.softmax_attention and built.scheme.traits.shared_prefill):
         return
-    ids, length = tokens(1, subject.length), subject.length
+    ids, length = tokens(1, built.length), built.length
     settings = {"kernel": dense, "length": length, "batch": 8}
-    whole = last_token_attention(subject.model, ids_NT=ids, cache=None, **settings)
-    _, cache = subject.model(ids[:, :-2], length=length, use_cache=True)
-    after = last_token_attention(subject.model, ids_NT=ids[:, -2:], cache=cache, **settings)
+    whole = last_token_attention(built.model, ids_NT=ids, cache=None, **settings)
+    _, cache = built.model(ids[:, :-2], length=length, use_cache=True)
+    after = last_token_attention(built.model, ids_NT=ids[:, -2:], cache=cache, **settings)
     assert whole.shape == (1, 2, 4, length)
     torch.testing.assert_close(after, whole, rtol=0, atol=1e-9)

@@ -1,4 +1,7 @@
-"""Parameters are all trained, saved and restored, and drawn without moving anybody else's."""
+"""Laws of parameters: all are trained, saved and restored, and drawn without changing other initial weights.
+
+Models are compared with the same initial weights everywhere except in the scheme.
+"""
 
 import pytest
 import torch
@@ -21,19 +24,19 @@ def test_every_parameter_is_trained(variant: Variant) -> None:
 
 
 @each_scheme
-def test_a_state_dict_holds_all_that_was_trained(variant: Variant) -> None:
+def test_state_dict_restores_the_model(variant: Variant) -> None:
     ids = tokens(2, TRAIN_LEN)
     trained, restored = model_of(variant), model_of(variant, seed=1)
     assert not torch.equal(restored(ids)[0], trained(ids)[0])
     restored.load_state_dict(trained.state_dict(), strict=True)
     assert torch.equal(restored(ids)[0], trained(ids)[0])
     held = {name for name, _ in trained.named_parameters()}
-    assert set(trained.state_dict()) == held, "constants belong to the settings, not to the checkpoint"
+    assert set(trained.state_dict()) == held, "constants are not part of the checkpoint"
 
 
 @each_scheme
-def test_a_seed_is_a_draw(variant: Variant) -> None:
-    """Of everything that is drawn: a scheme may start from constants alone, and then draws nothing."""
+def test_parameters_depend_on_the_seed_if_any_are_drawn(variant: Variant) -> None:
+    """A scheme may start from constants alone; then no seed changes it."""
     one, again, other = (variant.inner(seed=seed).state_dict() for seed in (0, 0, 1))
     for name, value in one.items():
         assert torch.equal(value, again[name])
@@ -45,14 +48,14 @@ def test_a_seed_is_a_draw(variant: Variant) -> None:
 
 
 @each_scheme
-def test_building_a_scheme_leaves_the_random_state_alone(variant: Variant) -> None:
+def test_building_a_scheme_keeps_the_random_state(variant: Variant) -> None:
     before = torch.random.get_rng_state()
     variant.inner()
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @each_scheme
-def test_the_choice_of_scheme_moves_no_other_weight(variant: Variant) -> None:
+def test_scheme_changes_no_other_weight(variant: Variant) -> None:
     reference = model_of(Variant("nope")).state_dict()
     drawn = model_of(variant).state_dict()
     for name, value in reference.items():

@@ -1,4 +1,7 @@
-"""Positions stay exact in a bfloat16 model: it holds no integer above 256, and 4097 must not become 4096."""
+"""Law of precision: positions stay exact in a bfloat16 model and under autocast.
+
+bfloat16 has 8 significant bits: it represents not every integer above 256, so that position 4097 would become 4096.
+"""
 
 import copy
 
@@ -15,7 +18,7 @@ ROUNDING = 2.0**-6  # a few roundings to 8 bits
 
 
 def numbers(scheme: PositionScheme, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Everything that a scheme computes for eight tokens around position 4096 over all before them."""
+    """Returns the results of all hooks for eight queries around position 4096 over all earlier keys."""
     draw = torch.Generator().manual_seed(0)
     geo = scheme.assign_positions(Geometry.from_range(FIRST, LAST, 2 * SHAPE.train_len))
 
@@ -30,13 +33,17 @@ def numbers(scheme: PositionScheme, dtype: torch.dtype) -> dict[str, Tensor]:
     for number, region in enumerate(scheme.regions(inputs)):
         here = AttentionInputs(0, region.geo, inputs.x_BTW, inputs.x_BSW, q_BHTD, k_BHSD)
         found[f"q {number}"], found[f"k {number}"] = scheme.qk(here)
-        gain, term, value = scheme.logit_scale(here), scheme.attention_bias(here), scheme.relative_value(here)
-        if gain is not None:
-            found[f"gain {number}"] = gain
-        if term is not None:
-            found[f"term {number}"] = term.value(region.geo, slice(None))
-        if value is not None:
-            found[f"value {number}"] = value.index(region.geo.distance().clamp(min=0))
+        logit_scale, bias, values = (
+            scheme.logit_scale(here),
+            scheme.attention_bias(here),
+            scheme.relative_values(here),
+        )
+        if logit_scale is not None:
+            found[f"logit_scale {number}"] = logit_scale
+        if bias is not None:
+            found[f"bias {number}"] = bias.value(region.geo, slice(None))
+        if values is not None:
+            found[f"values {number}"] = values.index(region.geo.distance().clamp(min=0))
     return found
 
 
@@ -53,9 +60,9 @@ def assert_close(rounded: dict[str, Tensor], exact: dict[str, Tensor]) -> None:
 
 
 @each_variant
-def test_a_model_cast_to_bfloat16_keeps_its_positions(variant: Variant) -> None:
+def test_cast_to_bfloat16_keeps_positions(variant: Variant) -> None:
     inner = variant.inner(SHAPE).to(torch.bfloat16)
-    exact = copy.deepcopy(inner).double()  # the same parameters, so that constants alone can differ
+    exact = copy.deepcopy(inner).double()  # the same parameters, so that only constants can differ
     with torch.no_grad():
         assert_close(
             numbers(variant.around(inner, 2 * SHAPE.train_len, SHAPE), torch.bfloat16),
@@ -64,7 +71,7 @@ def test_a_model_cast_to_bfloat16_keeps_its_positions(variant: Variant) -> None:
 
 
 @each_variant
-def test_autocast_keeps_its_positions(variant: Variant) -> None:
+def test_autocast_keeps_positions(variant: Variant) -> None:
     inner = variant.inner(SHAPE)
     exact = copy.deepcopy(inner).double()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -73,8 +80,8 @@ def test_autocast_keeps_its_positions(variant: Variant) -> None:
         assert_close(rounded, numbers(variant.around(exact, 2 * SHAPE.train_len, SHAPE), torch.float64))
 
 
-def test_the_law_would_notice() -> None:
-    """A scheme whose positions pass through bfloat16 fails it."""
+def test_rounded_positions_break_the_law() -> None:
+    """A scheme that casts positions to bfloat16 fails."""
 
     class Careless(PositionScheme):
         def embed(self, x_BTW: Tensor, geo: Geometry, layer: int) -> Tensor:
@@ -84,4 +91,4 @@ def test_the_law_would_notice() -> None:
         assert_close(numbers(Careless(), torch.bfloat16), numbers(Careless(), torch.float64))
     except AssertionError:
         return
-    raise AssertionError("positions rounded to bfloat16 were not noticed")
+    raise AssertionError("positions rounded to bfloat16 passed the law")

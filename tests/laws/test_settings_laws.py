@@ -1,4 +1,7 @@
-"""A setting of the wrong type or name is one line of ConfigError, whatever the scheme."""
+"""Law of settings: a setting of the wrong type or name raises a ConfigError of one line, for every scheme.
+
+Settings come from the command line; a wrong one must fail before any model is trained.
+"""
 
 from typing import Any, get_type_hints
 
@@ -28,23 +31,23 @@ def built(name: str, **changed: Any) -> PositionScheme:
 
 
 @pytest.mark.parametrize(("name", "key", "value"), WRONG)
-def test_a_value_of_the_wrong_type_is_one_line(name: str, key: str, value: object) -> None:
+def test_wrong_type_raises_one_line(name: str, key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"^setting {key} of \w+ is [^\n]+: give "):
         built(name, **{key: value})
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_unknown_setting_is_one_line_with_what_there_is(name: str) -> None:
+def test_unknown_setting_raises_one_line_with_the_choices(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^unknown setting of \w+ 'nonsense': choose one of .*$"):
         built(name, nonsense=1)
 
 
 @pytest.mark.parametrize("target", ["posbench.schemes.nothing.Nothing", "Nothing", "posbench.", ""])
-def test_a_target_that_is_not_there_is_one_line(target: str) -> None:
+def test_missing_target_raises_one_line(target: str) -> None:
     with pytest.raises(ConfigError, match=r"^_target_ .* importable from here"):
         instantiate({"_target_": target}, SHAPE)
 
 
-def test_settings_without_a_target_are_one_line() -> None:
+def test_settings_without_a_target_raise() -> None:
     with pytest.raises(ConfigError, match="without _target_"):
         instantiate({"rope_theta": 500.0}, SHAPE)

@@ -1,4 +1,7 @@
-"""What a scheme is as source: one short file with its paper, one yaml, and nobody else who knows its name."""
+"""Laws of source files: a scheme is one short file that cites its paper, one yaml, and is named nowhere else.
+
+Code that tests for a scheme by name would treat it differently from a scheme that a user adds.
+"""
 
 import ast
 import inspect
@@ -21,7 +24,7 @@ each_target = pytest.mark.parametrize(("group", "name"), TARGETS, ids="-".join)
 
 
 def parts(group: str, name: str) -> list[dict[str, Any]]:
-    """The settings of every part that has a file of its own: one, or the members of a composition."""
+    """Returns the settings of the scheme, or of every member of a composition."""
 
     def within(value: Any) -> Iterator[dict[str, Any]]:
         if isinstance(value, dict) and "_target_" in value:
@@ -43,25 +46,25 @@ def file_of(target: str) -> Path:
 
 
 @each_target
-def test_a_file_is_short_and_names_its_paper(group: str, name: str) -> None:
+def test_file_is_short_and_cites_its_paper(group: str, name: str) -> None:
     for part in parts(group, name):
         text = file_of(part["_target_"]).read_text()
         assert sum(bool(line.strip()) for line in text.splitlines()) < 80
         docstring = ast.get_docstring(ast.parse(text))
         assert docstring is not None
-        assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://", docstring), "no arXiv number and no address"
-        assert docstring.splitlines()[0].endswith("."), "the first line says what it is"
+        assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://", docstring), "no arXiv id and no address"
+        assert docstring.splitlines()[0].endswith("."), "the first line is a sentence"
 
 
 @each_target
-def test_a_class_says_its_formula(group: str, name: str) -> None:
+def test_class_docstring_has_the_formula(group: str, name: str) -> None:
     for part in parts(group, name):
         assert inspect.getdoc(locate(part["_target_"])), "the class docstring is the formula"
 
 
 @each_target
-def test_a_yaml_lists_every_setting_with_its_default(group: str, name: str) -> None:
-    """So that any of them can be overridden by name, and reading the yaml is reading the scheme."""
+def test_yaml_lists_every_setting_with_its_default(group: str, name: str) -> None:
+    """Every setting can then be overridden by name, and the yaml documents the scheme."""
     content = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
     assert set(content) == {"name", "build"}
     assert content["name"] == name
@@ -69,10 +72,10 @@ def test_a_yaml_lists_every_setting_with_its_default(group: str, name: str) -> N
     for part in [whole, *parts(group, name)]:
         given = {key: value for key, value in part.items() if key != "_target_"}
         parameters = inspect.signature(locate(part["_target_"])).parameters
-        first = 1 if group == "scheme" else 2  # the shape; the inner scheme and the context
+        first = 1 if group == "scheme" else 2  # skips the shape, or the inner scheme and the context
         defaults = {key: parameter.default for key, parameter in list(parameters.items())[first:]}
         required = any(default is inspect.Parameter.empty for default in defaults.values())
-        # A variant of a scheme, or a member of a composition, is there for what it sets otherwise.
+        # A variant of a scheme, or a member of a composition, exists to set other values.
         if required or part is not whole or part["_target_"].split(".")[-2] != name:
             assert set(given) == set(defaults)
         else:
@@ -80,7 +83,7 @@ def test_a_yaml_lists_every_setting_with_its_default(group: str, name: str) -> N
 
 
 def names_in(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """Identifiers and whole string constants of a module, its docstrings left out."""
+    """Returns the identifiers and the string constants of a module, without docstrings."""
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -101,11 +104,11 @@ def names_in(tree: ast.Module) -> tuple[set[str], set[str]]:
     return identifiers, strings
 
 
-# What a file may name that is not its own, and why.
+# Names that files other than their own may contain, with the reason.
 ALLOWED = {
-    # The speed goal is stated for this scheme beside its peers.
+    # The speed goal compares this scheme with other implementations of it.
     "posbench/benchmark/models.py": {"posbench.schemes.rope.RoPE"},
-    # The configuration of a pretrained model names its scheme and its scaling, and this is where that is read.
+    # Reads the scheme and its scaling from the configuration of a pretrained model.
     "posbench/lm/hf_positions.py": {
         "posbench.schemes.rope.RoPE",
         "posbench.schemes.nope.NoPE",
@@ -122,28 +125,28 @@ SOURCES = sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "scripts").rglob("*
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
-def test_nobody_else_asks_for_a_scheme(source: Path) -> None:
-    """Not by its class, not by its name in quotes, not by its module: in no file but its own."""
+def test_no_other_file_names_a_scheme(source: Path) -> None:
+    """Neither by its class, nor by its name as a string, nor by its module."""
     here = source.relative_to(PACKAGE.parent).as_posix()
     identifiers, strings = names_in(ast.parse(source.read_text()))
     for target in {part["_target_"] for key in TARGETS for part in parts(*key)}:
         module, _, cls = target.rpartition(".")
         if file_of(target) == source:
             continue
-        asks = cls in identifiers or any(text.startswith(module) for text in strings)
-        assert asks == (target in ALLOWED.get(here, ())), (
-            f"{here} asks for {target}, or no longer does and is allowed to"
+        named = cls in identifiers or any(text.startswith(module) for text in strings)
+        assert named == (target in ALLOWED.get(here, ())), (
+            f"{here} names {target}, or no longer does and is still in ALLOWED"
         )
     for group, name in TARGETS:
-        # Names of extensions are also names of settings, such as a window.
+        # Names of extensions are also names of settings, such as window.
         if group == "scheme" and name not in EXTENSIONS:
             own = {file_of(part["_target_"]) for part in parts(group, name)}
             allowed = source in own or name in ALLOWED.get(here, ())
-            assert name not in strings or allowed, f"{here} asks for {name}"
+            assert name not in strings or allowed, f"{here} names {name}"
 
 
-def test_every_class_has_a_registered_name_of_its_own() -> None:
-    """Identities hash registered names: a class without one would be known by its import path."""
+def test_every_class_has_a_unique_registered_name() -> None:
+    """Identities hash registered names; without one they would hash the import path, which changes with a move."""
     targets = {one["_target_"] for key in TARGETS for one in parts(*key)}
     for group in ("task", "ensemble"):
         for file in sorted((CONFIGS / group).glob("*.yaml")):

@@ -1,4 +1,4 @@
-"""Every scheme and every extension around it, found by listing the config folders."""
+"""The variants that laws run on: every scheme and every extension around it, from the files in configs/."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 PACKAGE = Path(posbench.__file__).parent
 CONFIGS = PACKAGE.parent / "configs"
 SIZE, VOCABULARY = Size(n_layers=2, d_model=32, n_heads=4), 50
-# Their ratio is no power of two, so that interpolated positions are inexact, as they mostly are.
+# Their ratio is not a power of two, so that interpolated positions are inexact, as in most evaluations.
 TRAIN_LEN, LENGTH = 16, 56
 SHAPE = SIZE.shape(TRAIN_LEN)
 
 
 def listed(group: str) -> dict[str, dict[str, Any] | None]:
-    """The build settings of each yaml of a group, by the file's name."""
+    """Returns the build settings of each yaml of a group by file name."""
     files = sorted((CONFIGS / group).glob("*.yaml"))
     return {file.stem: yaml.safe_load(file.read_text())["build"] for file in files}
 
@@ -51,7 +51,7 @@ class Variant:
         return f"{self.scheme}+{self.extension}" if self.extension else self.scheme
 
     def inner(self, shape: ModelShape = SHAPE, seed: int = 0) -> PositionScheme:
-        """The scheme as the model is trained with it."""
+        """Returns the scheme with which the model is trained."""
         settings = SCHEMES[self.scheme]
         assert settings is not None
         return build_scheme(settings, shape, seed)
@@ -59,14 +59,14 @@ class Variant:
     def around(
         self, inner: PositionScheme, length: int, shape: ModelShape = SHAPE, **changed: Any
     ) -> PositionScheme:
-        """The scheme as it is evaluated at a length."""
+        """Returns the scheme with which the model is evaluated at `length` tokens."""
         if self.extension is None:
             return inner
         return instantiate({**EXTENSIONS[self.extension], **changed}, inner, ExtensionContext(shape, length))
 
 
 def is_defined(scheme: PositionScheme, length: int) -> bool:
-    """Whether the scheme has an answer at this length."""
+    """Whether the scheme is defined at this length."""
     try:
         scheme.check(length)
     except (UndefinedError, LengthError):
@@ -76,7 +76,7 @@ def is_defined(scheme: PositionScheme, length: int) -> bool:
 
 @torch.no_grad()
 def structure(scheme: PositionScheme) -> set[str]:
-    """What a scheme is made of, as far as extensions and kernels can tell: its promises and the hooks that it uses."""
+    """Returns the traits of a scheme and the hooks that it uses: all that extensions and kernels depend on."""
     draw = torch.Generator().manual_seed(0)
     size = 2 * TRAIN_LEN
     length = size if is_defined(scheme, size) else TRAIN_LEN
@@ -94,14 +94,14 @@ def structure(scheme: PositionScheme) -> set[str]:
             {"own attention"} if scheme.attention(inputs, v, KernelDispatcher("auto")) is not None else set()
         )
         found |= {"regions"} if len(scheme.regions(inputs)) > 1 else set()
-        for hook in ("mask", "logit_scale", "relative_value", "softmax_normalizer"):
+        for hook in ("mask", "logit_scale", "relative_values", "softmax_normalizer"):
             found |= {hook} if getattr(scheme, hook)(inputs) is not None else set()
         found |= {type(part).__name__ for part in parts(scheme.attention_bias(inputs))}
     return found
 
 
 def parts(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
-    """The terms that a term adds."""
+    """Returns the summands of a bias."""
     if bias is None:
         return ()
     return (
@@ -114,15 +114,15 @@ def parts(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
 PLAIN = ("nope", "sinusoidal", "learned", "rope", "alibi", "t5")
 
 
-def carried() -> tuple[list[Variant], list[Variant], list[Variant]]:
-    """The extended schemes that can be, a few of them for each extension, and those that cannot be.
+def group_extensions() -> tuple[list[Variant], list[Variant]]:
+    """Returns a subset of the compatible pairs of scheme and extension, and all incompatible pairs.
 
-    The few are the plain schemes and, for what those are not made of, one scheme each: laws on all of them
-    would multiply every scheme by every extension and show nothing more.
+    The subset has, for each extension, the plain schemes and one scheme for every trait and hook that these lack.
+    Laws run on the subset, since all pairs would take much longer and test nothing more.
     """
-    possible, few, refused = [], [], []
+    subset, incompatible = [], []
     inner = {scheme: Variant(scheme).inner() for scheme in SCHEMES}
-    made_of = {scheme: structure(one) for scheme, one in inner.items()}
+    structures = {scheme: structure(one) for scheme, one in inner.items()}
     for extension in EXTENSIONS:
         able = []
         for scheme in SCHEMES:
@@ -131,20 +131,19 @@ def carried() -> tuple[list[Variant], list[Variant], list[Variant]]:
                 variant.around(inner[scheme], TRAIN_LEN)
                 able.append(variant)
             except IncompatibleError:
-                refused.append(variant)
-        possible += able
+                incompatible.append(variant)
         chosen = [variant for variant in able if variant.scheme in PLAIN]
-        covered = set().union(*(made_of[variant.scheme] for variant in chosen))
-        while rest := [variant for variant in able if made_of[variant.scheme] - covered]:
-            best = max(rest, key=lambda variant: len(made_of[variant.scheme] - covered))
+        covered = set().union(*(structures[variant.scheme] for variant in chosen))
+        while rest := [variant for variant in able if structures[variant.scheme] - covered]:
+            best = max(rest, key=lambda variant: len(structures[variant.scheme] - covered))
             chosen.append(best)
-            covered |= made_of[best.scheme]
-        few += chosen
-    return possible, few, refused
+            covered |= structures[best.scheme]
+        subset += chosen
+    return subset, incompatible
 
 
 ALONE = [Variant(scheme) for scheme in SCHEMES]
-POSSIBLE, EXTENDED, REFUSED = carried()
+EXTENDED, INCOMPATIBLE = group_extensions()
 
 each_scheme = pytest.mark.parametrize("variant", ALONE, ids=str)
 each_extended = pytest.mark.parametrize("variant", EXTENDED, ids=str)
@@ -152,8 +151,8 @@ each_variant = pytest.mark.parametrize("variant", ALONE + EXTENDED, ids=str)
 
 
 @dataclass
-class Run:
-    """A small model in float64 with a variant built for `length` tokens, the longest that has a meaning."""
+class VariantModel:
+    """A small model in float64 and a variant around its scheme, for sequences of `length` tokens."""
 
     model: GPT
     length: int
@@ -163,7 +162,7 @@ class Run:
         return self.model.scheme
 
     def __call__(self, ids_BT: Tensor, kernel: Kernel | None = None, **settings: Any) -> Tensor:
-        """(B, T, W) final hidden states."""
+        """Returns the (B, T, W) final hidden states."""
         return self.model(ids_BT, kernel=kernel, **settings)[0]
 
 
@@ -171,26 +170,26 @@ def model_of(variant: Variant, seed: int = 0) -> GPT:
     return GPT(SIZE, VOCABULARY, variant.inner(seed=seed), seed).double()
 
 
-def run(variant: Variant, length: int = LENGTH, **changed: Any) -> Run:
-    """The variant at `length`, or at the training length if it is undefined beyond."""
+def build(variant: Variant, length: int = LENGTH, **changed: Any) -> VariantModel:
+    """Returns the variant at `length` tokens, or at the training length if it is undefined beyond."""
     torch.manual_seed(0)
     model = model_of(variant)
     scheme = variant.around(model.scheme, length, **changed)
     if not is_defined(scheme, length):
         length = TRAIN_LEN
         scheme = variant.around(model.scheme, length, **changed)
-    return Run(model.with_scheme(scheme), length)
+    return VariantModel(model.with_scheme(scheme), length)
 
 
 def tokens(*shape: int, seed: int = 1) -> Tensor:
-    """Random ids."""
+    """Returns random ids."""
     return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_promise(promised: bool, one: Tensor, other: Tensor, tolerance: float) -> None:
-    """Equal if so declared, and different if not: a promise that could be made should be."""
+def assert_trait(expected: bool, one: Tensor, other: Tensor, tolerance: float) -> None:
+    """Asserts that two tensors are equal if the trait is True, and differ if it is False."""
     worst = float((one - other).detach().abs().max())
-    if promised:
-        assert worst <= tolerance, f"declared, and off by {worst:.2g}"
+    if expected:
+        assert worst <= tolerance, f"the trait is True, and outputs differ by {worst:.2g}"
     else:
-        assert worst > 1e-6, f"not declared, and yet equal to {worst:.2g}: declare it"
+        assert worst > 1e-6, f"the trait is False, and outputs are equal to {worst:.2g}: set it to True"

@@ -55,8 +55,8 @@ def test_traits_and_checks_combine() -> None:
 
 def test_two_members_with_relative_values_are_refused() -> None:
     stack = Stack(SHAPE, [Shaw(SHAPE), Shaw(SHAPE)])
-    with pytest.raises(IncompatibleError, match="2 stacked schemes have a relative_value"):
-        stack.relative_value(attention_inputs())
+    with pytest.raises(IncompatibleError, match="2 stacked schemes define relative_values"):
+        stack.relative_values(attention_inputs())
 
 
 def test_layers_alternate() -> None:
