@@ -118,8 +118,9 @@ ALLOWED = {
         "posbench.extensions.yarn.YaRN",
         "posbench.extensions.llama3.Llama3",
         "posbench.extensions.longrope.LongRoPE",
-        "linear",  # transformers' name for position interpolation
     },
+    # New names beside the names that they replaced, for error messages.
+    "posbench/renamed.py": {"fox", "linear_attention", "linear_attention_rope", "rnope", "swan"},
 }
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "scripts").rglob("*.py")])
 
