@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posbench.instantiate import register
 from posbench.position.extension import Extension, ExtensionContext
-from posbench.position.log_n import log_n
+from posbench.position.log_n import log_n_scale
 from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
@@ -30,4 +30,4 @@ class LogNScaling(Extension):
         return {"log_base": length}
 
     def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
-        return self.scale_inner(log_n(inputs.geo, self.log_base).clamp(min=1), inputs)
+        return self.scale_inner(log_n_scale(inputs, self.log_base).clamp(min=1), inputs)

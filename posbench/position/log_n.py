@@ -1,15 +1,17 @@
-"""Logarithm of the number of visible keys: the logit scale of log-n attention."""
+"""The logarithm of the number of visible keys, as a factor on logits.
+
+Su, 2021: https://kexue.fm/archives/8823.
+"""
 
 from torch import Tensor
 
-from posbench.position.geometry import Geometry
+from posbench.position.scheme import AttentionInputs
 
 
-def log_n(geo: Geometry, log_base: int) -> Tensor:
-    """(T,) float64: log_b(n) for each query, n = i + 1 the keys up to its own and b = `log_base`.
+def log_n_scale(inputs: AttentionInputs, log_base: int) -> Tensor:
+    """Returns log_b(i + 1) for each query i, (T,) float64; i + 1 is the number of keys that a causal query sees.
 
-    Su. From the Invariance of Entropy to the Scale of Attention. 2021 (in Chinese). https://kexue.fm/archives/8823.
+    Exactly 1 where i + 1 equals `log_base`.
     """
-    n_T = geo.q_index_T.double() + 1
-    # Both logarithms by torch, on one device: the ratio is exactly 1 at n = b.
-    return n_T.log() / n_T.new_full((), log_base).log()
+    n_keys_T = inputs.geo.q_index_T.double() + 1
+    return n_keys_T.log() / n_keys_T.new_tensor(log_base).log()

@@ -13,7 +13,6 @@ from torch import Tensor
 from posbench.instantiate import register
 from posbench.position.compose import Layered, every_nth, sliding_window, tokens_within_train_len
 from posbench.position.geometry import Mask
-from posbench.position.log_n import log_n
 from posbench.position.masks import and_masks
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
@@ -38,7 +37,8 @@ class HWFA(Layered):
     def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
         if not self.is_last(inputs):
             return super().logit_scale(inputs)
-        return log_n(inputs.geo, max(2, self.train_len))
+        keys_T = inputs.geo.q_index_T.double() + 1
+        return keys_T.log() / keys_T.new_tensor(max(2, self.train_len)).log()
 
     def is_last(self, inputs: AttentionInputs) -> bool:
         """Whether the layer sees everything."""

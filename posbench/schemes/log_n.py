@@ -7,11 +7,12 @@ the training length the gain is 1 there, as Su's is at 512. Not clamped below: t
 It knows nothing of order: configured around a rotation.
 """
 
+import math
+
 from torch import Tensor
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.log_n import log_n
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
@@ -31,4 +32,4 @@ class LogNAttention(PositionScheme):
             )
 
     def logit_scale(self, inputs: AttentionInputs) -> Tensor:
-        return log_n(inputs.geo, self.log_base)
+        return (inputs.geo.q_index_T.double() + 1).log() / math.log(self.log_base)

@@ -17,7 +17,6 @@ from torch import Tensor
 from posbench.instantiate import register
 from posbench.position.compose import Layered, every_nth, sliding_window, tokens_within_train_len
 from posbench.position.geometry import Mask
-from posbench.position.log_n import log_n
 from posbench.position.masks import and_masks
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
@@ -46,7 +45,8 @@ class SWAN(Layered):
     def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
         if not self.is_global(inputs):
             return super().logit_scale(inputs)
-        return log_n(inputs.geo, max(2, self.train_len)).clamp(min=1)
+        keys_T = inputs.geo.q_index_T.double() + 1
+        return (keys_T.log() / keys_T.new_tensor(max(2, self.train_len)).log()).clamp(min=1)
 
     def is_global(self, inputs: AttentionInputs) -> bool:
         """Whether the layer sees everything."""

@@ -1,4 +1,4 @@
-"""Extensions change what they declare and nothing else, and refuse other schemes at construction."""
+"""An extension changes what it says and nothing else, and refuses at once what it cannot carry."""
 
 import pytest
 import torch
@@ -22,11 +22,11 @@ from posbench.position.extension import Extension, ExtensionContext
 
 
 @each_extended
-def test_noop_settings_change_nothing(variant: Variant) -> None:
-    """Equal within 1e-12 at 3.5 times the training length, or at the longest length the scheme allows."""
+def test_its_identity_setting_changes_nothing(variant: Variant) -> None:
+    """At three and a half times the training length, or as far as the scheme goes: 1e-12."""
     settings = EXTENSIONS[variant.extension or ""]
-    noop = locate(settings["_target_"]).noop_settings(LENGTH)
-    extended = run(variant, **noop)
+    identity = locate(settings["_target_"]).noop_settings(LENGTH)
+    extended = run(variant, **identity)
     ids = tokens(2, extended.length)
     plain = run(Variant(variant.scheme), extended.length)
     assert plain.length == extended.length
@@ -35,7 +35,7 @@ def test_noop_settings_change_nothing(variant: Variant) -> None:
 
 @each_extended
 def test_it_changes_something_past_the_training_length(variant: Variant) -> None:
-    """A scaling that silently has no effect is the classic error of extensions."""
+    """A scaling that silently takes no effect is the classic fault of these."""
     extended, plain = run(variant), run(Variant(variant.scheme))
     if plain.length == TRAIN_LEN:
         pytest.skip(f"{variant.scheme} alone is undefined past its training length")
@@ -58,8 +58,8 @@ def test_it_adds_no_parameters_and_leaves_the_model_alone(variant: Variant) -> N
 
 
 @pytest.mark.parametrize("variant", REFUSED, ids=str)
-def test_it_refuses_at_construction_what_it_cannot_extend(variant: Variant) -> None:
-    """The error is one line, names both, and follows from the declared requirements."""
+def test_what_it_cannot_carry_it_refuses_at_construction(variant: Variant) -> None:
+    """In one line that names both, and for a reason that it declares."""
     settings = EXTENSIONS[variant.extension or ""]
     target, inner = locate(settings["_target_"]), variant.inner()
     with pytest.raises(IncompatibleError) as caught:
@@ -71,5 +71,5 @@ def test_it_refuses_at_construction_what_it_cannot_extend(variant: Variant) -> N
     assert lacks or (target.requires_relative and not inner.traits.relative)
 
 
-def test_every_extension_applies_to_some_scheme() -> None:
+def test_every_extension_is_carried_by_some_scheme() -> None:
     assert {variant.extension for variant in EXTENDED} == set(EXTENSIONS)
