@@ -14,4 +14,4 @@ def log_n_scale(inputs: AttentionInputs, log_base: int) -> Tensor:
     Exactly 1 where i + 1 equals `log_base`.
     """
     n_keys_T = inputs.geo.q_index_T.double() + 1
-    return n_keys_T.log() / n_keys_T.new_full((), log_base).log()
+    return n_keys_T.log() / n_keys_T.new_tensor(log_base).log()

@@ -93,6 +93,11 @@ def rotary(q: Tensor, k: Tensor, distance: float, base: float = 10000.0) -> floa
     return total / math.sqrt(len(q))
 
 
+def alibi(h: int, q: Tensor, k: Tensor, distance: float) -> float:
+    """q . k / sqrt(D) minus ALiBi's slope of head h, of 2 heads, times a distance."""
+    return float(q @ k) / math.sqrt(len(q)) - 2.0 ** (-4 * (h + 1)) * distance
+
+
 def hugging_face(
     rope_type: str, factor: float, shape: ModelShape = SHAPE, base: float = 10000.0, **settings: object
 ) -> LlamaRotaryEmbedding:

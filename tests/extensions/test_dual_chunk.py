@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
+from extended import SHAPE, Llama, alibi, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.dual_chunk import DualChunk
@@ -62,11 +62,7 @@ def test_equals_the_authors_code_with_a_window_larger_by_one() -> None:
 
 def test_biases_of_the_distance_are_chunked() -> None:
     inputs, v = attention_inputs(24), values(24)
-    expected = by_pairs(
-        inputs,
-        v,
-        lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * distance(i, j, 6, 10),
-    )
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: alibi(h, q, k, distance(i, j, 6, 10)))
     actual = attention(DualChunk(ALiBi(SHAPE), context(24), 6, 4), inputs, v)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     t5 = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
+from extended import SHAPE, Llama, alibi, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.leaky_rerope import LeakyReRoPE
@@ -33,9 +33,7 @@ def test_equals_its_definition(window: int, k: float, first: int) -> None:
 
 def test_biases_of_the_distance_are_leaky() -> None:
     inputs, v = attention_inputs(24), values(24)
-    expected = by_pairs(
-        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * leaky(i - j, 5, 3)
-    )
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: alibi(h, q, k, leaky(i - j, 5, 3)))
     actual = attention(LeakyReRoPE(ALiBi(SHAPE), context(24), 5, 3), inputs, v)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     torch.manual_seed(0)

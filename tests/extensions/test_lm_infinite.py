@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
+from extended import SHAPE, Llama, alibi, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.lm_infinite import LMInfinite
@@ -60,7 +60,7 @@ def test_a_bias_has_a_ceiling_too() -> None:
     expected = by_pairs(
         inputs,
         v,
-        lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * min(i - j, 5),
+        lambda h, q, k, i, j: alibi(h, q, k, min(i - j, 5)),
         visible=lambda i, j: i - j < 5 or j < 3,
     )
     actual = attention(LMInfinite(ALiBi(SHAPE), context(24), 3, 5), inputs, v)

@@ -5,6 +5,7 @@ import torch
 from extended import (
     SHAPE,
     Llama,
+    alibi,
     attention,
     attention_inputs,
     by_pairs,
@@ -48,9 +49,7 @@ def test_equals_rotation_by_fractions_of_the_distance() -> None:
 
 def test_a_bias_interpolates_too() -> None:
     inputs, v = attention_inputs(24), values(24)
-    expected = by_pairs(
-        inputs, v, lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * (i - j) / 3
-    )
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: alibi(h, q, k, (i - j) / 3))
     actual = attention(PositionInterpolation(ALiBi(SHAPE), context(24), 3), inputs, v)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
+from extended import SHAPE, Llama, alibi, attention, attention_inputs, by_pairs, context, rotary, values
 
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.extensions.self_extend import SelfExtend
@@ -58,11 +58,7 @@ def test_equals_two_attentions_chosen_by_a_mask(window: int, group: int) -> None
 
 def test_biases_of_the_distance_are_grouped() -> None:
     inputs, v = attention_inputs(24), values(24)
-    expected = by_pairs(
-        inputs,
-        v,
-        lambda h, q, k, i, j: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * extended(i, j, 5, 3),
-    )
+    expected = by_pairs(inputs, v, lambda h, q, k, i, j: alibi(h, q, k, extended(i, j, 5, 3)))
     actual = attention(SelfExtend(ALiBi(SHAPE), context(24), 5, 3), inputs, v)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     t5 = T5Bias(SHAPE, num_buckets=8, max_distance=9).double()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
+from extended import SHAPE, Llama, alibi, attention, attention_inputs, by_pairs, context, rotary, values
 from torch import Tensor
 
 from posbench.errors import ConfigError, IncompatibleError
@@ -51,9 +51,7 @@ def test_equals_a_rolling_cache(sinks: int, window: int) -> None:
 
 def test_equals_a_rolling_cache_with_a_bias() -> None:
     inputs, v = attention_inputs(24), values(24)
-    expected = stream(
-        inputs, v, 3, 5, lambda h, q, k, distance: float(q @ k) / 8**0.5 - 2.0 ** (-4 * (h + 1)) * distance
-    )
+    expected = stream(inputs, v, 3, 5, alibi)
     actual = attention(StreamingLLM(ALiBi(SHAPE), context(24), 3, 5), inputs, v)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
