@@ -49,7 +49,7 @@ def why_never_supported(call: AttentionCall) -> str | None:
     """Returns the reason why this kernel does not support `call` on any device, or None."""
     geo = call.geo
     if call.bias is not None and call.bias.needs_full_rows:
-        return "FlexAttention cannot give a bias its rows of logits"
+        return "FlexAttention cannot compute a bias from whole rows of logits"
     if call.relative_values is not None:
         return (
             "FlexAttention cannot add to the values by pair; use posbench.kernels.relative_values around it"

@@ -56,7 +56,7 @@ def _why_unsupported(call: AttentionCall) -> str | None:
     if geo.position_offset is None or geo.index_offset is None:
         return "it cannot add to the values by pair where positions do not run in steps of one"
     if call.bias is not None and call.bias.needs_full_rows:
-        return "it cannot give a bias its rows of logits"
+        return "the bias needs whole rows of logits"
     if values.clip_distance > MAX_CLIP_DISTANCE:
         return (
             f"it cannot add to the values by pair at {values.clip_distance} distances, more than "

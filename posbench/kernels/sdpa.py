@@ -35,7 +35,7 @@ MAX_COLUMN_KEYS = 2048
 def why_unsupported(call: AttentionCall) -> str | None:
     """Returns the reason why this kernel does not support `call`, or None."""
     if call.bias is not None and call.bias.needs_full_rows:
-        return "it cannot give a bias its rows of logits"
+        return "the bias needs whole rows of logits"
     if call.relative_values is not None:
         return "it cannot add to the values by pair"
     if call.with_lse and call.q_BHTE.device.type != "cpu":
