@@ -1,4 +1,4 @@
-"""An MLP on every pair of a query and a key, computed in tiles: its hidden layer is never in memory as a whole."""
+"""A small network on every pair of a query and a key, whose hidden layer is never held whole."""
 
 from __future__ import annotations
 
@@ -10,84 +10,73 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Pairs per tile. On the CPU a hidden layer of 32 units then fits the L2 cache of a core.
-CPU_TILE_PAIRS, GPU_TILE_PAIRS = 1 << 14, 1 << 22
+# Pairs of a tile on the CPU, where a hidden layer of 32 fits a core's second cache, and elsewhere.
+PAIRS, MANY_PAIRS = 1 << 14, 1 << 22
 Tile = tuple[slice, slice]
 
 
 class PairwiseMLP(torch.autograd.Function):
-    """Two convolutions along the keys with a leaky ReLU between; with one tap, an MLP applied to each pair.
+    """Two convolutions along the keys of a row with a leaky ReLU between, by pair of a query and a key.
 
-    hidden = visible * leaky_relu(conv(visible * x, weight_in) + bias); output = conv(hidden, weight_out)
-
-    Args:
-        x: (B, C, R, S).
-        bias: (B or 1, K, R or 1, S or 1), added before the leaky ReLU.
-        weight_in: (K, C, N) for N taps.
-        weight_out: (H, K, N).
-        slope: negative slope of the leaky ReLU.
-        visible: (R, S) factor of x and of the hidden layer; None for 1.
-        diagonal: if given, only keys up to r + diagonal are computed for row r; the output past them is undefined.
-
-    Returns:
-        (B, H, R, S).
+    x (B, C, R, S), before (B or 1, K, R or 1, S or 1) what the first layer adds, into (K, C, N), onto (H, K, N),
+    seen (R, S) the factor of x and of the hidden layer, or None -> (B, H, R, S). Where `diagonal` is a number,
+    row r sees no key after r + diagonal, and what it reads there means nothing.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        bias: Tensor,
-        weight_in: Tensor,
-        weight_out: Tensor,
+        before: Tensor,
+        into: Tensor,
+        onto: Tensor,
         slope: float,
-        visible: Tensor | None = None,
+        seen: Tensor | None = None,
         diagonal: int | None = None,
     ) -> Tensor:
-        ctx.save_for_backward(x, bias, weight_in, weight_out, visible)
+        ctx.save_for_backward(x, before, into, onto, seen)
         ctx.slope, ctx.diagonal = slope, diagonal
-        first, second = _matrices(weight_in, weight_out)
-        taps, out = weight_in.shape[2], x.new_zeros(len(x), weight_out.shape[0], *x.shape[2:])
-        read_buffer, hidden_buffer = _buffer(x, first.shape[1]), _buffer(x, len(first))
+        first, second = _matrices(into, onto)
+        taps, out = into.shape[2], x.new_zeros(len(x), onto.shape[0], *x.shape[2:])
+        read_room, room = _room(x, first.shape[1]), _room(x, len(first))
         for tile in _tiles(x, diagonal):
-            bias_t = _in_tile(bias, tile)
+            before_T = _at(before, tile)
             for b in range(len(x)):
-                read_t = _im2col(x[b], tile, taps, 1, read_buffer, visible)
-                h = _hidden(read_t, _of_sequence(bias_t, b), first, slope, hidden_buffer)
+                read_t = _taken(x[b], tile, taps, 1, read_room, seen)
+                h = _hidden(read_t, _of(before_T, b), first, slope, room)
                 y_t = (second @ h.flatten(1)).view(-1, *h.shape[1:])
-                # The factor of the hidden layer commutes with the second layer, whose output is narrower.
-                _add_col2im(y_t if visible is None else y_t.mul_(visible[tile]), out[b], tile, taps, 1)
+                # A factor of a pair's hidden layer is one of what the second layer makes of it, which is narrower.
+                _given(y_t if seen is None else y_t.mul_(seen[tile]), out[b], tile, taps, 1)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, bias, weight_in, weight_out, visible = ctx.saved_tensors
-        (first, second), taps = _matrices(weight_in, weight_out), weight_in.shape[2]
-        dx, d_bias = torch.zeros_like(x), torch.zeros_like(bias)
+        x, before, into, onto, seen = ctx.saved_tensors
+        (first, second), taps = _matrices(into, onto), into.shape[2]
+        dx, d_before = torch.zeros_like(x), torch.zeros_like(before)
         d_first_T, d_second = second.new_zeros(first.T.shape), torch.zeros_like(second)
-        read_buffer, dy_buffer = _buffer(x, first.shape[1]), _buffer(x, len(second))
-        hidden_buffer, d_hidden_buffer = _buffer(x, len(first)), _buffer(x, len(first))
+        read_room, dy_room = _room(x, first.shape[1]), _room(x, len(second))
+        room, d_room = _room(x, len(first)), _room(x, len(first))
         for tile in _tiles(x, ctx.diagonal):
-            bias_t, d_bias_t = _in_tile(bias, tile), _in_tile(d_bias, tile)
+            before_T, d_before_T = _at(before, tile), _at(d_before, tile)
             for b in range(len(x)):
-                dy_t = _im2col(d_out[b], tile, taps, -1, dy_buffer)
-                dy_t = (dy_t if visible is None else dy_t.mul_(visible[tile])).flatten(1)
-                read_t = _im2col(x[b], tile, taps, 1, read_buffer, visible)
-                h = _hidden(read_t, _of_sequence(bias_t, b), first, ctx.slope, hidden_buffer)
-                dh = d_hidden_buffer[: h.numel()].view_as(h)
+                dy_t = _taken(d_out[b], tile, taps, -1, dy_room)
+                dy_t = (dy_t if seen is None else dy_t.mul_(seen[tile])).flatten(1)
+                read_t = _taken(x[b], tile, taps, 1, read_room, seen)
+                h = _hidden(read_t, _of(before_T, b), first, ctx.slope, room)
+                dh = d_room[: h.numel()].view_as(h)
                 flat, d_flat = h.flatten(1), dh.flatten(1)
                 d_second.addmm_(dy_t, flat.T)
                 torch.mm(second.T, dy_t, out=d_flat)
                 torch.ops.aten.leaky_relu_backward(dh, h, ctx.slope, True, grad_input=dh)
-                # The transpose of this product would take four times as long.
-                d_first_T.addmm_(read_t.flatten(1), d_flat.T)
-                d_bias_b = _of_sequence(d_bias_t, b)
-                d_bias_b += dh.sum_to_size(d_bias_b.shape)
-                _add_col2im((first.T @ d_flat).view_as(read_t), dx[b], tile, taps, -1)
+                d_first_T.addmm_(read_t.flatten(1), d_flat.T)  # the other way round takes four times as long
+                into_b = _of(d_before_T, b)
+                into_b += dh.sum_to_size(into_b.shape)
+                _given((first.T @ d_flat).view_as(read_t), dx[b], tile, taps, -1)
         return (
-            dx if visible is None else dx.mul_(visible),
-            d_bias,
+            dx if seen is None else dx.mul_(seen),
+            d_before,
             d_first_T.T.unflatten(1, (taps, -1)).mT,
             d_second.unflatten(0, (taps, -1)).permute(1, 2, 0),
             None,
@@ -96,83 +85,80 @@ class PairwiseMLP(torch.autograd.Function):
         )
 
 
-def _matrices(weight_in: Tensor, weight_out: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the weights as matrices (K, N C) and (N H, K)."""
-    return weight_in.mT.flatten(1), weight_out.permute(2, 0, 1).flatten(0, 1)
+def _matrices(into: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
+    """(K, N C) and (N H, K)."""
+    return into.mT.flatten(1), onto.permute(2, 0, 1).flatten(0, 1)
 
 
 def _tiles(x: Tensor, diagonal: int | None) -> Iterator[Tile]:
-    """Yields consecutive rows, each with the keys that the last of them sees."""
+    """Some rows, and the keys that the last of them sees."""
     queries, keys = x.shape[2:]
-    step = _tile_rows(x)
+    step = _rows(x)
     for start in range(0, queries, step):
         stop = min(start + step, queries)
         yield slice(start, stop), slice(0, keys if diagonal is None else min(keys, stop + diagonal))
 
 
-def _tile_rows(x: Tensor) -> int:
-    pairs = CPU_TILE_PAIRS if x.device.type == "cpu" else GPU_TILE_PAIRS
-    return max(1, min(x.shape[2], pairs // x.shape[3]))
+def _rows(x: Tensor) -> int:
+    """Rows of a tile."""
+    return max(1, min(x.shape[2], (PAIRS if x.device.type == "cpu" else MANY_PAIRS) // x.shape[3]))
 
 
-def _buffer(x: Tensor, channels: int) -> Tensor:
-    """Returns memory for `channels` numbers per pair of a tile: allocating it per tile is slower than its use."""
-    return x.new_empty(channels * _tile_rows(x) * x.shape[3])
+def _room(x: Tensor, hidden: int) -> Tensor:
+    """For the hidden layer of a tile: memory that is asked for anew is slower than what is done in it."""
+    return x.new_empty(hidden * _rows(x) * x.shape[3])
 
 
-def _in_tile(x: Tensor, tile: Tile) -> Tensor:
-    """Returns the part of (B, K, R or 1, S or 1) in a tile."""
+def _at(whole: Tensor, tile: Tile) -> Tensor:
+    """(B, K, r or 1, s or 1) of what may be the same for all rows or keys."""
     rows, keys = tile
-    return x[:, :, rows if x.shape[2] > 1 else slice(None), keys if x.shape[3] > 1 else slice(None)]
+    return whole[
+        :, :, rows if whole.shape[2] > 1 else slice(None), keys if whole.shape[3] > 1 else slice(None)
+    ]
 
 
-def _of_sequence(x: Tensor, b: int) -> Tensor:
-    """Returns x[b], or x[0] if all sequences share it."""
-    return x[min(b, len(x) - 1)]
+def _of(shared: Tensor, b: int) -> Tensor:
+    """That of sequence b, where all may share one."""
+    return shared[min(b, len(shared) - 1)]
 
 
-def _hidden(read: Tensor, bias: Tensor, first: Tensor, slope: float, buffer: Tensor) -> Tensor:
-    """Returns the (K, r, s) hidden layer, in `buffer`, from the (N C, r, s) output of `_im2col`."""
-    flat = buffer[: len(first) * read[0].numel()].view(len(first), -1)
+def _hidden(read: Tensor, before: Tensor, first: Tensor, slope: float, room: Tensor) -> Tensor:
+    """(K, r, s) what the second layer reads, in `room`; `read` (N C, r, s)."""
+    flat = room[: len(first) * read[0].numel()].view(len(first), -1)
     h = flat.view(len(first), *read.shape[1:])
-    h.copy_(bias.expand_as(h))
+    h.copy_(before.expand_as(h))
     F.leaky_relu_(flat.addmm_(first, read.flatten(1)), slope)
     return h
 
 
-def _im2col(
-    source: Tensor, tile: Tile, taps: int, sign: int, buffer: Tensor, visible: Tensor | None = None
+def _taken(
+    source: Tensor, tile: Tile, taps: int, sign: int, room: Tensor, seen: Tensor | None = None
 ) -> Tensor:
-    """Returns (N C, r, s), in `buffer`: for tap n the (C, R, S) source n - N // 2 keys later, 0 outside.
-
-    Args:
-        sign: -1 for earlier instead of later keys.
-        visible: (R, S) factor of the source.
-    """
+    """(N C, r, s) in `room`: for each tap n, what stands n - N // 2 keys after; before, with sign -1; 0 from beyond."""
     rows, width = tile[0], tile[1].stop
     channels, keys = len(source), source.shape[2]
-    columns = buffer[: taps * channels * (rows.stop - rows.start) * width].view(taps * channels, -1, width)
-    for part, shift in zip(columns.chunk(taps), _shifts(taps, sign), strict=True):
-        start, stop = max(0, -shift), min(width, keys - shift)
+    taken = room[: taps * channels * (rows.stop - rows.start) * width].view(taps * channels, -1, width)
+    for part, by in zip(taken.chunk(taps), _moves(taps, sign), strict=True):
+        start, stop = max(0, -by), min(width, keys - by)
         if start > 0:
             part[..., :start].zero_()
         if stop < width:
             part[..., stop:].zero_()
-        shifted = slice(start + shift, stop + shift)
-        # In two steps: torch.compile cannot write a product into a slice.
-        part[..., start:stop] = source[:, rows, shifted]
-        if visible is not None:
-            part[..., start:stop] *= visible[rows, shifted]
-    return columns
+        there = slice(start + by, stop + by)
+        # In two steps: torch.compile writes no product into a part of memory.
+        part[..., start:stop] = source[:, rows, there]
+        if seen is not None:
+            part[..., start:stop] *= seen[rows, there]
+    return taken
 
 
-def _add_col2im(columns: Tensor, target: Tensor, tile: Tile, taps: int, sign: int) -> None:
-    """Adds (N C, r, s) columns to the (C, R, S) target, each tap shifted as in `_im2col`."""
+def _given(parts: Tensor, into: Tensor, tile: Tile, taps: int, sign: int) -> None:
+    """Add to (C, R, S) what a tile has for each tap, moved as `_taken` moves."""
     rows, width = tile[0], tile[1].stop
-    for part, shift in zip(columns.chunk(taps), _shifts(taps, sign), strict=True):
-        start, stop = max(0, -shift), min(target.shape[2], width - shift)
-        target[:, rows, start:stop] += part[..., start + shift : stop + shift]
+    for part, by in zip(parts.chunk(taps), _moves(taps, sign), strict=True):
+        start, stop = max(0, -by), min(into.shape[2], width - by)
+        into[:, rows, start:stop] += part[..., start + by : stop + by]
 
 
-def _shifts(taps: int, sign: int) -> list[int]:
+def _moves(taps: int, sign: int) -> list[int]:
     return [sign * (n - taps // 2) for n in range(taps)]

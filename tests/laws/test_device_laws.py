@@ -5,18 +5,18 @@ Constants of schemes are plain tensors, not buffers, so that `model.to` does not
 
 import pytest
 import torch
-from variants import Variant, build, each_variant, tokens
+from variants import Variant, each_variant, run, tokens
 
 
 @each_variant
 def test_no_tensor_stays_on_the_cpu(variant: Variant) -> None:
     """On the meta device, which mixes with no other device and fails on any synchronization."""
-    built = build(variant)
-    built.model.to("meta")
-    ids = tokens(2, built.length).to("meta")
-    hidden = built(ids)
+    subject = run(variant)
+    subject.model.to("meta")
+    ids = tokens(2, subject.length).to("meta")
+    hidden = subject(ids)
     assert hidden.device.type == "meta"
-    assert hidden.shape == (2, built.length, 32)
+    assert hidden.shape == (2, subject.length, 32)
 
 
 @pytest.mark.gpu
@@ -24,10 +24,10 @@ def test_no_tensor_stays_on_the_cpu(variant: Variant) -> None:
 @each_variant
 def test_gpu_equals_cpu(variant: Variant) -> None:
     """In float64, with and without gradients: 1e-9."""
-    built = build(variant)
-    ids = tokens(2, built.length)
-    expected = built(ids).detach()
-    built.model.to("cuda")
+    subject = run(variant)
+    ids = tokens(2, subject.length)
+    expected = subject(ids).detach()
+    subject.model.to("cuda")
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
-            torch.testing.assert_close(built(ids.cuda()).detach().cpu(), expected, rtol=0, atol=1e-9)
+            torch.testing.assert_close(subject(ids.cuda()).detach().cpu(), expected, rtol=0, atol=1e-9)

@@ -14,9 +14,9 @@ from variants import (
     SHAPE,
     TRAIN_LEN,
     Variant,
-    build,
     each_extended,
     model_of,
+    run,
     tokens,
 )
 
@@ -30,16 +30,16 @@ def test_noop_settings_change_nothing(variant: Variant) -> None:
     """At 3.5 times the training length, or at the training length if the scheme is undefined beyond: 1e-12."""
     settings = EXTENSIONS[variant.extension or ""]
     noop = locate(settings["_target_"]).noop_settings(LENGTH)
-    extended = build(variant, **noop)
+    extended = run(variant, **noop)
     ids = tokens(2, extended.length)
-    plain = build(Variant(variant.scheme), extended.length)
+    plain = run(Variant(variant.scheme), extended.length)
     assert plain.length == extended.length
     torch.testing.assert_close(extended(ids), plain(ids), rtol=0, atol=1e-12)
 
 
 @each_extended
 def test_changes_outputs_past_the_training_length(variant: Variant) -> None:
-    extended, plain = build(variant), build(Variant(variant.scheme))
+    extended, plain = run(variant), run(Variant(variant.scheme))
     if plain.length == TRAIN_LEN:
         pytest.skip(f"{variant.scheme} alone is undefined past its training length")
     ids = tokens(2, extended.length)

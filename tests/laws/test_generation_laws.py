@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from variants import Variant, VariantModel, build, each_variant, tokens
+from variants import Run, Variant, each_variant, run, tokens
 
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt
@@ -22,9 +22,9 @@ from posbench.position.scheme import PositionScheme
 QUESTIONS, SUFFIX, NEW = 3, 2, 4
 
 
-def lm_of(built: VariantModel, max_tokens_per_batch: int = 10_000) -> NativeLM:
+def lm_of(found: Run, max_tokens_per_batch: int = 10_000) -> NativeLM:
     return NativeLM(
-        built.model, built.scheme, 16, KernelDispatcher("auto"), nullcontext(), max_tokens_per_batch
+        found.model, found.scheme, 16, KernelDispatcher("auto"), nullcontext(), max_tokens_per_batch
     )
 
 
@@ -40,14 +40,14 @@ def singles(prompt: Prompt) -> list[Prompt]:
     return [replace(prompt, continuations=continuation[None]) for continuation in prompt.continuations]
 
 
-def recomputed(built: VariantModel, prompt: Prompt) -> np.ndarray:
+def recomputed(found: Run, prompt: Prompt) -> np.ndarray:
     """Returns (N, max_new_tokens) greedy ids without a cache: reads all tokens again for every new token."""
     rows = []
     with torch.inference_mode():
         for continuation in prompt.continuations:
             ids = torch.from_numpy(np.concatenate([prompt.context, continuation]))[None]
             for _ in range(prompt.max_new_tokens):
-                logits = built.model.head(built(ids, length=prompt.length)[:, -1])
+                logits = found.model.head(found(ids, length=prompt.length)[:, -1])
                 ids = torch.cat([ids, logits.float().argmax(-1, keepdim=True)], 1)
             rows.append(ids[0, -prompt.max_new_tokens :].numpy())
     return np.stack(rows)
@@ -56,10 +56,10 @@ def recomputed(built: VariantModel, prompt: Prompt) -> np.ndarray:
 @each_variant
 def test_questions_over_one_context_score_as_alone(variant: Variant) -> None:
     """With `shared_prefill` or without: 1e-6, because logits are rounded to float32."""
-    built = build(variant)
-    prompt = prompt_of(built.length, answer=SUFFIX)
-    (together,) = lm_of(built).loglikelihood([prompt])
-    apart = list(lm_of(built).loglikelihood(singles(prompt)))
+    found = run(variant)
+    prompt = prompt_of(found.length, answer=SUFFIX)
+    (together,) = lm_of(found).loglikelihood([prompt])
+    apart = list(lm_of(found).loglikelihood(singles(prompt)))
     np.testing.assert_allclose(together.logprob, np.concatenate([one.logprob for one in apart]), atol=1e-6)
     np.testing.assert_array_equal(together.greedy_ids, np.concatenate([one.greedy_ids for one in apart]))
 
@@ -67,12 +67,12 @@ def test_questions_over_one_context_score_as_alone(variant: Variant) -> None:
 @each_variant
 def test_generation_equals_recomputation(variant: Variant) -> None:
     """All questions of a prompt in one call, and each as a prompt of its own, give the same ids."""
-    built = build(variant)
-    prompt = prompt_of(built.length, max_new_tokens=NEW)
-    expected = recomputed(built, prompt)
-    (together,) = lm_of(built).generate([prompt])
+    found = run(variant)
+    prompt = prompt_of(found.length, max_new_tokens=NEW)
+    expected = recomputed(found, prompt)
+    (together,) = lm_of(found).generate([prompt])
     np.testing.assert_array_equal(together.ids, expected)
-    apart = list(lm_of(built).generate(singles(prompt)))
+    apart = list(lm_of(found).generate(singles(prompt)))
     np.testing.assert_array_equal(np.concatenate([one.ids for one in apart]), expected)
 
 
@@ -88,39 +88,39 @@ class Unshared(Extension):
 
 
 def test_scheme_without_shared_prefill_is_not_cached() -> None:
-    built = build(Variant("rope"))
-    built.scheme = Unshared(built.scheme, ExtensionContext(built.model.size.shape(16), built.length))
-    prompt = prompt_of(built.length, max_new_tokens=NEW)
-    (generated,) = lm_of(built).generate([prompt])
-    np.testing.assert_array_equal(generated.ids, recomputed(built, prompt))
+    found = run(Variant("rope"))
+    found.scheme = Unshared(found.scheme, ExtensionContext(found.model.size.shape(16), found.length))
+    prompt = prompt_of(found.length, max_new_tokens=NEW)
+    (generated,) = lm_of(found).generate([prompt])
+    np.testing.assert_array_equal(generated.ids, recomputed(found, prompt))
     # With a false trait the cache gives other scores, so that the test can fail.
-    false_traits = replace(built.scheme.traits, shared_prefill=True)
-    scored = prompt_of(built.length, answer=SUFFIX)
-    (honest,) = lm_of(built).loglikelihood([scored])
-    built.scheme.traits = false_traits
-    (shared,) = lm_of(built).loglikelihood([scored])
+    false_traits = replace(found.scheme.traits, shared_prefill=True)
+    scored = prompt_of(found.length, answer=SUFFIX)
+    (honest,) = lm_of(found).loglikelihood([scored])
+    found.scheme.traits = false_traits
+    (shared,) = lm_of(found).loglikelihood([scored])
     assert np.abs(shared.logprob - honest.logprob).max() > 1e-3
 
 
 @pytest.mark.parametrize("max_tokens_per_batch", [1, 40, 10_000])
 def test_batches_of_prompts_of_any_shapes(max_tokens_per_batch: int) -> None:
     """Sequences are not padded to a common length, so that results do not depend on the batch."""
-    built = build(Variant("t5"))
+    found = run(Variant("t5"))
     many = [prompt_of(length, max_new_tokens=NEW, seed=length) for length in (20, 31, 31, 9)]
     many[1:1] = singles(many[0]) + singles(many[3])[:1]
-    generated = list(lm_of(built, max_tokens_per_batch).generate(many))
+    generated = list(lm_of(found, max_tokens_per_batch).generate(many))
     assert len(generated) == len(many)
     for prompt, one in zip(many, generated, strict=True):
-        np.testing.assert_array_equal(one.ids, recomputed(built, prompt))
+        np.testing.assert_array_equal(one.ids, recomputed(found, prompt))
 
 
 def test_lowest_id_of_equal_logits_is_generated() -> None:
-    built = build(Variant("nope"))
+    found = run(Variant("nope"))
     with torch.no_grad():
-        built.model.head.weight[7:] = built.model.head.weight[3]
-        built.model.head.weight[:3] = 0
-        built.model.head.weight[4:7] = 0
+        found.model.head.weight[7:] = found.model.head.weight[3]
+        found.model.head.weight[:3] = 0
+        found.model.head.weight[4:7] = 0
     prompt = prompt_of(20, max_new_tokens=NEW)
-    (generated,) = lm_of(built).generate([prompt])
+    (generated,) = lm_of(found).generate([prompt])
     assert set(generated.ids.ravel()) <= {0, 3}
     assert 3 in generated.ids

@@ -9,13 +9,13 @@ import torch
 from variants import (
     LENGTH,
     TRAIN_LEN,
+    Run,
     Variant,
-    VariantModel,
-    assert_trait,
-    build,
+    assert_promise,
     each_variant,
     is_defined,
     model_of,
+    run,
     tokens,
 )
 
@@ -42,28 +42,28 @@ class Shifted(Extension):
 @each_variant
 def test_relative_if_and_only_if_shift_invariant(variant: Variant) -> None:
     """A shift by 5 tokens within the training length: 1e-10. For relative schemes also by 1000 at full length: 1e-9."""
-    built = build(variant)
-    relative = built.scheme.traits.relative
+    subject = run(variant)
+    promised = subject.scheme.traits.relative
 
-    def shifted(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        scheme = Shifted(built.scheme, ExtensionContext(built.model.size.shape(TRAIN_LEN), count), by)
+    def moved(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        shifted = Shifted(subject.scheme, ExtensionContext(subject.model.size.shape(TRAIN_LEN), count), by)
         ids = tokens(2, count)
-        return built(ids), built.model(ids, scheme=scheme)[0]
+        return subject(ids), subject.model(ids, scheme=shifted)[0]
 
-    assert_trait(relative, *shifted(5, 8), 1e-10)
-    if relative:
-        assert_trait(True, *shifted(1000, built.length), 1e-9)
+    assert_promise(promised, *moved(5, 8), 1e-10)
+    if promised:
+        assert_promise(True, *moved(1000, subject.length), 1e-9)
 
 
 @each_variant
 def test_prefix_stable_if_and_only_if_independent_of_what_follows(variant: Variant) -> None:
     """A prefix alone, a prefix with the full declared length, and the full text: 1e-10."""
-    long = build(variant)
+    long = run(variant)
     prefix = 3 * TRAIN_LEN // 2 if long.length == LENGTH else TRAIN_LEN // 2
-    short = VariantModel(long.model, variant.around(long.model.scheme, prefix), prefix)
+    short = Run(long.model, variant.around(long.model.scheme, prefix), prefix)
     ids = tokens(2, long.length)
     alone, within = short(ids[:, :prefix]), long(ids)[:, :prefix]
-    assert_trait(long.scheme.traits.prefix_stable, alone, within, 1e-10)
+    assert_promise(long.scheme.traits.prefix_stable, alone, within, 1e-10)
     # At the same declared length, later tokens change nothing, whatever the trait.
     torch.testing.assert_close(long(ids[:, :prefix], length=long.length), within, rtol=0, atol=1e-10)
 
@@ -71,26 +71,26 @@ def test_prefix_stable_if_and_only_if_independent_of_what_follows(variant: Varia
 @each_variant
 def test_shared_prefill_if_and_only_if_caches_are_exact(variant: Variant) -> None:
     """Suffixes over a shared cache equal each prompt alone and token-by-token decoding: 1e-10."""
-    built = build(variant)
+    subject = run(variant)
     question = 5
-    context = built.length - question
+    context = subject.length - question
     shared, questions = tokens(1, context), tokens(3, question, seed=2)
-    shareable = built.scheme.traits.shared_prefill
+    promised = subject.scheme.traits.shared_prefill
 
     def read(ids: torch.Tensor, cache=None):  # type: ignore[no-untyped-def]
-        return built.model(ids, scheme=built.scheme, cache=cache, length=built.length, use_cache=True)
+        return subject.model(ids, scheme=subject.scheme, cache=cache, length=subject.length, use_cache=True)
 
     _, prefilled = read(shared)
     suffixes, _ = read(questions, prefilled)
     for row in range(3):
         prompt = torch.cat((shared, questions[row : row + 1]), 1)
-        assert_trait(shareable, suffixes[row], built(prompt)[0, context:], 1e-10)
+        assert_promise(promised, suffixes[row], subject(prompt)[0, context:], 1e-10)
     cache, steps = prefilled, []
     for t in range(question):
         hidden, cache = read(questions[:1, t : t + 1], cache)
         steps.append(hidden)
-    assert cache.length == built.length
-    assert_trait(shareable, torch.cat(steps, 1)[0], suffixes[0], 1e-10)
+    assert cache.length == subject.length
+    assert_promise(promised, torch.cat(steps, 1)[0], suffixes[0], 1e-10)
 
 
 class Short(PositionScheme):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from variants import Variant, build, each_variant, tokens
+from variants import Variant, each_variant, run, tokens
 
 from posbench.errors import UndefinedError
 from posbench.kernels.dense import dense
@@ -40,20 +40,20 @@ def without_relative_values(call: AttentionCall) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def test_weighted_values_equal_the_output(variant: Variant) -> None:
     """In every layer: 1e-12. Weights sum to 1 where the denominator is unchanged."""
-    built = build(variant)
-    ids, outputs = tokens(2, built.length), []
-    recorder = ValueRecorder(built.scheme)
-    for block in built.model.blocks:
+    subject = run(variant)
+    ids, outputs = tokens(2, subject.length), []
+    recorder = ValueRecorder(subject.scheme)
+    for block in subject.model.blocks:
         block.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
-    if not built.scheme.traits.softmax_attention:
+    if not subject.scheme.traits.softmax_attention:
         with pytest.raises(UndefinedError, match="without weights"):
-            built.model(ids, scheme=recorder)
+            subject.model(ids, scheme=recorder)
         return
-    built.model(ids, scheme=recorder, kernel=without_relative_values)
+    subject.model(ids, scheme=recorder, kernel=without_relative_values)
     for weight_BHS, v_BHSD, usual, output in zip(
         recorder.weights_LBHS, recorder.values, recorder.usual, outputs, strict=True
     ):
-        assert weight_BHS.shape == (2, 4, built.length)
+        assert weight_BHS.shape == (2, 4, subject.length)
         summed = torch.einsum("bhs,bhsd->bhd", weight_BHS, v_BHSD).flatten(1)
         torch.testing.assert_close(summed, output, rtol=0, atol=1e-12)
         assert weight_BHS.min() >= 0
@@ -66,13 +66,13 @@ def test_weighted_values_equal_the_output(variant: Variant) -> None:
 @torch.no_grad()
 def test_weights_over_a_cache_equal_one_pass(variant: Variant) -> None:
     """For schemes with `shared_prefill`: 1e-9."""
-    built = build(variant)
-    if not (built.scheme.traits.softmax_attention and built.scheme.traits.shared_prefill):
+    subject = run(variant)
+    if not (subject.scheme.traits.softmax_attention and subject.scheme.traits.shared_prefill):
         return
-    ids, length = tokens(1, built.length), built.length
+    ids, length = tokens(1, subject.length), subject.length
     settings = {"kernel": dense, "length": length, "batch": 8}
-    whole = last_token_attention(built.model, built.scheme, ids_NT=ids, cache=None, **settings)
-    _, cache = built.model(ids[:, :-2], scheme=built.scheme, length=length, use_cache=True)
-    after = last_token_attention(built.model, built.scheme, ids_NT=ids[:, -2:], cache=cache, **settings)
+    whole = last_token_attention(subject.model, subject.scheme, ids_NT=ids, cache=None, **settings)
+    _, cache = subject.model(ids[:, :-2], scheme=subject.scheme, length=length, use_cache=True)
+    after = last_token_attention(subject.model, subject.scheme, ids_NT=ids[:, -2:], cache=cache, **settings)
     assert whole.shape == (1, 2, 4, length)
     torch.testing.assert_close(after, whole, rtol=0, atol=1e-9)

@@ -151,7 +151,7 @@ each_variant = pytest.mark.parametrize("variant", ALONE + EXTENDED, ids=str)
 
 
 @dataclass
-class VariantModel:
+class Run:
     """A small model in float64 and a variant around its scheme, for sequences of `length` tokens."""
 
     model: GPT
@@ -167,7 +167,7 @@ def model_of(variant: Variant, seed: int = 0) -> GPT:
     return GPT(SIZE, VOCABULARY, variant.inner(seed=seed), seed).double()
 
 
-def build(variant: Variant, length: int = LENGTH, **changed: Any) -> VariantModel:
+def run(variant: Variant, length: int = LENGTH, **changed: Any) -> Run:
     """Returns the variant at `length` tokens, or at the training length if it is undefined beyond."""
     torch.manual_seed(0)
     model = model_of(variant)
@@ -175,7 +175,7 @@ def build(variant: Variant, length: int = LENGTH, **changed: Any) -> VariantMode
     if not is_defined(scheme, length):
         length = TRAIN_LEN
         scheme = variant.around(model.scheme, length, **changed)
-    return VariantModel(model, scheme, length)
+    return Run(model, scheme, length)
 
 
 def tokens(*shape: int, seed: int = 1) -> Tensor:
@@ -183,10 +183,10 @@ def tokens(*shape: int, seed: int = 1) -> Tensor:
     return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_trait(expected: bool, one: Tensor, other: Tensor, tolerance: float) -> None:
+def assert_promise(promised: bool, one: Tensor, other: Tensor, tolerance: float) -> None:
     """Asserts that two tensors are equal if the trait is True, and differ if it is False."""
     worst = float((one - other).detach().abs().max())
-    if expected:
+    if promised:
         assert worst <= tolerance, f"the trait is True, and outputs differ by {worst:.2g}"
     else:
         assert worst > 1e-6, f"the trait is False, and outputs are equal to {worst:.2g}: set it to True"
