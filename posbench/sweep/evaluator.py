@@ -183,7 +183,7 @@ def run_on_all_ranks(answer: Callable[[list[Prompt]], Iterable[Any]], prompts: l
         return list(answer(prompts))
     mine: Any
     try:
-        mine = list(answer(prompts[here.portion(len(prompts))]))
+        mine = list(answer(prompts[here.shard(len(prompts))]))
     except Exception as error:  # the others would wait for ever
         mine = error
     said = here.all_gather_object(mine)

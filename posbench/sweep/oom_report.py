@@ -26,7 +26,9 @@ def explain_oom(model: ModelPlan) -> Iterator[None]:
     # Not from the error, whose frames hold the memory.
     if here.world_size == 1:
         raise ConfigError(_advice(model))
-    raise here.lost(f"{_advice(model)}; with more memory the same command continues from the last checkpoint")
+    raise here.announce_failure(
+        f"{_advice(model)}; with more memory the same command continues from the last checkpoint"
+    )
 
 
 def _advice(model: ModelPlan) -> str:

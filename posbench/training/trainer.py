@@ -218,7 +218,7 @@ class Trainer:
     def micro_batches(self, step: int) -> tuple[int, list[tuple[Tensor, ...]]]:
         """Returns the number of scored targets of a step on all ranks, and this rank's micro-batches as CPU tensors."""
         batch = self.batches.get_batch(step + (self.start.steps if self.start else 0))
-        mine = self.world.share(self.plan.batch_size)
+        mine = self.world.shard(self.plan.batch_size)
         ids, loss_mask = batch.ids[mine], batch.loss_mask[mine]
         size = len(ids) // self.plan.grad_accum_steps
         rows = [slice(start, start + size) for start in range(0, len(ids), size)]
