@@ -1,4 +1,4 @@
-"""Where a model is computed, and in which precision."""
+"""Device and precision selection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from posbench.errors import ConfigError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one."""
+    """Returns the device of a name; "auto" is a GPU if there is one, otherwise the CPU.
+
+    Raises:
+        ConfigError: if the name is not a device, or a GPU that this machine does not have.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -24,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast_context(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
-    """Autocast to bfloat16, or nothing for float32."""
+    """Returns an autocast context for bfloat16, or an empty context for float32."""
     if dtype == "float32":
         return nullcontext()
     if dtype == "bfloat16":

@@ -1,7 +1,7 @@
-"""Several processes on one job, as torchrun starts them: the same work in the same order on each.
+"""Data parallelism over the processes that torchrun starts: all ranks run the same program in the same order.
 
-Each rank computes its share of every batch; gradients are summed, so that a step is what one process would do
-up to the order of summation. Rank 0 alone writes files, holds locks and speaks.
+Each rank computes its shard of every batch and gradients are summed over the ranks, so that a step equals that of one
+process up to the order of summation. Only rank 0 writes files, takes locks and prints.
 """
 
 from __future__ import annotations
@@ -21,24 +21,36 @@ from torch import nn
 
 from posbench.errors import ConfigError, PosbenchError, unknown
 
-# Parameters from which on every rank holds a part of them alone.
-SHARDED = 200_000_000
+# Number of parameters from which `auto` shards them over the ranks.
+FSDP_MIN_PARAMETERS = 200_000_000
 KINDS = ("auto", "ddp", "fsdp")
-# The key of what a rank says that goes.
-_WHY = "posbench/why"
+# Key in the store under which a failing rank leaves its reason.
+_FAILURE_KEY = "posbench/failure"
+# Parts of the messages of errors that torch raises when another rank is gone.
+_LOST_CONNECTION = (
+    "Connection closed",
+    "Connection reset",
+    "Broken pipe",
+    "NCCL",
+    "timed out",
+    "Timed out",
+    "recv",
+)
 
 
 class RankLostError(PosbenchError):
-    """A rank is gone, or has to go; the run ends and can be continued."""
+    """A rank failed or is gone. The run ends; the same command continues it."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its like.
+    """This process within the group of processes that run together.
+
+    Collective methods must be called by all ranks in the same order; they raise RankLostError if a rank is gone.
 
     Attributes:
-        rank, world_size: 0 and 1 where there is one process.
-        local_rank: the number of its device on its machine.
+        rank, world_size: 0 and 1 for a single process.
+        local_rank: index of this process on its machine, and of its GPU there.
     """
 
     rank: int = 0
@@ -47,100 +59,82 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether it is the one that writes and speaks."""
+        """Whether this is rank 0, the one that writes and prints."""
         return self.rank == 0
 
-    def share(self, count: int) -> slice:
-        """The part of `count` things in a row that this rank has."""
-        each = count // self.world_size
-        return slice(self.rank * each, (self.rank + 1) * each)
+    def shard(self, count: int) -> slice:
+        """Returns this rank's part of `count` consecutive items; sizes differ by at most one."""
+        return slice(*(count * rank // self.world_size for rank in (self.rank, self.rank + 1)))
 
-    def portion(self, count: int) -> slice:
-        """Its part of any number of things in a row, the first ranks one more where it does not divide."""
-        edges = [count * rank // self.world_size for rank in (self.rank, self.rank + 1)]
-        return slice(*edges)
+    def broadcast_object(self, value: Any) -> Any:
+        """Returns rank 0's value on every rank."""
+        values = [value]
+        if self.world_size > 1:
+            with catch_rank_failure(self):
+                dist.broadcast_object_list(values, src=0, group=_cpu_group())
+        return values[0]
 
-    def broadcast_object(self, said: Any) -> Any:
-        """What rank 0 says, on every rank."""
-        return self._exchanged(lambda: _broadcast(said, self))
-
-    def any_rank(self, said: bool) -> bool:
-        """Whether any rank says so; no device waits for it."""
+    def any_rank(self, value: bool) -> bool:
+        """Returns whether the value is true on any rank; does not synchronise with the device."""
         if self.world_size == 1:
-            return said
-        flag = torch.tensor([int(said)])
-        self._exchanged(lambda: dist.all_reduce(flag, dist.ReduceOp.MAX, group=_control()))
+            return value
+        flag = torch.tensor([int(value)])
+        with catch_rank_failure(self):
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=_cpu_group())
         return bool(flag)
 
     def all_reduce_sum(self, value: float) -> float:
-        """The sum over the ranks."""
+        """Returns the sum of the value over the ranks."""
         if self.world_size == 1:
             return value
-        one = torch.tensor([value], dtype=torch.float64)
-        self._exchanged(lambda: dist.all_reduce(one, group=_control()))
-        return float(one)
-
-    def all_gather_object(self, said: Any) -> list[Any]:
-        """What each rank says, in the order of the ranks, on every rank."""
-        found: list[Any] = [None] * self.world_size
-        if self.world_size == 1:
-            return [said]
-        self._exchanged(lambda: dist.all_gather_object(found, said, group=_control()))
-        return found
-
-    def lost(self, why: str) -> RankLostError:
-        """The error of a rank that cannot go on; the others are told why, who would only see that it is gone."""
-        said = f"rank {self.rank} of {self.world_size}: {why}"
-        with suppress(RuntimeError):  # nobody is left to hear it
-            _store().set(_WHY, said)
-        return RankLostError(said)
-
-    def _heard(self) -> str:
-        """What another rank said when it went; empty if it could say nothing, as one that was killed."""
-        with suppress(RuntimeError):  # what keeps it went with the rank
-            if _store().check([_WHY]):
-                return _store().get(_WHY).decode()
-        return ""
-
-    def _exchanged(self, exchange: Any) -> Any:
+        total = torch.tensor([value], dtype=torch.float64)
         with catch_rank_failure(self):
-            return exchange()
+            dist.all_reduce(total, group=_cpu_group())
+        return float(total)
+
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Returns the values of all ranks, in the order of the ranks, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        with catch_rank_failure(self):
+            dist.all_gather_object(values, value, group=_cpu_group())
+        return values
+
+    def announce_failure(self, reason: str) -> RankLostError:
+        """Returns the error of a rank that cannot continue, after leaving its reason for the other ranks."""
+        message = f"rank {self.rank} of {self.world_size}: {reason}"
+        with suppress(RuntimeError):  # the store goes with rank 0
+            _store().set(_FAILURE_KEY, message)
+        return RankLostError(message)
 
 
 @contextmanager
 def catch_rank_failure(world: World) -> Iterator[None]:
-    """What all ranks must do together; one that is gone ends the run in one line."""
+    """Turns the error of a collective operation whose other ranks are gone into a RankLostError of one line."""
     try:
         yield
     except RuntimeError as error:
-        lost = (
-            "Connection closed",
-            "Connection reset",
-            "Broken pipe",
-            "NCCL",
-            "timed out",
-            "Timed out",
-            "recv",
-        )
-        if world.world_size == 1 or not any(word in str(error) for word in lost):
+        if world.world_size == 1 or not any(part in str(error) for part in _LOST_CONNECTION):
             raise
         raise RankLostError(
-            world._heard()
-            or f"rank {world.rank} of {world.world_size} has lost another one ({str(error).strip().splitlines()[0]}); "
+            _announced_failure()
+            or f"rank {world.rank} of {world.world_size} lost another rank ({str(error).strip().splitlines()[0]}): "
             "start the same command again, it continues from the last checkpoint"
         ) from None
 
 
-def _broadcast(said: Any, world: World) -> Any:
-    held = [said]
-    if world.world_size > 1:
-        dist.broadcast_object_list(held, src=0, group=_control())
-    return held[0]
+def _announced_failure() -> str:
+    """Returns the reason that a failed rank has left; empty if it left none, such as one that was killed."""
+    with suppress(RuntimeError):  # the store goes with rank 0
+        if _store().check([_FAILURE_KEY]):
+            return _store().get(_FAILURE_KEY).decode()
+    return ""
 
 
 @cache
 def world() -> World:
-    """This process' place; joins the others at the first call if torchrun started it."""
+    """Returns this process' place; the first call under torchrun joins the process group."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
@@ -154,46 +148,43 @@ def world() -> World:
 
 
 @cache
-def _control() -> dist.ProcessGroup:
-    """Messages between processes for which no device waits."""
+def _cpu_group() -> dist.ProcessGroup:
+    """The group for messages between processes, which do not wait for a device."""
     return dist.new_group(backend="gloo")
 
 
 def _store() -> dist.Store:
-    """Where ranks met; reading it waits for no other rank, as every exchange would."""
+    """The key-value store of the process group; reading it does not wait for other ranks, as a collective would."""
     return dist.distributed_c10d._get_default_store()
 
 
 def check(kind: str, batch_size: int, grad_accum_steps: int, world_size: int) -> None:
-    """Raise ConfigError if a batch cannot be divided among `world_size` processes."""
+    """Raises ConfigError if `kind` is unknown or a batch cannot be divided among `world_size` processes."""
     if kind not in KINDS:
         raise unknown("runtime.data_parallel", kind, KINDS)
     if batch_size % (world_size * grad_accum_steps):
-        fits = [
-            count
-            for count in range(1, batch_size // grad_accum_steps + 1)
-            if (batch_size // grad_accum_steps) % count == 0
-        ]
+        rows = batch_size // grad_accum_steps
+        fits = [str(count) for count in range(1, rows + 1) if rows % count == 0]
         raise ConfigError(
-            f"{world_size} processes do not divide train.batch_size {batch_size} in {grad_accum_steps} part{'s' * (grad_accum_steps > 1)}: "
-            f"start {', '.join(map(str, fits))} of them, or choose another batch"
+            f"train.batch_size {batch_size} in {grad_accum_steps} part{'s' * (grad_accum_steps > 1)} cannot be divided "
+            f"among {world_size} processes: start {', '.join(fits)} of them, or choose another batch size"
         )
 
 
-def parallelize(module: nn.Module, parts: list[nn.Module], kind: str, world: World) -> nn.Module:
-    """The module with its gradients averaged over the ranks: DDP, or FSDP2 where it is large.
+def parallelize(module: nn.Module, blocks: list[nn.Module], kind: str, world: World) -> nn.Module:
+    """Returns the module with gradients averaged over the ranks: by DDP, or by FSDP2 for a large one under `auto`.
 
     Args:
-        parts: submodules of which a rank gathers one at a time under FSDP2.
+        blocks: submodules that FSDP2 gathers one at a time.
     """
     if world.world_size == 1:
         return module
     count = sum(parameter.numel() for parameter in module.parameters())
-    if kind == "fsdp" or (kind == "auto" and count >= SHARDED):
+    if kind == "fsdp" or (kind == "auto" and count >= FSDP_MIN_PARAMETERS):
         from torch.distributed.fsdp import fully_shard
 
-        for part in parts:
-            fully_shard(part)
+        for block in blocks:
+            fully_shard(block)
         fully_shard(module)
         return module
     from torch.nn.parallel import DistributedDataParallel
@@ -202,12 +193,12 @@ def parallelize(module: nn.Module, parts: list[nn.Module], kind: str, world: Wor
 
 
 def gather_full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of which ranks hold parts, on each of them whole."""
+    """Returns a sharded tensor whole, on every rank; any other tensor as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def distribute_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, held in parts if `other` is."""
+    """Returns a whole tensor sharded as `other` is; as it is if `other` is not sharded."""
     if not hasattr(other, "full_tensor"):
         return tensor
     from torch.distributed.tensor import distribute_tensor

@@ -1,13 +1,13 @@
-"""Recognises an error that means that memory is out."""
+"""Recognition of out-of-memory errors."""
 
 import torch
 
-# What libraries say that have no error of their own for it.
-WORDS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Parts of the messages of libraries that raise a plain RuntimeError.
+MESSAGES = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is out."""
+    """Returns whether an error means that a device or the host has run out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)

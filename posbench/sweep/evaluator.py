@@ -185,7 +185,7 @@ def run_on_all_ranks(method: Callable[[list[Prompt]], Iterable[Any]], prompts: l
         return list(method(prompts))
     own: Any
     try:
-        own = list(method(prompts[here.portion(len(prompts))]))
+        own = list(method(prompts[here.shard(len(prompts))]))
     except Exception as error:  # raised here, it would leave the other ranks waiting
         own = error
     parts = here.all_gather_object(own)

@@ -26,7 +26,9 @@ def explain_oom(model: ModelPlan) -> Iterator[None]:
     # Outside the except block, because the frames of the error keep its tensors alive.
     if here.world_size == 1:
         raise ConfigError(_advice(model))
-    raise here.lost(f"{_advice(model)}; with more memory the same command continues from the last checkpoint")
+    raise here.announce_failure(
+        f"{_advice(model)}; with more memory the same command continues from the last checkpoint"
+    )
 
 
 def _advice(model: ModelPlan) -> str:

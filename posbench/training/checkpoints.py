@@ -1,4 +1,4 @@
-"""Folders of tensors that are whole or not there: written under a temporary name and renamed."""
+"""Checkpoint folders: safetensors files and metadata.json, written under a temporary name and renamed when complete."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from posbench.files import atomic_path
 
 log = logging.getLogger(__name__)
 
+# Version of the layout, including the names of parameters.
 FORMAT = 3
 
 
 def write(folder: Path, tensors: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
-    """`folder` with one safetensors file for each of `tensors`, and metadata.json."""
+    """Writes one safetensors file for each group of `tensors`, and the metadata, in place of an existing `folder`."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         sizes = {}
@@ -35,27 +36,27 @@ def write(folder: Path, tensors: dict[str, dict[str, Tensor]], metadata: dict[st
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """What was written beside the tensors; None if there is no whole folder of this version.
+    """Returns the metadata of a complete checkpoint of this format, or None if there is none.
 
-    One that is torn, cut short or of another version is said and set aside, to be made again.
+    A folder that is damaged, incomplete or of another format is set aside with a warning.
     """
     if not folder.is_dir():
         return None
     try:
-        found = json.loads((folder / "metadata.json").read_text())
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']}, this version writes {FORMAT}")
-        for name, size in found["sizes"].items():
+        metadata = json.loads((folder / "metadata.json").read_text())
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"format {metadata['format']}, this version writes {FORMAT}")
+        for name, size in metadata["sizes"].items():
             if (folder / name).stat().st_size != size:
                 raise ValueError(f"{name} has {(folder / name).stat().st_size} bytes of {size}")
     except (OSError, ValueError, KeyError) as error:
         set_aside(folder, error)
         return None
-    return found
+    return metadata
 
 
 def tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor] | None:
-    """One of the groups of tensors, or None if it cannot be read, which is said and set aside."""
+    """Loads one group of tensors, or sets the folder aside with a warning and returns None if it cannot be read."""
     try:
         return load_file(folder / f"{name}.safetensors", device=str(device))
     except (OSError, SafetensorError) as error:
@@ -63,14 +64,14 @@ def tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict
         return None
 
 
-def set_aside(folder: Path, why: object) -> None:
-    """Rename a broken folder, so that it is made again and can be looked at."""
+def set_aside(folder: Path, reason: object) -> None:
+    """Renames a broken folder to <name>.broken, so that it can be inspected and its content is made again."""
     broken = folder.with_name(folder.name + ".broken")
     shutil.rmtree(broken, ignore_errors=True)
     folder.rename(broken)
-    log.warning("%s is broken (%s): set aside as %s and made again", folder, why, broken.name)
+    log.warning("%s is broken (%s): set aside as %s and made again", folder, reason, broken.name)
 
 
 def latest_first(folder: Path, pattern: str) -> list[Path]:
-    """The folders that match, the last name first; leftovers of a killed writer are not among them."""
+    """Returns the folders that match, in descending order of names, without those set aside or never completed."""
     return sorted((path for path in folder.glob(pattern) if path.suffix == ""), reverse=True)

@@ -1,9 +1,10 @@
-"""torch.compile around what is trained: one graph or none.
+"""torch.compile for training: one graph or none.
 
-The Python between two graphs is what would be saved, and a value that leaves the device between them is one
-compilation for each value; so `auto` compiles what is one graph, runs the rest as it is, and says so in the metadata of
-the model. `true` insists. What the kernel `dense` runs is one graph, but one that has a part for every few rows of
-every layer (12 layers over 32 x 1024 tokens: 1200; 8 of them take a minute to compile): `auto` leaves it too.
+With several graphs, the Python code between them is the overhead that compilation should remove, and a value that
+leaves the device between them is compiled anew for every value. `auto` therefore compiles what is a single graph, runs
+the rest uncompiled, and records it in the metadata of the model; `true` raises an error instead. The kernel `dense` is
+a single graph, but with a part for every few rows of every layer (1200 parts for 12 layers over 32 x 1024 tokens; 8 of
+them take a minute to compile), so `auto` leaves it uncompiled.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from posbench.errors import ConfigError, IncompatibleError, format_error
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.runtime.oom import is_out_of_memory
 
-# Parameters up to which a step is bound by its launches, and CUDA graphs replay them.
-LAUNCH_BOUND = 50_000_000
-# What makes the code; tests take one that compiles in no time.
+# Number of parameters up to which kernel launches dominate a step and CUDA graphs are used.
+CUDA_GRAPH_MAX_PARAMETERS = 50_000_000
+# Backend of torch.compile; tests replace it by one that compiles quickly.
 BACKEND = "inductor"
 
 
 def should_compile(setting: bool | str, device: torch.device) -> bool:
-    """Whether a setting asks for compilation on a device; `auto` is yes on a GPU alone.
+    """Returns whether runtime.compile asks for compilation on a device; `auto` does on a GPU.
 
     Raises:
-        ConfigError: if it is none.
+        ConfigError: if the setting is not auto, true or false.
     """
     if setting not in (True, False, "auto"):
         raise ConfigError(f"runtime.compile {setting!r}: give auto, true or false")
@@ -40,91 +41,95 @@ def should_compile(setting: bool | str, device: torch.device) -> bool:
 
 
 def compile_module(run: Callable[..., Any], cuda_graphs: bool = False, fullgraph: bool = True) -> Any:
-    """`run` for one shape at a time.
+    """Compiles a module or function for static shapes.
 
     Args:
-        cuda_graphs: replay its launches as a CUDA graph.
-        fullgraph: one graph, or an error.
+        cuda_graphs: whether to replay its kernel launches as a CUDA graph.
+        fullgraph: whether more than one graph is an error.
     """
     if BACKEND != "inductor":
         return torch.compile(run, backend=BACKEND, dynamic=False, fullgraph=fullgraph)
-    # Random numbers are those that it would draw uncompiled.
+    # fallback_random: the same random numbers as uncompiled.
     options: dict[str, Any] = {"triton.cudagraphs": cuda_graphs, "fallback_random": True}
     return torch.compile(run, dynamic=False, fullgraph=fullgraph, options=options)
 
 
 class CompiledLoss:
-    """A loss module in one graph.
+    """A loss module compiled to one graph, or left uncompiled if that fails and is not required.
 
     Args:
-        kernel: what its attention runs through.
+        kernel: the kernel that its attention uses.
+        required: whether a failure is an error.
 
     Attributes:
-        how: "one graph", "one graph, CUDA graphs", or "not compiled" and why.
+        status: "one graph", "one graph, CUDA graphs", or "not compiled (<reason>)".
+
+    Raises:
+        IncompatibleError: on the first call, if compilation is required and fails.
     """
 
     def __init__(
         self, loss_module: nn.Module, kernel: KernelDispatcher, use_cuda_graphs: bool, required: bool
     ) -> None:
-        self.loss_module, self.kernel, self.use_cuda_graphs, self.required = (
-            loss_module,
-            kernel,
-            use_cuda_graphs,
-            required,
-        )
-        self.how = "one graph, CUDA graphs" if use_cuda_graphs else "one graph"
+        self.loss_module, self.kernel = loss_module, kernel
+        self.use_cuda_graphs, self.required = use_cuda_graphs, required
+        self.status = "one graph, CUDA graphs" if use_cuda_graphs else "one graph"
         self._run: Callable[..., Tensor] = compile_module(loss_module, use_cuda_graphs)
-        self._fresh = self._untrained = True
+        self._first_call = self._first_backward = True
 
     def __call__(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> Tensor:
-        batch, why = (ids_BT, target_index_N, target_N), ""
-        if self._fresh:
-            self._fresh = False
-            rehearse(self.loss_module, *batch)
+        batch, reason = (ids_BT, target_index_N, target_N), ""
+        if self._first_call:
+            self._first_call = False
+            fill_caches(self.loss_module, *batch)
             if "dense" in self.kernel.ran.split("+") and not self.required:
-                why = "dense would be code for every few rows"
-        if not why and self._untrained and torch.is_grad_enabled():
-            why = self._there_and_back(*batch)
-        if not why:
+                reason = "dense would be code for every few rows"
+        if not reason and self._first_backward and torch.is_grad_enabled():
+            reason = self._try_backward(*batch)
+        if not reason:
             try:
                 return self._run(*batch)
             except TorchDynamoException as error:
-                why = format_error(error)
+                reason = format_error(error)
         if self.required:
             raise IncompatibleError(
-                f"runtime.compile=true, but this training is not one graph here ({why}): give auto or false"
+                f"runtime.compile=true, but this training is not one graph here ({reason}): give auto or false"
             )
-        self.how, self.use_cuda_graphs, self._run = f"not compiled ({why})", False, self.loss_module
-        self._untrained = False
+        self.status, self.use_cuda_graphs, self._run = f"not compiled ({reason})", False, self.loss_module
+        self._first_backward = False
         return self._run(*batch)
 
-    def _there_and_back(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> str:
-        """Why a step cannot be made, whose gradients are thrown away: the way back is compiled on the first one."""
-        self._untrained, before = False, counters["inductor"]["cudagraph_skips"]
+    def _try_backward(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> str:
+        """Runs one extra forward and backward pass to trigger compilation; returns the reason if it fails."""
+        self._first_backward, skips = False, counters["inductor"]["cudagraph_skips"]
         parameters = [one for one in self.loss_module.parameters() if one.requires_grad]
         try:
-            with drawn_apart(ids_BT.device):
+            with preserve_rng_state(ids_BT.device):
                 torch.autograd.grad(
                     self._run(ids_BT, target_index_N, target_N), parameters, allow_unused=True
                 )
-        except Exception as error:  # of the compiler, or of what it made when that is launched
+        except Exception as error:  # of the compiler, or of the launch of compiled code
             if is_out_of_memory(error):
                 raise
             return format_error(error)
-        if self.use_cuda_graphs and counters["inductor"]["cudagraph_skips"] > before:
-            self.how, self.use_cuda_graphs = "one graph", False
+        if self.use_cuda_graphs and counters["inductor"]["cudagraph_skips"] > skips:
+            self.status, self.use_cuda_graphs = "one graph", False
         return ""
 
 
-def rehearse(loss_module: nn.Module, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> None:
-    """One sequence, uncompiled, as in training and as in validation.
+def fill_caches(loss_module: nn.Module, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> None:
+    """Runs one sequence uncompiled, in training and in evaluation mode.
 
-    What schemes and kernels keep on the geometry is made here, outside of any graph: the compiled code reads it,
-    needs no second compilation once it is there, and no CUDA graph overwrites it. Nothing else is compiled for it:
-    FlexAttention writes out the logits of one sequence, and says that this is slow.
+    Schemes and kernels cache tables on the geometry. Made here, outside of any graph, they are inputs of the compiled
+    code, which then needs no second compilation, and no CUDA graph overwrites them. FlexAttention is not compiled for
+    this pass: it writes out the logits of the one sequence, and its warning about that is suppressed.
     """
     training = loss_module.training
-    with drawn_apart(ids_BT.device), torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+    with (
+        preserve_rng_state(ids_BT.device),
+        torch.compiler.set_stance("force_eager"),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         for mode in (True, False):
             loss_module.train(mode)
@@ -133,12 +138,12 @@ def rehearse(loss_module: nn.Module, ids_BT: Tensor, target_index_N: Tensor, tar
     loss_module.train(training)
 
 
-def drawn_apart(device: torch.device) -> AbstractContextManager:
-    """What is drawn within leaves no trace."""
+def preserve_rng_state(device: torch.device) -> AbstractContextManager:
+    """Returns a context that restores the random state of the CPU and the device on exit."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def forget(device: torch.device) -> None:
-    """Free the code of a training that is over, and the memory of its CUDA graphs: a worker has many."""
+def free_compiled_code(device: torch.device) -> None:
+    """Frees the compiled code and CUDA graph memory of a finished training: one worker runs many trainings."""
     if device.type == "cuda":
         torch.compiler.reset()

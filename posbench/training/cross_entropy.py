@@ -1,8 +1,8 @@
-"""Cross-entropy over a large vocabulary: logits a few rows at a time, their gradient already in the forward pass.
+"""Chunked cross-entropy over a large vocabulary, with gradients computed in the forward pass.
 
-All logits of 32k tokens at a vocabulary of 50k are 6.6 GB in float32, and their gradient as much again. Here a
-chunk of rows gives its loss and its part of the gradients and is gone (as in Liger Kernel, arXiv:2410.10989,
-section 3): no logits are kept, none are computed twice.
+All logits of 32k tokens at a vocabulary of 50k take 6.6 GB in float32, and their gradient as much again. As in Liger
+Kernel (arXiv:2410.10989, section 3), each chunk of rows contributes its loss and gradients and is freed: no logits are
+kept and none are computed twice.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits held at once; fewer altogether are computed in one piece. 256 MiB in float32.
+# Logits held at once, 256 MiB in float32; up to this number they are computed in one piece.
 LOGITS = 1 << 26
-# A target that does not count, as torch has it.
+# Target of a position that is left out, as in torch.nn.functional.cross_entropy.
 IGNORE_INDEX = -100
 
 
 def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits: int = LOGITS) -> Tensor:
-    """The sum over N of the nats of each target under softmax(hidden @ weight.T); scalar, float32 or float64.
-
-    Targets of IGNORE_INDEX count nothing.
+    """Returns the sum of the cross-entropies of softmax(hidden @ weight.T), in nats: a scalar, float32 or float64.
 
     Args:
-        logits: how many may be held at once.
+        hidden_NW: hidden states.
+        weight_VW: weight of the output head.
+        target_N: target ids; IGNORE_INDEX leaves a position out.
+        logits: number of logits held at once.
     """
     rows = max(1, logits // len(weight_VW))
     if rows >= len(hidden_NW):
@@ -35,16 +36,16 @@ def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits
 
 
 def _logits(hidden_NW: Tensor, weight_VW: Tensor) -> Tensor:
-    logits = F.linear(hidden_NW, weight_VW)  # in autocast's precision
+    logits = F.linear(hidden_NW, weight_VW)  # in the precision of autocast
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, rows: int) -> Tensor:
-        wanted = ctx.needs_input_grad[:2]
-        d_hidden = torch.empty_like(hidden) if wanted[0] else None
-        # Summed over many chunks, so not in the precision of the products.
+        hidden_grad, weight_grad = ctx.needs_input_grad[:2]
+        d_hidden = torch.empty_like(hidden) if hidden_grad else None
+        # At least float32: the sum runs over many chunks.
         d_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         loss = hidden.new_zeros((), dtype=d_weight.dtype)
         for start in range(0, len(hidden), rows):
@@ -53,16 +54,16 @@ class _Chunked(torch.autograd.Function):
             counts, chosen = (chosen != IGNORE_INDEX).to(logits.dtype), chosen.clamp(min=0)
             lse = logits.logsumexp(-1, keepdim=True)
             loss += ((lse - logits.gather(-1, chosen)) * counts).sum()
-            if not any(wanted):
+            if not (hidden_grad or weight_grad):
                 continue
             d_logits = logits.sub_(lse).exp_()
             d_logits.scatter_add_(-1, chosen, d_logits.new_full(chosen.shape, -1.0))
             d_logits = d_logits.mul_(counts).to(torch.promote_types(hidden.dtype, weight.dtype))
             if d_hidden is not None:
                 d_hidden[part] = d_logits @ weight
-            if wanted[1]:
+            if weight_grad:
                 d_weight += d_logits.mT @ hidden[part].to(d_logits.dtype)
-        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype) if wanted[1] else None)
+        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype) if weight_grad else None)
         return loss
 
     @staticmethod

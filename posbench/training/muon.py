@@ -1,9 +1,9 @@
-"""Muon: momentum whose update is orthogonalised, for the weight matrices of the blocks.
+"""Muon: momentum with orthogonalised updates, for the weight matrices of the blocks.
 
 Keller Jordan et al. Muon: An optimizer for hidden layers in neural networks. 2024.
-https://kellerjordan.github.io/posts/muon. Unlike torch.optim.Muon the iteration runs in float32, and
-matrices of one shape run as one batch: small models are bound by the number of calls. Where ranks hold parts
-of a matrix, each orthogonalises the whole of it.
+https://kellerjordan.github.io/posts/muon. Unlike in torch.optim.Muon, the iteration runs in float32, and matrices of
+the same shape are processed as one batch, since small models are bound by the number of kernel launches. Under FSDP
+every rank orthogonalises whole matrices.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """w <- w - lr * sqrt(max(1, rows / columns)) * orthogonalise(g + momentum * m), m the running momentum.
+    """w <- w - lr * sqrt(max(1, rows / columns)) * orthogonalise((1 - momentum) * g + momentum * m), m the running mean.
 
     Args:
-        matrices: each parameter with the number of maps stacked in its rows, which are orthogonalised apart.
-        update: `muon_update`, or the same compiled.
+        matrices: parameters, each with the number of matrices stacked in its rows, which are orthogonalised one by one.
+        update: a compiled `muon_update`; None for the uncompiled one.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
         update: Callable[..., None] | None = None,
     ) -> None:
         pairs = list(matrices)
-        self._maps = {id(parameter): maps for parameter, maps in pairs}
+        self._stacked = {id(parameter): count for parameter, count in pairs}
         self._update = update
         super().__init__([parameter for parameter, _ in pairs], {"lr": lr, "momentum": momentum})
 
@@ -47,13 +47,13 @@ class Muon(torch.optim.Optimizer):
                     self.state[parameter]["momentum"] = torch.zeros_like(parameter)
             if not members:
                 continue
-            # A number would be written into compiled code, and a copy of one would wait for the device.
+            # Compiled code would specialise on a number; filling a tensor on the device needs no synchronisation.
             lr = torch.full((), group["lr"], device=members[0].device) if self._update else group["lr"]
             (self._update or muon_update)(
                 members,
                 [parameter.grad for parameter in members],
                 [self.state[parameter]["momentum"] for parameter in members],
-                [self._maps[id(parameter)] for parameter in members],
+                [self._stacked[id(parameter)] for parameter in members],
                 lr,
                 group["momentum"],
             )
@@ -67,16 +67,16 @@ def muon_update(
     lr: float | Tensor,
     momentum: float,
 ) -> None:
-    """One step of all matrices in place: tensors in, tensors out, and nothing to ask of the device."""
+    """Updates all matrices in place, without synchronising with the device."""
     by_shape: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, Tensor]]] = {}
     for parameter, gradient, running, count in zip(parameters, gradients, momenta, stacked, strict=True):
         running.lerp_(gradient, 1 - momentum)
-        maps = gather_full_tensor(gradient.lerp(running, momentum)).unflatten(0, (count, -1))
-        by_shape.setdefault(tuple(maps.shape[1:]), []).append((parameter, maps))
+        matrices = gather_full_tensor(gradient.lerp(running, momentum)).unflatten(0, (count, -1))
+        by_shape.setdefault(tuple(matrices.shape[1:]), []).append((parameter, matrices))
     for shape, members in by_shape.items():
-        made = orthogonalise(torch.cat([maps for _, maps in members]))
+        orthogonal = orthogonalise(torch.cat([matrices for _, matrices in members]))
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
-        parts = made.split([len(maps) for _, maps in members])
+        parts = orthogonal.split([len(matrices) for _, matrices in members])
         for (parameter, _), part in zip(members, parts, strict=True):
             update = distribute_like(part.flatten(0, 1), parameter)
             if isinstance(lr, Tensor):
@@ -86,7 +86,7 @@ def muon_update(
 
 
 def orthogonalise(update_NRC: Tensor, steps: int = 5) -> Tensor:
-    """Each (R, C) matrix with its singular values pushed to about 1, by a quintic Newton-Schulz iteration."""
+    """Moves the singular values of each of N matrices (R, C) to about 1 by a quintic Newton-Schulz iteration."""
     a, b, c = COEFFICIENTS
     tall = update_NRC.shape[1] > update_NRC.shape[2]
     x = update_NRC.mT if tall else update_NRC

@@ -1,4 +1,4 @@
-"""Which optimizer updates which parameter, and how fast at each step."""
+"""Optimizers and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from posbench.training.muon import Muon, muon_update
 
 
 def lr_multiplier(settings: TrainSettings, step: int) -> float:
-    """The share of the peak rate at `step`: linear up, flat, linear down to zero after the last step."""
+    """Returns the fraction of the peak rate at `step`: linear warmup, constant, linear decay to zero after the last step."""
     up = (step + 1) / max(1.0, settings.warmup_fraction * settings.steps)
     down = (settings.steps - step) / max(1.0, settings.decay_fraction * settings.steps)
     return min(1.0, up, down)
@@ -20,19 +20,22 @@ def lr_multiplier(settings: TrainSettings, step: int) -> float:
 def build_optimizers(
     model: GPT, settings: TrainSettings, compiles: bool = False
 ) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Each optimizer with its peak rate. Muon takes the blocks' matrices, never embeddings or a scheme's tables.
+    """Returns the optimizers, each with its peak learning rate.
+
+    Under `muon` the matrices of the blocks are updated by Muon and all other parameters, among them embeddings and
+    those of the scheme, by AdamW.
 
     Args:
-        compiles: Muon's step; AdamW's is fused already.
+        compiles: whether to compile the update of Muon; that of AdamW is fused.
     """
-    found: list[tuple[torch.optim.Optimizer, float]] = []
+    optimizers: list[tuple[torch.optim.Optimizer, float]] = []
     others = list(model.parameters())
     if settings.optimizer == "muon":
         matrices = model.matrix_parameters()
-        taken = {id(parameter) for parameter, _ in matrices}
-        others = [parameter for parameter in others if id(parameter) not in taken]
+        by_muon = {id(parameter) for parameter, _ in matrices}
+        others = [parameter for parameter in others if id(parameter) not in by_muon]
         update = compile_module(muon_update) if compiles else None
-        found.append((Muon(matrices, settings.muon_lr, update=update), settings.muon_lr))
+        optimizers.append((Muon(matrices, settings.muon_lr, update=update), settings.muon_lr))
     adamw = torch.optim.AdamW(
         [
             {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},
@@ -42,4 +45,4 @@ def build_optimizers(
         betas=(settings.beta1, settings.beta2),
         fused=True,
     )
-    return [*found, (adamw, settings.lr)]
+    return [*optimizers, (adamw, settings.lr)]

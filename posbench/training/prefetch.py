@@ -1,8 +1,8 @@
-"""What is a function of its number alone, made ahead of time in one thread: a device that trains does not wait.
+"""Prefetches deterministic items, such as batches, in a background thread.
 
-Nothing depends on when a thing was made, so no number changes, whether a run was interrupted or not. Text already
-on the device would save nothing beside it: a batch of 64 x 1024 tokens is 1.5 MB of pinned memory, which is copied
-while the device computes, and the synthetic sequences in it are made on the CPU anyway.
+An item is a function of its index alone, so prefetching changes no number, also after an interruption. Keeping the
+text on the device would save nothing more: a batch of 64 x 1024 tokens is 1.5 MB of pinned memory, copied while the
+device computes, and the synthetic sequences in it are made on the CPU in any case.
 """
 
 from __future__ import annotations
@@ -11,37 +11,38 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-Made = TypeVar("Made")
+Item = TypeVar("Item")
 
 
-class Prefetcher(Generic[Made]):
-    """make(0) .. make(stop - 1), each asked for by its number.
+class Prefetcher(Generic[Item]):
+    """Computes make(0) .. make(stop - 1) ahead of their use.
 
     Args:
-        depth: how many are made ahead; with 0 there is no thread.
+        make: returns the item of an index.
+        depth: number of items computed ahead; with 0 no thread is started.
     """
 
-    def __init__(self, make: Callable[[int], Made], stop: int, depth: int) -> None:
+    def __init__(self, make: Callable[[int], Item], stop: int, depth: int) -> None:
         self.make, self.stop, self.depth = make, stop, depth
         self._thread: ThreadPoolExecutor | None = None
-        self._begun: dict[int, Future[Made]] = {}
+        self._pending: dict[int, Future[Item]] = {}
 
-    def get(self, number: int) -> Made:
-        """make(number), or what it raises; the next ones are begun."""
+    def get(self, index: int) -> Item:
+        """Returns make(index) or raises its error, and submits the following items."""
         if not self.depth:
-            return self.make(number)
+            return self.make(index)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        following = range(number, max(number + 1, min(number + 1 + self.depth, self.stop)))
-        for other in self._begun.keys() - set(following):  # the numbers do not run on
-            self._begun.pop(other).cancel()
-        for next_one in following:
-            if next_one not in self._begun:
-                self._begun[next_one] = self._thread.submit(self.make, next_one)
-        return self._begun.pop(number).result()
+        wanted = range(index, max(index + 1, min(index + 1 + self.depth, self.stop)))
+        for other in self._pending.keys() - set(wanted):  # after a jump to another index
+            self._pending.pop(other).cancel()
+        for one in wanted:
+            if one not in self._pending:
+                self._pending[one] = self._thread.submit(self.make, one)
+        return self._pending.pop(index).result()
 
     def close(self) -> None:
-        """End the thread, once it is done with what it is at; it may be begun anew."""
-        thread, self._thread, self._begun = self._thread, None, {}
+        """Ends the thread after its current item; a later `get` starts another."""
+        thread, self._thread, self._pending = self._thread, None, {}
         if thread is not None:
             thread.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What it takes to continue a training as if it had never stopped."""
+"""Checkpoints of a training in progress: everything needed to continue it to the same bits."""
 
 from __future__ import annotations
 
@@ -14,34 +14,42 @@ from torch import Tensor, nn
 from posbench.runtime.distributed import World, distribute_like, gather_full_tensor
 from posbench.training import checkpoints
 
+# Each optimizer with its peak learning rate.
 Optimizers = Sequence[tuple[torch.optim.Optimizer, float]]
 
 
 @dataclass(frozen=True, eq=False)
-class Saved:
-    """A whole checkpoint of a training on the way."""
+class TrainingState:
+    """A complete checkpoint of a training in progress.
+
+    Attributes:
+        metadata: its step, and the log history and unreported losses up to there.
+        model: state dict of the model.
+        optimizer: state of all optimizers by optimizer/parameter/name, the first two as indices.
+    """
 
     metadata: dict[str, Any]
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
 
-    def into(self, optimizers: Optimizers) -> None:
-        """The optimizers as they were."""
+    def restore(self, optimizers: Optimizers) -> None:
+        """Loads the state of the optimizers into `optimizers`, sharded as their parameters are."""
         for which, (optimizer, _) in enumerate(optimizers):
             groups = optimizer.state_dict()["param_groups"]
             parameters = [one for group in optimizer.param_groups for one in group["params"]]
-            entries: dict[int, dict[str, Tensor]] = {}
+            state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in self.optimizer.items():
                 owner, index, name = key.split("/")
                 if int(owner) == which:
-                    held = parameters[int(index)]
-                    entry = distribute_like(tensor, held) if tensor.shape == held.shape else tensor
-                    entries.setdefault(int(index), {})[name] = entry
-            optimizer.load_state_dict({"state": entries, "param_groups": groups})
+                    parameter = parameters[int(index)]
+                    same_shape = tensor.shape == parameter.shape
+                    value = distribute_like(tensor, parameter) if same_shape else tensor
+                    state.setdefault(int(index), {})[name] = value
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def load_latest(folder: Path, device: torch.device, world: World) -> Saved | None:
-    """The newest whole checkpoint, the same one on every rank; broken ones are set aside."""
+def load_latest(folder: Path, device: torch.device, world: World) -> TrainingState | None:
+    """Loads the newest complete checkpoint, the same on every rank; broken ones are set aside."""
     chosen = (
         next((path for path in _paths(folder) if _read(path, device)), None)
         if world.is_main_process
@@ -55,19 +63,19 @@ def _paths(folder: Path) -> list[Path]:
     return checkpoints.latest_first(folder, "step-*")
 
 
-def _read(path: Path, device: torch.device) -> Saved | None:
+def _read(path: Path, device: torch.device) -> TrainingState | None:
     metadata = checkpoints.read_metadata(path)
     model = metadata and checkpoints.tensors(path, "model", device)
     state = model and checkpoints.tensors(path, "optimizer", device)
-    return Saved(metadata, model, state) if metadata and model and state else None
+    return TrainingState(metadata, model, state) if metadata and model and state else None
 
 
 def save(
     folder: Path, step: int, model: nn.Module, optimizers: Optimizers, metadata: dict[str, Any], world: World
 ) -> None:
-    """A checkpoint of `step` steps; older ones go once it stands."""
-    # What ranks hold in parts all of them put together.
-    weights = weights_of(model)
+    """Writes a checkpoint after `step` steps and then deletes older ones. All ranks must call this."""
+    # Gathering sharded tensors is a collective operation, so it comes before the other ranks return.
+    weights = full_state_dict(model)
     state = {
         f"{which}/{index}/{name}": gather_full_tensor(tensor)
         for which, (optimizer, _) in enumerate(optimizers)
@@ -76,16 +84,16 @@ def save(
     }
     if not world.is_main_process:
         return
-    here = folder / f"step-{step:08d}"
-    older = [path for path in _paths(folder) if path != here]
-    checkpoints.write(here, {"model": weights, "optimizer": state}, {"step": step, **metadata})
+    current = folder / f"step-{step:08d}"
+    older = [path for path in _paths(folder) if path != current]
+    checkpoints.write(current, {"model": weights, "optimizer": state}, {"step": step, **metadata})
     for path in older:
         shutil.rmtree(path)
 
 
 def finish(folder: Path, model: nn.Module, metadata: dict[str, Any], world: World) -> None:
-    """The final model; what was only there to continue goes."""
-    weights = weights_of(model)
+    """Writes the final model and then deletes the checkpoints. All ranks must call this."""
+    weights = full_state_dict(model)
     if not world.is_main_process:
         return
     checkpoints.write(folder / "final", {"model": weights}, metadata)
@@ -93,6 +101,6 @@ def finish(folder: Path, model: nn.Module, metadata: dict[str, Any], world: Worl
         shutil.rmtree(path)
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """All weights, whole."""
+def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the state dict with sharded tensors gathered."""
     return {name: gather_full_tensor(tensor) for name, tensor in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Model FLOP utilisation: what a training needs of what its device can do, as measured there, not as advertised."""
+"""Throughput and model FLOP utilisation, relative to the measured, not the advertised, peak of the device."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import torch
 
 from posbench.model.gpt import GPT
 
-# Rows and columns of the matrices that find a device's peak, and the seconds that it may take.
+# Rows and columns of the square matrices whose product measures the peak, and the time limit for it in seconds.
 EDGE = {"cuda": 8192, "cpu": 512}
 SECONDS = 0.1
 
 
 def flops(model: GPT, length: int) -> float:
-    """Of a token in training at `length` tokens: three times its forward pass.
+    """Returns the FLOP of a training step per token, at sequences of `length` tokens: three times the forward pass.
 
-    Each weight of a matrix is one multiplication and one addition; so is each dimension of the queries and of the
-    values for every key that a token sees, half of the text on average. What a scheme computes is not counted, nor
-    what it hides: all schemes at one size have the same count.
+    Each weight of a matrix is one multiplication and one addition; so is each dimension of queries and values for every
+    visible key, half of the sequence on average. The scheme's own computation and its masks are not counted, so that
+    all schemes of one size have the same count.
     """
     weights = model.head.weight.numel() + sum(parameter.numel() for parameter, _ in model.matrix_parameters())
-    own = model.architecture
-    wide = own.n_layers * own.n_heads * own.head_dim
-    return 3 * 2 * (weights + 2 * wide * (length + 1) / 2)
+    config = model.architecture
+    attended = config.n_layers * config.n_heads * config.head_dim * (length + 1) / 2
+    return 3 * 2 * (weights + 2 * attended)
 
 
 @cache
 def peak(device: torch.device, dtype: str) -> float:
-    """FLOP a second of the fastest of a few products of large matrices; measured once a process."""
-    edge, one = EDGE[device.type], getattr(torch, dtype)
-    left, right = (torch.randn(edge, edge, device=device).to(one) for _ in range(2))
-    into = torch.empty_like(left)
+    """Measures FLOP per second: the fastest of several products of large matrices, once per process."""
+    edge = EDGE[device.type]
+    left, right = (torch.randn(edge, edge, device=device).to(getattr(torch, dtype)) for _ in range(2))
+    out = torch.empty_like(left)
     best, started = float("inf"), time.monotonic()
-    for repeat in range(100):  # the first warms up
-        taken = _seconds(lambda: torch.mm(left, right, out=into), device)
-        best = min(best, taken) if repeat else best
+    for repeat in range(100):  # the first is a warmup
+        seconds = _seconds(lambda: torch.mm(left, right, out=out), device)
+        best = min(best, seconds) if repeat else best
         if repeat > 1 and time.monotonic() - started > SECONDS:
             break
     return 2 * edge**3 / best
@@ -48,33 +48,36 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
         started = time.perf_counter()
         run()
         return time.perf_counter() - started
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     with torch.cuda.device(device):
-        began.record()
+        start.record()
         run()
-        ended.record()
-    ended.synchronize()
-    return began.elapsed_time(ended) / 1000
+        end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 class ThroughputMeter:
-    """Speed between two reports, without what comes between them, such as validation.
+    """Throughput between `start` and `read`, so that validation and checkpoints can be left out.
 
     Args:
-        tokens: a step's, of all ranks.
+        tokens: tokens of a step, on all ranks together.
+        length: tokens of a sequence.
+        ranks: number of devices that share a step.
     """
 
     def __init__(
         self, model: GPT, tokens: int, length: int, device: torch.device, dtype: str, ranks: int
     ) -> None:
-        self.tokens, self.share = tokens, flops(model, length) / (ranks * peak(device, dtype))
-        self.since, self.started = 0, time.monotonic()
+        self.tokens = tokens
+        self.peak_seconds_per_token = flops(model, length) / (ranks * peak(device, dtype))
+        self.first_step, self.started = 0, time.monotonic()
 
     def start(self, step: int) -> None:
-        """Count from here."""
-        self.since, self.started = step, time.monotonic()
+        """Starts the measurement after `step` steps."""
+        self.first_step, self.started = step, time.monotonic()
 
     def read(self, step: int) -> dict[str, float]:
-        """To be called when the device is done with `step` steps."""
-        speed = (step - self.since) * self.tokens / (time.monotonic() - self.started)
-        return {"tokens_per_second": speed, "mfu": speed * self.share}
+        """Returns tokens per second and MFU since `start`; the device must have finished `step` steps."""
+        speed = (step - self.first_step) * self.tokens / (time.monotonic() - self.started)
+        return {"tokens_per_second": speed, "mfu": speed * self.peak_seconds_per_token}

@@ -1,4 +1,4 @@
-"""Pretraining one model: a plain loop, exact to continue from its last checkpoint."""
+"""The training loop of one model; an interrupted run continues to the same bits from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -23,37 +23,44 @@ from posbench.runtime import distributed
 from posbench.runtime.device import autocast_context, pick_device
 from posbench.runtime.distributed import world
 from posbench.training import checkpoints, resume
-from posbench.training.compile import LAUNCH_BOUND, CompiledLoss, compile_module, forget, should_compile
+from posbench.training.compile import (
+    CUDA_GRAPH_MAX_PARAMETERS,
+    CompiledLoss,
+    compile_module,
+    free_compiled_code,
+    should_compile,
+)
 from posbench.training.loss_module import LossModule, collate
 from posbench.training.optimizers import build_optimizers, lr_multiplier
 from posbench.training.prefetch import Prefetcher
 from posbench.training.throughput import ThroughputMeter
 
-# Called with (step, metrics) about every REPORT steps and at each validation.
+# Called with (step, metrics) every LOG_INTERVAL steps and at each validation.
 Report = Callable[[int, dict[str, float]], None]
-REPORT = 25
-# Batches made ahead for a GPU; a CPU that trains has no time to spare beside it.
+LOG_INTERVAL = 25
+# Batches made ahead for a GPU. On a CPU a second thread would compete with training.
 PREFETCH_DEPTH = 2
 
 
-def build_model(settings: ModelSettings, vocabulary: int) -> GPT:
-    """The untrained model of these settings, on the CPU."""
-    one = settings.size
-    size = Size(one.n_layers, one.d_model, one.n_heads, one.mlp_ratio, one.head_dim)
+def build_model(settings: ModelSettings, vocab_size: int) -> GPT:
+    """Builds the untrained model on the CPU."""
+    sizes = settings.size
+    size = Size(sizes.n_layers, sizes.d_model, sizes.n_heads, sizes.mlp_ratio, sizes.head_dim)
     shape = size.shape(settings.train.seq_len)
     scheme = build_scheme(settings.scheme.build, shape, settings.train.seed)
-    return GPT(size, vocabulary, scheme, settings.train.seed)
+    return GPT(size, vocab_size, scheme, settings.train.seed)
 
 
 @dataclass(frozen=True, eq=False)
 class FinetuneStart:
-    """Where fine-tuning starts.
+    """The start of a fine-tuning.
 
     Attributes:
-        model: a trained model, whose weights become the fine-tuned ones.
-        extended: the same model with an extension around its scheme, as it is fine-tuned.
-        train: how training goes on, by fresh optimizers.
-        steps, tokens: what was trained and read before; the data's order goes on from there.
+        model: the pretrained model, whose weights are trained further and saved.
+        extended: a view of the model under an extension, which computes the loss.
+        train: settings of the fine-tuning; its optimizers start afresh.
+        steps: steps of the pretraining, after which the order of the data continues.
+        tokens: tokens of the pretraining.
     """
 
     model: GPT
@@ -63,12 +70,17 @@ class FinetuneStart:
     tokens: int
 
 
-class TrainingInterrupted(Exception):  # noqa: N818 - it is no error
-    """Asked to stop; what was done is in a checkpoint."""
+class TrainingInterrupted(Exception):  # noqa: N818 - not an error
+    """Training stopped on request, after writing a checkpoint."""
 
 
 class Trainer:
-    """One training run and its folder: final/ when it is done, step-N/ on the way."""
+    """One training run and its folder: step-N/ holds a checkpoint, final/ the trained model.
+
+    Args:
+        settings: of the model, or of the pretrained model under `start`.
+        start: fine-tunes this model instead of training a new one.
+    """
 
     def __init__(
         self,
@@ -80,16 +92,16 @@ class Trainer:
     ) -> None:
         self.settings, self.folder, self.runtime, self.start = settings, folder, runtime, start
         self.plan, self.world = start.train if start else settings.train, world()
-        check(self.plan)
-        check_corpus(corpus, self.plan.seq_len)
+        plan, vocabulary = self.plan, corpus.vocabulary
+        check(plan)
+        check_corpus(corpus, plan.seq_len)
         distributed.check(
-            runtime.data_parallel, self.plan.batch_size, self.plan.grad_accum_steps, self.world.world_size
+            runtime.data_parallel, plan.batch_size, plan.grad_accum_steps, self.world.world_size
         )
         self.device = pick_device(runtime.device)
         self.kernel = KernelDispatcher(runtime.kernel)
-        model = start.model if start else build_model(settings, corpus.vocabulary.vocab_size)
+        model = start.model if start else build_model(settings, vocabulary.vocab_size)
         self.model = model.to(self.device)
-        self.log_history: list[dict[str, float]] = []
         saved = resume.load_latest(folder, self.device, self.world)
         if saved:
             self.model.load_state_dict(saved.model)
@@ -97,35 +109,26 @@ class Trainer:
         parallel = distributed.parallelize(
             loss_module, list(self.model.blocks), runtime.data_parallel, self.world
         )
-        gpu, alone = self.device.type == "cuda", self.world.world_size == 1
+        gpu, single = self.device.type == "cuda", self.world.world_size == 1
         self.compiles = should_compile(runtime.compile, self.device)
         self.collate = partial(collate, pad_targets=self.compiles or gpu, pin_memory=gpu)
-        # Gradients in the memory of a CUDA graph last until its next replay: no step of several parts.
-        small = self.model.parameter_count() <= LAUNCH_BOUND and self.plan.grad_accum_steps == 1
-        if self.compiles and alone:
-            self.loss_module: Any = CompiledLoss(
-                loss_module, self.kernel, gpu and small, runtime.compile is True
-            )
-        else:  # what divides a module stands between its graphs
+        # A replay overwrites gradients in the memory of its CUDA graph, so they cannot be accumulated there.
+        small = self.model.parameter_count() <= CUDA_GRAPH_MAX_PARAMETERS and plan.grad_accum_steps == 1
+        if self.compiles and single:
+            required = runtime.compile is True
+            self.loss_module: Any = CompiledLoss(loss_module, self.kernel, gpu and small, required)
+        else:  # the hooks of DDP and FSDP break the graph
             self.loss_module = compile_module(parallel, fullgraph=False) if self.compiles else parallel
-        self.optimizers = build_optimizers(self.model, self.plan, self.compiles and alone)
-        self.prefetcher = Prefetcher(self.micro_batches, self.plan.steps, PREFETCH_DEPTH if gpu else 0)
-        self.done = 0
+        self.optimizers = build_optimizers(self.model, plan, self.compiles and single)
+        self.prefetcher = Prefetcher(self.micro_batches, plan.steps, PREFETCH_DEPTH if gpu else 0)
+        self.steps_done = 0
         self.losses: list[Tensor] = []
+        self.log_history: list[dict[str, float]] = []
         if saved:
-            saved.into(self.optimizers)
-            self.done, self.log_history = int(saved.metadata["step"]), saved.metadata["log_history"]
-            # Sums over the ranks, which are summed again when they are reported.
-            said = (
-                saved.metadata["losses"]
-                if self.world.is_main_process
-                else [0.0] * len(saved.metadata["losses"])
-            )
-            self.losses = [torch.tensor(loss, device=self.device) for loss in said]
-        plan = self.plan
+            self.restore(saved)
         self.batches = Batches(
             corpus.split("train"),
-            corpus.vocabulary,
+            vocabulary,
             plan.seq_len,
             plan.batch_size,
             plan.synthetic_fraction,
@@ -133,67 +136,75 @@ class Trainer:
             plan.seed,
             plan.synthetic_task,
         )
-        # Held-out text alone, the same for every seed.
+        # Text without synthetic sequences, the same for every seed.
         self.held_out = Batches(
-            corpus.split("validation"), corpus.vocabulary, plan.seq_len, plan.batch_size, 0.0, 0.0, 0
+            corpus.split("validation"), vocabulary, plan.seq_len, plan.batch_size, 0.0, 0.0, 0
         )
+
+    def restore(self, saved: resume.TrainingState) -> None:
+        """Restores everything but the weights from a checkpoint."""
+        saved.restore(self.optimizers)
+        self.steps_done, self.log_history = int(saved.metadata["step"]), saved.metadata["log_history"]
+        # Saved losses are sums over the ranks, and reports sum over the ranks again.
+        losses = saved.metadata["losses"]
+        losses = losses if self.world.is_main_process else [0.0] * len(losses)
+        self.losses = [torch.tensor(loss, device=self.device) for loss in losses]
 
     def run(
         self, report: Report = lambda step, metrics: None, stop: Callable[[], bool] = lambda: False
     ) -> dict[str, Any]:
-        """Train to the end, from the last checkpoint if there is one; the metadata of the final model.
+        """Trains to the end, from the last checkpoint if there is one, and returns the metadata of the final model.
 
         Raises:
-            TrainingInterrupted: after a checkpoint, once `stop` says so.
+            TrainingInterrupted: after writing a checkpoint, if `stop` returns True before a step.
         """
-        done = checkpoints.read_metadata(self.folder / "final")
-        if done is not None:
-            return done
+        metadata = checkpoints.read_metadata(self.folder / "final")
+        if metadata is not None:
+            return metadata
         try:
             step, status = self.steps(report, stop)
         finally:
             self.prefetcher.close()
             if self.compiles:
-                forget(self.device)
+                free_compiled_code(self.device)
         return self.finish(step, status)
 
     def steps(self, report: Report, stop: Callable[[], bool]) -> tuple[int, str]:
-        """All that are left; how many were taken altogether, and how it ended."""
-        step, losses, status = self.done, self.losses, "ok"
-        plan, tokens = self.plan, self.plan.batch_size * self.plan.seq_len
+        """Runs the remaining steps; returns the total number of steps, and "ok" or "diverged"."""
+        step, losses, plan = self.steps_done, self.losses, self.plan
+        tokens = plan.batch_size * plan.seq_len
         meter = ThroughputMeter(
             self.model, tokens, plan.seq_len, self.device, plan.dtype, self.world.world_size
         )
         meter.start(step)
-        while step < self.plan.steps:
+        while step < plan.steps:
             if self.world.any_rank(stop()):
                 self.save(step, losses)
                 raise TrainingInterrupted
             losses.append(self.step(step))
             step += 1
-            if step % self.runtime.checkpoint_interval == 0 and step < self.plan.steps:
+            if step % self.runtime.checkpoint_interval == 0 and step < plan.steps:
                 self.save(step, losses)
-            validating = step % self.plan.val_interval == 0 or step == self.plan.steps
-            if step % REPORT and not validating:
+            validating = step % plan.val_interval == 0 or step == plan.steps
+            if step % LOG_INTERVAL and not validating:
                 continue
             loss = self.world.all_reduce_sum(torch.stack(losses).mean().item())
             losses.clear()
             speed = meter.read(step)
-            metrics = {"step": step, "loss": loss, "lr": self.plan.lr * lr_multiplier(self.plan, step - 1)}
+            metrics = {"step": step, "loss": loss, "lr": plan.lr * lr_multiplier(plan, step - 1)}
             if not math.isfinite(loss):
-                status = "diverged"
-                break
+                return step, "diverged"
             if validating:
                 metrics["validation_loss"] = self.validate()
             self.log_history.append(metrics)
             report(step, {**metrics, **speed})
             meter.start(step)
-        return step, status
+        return step, "ok"
 
     def step(self, step: int) -> Tensor:
-        """One update; the loss in nats per counted target, still on the device."""
+        """Runs one optimizer step; returns this rank's part of the loss in nats per scored target, on the device."""
         self.model.train()
-        # Whatever a scheme draws while training is a function of the step, so that continuing is exact.
+        # What a scheme draws while training is a function of the step, so that a run can be continued exactly.
         torch.manual_seed(self.plan.seed * 1_000_003 + step)
         n_targets, micro_batches = self.prefetcher.get(step)
         losses = []
@@ -203,14 +214,14 @@ class Trainer:
             with self.no_sync(index + 1 < len(micro_batches)):
                 # The quotient is a new tensor: a CUDA graph writes its loss to the same memory every time.
                 loss = self.loss(tensors) / n_targets
-                # Gradients are averaged over the ranks.
+                # DDP and FSDP average gradients over the ranks, and their sum is needed.
                 (loss * self.world.world_size).backward()
             losses.append(loss.detach())
         if self.plan.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.max_grad_norm)
-        for optimizer, peak in self.optimizers:
+        for optimizer, peak_lr in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = peak * lr_multiplier(self.plan, step)
+                group["lr"] = peak_lr * lr_multiplier(self.plan, step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return torch.stack(losses).sum()
@@ -218,28 +229,28 @@ class Trainer:
     def micro_batches(self, step: int) -> tuple[int, list[tuple[Tensor, ...]]]:
         """Returns the number of scored targets of a step on all ranks, and this rank's micro-batches as CPU tensors."""
         batch = self.batches.get_batch(step + (self.start.steps if self.start else 0))
-        mine = self.world.share(self.plan.batch_size)
+        mine = self.world.shard(self.plan.batch_size)
         ids, loss_mask = batch.ids[mine], batch.loss_mask[mine]
         size = len(ids) // self.plan.grad_accum_steps
         rows = [slice(start, start + size) for start in range(0, len(ids), size)]
         return int(batch.loss_mask.sum()), [self.collate(Batch(ids[part], loss_mask[part])) for part in rows]
 
     def no_sync(self, more: bool) -> AbstractContextManager[Any]:
-        """Returns a context that keeps gradients on their rank if more micro-batches follow."""
+        """Returns a context in which DDP does not reduce gradients, if more micro-batches follow."""
         return self.loss_module.no_sync() if more and hasattr(self.loss_module, "no_sync") else nullcontext()
 
     def loss(self, tensors: tuple[Tensor, ...]) -> Tensor:
-        """Returns the sum over the scored targets of a collated batch in nats, on the device."""
+        """Returns the sum of the losses of a collated batch in nats, on the device."""
         inputs = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
         with autocast_context(self.device, self.plan.dtype):
             return self.loss_module(*inputs)
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Nats per token on held-out text."""
+        """Returns the loss on held-out text, in nats per token."""
         self.model.eval()
         nats, count = 0.0, self.plan.val_batches
-        # As many passes on each rank, where one holds parts of the weights alone.
+        # Under FSDP a forward pass is a collective operation, so every rank runs as many; excess ones are discarded.
         for first in range(0, count, self.world.world_size):
             index = first + self.world.rank
             batch = self.held_out.get_batch(min(index, count - 1))
@@ -248,7 +259,7 @@ class Trainer:
         return self.world.all_reduce_sum(nats) / count
 
     def save(self, step: int, losses: list[Tensor]) -> None:
-        """A checkpoint to continue from, with the losses not reported yet."""
+        """Writes a checkpoint, with the losses that are not reported yet."""
         metadata = {
             "log_history": self.log_history,
             "losses": [self.world.all_reduce_sum(loss.item()) for loss in losses],
@@ -256,19 +267,18 @@ class Trainer:
         resume.save(self.folder, step, self.model, self.optimizers, metadata, self.world)
 
     def finish(self, step: int, status: str) -> dict[str, Any]:
-        """Write the final model and drop what was only there to continue."""
+        """Writes the final model, deletes the checkpoints, and returns the metadata."""
+        compiled = self.loss_module.status if isinstance(self.loss_module, CompiledLoss) else None
         metadata = {
             "status": status,
             "step": step,
-            # Of the pretraining: all extensions of a model share it, and a figure has one.
+            # Of the pretraining alone, so that all extensions of a model have the same number in a figure.
             "train_tokens": self.start.tokens
             if self.start
             else step * self.plan.batch_size * self.plan.seq_len,
             "n_params": self.model.parameter_count(),
             "kernel": self.kernel.ran,
-            "compiled": self.loss_module.how
-            if isinstance(self.loss_module, CompiledLoss)
-            else str(self.compiles).lower(),
+            "compiled": compiled or str(self.compiles).lower(),
             "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
             "log_history": self.log_history,
         }

@@ -43,7 +43,7 @@ def check(small_trainer: Callable[..., Trainer], folder: Path, scheme: str, **tr
         if step == 1:
             trainer.validate()
         graphs.append(counters["stats"]["unique_graphs"])
-    assert trainer.loss_module.how == "one graph"
+    assert trainer.loss_module.status == "one graph"
     # The loss module and Muon's step; then validation, once.
     assert graphs == [2, 3, 3]
     # Optimizers divide a small gradient by itself, with all that was rounded in it.
@@ -99,7 +99,7 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
     auto = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
     assert torch.equal(auto.step(0), plain.step(0))
-    assert auto.loss_module.how.startswith("not compiled (")
+    assert auto.loss_module.status.startswith("not compiled (")
 
 
 def test_what_would_be_code_for_every_few_rows_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
@@ -108,7 +108,7 @@ def test_what_would_be_code_for_every_few_rows_stays_as_it_is(small_trainer, tmp
     counters.clear()
     auto.step(0)
     assert auto.kernel.ran == "dense"
-    assert auto.loss_module.how == "not compiled (dense would be code for every few rows)"
+    assert auto.loss_module.status == "not compiled (dense would be code for every few rows)"
     # Muon's step alone.
     assert counters["stats"]["unique_graphs"] == 1
 
@@ -128,7 +128,7 @@ def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatc
     plain = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu", compile=False))
     for step in range(2):
         assert torch.equal(auto.step(step), plain.step(step))
-    assert auto.loss_module.how.startswith("not compiled (ValueError: tiles do not fit")
+    assert auto.loss_module.status.startswith("not compiled (ValueError: tiles do not fit")
 
 
 @pytest.mark.gpu
@@ -145,7 +145,7 @@ def test_on_a_gpu_nothing_waits_and_cuda_graphs_replay(small_trainer, tmp_path, 
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
-        assert trainer.loss_module.how == "one graph, CUDA graphs"
+        assert trainer.loss_module.status == "one graph, CUDA graphs"
         trainer.prefetcher.close()
         plain.prefetcher.close()
 

@@ -123,7 +123,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, P
     assert process.returncode != 0
     mine = [line for line in said.splitlines() if line.startswith("error: ")]
     assert len(mine) == 1, said
-    assert "has lost another one" in mine[0]
+    assert "lost another rank" in mine[0]
     assert "start the same command again" in mine[0]
     again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
     assert "Traceback" not in again
@@ -153,7 +153,8 @@ def test_a_rank_without_memory_is_named_and_the_next_run_continues(
 
 def test_a_world_that_does_not_divide_the_batch() -> None:
     with pytest.raises(
-        ConfigError, match=r"3 processes do not divide train.batch_size 8 in 2 parts: start 1, 2, 4 of them"
+        ConfigError,
+        match=r"train.batch_size 8 in 2 parts cannot be divided among 3 processes: start 1, 2, 4 of them",
     ):
         check("auto", 8, 2, 3)
     check("auto", 8, 2, 4)
@@ -163,6 +164,6 @@ def test_a_world_that_does_not_divide_the_batch() -> None:
 
 def test_portions_are_all_of_it() -> None:
     for count in (0, 1, 5, 8):
-        parts = [list(range(count))[World(rank, 3).portion(count)] for rank in range(3)]
+        parts = [list(range(count))[World(rank, 3).shard(count)] for rank in range(3)]
         assert [one for part in parts for one in part] == list(range(count))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
