@@ -1,4 +1,4 @@
-"""The W&B logger: what an offline run holds, and that no fault of W&B reaches a run of ours."""
+"""The W&B logger: content of an offline run, and errors of W&B, which never stop a run."""
 
 import json
 import logging
@@ -22,8 +22,8 @@ KEY = "0123456789abcdef" * 3
 
 
 @pytest.fixture(autouse=True)
-def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key, no netrc, no settings of whoever runs the tests."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Removes the key, the netrc and the settings of the user who runs the tests."""
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -45,7 +45,7 @@ def run_files(folder: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator:
-    """The records of an offline run: 7 bytes, then LevelDB log blocks. A private format of W&B's."""
+    """Yields the records of an offline run: 7 bytes, then LevelDB log blocks, a private format of W&B."""
     from wandb.proto import wandb_internal_pb2
 
     data, at, parts = path.read_bytes(), 7, b""
@@ -68,7 +68,7 @@ def values(items: Iterable) -> dict[str, object]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
-def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
+def test_an_offline_run_has_everything(tmp_path: Path) -> None:
     checkpoint, figure = tmp_path / "model.safetensors", tmp_path / "loss.png"
     checkpoint.write_bytes(b"weights")
     matplotlib.image.imsave(figure, np.zeros((4, 4)))
@@ -111,7 +111,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path) -> None:
     assert any(values(summary.update).get("retrieval") == 0.97 for summary in summaries)
 
 
-def test_runs_of_one_process_follow_one_another(tmp_path: Path) -> None:
+def test_a_process_can_have_several_runs(tmp_path: Path) -> None:
     for number in range(3):
         logger = begin(tmp_path, name=f"run-{number}")
         logger.log_training(number, {"loss": 1.0})
@@ -126,7 +126,9 @@ def test_auto_is_online_with_a_key_only(tmp_path: Path, monkeypatch: pytest.Monk
     assert WandbSettings().resolved() == "offline"
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
     assert (WandbSettings().resolved(), find_key()) == ("online", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example")  # another server: that key is not for it
+    monkeypatch.setenv(
+        "WANDB_BASE_URL", "http://wandb.example"
+    )  # another server, for which the key is not valid
     assert WandbSettings().resolved() == "offline"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert WandbSettings().resolved() == "online"
@@ -135,14 +137,14 @@ def test_auto_is_online_with_a_key_only(tmp_path: Path, monkeypatch: pytest.Monk
     assert WandbSettings("offline").resolved() == "offline"
 
 
-def test_an_unknown_mode_names_the_known_ones() -> None:
+def test_the_error_for_an_unknown_mode_has_the_known_ones() -> None:
     with pytest.raises(
         ConfigError, match=r"unknown wandb mode 'ofline': choose .*; did you mean 'offline'\?"
     ):
         WandbSettings("ofline")
 
 
-def test_a_fault_is_one_warning_and_then_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logger = begin(tmp_path)
     with caplog.at_level(logging.WARNING):
         logger.log_checkpoint(tmp_path / "absent.safetensors", "rope")
@@ -151,12 +153,12 @@ def test_a_fault_is_one_warning_and_then_silence(tmp_path: Path, caplog: pytest.
         blocked = tmp_path / "file"
         blocked.touch()
         begin(blocked).log_training(1, {"loss": 1.0})
-    said = [record.message for record in caplog.records if record.name == "posbench.tracking.wandb"]
-    assert [line.split(" (")[0] for line in said] == [
+    warnings = [record.message for record in caplog.records if record.name == "posbench.tracking.wandb"]
+    assert [line.split(" (")[0] for line in warnings] == [
         "W&B mirrors nothing more of this run",
         "W&B mirrors nothing of this run",
     ]
-    assert not any("\n" in line for line in said)
+    assert not any("\n" in line for line in warnings)
 
 
 SCRIPT = """
@@ -190,13 +192,13 @@ def script(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("key", ["short", KEY])
-def test_neither_a_bad_key_nor_a_dead_network_stops_a_run(tmp_path: Path, key: str) -> None:
+def test_a_bad_key_or_a_dead_network_does_not_stop_a_run(tmp_path: Path, key: str) -> None:
     began = time.monotonic()
-    # Port 9 of this machine refuses at once, and W&B tries again until its patience ends.
+    # Port 9 refuses connections at once, and W&B retries until its timeout.
     done = script(str(tmp_path), WANDB_API_KEY=key, WANDB_BASE_URL="http://127.0.0.1:9")
     assert time.monotonic() - began < 30
     assert done.returncode == 0
-    assert done.stderr.count("\n") == 1  # said once, although two runs were begun
+    assert done.stderr.count("\n") == 1  # one warning for two runs
     assert "is written offline from here on" in done.stderr
     assert len(run_files(tmp_path)) == 2
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
@@ -207,7 +209,7 @@ def test_disabled_imports_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_run_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+def test_a_killed_run_does_not_disturb_the_next_one(tmp_path: Path) -> None:
     assert script(str(tmp_path), "kill").returncode == -signal.SIGKILL
     after = script(str(tmp_path))
     assert (after.returncode, after.stdout, after.stderr) == (0, "True\n", "")

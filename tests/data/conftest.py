@@ -19,7 +19,7 @@ TEXTS = {
 
 @pytest.fixture
 def originals() -> dict[str, dict[str, str]]:
-    """The texts by split and file name, in the order that they are packed in."""
+    """The texts by split and file name, in the order of the shards."""
     return TEXTS
 
 

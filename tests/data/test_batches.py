@@ -1,4 +1,4 @@
-"""Batches and synthetic records: pure functions of seed and step, and what counts in the loss."""
+"""Batches and synthetic records: pure functions of seed and step, and their loss mask."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert not np.array_equal(first.ids, batches(seed=1).get_batch(7).ids)
 
 
-def test_the_share_of_records():
+def test_the_fraction_of_records():
     ids = batches(synthetic_fraction=0.25).get_batch(0).ids
     assert ids.shape == (16, 65)
     assert (ids >= VOCABULARY.bos).any(1).sum() == 4
@@ -43,37 +43,37 @@ def test_text_is_a_window_of_the_shard():
 
 @pytest.mark.parametrize("query_fraction", [0.0, 1.0])
 @pytest.mark.parametrize("length", [8, 64, 100])
-def test_what_counts_is_what_can_be_known(query_fraction, length):
+def test_the_loss_is_on_predictable_targets(query_fraction, length):
     keys, values = set(VOCABULARY.key_ids), set(VOCABULARY.value_ids)
     for seed in range(20):
         rng = np.random.default_rng(seed)
         ids, loss_mask = training_sequence(rng, VOCABULARY, TEXT, length, query_fraction)
         assert ids.shape == loss_mask.shape == (length + 1,)
         known: dict[int, int] = {}
-        for place in range(1, length + 1):
-            if ids[place] in values:
-                key = int(ids[place - 1])
+        for position in range(1, length + 1):
+            if ids[position] in values:
+                key = int(ids[position - 1])
                 assert key in keys
-                assert known.get(key, ids[place]) == ids[place]  # one value a key
-                assert loss_mask[place] == (key in known)
-                known[key] = int(ids[place])
-            elif loss_mask[place]:  # an echo: the key before the value before it
-                assert ids[place] == ids[place - 2]
-                assert ids[place - 1] in values
+                assert known.get(key, ids[position]) == ids[position]  # one value a key
+                assert loss_mask[position] == (key in known)
+                known[key] = int(ids[position])
+            elif loss_mask[position]:  # an echo of the key two positions before
+                assert ids[position] == ids[position - 2]
+                assert ids[position - 1] in values
         assert loss_mask.any()
 
 
 @pytest.mark.parametrize("length", [8, 64, 128, 256, 309])
-def test_a_context_is_read_as_exactly_its_length(length):
-    made = make_context(np.random.default_rng(0), VOCABULARY, TEXT, length)
-    asked = questions(made)
-    assert len(made.ids) + asked.shape[1] - 1 == length
-    assert len(set(made.key_ids)) == len(made.key_ids) == num_records(length, 88)
-    assert np.array_equal(made.ids[made.offsets], made.key_ids)
-    assert np.array_equal(made.ids[made.offsets + 1], made.value_ids)
-    assert np.array_equal(made.ids[made.offsets + 2], made.key_ids)
-    assert np.array_equal(asked, np.stack([made.key_ids, made.value_ids], 1))
-    assert made.ids[0] == VOCABULARY.bos
+def test_a_context_has_exactly_its_length(length):
+    context = make_context(np.random.default_rng(0), VOCABULARY, TEXT, length)
+    suffixes = questions(context)
+    assert len(context.ids) + suffixes.shape[1] - 1 == length
+    assert len(set(context.key_ids)) == len(context.key_ids) == num_records(length, 88)
+    assert np.array_equal(context.ids[context.offsets], context.key_ids)
+    assert np.array_equal(context.ids[context.offsets + 1], context.value_ids)
+    assert np.array_equal(context.ids[context.offsets + 2], context.key_ids)
+    assert np.array_equal(suffixes, np.stack([context.key_ids, context.value_ids], 1))
+    assert context.ids[0] == VOCABULARY.bos
 
 
 @pytest.mark.parametrize("length", [7, 312, 4096])

@@ -1,4 +1,4 @@
-"""Corpora: packing, fingerprints, and folders that survive kills, damage, moves and rivals."""
+"""Corpora: shards, fingerprints, and folders after kills, damage, moves and concurrent builds."""
 
 import hashlib
 import shutil
@@ -26,7 +26,7 @@ def content(corpus: Corpus) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(corpus.folder.iterdir())}
 
 
-def test_documents_are_packed_whole_behind_a_bos(
+def test_documents_are_stored_whole_after_a_bos(
     config: DataSettings, tmp_path: Path, originals: Originals
 ) -> None:
     corpus = open_corpus(config, tmp_path / "cache", silent)
@@ -53,7 +53,7 @@ def test_documents_are_found_by_length(config: DataSettings, tmp_path: Path, ori
     assert train.at_least(1).tolist() == [0, 1, 2]
 
 
-def test_reserved_ids_lie_above_the_text_and_are_no_bytes(config: DataSettings, tmp_path: Path) -> None:
+def test_reserved_ids_are_above_the_text_and_have_no_bytes(config: DataSettings, tmp_path: Path) -> None:
     corpus = open_corpus(config, tmp_path, silent)
     vocabulary = corpus.vocabulary
     reserved = np.concatenate([[vocabulary.bos], vocabulary.key_ids, vocabulary.value_ids])
@@ -82,7 +82,7 @@ def test_the_fingerprint_follows_the_content(config: DataSettings, texts: Path) 
     assert fingerprint(config) != before
 
 
-def test_the_fingerprint_knows_no_place_and_no_label(
+def test_the_fingerprint_does_not_depend_on_paths_and_labels(
     config: DataSettings, texts: Path, originals: Originals
 ) -> None:
     before = fingerprint(config)
@@ -107,7 +107,7 @@ def test_an_existing_corpus_opens_without_its_text(
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
-def test_a_pinned_corpus_opens_where_its_text_never_was(
+def test_a_pinned_corpus_opens_without_its_text(
     kind: str, config: DataSettings, texts: Path, tmp_path: Path, originals: Originals
 ) -> None:
     config = replace(config, tokenizer=TokenizerSettings(kind, 300))
@@ -119,7 +119,7 @@ def test_a_pinned_corpus_opens_where_its_text_never_was(
     assert pinned.tokenizer.decode(test.document(0)[1:]) == originals["test"]["e.txt"]
 
 
-def test_a_pin_refuses_other_text(config: DataSettings, tmp_path: Path) -> None:
+def test_a_pinned_fingerprint_rejects_other_text(config: DataSettings, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.fingerprint asks for 0123456789abcdef"):
         open_corpus(replace(config, fingerprint="0123456789abcdef"), tmp_path, silent)
 
@@ -133,15 +133,15 @@ def test_a_damaged_corpus_is_set_aside_and_rebuilt(
     whole = content(built)
     victim = built.folder / name
     victim.unlink() if harm == "missing" else victim.write_bytes(victim.read_bytes()[:-5])
-    said: list[str] = []
-    again = open_corpus(config, tmp_path / "cache", said.append)
+    lines: list[str] = []
+    again = open_corpus(config, tmp_path / "cache", lines.append)
     assert content(again) == whole
-    assert name in said[0]
-    assert "set aside" in said[0]
+    assert name in lines[0]
+    assert "set aside" in lines[0]
     assert (tmp_path / "cache" / f"{built.fingerprint}.damaged-1").is_dir()
 
 
-def test_what_a_killed_build_left_is_replaced(config: DataSettings, tmp_path: Path) -> None:
+def test_the_remains_of_a_killed_build_are_replaced(config: DataSettings, tmp_path: Path) -> None:
     left = tmp_path / f"{fingerprint(config)}.partial"
     left.mkdir()
     (left / "train.bin").write_bytes(b"half")
@@ -179,12 +179,12 @@ print(hashlib.sha256(test.tokens.tobytes()).hexdigest())
     assert sum(err.count("building the corpus") for _, err in outputs) == 1
 
 
-def test_progress_goes_where_it_is_asked_to(
+def test_progress_is_passed_to_the_callback(
     config: DataSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said: list[str] = []
-    open_corpus(config, tmp_path, said.append)
-    assert said[1] == "train: 327 tokens in 3 documents"
+    lines: list[str] = []
+    open_corpus(config, tmp_path, lines.append)
+    assert lines[1] == "train: 327 tokens in 3 documents"
     assert capsys.readouterr() == ("", "")
 
 
@@ -194,7 +194,7 @@ def test_a_cache_that_cannot_be_written_is_named(config: DataSettings, tmp_path:
         open_corpus(config, tmp_path / "file" / "cache", silent)
 
 
-def test_unknown_names_are_answered_with_the_known(config: DataSettings, tmp_path: Path) -> None:
+def test_errors_for_unknown_names_have_the_known_ones(config: DataSettings, tmp_path: Path) -> None:
     corpus = open_corpus(config, tmp_path, silent)
     with pytest.raises(ConfigError, match="did you mean 'validation'"):
         corpus.split("valid")

@@ -1,4 +1,4 @@
-"""Your own text: every kind of file gives the same documents, and every mistake gets one line."""
+"""The source `files`: every kind of file gives the same documents, and every mistake a one-line error."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ def settings(path: object, **changes: str) -> DataSettings:
 
 
 def pairs(config: DataSettings) -> list[tuple[str, str]]:
-    """Name and text of every document, whatever its split."""
+    """Name and text of every document of all splits."""
     return [pair for documents in documents_of(config).values() for pair in documents]
 
 
@@ -51,7 +51,7 @@ def test_tables_are_read_by_column(folder: Path, suffix: str) -> None:
     assert all(documents_of(config).values())
 
 
-def test_rows_without_a_name_are_called_by_their_place(folder: Path) -> None:
+def test_rows_without_a_name_are_named_by_file_and_index(folder: Path) -> None:
     assert sorted(dict(pairs(settings(folder / "rows.jsonl")))) == [f"rows.jsonl:{n}" for n in range(8)]
 
 
@@ -69,7 +69,7 @@ def test_a_folder_and_a_glob_are_the_same_corpus(tmp_path: Path) -> None:
     assert fingerprint(settings(tmp_path / "deep")) == fingerprint(settings(f"{tmp_path}/deep/**/*.txt"))
 
 
-def test_rows_that_share_a_name_share_a_split(tmp_path: Path) -> None:
+def test_rows_of_one_name_are_in_one_split(tmp_path: Path) -> None:
     lines = [json.dumps({"book": f"book {n % 5}", "body": f"part {n}"}) for n in range(40)]
     (tmp_path / "parts.jsonl").write_text("\n".join(lines))
     found = documents_of(settings(tmp_path, name_column="book"))
@@ -94,13 +94,13 @@ def fails(config: DataSettings, match: str, error: type[Exception] = DataError) 
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
     fails(settings(tmp_path / "none"), r"no file at .*none: give a file, a folder or a glob")
     fails(settings(tmp_path), r"folder .* holds no file that ends in \.parquet, \.jsonl, \.json, \.txt")
     fails(settings(f"{tmp_path}/*.txt"), r"no file at .*\*\.txt")
 
 
-def test_what_is_empty_is_named(folder: Path) -> None:
+def test_an_empty_file_is_named(folder: Path) -> None:
     for nothing in ("", "\n", "{}\n", '{"body": null}\n{"body": ""}\n'):
         (folder / "rows.jsonl").write_text(nothing)
         fails(settings(folder / "rows.jsonl"), r"rows\.jsonl (holds no text in|has no column) 'body'")
@@ -109,7 +109,7 @@ def test_what_is_empty_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "json"])
-def test_a_wrong_column_is_answered_with_the_right_ones(folder: Path, suffix: str) -> None:
+def test_the_error_for_a_wrong_column_has_the_columns(folder: Path, suffix: str) -> None:
     path = folder / f"rows.{suffix}"
     fails(settings(path, text_column="text"), r"no column 'text': choose one of title, body, year")
     fails(settings(path, name_column="id"), r"no column 'id': choose one of title, body, year")
@@ -117,14 +117,14 @@ def test_a_wrong_column_is_answered_with_the_right_ones(folder: Path, suffix: st
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "json", "txt"])
-def test_what_is_not_what_it_claims_is_named(folder: Path, suffix: str) -> None:
+def test_a_malformed_file_is_named(folder: Path, suffix: str) -> None:
     path = folder / f"broken.{suffix}"
     path.write_bytes(b"\xff\xfenot this\x00")
     fails(settings(path), rf"broken\.{suffix} is not .*: (repair|convert) or remove it")
 
 
 def test_the_error_is_the_only_line(folder: Path) -> None:
-    """In a process of its own, because `datasets` logs past what pytest captures."""
+    """In another process, because pytest does not capture the log of `datasets`."""
     (folder / "broken.jsonl").write_text("no json")
     program = f"""
 import sys
@@ -141,7 +141,7 @@ except DataError as error:
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
 
 
-def test_other_kinds_of_file_are_refused(tmp_path: Path) -> None:
+def test_other_kinds_of_files_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
     fails(settings(tmp_path / "a.pdf"), r"a\.pdf is not one of \.parquet")
 

@@ -1,4 +1,4 @@
-"""Hub data sets: what is taken from a stream, and what is said where there is no network."""
+"""Data sets of the hub: documents from a stream, and errors without a network."""
 
 import socket
 import time
@@ -19,9 +19,9 @@ SETTINGS: dict[str, Any] = {"name": "pg19", "source": "hub", "repository": "some
 
 @pytest.fixture(params=["offline", "silent", "absent"])
 def no_hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Switched off, or a host that takes the call and never answers, or nobody at all."""
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        port = {"offline": 1, "silent": deaf.getsockname()[1], "absent": 1}[request.param]
+    """The hub is switched off, accepts connections without replying, or does not exist."""
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        port = {"offline": 1, "silent": silent_server.getsockname()[1], "absent": 1}[request.param]
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", request.param == "offline")
         yield
@@ -40,7 +40,9 @@ def test_without_a_network_the_offline_choices_are_named_at_once(
     assert "\n" not in str(caught.value)
 
 
-def test_the_fingerprint_needs_no_network_and_follows_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_requires_no_network_and_depends_on_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     changes = [
         {},
@@ -55,17 +57,17 @@ def test_the_fingerprint_needs_no_network_and_follows_the_settings(monkeypatch: 
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[dict[str, Any]]]:
-    """What the hub is made to hold: twenty documents of ten bytes a split."""
-    held = {
+    """Replaces the hub by twenty documents of ten bytes in each split."""
+    stored = {
         split: [{"id": f"{split} {n}", "text": f"{n:>9}\n"} for n in range(20)]
         for split in ("train", "validation", "test")
     }
 
     def stream(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:
-        yield from held[split]
+        yield from stored[split]
 
     monkeypatch.setattr(hub, "stream_rows", stream)
-    return held
+    return stored
 
 
 def names(config: DataSettings, split: str) -> list[str]:
@@ -108,7 +110,7 @@ def test_lines_are_joined_to_articles() -> None:
     ]
 
 
-def test_what_the_hub_answers_is_passed_on_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_hub_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("no such revision\nwith a long tail")
 

@@ -1,4 +1,4 @@
-"""A corpus as a pretrained model reads it: no ids but its tokenizer's, of which one begins each document."""
+"""Corpora of pretrained models: only ids of the tokenizer, and its bos at the start of a document."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def config(folder: Path, **given: object) -> DataSettings:
     return DataSettings("mine", "files", TokenizerSettings("bytes"), path=str(folder), **given)
 
 
-def test_documents_begin_with_it(tmp_path: Path) -> None:
+def test_documents_start_with_the_bos_of_the_model(tmp_path: Path) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
     for name in range(30):
@@ -31,15 +31,15 @@ def test_documents_begin_with_it(tmp_path: Path) -> None:
             assert corpus.split(split).document(index)[0] == 7
 
 
-def test_ids_follow_one_another() -> None:
+def test_ids_are_consecutive() -> None:
     plain = Vocabulary("t", 10, 3, 4)
     assert (plain.bos, plain.key_ids[0], plain.vocab_size) == (10, 11, 18)
     assert plain.value_ids.tolist() == [14, 15, 16, 17]
 
 
 @pytest.mark.parametrize("bos", [0, 50, 99])
-def test_symbols_of_a_pretrained_model_are_its_own(bos: int) -> None:
-    """Distinct, none of them the bos, from the middle of its vocabulary, and no id besides."""
+def test_keys_and_values_of_a_pretrained_model_are_its_tokens(bos: int) -> None:
+    """They are distinct, differ from bos, and are from the middle of the vocabulary; no ids are added."""
     own = Vocabulary("t", 100, 20, 10, own_bos=bos)
     symbols = [*own.key_ids.tolist(), *own.value_ids.tolist()]
     assert (own.bos, own.vocab_size) == (bos, 100)
@@ -59,6 +59,6 @@ def test_too_few_or_too_many_symbols() -> None:
 
 
 def test_tokens_above_a_low_bos_fit(tmp_path: Path) -> None:
-    """The width of a token in the file follows from the largest id, which an own bos is not."""
+    """The width of a stored token depends on the largest id, which is not the bos of a pretrained model."""
     shard.write(tmp_path, "train", [("a", np.array([70_000]))], bos=0, largest=100_000)
     assert shard.read(tmp_path, "train").tokens.tolist() == [0, 70_000]

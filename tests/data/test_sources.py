@@ -1,4 +1,4 @@
-"""The default corpus: every listed file is here, in one split, and no split repeats another."""
+"""The default corpus: every listed file is installed and in one split, and splits do not overlap."""
 
 from collections import defaultdict
 from importlib import metadata
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def texts() -> dict[Entry, str]:
-    """Reading verifies each hash."""
+    """The text of every entry; reading verifies its hash."""
     return {entry: sources.read(entry).decode("utf-8") for entry in sources.manifest()}
 
 
@@ -38,7 +38,7 @@ def test_no_document_is_in_two_splits() -> None:
 
 
 def test_held_out_lines_are_not_those_of_train(texts: dict[Entry, str]) -> None:
-    """Counted in lines, where the manifest was made by counting words: a copied model would share over 0.8."""
+    """Counts lines, unlike the manifest, which counts words; a copied model would share more than 0.8."""
     lines = defaultdict(dict)
     for entry, text in texts.items():
         lines[entry.split][entry.path] = {
@@ -71,7 +71,7 @@ def test_documents_come_in_the_order_of_the_manifest(texts: dict[Entry, str]) ->
 
 
 class Installed:
-    """Stands in for a distribution whose files lie elsewhere."""
+    """A fake distribution whose files are in another folder."""
 
     version = "5.22.0"
 
@@ -135,7 +135,7 @@ def test_near_duplicates_are_dropped_and_the_larger_kept() -> None:
     assert [entry.path for entry in kept] == ["first", "new"]
 
 
-def test_the_split_gives_every_size_its_share() -> None:
+def test_every_size_is_in_every_split() -> None:
     entries = [listed(f"{n}-{size}", "x" * size)[0] for size in (3_000, 70_000) for n in range(100)]
     split = maker.split(entries)
     for size in (3_000, 70_000):
@@ -144,7 +144,7 @@ def test_the_split_gives_every_size_its_share() -> None:
     assert split == maker.split(reversed(entries))
 
 
-def test_a_handful_of_names_fills_every_split() -> None:
+def test_three_names_fill_every_split() -> None:
     split_of = split_by_hash(["a", "b", "c"])
     assert sorted(split_of.values()) == sorted(SPLITS)
     assert split_by_hash(["c", "a", "b"]) == split_of

@@ -10,7 +10,7 @@ from posbench.data.stdlib import StandardLibrary
 from posbench.errors import DataError
 
 
-def test_modules_are_there_once_and_tests_are_not() -> None:
+def test_modules_occur_once_and_tests_are_left_out() -> None:
     source = StandardLibrary(DataSettings(source="stdlib"))
     found = {split: {document.name for document in source.documents(split)} for split in SPLITS}
     names = set().union(*found.values())
@@ -27,9 +27,9 @@ def test_the_fingerprint_follows_content_and_latin_1_is_skipped(tmp_path: Path) 
     (tmp_path / "old.py").write_bytes(b"# na\xefve")
 
     def source() -> StandardLibrary:
-        made = StandardLibrary(DataSettings())
-        made.root = tmp_path
-        return made
+        library = StandardLibrary(DataSettings())
+        library.root = tmp_path
+        return library
 
     assert list(source().texts) == ["a.py", "b.py", "deep/c.py"]
     before = source().fingerprint()

@@ -1,4 +1,4 @@
-"""Tokenizers: exact round trips and byte counts, whatever the tokenizer was pretrained to do to text."""
+"""Tokenizers: exact round trips and byte counts, also for tokenizers that alter text."""
 
 import json
 import time
@@ -37,7 +37,7 @@ def trained(encoder: Encoder, special: str, size: int = 400) -> Encoder:
 
 
 def byte_level(folder: Path) -> str:
-    """As GPT-2, with all that alters text: a first space, normalisation, special tokens, added tokens."""
+    """As GPT-2, with every step that alters text: a first space, normalisation, special and added tokens."""
     encoder = Encoder(models.BPE())
     encoder.normalizer = normalizers.NFKC()
     encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -52,7 +52,7 @@ def byte_level(folder: Path) -> str:
 
 
 def sentencepiece(folder: Path, scheme: str) -> str:
-    """As Llama 2 (legacy) or Mistral: ▁ for a space and one put in front, <0x0A> where no token fits."""
+    """As Llama 2 (legacy) or Mistral: ▁ for a space, an added ▁ in front, and <0x0A> for bytes without a token."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"definaïtur本"]
     merges = [("d", "e"), ("de", "f"), ("▁", "def"), ("▁", "▁"), ("n", "a")]
     pieces += ["".join(merge) for merge in merges]
@@ -72,7 +72,7 @@ def sentencepiece(folder: Path, scheme: str) -> str:
 
 
 @pytest.fixture(params=["bytes", "bpe", "byte_level", "legacy", "metaspace", "tokenizer.json"])
-def made(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
+def built(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
     match request.param:
         case "byte_level":
             config = TokenizerSettings("hugging_face", name=byte_level(tmp_path))
@@ -86,38 +86,38 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> Tokenizer:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_comes_back_and_its_bytes_add_up(made: Tokenizer, text: str) -> None:
-    ids = made.encode(text)
-    assert made.decode(ids) == text
-    assert made.byte_lengths(ids).sum() == len(text.encode("utf-8"))
-    assert ids.size == 0 or ids.max() < made.vocab_size
-    assert np.array_equal(made.encode_all([text, "x"])[0], ids)
+def test_text_is_decoded_exactly_and_its_bytes_are_counted(built: Tokenizer, text: str) -> None:
+    ids = built.encode(text)
+    assert built.decode(ids) == text
+    assert built.byte_lengths(ids).sum() == len(text.encode("utf-8"))
+    assert ids.size == 0 or ids.max() < built.vocab_size
+    assert np.array_equal(built.encode_all([text, "x"])[0], ids)
 
 
-def test_prefixes_of_ids_count_the_bytes_that_they_decode_to(made: Tokenizer) -> None:
+def test_prefixes_of_ids_count_the_bytes_that_they_decode_to(built: Tokenizer) -> None:
     text = SAMPLE[:60]
-    ids = made.encode(text)
+    ids = built.encode(text)
     whole = text.encode("utf-8")
     for n in range(len(ids) + 1):
-        count = int(made.byte_lengths(ids[:n]).sum())
-        assert made.decode(ids[:n]) == whole[:count].decode("utf-8", errors="replace")
+        count = int(built.byte_lengths(ids[:n]).sum())
+        assert built.decode(ids[:n]) == whole[:count].decode("utf-8", errors="replace")
 
 
-def test_a_corpus_folder_is_enough_to_reopen_a_tokenizer(made: Tokenizer, tmp_path: Path) -> None:
+def test_a_corpus_folder_is_enough_to_reopen_a_tokenizer(built: Tokenizer, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
-    made.save(folder)
-    again = tokenizer.reopen(folder, made.name)
-    assert (again.fingerprint, again.vocab_size) == (made.fingerprint, made.vocab_size)
-    assert np.array_equal(again.encode(SAMPLE), made.encode(SAMPLE))
+    built.save(folder)
+    again = tokenizer.reopen(folder, built.name)
+    assert (again.fingerprint, again.vocab_size) == (built.fingerprint, built.vocab_size)
+    assert np.array_equal(again.encode(SAMPLE), built.encode(SAMPLE))
 
 
 def test_subwords_shorten_text(tmp_path: Path) -> None:
-    for made in (subword.train(400, [SAMPLE]), hugging_face.load(byte_level(tmp_path))):
-        assert len(made.encode(SAMPLE)) < len(SAMPLE.encode()) / 2
+    for built in (subword.train(400, [SAMPLE]), hugging_face.load(byte_level(tmp_path))):
+        assert len(built.encode(SAMPLE)) < len(SAMPLE.encode()) / 2
 
 
-def test_a_bpe_follows_from_its_text_and_size() -> None:
+def test_a_bpe_depends_on_its_text_and_size() -> None:
     texts = [SAMPLE, "another text, and another one"]
     one, two = (subword.train(300, texts) for _ in range(2))
     assert one.fingerprint == two.fingerprint
@@ -133,7 +133,7 @@ def test_training_text_is_capped() -> None:
     assert list(subword.head(["abc", "def"], 9)) == ["abc", "def"]
 
 
-def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_that_loses_text_is_rejected(tmp_path: Path) -> None:
     words = {"[UNK]": 0, "def": 1, "return": 2}
     encoder = Encoder(models.WordPiece(words, unk_token="[UNK]"))
     encoder.normalizer = normalizers.Lowercase()
@@ -143,7 +143,7 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path: Path) -> None:
         hugging_face.load(str(tmp_path))
 
 
-def test_a_name_that_is_not_here_fails_at_once_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_name_fails_at_once_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     began = time.monotonic()
     with pytest.raises(DataError, match=r"tokenizer 'no/such' has to be downloaded.*kind=bytes or bpe"):
@@ -151,7 +151,7 @@ def test_a_name_that_is_not_here_fails_at_once_without_a_network(monkeypatch: py
     assert time.monotonic() - began < 10
 
 
-def test_what_holds_no_tokenizer_is_named(tmp_path: Path) -> None:
+def test_a_path_without_a_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DataError, match=r"is not a tokenizer that can be loaded"):
         hugging_face.load(str(tmp_path))

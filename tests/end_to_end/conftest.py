@@ -1,4 +1,4 @@
-"""The scripts as a user calls them: in this process where only their answer matters, else as processes."""
+"""Runs the scripts as a user does: in this process if only their result matters, else as processes."""
 
 import runpy
 import subprocess
@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @dataclass
-class Answer:
-    """What a script said and how it ended."""
+class ScriptResult:
+    """Exit status, stdout and stderr of a script."""
 
     code: int
     out: str
@@ -24,17 +24,17 @@ class Answer:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder of token shards for all tests."""
+    """A folder of tokenized corpora, which all tests share."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def script(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, cache: Path
-) -> Callable[..., Answer]:
-    """Run a script of scripts/ in this process, with its results under tmp_path."""
+) -> Callable[..., ScriptResult]:
+    """Runs a script of scripts/ in this process, with its results in tmp_path."""
 
-    def call(name: str, *overrides: str) -> Answer:
+    def call(name: str, *overrides: str) -> ScriptResult:
         where = [
             f"runtime.results_dir={tmp_path / 'results'}",
             f"runtime.cache_dir={cache}",
@@ -51,14 +51,14 @@ def script(
         except SystemExit as end:
             code = int(end.code or 0)
         captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
+        return ScriptResult(code, captured.out, captured.err)
 
     return call
 
 
 @pytest.fixture
 def started(tmp_path: Path, cache: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start a script as a process of its own session, as `make demo` does, from a folder that is not the project's."""
+    """Starts a script as a process in its own session, as `make demo` does, from a folder outside the project."""
 
     def start(name: str, *overrides: str, results: Path | None = None) -> subprocess.Popen[str]:
         where = [f"runtime.results_dir={results or tmp_path / 'results'}", f"runtime.cache_dir={cache}"]

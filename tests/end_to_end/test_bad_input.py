@@ -1,22 +1,22 @@
-"""What bad input gets: exit status 2 and one line that says what was given, what is allowed and what to do."""
+"""Bad input: exit status 2 and one line with what was given, what is allowed and what to do."""
 
 import pytest
 
 MINIATURE = ("experiment=miniature", "runtime.launcher=inline", "grid.extension=[]", "grid.scheme=[rope]")
 
 
-def refused(answer, *said: str) -> None:
-    """One line on stderr, nothing like a traceback, and all of `said` in it."""
-    lines = answer.err.strip().splitlines()
-    assert answer.code == 2, answer
-    assert len([line for line in lines if line.startswith("error: ")]) == 1, answer.err
-    assert "Traceback" not in answer.err
-    for words in said:
+def assert_error(result, *expected: str) -> None:
+    """Asserts exit status 2 and one error line, without a traceback, that has all of `expected`."""
+    lines = result.err.strip().splitlines()
+    assert result.code == 2, result
+    assert len([line for line in lines if line.startswith("error: ")]) == 1, result.err
+    assert "Traceback" not in result.err
+    for words in expected:
         assert words in lines[-1], (words, lines[-1])
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected"),
     [
         (["experiment=miniatur"], ["'miniatur'", "did you mean 'miniature'"]),
         (["grid.scheme=[rop]"], ["scheme 'rop'", "alibi", "did you mean 'rope'"]),
@@ -66,8 +66,8 @@ def refused(answer, *said: str) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_sweep_refuses(script, overrides, said):
-    refused(script("sweep", *MINIATURE, *overrides), *said)
+def test_sweep_rejects_bad_input(script, overrides, expected):
+    assert_error(script("sweep", *MINIATURE, *overrides), *expected)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_a_sweep_refuses(script, overrides, said):
         ("figures=[long_perplexity]", "longppl"),
     ],
 )
-def test_an_old_name_is_answered_with_the_new_one(script, override, new):
-    refused(script("sweep", *MINIATURE, override), f"; it is called {new!r} now")
+def test_the_error_for_an_old_name_has_the_new_name(script, override, new):
+    assert_error(script("sweep", *MINIATURE, override), f"; it is called {new!r} now")
 
 
 @pytest.mark.parametrize(
@@ -118,20 +118,20 @@ def test_an_old_name_is_answered_with_the_new_one(script, override, new):
         ("scheme.build.base=500", "scheme.build.rope_theta"),
     ],
 )
-def test_evaluate_answers_an_old_name_with_the_new_one(script, override, new):
-    refused(script("evaluate", override), f"; it is called {new!r} now")
+def test_the_error_of_evaluate_for_an_old_name_has_the_new_name(script, override, new):
+    assert_error(script("evaluate", override), f"; it is called {new!r} now")
 
 
-def test_a_missing_gpu_is_said(script):
+def test_a_missing_gpu_is_reported(script):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    refused(script("sweep", *MINIATURE, "runtime.device=cuda"), "no CUDA device", "device=cpu")
+    assert_error(script("sweep", *MINIATURE, "runtime.device=cuda"), "no CUDA device", "device=cpu")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected"),
     [
         (
             ["scheme=rope", "runtime.kernel=flex"],
@@ -142,37 +142,37 @@ def test_a_missing_gpu_is_said(script):
     ],
     ids=["device", "scheme", "name"],
 )
-def test_a_kernel_that_cannot_run_is_said(script, overrides, said):
-    """In training before its first step, in evaluation before its first cell."""
+def test_a_kernel_that_cannot_run_is_reported(script, overrides, expected):
+    """Reported by a training before its first step, by an evaluation before its first cell."""
     import torch
 
     if torch.cuda.is_available():
         overrides = [*overrides, "runtime.device=cpu"]
     small = ("size.n_layers=1", "size.d_model=8", "size.n_heads=2", "train.steps=2", "train.seq_len=8")
-    refused(script("train", *small, *overrides), *said)
+    assert_error(script("train", *small, *overrides), *expected)
     assert script("train", *small, overrides[0]).code == 0
-    if "flex" not in said[0]:  # whose forward pass the CPU has
-        refused(script("evaluate", *small, "evaluation.length_multiples=[1]", *overrides), *said)
+    if "flex" not in expected[0]:  # the CPU supports its forward pass
+        assert_error(script("evaluate", *small, "evaluation.length_multiples=[1]", *overrides), *expected)
 
 
-def test_a_dtype_that_there_is_not(script):
-    """In training and in evaluation, whichever kernel is asked for."""
+def test_an_unknown_dtype(script):
+    """Reported by training and evaluation, with any kernel."""
     small = ("size.n_layers=1", "size.d_model=8", "size.n_heads=2", "train.steps=2", "train.seq_len=8")
-    refused(script("train", *small, "train.dtype=float64"), "float64", "bfloat16")
+    assert_error(script("train", *small, "train.dtype=float64"), "float64", "bfloat16")
     assert script("train", *small).code == 0
-    refused(script("evaluate", *small, "evaluation.dtype=float16"), "float16", "bfloat16")
+    assert_error(script("evaluate", *small, "evaluation.dtype=float16"), "float16", "bfloat16")
 
 
-def test_train_refuses(script):
-    refused(script("train", "scheme=rop"), "scheme 'rop'", "did you mean 'rope'")
-    refused(script("train", "scheme.build.rope_thet=3"), "rope_thet")
-    refused(script("train", "+scheme.build.rope_thet=3"), "'rope_thet'", "rope_theta")
-    refused(script("train", "scheme.build._target_=nowhere.Nothing"), "nowhere.Nothing", "PYTHONPATH")
-    refused(script("train", "scheme.build._target_=posbench.training.muon.Muon"), "setting")
+def test_train_rejects_bad_input(script):
+    assert_error(script("train", "scheme=rop"), "scheme 'rop'", "did you mean 'rope'")
+    assert_error(script("train", "scheme.build.rope_thet=3"), "rope_thet")
+    assert_error(script("train", "+scheme.build.rope_thet=3"), "'rope_thet'", "rope_theta")
+    assert_error(script("train", "scheme.build._target_=nowhere.Nothing"), "nowhere.Nothing", "PYTHONPATH")
+    assert_error(script("train", "scheme.build._target_=posbench.training.muon.Muon"), "setting")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "expected"),
     [
         (["grid.scheme=[rope]", "overrides.scheme.rope.rope_theta=0.5"], ["rope_theta 0.5", "above 1"]),
         (["grid.scheme=[t5]", "+overrides.scheme.t5.num_buckets=1"], ["1 buckets", "at least 2"]),
@@ -197,24 +197,24 @@ def test_train_refuses(script):
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-def test_a_sweep_refuses_settings_out_of_range_before_it_trains(script, overrides, said):
-    answer = script("sweep", *MINIATURE, "size.n_layers=2", *overrides)
-    refused(answer, *said)
-    assert "train" not in answer.out
+def test_sweep_rejects_settings_out_of_range_before_training(script, overrides, expected):
+    result = script("sweep", *MINIATURE, "size.n_layers=2", *overrides)
+    assert_error(result, *expected)
+    assert "train" not in result.out
 
 
-def test_a_scheme_whose_settings_do_not_reach_the_length(script):
+def test_a_scheme_whose_settings_do_not_allow_the_length(script):
     short = ("grid.scheme=[randomized_rope]", "+overrides.scheme.randomized_rope.max_position=32")
-    refused(script("sweep", *MINIATURE, *short), "below 32", "larger max_position")
+    assert_error(script("sweep", *MINIATURE, *short), "below 32", "larger max_position")
 
 
-def test_evaluate_refuses(script):
-    refused(script("evaluate", "train.steps=7"), "no trained model", "scripts/train.py")
-    refused(script("evaluate", "extension=yarm"), "extension 'yarm'")
-    refused(script("evaluate", "task=key_valu"), "task 'key_valu'")
+def test_evaluate_rejects_bad_input(script):
+    assert_error(script("evaluate", "train.steps=7"), "no trained model", "scripts/train.py")
+    assert_error(script("evaluate", "extension=yarm"), "extension 'yarm'")
+    assert_error(script("evaluate", "task=key_valu"), "task 'key_valu'")
 
 
-def test_an_extension_that_a_scheme_cannot_carry(script):
+def test_an_extension_that_a_scheme_does_not_support(script):
     small = (
         "size.n_layers=1",
         "size.d_model=8",
@@ -224,36 +224,36 @@ def test_an_extension_that_a_scheme_cannot_carry(script):
         "scheme=alibi",
     )
     assert script("train", *small).code == 0
-    refused(script("evaluate", *small, "extension=yarn"), "inv_freq", "ALiBi")
-    # In a grid it is left out, and said.
+    assert_error(script("evaluate", *small, "extension=yarn"), "inv_freq", "ALiBi")
+    # A grid leaves the combination out and reports it.
     grid = ("grid.scheme=[alibi]", "grid.extension=[yarn]", "grid.extended_schemes=[]", "train.steps=2")
-    answer = script("sweep", *MINIATURE, *grid)
-    assert answer.code == 0
-    assert "left out: alibi + yarn" in answer.out
+    result = script("sweep", *MINIATURE, *grid)
+    assert result.code == 0
+    assert "left out: alibi + yarn" in result.out
 
 
-def test_figures_refuses_a_folder_without_rows(script, tmp_path):
-    refused(script("figures"), "no experiment", "make demo")
-    refused(script("figures", "experiments=[demo]"), "demo", "sweep.py")
+def test_figures_rejects_a_folder_without_rows(script, tmp_path):
+    assert_error(script("figures"), "no experiment", "make demo")
+    assert_error(script("figures", "experiments=[demo]"), "demo", "sweep.py")
 
 
-def test_results_that_cannot_be_written(script, tmp_path):
-    # A file in the way refuses root too.
+def test_a_results_folder_that_cannot_be_written(script, tmp_path):
+    # A file in place of the folder stops root too.
     (tmp_path / "file").touch()
-    answer = script("sweep", *MINIATURE, f"runtime.results_dir={tmp_path}/file/results")
-    refused(answer, "file/results", "cannot be written")
+    result = script("sweep", *MINIATURE, f"runtime.results_dir={tmp_path}/file/results")
+    assert_error(result, "file/results", "cannot be written")
 
 
 @pytest.mark.parametrize(
     "content", [None, b"", bytes(range(128, 256)) * 100], ids=["missing", "empty", "not text"]
 )
-def test_a_corpus_that_is_none(script, tmp_path, content):
+def test_a_text_file_that_is_missing_or_malformed(script, tmp_path, content):
     path = tmp_path / "book.txt"
     if content is not None:
         path.write_bytes(content)
-    refused(script("sweep", *MINIATURE, "data=files", f"data.path={path}"), str(path))
+    assert_error(script("sweep", *MINIATURE, "data=files", f"data.path={path}"), str(path))
 
 
 def test_a_hub_corpus_without_a_network(script, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    refused(script("sweep", *MINIATURE, "data=wikitext103"), "wikitext103", "sources", "files")
+    assert_error(script("sweep", *MINIATURE, "data=wikitext103"), "wikitext103", "sources", "files")

@@ -1,4 +1,4 @@
-"""Every task of configs/task, by the README's command, on a model trained here and on a local pretrained one."""
+"""Every task of configs/task, by the command of the README, on a native model and on a local pretrained model."""
 
 import json
 import sys
@@ -51,7 +51,7 @@ def settings(task: str, questions: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the Lost in the Middle format."""
+    """A file in the format of Lost in the Middle."""
     path = tmp_path_factory.mktemp("questions") / "qa.jsonl"
     lines = [
         {
@@ -72,11 +72,11 @@ def rows_of(results: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_on_a_model_trained_here(script, tmp_path, questions, task):
+def test_on_a_native_model(script, tmp_path, questions, task):
     trained = [*MODEL, "train.synthetic_task=copy"] if task == "algorithmic" else MODEL
     assert script("train", *trained).code == 0
-    answer = script("evaluate", *trained, *settings(task, questions))
-    assert answer.code == 0, answer
+    result = script("evaluate", *trained, *settings(task, questions))
+    assert result.code == 0, result
     rows = rows_of(tmp_path / "results")
     assert len(rows)
     assert set(rows["status"]) <= {"ok", "not_learned"}
@@ -86,9 +86,9 @@ def test_on_a_model_trained_here(script, tmp_path, questions, task):
 def test_on_a_pretrained_model(script, tmp_path, questions, task, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     saved(tmp_path / "model", "llama")
-    subject = ["lm=hugging_face", f"lm.name={tmp_path / 'model'}", "data=stdlib", "extension=yarn"]
-    answer = script("evaluate", *subject, *settings(task, questions))
-    assert answer.code == 0, answer
+    pretrained = ["lm=hugging_face", f"lm.name={tmp_path / 'model'}", "data=stdlib", "extension=yarn"]
+    result = script("evaluate", *pretrained, *settings(task, questions))
+    assert result.code == 0, result
     rows = rows_of(tmp_path / "results")
     assert set(rows["status"]) == {"ok"}, rows["status"].value_counts()
     assert set(rows["extension"]) == {"yarn"}

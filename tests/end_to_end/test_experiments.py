@@ -1,4 +1,4 @@
-"""The experiments that no other test runs: each is planned, trained, measured and drawn, with models too small to learn."""
+"""The experiments that no other test runs: plan, training, evaluation and figures, with models too small to learn."""
 
 import pandas as pd
 import pytest
@@ -33,7 +33,7 @@ FEWER = {
         *(f"++evaluate.{name}.settings.num_contexts=2" for name in ("key_value", "position_resolution")),
     ],
 }
-# What the smallest models of all leave out: key tokens, and extensions that were taken away above.
+# Figures that these small models have rows for; there are no key tokens, and some extensions are removed above.
 DRAWN = {
     "repetition": {"repetition"},
     "perplexity": {"context_gain", "loss_by_position"},
@@ -43,16 +43,16 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", FEWER)
-def test_an_experiment_from_plan_to_picture(script, tmp_path, name):
-    answer = script("sweep", f"experiment={name}", *SMALL, *FEWER[name])
-    assert answer.code == 0, answer
+def test_an_experiment_from_plan_to_figures(script, tmp_path, name):
+    result = script("sweep", f"experiment={name}", *SMALL, *FEWER[name])
+    assert result.code == 0, result
     folder = tmp_path / "results" / name
     rows = pd.read_parquet(folder / "rows.parquet")
     assert rows["value_sum"].notna().all()
     assert set(rows["status"]) <= {"ok", "not_learned"}
     assert {path.stem for path in (folder / "figures").glob("*.png")} >= DRAWN[name]
     if name == "algorithmic":
-        # Two rules, each asked of the models that were trained on it.
+        # Two rules, each evaluated on the models that were trained on it.
         assert rows.groupby("model_id")["variant"].nunique().eq(1).all()
         assert rows["model_id"].nunique() == 4
     if name == "density":

@@ -1,4 +1,4 @@
-"""Fine-tuned extensions, from a command line to rows: models of their own that go on from a trained one."""
+"""Fine-tuning with extensions, from the command line to rows."""
 
 import json
 import re
@@ -27,19 +27,19 @@ def rows(tmp_path: Path):
 
 
 def models(results: Path) -> dict[str, dict]:
-    """What is written beside each trained model, by the folder's name."""
+    """Metadata of each trained model, by the name of its folder."""
     return {
         path.parent.parent.name: json.loads(path.read_text())
         for path in results.glob("models/*/final/metadata.json")
     }
 
 
-def test_models_go_on_from_their_parent_and_are_their_own(script, rows, tmp_path):
+def test_fine_tuned_models_continue_from_their_base_model(script, rows, tmp_path):
     assert script("sweep", *MINIATURE).code == 0
     plain = rows()
-    (parent,) = models(tmp_path / "results")
+    (base,) = models(tmp_path / "results")
 
-    answer = script(
+    result = script(
         "sweep",
         *MINIATURE,
         TUNED,
@@ -48,24 +48,24 @@ def test_models_go_on_from_their_parent_and_are_their_own(script, rows, tmp_path
         "+finetune.dropped={extension: drope, train: {steps: 9, lr: 0.001}}",
         "+finetune.longer={extension: none, train: {steps: 9, seq_len: 32}}",
     )
-    assert answer.code == 0, answer
-    assert "5 models, 4 to train" in answer.out
+    assert result.code == 0, result
+    assert "5 models, 4 to train" in result.out
     found = rows()
     made = models(tmp_path / "results")
     assert len(made) == 5
-    # What was there keeps its name and is not measured again.
+    # Earlier cells keep their identity and are not measured again.
     assert set(plain["cell_id"]) <= set(found["cell_id"])
-    assert set(plain.loc[plain["extension"] == "pi", "model_id"]) == {parent}
+    assert set(plain.loc[plain["extension"] == "pi", "model_id"]) == {base}
 
     by = found.groupby("extension")[["model_id", "train_len", "train_tokens"]].agg(set)
-    assert by.loc["pi_0", "model_id"] == {parent}  # no step is no other model, nor another measurement
+    assert by.loc["pi_0", "model_id"] == {base}  # without steps it is the same model and the same cells
     assert set(found.loc[found["extension"] == "pi_0", "cell_id"]) == set(
         found.loc[found["extension"] == "pi", "cell_id"]
     )
     tuned = [name for name in by.index if name not in ("none", "pi", "pi_0")]
     assert sorted(tuned) == ["dropped", "longer", "pi_4", "pi_9"]
     assert len(set.union(*by.loc[tuned, "model_id"])) == 4
-    # What they were pretrained with, or no figure could show them beside one another.
+    # The length and tokens of the pretraining, so that a figure can compare them.
     assert set.union(*by["train_len"]) == {16}
     assert set.union(*by["train_tokens"]) == {30 * 8 * 16}
 
@@ -101,8 +101,8 @@ def test_auto_does_not_fall_below_the_fine_tuned_length():
     assert factors == [[1, 1, 2, 4, 8], [1, 1, 2, 4, 8], [4, 4, 4, 4, 8], [1, 1, 2, 4, 8]]
 
 
-def test_an_interrupted_fine_tuning_goes_on(script, rows, tmp_path, monkeypatch):
-    """TrainingInterrupted between two checkpoints, and started again: the same weights as in one go."""
+def test_an_interrupted_fine_tuning_is_resumed(script, rows, tmp_path, monkeypatch):
+    """Interrupted between two checkpoints and resumed, it has the same weights as an uninterrupted one."""
     from posbench.training import checkpoints
     from posbench.training.trainer import Trainer
 
@@ -137,11 +137,11 @@ def test_an_interrupted_fine_tuning_goes_on(script, rows, tmp_path, monkeypatch)
     assert all(bool((resumed[name] == whole[name]).all()) for name in whole)
 
 
-def test_one_script_trains_on_and_measures(script):
+def test_evaluate_fine_tunes_and_measures(script):
     small = ("size.n_layers=1", "size.d_model=8", "size.n_heads=2", "train.steps=2", "train.seq_len=8")
     quick = ("task=fixed_targets", "evaluation.length_multiples=[1,2]", "+evaluation.settings.num_examples=2")
     assert script("train", *small).code == 0
-    answer = script(
+    result = script(
         "evaluate",
         *small,
         *quick,
@@ -149,13 +149,13 @@ def test_one_script_trains_on_and_measures(script):
         "+extension.finetune.steps=2",
         "+extension.finetune.seq_len=16",
     )
-    assert answer.code == 0, answer
-    assert "2 models, 1 to train" in answer.out
-    assert re.search(r"rope \+ pi", answer.out)
+    assert result.code == 0, result
+    assert "2 models, 1 to train" in result.out
+    assert re.search(r"rope \+ pi", result.out)
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "expected"),
     [
         ("pi_9={extension: pi, train: {seq_len: 32}}", ["finetune steps None", "0 for none"]),
         ("pi_9={extension: pi}", ["finetune.pi_9 without train", "steps"]),
@@ -175,17 +175,17 @@ def test_one_script_trains_on_and_measures(script):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_sweep_refuses(script, entry, said):
-    answer = script("sweep", *MINIATURE, f"+finetune.{entry}")
-    lines = answer.err.strip().splitlines()
-    assert answer.code == 2, answer
-    assert len([line for line in lines if line.startswith("error: ")]) == 1, answer.err
-    for words in said:
+def test_sweep_rejects_bad_entries(script, entry, expected):
+    result = script("sweep", *MINIATURE, f"+finetune.{entry}")
+    lines = result.err.strip().splitlines()
+    assert result.code == 2, result
+    assert len([line for line in lines if line.startswith("error: ")]) == 1, result.err
+    for words in expected:
         assert words in lines[-1], (words, lines[-1])
 
 
-def test_what_cannot_be_trained_at_its_length_is_left_out(script):
-    answer = script(
+def test_a_fine_tuning_at_an_undefined_length_is_left_out(script):
+    result = script(
         "sweep",
         *MINIATURE,
         "grid.scheme=[learned]",
@@ -194,12 +194,12 @@ def test_what_cannot_be_trained_at_its_length_is_left_out(script):
         "+finetune.longer={extension: none, train: {steps: 2, seq_len: 32}}",
         "+finetune.yarn_2={extension: yarn, train: {steps: 2, seq_len: 32}}",
     )
-    assert answer.code == 0, answer
-    assert "left out: learned + longer: fine-tuning at length 32" in answer.out
-    assert "left out: learned + yarn_2" in answer.out
+    assert result.code == 0, result
+    assert "left out: learned + longer: fine-tuning at length 32" in result.out
+    assert "left out: learned + yarn_2" in result.out
 
 
-def test_fine_tuning_waits_for_its_parent_and_goes_with_it():
+def test_fine_tuning_waits_for_its_base_model_and_is_dropped_with_it():
     from dataclasses import replace
 
     from posbench.config.schema import ExtensionSettings, ModelSettings, TrainSettings
@@ -207,11 +207,11 @@ def test_fine_tuning_waits_for_its_parent_and_goes_with_it():
     from posbench.sweep.job_queue import JobQueue
     from posbench.sweep.jobs import Job
 
-    parent = ModelPlan(ModelSettings(), "corpus", 1)
-    child = replace(parent, fine_tuning=FineTuning(parent, ExtensionSettings("pi"), 1, TrainSettings()))
+    base = ModelPlan(ModelSettings(), "corpus", 1)
+    child = replace(base, fine_tuning=FineTuning(base, ExtensionSettings("pi"), 1, TrainSettings()))
     cell = ("a cell",)
-    train, tune = Job("x", parent), Job("x", child)
-    jobs = [Job("x", child, cell), tune, train, Job("x", parent, cell)]
+    train, tune = Job("x", base), Job("x", child)
+    jobs = [Job("x", child, cell), tune, train, Job("x", base, cell)]
     queue = JobQueue(jobs)
     assert queue.next_ready() is train
     assert queue.next_ready() is None
@@ -228,7 +228,7 @@ def test_fine_tuning_waits_for_its_parent_and_goes_with_it():
     assert (
         len(
             {
-                parent.id,
+                base.id,
                 child.id,
                 replace(child, fine_tuning=replace(child.fine_tuning, extension_version=2)).id,
             }

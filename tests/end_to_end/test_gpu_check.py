@@ -1,4 +1,4 @@
-"""The GPU's check as far as a machine without one can run it: FlexAttention unfused, values alone."""
+"""The part of the GPU check that runs without a GPU: unfused FlexAttention, values without gradients."""
 
 import importlib.util
 from pathlib import Path
@@ -30,7 +30,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_without_a_gpu_it_says_so(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_it_prints_one_line(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     assert script.main([]) == 0
@@ -52,8 +52,8 @@ def test_the_report(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    place = ["--device", "cpu", "--results", str(tmp_path), "--cache", str(cache)]
-    assert script.main([*place, "--only", "deberta", "rerope"]) == 0
+    options = ["--device", "cpu", "--results", str(tmp_path), "--cache", str(cache)]
+    assert script.main([*options, "--only", "deberta", "rerope"]) == 0
     frame = pd.read_csv(tmp_path / "report.csv")
     assert frame["variant"].tolist() == [
         *["deberta"] * 2,
@@ -68,13 +68,13 @@ def test_the_report(
     assert frame["max error of gradients"].isna().all()
     assert "Tolerances: float32 0.005 of values" in (tmp_path / "report.md").read_text()
     monkeypatch.setattr(gpu_check, "trainings", lambda *_: [])
-    assert script.main([*place, "--only", "nope", "rope", "--max-minutes", "0"]) == 0
-    said = capsys.readouterr().out
-    assert "no time for" in said
-    assert "--only nope rope" in said
+    assert script.main([*options, "--only", "nope", "rope", "--max-minutes", "0"]) == 0
+    output = capsys.readouterr().out
+    assert "no time for" in output
+    assert "--only nope rope" in output
     assert "Not checked for lack of time: nope, rope" in (tmp_path / "report.md").read_text()
     assert script.main(["--device", "cpu", "--only", "rop"]) == 2
-    assert script.main([*place, "--workers", "-1"]) == 2
+    assert script.main([*options, "--workers", "-1"]) == 2
     assert "--workers -1" in capsys.readouterr().err
 
 
@@ -82,14 +82,14 @@ def test_processes_share_the_work(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_check, "trainings", lambda *_: [])
-    place = ["--device", "cpu", "--results", str(tmp_path), "--workers", "2"]
-    assert script.main([*place, "--only", "nope", "deberta"]) == 0
+    options = ["--device", "cpu", "--results", str(tmp_path), "--workers", "2"]
+    assert script.main([*options, "--only", "nope", "deberta"]) == 0
     frame = pd.read_csv(tmp_path / "report.csv")
     assert frame["variant"].tolist() == ["deberta", "deberta", "nope", "nope"]
     assert set(frame["status"]) == {"ok"}
 
 
-def test_a_kernel_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_kernel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(call: AttentionCall, compiled: bool) -> tuple[Tensor, Tensor | None]:
         out, lse = flex(call, compiled)
         return 1.1 * out, lse

@@ -1,4 +1,4 @@
-"""grid.lr: every scheme at each rate, the best of each by validation loss evaluated, and captions that say so."""
+"""grid.lr: trains every scheme at each rate, evaluates the best by validation loss, and captions name the rates."""
 
 import pandas as pd
 
@@ -19,9 +19,9 @@ SMALL = (
 )
 
 
-def test_the_best_rate_of_each_scheme_is_evaluated_and_said(script, tmp_path):
-    answer = script("sweep", *SMALL, "grid.lr=[0.00001,0.01]")
-    assert answer.code == 0, answer
+def test_the_best_rate_of_each_scheme_is_evaluated_and_reported(script, tmp_path):
+    result = script("sweep", *SMALL, "grid.lr=[0.00001,0.01]")
+    assert result.code == 0, result
     results = tmp_path / "results"
     trained = {
         path.name: checkpoints.read_metadata(path / "final") for path in (results / "models").iterdir()
@@ -39,7 +39,7 @@ def test_the_best_rate_of_each_scheme_is_evaluated_and_said(script, tmp_path):
         "Learning rate of each scheme by the lowest validation loss at the training length, of 1e-05, 0.01: "
         "nope 0.01, rope 0.01."
     )
-    assert note in answer.out
+    assert note in result.out
     captions = list((results / "miniature" / "tables").glob("*.md"))
     assert captions
     assert all(note in path.read_text() for path in captions)
@@ -47,7 +47,7 @@ def test_the_best_rate_of_each_scheme_is_evaluated_and_said(script, tmp_path):
     assert ", 0 to measure" in again.out
 
 
-def test_two_ways_to_vary_a_rate_are_one_too_many(script):
-    answer = script("sweep", *SMALL, "grid.lr=[0.01]", "+grid.train.lr=[0.01]")
-    assert answer.code == 2
-    assert "grid.lr and grid.train.lr" in answer.err
+def test_grid_lr_and_grid_train_lr_exclude_each_other(script):
+    result = script("sweep", *SMALL, "grid.lr=[0.01]", "+grid.train.lr=[0.01]")
+    assert result.code == 2
+    assert "grid.lr and grid.train.lr" in result.err

@@ -1,4 +1,4 @@
-"""The demo's path in small: what is done is not done again, and no kill loses or changes anything."""
+"""The demo in miniature: nothing is computed twice, and a killed sweep continues to the same rows."""
 
 import json
 import os
@@ -16,9 +16,9 @@ MINIATURE = "experiment=miniature"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, cache) -> Path:
-    """The results of a miniature that nobody disturbed."""
-    results = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory, cache) -> Path:
+    """The results folder of an uninterrupted miniature sweep."""
+    results = tmp_path_factory.mktemp("uninterrupted")
     script = Path(__file__).parents[2] / "scripts" / "sweep.py"
     where = [f"runtime.results_dir={results}", f"runtime.cache_dir={cache}"]
     ended = subprocess.run(
@@ -29,22 +29,22 @@ def undisturbed(tmp_path_factory, cache) -> Path:
 
 
 def drawn(results: Path) -> dict[str, bytes]:
-    """Every table and figure."""
+    """The bytes of every table and figure."""
     folder = results / "miniature"
     paths = sorted([*folder.glob("tables/*"), *folder.glob("figures/*")])
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def test_it_leaves_rows_tables_and_figures(undisturbed):
-    rows = pd.read_parquet(undisturbed / "miniature" / "rows.parquet")
+def test_a_sweep_writes_rows_tables_and_figures(uninterrupted):
+    rows = pd.read_parquet(uninterrupted / "miniature" / "rows.parquet")
     assert set(rows["scheme"]) == {"nope", "learned", "rope"}
     assert set(rows["extension"]) == {"none", "pi", "rerope", "window"}
     assert set(rows["protocol"]) == {"fixed_targets", "non_overlapping", "prefix", "synthetic_records"}
-    # Six-parameter models learn nothing in 30 steps, so nothing is concluded from their retrieval.
+    # Models of this size learn nothing in 30 steps, so their retrieval is marked as not learned.
     assert set(rows.loc[rows["task"] == "key_value", "status"]) == {"not_learned", "undefined"}
     past = (rows["scheme"] == "learned") & (rows["eval_len"] > 16)
     assert set(rows.loc[past, "status"]) == {"undefined"}
-    names = set(drawn(undisturbed))
+    names = set(drawn(uninterrupted))
     for stem in (
         "fixed_targets",
         "loss_by_position",
@@ -56,24 +56,24 @@ def test_it_leaves_rows_tables_and_figures(undisturbed):
     assert {f"tables/perplexity-fixed_targets-bits_per_byte.{kind}" for kind in ("csv", "md", "tex")} <= names
 
 
-def test_a_second_run_does_nothing_and_redraws_the_same_bytes(script, tmp_path, undisturbed):
+def test_a_second_run_computes_nothing_and_redraws_the_same_bytes(script, tmp_path, uninterrupted):
     results = tmp_path / "results"
-    shutil.copytree(undisturbed, results)
+    shutil.copytree(uninterrupted, results)
     before = drawn(results)
     for folder in ("tables", "figures"):
         shutil.rmtree(results / "miniature" / folder)
     started = time.monotonic()
-    answer = script("sweep", MINIATURE)
-    assert answer.code == 0, answer
-    assert "3 models, 0 to train; " in answer.out
-    assert ", 0 to measure" in answer.out
-    assert time.monotonic() - started < 60  # seconds, beside other work
+    result = script("sweep", MINIATURE)
+    assert result.code == 0, result
+    assert "3 models, 0 to train; " in result.out
+    assert ", 0 to measure" in result.out
+    assert time.monotonic() - started < 60  # seconds, on a busy machine
     assert drawn(results) == before
 
 
-def test_figures_need_no_torch(tmp_path, undisturbed):
+def test_figures_need_no_torch(tmp_path, uninterrupted):
     results = tmp_path / "results"
-    shutil.copytree(undisturbed / "miniature", results / "miniature")
+    shutil.copytree(uninterrupted / "miniature", results / "miniature")
     before = drawn(results)
     shutil.rmtree(results / "miniature" / "figures")
     script = Path(__file__).parents[2] / "scripts" / "figures.py"
@@ -88,18 +88,18 @@ def test_figures_need_no_torch(tmp_path, undisturbed):
     assert drawn(results) == before
 
 
-def kill_when(process: subprocess.Popen, seen, seconds: float = 60.0) -> None:
-    """kill -9 the process and all its workers as soon as `seen` says so."""
+def kill_when(process: subprocess.Popen, reached, seconds: float = 60.0) -> None:
+    """Kills the process and its workers with SIGKILL as soon as `reached` returns true."""
     deadline = time.monotonic() + seconds
-    while process.poll() is None and not seen():
-        assert time.monotonic() < deadline, "never seen"
+    while process.poll() is None and not reached():
+        assert time.monotonic() < deadline, "never reached"
         time.sleep(0.01)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def test_killed_at_any_point_the_rows_are_those_of_an_undisturbed_run(started, tmp_path, undisturbed):
+def test_a_killed_sweep_ends_with_the_rows_of_an_uninterrupted_one(started, tmp_path, uninterrupted):
     results = tmp_path / "results"
     points = [
         lambda: any(results.glob("models/*/step-*")),
@@ -107,30 +107,30 @@ def test_killed_at_any_point_the_rows_are_those_of_an_undisturbed_run(started, t
         lambda: len(list(results.glob("cells/*.parquet"))) >= 3,
         lambda: len(list(results.glob("cells/*.parquet"))) >= 20,
     ]
-    for seen in points:
-        kill_when(started("sweep", MINIATURE), seen)
+    for reached in points:
+        kill_when(started("sweep", MINIATURE), reached)
     last = started("sweep", MINIATURE)
-    said, _ = last.communicate(timeout=120)
-    assert last.returncode == 0, said
+    output, _ = last.communicate(timeout=120)
+    assert last.returncode == 0, output
     rows = "miniature/rows.parquet"
-    assert (results / rows).read_bytes() == (undisturbed / rows).read_bytes()
+    assert (results / rows).read_bytes() == (uninterrupted / rows).read_bytes()
 
 
-def test_asked_to_stop_it_keeps_what_it_has(started, tmp_path, undisturbed):
+def test_an_interrupted_sweep_saves_checkpoints(started, tmp_path, uninterrupted):
     results = tmp_path / "results"
     process = started("sweep", MINIATURE, "train.steps=100000")
     deadline = time.monotonic() + 60
     while not any(results.glob("models/*/step-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    # Far enough past a checkpoint that only another one holds all that was done.
+    # Some steps after a checkpoint, so that only a new checkpoint saves them.
     time.sleep(0.5)
     before = {path.parent.name: int(path.name[5:]) for path in results.glob("models/*/step-*[0-9]")}
     os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "continues from here" in said
-    assert "Traceback" not in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "continues from here" in output
+    assert "Traceback" not in output
     after = {
         path.parent.name: json.loads((path / "metadata.json").read_text())["step"]
         for path in results.glob("models/*/step-*[0-9]")
@@ -139,23 +139,23 @@ def test_asked_to_stop_it_keeps_what_it_has(started, tmp_path, undisturbed):
     assert all(after[model] >= step for model, step in before.items())
 
 
-def test_two_sweeps_at_once_share_the_work(started, tmp_path, undisturbed):
+def test_two_sweeps_at_once_share_the_jobs(started, tmp_path, uninterrupted):
     both = [started("sweep", MINIATURE), started("sweep", MINIATURE)]
-    said = [process.communicate(timeout=180)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    output = [process.communicate(timeout=180)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], output
     results = tmp_path / "results"
     rows = "miniature/rows.parquet"
-    assert (results / rows).read_bytes() == (undisturbed / rows).read_bytes()
-    # Nothing was computed twice: every model was trained by one process alone.
-    trained = sum(text.count("train ") for text in said)
+    assert (results / rows).read_bytes() == (uninterrupted / rows).read_bytes()
+    # Every model was trained by one process alone.
+    trained = sum(text.count("train ") for text in output)
     assert trained >= 3
     assert not list(results.rglob("*.tmp")) + list(results.rglob("*.broken"))
 
 
 @pytest.mark.parametrize("damage", ["cut short", "another version"])
-def test_damage_is_said_set_aside_and_made_again(script, tmp_path, undisturbed, damage):
+def test_damaged_files_are_reported_set_aside_and_computed_again(script, tmp_path, uninterrupted, damage):
     results = tmp_path / "results"
-    shutil.copytree(undisturbed, results)
+    shutil.copytree(uninterrupted, results)
     model = sorted(results.glob("models/*/final"))[0]
     cells = sorted(results.glob("cells/*.parquet"))
     if damage == "cut short":
@@ -167,18 +167,18 @@ def test_damage_is_said_set_aside_and_made_again(script, tmp_path, undisturbed, 
         (model / "metadata.json").write_text(json.dumps({**metadata, "format": 0}))
         table = pd.read_parquet(cells[0])
         table.to_parquet(cells[0])
-    # A model is looked at again only if a cell of it is missing.
+    # A model is read only if one of its cells is missing.
     for cell in cells[1:]:
         cell.unlink()
-    answer = script("sweep", MINIATURE, "runtime.launcher=inline")
-    assert answer.code == 0, answer
+    result = script("sweep", MINIATURE, "runtime.launcher=inline")
+    assert result.code == 0, result
     rows = "miniature/rows.parquet"
-    assert (results / rows).read_bytes() == (undisturbed / rows).read_bytes()
+    assert (results / rows).read_bytes() == (uninterrupted / rows).read_bytes()
     assert list(results.glob("models/*/final.broken"))
     assert list(results.glob("cells/*.broken"))
 
 
-def test_a_model_that_diverges_is_rows_and_no_crash(script, tmp_path):
+def test_a_model_that_diverges_becomes_rows(script, tmp_path):
     wild = (
         "train.lr=1e30",
         "train.muon_lr=1e30",
@@ -186,8 +186,8 @@ def test_a_model_that_diverges_is_rows_and_no_crash(script, tmp_path):
         "train.warmup_fraction=0",
         "runtime.launcher=inline",
     )
-    answer = script("sweep", MINIATURE, "grid.scheme=[rope]", "grid.extension=[window]", *wild)
-    assert answer.code == 0, answer
+    result = script("sweep", MINIATURE, "grid.scheme=[rope]", "grid.extension=[window]", *wild)
+    assert result.code == 0, result
     rows = pd.read_parquet(tmp_path / "results" / "miniature" / "rows.parquet")
     assert set(rows["status"]) == {"diverged"}
     assert rows["value_sum"].isna().all()

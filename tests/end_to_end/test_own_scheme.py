@@ -1,4 +1,4 @@
-"""A new scheme from outside the repository: one Python file and one yaml, and all the rest follows."""
+"""A new scheme from outside the repository: one Python file and one yaml file."""
 
 import pandas as pd
 
@@ -28,7 +28,7 @@ def test_it_is_trained_evaluated_tabulated_and_drawn(script, tmp_path, monkeypat
     (tmp_path / "configs" / "scheme").mkdir(parents=True)
     (tmp_path / "configs" / "scheme" / "root.yaml").write_text(YAML)
     monkeypatch.syspath_prepend(tmp_path)
-    answer = script(
+    result = script(
         "sweep",
         "experiment=miniature",
         "runtime.launcher=inline",
@@ -37,8 +37,8 @@ def test_it_is_trained_evaluated_tabulated_and_drawn(script, tmp_path, monkeypat
         "grid.extended_schemes=[root]",
         "grid.extension=[rerope,yarn]",
     )
-    assert answer.code == 0, answer
-    assert "left out: root + yarn" in answer.out
+    assert result.code == 0, result
+    assert "left out: root + yarn" in result.out
     rows = pd.read_parquet(tmp_path / "results" / "miniature" / "rows.parquet")
     assert set(rows.loc[rows["scheme"] == "root", "extension"]) == {"none", "rerope"}
     table = tmp_path / "results" / "miniature" / "tables" / "perplexity-fixed_targets-bits_per_byte.md"
@@ -46,7 +46,7 @@ def test_it_is_trained_evaluated_tabulated_and_drawn(script, tmp_path, monkeypat
     assert (tmp_path / "results" / "miniature" / "figures" / "fixed_targets.png").exists()
 
 
-def test_by_its_target_alone(script, tmp_path, monkeypatch):
+def test_by_its_target_without_a_yaml_file(script, tmp_path, monkeypatch):
     (tmp_path / "my_schemes").mkdir()
     (tmp_path / "my_schemes" / "root.py").write_text(PYTHON)
     monkeypatch.syspath_prepend(tmp_path)
@@ -59,7 +59,7 @@ def test_by_its_target_alone(script, tmp_path, monkeypatch):
         "train.seq_len=8",
         "scheme.name=root",
     )
-    # The target joins the settings of the file, so the file must bring none of its own.
-    answer = script("train", "scheme=nope", *build, *small)
-    assert answer.code == 0, answer
-    assert "root, tiny, length 8, seed 0" in answer.out
+    # The target is merged with the settings of the file, so a scheme without settings is chosen.
+    result = script("train", "scheme=nope", *build, *small)
+    assert result.code == 0, result
+    assert "root, tiny, length 8, seed 0" in result.out

@@ -1,4 +1,4 @@
-"""Text of one's own, as configs/data/files.yaml says that it is given."""
+"""Text of the user, by the commands in configs/data/files.yaml."""
 
 import pytest
 
@@ -20,15 +20,15 @@ def texts(tmp_path):
 
 
 def test_one_path(script, texts):
-    answer = script("train", *SMALL, f"data.path={texts}")
-    assert answer.code == 0, answer
+    result = script("train", *SMALL, f"data.path={texts}")
+    assert result.code == 0, result
 
 
 def test_a_path_for_each_split(script, texts):
     each = ", ".join(f"{split}: {texts / split}" for split in ("train", "validation", "test"))
-    answer = script("train", *SMALL, f"data.paths={{{each}}}")
-    assert answer.code == 0, answer
+    result = script("train", *SMALL, f"data.paths={{{each}}}")
+    assert result.code == 0, result
     again = [f"data.paths.{split}={texts / split}" for split in ("train", "validation", "test")]
-    answer = script("train", *SMALL, *again)
-    assert answer.code == 0, answer
-    assert "0 to train" in answer.out or "[1/1]" not in answer.out, "the same model"
+    result = script("train", *SMALL, *again)
+    assert result.code == 0, result
+    assert "0 to train" in result.out or "[1/1]" not in result.out, "the same model"

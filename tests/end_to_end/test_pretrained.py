@@ -12,7 +12,7 @@ from pretrained_models import BEFORE, TRAIN_LEN, saved
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models and a text, as a user has them."""
+    """A folder of pretrained models and texts."""
     where = tmp_path_factory.mktemp("pretrained")
     saved(where / "plain", "qwen3", head_dim=16)
     linear = {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0}
@@ -27,14 +27,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evaluate(script, folders, tmp_path, monkeypatch):
-    """Measure a model of `folders`; the answer and all rows so far."""
+    """Measures a model of `folders`; returns the result and all rows so far."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def call(model: str, *overrides: str):
         data = ("data=files", f"data.path={folders / 'text'}")
-        answer = script("evaluate", "lm=hugging_face", f"lm.name={folders / model}", *data, *overrides)
+        result = script("evaluate", "lm=hugging_face", f"lm.name={folders / model}", *data, *overrides)
         cells = sorted((tmp_path / "results" / "cells").rglob("*.parquet"))
-        return answer, pd.concat([pd.read_parquet(path) for path in cells]) if cells else pd.DataFrame()
+        return result, pd.concat([pd.read_parquet(path) for path in cells]) if cells else pd.DataFrame()
 
     return call
 
@@ -42,50 +42,50 @@ def evaluate(script, folders, tmp_path, monkeypatch):
 SHORT = ("task=fixed_targets", "task.build.num_examples=2", "evaluation.length_multiples=[1,2]")
 
 
-def refused(answer, *said: str) -> None:
-    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
-    assert answer.code == 2, answer
-    assert len(errors) == 1, answer.err
-    for words in said:
+def assert_error(result, *expected: str) -> None:
+    errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert result.code == 2, result
+    assert len(errors) == 1, result.err
+    for words in expected:
         assert words in errors[0], (words, errors[0])
 
 
 def test_a_pretrained_model_and_an_extension_of_it(evaluate):
-    answer, rows = evaluate("plain", *SHORT)
-    assert answer.code == 0, answer
+    result, rows = evaluate("plain", *SHORT)
+    assert result.code == 0, result
     assert set(rows["scheme"]) == {"plain"}
     assert set(rows["train_len"]) == {TRAIN_LEN}
     assert set(rows["eval_len"]) == {TRAIN_LEN, 2 * TRAIN_LEN}
     assert (rows["status"].eq("ok") & rows["train_tokens"].eq(0) & rows["value_sum"].notna()).all()
-    assert "plain" in answer.out
-    answer, rows = evaluate("plain", *SHORT, "extension=yarn")
-    assert answer.code == 0, answer
+    assert "plain" in result.out
+    result, rows = evaluate("plain", *SHORT, "extension=yarn")
+    assert result.code == 0, result
     assert set(rows["extension"]) == {"none", "yarn"}
     means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value_sum"].mean()
     assert means["none", TRAIN_LEN] == means["yarn", TRAIN_LEN], "a factor of 1"
     assert means["none", 2 * TRAIN_LEN] != means["yarn", 2 * TRAIN_LEN]
-    # What is measured is not measured again.
+    # Measured cells are not measured again.
     assert "0 to measure" in evaluate("plain", *SHORT, "extension=yarn")[0].out
 
 
-def test_its_own_scaling_is_in_place_until_another_is_asked_for(evaluate):
-    answer, rows = evaluate("scaled", *SHORT)
-    assert answer.code == 0, answer
+def test_the_scaling_of_the_model_is_replaced_by_an_extension(evaluate):
+    result, rows = evaluate("scaled", *SHORT)
+    assert result.code == 0, result
     assert set(rows["extension"]) == {"own_linear"}
-    answer, rows = evaluate("scaled", *SHORT, "extension=pi")
-    assert "pi takes the place of own_linear" in answer.out
+    result, rows = evaluate("scaled", *SHORT, "extension=pi")
+    assert "pi takes the place of own_linear" in result.out
     means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value_sum"].mean()
     assert means["own_linear", TRAIN_LEN] != means["pi", TRAIN_LEN], "a factor of 1"
     assert means["own_linear", 2 * TRAIN_LEN] == means["pi", 2 * TRAIN_LEN], "both of factor 2"
 
 
-def test_a_black_box_measures_what_its_conversion_does(evaluate):
-    """Through the whole pipeline, with a scaling that was asked for."""
+def test_a_black_box_equals_its_conversion(evaluate):
+    """With a RoPE scaling from the settings."""
     scaling = f"+lm.rope_scaling={{rope_type: yarn, factor: 4.0, {', '.join(f'{k}: {v}' for k, v in BEFORE.items())}}}"
-    answer, rows = evaluate("plain", *SHORT, scaling)
-    assert answer.code == 0, answer
-    answer, both = evaluate("plain", *SHORT, scaling, "lm.black_box=true")
-    assert answer.code == 0, answer
+    result, rows = evaluate("plain", *SHORT, scaling)
+    assert result.code == 0, result
+    result, both = evaluate("plain", *SHORT, scaling, "lm.black_box=true")
+    assert result.code == 0, result
     assert set(both["extension"]) == {"own_yarn"}
     assert both["model_id"].nunique() == 2
     by = ["eval_len", "example", "metric"]
@@ -94,13 +94,13 @@ def test_a_black_box_measures_what_its_conversion_does(evaluate):
     pairs = rows.merge(boxed, on=by)
     assert len(pairs) == len(rows)
     assert (pairs["value_sum_x"] - pairs["value_sum_y"]).abs().max() < 1e-2
-    answer, _ = evaluate("table", *SHORT[:2], "evaluation.length_multiples=[1]")
-    assert answer.code == 0, answer
+    result, _ = evaluate("table", *SHORT[:2], "evaluation.length_multiples=[1]")
+    assert result.code == 0, result
 
 
-def test_retrieval_of_ordinary_tokens_and_in_text(evaluate):
-    answer, rows = evaluate("plain", "task=key_value", "task.build.num_contexts=1")
-    assert answer.code == 0, answer
+def test_retrieval_of_tokens_and_of_text(evaluate):
+    result, rows = evaluate("plain", "task=key_value", "task.build.num_contexts=1")
+    assert result.code == 0, result
     assert {"exact_match", "rank"} <= set(rows["metric"])
     task = (
         "task=key_value_uuid",
@@ -108,22 +108,22 @@ def test_retrieval_of_ordinary_tokens_and_in_text(evaluate):
         "task.build.num_positions=2",
         "task.build.num_keys=[2]",
     )
-    answer, rows = evaluate("plain", *task)
-    assert answer.code == 0, answer
+    result, rows = evaluate("plain", *task)
+    assert result.code == 0, result
     assert {"exact_match", "logprob"} <= set(rows["metric"])
     for black_box in ("false", "true"):
-        answer, rows = evaluate("plain", *task, "task.build.generate=true", f"lm.black_box={black_box}")
-        assert answer.code == 0, answer
+        result, rows = evaluate("plain", *task, "task.build.generate=true", f"lm.black_box={black_box}")
+        assert result.code == 0, result
         assert "substring_match" in set(rows["metric"])
 
 
-def test_what_cannot_be(evaluate):
-    refused(evaluate("table", *SHORT)[0], f"{2 * TRAIN_LEN} tokens", f"table of {TRAIN_LEN} positions")
-    refused(
+def test_bad_input(evaluate):
+    assert_error(evaluate("table", *SHORT)[0], f"{2 * TRAIN_LEN} tokens", f"table of {TRAIN_LEN} positions")
+    assert_error(
         evaluate("table", *SHORT, "extension=yarn")[0], "extension yarn on table", "black box", "rope_scaling"
     )
-    refused(evaluate("nowhere", *SHORT)[0], "there is no such folder")
-    refused(evaluate("text", *SHORT)[0], "text is no model that can be loaded", "config.json")
-    refused(evaluate("plain", *SHORT, "lm.kind=api")[0], "lm.kind 'api'", "hugging_face")
-    refused(evaluate("plain", *SHORT, "lm.name=nobody/nothing")[0], "'nobody/nothing'", "HF_HUB_OFFLINE")
-    refused(evaluate("plain", *SHORT, "+lm.nam=x")[0], "'lm.nam'")
+    assert_error(evaluate("nowhere", *SHORT)[0], "there is no such folder")
+    assert_error(evaluate("text", *SHORT)[0], "text is no model that can be loaded", "config.json")
+    assert_error(evaluate("plain", *SHORT, "lm.kind=api")[0], "lm.kind 'api'", "hugging_face")
+    assert_error(evaluate("plain", *SHORT, "lm.name=nobody/nothing")[0], "'nobody/nothing'", "HF_HUB_OFFLINE")
+    assert_error(evaluate("plain", *SHORT, "+lm.nam=x")[0], "'lm.nam'")

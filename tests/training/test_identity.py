@@ -1,4 +1,4 @@
-"""Ids of models: what they depend on, and what leaves them alone."""
+"""Identities of models: settings that they depend on, and changes that leave them as they are."""
 
 import importlib.util
 import sys
@@ -28,26 +28,26 @@ def plan(**train) -> ModelPlan:
 def test_pinned_ids():
     model = plan()
     tuned = replace(model, fine_tuning=FineTuning(model, PI, 1, TrainSettings(seq_len=256, steps=200)))
-    # A change of any id that is published must be deliberate.
+    # A change of a published identity must be deliberate.
     assert model.id == "6662ce5ecab5f370"
     assert tuned.id == "2b4aa48caaf9d89e"
 
 
-def test_a_later_field_tells_models_apart_where_it_differs():
+def test_a_hash_if_set_field_enters_the_identity_if_it_is_set():
     names = {plan(synthetic_task=kind).id for kind in ("associative_recall", "copy", "reverse")}
     assert len(names) == 3
     assert plan(synthetic_task="associative_recall").id == plan().id
 
 
 @pytest.mark.parametrize("settings", [TrainSettings(), SizeSettings()])
-def test_only_later_fields_can_be_silent(settings):
-    told = hashed_fields(settings)
+def test_only_hash_if_set_fields_are_left_out(settings):
+    hashed = hashed_fields(settings)
     for name, one in type(settings).__dataclass_fields__.items():
-        assert (name in told) != bool(one.metadata.get("hash_if_set"))
+        assert (name in hashed) != bool(one.metadata.get("hash_if_set"))
 
 
 def test_moving_a_module_changes_no_id(monkeypatch):
-    """Ids once hashed import paths, so that every published id changed when a file moved."""
+    """Identities once hashed import paths, so that every published identity changed when a file was moved."""
     found = locate("posbench.schemes.rope.RoPE")
     spec = importlib.util.spec_from_file_location(
         "posbench.moved.turning", sys.modules[found.__module__].__file__
