@@ -54,7 +54,7 @@ def test_adds_no_parameters_and_does_not_change_the_model(variant: Variant) -> N
     assert isinstance(scheme, Extension)
     assert [id(p) for p in scheme.parameters()] == [id(p) for p in model.scheme.parameters()]
     ids = tokens(1, TRAIN_LEN)
-    model(ids, scheme=scheme)
+    model.with_scheme(scheme)(ids)
     assert model.state_dict().keys() == before.keys()
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

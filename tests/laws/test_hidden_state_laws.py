@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from variants import SHAPE, SIZE, Run, Variant, each_variant, run, tokens
+from variants import SHAPE, SIZE, Variant, VariantModel, build, each_variant, tokens
 
 from posbench.model import attention
 from posbench.model.gpt import KVCache
@@ -18,7 +18,7 @@ TOKENS = 12
 
 
 def hidden_states_replaced(
-    subject: Run, ids: Tensor, value: float, monkeypatch: pytest.MonkeyPatch
+    subject: VariantModel, ids: Tensor, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> Tensor:
     """(B, T, W) final hidden states where hooks read `value` in place of every hidden state."""
 
@@ -35,7 +35,7 @@ def hidden_states_replaced(
 @torch.no_grad()
 def test_hidden_states_are_read_by_those_that_declare_it(variant: Variant, monkeypatch) -> None:
     """Without the declaration not a number changes nothing; with it, other hidden states are other attention."""
-    subject = run(variant)
+    subject = build(variant)
     ids = tokens(2, subject.length)
     if subject.scheme.traits.reads_hidden_states:
         changed = hidden_states_replaced(subject, ids, 1.0, monkeypatch)
@@ -55,7 +55,7 @@ def memory(cache: KVCache) -> int:
 @torch.no_grad()
 def test_a_cache_holds_what_is_read_and_no_more(variant: Variant) -> None:
     """Keys and values, and hidden states where they are read; after a prefill and after a suffix."""
-    subject = run(variant)
+    subject = build(variant)
     ids, reads = tokens(3, TOKENS), subject.scheme.traits.reads_hidden_states
     per_token = SIZE.n_layers * SIZE.d_model * (3 if reads else 2) * 8
     _, cache = subject.model(ids[:1, :-2], length=subject.length, use_cache=True)
@@ -75,6 +75,6 @@ def test_a_scheme_that_does_not_declare_what_it_reads_fails_at_once() -> None:
     class Undeclared(FoX):
         traits = replace(FoX.traits, reads_hidden_states=False)
 
-    model = run(Variant("fox")).model.with_scheme(Undeclared(SHAPE).double())
+    model = build(Variant("fox")).model.with_scheme(Undeclared(SHAPE).double())
     with pytest.raises(AssertionError):
         model(tokens(1, 4))

@@ -10,7 +10,6 @@ from variants import (
     LENGTH,
     TRAIN_LEN,
     Variant,
-    VariantModel,
     assert_trait,
     build,
     each_variant,
@@ -46,9 +45,9 @@ def test_relative_if_and_only_if_shift_invariant(variant: Variant) -> None:
     relative = built.scheme.traits.relative
 
     def shifted(by: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        scheme = Shifted(built.scheme, ExtensionContext(built.model.size.shape(TRAIN_LEN), count), by)
+        scheme = Shifted(built.scheme, ExtensionContext(built.model.architecture.shape(TRAIN_LEN), count), by)
         ids = tokens(2, count)
-        return built(ids), built.model(ids, scheme=scheme)[0]
+        return built(ids), built.model.with_scheme(scheme)(ids)[0]
 
     assert_trait(relative, *shifted(5, 8), 1e-10)
     if relative:
@@ -60,7 +59,7 @@ def test_prefix_stable_if_and_only_if_independent_of_what_follows(variant: Varia
     """A prefix alone, a prefix with the full declared length, and the full text: 1e-10."""
     long = build(variant)
     prefix = 3 * TRAIN_LEN // 2 if long.length == LENGTH else TRAIN_LEN // 2
-    short = VariantModel(long.model, variant.around(long.model.scheme, prefix), prefix)
+    short = build(variant, prefix)
     ids = tokens(2, long.length)
     alone, within = short(ids[:, :prefix]), long(ids)[:, :prefix]
     assert_trait(long.scheme.traits.prefix_stable, alone, within, 1e-10)
@@ -78,7 +77,7 @@ def test_shared_prefill_if_and_only_if_caches_are_exact(variant: Variant) -> Non
     shareable = built.scheme.traits.shared_prefill
 
     def read(ids: torch.Tensor, cache=None):  # type: ignore[no-untyped-def]
-        return built.model(ids, scheme=built.scheme, cache=cache, length=built.length, use_cache=True)
+        return built.model(ids, cache=cache, length=built.length, use_cache=True)
 
     _, prefilled = read(shared)
     suffixes, _ = read(questions, prefilled)
@@ -103,23 +102,23 @@ class Short(PositionScheme):
 
 def test_model_checks_lengths_before_it_computes() -> None:
     """The tokens given, the tokens of the cache and the declared length all count."""
-    model, short = model_of(Variant("nope")), Short()
-    _, cache = model(tokens(1, 4), scheme=short, use_cache=True)
+    model = model_of(Variant("nope")).with_scheme(Short())
+    _, cache = model(tokens(1, 4), use_cache=True)
     for settings in ({"ids_BT": tokens(1, 5)}, {"ids_BT": tokens(1, 1), "cache": cache}):
         with pytest.raises(LengthError, match="5 tokens"):
-            model(**settings, scheme=short)
+            model(**settings)
     with pytest.raises(LengthError, match="9 tokens"):
-        model(tokens(1, 4), scheme=short, length=9)
+        model(tokens(1, 4), length=9)
 
 
 @each_variant
 def test_finite_to_eight_times_the_training_length_or_undefined(variant: Variant) -> None:
     length = 8 * TRAIN_LEN
-    model = model_of(variant).float()
-    scheme = variant.around(model.scheme, length)
+    trained = model_of(variant).float()
+    model = trained.with_scheme(variant.around(trained.scheme, length))
     ids = tokens(1, length)
-    if is_defined(scheme, length):
-        assert model(ids, scheme=scheme)[0].isfinite().all()
+    if is_defined(model.scheme, length):
+        assert model(ids)[0].isfinite().all()
     else:
         with pytest.raises((UndefinedError, LengthError), match=r"^[^\n]+$"):
-            model(ids, scheme=scheme)
+            model(ids)
