@@ -1,4 +1,4 @@
-"""Ids of models: what they depend on, and what leaves them alone."""
+"""Ids of models: what they depend on, and what does not change them."""
 
 import importlib.util
 import sys
@@ -28,36 +28,36 @@ def plan(**train) -> ModelPlan:
 def test_pinned_ids():
     model = plan()
     tuned = replace(model, fine_tuning=FineTuning(model, PI, 1, TrainSettings(seq_len=256, steps=200)))
-    # A change of any id that is published must be deliberate.
+    # Results are published under these ids; a change must be deliberate.
     assert model.id == "6662ce5ecab5f370"
     assert tuned.id == "2b4aa48caaf9d89e"
 
 
-def test_a_later_field_tells_models_apart_where_it_differs():
-    names = {plan(synthetic_task=kind).id for kind in ("associative_recall", "copy", "reverse")}
-    assert len(names) == 3
+def test_a_field_added_later_changes_the_id_where_it_is_set():
+    ids = {plan(synthetic_task=kind).id for kind in ("associative_recall", "copy", "reverse")}
+    assert len(ids) == 3
     assert plan(synthetic_task="associative_recall").id == plan().id
 
 
 @pytest.mark.parametrize("settings", [TrainSettings(), SizeSettings()])
-def test_only_later_fields_can_be_silent(settings):
-    told = hashed_fields(settings)
+def test_only_fields_added_later_may_be_left_out_of_the_hash(settings):
+    hashed = hashed_fields(settings)
     for name, one in type(settings).__dataclass_fields__.items():
-        assert (name in told) != bool(one.metadata.get("hash_if_set"))
+        assert (name in hashed) != bool(one.metadata.get("hash_if_set"))
 
 
 def test_moving_a_module_changes_no_id(monkeypatch):
     """Ids once hashed import paths, so that every published id changed when a file moved."""
-    found = locate("posbench.schemes.rope.RoPE")
+    original = locate("posbench.schemes.rope.RoPE")
     spec = importlib.util.spec_from_file_location(
-        "posbench.moved.turning", sys.modules[found.__module__].__file__
+        "posbench.moved.turning", sys.modules[original.__module__].__file__
     )
     moved = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "posbench.moved", moved)
     monkeypatch.setitem(sys.modules, "posbench.moved.turning", moved)
     spec.loader.exec_module(moved)
     build = {**ROPE.build, "_target_": "posbench.moved.turning.RoPE"}
-    assert locate(build["_target_"]) is not found
+    assert locate(build["_target_"]) is not original
     assert replace(plan(), settings=ModelSettings(SchemeSettings("rope", build))).id == plan().id
     nested = {"_target_": "posbench.schemes.ssmax.SSMax", "base_scheme": ROPE.build}
     assert by_name({**nested, "base_scheme": build}) == by_name(nested)
