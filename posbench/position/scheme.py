@@ -42,8 +42,8 @@ class Traits:
             be attended apart from the questions about it; not where it sums over the keys between them.
         softmax_attention: attention is a softmax over pairs, which extensions may mask, split and scale.
         unbounded_context: some layer sees all that came before, so that there is something to bound.
-        reads_hidden_states: a hook reads `AttentionInputs.x_BTW` or `x_BSW`, which are then computed with and kept in
-            the cache, a third of its memory; without it they are None.
+        reads_hidden_states: some hook reads `AttentionInputs.x_BTW` or `x_BSW`; otherwise these are None, and the cache
+            does not hold them, a third of its memory.
         capabilities: what extensions may require: "positions" (it feels positions at all), "inv_freq" (it
             rotates, through `AttentionInputs.inv_freq_transforms`); "softmax attention", "mergeable regions" and "unbounded context" follow from the above.
     """
