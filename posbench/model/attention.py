@@ -106,6 +106,6 @@ class Attention(nn.Module):
 
 
 def _can_share(scheme: PositionScheme, cache: LayerCache, new: LayerCache) -> bool:
-    """Whether several sequences can attend to the single one in the cache without a copy for each."""
+    """Returns whether several sequences can attend to the single one in the cache without a copy for each."""
     traits, fewer = scheme.traits, len(cache.k_BHSD) < len(new.k_BHSD)
     return fewer and traits.softmax_attention and traits.pairwise and traits.lse_mergeable

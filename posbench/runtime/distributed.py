@@ -59,7 +59,7 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is rank 0, the one that writes and prints."""
+        """True on rank 0, the only one that writes and prints."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:

@@ -16,8 +16,8 @@ def collate(batch: Batch, pad_targets: bool = False, pin_memory: bool = False) -
     """Returns a batch as CPU tensors, the arguments of `LossModule`: token ids (B, L), indices (N,) and targets (N,).
 
     Args:
-        pad_targets: makes N = B * L in every batch, with IGNORE_INDEX as the target of padding: one compilation and
-            one CUDA graph serve all batches, and the device counts nothing.
+        pad_targets: pads to N = B * L with targets of IGNORE_INDEX, so that one compilation and one CUDA graph serve
+            all batches.
         pin_memory: uses page-locked memory, from which a GPU copies asynchronously.
     """
     target_index = np.flatnonzero(batch.loss_mask)

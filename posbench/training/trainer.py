@@ -204,7 +204,7 @@ class Trainer:
     def step(self, step: int) -> Tensor:
         """Runs one optimizer step; returns this rank's part of the loss in nats per scored target, on the device."""
         self.model.train()
-        # What a scheme draws while training is a function of the step, so that a run can be continued exactly.
+        # Random draws of a scheme are a function of the step, so that a run can be continued exactly.
         torch.manual_seed(self.plan.seed * 1_000_003 + step)
         n_targets, micro_batches = self.prefetcher.get(step)
         losses = []

@@ -34,7 +34,7 @@ def hidden_states_replaced(
 @each_variant
 @torch.no_grad()
 def test_hidden_states_are_read_by_those_that_declare_it(variant: Variant, monkeypatch) -> None:
-    """Without the declaration not a number changes nothing; with it, other hidden states are other attention."""
+    """NaN in place of hidden states changes nothing without the declaration; with it, other values change the output."""
     subject = build(variant)
     ids = tokens(2, subject.length)
     if subject.scheme.traits.reads_hidden_states:
@@ -54,7 +54,7 @@ def memory(cache: KVCache) -> int:
 @each_variant
 @torch.no_grad()
 def test_a_cache_holds_what_is_read_and_no_more(variant: Variant) -> None:
-    """Keys and values, and hidden states where they are read; after a prefill and after a suffix."""
+    """Keys and values, and hidden states only where they are read: after a prefill, and after a suffix."""
     subject = build(variant)
     ids, reads = tokens(3, TOKENS), subject.scheme.traits.reads_hidden_states
     per_token = SIZE.n_layers * SIZE.d_model * (3 if reads else 2) * 8

@@ -1,4 +1,4 @@
-"""A training of moments, of any scheme."""
+"""A training run of a few steps, for any scheme."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +17,8 @@ from posbench.training.trainer import Trainer
 def words(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     text, draw = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
     for index in range(40):
-        some = draw.choice(["def", "return", "self", "for", "in", "\n", "if"], 200)
-        (text / f"{index}.txt").write_text(" ".join(some))
+        words = draw.choice(["def", "return", "self", "for", "in", "\n", "if"], 200)
+        (text / f"{index}.txt").write_text(" ".join(words))
     return open_corpus(DataSettings(source="files", path=str(text)), tmp_path_factory.mktemp("cache"))
 
 

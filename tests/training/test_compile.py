@@ -1,4 +1,4 @@
-"""Compiled training: one graph, compiled once, the numbers of the uncompiled one; and what is no graph says so."""
+"""Compiled training: one graph, compiled once, with the numbers of uncompiled training; the reason where it fails."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,8 +20,8 @@ COMPILE = RuntimeSettings(device="cpu", compile=True)
 
 
 @pytest.fixture(autouse=True)
-def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Dynamo and autograd trace as ever; only the code for a device is not written."""
+def fast_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Dynamo and autograd trace as in use; only the generation of device code is skipped."""
     monkeypatch.setattr(compile, "BACKEND", "aot_eager")
     torch._dynamo.reset()
     yield
@@ -44,17 +44,17 @@ def check(small_trainer: Callable[..., Trainer], folder: Path, scheme: str, **tr
             trainer.validate()
         graphs.append(counters["stats"]["unique_graphs"])
     assert trainer.loss_module.status == "one graph"
-    # The loss module and Muon's step; then validation, once.
+    # The loss module and the update of Muon; then validation, once.
     assert graphs == [2, 3, 3]
-    # Optimizers divide a small gradient by itself, with all that was rounded in it.
+    # Optimizers normalise gradients, and with a small gradient its rounding errors.
     torch.testing.assert_close(weights(trainer), weights(plain), rtol=0, atol=2e-3)
 
 
-def test_one_graph_and_the_same_numbers(small_trainer, tmp_path) -> None:
+def test_one_graph_with_the_same_numbers(small_trainer, tmp_path) -> None:
     check(small_trainer, tmp_path, "rope", grad_accum_steps=2)
 
 
-def test_what_hides_keys_is_one_graph(small_trainer, tmp_path) -> None:
+def test_masks_are_in_the_graph(small_trainer, tmp_path) -> None:
     check(small_trainer, tmp_path, "window")
 
 
@@ -80,21 +80,21 @@ def test_other_schemes(small_trainer, tmp_path, scheme) -> None:
     check(small_trainer, tmp_path, scheme)
 
 
-def test_a_whole_training_and_what_its_facts_say(small_trainer, tmp_path) -> None:
+def test_a_whole_run_and_its_metadata(small_trainer, tmp_path) -> None:
     metadata = [
         small_trainer(tmp_path / str(runtime.compile), runtime=runtime).run()
         for runtime in (COMPILE, RuntimeSettings(device="cpu", compile=False), RuntimeSettings(device="cpu"))
     ]
-    assert [fact["compiled"] for fact in metadata] == ["one graph", "false", "false"]
+    assert [one["compiled"] for one in metadata] == ["one graph", "false", "false"]
     for one, other in zip(metadata[0]["log_history"], metadata[1]["log_history"], strict=True):
         assert one == pytest.approx(other, abs=1e-4)
     assert metadata[1]["log_history"] == metadata[2]["log_history"]
 
 
-def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
+def test_a_graph_break_is_an_error_or_runs_uncompiled(small_trainer, tmp_path, monkeypatch) -> None:
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*not one graph.*auto or false$"):
         small_trainer(tmp_path, "floater", COMPILE).step(0)
-    # As `auto` is on a GPU.
+    # As under `auto` on a GPU.
     monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
     auto = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
@@ -102,25 +102,25 @@ def test_what_is_no_graph_is_an_error_or_stays_as_it_is(small_trainer, tmp_path,
     assert auto.loss_module.status.startswith("not compiled (")
 
 
-def test_what_would_be_code_for_every_few_rows_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
+def test_dense_runs_uncompiled(small_trainer, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
     auto = small_trainer(tmp_path, "cope", RuntimeSettings(device="cpu"))
     counters.clear()
     auto.step(0)
     assert auto.kernel.ran == "dense"
     assert auto.loss_module.status == "not compiled (dense would be code for every few rows)"
-    # Muon's step alone.
+    # The update of Muon alone.
     assert counters["stats"]["unique_graphs"] == 1
 
 
-def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatch) -> None:
-    """The gradients' code is made when they are asked for, after the loss is there."""
+def test_a_backward_pass_that_does_not_compile_runs_uncompiled(small_trainer, tmp_path, monkeypatch) -> None:
+    """The backward pass is compiled when gradients are first computed, after the loss."""
 
     def fails(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> None:
         raise ValueError("tiles do not fit")
 
-    back = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph), bw_compiler=fails)
-    monkeypatch.setattr(compile, "BACKEND", back)
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph), bw_compiler=fails)
+    monkeypatch.setattr(compile, "BACKEND", backend)
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*tiles do not fit"):
         small_trainer(tmp_path, "rope", COMPILE).step(0)
     monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
@@ -133,7 +133,7 @@ def test_what_has_no_way_back_stays_as_it_is(small_trainer, tmp_path, monkeypatc
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu_nothing_waits_and_cuda_graphs_replay(small_trainer, tmp_path, monkeypatch) -> None:
+def test_on_a_gpu_steps_do_not_synchronise_and_use_cuda_graphs(small_trainer, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(compile, "BACKEND", "inductor")
     for scheme in ("rope", "t5", "window"):
         trainer = small_trainer(tmp_path / scheme, scheme, RuntimeSettings(device="cuda"))
@@ -150,7 +150,7 @@ def test_on_a_gpu_nothing_waits_and_cuda_graphs_replay(small_trainer, tmp_path, 
         plain.prefetcher.close()
 
 
-def test_what_is_asked_for() -> None:
+def test_the_setting() -> None:
     assert compile.should_compile("auto", torch.device("cuda"))
     assert not compile.should_compile("auto", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"runtime.compile 'yes': give auto, true or false"):
@@ -158,18 +158,18 @@ def test_what_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("shapes", [[(8, 8), (8, 8), (24, 8)], [(4, 16)]])
-def test_muon_compiled_is_muon_and_a_new_rate_compiles_nothing(shapes) -> None:
+def test_compiled_muon_is_muon_and_a_new_learning_rate_compiles_nothing(shapes) -> None:
     def optimized(update: Callable | None) -> list[torch.Tensor]:
         draw = torch.Generator().manual_seed(0)
-        held = [torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
-        muon = Muon([(one, 3 if len(one) == 24 else 1) for one in held], 0.1, update=update)
+        parameters = [torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+        muon = Muon([(one, 3 if len(one) == 24 else 1) for one in parameters], 0.1, update=update)
         for step in range(4):
-            for one in held:
+            for one in parameters:
                 one.grad = torch.randn(one.shape, generator=draw)
             muon.param_groups[0]["lr"] = 0.1 / (1 + step)
             muon.step()
             assert step == 0 or update is None or counters["stats"]["unique_graphs"] == 1
-        return held
+        return parameters
 
     counters.clear()
     for one, other in zip(optimized(None), optimized(compile.compile_module(muon_update)), strict=True):
@@ -177,15 +177,15 @@ def test_muon_compiled_is_muon_and_a_new_rate_compiles_nothing(shapes) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_bfloat16_is_near_float32(small_trainer, tmp_path, dtype) -> None:
-    """20 steps; a bit of bfloat16 is 1/256 of a number."""
+def test_bfloat16_is_close_to_float32(small_trainer, tmp_path, dtype) -> None:
+    """After 20 steps; bfloat16 rounds to 1/256 of a number."""
     metadata = small_trainer(tmp_path / dtype, steps=20, dtype=dtype).run()
     exact = small_trainer(tmp_path / "exact", steps=20).run()
     for one, other in zip(metadata["log_history"], exact["log_history"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.02 if dtype == "bfloat16" else 1e-9)
 
 
-def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_workers_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     one, several = RuntimeSettings(launcher="local"), RuntimeSettings(launcher="local", workers_per_gpu=2)
     assert launcher.worker_devices(one, 9) == ["cuda:0", "cuda:1"]
@@ -199,9 +199,9 @@ def test_workers_share_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         launcher.check_runtime(RuntimeSettings(device="cpu", workers_per_gpu=0))
 
 
-def test_what_a_compiler_raises_is_said_in_one_line() -> None:
-    raised = RuntimeError(
+def test_a_compiler_error_is_formatted_as_one_line() -> None:
+    error = RuntimeError(
         "backend='inductor' raised:\nOutOfResources: shared  memory\n\nSet TORCHDYNAMO_VERBOSE=1"
     )
-    assert format_error(raised) == "RuntimeError: OutOfResources: shared memory"
+    assert format_error(error) == "RuntimeError: OutOfResources: shared memory"
     assert format_error(KeyError()) == "KeyError"

@@ -1,4 +1,4 @@
-"""Chunked cross-entropy against torch's, values and gradients."""
+"""Chunked cross-entropy against torch.nn.functional.cross_entropy: values and gradients."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from posbench.training.cross_entropy import IGNORE_INDEX, cross_entropy
 
 
 @pytest.mark.parametrize("logits", [1, 50, 7 * 50, 1 << 20])
-def test_equals_torchs(logits: int) -> None:
+def test_equals_torch(logits: int) -> None:
     draw = torch.Generator().manual_seed(0)
     hidden = torch.randn(30, 8, generator=draw, dtype=torch.float64).requires_grad_()
     weight = torch.randn(50, 8, generator=draw, dtype=torch.float64).requires_grad_()
@@ -26,7 +26,7 @@ def test_equals_torchs(logits: int) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_only_the_gradients_that_are_asked_for(which: int) -> None:
+def test_only_the_required_gradients_are_computed(which: int) -> None:
     leaves = [torch.randn(30, 8), torch.randn(50, 8)]
     leaves[which].requires_grad_()
     target = torch.randint(50, (30,))
@@ -42,7 +42,7 @@ def test_only_the_gradients_that_are_asked_for(which: int) -> None:
         assert not cross_entropy(*leaves, target, 100).requires_grad
 
 
-def test_under_autocast_products_are_bfloat16_and_sums_are_not() -> None:
+def test_under_autocast_products_are_bfloat16_and_sums_float32() -> None:
     hidden, weight = torch.randn(64, 32).requires_grad_(), torch.randn(300, 32).requires_grad_()
     target = torch.randint(300, (64,))
     exact = cross_entropy(hidden, weight, target)
@@ -59,8 +59,8 @@ def test_under_autocast_products_are_bfloat16_and_sums_are_not() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=0.03 * float(other.abs().max()))
 
 
-def test_by_chunks_it_is_one_graph() -> None:
-    """A model with a tokenizer's vocabulary is compiled with its loss."""
+def test_chunks_compile_to_one_graph() -> None:
+    """A model with the vocabulary of a tokenizer is compiled together with its loss."""
     hidden, weight = torch.randn(30, 8).requires_grad_(), torch.randn(50, 8).requires_grad_()
     target = torch.randint(50, (30,))
     run = torch.compile(cross_entropy, backend="aot_eager", fullgraph=True)

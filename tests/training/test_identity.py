@@ -1,4 +1,4 @@
-"""Identities of models: settings that they depend on, and changes that leave them as they are."""
+"""Ids of models: what they depend on, and what does not change them."""
 
 import importlib.util
 import sys
@@ -28,36 +28,36 @@ def plan(**train) -> ModelPlan:
 def test_pinned_ids():
     model = plan()
     tuned = replace(model, fine_tuning=FineTuning(model, PI, 1, TrainSettings(seq_len=256, steps=200)))
-    # A change of a published identity must be deliberate.
+    # Results are published under these ids; a change must be deliberate.
     assert model.id == "6662ce5ecab5f370"
     assert tuned.id == "2b4aa48caaf9d89e"
 
 
-def test_a_hash_if_set_field_enters_the_identity_if_it_is_set():
-    names = {plan(synthetic_task=kind).id for kind in ("associative_recall", "copy", "reverse")}
-    assert len(names) == 3
+def test_a_field_added_later_changes_the_id_where_it_is_set():
+    ids = {plan(synthetic_task=kind).id for kind in ("associative_recall", "copy", "reverse")}
+    assert len(ids) == 3
     assert plan(synthetic_task="associative_recall").id == plan().id
 
 
 @pytest.mark.parametrize("settings", [TrainSettings(), SizeSettings()])
-def test_only_hash_if_set_fields_are_left_out(settings):
+def test_only_fields_added_later_may_be_left_out_of_the_hash(settings):
     hashed = hashed_fields(settings)
     for name, one in type(settings).__dataclass_fields__.items():
         assert (name in hashed) != bool(one.metadata.get("hash_if_set"))
 
 
 def test_moving_a_module_changes_no_id(monkeypatch):
-    """Identities once hashed import paths, so that every published identity changed when a file was moved."""
-    found = locate("posbench.schemes.rope.RoPE")
+    """Ids once hashed import paths, so that every published id changed when a file moved."""
+    original = locate("posbench.schemes.rope.RoPE")
     spec = importlib.util.spec_from_file_location(
-        "posbench.moved.turning", sys.modules[found.__module__].__file__
+        "posbench.moved.turning", sys.modules[original.__module__].__file__
     )
     moved = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "posbench.moved", moved)
     monkeypatch.setitem(sys.modules, "posbench.moved.turning", moved)
     spec.loader.exec_module(moved)
     build = {**ROPE.build, "_target_": "posbench.moved.turning.RoPE"}
-    assert locate(build["_target_"]) is not found
+    assert locate(build["_target_"]) is not original
     assert replace(plan(), settings=ModelSettings(SchemeSettings("rope", build))).id == plan().id
     nested = {"_target_": "posbench.schemes.ssmax.SSMax", "base_scheme": ROPE.build}
     assert by_name({**nested, "base_scheme": build}) == by_name(nested)

@@ -1,4 +1,4 @@
-"""What becomes of a job is the same for every launcher: done, busy, out of time or failed."""
+"""The outcome of a job is the same under every launcher: done, busy, out of time or failed."""
 
 import time
 from collections.abc import Callable
@@ -15,34 +15,34 @@ from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job
 
 
-class Noting:
-    """A board that notes what it is told."""
+class RecordedProgress:
+    """Progress that records its calls."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda job, *content: self.said.append(
+        return lambda job, *content: self.calls.append(
             " ".join([name, *content[:1]] if name == "job_failed" else [name])
         )
 
 
 def jobs() -> tuple[Job, Job]:
-    """A training, and what hangs on it."""
+    """A training, and an evaluation that depends on it."""
     model = ModelPlan(ModelSettings(), "corpus", 1)
     return Job("x", model), Job("x", model, ("a cell",))  # type: ignore[arg-type]
 
 
-def inline(queue: JobQueue, progress: Noting) -> None:
+def inline(queue: JobQueue, progress: RecordedProgress) -> None:
     launcher.run_inline(queue, RuntimeSettings(), progress)
 
 
-def on_ranks(queue: JobQueue, progress: Noting) -> None:
+def on_ranks(queue: JobQueue, progress: RecordedProgress) -> None:
     launcher.run_on_ranks(queue, RuntimeSettings(), progress)
 
 
-def by_message(queue: JobQueue, progress: Noting) -> None:
-    """As worker processes say it, without processes."""
+def by_message(queue: JobQueue, progress: RecordedProgress) -> None:
+    """Through the messages of worker processes, without processes."""
     worker = launcher.Worker(RuntimeSettings())
     while (job := queue.next_blocking()) is not None:
         progress.job_started(job)
@@ -58,18 +58,18 @@ def by_message(queue: JobQueue, progress: Noting) -> None:
 
 @pytest.mark.parametrize("launch", [inline, on_ranks, by_message])
 @pytest.mark.parametrize(
-    ("outcomes", "said", "failures", "left"),
+    ("outcomes", "calls", "failures", "left"),
     [
         (["done", "done"], ["job_started", "job_finished"] * 2, 0, 0),
         (["out_of_time"], ["job_started", "job_interrupted"], 0, 2),
         (["busy", "done", "done"], ["job_started", *["job_started", "job_finished"] * 2], 0, 0),
-        # An error is one whatever its text, and takes away what hangs on it.
+        # An error is a failure whatever its text, and removes the jobs that depend on the failed one.
         ([ConfigError("no such thing")], ["job_started", "job_failed no such thing"], 1, 0),
         ([ConfigError("done")], ["job_started", "job_failed done"], 1, 0),
         ([ConfigError("busy")], ["job_started", "job_failed busy"], 1, 0),
     ],
 )
-def test_what_becomes_of_a_job(monkeypatch, launch, outcomes, said, failures, left) -> None:
+def test_outcomes_of_jobs(monkeypatch, launch, outcomes, calls, failures, left) -> None:
     script = iter(outcomes)
 
     def run(*_: object) -> str:
@@ -81,9 +81,9 @@ def test_what_becomes_of_a_job(monkeypatch, launch, outcomes, said, failures, le
     monkeypatch.setattr("posbench.sweep.job_queue.RETRY_BUSY_SECONDS", 0.0)
     monkeypatch.setattr(launcher, "Worker", lambda runtime: SimpleNamespace(run=run))
     monkeypatch.setattr(launcher, "install_stop_handler", lambda: lambda: False)
-    queue, progress = JobQueue(jobs()), Noting()
+    queue, progress = JobQueue(jobs()), RecordedProgress()
     launch(queue, progress)
-    assert progress.said == said
+    assert progress.calls == calls
     assert len(queue.failures) == failures
     assert all(line.startswith("train ") and line.endswith(str(outcomes[0])) for line in queue.failures)
     assert len(queue.remaining) == left

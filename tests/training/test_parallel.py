@@ -1,4 +1,4 @@
-"""Two processes on one training: the losses of one process, and rows that can be told apart by rounding alone."""
+"""Training and evaluation by two processes: the losses and rows of one process, up to rounding."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from posbench.runtime.distributed import World, check
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-# Up to the order in which gradients are summed.
-NATS = 1e-4
+# The order in which gradients are summed differs.
+TOLERANCE = 1e-4
 TINY = [
     "scheme=alibi",
     *("size.name=two", "size.n_layers=1", "size.d_model=16", "size.n_heads=2"),
@@ -31,21 +31,21 @@ TINY = [
     *("runtime.wandb_mode=disabled", "runtime.device=cpu", "runtime.checkpoint_interval=7"),
 ]
 
-# Trains until one rank has no memory, as on a device that others use too.
-SHORT = f"""
+# Trains until one rank runs out of memory, as on a device that is shared.
+OUT_OF_MEMORY = f"""
 import os, runpy, torch
 from posbench.training.trainer import Trainer
 
 step = Trainer.step
 
 
-def short(self, index):
+def fail(self, index):
     if os.environ["RANK"] == "1" and index == 20:
         raise torch.OutOfMemoryError("CUDA out of memory.")
     return step(self, index)
 
 
-Trainer.step = short
+Trainer.step = fail
 runpy.run_path({str(ROOT / "scripts" / "train.py")!r}, run_name="__main__")
 """
 
@@ -60,9 +60,9 @@ def started(launch: list[str], script: str, *settings: str) -> subprocess.Popen[
 
 def ended(launch: list[str], script: str, *settings: str) -> str:
     process = started(launch, script, *settings)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
 
 
 def log_history(results: Path) -> list[dict[str, float]]:
@@ -71,14 +71,14 @@ def log_history(results: Path) -> list[dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A folder for results and one of token shards."""
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder for results and one for token shards."""
     return tmp_path_factory.mktemp("parallel"), tmp_path_factory.mktemp("cache")
 
 
 @pytest.mark.slow
-def test_the_losses_and_rows_of_one_process(places: tuple[Path, Path]) -> None:
-    folder, cache = places
+def test_the_losses_and_rows_of_one_process(folders: tuple[Path, Path]) -> None:
+    folder, cache = folders
     found = {}
     ways = {"one": ([sys.executable], "auto"), "ddp": (TORCHRUN, "ddp"), "fsdp": (TORCHRUN, "fsdp")}
     for name, (launch, kind) in ways.items():
@@ -88,7 +88,7 @@ def test_the_losses_and_rows_of_one_process(places: tuple[Path, Path]) -> None:
     for name in ("ddp", "fsdp"):
         for one, other in zip(found["one"], found[name], strict=True):
             assert one.keys() == other.keys()
-            assert all(abs(one[key] - other[key]) < NATS for key in one), (name, one, other)
+            assert all(abs(one[key] - other[key]) < TOLERANCE for key in one), (name, one, other)
     task = [
         "task=fixed_targets",
         "evaluation.length_multiples=[1,4]",
@@ -98,8 +98,8 @@ def test_the_losses_and_rows_of_one_process(places: tuple[Path, Path]) -> None:
     rows = []
     for launch in ([sys.executable], TORCHRUN):
         where = [f"runtime.results_dir={folder / 'ddp'}", f"runtime.cache_dir={cache}"]
-        said = ended(launch, "evaluate", *TINY, *where, *task)
-        assert said.count("Perplexity per token over") == 1, "one process speaks for all"
+        output = ended(launch, "evaluate", *TINY, *where, *task)
+        assert output.count("Perplexity per token over") == 1, "only rank 0 prints"
         cells = sorted((folder / "ddp" / "cells").glob("*.parquet"))
         rows.append(pd.concat([pd.read_parquet(path) for path in cells], ignore_index=True))
         for path in cells:
@@ -108,8 +108,8 @@ def test_the_losses_and_rows_of_one_process(places: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, Path]) -> None:
-    folder, cache = places
+def test_a_killed_rank_ends_the_run_and_the_next_continues(folders: tuple[Path, Path]) -> None:
+    folder, cache = folders
     where = [f"runtime.results_dir={folder / 'killed'}", f"runtime.cache_dir={cache}"]
     process = started(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
     deadline = time.monotonic() + 240
@@ -119,12 +119,12 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, P
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
-    said, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=240)
     assert process.returncode != 0
-    mine = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert len(mine) == 1, said
-    assert "lost another rank" in mine[0]
-    assert "start the same command again" in mine[0]
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, output
+    assert "lost another rank" in errors[0]
+    assert "start the same command again" in errors[0]
     again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
     assert "Traceback" not in again
     assert log_history(folder / "killed")[-1]["step"] == 3000
@@ -132,26 +132,26 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(places: tuple[Path, P
 
 @pytest.mark.slow
 def test_a_rank_without_memory_is_named_and_the_next_run_continues(
-    places: tuple[Path, Path], tmp_path: Path
+    folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    folder, cache = places
+    folder, cache = folders
     where = [f"runtime.results_dir={folder / 'short'}", f"runtime.cache_dir={cache}"]
-    (tmp_path / "short.py").write_text(SHORT)
-    process = started(TORCHRUN, str(tmp_path / "short"), *TINY, *where)
-    said, _ = process.communicate(timeout=120)  # no rank waits for another one's time to run out
+    (tmp_path / "oom.py").write_text(OUT_OF_MEMORY)
+    process = started(TORCHRUN, str(tmp_path / "oom"), *TINY, *where)
+    output, _ = process.communicate(timeout=120)  # no rank waits for a timeout of the process group
     assert process.returncode != 0
-    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+    assert [line for line in output.splitlines() if line.startswith("error: ")] == [
         "error: rank 1 of 2: out of memory in training alibi, two, length 16, seed 0, 4 x 16 tokens at once: "
         "give train.grad_accum_steps=2 or a smaller train.batch_size or train.dtype=bfloat16; with more memory the same "
         "command continues from the last checkpoint"
-    ], said
-    assert "[rank" not in said, "no rank's traceback"
+    ], output
+    assert "[rank" not in output, "no traceback of a rank"
     assert [path.name for path in (folder / "short").glob("models/*/*")] == ["step-00000014"]
     ended(TORCHRUN, "train", *TINY, *where)
     assert log_history(folder / "short")[-1]["step"] == 24
 
 
-def test_a_world_that_does_not_divide_the_batch() -> None:
+def test_a_number_of_processes_that_does_not_divide_the_batch() -> None:
     with pytest.raises(
         ConfigError,
         match=r"train.batch_size 8 in 2 parts cannot be divided among 3 processes: start 1, 2, 4 of them",
@@ -162,7 +162,7 @@ def test_a_world_that_does_not_divide_the_batch() -> None:
         check("dp", 8, 1, 1)
 
 
-def test_portions_are_all_of_it() -> None:
+def test_shards_cover_all_items_once() -> None:
     for count in (0, 1, 5, 8):
         parts = [list(range(count))[World(rank, 3).shard(count)] for rank in range(3)]
         assert [one for part in parts for one in part] == list(range(count))

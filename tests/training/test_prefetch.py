@@ -1,4 +1,4 @@
-"""Batches made ahead: the same ones in the same order, errors where they are asked for, and no thread left."""
+"""Prefetching: the same items in the same order, errors raised by `get`, and no thread left over."""
 
 import threading
 from collections.abc import Callable
@@ -14,33 +14,33 @@ def threads() -> int:
     return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
 
-def test_each_is_made_once_and_not_beyond_the_last() -> None:
+def test_each_item_is_made_once_and_none_beyond_the_last() -> None:
     made: list[int] = []
 
-    def make(number: int) -> int:
-        made.append(number)
-        return number**2
+    def make(index: int) -> int:
+        made.append(index)
+        return index**2
 
     prefetcher = Prefetcher(make, stop=5, depth=2)
-    assert [prefetcher.get(number) for number in range(5)] == [0, 1, 4, 9, 16]
+    assert [prefetcher.get(index) for index in range(5)] == [0, 1, 4, 9, 16]
     assert made == [0, 1, 2, 3, 4]
     prefetcher.close()
     assert threads() == 0
 
 
-def test_any_number_may_be_asked_for_at_any_time() -> None:
-    prefetcher = Prefetcher(lambda number: number, stop=10, depth=3)
-    assert [prefetcher.get(number) for number in (4, 0, 9, 5, 5, 12)] == [4, 0, 9, 5, 5, 12]
+def test_indices_in_any_order() -> None:
+    prefetcher = Prefetcher(lambda index: index, stop=10, depth=3)
+    assert [prefetcher.get(index) for index in (4, 0, 9, 5, 5, 12)] == [4, 0, 9, 5, 5, 12]
     prefetcher.close()
     assert prefetcher.get(3) == 3
     prefetcher.close()
 
 
-def test_an_error_is_raised_where_its_number_is_asked_for() -> None:
-    def make(number: int) -> int:
-        if number == 2:
+def test_an_error_is_raised_for_its_own_index() -> None:
+    def make(index: int) -> int:
+        if index == 2:
             raise ValueError("two")
-        return number
+        return index
 
     prefetcher = Prefetcher(make, stop=4, depth=2)
     assert [prefetcher.get(0), prefetcher.get(1)] == [0, 1]
@@ -61,7 +61,9 @@ def trainer(small_trainer: Callable[..., Trainer]) -> Callable[..., Trainer]:
 
 
 @pytest.mark.parametrize("synthetic_task", ["associative_recall", "repeated"])
-def test_training_is_the_same_with_and_without(tmp_path: Path, trainer, synthetic_task: str) -> None:
+def test_training_is_the_same_with_and_without_prefetching(
+    tmp_path: Path, trainer, synthetic_task: str
+) -> None:
     first, other = (trainer(tmp_path / str(depth), depth, synthetic_task=synthetic_task) for depth in (0, 2))
     assert first.run()["log_history"] == other.run()["log_history"]
     assert threads() == 0

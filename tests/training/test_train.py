@@ -1,4 +1,4 @@
-"""Training: equal budgets, the same bits each time, and no difference whether it was interrupted."""
+"""Training: the same bits in every run, interrupted or not."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ def settings(**train: object) -> ModelSettings:
 
 @pytest.fixture(autouse=True)
 def bare_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The base class takes no shape; a scheme of a name would make this test about that scheme."""
+    """Lets the base class, which takes no shape, be built from settings, so that no named scheme is tested here."""
     from posbench.position.scheme import PositionScheme
 
     monkeypatch.setattr(PositionScheme, "__init__", lambda self, *_: torch.nn.Module.__init__(self))
@@ -53,7 +53,7 @@ def same(first: dict, second: dict) -> bool:
     return all(torch.equal(first["weights"][name], tensor) for name, tensor in second["weights"].items())
 
 
-def test_the_same_bits_each_time_and_others_for_another_seed(corpus, tmp_path):
+def test_the_same_bits_in_every_run_and_others_for_another_seed(corpus, tmp_path):
     first = train(corpus, tmp_path / "a")
     assert same(first, train(corpus, tmp_path / "b"))
     assert not same(first, train(corpus, tmp_path / "c", seed=1))
@@ -67,7 +67,7 @@ def test_loss_falls(corpus, tmp_path):
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_continued_after_a_stop_it_is_the_same_run(corpus, tmp_path, stop_at, optimizer):
+def test_a_continued_run_equals_an_uninterrupted_one(corpus, tmp_path, stop_at, optimizer):
     whole = train(corpus, tmp_path / "whole", optimizer=optimizer)
     steps = 0
 
@@ -100,13 +100,13 @@ def test_a_torn_checkpoint_is_set_aside_and_training_starts_before_it(corpus, tm
     assert list((tmp_path / "cut").glob("*.broken"))
 
 
-def test_accumulation_changes_rounding_alone(corpus, tmp_path):
+def test_gradient_accumulation_changes_only_rounding(corpus, tmp_path):
     whole, parts = train(corpus, tmp_path / "a"), train(corpus, tmp_path / "b", grad_accum_steps=4)
     for name, tensor in whole["weights"].items():
         torch.testing.assert_close(tensor, parts["weights"][name], rtol=0, atol=2e-3)
 
 
-def test_a_run_that_diverges_ends_and_says_so(corpus, tmp_path):
+def test_a_run_that_diverges_ends_with_that_status(corpus, tmp_path):
     metadata = train(corpus, tmp_path, lr=1e30, muon_lr=1e30, max_grad_norm=0.0, warmup_fraction=0.0)
     assert metadata["status"] == "diverged"
     assert metadata["step"] < 13
@@ -118,7 +118,7 @@ def test_bfloat16_autocast_trains(corpus, tmp_path):
     assert all(tensor.dtype == torch.float32 for tensor in metadata["weights"].values())
 
 
-def test_weights_depend_on_their_own_name_and_shape_alone():
+def test_initial_weights_depend_on_their_own_name_and_shape_only():
     small = build_model(settings(), 50).state_dict()
     deeper = build_model(replace(settings(), size=replace(SIZE, n_layers=2)), 50).state_dict()
     larger = build_model(settings(), 60).state_dict()
@@ -135,7 +135,7 @@ def test_muon_moves_singular_values_to_about_one(shape):
     values = torch.linalg.svdvals(orthogonalise(matrices))
     assert values.min() > 0.3
     assert values.max() < 1.4
-    # The directions stay: u v of the matrix itself.
+    # The singular vectors stay those of the matrix.
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
     assert (
         torch.nn.functional.cosine_similarity((u @ v).flatten(), orthogonalise(matrices).flatten(), dim=0)
