@@ -178,7 +178,7 @@ def test_a_black_box_carries_no_extension(tmp_path: Path) -> None:
         IncompatibleError, match=r"extension yarn on mine: a black box \(gpt2 is none of llama"
     ):
         found.resolve_extension(YARN)
-    with pytest.raises(IncompatibleError, match="attention weights of a black box"):
+    with pytest.raises(IncompatibleError, match="not available for unconverted models"):
         lm(load_hf_model(found)).attention_weights([])
     with pytest.raises(IncompatibleError, match="finetune"):
         found.resolve_extension(ExtensionSettings("yarn", YARN.build, {"steps": 3}))
@@ -187,13 +187,13 @@ def test_a_black_box_carries_no_extension(tmp_path: Path) -> None:
 def test_what_sees_the_future_is_no_causal_model() -> None:
     made = object.__new__(HFLM)
     made.model = theirs("bert", is_decoder=False)
-    made.device, made.precision, made.moving, made.few = (
+    made.device, made.precision, made.remembers_length, made.limits_logits = (
         torch.device("cpu"),
         contextlib.nullcontext(),
         False,
         False,
     )
-    with pytest.raises(DataError, match="bert is no causal language model"):
+    with pytest.raises(DataError, match="bert is not a causal language model"):
         check_causal(made)
 
 
