@@ -25,17 +25,17 @@ def run_batches(
     batch_size: Callable[[Prompt], int],
     prefill: Callable[[Prompt], Cache | None],
 ) -> Iterator[tuple[Prompt, tuple[Tensor, ...]]]:
-    """Runs `forward` on all continuations of all prompts; yields each prompt with its results, in order.
+    """Runs `forward` on all continuations of all prompts; yields each prompt with its (N, ..) results, in order.
 
-    Consecutive prompts of one shape and one continuation each are batched together. The continuations of any other
-    prompt are batched among themselves, after one prefill of their context.
+    Consecutive prompts of one shape with a single continuation each are batched together. The continuations of any
+    other prompt are batched among themselves, after one prefill of their context.
 
     Args:
-        forward: maps ids (B, T), their cached prefix if any, and a prompt of the batch's shape to tensors whose first
-            dimension is B.
-        batch_size: the largest B for a prompt's shape.
-        prefill: caches all but the last id of a prompt's context (see `input_ids`), or returns None if the model
-            cannot reuse a cache; called for prompts with several continuations.
+        forward: maps (B, T) ids, the cache of the ids before them or None, and a prompt of the batch's shape to
+            tensors whose first dimension is B.
+        batch_size: the largest B for a prompt's shape, at least 1.
+        prefill: caches all but the last id of a prompt's context, or returns None if a cache cannot be reused; called
+            for prompts with several continuations.
     """
     for _, group in groupby(prompts, key=_shape):
         same_shape = list(group)
@@ -43,7 +43,7 @@ def run_batches(
         if len(same_shape[0].continuations) > 1:
             for prompt in same_shape:
                 cache = prefill(prompt)
-                ids = input_ids(prompt, cached=cache is not None)
+                ids = input_ids(prompt, cache)
                 parts = [
                     forward(ids[start : start + size], cache, prompt) for start in range(0, len(ids), size)
                 ]
@@ -51,19 +51,18 @@ def run_batches(
             continue
         for start in range(0, len(same_shape), size):
             batch = same_shape[start : start + size]
-            ids = np.concatenate([input_ids(prompt, cached=False) for prompt in batch])
+            ids = np.concatenate([input_ids(prompt) for prompt in batch])
             results = forward(ids, None, batch[0])
             for row, prompt in enumerate(batch):
                 yield prompt, tuple(result[row : row + 1] for result in results)
 
 
-def input_ids(prompt: Prompt, cached: bool) -> np.ndarray:
-    """(N, T) int64 ids of each continuation, preceded by its context.
+def input_ids(prompt: Prompt, cache: object = None) -> np.ndarray:
+    """(N, T) int64 ids of each continuation, after the whole context or, given a cache, after its last id alone.
 
-    With a cache only the last id of the context precedes it. That id is never cached, since the first id of the
-    continuation is predicted from it.
+    The last id of the context is never cached, since it predicts the first id of the continuation.
     """
-    context = prompt.context[-1:] if cached else prompt.context
+    context = prompt.context if cache is None else prompt.context[-1:]
     tiled = np.broadcast_to(context, (len(prompt.continuations), len(context)))
     return np.concatenate([tiled, prompt.continuations], axis=1).astype(np.int64)
 

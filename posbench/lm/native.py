@@ -67,7 +67,7 @@ class NativeLM:
         """Computes the attention weights of the last token read of each prompt, in order; see `attention_weights`."""
         for prompt in prompts:
             cache = self.prefill(prompt)
-            ids_NT = self.tensor(input_ids(prompt, cached=cache is not None)[:, :-1])
+            ids_NT = self.tensor(input_ids(prompt, cache)[:, :-1])
             with torch.inference_mode(), self.precision:
                 weight_NLHS = last_token_attention(
                     self.model,
@@ -91,8 +91,7 @@ class NativeLM:
     def start_decoding(self, prompt: Prompt) -> generation.BatchDecoder:
         """Reads a prompt and returns the state from which its continuations are decoded in parallel."""
         cache = self.prefill(prompt)
-        ids = input_ids(prompt, cached=cache is not None)
-        return generation.BatchDecoder(self, ids, cache, prompt.length)
+        return generation.BatchDecoder(self, input_ids(prompt, cache), cache, prompt.length)
 
     def run(self, prompts: Iterable[Prompt], head: Head) -> Iterator[tuple[Prompt, tuple[Tensor, ...]]]:
         """Yields each prompt with the (N, ..) results of `head` at its scored positions."""

@@ -56,14 +56,14 @@ def test_equal_shapes_share_a_pass_and_equal_contexts_a_prefill(caches: bool) ->
     ]
     assert prefills == PROMPTS[8:10]
     for one, (total, ids) in results:
-        count, cached = len(one.continuations), caches and len(one.continuations) > 1
-        assert np.array_equal(ids, input_ids(one, cached))
+        count = len(one.continuations)
+        assert np.array_equal(ids, input_ids(one, 6 if caches and count > 1 else None))
         assert total.tolist() == [count * ids.shape[1]] * count
 
 
 def test_input_ids_after_a_cache_begin_with_the_last_id_of_the_context() -> None:
     one = Prompt(np.array([1, 2, 3]), np.array([[4, 5], [6, 7]]), 1)
-    assert input_ids(one, cached=False).tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 6, 7]]
-    assert input_ids(one, cached=True).tolist() == [[3, 4, 5], [3, 6, 7]]
+    assert input_ids(one).tolist() == [[1, 2, 3, 4, 5], [1, 2, 3, 6, 7]]
+    assert input_ids(one, cache=2).tolist() == [[3, 4, 5], [3, 6, 7]]
     empty = Prompt(np.array([], int), np.array([[4, 5]]), 1)
-    assert input_ids(empty, cached=False).tolist() == [[4, 5]]
+    assert input_ids(empty).tolist() == [[4, 5]]

@@ -139,10 +139,10 @@ def test_what_no_scheme_of_ours_has_is_said() -> None:
     def rope(**given: object) -> dict[str, object]:
         return {"rope_theta": 500.0, "rope_type": "yarn", "factor": 4.0, **BEFORE, **given}
 
-    refused("its MLP has gelu", hidden_act="gelu")
+    refused("its MLP uses gelu", hidden_act="gelu")
     refused("attention_factor 0.5 is below 1", rope_parameters=rope(attention_factor=0.5))
     refused("truncate", rope_parameters=rope(truncate=False))
-    refused("in those layers alone that rotate", "smollm3", rope_parameters=rope())
+    refused("temperature in its rotary layers only", "smollm3", rope_parameters=rope())
     refused(
         "window of 64 tokens is longer",
         "qwen2",
@@ -151,7 +151,7 @@ def test_what_no_scheme_of_ours_has_is_said() -> None:
         max_window_layers=0,
     )
     config = theirs("gpt_neox", hidden_size=32, num_attention_heads=4).config
-    with pytest.raises(IncompatibleError, match="gpt_neox is none of llama, mistral"):
+    with pytest.raises(IncompatibleError, match="gpt_neox is not one of llama, mistral"):
         architecture_from_hf_config(config)
 
 

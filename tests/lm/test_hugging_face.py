@@ -175,7 +175,7 @@ def test_a_black_box_carries_no_extension(tmp_path: Path) -> None:
     folder = saved(tmp_path / "mine", "gpt2", **GPT2)
     found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     with pytest.raises(
-        IncompatibleError, match=r"extension yarn on mine: a black box \(gpt2 is none of llama"
+        IncompatibleError, match=r"extension yarn on mine: a black box \(gpt2 is not one of llama"
     ):
         found.resolve_extension(YARN)
     with pytest.raises(IncompatibleError, match="not available for unconverted models"):
@@ -212,13 +212,13 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     refused("there is no such folder", name=str(tmp_path / "nowhere"))
     refused("there is no such folder", name="./nowhere")
     refused("nobody/nothing' has to be downloaded, but HF_HUB_OFFLINE is set", name="nobody/nothing")
-    refused("no model that can be loaded", name=str(tmp_path))
-    refused("no model that can be loaded", name=folder_with(tmp_path, model_type="nonesuch"))
-    refused("not one of text alone", name=folder_with(tmp_path, model_type="llava"))
+    refused("cannot be loaded", name=str(tmp_path))
+    refused("cannot be loaded", name=folder_with(tmp_path, model_type="nonesuch"))
+    refused("not a text-only model", name=folder_with(tmp_path, model_type="llava"))
     remote = {"model_type": "odd", "auto_map": {"AutoConfig": "odd.Config"}}
-    refused("code of its own, which is not run", name=folder_with(tmp_path, **remote))
+    refused("own code, which is not executed", name=folder_with(tmp_path, **remote))
     t5 = folder_with(tmp_path, model_type="t5", max_position_embeddings=8)
-    refused("it is no causal language model", name=t5)
+    refused("it is not a causal language model", name=t5)
     refused("has no weights", name=folder_with(tmp_path, model_type="llama"))
     folder = str(saved(tmp_path / "mine", "llama"))
     refused("dtype 'float8'.*bfloat16", ConfigError, name=folder, dtype="float8")
