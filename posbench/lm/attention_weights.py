@@ -41,7 +41,8 @@ class AttentionWeightRecorder(Extension):
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> None:
         if not self.traits.softmax_attention or self.inner.attention(inputs, v_BHSD, kernel) is not None:
             raise UndefinedError(
-                "the scheme replaces softmax attention by a mechanism without weights; leave it out of the task attention"
+                "the scheme replaces softmax attention by a mechanism without weights; leave it out of the task "
+                "attention"
             )
         self.weights_LBHS.append(attend(self.inner, inputs, v_BHSD, last_weights)[:, :, 0])
 

@@ -1,4 +1,4 @@
-"""Chunk ensemble: splits a long context, reads each chunk with the question on its own, and pools the predictions.
+"""Reads a long context in chunks, each with the question, and pools their predictions.
 
 A chunk with the question fits in the training length and attends to no other chunk, so no position is extrapolated:
 length extrapolation becomes a matter of pooling. Such parallel contexts are a baseline for context extensions. The

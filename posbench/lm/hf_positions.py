@@ -23,7 +23,7 @@ STACK, LAYERED = "posbench.position.compose.Stack", "posbench.position.compose.L
 
 
 def rope_parameters(config: Any) -> Settings:
-    """Returns the RoPE parameters of a transformers configuration, standardized; empty without one set for all layers."""
+    """Returns the standardized RoPE parameters of a transformers configuration; empty unless all layers share them."""
     parameters = getattr(config, "rope_parameters", None) or {}
     if not parameters or any(isinstance(value, dict) for value in parameters.values()):
         return {}

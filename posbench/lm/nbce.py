@@ -1,4 +1,4 @@
-"""NBCE: chunks of a context pooled as in a naive Bayes classifier, with the prediction without context as prior.
+"""NBCE: chunks pooled as in naive Bayes, with the prediction without context as prior.
 
 Su Jianlin. Naive Bayes-based Context Extension. 2023. https://kexue.fm/archives/9617; code: test.py of
 https://github.com/bojone/NBCE. Deviations:

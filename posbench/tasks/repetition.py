@@ -25,8 +25,8 @@ VARIANTS = ("natural", "repeated")
 class Repetition(Perplexity):
     """Accuracy and loss of all tokens of a segment, natural or repeated.
 
-    Prompts: the first `length` + 1 tokens of each segment ("natural"), or its first `period` tokens, repeated to that
-    length ("repeated").
+    Prompts: the first `length` + 1 tokens of each segment ("natural"), or its first token and the `period` tokens after
+    it, repeated to the same length ("repeated").
 
     Metrics, for each segment:
         token_accuracy (fraction, 0 to 1): targets after the first period that have the highest logit.

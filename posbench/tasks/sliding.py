@@ -1,7 +1,7 @@
 """Perplexity on sliding windows with a stride, where targets have a long context.
 
-The protocol of Position Interpolation (arXiv:2306.15595) and YaRN (arXiv:2309.00071), with a stride of 256 tokens. Every
-target has at least `length` - stride tokens of context, except in the first window of a segment.
+The protocol of Position Interpolation (arXiv:2306.15595) and YaRN (arXiv:2309.00071), with a stride of 256 tokens.
+Every target has at least `length` - stride tokens of context, except in the first window of a segment.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def test_prompts_are_the_papers_and_as_long_as_they_say(kind, query_aware, gener
         assert len(made) == (6 if query_aware else 2)
         for prompt in made:
             assert prompt.length == length
-            for row, record in enumerate(prompt.doc["asked"]):
+            for row, record in enumerate(prompt.doc["records"]):
                 text = corpus.text(whole(prompt, row))
                 records = records_of(text)
                 assert len(records) == count
@@ -97,9 +97,9 @@ def test_the_json_of_the_real_sample_is_printed_as_the_paper_prints_it():
     for row in rows[:10]:
         records = [tuple(pair) for pair in row["ordered_kv_records"]]
         keys, values = (np.stack([encode(pair[i]) for pair in records]).astype(np.int64) for i in (0, 1))
-        block = made.block(keys, values)
+        block = made.ids(keys, values)
         assert Bytes().decode(block) == printed(records)
-        assert len(block) == made.tokens(75, 72)
+        assert len(block) == made.num_tokens(75, 72)
         assert all(UUID.fullmatch(one) for pair in records for one in pair)  # of the kind that is drawn here
     assert {len(row["ordered_kv_records"]) for row in rows} == {75}
 
@@ -131,7 +131,7 @@ def test_the_rank_is_among_all_values_of_the_context(query_aware):
     values = made[0].doc["values"]
     found = []
     for prompt in made:
-        asked = prompt.doc["asked"]
+        asked = prompt.doc["records"]
         assert len(prompt.continuations) == 6 * len(asked)
         texts = [corpus.text(ids[-prompt.n_scored :]) for ids in prompt.continuations]
         assert texts == values * len(asked)
@@ -154,7 +154,7 @@ def test_a_generated_answer_is_right_where_it_contains_the_value(kind):
     task = KeyValueUuid(1, 3, [4], generate=True)
     assert (task.output_type, task.metric) == ("generate", "substring_match")
     (prompt,) = prompts(task, task.fixed_lengths(corpus)[0], corpus)
-    values, asked = prompt.doc["values"], prompt.doc["asked"]
+    values, asked = prompt.doc["values"], prompt.doc["records"]
     assert prompt.n_scored == 0
     assert prompt.max_new_tokens > len(corpus.tokenizer.encode(f' "{values[0]}'))
     says = [f' "{values[asked[0]].upper()}', f' "{values[asked[0]]}"', " I do not know"]

@@ -161,13 +161,13 @@ def test_what_the_file_holds_is_part_of_the_version(write):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 2 is no JSON"),
+        ("{", "line 2 is not JSON"),
         ("[1]", "line 2: field 'question' is missing"),
         (row(1, question=""), "line 2: field 'question' is ''"),
-        (row(1, answers="red"), "line 2: field 'answers' is 'red', and must be a list"),
+        (row(1, answers="red"), "line 2: field 'answers' is 'red', and must be a non-empty list"),
         (row(1, answers=[]), "line 2: field 'answers' is '\\[\\]'"),
-        (row(1, answers=[3]), "line 2: field 'answers' must be one text or more"),
-        (row(1, answers=["*"]), "line 2: field 'answers' must be one text or more"),
+        (row(1, answers=[3]), "line 2: field 'answers' must hold at least one text"),
+        (row(1, answers=["*"]), "line 2: field 'answers' must hold at least one text"),
         (row(1, ctxs=[]), "line 2: field 'ctxs' is"),
         (row(1, ctxs=[{"title": "t"}]), "line 2: ctxs\\[0\\]: field 'text' is missing"),
         (row(1, ctxs=[{"title": "t", "text": "u"}]), "line 2: no passage of field 'ctxs' has isgold"),
@@ -194,7 +194,7 @@ def test_files_that_cannot_be_read(write, tmp_path):
     [
         ({"num_documents": [0, 10]}, "give numbers of 2 or more"),
         ({"num_documents": []}, "give numbers of 2 or more"),
-        ({"num_documents": [0], "query_aware": True}, "nothing to ask before"),
+        ({"num_documents": [0], "query_aware": True}, "no passages to put a question before"),
         ({"num_examples": 9}, f"holds {QUESTIONS} questions"),
         ({"num_positions": 0}, "num_positions=0: give at least 1"),
         ({"path": ""}, "needs path"),
