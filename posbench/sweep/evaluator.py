@@ -66,7 +66,7 @@ class EvaluatedModel:
         status = "ok" if self.metadata["status"] == "ok" else "diverged"
         if status == "ok":
             try:
-                measures = self.run_task(cell, task, kernel)
+                measures = self.measure(cell, task, kernel)
             except UndefinedError:
                 status = "undefined"
             except Exception as error:
@@ -91,14 +91,14 @@ class EvaluatedModel:
             )
         return status
 
-    def run_task(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
+    def measure(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
         """The measured part of the rows."""
         train_len = self.plan.settings.train.seq_len
         prompts = list(task.prompts(cell.length, self.corpus, train_len, cell.seed))
         longest = max((prompt.length for prompt in prompts), default=0)
         while True:
             try:
-                answers = run_distributed(
+                answers = run_on_all_ranks(
                     getattr(self.lm_or_ensemble(cell, kernel), task.output_type), prompts
                 )
                 break
@@ -176,7 +176,7 @@ class EvaluatedModel:
         }
 
 
-def run_distributed(answer: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
+def run_on_all_ranks(answer: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
     """The answers to all prompts; ranks share them, and what fails on one fails on all."""
     here = world()
     if here.world_size == 1:
