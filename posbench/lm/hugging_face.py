@@ -134,7 +134,7 @@ class HFLM:
         )
 
     def batch_size_for(self, prompt: Prompt) -> int:
-        """Number of sequences of the prompt's length that fit in one forward pass, and their logits in LOGITS."""
+        """Number of sequences of the prompt's length in one forward pass: limits its tokens and its logits."""
         length = prompt.length + 1
         logits = self.model.config.vocab_size * (max(1, prompt.n_scored) if self.limits_logits else length)
         return max(1, min(self.max_tokens_per_batch // length, LOGITS // logits))
