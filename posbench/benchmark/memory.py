@@ -132,7 +132,7 @@ def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
 
     @torch.inference_mode()
     def chunked() -> object:
-        return lm.measure(hidden, target)
+        return lm.score_targets(hidden, target)
 
     @torch.inference_mode()
     def full() -> object:

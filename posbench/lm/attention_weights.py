@@ -1,10 +1,9 @@
-"""Where a model looks: the attention weights of the last token read, whatever its scheme does to them.
+"""Attention weights of the last token read, for any position scheme with softmax attention.
 
-A scheme around the scheme asks for the weights and then lets attention go on as it is. They come from the
-specification (`kernels.dense`) through the same `attend` that every scheme goes through, in place of the sums
-that they make of the values: regions, masks, gains, terms of whole rows and denominators are all in them. What
-a scheme adds to the values by pair is no weight and is left out. A denominator is a function of the
-log-sum-exp alone, so that it may be asked for some rows.
+A wrapper around the scheme records the weights in each layer and leaves attention itself unchanged. The weights come
+from the reference kernel (`kernels.dense`), called through `attend` like every kernel, so that regions, masks, logit
+scales, row-wise biases and softmax normalizers apply to them. Values that a scheme adds by pair are not weights and
+are left out. The last query suffices: a softmax normalizer is a function of each row's log-sum-exp alone.
 """
 
 from __future__ import annotations
@@ -24,28 +23,32 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
 class AttentionWeightRecorder(Extension):
-    """A scheme whose weights of the last query are kept, layer by layer; nothing else changes.
+    """Wrapper around a scheme that records the attention weights of the last query in each layer.
+
+    Attributes:
+        weights_LBHS: one (B, H, S) tensor for each layer, after a forward pass.
 
     Raises:
-        UndefinedError: if the scheme replaces attention by something that has no weights.
+        UndefinedError: in the forward pass, if the scheme replaces softmax attention by a mechanism without weights.
     """
 
     def __init__(self, inner: PositionScheme) -> None:
-        nn.Module.__init__(self)  # no length is evaluated and no capability asked for
-        # All keys of a row stand in one call.
+        nn.Module.__init__(self)  # skips the checks of Extension, which need an evaluated length
+        # Without `pairwise` the model passes all keys of a query to one call of `attention`.
         self.inner, self.traits = inner, replace(inner.traits, pairwise=False)
         self.weights_LBHS: list[Tensor] = []
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> None:
         if not self.traits.softmax_attention or self.inner.attention(inputs, v_BHSD, kernel) is not None:
             raise UndefinedError(
-                "the scheme replaces attention by something without weights: leave it out of the task attention"
+                "the scheme replaces softmax attention by a mechanism without weights; leave it out of the task "
+                "attention"
             )
         self.weights_LBHS.append(attend(self.inner, inputs, v_BHSD, last_weights)[:, :, 0])
 
 
 def last_weights(call: AttentionCall) -> tuple[Tensor, Tensor]:
-    """(B, H, 1, S) weights of the last query and their log-sum-exp: a kernel for `attend`."""
+    """Kernel for `attend`: (B, H, 1, S) weights of the last query in place of outputs, and their log-sum-exp."""
     queries = call.q_BHTE.shape[2]
     return weights(call, slice(queries - 1, queries))
 
@@ -59,13 +62,13 @@ def last_token_attention(
     length: int,
     batch: int,
 ) -> Tensor:
-    """(N, L, H, S) float64 weights of the last token of each row of ids, by layer and head.
+    """Computes (N, layers, heads, S) float64 attention weights of the last token of each row over all S tokens.
 
     Args:
-        kernel: what computes the model; the weights are the specification's.
-        ids_NT: ids, which continue the cache where there is one.
+        kernel: computes the forward pass; the weights are computed by the reference kernel.
+        ids_NT: token ids, after those of the cache if there is one.
         length: declared length of the sequences in tokens.
-        batch: how many rows are read at once.
+        batch: number of rows in one forward pass.
     """
     parts = []
     for some_BT in ids_NT.split(batch):

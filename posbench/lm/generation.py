@@ -1,20 +1,19 @@
-"""Greedy generation with a cache, equal to reading everything again at every token.
+"""Greedy decoding with a KV cache, equal to reading the whole sequence again for every token.
 
-The declared length is a prompt's own from its first token to its last, so that what follows it (dynamic
-scalings) computes one model throughout. Sequences of different lengths are never padded to one shape: only
-prompts of equal shapes share a pass, so there is no padding that a scheme could feel. Of equal logits the
-lowest id is taken.
+The declared length is constant throughout: the prompt's length with all generated tokens, so that extensions that
+depend on the length (dynamic scaling) stay one model. Ties between logits go to the lowest id.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from posbench.lm.batching import run_batches
 from posbench.lm.interface import Generated, Prompt
 from posbench.model.gpt import GPT, KVCache
 
@@ -25,13 +24,10 @@ class CachedLM(Protocol):
     model: GPT
 
     def batch_size_for(self, prompt: Prompt) -> int:
-        """Number of sequences as long as `prompt` that fit in one forward pass."""
+        """Number of sequences of the prompt's length that fit in one forward pass."""
 
     def prefill(self, prompt: Prompt) -> KVCache | None:
-        """Cache of the context that the continuations of `prompt` share, or None."""
-
-    def input_ids(self, prompt: Prompt, cache: KVCache | None) -> np.ndarray:
-        """(N, T) ids of each continuation, after the part of the context that `cache` does not hold."""
+        """Cache of all but the last token of the context, or None if it cannot be reused."""
 
     def forward(
         self, ids: np.ndarray, cache: KVCache | None, length: int, use_cache: bool = False
@@ -43,13 +39,14 @@ class CachedLM(Protocol):
 
 
 class BatchDecoder:
-    """Sequences of one length that are continued together.
+    """Decoding of a batch of sequences of one length in parallel.
 
-    With a scheme whose cache is static each token is read once; with another everything is read again.
+    Each token is read once if the scheme's cache can be reused (`Traits.shared_prefill`); otherwise the whole
+    sequences are read again for every token.
 
     Args:
-        ids: (B, T) what has been read when it starts, as far as `cache` does not hold it.
-        length: declared length in tokens of the whole sequences, those to come among them.
+        ids: (B, T) ids to begin with, after those that `cache` holds.
+        length: declared length in tokens of the whole sequences, tokens still to be generated included.
     """
 
     def __init__(self, lm: CachedLM, ids: np.ndarray, cache: KVCache | None, length: int) -> None:
@@ -62,11 +59,11 @@ class BatchDecoder:
         return self.logits_BV.double().log_softmax(-1).cpu().numpy()
 
     def greedy_ids(self) -> np.ndarray:
-        """(B,) the most likely next ids."""
+        """(B,) int64 most likely next ids."""
         return self.logits_BV.argmax(-1).cpu().numpy()
 
     def append(self, ids: np.ndarray) -> None:
-        """Continue each sequence by one of (B,) ids."""
+        """Appends one id to each sequence; `ids` is (B,)."""
         if self.cache is not None:
             self.logits_BV = self._read(ids[:, None])
         else:
@@ -80,48 +77,15 @@ class BatchDecoder:
 
 
 def generate(lm: CachedLM, prompts: Iterable[Prompt]) -> Iterator[Generated]:
-    """What greedy decoding appends to each continuation of each prompt, in order.
+    """Generates `max_new_tokens` ids greedily after each continuation of each prompt, in order."""
 
-    The continuations of a prompt share one pass over their context where the scheme allows it; prompts of one
-    continuation and one shape that follow each other are read together.
-    """
-    for _, alike in groupby(prompts, key=lambda p: (len(p.context), p.continuations.shape, p.max_new_tokens)):
-        waiting: list[Prompt] = []
-        for prompt in alike:
-            if len(prompt.continuations) > 1:
-                yield questions(lm, prompt)
-                continue
-            waiting.append(prompt)
-            if len(waiting) == lm.batch_size_for(prompt):
-                yield from together(lm, waiting)
-                waiting = []
-        if waiting:
-            yield from together(lm, waiting)
+    def decode(ids: np.ndarray, cache: KVCache | None, prompt: Prompt) -> tuple[Tensor]:
+        decoder = BatchDecoder(lm, ids, cache, prompt.length)
+        generated = [decoder.greedy_ids()]
+        for _ in range(prompt.max_new_tokens - 1):
+            decoder.append(generated[-1])
+            generated.append(decoder.greedy_ids())
+        return (torch.from_numpy(np.stack(generated, axis=1)),)
 
-
-def questions(lm: CachedLM, prompt: Prompt) -> Generated:
-    """All continuations of a prompt."""
-    cache = lm.prefill(prompt)
-    ids, batch = lm.input_ids(prompt, cache), lm.batch_size_for(prompt)
-    parts = [
-        greedy(BatchDecoder(lm, ids[start : start + batch], cache, prompt.length), prompt.max_new_tokens)
-        for start in range(0, len(ids), batch)
-    ]
-    return Generated(np.concatenate(parts))
-
-
-def together(lm: CachedLM, prompts: list[Prompt]) -> Iterator[Generated]:
-    """Prompts of one shape with one continuation each."""
-    ids = np.concatenate([lm.input_ids(prompt, None) for prompt in prompts])
-    new = greedy(BatchDecoder(lm, ids, None, prompts[0].length), prompts[0].max_new_tokens)
-    for row in range(len(prompts)):
-        yield Generated(new[row : row + 1])
-
-
-def greedy(decoder: BatchDecoder, max_new_tokens: int) -> np.ndarray:
-    """(B, max_new_tokens) ids; the last is only predicted, never read."""
-    found = [decoder.greedy_ids()]
-    for _ in range(max_new_tokens - 1):
-        decoder.append(found[-1])
-        found.append(decoder.greedy_ids())
-    return np.stack(found, axis=1)
+    for _, (ids,) in run_batches(prompts, decode, batch_size=lm.batch_size_for, prefill=lm.prefill):
+        yield Generated(ids.numpy())

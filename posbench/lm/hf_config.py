@@ -1,7 +1,7 @@
-"""A pretrained model by name or folder: what its configuration tells, and its weights.
+"""A pretrained model by name or folder: inspects its configuration, then loads its weights.
 
-One that our model is made for is converted, so that every extension applies to it; any other is a black box with
-positions of its own. Nothing of a repository's own code is run.
+A model of a supported family is converted, so that every extension applies to it; any other stays a black box with
+its own positions. Code from a model's repository is never executed.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ WEIGHTS = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True, eq=False)
 class PretrainedInfo:
-    """What is known of a model before its weights are read.
+    """Properties of a pretrained model that are known before its weights are loaded.
 
     Attributes:
-        settings: where it is and how it is read.
-        label: for people.
-        id: a function of its weights and of how they are read.
+        settings: name, revision, dtype and other settings with which it is loaded.
+        label: short name for tables and messages.
+        id: hash of its weights and of the settings that change its numbers.
         architecture: of the converted model; None for a black box.
-        scheme: settings that build its scheme, without its own scaling.
-        scaling: its own scaling as an extension, in place while no other is asked for; a black box applies it
-            by itself and builds nothing.
-        model_dims: n_layers, d_model, n_heads, head_dim and intermediate_size, 1 where its configuration has no such name.
-        train_len: tokens, from its configuration.
-        black_box_reason: why it is no converted model.
+        scheme: settings that build its position scheme, without RoPE scaling.
+        scaling: its RoPE scaling as an extension, used unless another extension is requested; a black box applies it
+            internally, and its `build` is None.
+        model_dims: n_layers, d_model, n_heads, head_dim and intermediate_size; 1 where the configuration has no such
+            value.
+        train_len: training length in tokens, from the configuration.
+        vocab_size: number of ids.
+        black_box_reason: why it is not converted; empty for a converted model.
     """
 
     settings: LMSettings
@@ -57,18 +59,18 @@ class PretrainedInfo:
 
     @property
     def description(self) -> str:
-        """Its label and how it is read."""
+        """Label, and whether the model is converted."""
         return f"{self.label} ({'converted' if self.architecture else 'black box'})"
 
     def resolve_extension(self, extension: ExtensionSettings) -> ExtensionSettings:
-        """What stands around its scheme if `extension` is asked for: that in place of its own scaling.
+        """Returns the extension to apply: `extension`, or the model's own scaling if that is none.
 
         Raises:
-            IncompatibleError: if it is a black box, or was to be trained on.
+            IncompatibleError: if the extension needs fine-tuning, or the model is a black box.
         """
         if extension.finetune:
             raise IncompatibleError(
-                f"extension {extension.name} has a fine-tuning and {self.label} is only evaluated: leave finetune out"
+                f"extension {extension.name} needs fine-tuning, and {self.label} is only evaluated: remove finetune"
             )
         if extension.ensemble is not None:
             return replace(extension, build=self.scaling.build)
@@ -76,7 +78,7 @@ class PretrainedInfo:
             return self.scaling
         if self.architecture is None:
             raise IncompatibleError(
-                f"extension {extension.name} on {self.label}: a black box ({self.black_box_reason}) has positions of its own; "
+                f"extension {extension.name} on {self.label}: a black box ({self.black_box_reason}) takes no extension; "
                 f"choose extension=none, a model of {', '.join(hf_weights.SUPPORTED_MODEL_TYPES)}, or transformers' own scaling by "
                 "lm.rope_scaling"
             )
@@ -84,36 +86,39 @@ class PretrainedInfo:
 
 
 def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
-    """What the configuration of a model tells.
+    """Reads the configuration of a pretrained model and decides whether it is converted.
 
     Raises:
-        DataError: if there is no such model within reach.
-        IncompatibleError: if it is no causal language model, or its rotation cannot be scaled as asked.
+        ConfigError: if the settings name no model, or a dtype or scaling that does not exist.
+        DataError: if the model is not found or cannot be loaded.
+        IncompatibleError: if its training length is unknown, or its rotation cannot be scaled as requested.
     """
-    config = configuration(settings)
+    config = load_config(settings)
     train_len = hf_positions.pretraining_len(config)
     if not train_len:
         raise IncompatibleError(
             f"{settings.name}: its config.json has no max_position_embeddings, from which lengths follow; choose "
             "another model"
         )
-    kind = hf_positions.rope_type(config)
-    name, reason = "none" if kind == "default" else f"own_{kind}", ""
-    own, build = None, None
+    rope_type = hf_positions.rope_type(config)
+    scaling_name, reason = "none" if rope_type == "default" else f"own_{rope_type}", ""
+    architecture, build = None, None
     try:
         if settings.black_box:
-            raise IncompatibleError("as asked by lm.black_box")
-        own = hf_weights.architecture_from_hf_config(config)
+            raise IncompatibleError("as set by lm.black_box")
+        architecture = hf_weights.architecture_from_hf_config(config)
         scheme, build = hf_positions.scheme_settings(config), hf_positions.scaling_settings(config)
     except IncompatibleError as error:
-        own, reason, scheme = None, str(error), black_box(config, settings.name)
+        architecture, reason, scheme = None, str(error), opaque_scheme_settings(config, settings.name)
     return PretrainedInfo(
         settings,
         Path(settings.name).resolve().name if Path(settings.name).exists() else settings.name.split("/")[-1],
-        identity([where(settings, config), settings.dtype, settings.rope_scaling, own is not None]),
-        own,
+        identity(
+            [source_id(settings, config), settings.dtype, settings.rope_scaling, architecture is not None]
+        ),
+        architecture,
         scheme,
-        ExtensionSettings(name, build),
+        ExtensionSettings(scaling_name, build),
         model_dims(config),
         train_len,
         int(config.vocab_size),
@@ -121,8 +126,8 @@ def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
     )
 
 
-def configuration(settings: LMSettings) -> Any:
-    """The transformers configuration, with the scaling that was asked for in place of its own."""
+def load_config(settings: LMSettings) -> Any:
+    """Loads the transformers configuration, with `rope_scaling` of the settings in place of its own scaling."""
     from transformers import AutoConfig
 
     name = settings.name
@@ -133,112 +138,121 @@ def configuration(settings: LMSettings) -> Any:
     path = Path(name)
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise DataError(f"lm.name {name!r}: there is no such folder; {REMEDY}")
-    config = found(AutoConfig, settings)
+    config = from_pretrained(AutoConfig, settings)
     if not hasattr(config, "vocab_size"):
-        raise DataError(f"{name} is no model that can be loaded (it is not one of text alone): {REMEDY}")
+        raise DataError(f"model {name!r} cannot be loaded (it is not a text-only model): {REMEDY}")
     if settings.rope_scaling:
-        rescale(config, settings)
+        override_rope_scaling(config, settings)
     return config
 
 
-def found(kind: Any, settings: LMSettings, **given: Any) -> Any:
-    """What `kind` of transformers loads; this machine is looked at first."""
-    where = {"revision": settings.revision or "main", "trust_remote_code": False}
+def from_pretrained(auto_class: Any, settings: LMSettings, **kwargs: Any) -> Any:
+    """Calls `auto_class.from_pretrained`, first with local files only and then on the hub.
+
+    Raises:
+        DataError: if the model cannot be loaded; the message is one line.
+    """
+    kwargs |= {"revision": settings.revision or "main", "trust_remote_code": False}
     name = settings.name
-    with explained(name):
+    with one_line_errors(name):
         try:
-            return kind.from_pretrained(name, local_files_only=True, **where, **given)
+            return auto_class.from_pretrained(name, local_files_only=True, **kwargs)
         except OSError:
             if Path(name).exists():
                 raise
             need_hub(f"model {name!r}", "a folder that holds a model")
-            return kind.from_pretrained(name, **where, **given)
+            return auto_class.from_pretrained(name, **kwargs)
 
 
-def rescale(config: Any, settings: LMSettings) -> None:
-    """Put the scaling that was asked for in place of the configuration's own; its base stays."""
+def override_rope_scaling(config: Any, settings: LMSettings) -> None:
+    """Replaces the RoPE scaling of the configuration by that of the settings; rope_theta stays."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    own, given = hf_positions.rope_parameters(config), dict(settings.rope_scaling)
-    kinds = ("default", *ROPE_INIT_FUNCTIONS)
+    own, requested = hf_positions.rope_parameters(config), dict(settings.rope_scaling)
+    rope_types = ("default", *ROPE_INIT_FUNCTIONS)
     if not own:
         raise IncompatibleError(
-            f"lm.rope_scaling on {settings.name}: its configuration has no rotation that could be scaled"
+            f"lm.rope_scaling on {settings.name}: its configuration has no rotation that could be scaled; remove "
+            "lm.rope_scaling"
         )
-    if given.get("rope_type") not in kinds:
-        raise unknown("lm.rope_scaling.rope_type", str(given.get("rope_type")), kinds)
+    if requested.get("rope_type") not in rope_types:
+        raise unknown("lm.rope_scaling.rope_type", str(requested.get("rope_type")), rope_types)
     kept = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
-    config.rope_parameters = {key: own[key] for key in kept if key in own} | given
+    config.rope_parameters = {key: own[key] for key in kept if key in own} | requested
     try:
         config.standardize_rope_params()
         config.validate_rope()
         hf_positions.scaling_settings(config)
     except IncompatibleError:
-        pass  # then it is a black box, and its own code scales
+        pass  # becomes a black box, which transformers scales
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"lm.rope_scaling {given}: {first_line(error)}; give what transformers' rope type "
-            f"{given['rope_type']!r} needs"
+            f"lm.rope_scaling {requested}: {first_line(error)}; give what transformers' rope type "
+            f"{requested['rope_type']!r} needs"
         ) from None
 
 
-def black_box(config: Any, name: str) -> dict[str, Any]:
-    """Settings of the scheme that stands for positions of its own, with the longest text that it can read."""
+def opaque_scheme_settings(config: Any, name: str) -> dict[str, Any]:
+    """Returns the settings of the placeholder scheme of a black box, with its maximum length."""
     from transformers import AutoModelForCausalLM
 
-    with explained(name), torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
+    with one_line_errors(name), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
     return {
         "_target_": f"{OpaquePositions.__module__}.{OpaquePositions.__name__}",
-        "max_position_embeddings": longest(empty, config),
+        "max_position_embeddings": position_table_size(model, config),
     }
 
 
-def longest(model: torch.nn.Module, config: Any) -> int:
-    """Tokens that a model has positions for where it looks them up in a table; 0 where there is none."""
+def position_table_size(model: torch.nn.Module, config: Any) -> int:
+    """Returns the size of a model's table of positions in tokens; 0 if it has no such table."""
     limit = getattr(config, "max_position_embeddings", None) or 0
-    words = model.get_input_embeddings()  # type: ignore[operator]
+    token_embedding = model.get_input_embeddings()  # type: ignore[operator]
     tables = [
-        one.weight for one in model.modules() if isinstance(one, torch.nn.Embedding) and one is not words
+        one.weight
+        for one in model.modules()
+        if isinstance(one, torch.nn.Embedding) and one is not token_embedding
     ]
     tables += [buffer for buffer in model.buffers() if buffer.dim() > 1]
-    # Some tables have a few rows more, for padding.
-    table = any(limit <= size <= limit + 8 for tensor in tables for size in tensor.shape)
-    return limit if limit and table else 0
+    # Some tables have a few more rows, for padding.
+    has_table = any(limit <= size <= limit + 8 for table in tables for size in table.shape)
+    return limit if limit and has_table else 0
 
 
 def load_hf_model(pretrained: PretrainedInfo) -> torch.nn.Module:
-    """transformers' own model, whole, on the CPU, in evaluation mode.
+    """Loads the transformers model on the CPU, in evaluation mode.
 
     Raises:
-        DataError: if weights are missing.
+        DataError: if weights are missing or have another shape.
     """
     from transformers import AutoModelForCausalLM
 
     settings, name = pretrained.settings, pretrained.settings.name
-    model, report = found(
+    model, report = from_pretrained(
         AutoModelForCausalLM,
         settings,
-        config=configuration(settings),
+        config=load_config(settings),
         dtype=getattr(torch, settings.dtype),
         output_loading_info=True,
     )
-    # Without a word to anybody these would be drawn at random.
+    # transformers initializes missing weights at random, with no more than a warning.
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if missing:
-        raise DataError(f"{name} has no weights {missing[0]} as its config.json asks for: is it whole?")
+        raise DataError(
+            f"{name} has no weights {missing[0]} of the shape in its config.json; check that it is complete"
+        )
     return model.eval()
 
 
-def where(settings: LMSettings, config: Any) -> str:
-    """What a model is: on the hub a commit, in a folder the content of its files."""
+def source_id(settings: LMSettings, config: Any) -> str:
+    """Returns what identifies the weights: the commit on the hub, or a hash of the files in a folder."""
     folder = Path(settings.name)
     if not folder.exists():
         commit = getattr(config, "_commit_hash", None) or settings.revision
         return f"{settings.name}@{commit}"
-    files = next((some for some in (sorted(folder.glob(kind)) for kind in WEIGHTS) if some), [])
+    files = next((some for some in (sorted(folder.glob(pattern)) for pattern in WEIGHTS) if some), [])
     if not files:
-        raise DataError(f"{settings.name} is no model that can be loaded (it has no weights): {REMEDY}")
+        raise DataError(f"model {settings.name!r} cannot be loaded (it has no weights): {REMEDY}")
     digests = []
     for path in [folder / "config.json", *files]:
         with path.open("rb") as file:
@@ -247,40 +261,40 @@ def where(settings: LMSettings, config: Any) -> str:
 
 
 def model_dims(config: Any) -> dict[str, int]:
-    """Of layers, width, heads and so on, for people and for planning."""
+    """Returns the dimensions of a model, for tables and for planning; see `PretrainedInfo`."""
 
-    def of(name: str, default: int = 1) -> int:
+    def value(name: str, default: int = 1) -> int:
         return int(getattr(config, name, None) or default)
 
-    width, heads = of("hidden_size"), of("num_attention_heads")
+    d_model, n_heads = value("hidden_size"), value("num_attention_heads")
     return {
-        "n_layers": of("num_hidden_layers"),
-        "d_model": width,
-        "n_heads": heads,
-        "head_dim": of("head_dim", max(1, width // heads)),
-        "intermediate_size": of("intermediate_size", 4 * width),
+        "n_layers": value("num_hidden_layers"),
+        "d_model": d_model,
+        "n_heads": n_heads,
+        "head_dim": value("head_dim", max(1, d_model // n_heads)),
+        "intermediate_size": value("intermediate_size", 4 * d_model),
     }
 
 
 def first_line(error: BaseException) -> str:
-    """Of an error that may have many."""
+    """Returns the first line of an error's message, or its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @contextlib.contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Whatever transformers says of a model that it cannot have, as one line."""
+def one_line_errors(name: str) -> Iterator[None]:
+    """Turns errors that transformers raises for a model into a DataError of one line."""
     try:
         yield
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        line = first_line(error)
-        if "gated" in line or "401" in line or "403" in line:
+        reason = first_line(error)
+        if "gated" in reason or "401" in reason or "403" in reason:
             raise DataError(
                 f"model {name!r} is gated or private: accept its licence on the hub, log in with `hf auth login`, "
                 "and try again"
             ) from None
         if "trust_remote_code" in str(error):
-            line = "it needs code of its own, which is not run"
-        if "for this kind of AutoModel" in line:
-            line = "it is no causal language model"
-        raise DataError(f"{name} is no model that can be loaded ({line}): {REMEDY}") from None
+            reason = "it needs its repository's own code, which is not executed"
+        if "for this kind of AutoModel" in reason:
+            reason = "it is not a causal language model"
+        raise DataError(f"model {name!r} cannot be loaded ({reason}): {REMEDY}") from None

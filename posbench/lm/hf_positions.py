@@ -1,10 +1,10 @@
-"""The positions of a pretrained model, as its configuration names them, in schemes and extensions of ours.
+"""Position scheme and RoPE scaling of a pretrained model, read from its transformers configuration.
 
-A converted model has the scheme that it was pretrained with: half-split rotation, in some families not in every
-layer, in some within a window. What its configuration scales the rotation by is an extension of ours around that,
-with the model's own numbers: the one in place while nobody asks for another.
+A converted model keeps the scheme of its pretraining: half-split rotation, in some families without rotation in some
+layers or with a sliding window. The configuration's RoPE scaling becomes an extension around that scheme, with the
+model's own parameters; it applies unless another extension is requested.
 
-The one place outside their files that names schemes and extensions: a configuration names them too.
+No other module outside `schemes` and `extensions` names any of them; here they stand for the names in a configuration.
 """
 
 from __future__ import annotations
@@ -16,89 +16,93 @@ from posbench.errors import IncompatibleError
 
 Settings = dict[str, Any]
 
-ROTATION = "posbench.schemes.rope.RoPE"
-NO_POSITIONS = "posbench.schemes.nope.NoPE"
+ROPE = "posbench.schemes.rope.RoPE"
+NOPE = "posbench.schemes.nope.NoPE"
 WINDOW = "posbench.schemes.window.Window"
 STACK, LAYERED = "posbench.position.compose.Stack", "posbench.position.compose.Layered"
 
 
 def rope_parameters(config: Any) -> Settings:
-    """The rope parameters of a transformers configuration, as transformers completes them; empty if it has none."""
-    found = getattr(config, "rope_parameters", None) or {}
-    if not found or any(isinstance(value, dict) for value in found.values()):
+    """Returns the standardized RoPE parameters of a transformers configuration; empty unless all layers share them."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if not parameters or any(isinstance(value, dict) for value in parameters.values()):
         return {}
     config.standardize_rope_params()
     return dict(config.rope_parameters)
 
 
 def rope_type(config: Any) -> str:
-    """transformers' name of what a configuration scales its rotation by; "default" is nothing."""
+    """Returns transformers' name of the RoPE scaling; "default" is none."""
     return rope_parameters(config).get("rope_type", "default")
 
 
 def pretraining_len(config: Any) -> int:
-    """Tokens of pretraining, as far as a configuration tells; 0 if it does not."""
-    before = rope_parameters(config).get("original_max_position_embeddings") or 0
-    return int(before or getattr(config, "max_position_embeddings", None) or 0)
+    """Returns the training length before RoPE scaling in tokens; 0 if the configuration does not contain it."""
+    original = rope_parameters(config).get("original_max_position_embeddings") or 0
+    return int(original or getattr(config, "max_position_embeddings", None) or 0)
 
 
 def scheme_settings(config: Any) -> Settings:
-    """What builds the scheme of a converted model, without what its configuration scales the rotation by.
+    """Returns the settings that build the scheme of a converted model, without RoPE scaling.
 
     Raises:
-        IncompatibleError: for positions that no scheme of ours has.
+        IncompatibleError: if no scheme of this package has these positions.
     """
     rope = rope_parameters(config)
     if not rope:
-        raise IncompatibleError("it does not rotate all layers by one base")
+        raise IncompatibleError("it does not rotate all layers with one rope_theta")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise IncompatibleError("its attention turns a part of each head")
-    turning: Settings = {"_target_": ROTATION, "rope_theta": float(rope["rope_theta"]), "interleaved": False}
-    kinds: list[Settings] = []
+        raise IncompatibleError("it rotates only a part of each head (partial_rotary_factor)")
+    rotation: Settings = {"_target_": ROPE, "rope_theta": float(rope["rope_theta"]), "interleaved": False}
+    schemes: list[Settings] = []
     layers = []
-    for turns, window in zip(turned(config), windows(config), strict=True):
-        kind = turning if turns else {"_target_": NO_POSITIONS}
+    for rotates, window in zip(rotary_layers(config), layer_windows(config), strict=True):
+        scheme = rotation if rotates else {"_target_": NOPE}
         if window:
-            within = {"_target_": WINDOW, "window": window}
-            kind = {"_target_": STACK, "schemes": [kind, within]} if turns else within
-        if kind not in kinds:
-            kinds.append(kind)
-        layers.append(kinds.index(kind))
-    return kinds[0] if len(kinds) == 1 else {"_target_": LAYERED, "schemes": kinds, "layers": layers}
+            windowed = {"_target_": WINDOW, "window": window}
+            scheme = {"_target_": STACK, "schemes": [scheme, windowed]} if rotates else windowed
+        if scheme not in schemes:
+            schemes.append(scheme)
+        layers.append(schemes.index(scheme))
+    return schemes[0] if len(schemes) == 1 else {"_target_": LAYERED, "schemes": schemes, "layers": layers}
 
 
-def turned(config: Any) -> list[bool]:
-    """Which layers rotate."""
-    given = getattr(config, "no_rope_layers", None)  # 1 where a layer has it, in spite of the name
-    count = config.num_hidden_layers
-    return [True] * count if given is None else [bool(one) for one in given[:count]]
+def rotary_layers(config: Any) -> list[bool]:
+    """Returns for each layer whether it rotates queries and keys."""
+    rotates = getattr(config, "no_rope_layers", None)  # despite its name, 1 for layers with RoPE
+    n_layers = config.num_hidden_layers
+    return [True] * n_layers if rotates is None else [bool(one) for one in rotates[:n_layers]]
 
 
-def windows(config: Any) -> list[int]:
-    """Tokens that each layer sees, the token itself among them; 0 for all."""
+def layer_windows(config: Any) -> list[int]:
+    """Returns the sliding window of each layer in tokens, the query's own included; 0 for full attention.
+
+    Raises:
+        IncompatibleError: if a window is longer than the training length.
+    """
     window = getattr(config, "sliding_window", None) or 0
-    count = config.num_hidden_layers
+    n_layers = config.num_hidden_layers
     if not window or not getattr(config, "use_sliding_window", True):
-        return [0] * count
-    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * count
-    found = [window if kind == "sliding_attention" else 0 for kind in kinds]
-    if any(found) and window > pretraining_len(config):
-        raise IncompatibleError(f"its window of {window} tokens is longer than it was trained on")
-    return found
+        return [0] * n_layers
+    layer_types = getattr(config, "layer_types", None) or ["sliding_attention"] * n_layers
+    windows = [window if one == "sliding_attention" else 0 for one in layer_types]
+    if any(windows) and window > pretraining_len(config):
+        raise IncompatibleError(f"its window of {window} tokens is longer than its training length")
+    return windows
 
 
 def scaling_settings(config: Any) -> Settings | None:
-    """What builds the extension that is the configuration's own scaling; None if it has none.
+    """Returns the settings that build the configuration's RoPE scaling as an extension; None if it has no scaling.
 
     Raises:
-        IncompatibleError: for a scaling that no extension of ours has.
+        IncompatibleError: if no extension of this package equals the scaling.
     """
-    rope, before = rope_parameters(config), pretraining_len(config)
+    rope, train_len = rope_parameters(config), pretraining_len(config)
     kind = rope_type(config)
     if kind == "default":
         return None
     given = rope.get("factor")
-    factor = float(config.max_position_embeddings / before if given is None else given)
+    factor = float(config.max_position_embeddings / train_len if given is None else given)
     if kind == "linear":
         return {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": factor}
     if kind == "dynamic":
@@ -112,7 +116,7 @@ def scaling_settings(config: Any) -> Settings | None:
         }
     if kind == "yarn":
         if not rope.get("truncate", True):
-            raise IncompatibleError("its yarn has a ramp between fractions of an index (truncate: false)")
+            raise IncompatibleError("its yarn ramp starts and ends at fractional indices (truncate: false)")
         return {
             "_target_": "posbench.extensions.yarn.YaRN",
             "factor": factor,
@@ -121,35 +125,46 @@ def scaling_settings(config: Any) -> Settings | None:
             "temperature": temperature(config, factor),
         }
     if kind == "longrope":
-        # The temperature is 1 + ln k / ln L; a given one is the k that has it.
-        qk_scale = amplitude(config, math.sqrt(1 + math.log(max(1.0, factor)) / math.log(before))) ** 2
+        # The temperature is 1 + ln k / ln L. A configured attention_factor is converted to the k that yields it.
+        default = math.sqrt(1 + math.log(max(1.0, factor)) / math.log(train_len))
+        qk_scale = attention_factor(config, default) ** 2
         return {
             "_target_": "posbench.extensions.longrope.LongRoPE",
-            "factor": math.exp((qk_scale - 1) * math.log(before)),
+            "factor": math.exp((qk_scale - 1) * math.log(train_len)),
             "long_factor": [float(one) for one in rope["long_factor"]],
             "short_factor": [float(one) for one in rope["short_factor"]],
         }
-    raise IncompatibleError(f"its rope type {kind!r} is none of linear, dynamic, yarn, llama3, longrope")
+    raise IncompatibleError(f"its rope type {kind!r} is not one of linear, dynamic, yarn, llama3, longrope")
 
 
 def temperature(config: Any, factor: float) -> float:
-    """YaRN's: transformers multiplies q and k by temperature * ln k + 1 each, or by a number that is given."""
+    """Returns t of YaRN's attention scaling, t * ln k + 1 on queries and keys each, with k = `factor`.
+
+    Raises:
+        IncompatibleError: if attention is scaled although `factor` is 1.
+    """
     rope = rope_parameters(config)
-    by, over = rope.get("mscale"), rope.get("mscale_all_dim")
+    mscale, mscale_all_dim = rope.get("mscale"), rope.get("mscale_all_dim")
     log = math.log(factor)
-    default = (0.1 * by * log + 1) / (0.1 * over * log + 1) if by and over else 0.1 * log + 1
-    value = amplitude(config, default)
+    default = 0.1 * log + 1
+    if mscale and mscale_all_dim:
+        default = (0.1 * mscale * log + 1) / (0.1 * mscale_all_dim * log + 1)
+    value = attention_factor(config, default)
     if factor == 1 and value != 1:
         raise IncompatibleError("its yarn has a temperature at factor 1")
     return 0.0 if factor == 1 else (value - 1) / log
 
 
-def amplitude(config: Any, default: float) -> float:
-    """What queries and keys are multiplied by where they rotate."""
+def attention_factor(config: Any, default: float) -> float:
+    """Returns the factor on rotated queries and keys.
+
+    Raises:
+        IncompatibleError: if it is below 1, or some layers do not rotate and thus are not scaled.
+    """
     given = rope_parameters(config).get("attention_factor")
     value = default if given is None else float(given)
     if value < 1:
         raise IncompatibleError(f"its attention_factor {value} is below 1")
-    if value != 1 and not all(turned(config)):
-        raise IncompatibleError("it has a temperature in those layers alone that rotate")
+    if value != 1 and not all(rotary_layers(config)):
+        raise IncompatibleError("it has a temperature in its rotary layers only")
     return value

@@ -1,8 +1,8 @@
-"""Pretrained decoders as models of ours, so that every extension applies to them.
+"""Conversion of pretrained transformers decoders to GPTs of this package, so that every extension applies to them.
 
-Llama (SmolLM and SmolLM2 among them), Mistral, Qwen2, Qwen3 and SmolLM3: pre-norm, RMSNorm, SwiGLU, grouped
-queries, half-split rotation. Their modules have one set of names in transformers; queries, keys and values are
-one map here. Held to transformers' own logits in tests/lm/test_convert.py.
+Llama (with SmolLM and SmolLM2), Mistral, Qwen2, Qwen3 and SmolLM3: pre-norm, RMSNorm, SwiGLU, grouped-query attention,
+half-split rotation. These families share their module names in transformers; here the projections of queries, keys
+and values are one matrix. tests/lm/test_convert.py compares logits with transformers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from posbench.model.gpt import GPT
 from posbench.position.scheme import PositionScheme
 
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-# Everything below one of these in a block is a linear map or a norm of the same name with weight and bias.
-SINGLE = {
+# Modules of a block with one counterpart in transformers; weights and biases keep their names.
+MODULES = {
     "attention_norm": "input_layernorm",
     "attention.out": "self_attn.o_proj",
     "attention.q_norm": "self_attn.q_norm",
@@ -29,21 +29,22 @@ SINGLE = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-STACKED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+# Modules whose rows are concatenated to `qkv`.
+QKV_MODULES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
 def architecture_from_hf_config(config: Any) -> Architecture:
-    """What a transformers configuration describes, in our switches.
+    """Returns the architecture that a transformers configuration describes.
 
     Raises:
-        IncompatibleError: for a family that our model is not made for.
+        IncompatibleError: if the GPT of this package does not implement it.
     """
     family = config.model_type
     if family not in SUPPORTED_MODEL_TYPES:
-        raise IncompatibleError(f"{family} is none of {', '.join(SUPPORTED_MODEL_TYPES)}")
+        raise IncompatibleError(f"{family} is not one of {', '.join(SUPPORTED_MODEL_TYPES)}")
     if config.hidden_act != "silu":
-        raise IncompatibleError(f"its MLP has {config.hidden_act}, not silu")
-    biased = bool(getattr(config, "attention_bias", False))
+        raise IncompatibleError(f"its MLP uses {config.hidden_act}, not silu")
+    attention_bias = bool(getattr(config, "attention_bias", False))
     return Architecture(
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
@@ -53,8 +54,8 @@ def architecture_from_hf_config(config: Any) -> Architecture:
         intermediate_size=config.intermediate_size,
         gated_mlp=True,
         norm_eps=config.rms_norm_eps,
-        qkv_bias=biased or family == "qwen2",
-        out_bias=biased,
+        qkv_bias=attention_bias or family == "qwen2",
+        out_bias=attention_bias,
         mlp_bias=bool(getattr(config, "mlp_bias", False)),
         qk_norm=family == "qwen3",
         tie_embeddings=bool(config.tie_word_embeddings),
@@ -62,28 +63,30 @@ def architecture_from_hf_config(config: Any) -> Architecture:
 
 
 def from_hf_state_dict(
-    theirs: dict[str, Tensor], own: Architecture, scheme: PositionScheme, name: str
+    state_dict: dict[str, Tensor], architecture: Architecture, scheme: PositionScheme, name: str
 ) -> GPT:
-    """A model of ours with their weights, in evaluation mode.
+    """Builds a GPT with the weights of a transformers model, in evaluation mode.
 
     Args:
-        theirs: transformers' state dict; emptied on the way, so that no weight is held twice for long.
-        name: for the error.
+        state_dict: state dict of the transformers model; emptied, so that no weight is in memory twice for long.
+        architecture: see `architecture_from_hf_config`.
+        scheme: position scheme of the GPT.
+        name: name of the model in error messages.
 
     Raises:
-        DataError: if the weights are not those of the architecture.
+        DataError: if the weights do not fit the architecture.
     """
     try:
-        weights = renamed(theirs, own)
+        weights = rename_weights(state_dict, architecture)
     except KeyError as error:
-        raise DataError(f"{name} has no weight {error}: is the folder whole?") from None
-    left = [key for key in theirs if not key.endswith("rotary_emb.inv_freq")]
-    if left:
+        raise DataError(f"{name} has no weight {error}; check that the folder is complete") from None
+    unknown = [key for key in state_dict if not key.endswith("rotary_emb.inv_freq")]
+    if unknown:
         raise DataError(
-            f"{name} has weights that its family does not, such as {left[0]}: choose another model"
+            f"{name} has weights that its family does not, such as {unknown[0]}; choose another model"
         )
     with torch.device("meta"):
-        model = GPT(own, len(weights["embedding.weight"]), scheme, seed=None)
+        model = GPT(architecture, len(weights["embedding.weight"]), scheme, seed=None)
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -91,27 +94,26 @@ def from_hf_state_dict(
         raise DataError(
             f"{name} does not have the weights that its config.json describes ({first})"
         ) from None
-    if own.tie_embeddings:  # assigning gave each a parameter of its own
+    if architecture.tie_embeddings:  # load_state_dict with assign=True creates two parameters
         model.head.weight = model.embedding.weight
     return model.eval()
 
 
-def renamed(theirs: dict[str, Tensor], own: Architecture) -> dict[str, Tensor]:
-    """Their tensors under our names, taken out of `theirs`."""
-    ours = {
-        "embedding.weight": theirs.pop("model.embed_tokens.weight"),
-        "final_norm.weight": theirs.pop("model.norm.weight"),
+def rename_weights(state_dict: dict[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
+    """Moves the tensors of a transformers state dict to a new one under the names of the GPT."""
+    weights = {
+        "embedding.weight": state_dict.pop("model.embed_tokens.weight"),
+        "final_norm.weight": state_dict.pop("model.norm.weight"),
     }
-    head = theirs.pop("lm_head.weight")
-    ours["head.weight"] = ours["embedding.weight"] if own.tie_embeddings else head
-    for layer in range(own.n_layers):
-        there, here = f"model.layers.{layer}.", f"blocks.{layer}."
-        for part in ("weight", "bias"):
-            if f"{there}{STACKED[0]}.{part}" in theirs:
-                ours[f"{here}attention.qkv.{part}"] = torch.cat(
-                    [theirs.pop(f"{there}{one}.{part}") for one in STACKED]
-                )
-            for name, their_name in SINGLE.items():
-                if f"{there}{their_name}.{part}" in theirs:
-                    ours[f"{here}{name}.{part}"] = theirs.pop(f"{there}{their_name}.{part}")
-    return ours
+    head = state_dict.pop("lm_head.weight")
+    weights["head.weight"] = weights["embedding.weight"] if architecture.tie_embeddings else head
+    for layer in range(architecture.n_layers):
+        hf_block, block = f"model.layers.{layer}.", f"blocks.{layer}."
+        for kind in ("weight", "bias"):
+            qkv = [f"{hf_block}{module}.{kind}" for module in QKV_MODULES]
+            if qkv[0] in state_dict:
+                weights[f"{block}attention.qkv.{kind}"] = torch.cat([state_dict.pop(key) for key in qkv])
+            for module, hf_module in MODULES.items():
+                if f"{hf_block}{hf_module}.{kind}" in state_dict:
+                    weights[f"{block}{module}.{kind}"] = state_dict.pop(f"{hf_block}{hf_module}.{kind}")
+    return weights

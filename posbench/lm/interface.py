@@ -1,4 +1,14 @@
-"""What tasks see of a model: prompts in, log-probabilities of their answers out."""
+"""The interface between tasks and models: token ids in; log-probabilities, generated ids or attention weights out.
+
+As in lm-evaluation-harness, a task names the type of its requests in `output_type`, which is a method of `LM`:
+
+- `loglikelihood`: log-probabilities of the last ids of each continuation under teacher forcing;
+- `generate`: greedy decoding after each continuation;
+- `attention_weights`: attention weights of the last token that is read.
+
+Requests hold token ids and not text, so that lengths are exact. Shapes: C context tokens, N continuations of S
+tokens each, A scored tokens, M candidates, V ids of the vocabulary. Log-probabilities are float64 nats.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +21,15 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A context and the questions that share it.
+    """A request: one context and the continuations that share it.
 
     Attributes:
-        context: (C,) ids, at least one.
-        continuations: (N, S) ids that continue the context, each on its own.
-        n_scored: how many ids at the end of each continuation are scored, 1 to S; 0 where answers are generated.
-        doc: what the task wants to know again when it measures.
-        max_new_tokens: how many ids are generated after each continuation; 0 where answers are scored.
-        candidate_ids: (V,) ids whose log-probability is wanted as well, in place of the answer's first.
+        context: (C,) integer ids, C >= 1.
+        continuations: (N, S) integer ids; each row follows the context, independently of the other rows.
+        n_scored: A, the number of ids scored at the end of each continuation, 1 to S; 0 for generation.
+        doc: data of the task, returned to it with the answer; models ignore it.
+        max_new_tokens: number of ids generated after each continuation; 0 for scoring.
+        candidate_ids: (M,) integer ids scored as alternatives to the first scored id of every continuation.
     """
 
     context: np.ndarray
@@ -31,20 +41,20 @@ class Prompt:
 
     @property
     def length(self) -> int:
-        """Tokens that the model reads: all but the last, which is only predicted."""
+        """Tokens that the model reads, C + S + max_new_tokens - 1: the last token is only predicted."""
         return len(self.context) + self.continuations.shape[1] + self.max_new_tokens - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Of one prompt's answers, under teacher forcing.
+    """Answer to `loglikelihood` for one prompt.
 
     Attributes:
-        logprob: (N, A) float64 nats of each answer id.
-        greedy_ids: (N, A) ids with the highest logit; greedy decoding gives the answer exactly where all are equal
-            to it.
-        candidate_logprobs: (N, V) float64 nats of the prompt's candidate ids at the answer's first place; None where it
-            has none.
+        logprob: (N, A) float64 nats of each scored id, given all ids before it.
+        greedy_ids: (N, A) int64 ids with the highest logit. Greedy decoding reproduces a row's scored ids if and
+            only if all of its greedy ids equal them.
+        candidate_logprobs: (N, M) float64 nats of the prompt's candidates at the first scored position; None for a
+            prompt without candidates.
     """
 
     logprob: np.ndarray
@@ -54,10 +64,10 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What greedy decoding appends to each continuation of one prompt.
+    """Answer to `generate` for one prompt.
 
     Attributes:
-        ids: (N, max_new_tokens) ids; a task cuts them where its answer ends.
+        ids: (N, max_new_tokens) int64 ids of greedy decoding. Generation never stops early; tasks truncate.
     """
 
     ids: np.ndarray
@@ -65,63 +75,84 @@ class Generated:
 
 @dataclass(frozen=True, eq=False)
 class AttentionWeights:
-    """What the last token read of each continuation of one prompt attends to.
+    """Answer to `attention_weights` for one prompt.
 
     Attributes:
-        weight_NLHS: (N, L, H, S) float64 shares by layer, head and token read. Where a scheme lets a query attend
-            to nothing they sum to less than one.
+        weight_NLHS: (N, layers, heads, `Prompt.length`) float64 weights of the last token read in each
+            continuation, over all tokens read. They sum to 1, or to less under a scheme that lets a query attend
+            to nothing.
     """
 
     weight_NLHS: np.ndarray
 
 
 class LM(Protocol):
-    """A model under test. A task names, in `output_type`, the method that answers its prompts."""
+    """A model under test. Answers come in the order of the prompts, as an iterator.
+
+    Attributes:
+        train_len: training length in tokens.
+    """
 
     train_len: int
 
     def loglikelihood(self, prompts: Iterable[Prompt]) -> Iterator[Scores]:
-        """Scores of each prompt, in order.
+        """Computes the log-probabilities of the last `n_scored` ids of each continuation.
 
         Raises:
-            UndefinedError: if the model has no answer at the prompts' length by definition.
+            UndefinedError: if the model is not defined at the prompts' length.
         """
         ...
 
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Generated]:
-        """Greedily generated ids after each prompt's continuations, in order; raises as `loglikelihood` does."""
+        """Generates `max_new_tokens` ids greedily after each continuation.
+
+        Raises:
+            UndefinedError: if the model is not defined at the prompts' length.
+        """
         ...
 
     def attention_weights(self, prompts: Iterable[Prompt]) -> Iterator[AttentionWeights]:
-        """Attention weights of each prompt, in order; raises as `loglikelihood` does, and where there are no weights."""
+        """Computes the attention weights of the last token read, which predicts the last id of each continuation.
+
+        Raises:
+            UndefinedError: if the model is not defined at the prompts' length, or its attention has no weights.
+            IncompatibleError: if the implementation does not expose attention weights.
+        """
         ...
 
 
 class DecodingState(Protocol):
-    """The continuations of one prompt, continued token by token together."""
+    """Decoding of all continuations of one prompt in parallel, with the next ids chosen by the caller."""
 
     def logprob(self) -> np.ndarray:
-        """(N, V) float64 nats of the next id of each."""
+        """(N, V) float64 nats of the next id of each continuation."""
         ...
 
     def append(self, ids: np.ndarray) -> None:
-        """Continue each by one of (N,) ids."""
+        """Appends one id to each continuation; `ids` is (N,)."""
         ...
 
 
 class VocabLogprobsLM(Protocol):
-    """An LM that tells whole distributions, which ensembles need; a context may be empty here."""
+    """A model that exposes full next-token distributions, as ensembles need; here contexts may be empty.
+
+    Attributes:
+        train_len: training length in tokens.
+    """
 
     train_len: int
 
     def vocab_logprobs(self, prompts: Sequence[Prompt]) -> Iterator[np.ndarray]:
-        """(K, R, V) float64 nats of what stands at the answers of K prompts, R positions at a time.
+        """Computes the distributions at the scored positions of K prompts, in blocks that bound memory.
 
-        The prompts have continuations and answers of one shape; the N x A positions of those come in order, as
-        many at a time as memory is meant to hold.
+        Args:
+            prompts: K prompts whose continuations have one shape (N, S) and one `n_scored`; contexts may differ.
+
+        Yields:
+            (K, R, V) float64 nats of R consecutive scored positions, out of N * A in row-major order.
         """
         ...
 
     def start_decoding(self, prompt: Prompt) -> DecodingState:
-        """The continuations of a prompt, to be continued."""
+        """Reads a prompt and returns the state from which its continuations are decoded."""
         ...

@@ -1,10 +1,9 @@
-"""A posbench model as an LM: one prefill of a context answers all of its questions."""
+"""A GPT of this package as an LM: one prefill of a context serves all of its continuations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby, tee
 
 import numpy as np
 import torch
@@ -12,24 +11,27 @@ from torch import Tensor
 
 from posbench.lm import generation
 from posbench.lm.attention_weights import last_token_attention
+from posbench.lm.batching import input_ids, run_batches
 from posbench.lm.interface import AttentionWeights, Generated, Prompt, Scores
 from posbench.model.gpt import GPT, KVCache
 from posbench.position.call import Kernel
 
-# Logits held at once: 64 MiB in float32.
+# Largest number of logits in memory at once: 64 MiB in float32.
 LOGITS = 1 << 24
 
-# (B, A, W) hidden states and (B, A) targets -> tensors of B rows each.
-Finish = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+# (B, A, W) hidden states and (B, A) targets -> tensors whose first dimension is B.
+Head = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 class NativeLM:
-    """A trained model with a scheme of its own or an extension around it.
+    """A trained GPT, with its own scheme or an extension of it.
 
     Args:
-        kernel: what computes attention.
-        precision: autocast or nothing, entered around each pass.
-        max_tokens_per_batch: short prompts of one shape are scored together up to this many tokens.
+        model: the GPT, on its device; set to evaluation mode.
+        train_len: training length in tokens.
+        kernel: computes attention.
+        precision: context of each forward pass: autocast, or a null context.
+        max_tokens_per_batch: largest number of tokens in one forward pass; a single longer sequence is still read.
     """
 
     def __init__(
@@ -45,118 +47,86 @@ class NativeLM:
         self.device = next(model.parameters()).device
 
     def loglikelihood(self, prompts: Iterable[Prompt]) -> Iterator[Scores]:
-        """Scores of each prompt, in order; prompts of one shape that follow each other share passes."""
+        """Computes the log-probabilities of the scored ids of each prompt, in order."""
 
-        def finish(hidden_BAW: Tensor, target_BA: Tensor) -> tuple[Tensor, ...]:
-            return *self.measure(hidden_BAW, target_BA), hidden_BAW[:, 0]
+        def score(hidden_BAW: Tensor, target_BA: Tensor) -> tuple[Tensor, ...]:
+            return *self.score_targets(hidden_BAW, target_BA), hidden_BAW[:, 0]
 
-        prompts, asked = tee(prompts)
-        for prompt, (logprob, greedy_ids, first_NW) in zip(
-            prompts, self.answered(asked, finish), strict=True
-        ):
-            yield Scores(
-                logprob.numpy(), greedy_ids.numpy(), self.candidate_logprobs(first_NW, prompt.candidate_ids)
-            )
+        for prompt, (logprob_NA, greedy_NA, first_NW) in self.run(prompts, score):
+            candidates = self.candidate_logprobs(first_NW, prompt.candidate_ids)
+            yield Scores(logprob_NA.numpy(), greedy_NA.numpy(), candidates)
 
     def generate(self, prompts: Iterable[Prompt]) -> Iterator[Generated]:
-        """Greedily generated ids after each prompt's continuations, in order; see `generation`."""
+        """Generates ids greedily after each continuation of each prompt, in order; see `generation`."""
         return generation.generate(self, prompts)
 
     def attention_weights(self, prompts: Iterable[Prompt]) -> Iterator[AttentionWeights]:
-        """Attention weights of each prompt, in order; see `attention_weights`."""
+        """Computes the attention weights of the last token read of each prompt, in order; see `attention_weights`."""
         for prompt in prompts:
             cache = self.prefill(prompt)
-            ids_NT, length = self.tensor(self.input_ids(prompt, cache)[:, :-1]), prompt.length
+            ids_NT = self.tensor(input_ids(prompt, cache)[:, :-1])
             with torch.inference_mode(), self.precision:
                 weight_NLHS = last_token_attention(
                     self.model,
                     self.kernel,
                     ids_NT,
                     cache=cache,
-                    length=length,
+                    length=prompt.length,
                     batch=self.batch_size_for(prompt),
                 )
             yield AttentionWeights(weight_NLHS.numpy())
 
     def vocab_logprobs(self, prompts: Sequence[Prompt]) -> Iterator[np.ndarray]:
-        """(K, R, V) float64 nats: see `VocabLogprobsLM.vocab_logprobs`; at most LOGITS numbers at a time."""
-        with torch.inference_mode():
-            states = [hidden.flatten(0, 1) for (hidden,) in self.answered(prompts, lambda h, _: (h,))]
-            rows = max(1, LOGITS // (len(states) * self.model.head.out_features))
-            for start in range(0, len(states[0]), rows):
-                hidden_KRW = torch.stack([one[start : start + rows] for one in states])
-                yield self.logits(hidden_KRW).double().log_softmax(-1).cpu().numpy()
+        """Yields (K, R, V) float64 nats: see `VocabLogprobsLM.vocab_logprobs`; at most LOGITS numbers at a time."""
+        states = [hidden.flatten(0, 1) for _, (hidden,) in self.run(prompts, lambda hidden, _: (hidden,))]
+        rows = max(1, LOGITS // (len(states) * self.model.head.out_features))
+        for start in range(0, len(states[0]), rows):
+            hidden_KRW = torch.stack([one[start : start + rows] for one in states])
+            yield self.logits(hidden_KRW).double().log_softmax(-1).cpu().numpy()
 
     def start_decoding(self, prompt: Prompt) -> generation.BatchDecoder:
-        """The continuations of a prompt, to be continued token by token together."""
+        """Reads a prompt and returns the state from which its continuations are decoded in parallel."""
         cache = self.prefill(prompt)
-        return generation.BatchDecoder(self, self.input_ids(prompt, cache), cache, prompt.length)
+        return generation.BatchDecoder(self, input_ids(prompt, cache), cache, prompt.length)
 
-    def answered(self, prompts: Iterable[Prompt], finish: Finish) -> Iterator[tuple[Tensor, ...]]:
-        """What `finish` makes of the answers of each prompt, (N, A, ..), in order."""
-        for _, alike in groupby(prompts, key=lambda p: (len(p.context), p.continuations.shape, p.n_scored)):
-            waiting: list[Prompt] = []
-            for prompt in alike:
-                if len(prompt.continuations) > 1:
-                    yield self.questions(prompt, finish)
-                    continue
-                waiting.append(prompt)
-                if len(waiting) == self.batch_size_for(prompt):
-                    yield from self.together(waiting, finish)
-                    waiting = []
-            if waiting:
-                yield from self.together(waiting, finish)
+    def run(self, prompts: Iterable[Prompt], head: Head) -> Iterator[tuple[Prompt, tuple[Tensor, ...]]]:
+        """Yields each prompt with the (N, ..) results of `head` at its scored positions."""
+        return run_batches(
+            prompts,
+            lambda ids, cache, prompt: self.read(ids, cache, prompt, head),
+            batch_size=self.batch_size_for,
+            prefill=self.prefill,
+        )
+
+    def read(self, ids: np.ndarray, cache: KVCache | None, prompt: Prompt, head: Head) -> tuple[Tensor, ...]:
+        """Runs one forward pass over (B, T) ids and applies `head` to the states that predict the scored ids."""
+        with torch.inference_mode(), self.precision:
+            hidden_BTW, _ = self.forward(ids[:, :-1], cache, prompt.length)
+            return head(hidden_BTW[:, -prompt.n_scored :], self.tensor(ids[:, -prompt.n_scored :]))
 
     def batch_size_for(self, prompt: Prompt) -> int:
-        """How many sequences as long as a prompt are read in one pass."""
+        """Number of sequences of the prompt's length that fit in one forward pass."""
         return max(1, self.max_tokens_per_batch // (prompt.length + 1))
 
-    def together(self, prompts: list[Prompt], finish: Finish) -> Iterator[tuple[Tensor, ...]]:
-        """One pass over whole prompts with one continuation each."""
-        ids = np.concatenate([self.input_ids(prompt, None) for prompt in prompts])
-        parts = self.read(ids, prompts[0].n_scored, None, prompts[0].length, finish)
-        for row in range(len(prompts)):
-            yield tuple(part[row : row + 1] for part in parts)
-
-    def questions(self, prompt: Prompt, finish: Finish) -> tuple[Tensor, ...]:
-        """The continuations as a batch over the keys and values of their context, or each with its context."""
-        cache = self.prefill(prompt)
-        ids, batch = self.input_ids(prompt, cache), self.batch_size_for(prompt)
-        parts = [
-            self.read(ids[start : start + batch], prompt.n_scored, cache, prompt.length, finish)
-            for start in range(0, len(ids), batch)
-        ]
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-
     def prefill(self, prompt: Prompt) -> KVCache | None:
-        """One pass over what a prompt's continuations share, or None where nothing may be shared.
+        """Caches all but the last id of a context that several continuations share.
 
-        The last id of the context is read with the continuation, whose first id it may have to predict.
+        Returns None for a single continuation, or if the scheme does not allow a shared prefill.
         """
         shares = len(prompt.continuations) > 1 and self.model.scheme.traits.shared_prefill
         if not shares or len(prompt.context) < 2:
             return None
         return self.forward(prompt.context[None, :-1], None, prompt.length, use_cache=True)[1]
 
-    def input_ids(self, prompt: Prompt, cache: KVCache | None) -> np.ndarray:
-        """(N, ..) the ids of each continuation and of its context, as far as a cache does not hold that."""
-        context = prompt.context[cache.length if cache else 0 :]
-        return np.concatenate(
-            [np.tile(context, (len(prompt.continuations), 1)), prompt.continuations], axis=1
-        )
-
-    def read(
-        self, ids: np.ndarray, n_scored: int, cache: KVCache | None, length: int, finish: Finish
-    ) -> tuple[Tensor, ...]:
-        """What is made of the last `n_scored` of the ids (B, ..), which may continue a cache."""
-        with torch.inference_mode(), self.precision:
-            hidden, _ = self.forward(ids[:, :-1], cache, length)
-            return finish(hidden[:, -n_scored:], self.tensor(ids[:, -n_scored:]))
-
     def forward(
         self, ids: np.ndarray, cache: KVCache | None, length: int, use_cache: bool = False
     ) -> tuple[Tensor, KVCache | None]:
-        """(B, T, W) final hidden states of the ids, in a sequence declared as `length` tokens."""
+        """Computes (B, T, W) final hidden states of (B, T) ids, and the cache if `use_cache`.
+
+        Args:
+            cache: keys and values of the ids before.
+            length: declared length of the whole sequence in tokens.
+        """
         with torch.inference_mode(), self.precision:
             return self.model(
                 self.tensor(ids),
@@ -167,32 +137,35 @@ class NativeLM:
             )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(.., W) -> (.., V) float32."""
+        """Computes (.., V) float32 logits of (.., W) hidden states."""
         with torch.inference_mode(), self.precision:
             return self.model.head(hidden).float()
 
     def candidate_logprobs(self, hidden_NW: Tensor, candidate_ids: np.ndarray | None) -> np.ndarray | None:
-        """(N, V) float64 nats of the ids that a prompt lists, where it does."""
+        """Computes (N, M) float64 nats of M candidate ids at (N, W) hidden states; None without candidates."""
         if candidate_ids is None:
             return None
         with torch.inference_mode():
             logits = self.logits(hidden_NW)
-            listed = logits[:, self.tensor(candidate_ids)] - logits.logsumexp(-1, keepdim=True)
-            return listed.double().cpu().numpy()
+            logprob = logits[:, self.tensor(candidate_ids)] - logits.logsumexp(-1, keepdim=True)
+            return logprob.double().cpu().numpy()
 
     def tensor(self, ids: np.ndarray) -> Tensor:
-        """Ids on the model's device."""
+        """Moves ids to the model's device, as int64."""
         return torch.from_numpy(ids.astype(np.int64)).to(self.device)
 
-    def measure(self, hidden_BAW: Tensor, target_BA: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, A) log-probability and greedy id, a bounded number of logits at a time."""
+    def score_targets(self, hidden_BAW: Tensor, target_BA: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes (B, A) float64 nats of the targets and (B, A) greedy ids, both on the CPU.
+
+        At most LOGITS logits are in memory at a time.
+        """
         hidden, target = hidden_BAW.flatten(0, 1), target_BA.flatten()
         rows = max(1, LOGITS // self.model.head.out_features)
         logprob, greedy_ids = [], []
         for start in range(0, len(target), rows):
             part = slice(start, start + rows)
             logits = self.logits(hidden[part])
-            chosen = logits.gather(-1, target[part, None])[:, 0]
-            logprob.append((chosen - logits.logsumexp(-1)).double().cpu())
+            target_logits = logits.gather(-1, target[part, None])[:, 0]
+            logprob.append((target_logits - logits.logsumexp(-1)).double().cpu())
             greedy_ids.append(logits.argmax(-1).cpu())
         return torch.cat(logprob).view(target_BA.shape), torch.cat(greedy_ids).view(target_BA.shape)

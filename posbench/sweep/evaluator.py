@@ -69,7 +69,7 @@ class EvaluatedModel:
         status = "ok" if self.metadata["status"] == "ok" else "diverged"
         if status == "ok":
             try:
-                measures = self.measure(cell, task, kernel)
+                measures = self.run_task(cell, task, kernel)
             except UndefinedError:
                 status = "undefined"
             except Exception as error:
@@ -93,7 +93,7 @@ class EvaluatedModel:
             store.write(cell.id, rows, self.run_metadata(status, started))
         return status
 
-    def measure(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
+    def run_task(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
         """Returns the measured columns of the rows of a cell; halves the batch as long as memory is short."""
         train_len = self.plan.settings.train.seq_len
         prompts = list(task.prompts(cell.length, self.corpus, train_len, cell.seed))
@@ -101,7 +101,7 @@ class EvaluatedModel:
         while True:
             try:
                 method = getattr(self.lm_or_ensemble(cell, kernel), task.output_type)
-                results = run_on_all_ranks(method, prompts)
+                results = run_distributed(method, prompts)
                 break
             except Exception as error:  # the same on every rank
                 if not is_out_of_memory(error) or self.max_tokens_per_batch < 2 * (longest + 1):
@@ -178,7 +178,7 @@ class EvaluatedModel:
         }
 
 
-def run_on_all_ranks(method: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
+def run_distributed(method: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
     """Returns the results for all prompts, which the ranks share; an error of one rank is raised on every rank."""
     here = world()
     if here.world_size == 1:

@@ -1,9 +1,9 @@
-"""Copy and reverse, learned up to a length and asked for longer sequences.
+"""Copying and reversing of symbol sequences longer than those of training.
 
 Kazemnejad et al. The Impact of Positional Encoding on Length Generalization in Transformers. NeurIPS 2023,
-sections 3 and 4. arXiv:2305.19466. There no position scheme and T5's bias go further than ALiBi and rotation:
-the opposite of what perplexity says. Deviation: under teacher forcing; the whole answer is exact where greedy
-decoding would have been.
+sections 3 and 4. arXiv:2305.19466. In the paper NoPE and T5's bias generalize to longer sequences than ALiBi and
+rotation, unlike in perplexity. Deviation: answers are scored under teacher forcing; an exact match is what greedy
+decoding would generate.
 """
 
 from __future__ import annotations
@@ -23,14 +23,19 @@ from posbench.tasks.task import MetricValue, Task
 
 @register("task/algorithmic")
 class Algorithmic(Task):
-    """A sequence read as `length` tokens, (length - 2) / 2 symbols and their copy or reverse.
+    """Exact match of the answer to a sequence of symbols.
 
-    Measures, by sequence: `exact_match`, whether every symbol of the answer and its end are the first choice;
-    `symbol_accuracy`, the share of the symbols that are; `logprob`, nats of the symbols.
+    Prompts: bos, (`length` - 2) / 2 random symbols, a separator; the answer is the symbols, copied or reversed, and an
+    end token.
+
+    Metrics, for each sequence:
+        exact_match (fraction, 0 or 1): all symbols of the answer and its end token have the highest logit.
+        symbol_accuracy (fraction, 0 to 1): symbols of the answer that have the highest logit.
+        logprob (nats, at most 0): log-probability of a symbol of the answer.
 
     Args:
-        rule: copy or reverse; only models that were trained on it are asked.
-        num_examples: how many sequences.
+        rule: "copy" or "reverse"; evaluated for models that were trained with the same `train.synthetic_task`.
+        num_examples: number of sequences.
     """
 
     task = "algorithmic"
@@ -48,7 +53,7 @@ class Algorithmic(Task):
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         count = algorithmic.num_symbols(length)
         for index in range(self.num_examples):
-            # A stream of its own, so that no sequence is one of the training's.
+            # The last entry separates these draws from those of training, so that no training sequence recurs.
             rng = np.random.default_rng([seed, length, index, 1])
             ids = algorithmic.example(rng, corpus.vocabulary, self.rule, count).astype(np.int64)
             split = count + 2
@@ -56,8 +61,8 @@ class Algorithmic(Task):
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         index, symbols = prompt.doc["example"], prompt.n_scored - 1
-        hits = scores.greedy_ids[0] == prompt.continuations[0]
+        correct = scores.greedy_ids[0] == prompt.continuations[0]
         name = f"sequence-{index}"
-        yield MetricValue("exact_match", float(hits.all()), 1, "fraction", name, index)
-        yield MetricValue("symbol_accuracy", float(hits[:-1].sum()), symbols, "fraction", name, index)
+        yield MetricValue("exact_match", float(correct.all()), 1, "fraction", name, index)
+        yield MetricValue("symbol_accuracy", float(correct[:-1].sum()), symbols, "fraction", name, index)
         yield MetricValue("logprob", float(scores.logprob[0, :-1].sum()), symbols, "nats", name, index)

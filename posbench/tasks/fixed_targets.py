@@ -1,8 +1,8 @@
-"""Fixed targets: the same last tokens at every context length; only the context grows.
+"""Perplexity of fixed targets: the same last tokens at every length, with more context.
 
-The protocol to conclude from. Su's length test (https://kexue.fm/archives/9708, eval_loss.py of
-bojone/rerope) scores the last train_len tokens; here the last quarter of them, so that at the training
-length a target has most of its context.
+The protocol for conclusions about length, since targets are equal. Su's length test
+(https://kexue.fm/archives/9708, eval_loss.py of bojone/rerope) scores the last train_len tokens. Deviation: here the
+last quarter of them, so that every target has most of its context even at the training length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from posbench.tasks.perplexity import Perplexity
 
 @register("task/fixed_targets")
 class FixedTargets(Perplexity):
-    """The last train_len / 4 targets of a stretch, read with `length` tokens up to them."""
+    """Loss of the last train_len / 4 tokens of each segment.
+
+    Prompts: the last `length` + 1 tokens of each segment, from train_len / 4 tokens on.
+    Metrics and settings: see `Perplexity`.
+    """
 
     protocol = "fixed_targets"
 

@@ -1,16 +1,15 @@
-"""Key-value retrieval ("lost in the middle") as its paper has it: a JSON object of random UUIDs.
+"""Key-value retrieval ("lost in the middle") of UUIDs in a JSON object, as in its paper.
 
 Liu et al. Lost in the Middle. TACL 2024, section 4. arXiv:2307.03172; the wording of the prompts is that of
 prompts/kv_retrieval.prompt and kv_retrieval_with_query_aware_contextualization.prompt in
 nelson-liu/lost-in-the-middle. Deviations:
 
-- Lengths are exact in tokens: all UUIDs of a run have the same number of tokens (the tokenizer's most frequent
-  one), prompts are joined as ids, and what remains after the last record that fits is running text before the
-  instructions.
-- The paper moves one gold record of each context; here each place holds another record, and all questions of
-  a context share one pass over it.
-- By default answers are scored and not generated: the opening quote is given, and the value is right where
-  every id of it is the model's first choice, which is what greedy decoding would give.
+- Lengths are exact in tokens: all UUIDs have the same number of tokens (the tokenizer's most frequent one), prompts
+  are joined from ids, and running text before the instructions fills what no further record fits into.
+- The paper moves one gold record through each context; here the questions are about different records of one context
+  and share its prefill.
+- By default answers are scored and not generated: the opening quote is given, and a value is an exact match if all of
+  its ids have the highest logit, as greedy decoding would generate it.
 """
 
 from __future__ import annotations
@@ -38,32 +37,44 @@ from posbench.tasks.prompting import (
 from posbench.tasks.task import MetricValue, Task
 
 INSTRUCTIONS = "Extract the value corresponding to the specified key in the JSON object below.\n\n"
-ASK, ASKED = 'Key: "', '"\nCorresponding value:'
-CHANCE = 2.0**-122  # of a random UUID: so many of its bits are random
-SPARE = 16  # ids generated beyond the value's own: a quote, a word or two
+BEFORE_KEY, AFTER_KEY = 'Key: "', '"\nCorresponding value:'
+DATA = "JSON data:\n"
+CHANCE = 2.0**-122  # a version 4 UUID has 122 random bits
+EXTRA_NEW_TOKENS = 16  # ids generated beyond the value's own, such as for a quote or words before it
 
 
 def random_uuid(rng: np.random.Generator) -> str:
+    """Draws a version 4 UUID."""
     return str(uuid.UUID(bytes=rng.bytes(16), version=4))
 
 
 @register("task/key_value_uuid")
 class KeyValueUuid(Task):
-    """Exact match, log-probability and, where asked for, rank of the value, by the record's place.
+    """Exact match of a record's value, given its key.
 
-    The log-probability is the sum over the value's ids in nats, given its opening quote. The rank is the
-    value's among all values of its context, which have equally many tokens. Generated answers are right where
-    they contain the value, whatever its case (`substring_match`, the paper's), and `predicted_in_context` is the share of
-    those that contain any. `chance` is that of a random UUID, `random_in_context` that of a record drawn at random.
+    Prompts: filler, instructions, a JSON object of random UUIDs, and the question for one key; the answer is its value.
+
+    Metrics, for each question; `position` is the index of the record, `depth` its relative position:
+        exact_match (fraction, 0 or 1): all ids of the value have the highest logit, given the opening quote.
+        logprob (nats, at most 0): log-probability of the value, the sum over its ids.
+        rank (rank, at least 1), reciprocal_rank (fraction, 0 to 1): rank of the value's log-probability among all
+            values of the context, ties counting half, and 1 / rank; with `rank_all_values`.
+        substring_match (fraction, 0 or 1): the generated answer contains the value, in any case; the paper's metric. In
+            place of the metrics above, with `generate`.
+    Metrics, for each context, averaged over questions:
+        predicted_in_context (fraction, 0 to 1): generated answers that contain any value; with `generate`.
+        chance (fraction, 0 to 1): probability of a random UUID.
+        random_in_context (fraction, 0 to 1): accuracy of the value of a record drawn at random.
 
     Args:
-        num_contexts: how many JSON objects; the paper has 500.
-        num_positions: how many records of each are asked for, evenly from the first to the last. 4, 5 and 7 of 75,
-            140 and 300 are the paper's.
-        num_keys: numbers of records, from which lengths follow; none, and as many fit as a given length holds.
-        query_aware: whether the key also stands before the records; each question then has a pass of its own.
-        rank_all_values: whether every value of the context is scored for each question, which takes as many continuations.
-        generate: whether answers are decoded greedily, as in the paper, in place of being scored.
+        num_contexts: number of JSON objects; 500 in the paper.
+        num_positions: number of questions for each context, about records evenly spaced from the first to the last;
+            4, 5 and 7 for 75, 140 and 300 records in the paper.
+        num_keys: numbers of records, at least 2 each, from which lengths follow. If empty, lengths are given and hold
+            as many records as fit.
+        query_aware: also puts the question before the records; each question is then a prompt of its own.
+        rank_all_values: scores every value of the context for each question.
+        generate: decodes answers greedily, as in the paper, instead of scoring them.
     """
 
     task = "key_value"
@@ -97,132 +108,140 @@ class KeyValueUuid(Task):
         self.metric = "substring_match" if generate else "exact_match"
 
     def fixed_lengths(self, corpus: Corpus) -> list[int]:
-        frame = Frame(corpus, self.query_aware, self.generate)
-        return [frame.length(count) for count in self.num_keys]
+        template = PromptTemplate(corpus, self.query_aware, self.generate)
+        return [template.length(count) for count in self.num_keys]
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        frame = Frame(corpus, self.query_aware, self.generate)
-        count = frame.num_records(length)
-        asked = evenly_spaced(count, self.num_positions)
+        template = PromptTemplate(corpus, self.query_aware, self.generate)
+        count = template.num_records(length)
+        records = evenly_spaced(count, self.num_positions)
         for index in range(self.num_contexts):
             rng = np.random.default_rng([seed, length, index])
-            _, keys_RK = frame.uuids.sample(rng, count)
-            values, values_RV = frame.uuids.sample(rng, count)
-            block = frame.block(keys_RK, values_RV)
+            _, keys_RK = template.uuids.sample(rng, count)
+            values, values_RV = template.uuids.sample(rng, count)
+            json_ids = template.records.ids(keys_RK, values_RV)
             lead = np.concatenate(
-                [[corpus.vocabulary.bos], leading_filler(corpus, rng, length - frame.length(count))]
+                [[corpus.vocabulary.bos], leading_filler(corpus, rng, length - template.length(count))]
             )
             doc: dict[str, Any] = {"context": index, "count": count, "corpus": corpus, "values": values}
-            for some in asked[:, None] if self.query_aware else [asked]:
-                context = np.concatenate([lead, frame.head(keys_RK[some[0]]), block, frame.ask])
+            for own in records[:, None] if self.query_aware else [records]:
+                context = np.concatenate(
+                    [lead, template.head(keys_RK[own[0]]), json_ids, template.before_key]
+                )
                 continuations = [
-                    frame.question(keys_RK[record], value)
-                    for record in some
+                    template.question(keys_RK[record], value)
+                    for record in own
                     for value in (values_RV if self.rank_all_values else values_RV[[record]])
                 ]
                 n_scored, max_new_tokens = (
-                    (0, frame.max_new_tokens) if self.generate else (frame.uuids.n_tokens, 0)
+                    (0, template.max_new_tokens) if self.generate else (template.uuids.n_tokens, 0)
                 )
                 yield Prompt(
-                    context, np.stack(continuations), n_scored, doc | {"asked": some}, max_new_tokens
+                    context, np.stack(continuations), n_scored, doc | {"records": own}, max_new_tokens
                 )
 
     def process_results(self, prompt: Prompt, scores: Scores | Generated) -> Iterator[MetricValue]:
-        asked, index = prompt.doc["asked"], prompt.doc["context"]
+        records, index = prompt.doc["records"], prompt.doc["context"]
         count, name = prompt.doc["count"], f"context-{index}"
-        rows = [(name, index, record, record / (count - 1)) for record in asked.tolist()]
+        locations = [(name, index, record, record / (count - 1)) for record in records.tolist()]
         if isinstance(scores, Generated):
             values = [value.lower() for value in prompt.doc["values"]]
             texts = [decode_until_special(prompt.doc["corpus"], ids).lower() for ids in scores.ids]
-            for text, place in zip(texts, rows, strict=True):
-                yield MetricValue("substring_match", float(values[place[2]] in text), 1, "fraction", *place)
-            some = sum(any(value in text for value in values) for text in texts)
-            yield MetricValue("predicted_in_context", float(some), len(asked), "fraction", name, index)
+            for text, location in zip(texts, locations, strict=True):
+                match = values[location[2]] in text
+                yield MetricValue("substring_match", float(match), 1, "fraction", *location)
+            in_context = sum(any(value in text for value in values) for text in texts)
+            yield MetricValue(
+                "predicted_in_context", float(in_context), len(records), "fraction", name, index
+            )
         else:
-            yield from self.scored(prompt, scores, rows)
-        yield MetricValue("chance", CHANCE * len(asked), len(asked), "fraction", name, index)
-        yield MetricValue("random_in_context", len(asked) / count, len(asked), "fraction", name, index)
+            yield from self.process_scores(prompt, scores, locations)
+        yield MetricValue("chance", CHANCE * len(records), len(records), "fraction", name, index)
+        yield MetricValue("random_in_context", len(records) / count, len(records), "fraction", name, index)
 
-    def scored(self, prompt: Prompt, scores: Scores, rows: list[tuple]) -> Iterator[MetricValue]:
-        """Of each question, its own value among the values that were scored."""
-        logprob_AC = scores.logprob.sum(1).reshape(len(rows), -1)
-        hit_AC = (
-            (scores.greedy_ids == prompt.continuations[:, -prompt.n_scored :]).all(1).reshape(len(rows), -1)
-        )
-        for row, place in enumerate(rows):
-            gold = place[2] if self.rank_all_values else 0
-            yield MetricValue("exact_match", float(hit_AC[row, gold]), 1, "fraction", *place)
-            yield MetricValue("logprob", float(logprob_AC[row, gold]), 1, "nats", *place)
+    def process_scores(self, prompt: Prompt, scores: Scores, locations: list[tuple]) -> Iterator[MetricValue]:
+        """Computes the metrics of each question from the scores of its value, or of all values of the context."""
+        shape = len(locations), -1  # questions, values scored for each
+        logprob_QV = scores.logprob.sum(1).reshape(shape)
+        targets = prompt.continuations[:, -prompt.n_scored :]
+        match_QV = (scores.greedy_ids == targets).all(1).reshape(shape)
+        for row, location in enumerate(locations):
+            gold = location[2] if self.rank_all_values else 0
+            yield MetricValue("exact_match", float(match_QV[row, gold]), 1, "fraction", *location)
+            yield MetricValue("logprob", float(logprob_QV[row, gold]), 1, "nats", *location)
             if self.rank_all_values:
-                rank = gold_rank(logprob_AC[row], np.arange(logprob_AC.shape[1]) == gold)
-                yield MetricValue("rank", rank, 1, "rank", *place)
-                yield MetricValue("reciprocal_rank", 1 / rank, 1, "fraction", *place)
+                rank = gold_rank(logprob_QV[row], np.arange(logprob_QV.shape[1]) == gold)
+                yield MetricValue("rank", rank, 1, "rank", *location)
+                yield MetricValue("reciprocal_rank", 1 / rank, 1, "fraction", *location)
 
 
-class Frame:
-    """The prompt in pieces of ids, each encoded on its own."""
+class PromptTemplate:
+    """The paper's prompt as pieces of ids, each encoded independently.
+
+    Attributes:
+        uuids: draws UUIDs of one token count.
+        records: encodes the JSON object.
+        max_new_tokens: number of ids to generate for an answer.
+        before_key: ids between the JSON object and the key of the question.
+    """
 
     def __init__(self, corpus: Corpus, query_aware: bool, generate: bool) -> None:
         self.uuids = FixedTokenCount(corpus.tokenizer, random_uuid, "UUIDs")
         self.records = JsonRecords(corpus.tokenizer)
         self.query_aware, self.generate, self.name = query_aware, generate, corpus.tokenizer.name
-        self.max_new_tokens = self.uuids.n_tokens + SPARE
-        pieces = (INSTRUCTIONS, INSTRUCTIONS + ASK, '"\n\nJSON data:\n', "JSON data:\n", "\n\n" + ASK, ASKED)
-        self.plain, self.aware, self.between, self.data, self.ask, self.asked = (
+        self.max_new_tokens = self.uuids.n_tokens + EXTRA_NEW_TOKENS
+        head = [INSTRUCTIONS + BEFORE_KEY, '"\n\n' + DATA] if query_aware else [INSTRUCTIONS, DATA]
+        pieces = [*head, "\n\n" + BEFORE_KEY, AFTER_KEY, ' "']
+        self.first, self.second, self.before_key, self.after_key, self.quote = (
             encode_text(corpus, piece) for piece in pieces
         )
-        self.quote = encode_text(corpus, ' "')
-
-    def block(self, keys_RK: np.ndarray, values_RV: np.ndarray) -> np.ndarray:
-        return self.records.block(keys_RK, values_RV)
 
     def head(self, key_K: np.ndarray) -> np.ndarray:
-        """Everything up to the JSON object; query-aware with the key."""
-        if self.query_aware:
-            return np.concatenate([self.aware, key_K, self.between])
-        return np.concatenate([self.plain, self.data])
+        """Ids of the instructions before the JSON object; if query-aware, with the question for a key."""
+        return np.concatenate([self.first, *([key_K] if self.query_aware else []), self.second])
 
     def question(self, key_K: np.ndarray, value_V: np.ndarray) -> np.ndarray:
-        """The continuation that asks for a key, with the value that is scored unless answers are generated."""
+        """Ids of the question from its key on, followed by the scored value unless answers are generated."""
         answer = [] if self.generate else [self.quote, value_V]
-        return np.concatenate([key_K, self.asked, *answer])
+        return np.concatenate([key_K, self.after_key, *answer])
 
     def length(self, count: int) -> int:
-        """Tokens that are read of a prompt with so many records and no text before it."""
+        """Returns the length in tokens of a prompt with `count` records and no filler (`Prompt.length`)."""
         key = np.zeros(self.uuids.n_tokens, np.int64)
-        fixed = 1 + len(self.head(key)) + len(self.ask) + len(self.question(key, key))
-        return (
-            fixed
-            + self.records.tokens(count, 2 * len(key))
-            + (self.max_new_tokens if self.generate else 0)
-            - 1
-        )
+        fixed = 1 + len(self.head(key)) + len(self.before_key) + len(self.question(key, key))
+        records = self.records.num_tokens(count, 2 * len(key))
+        return fixed + records + (self.max_new_tokens if self.generate else 0) - 1
 
     def num_records(self, length: int) -> int:
-        """How many records a length holds."""
-        least, record = self.length(2), self.length(3) - self.length(2)
-        if length < least:
+        """Returns the largest number of records that fit in `length` tokens.
+
+        Raises:
+            LengthError: if it is below 2.
+        """
+        min_length, record = self.length(2), self.length(3) - self.length(2)
+        if length < min_length:
             raise LengthError(
-                f"key_value_uuid at {length} tokens: its instructions, question and two records take {least} under "
-                f"tokenizer {self.name!r}; choose a length of {least} or more"
+                f"key_value_uuid at {length} tokens: its instructions, question and two records take {min_length} under "
+                f"tokenizer {self.name!r}; choose a length of {min_length} or more"
             )
-        return 2 + (length - least) // record
+        return 2 + (length - min_length) // record
 
 
 class JsonRecords:
-    """A JSON object, a record a line, as the paper prints it: {"key": "value",\\n "key": "value"}."""
+    """Encodes a JSON object as the paper prints it, one record in each line: {"key": "value",\\n "key": "value"}."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         encoded = [tokenizer.encode(text).astype(np.int64) for text in ('{"', ' "', '": "', '",\n', '"}')]
         self.first, self.open, self.middle, self.close, self.last = encoded
 
-    def block(self, keys_RK: np.ndarray, values_RV: np.ndarray) -> np.ndarray:
+    def ids(self, keys_RK: np.ndarray, values_RV: np.ndarray) -> np.ndarray:
+        """(T,) ids of the object of R records, from the ids of their keys and values."""
         pieces = []
         for record, (key, value) in enumerate(zip(keys_RK, values_RV, strict=True)):
             pieces += [self.open if record else self.first, key, self.middle, value, self.close]
         return np.concatenate([*pieces[:-1], self.last])
 
-    def tokens(self, count: int, each: int) -> int:
-        """Of `count` records whose key and value have `each` tokens together."""
+    def num_tokens(self, count: int, tokens_per_record: int) -> int:
+        """Returns the length of an object of `count` records; a key and its value have `tokens_per_record` tokens."""
         between = (count - 1) * (len(self.close) + len(self.open))
-        return len(self.first) + len(self.last) + between + count * (each + len(self.middle))
+        return len(self.first) + len(self.last) + between + count * (tokens_per_record + len(self.middle))

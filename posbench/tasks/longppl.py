@@ -1,11 +1,13 @@
-"""LongPPL: the perplexity of the tokens that profit from context, beside the average of all.
+"""LongPPL: perplexity of the tokens that gain from context, beside that of all tokens.
 
 Fang et al. What is Wrong with Perplexity for Long-context Language Modeling? ICLR 2025, section 3.
-arXiv:2410.23771; PKU-ML/LongPPL. A token is key if its log-probability is more than alpha = 2 nats higher under
-a long context than under a short one, and above beta = -2 under the long one. Deviations: the paper's key tokens are
-those of one fixed evaluator for all models, under 4096 to 5120 tokens and the whole text; here the model under test,
-with its extension, finds its own, where it was trained: under a quarter of the training length and under all of it.
-Under the evaluated length itself a model that breaks there would have its noise for key tokens.
+arXiv:2410.23771; PKU-ML/LongPPL. A key token is one whose log-probability is more than alpha = 2 nats higher with a
+long context than with a short one, and above beta = -2 nats with the long one. Deviations:
+
+- The paper determines key tokens with one fixed evaluator for all models; here the model under test, with its
+  extension, determines its own.
+- The paper compares contexts of 4096 to 5120 tokens with the whole text; here a quarter of the training length is
+  compared with all of it. At the evaluated length, the key tokens of a model that fails there would be noise.
 """
 
 from __future__ import annotations
@@ -22,15 +24,21 @@ from posbench.tasks.task import MetricValue
 
 @register("task/longppl")
 class LongPPL(Perplexity):
-    """The last train_len / 4 targets of a stretch, read with `length` tokens up to them, with train_len, and few.
+    """Loss of key tokens among the last train_len / 4 tokens of each segment.
 
-    Measures, by stretch: `nll` and `bytes` of all targets under `length` tokens; `key_token_fraction`, how many are key tokens;
-    `key_token_nll`, the nats of those under `length` tokens, where there are any.
+    Prompts: the last `length` + 1 tokens of every segment, then the last train_len + 1 tokens of every segment, then
+    the last short_context_len + 1; all three score the same targets.
+
+    Metrics, for each segment:
+        nll (nats, at least 0), bytes (bytes, at least 0): of all targets with `length` tokens; see `Perplexity`.
+        key_token_fraction (fraction, 0 to 1): targets that are key tokens.
+        key_token_nll (nats, at least 0): nll of the key tokens with `length` tokens; missing without key tokens.
 
     Args:
-        short_context_len: tokens of the short context, at least the targets; None is a quarter of the training length.
-        min_context_gain, max_loss: nats; the paper's alpha and -beta.
-        max_context, num_examples: see Perplexity.
+        max_context, num_examples: see `Perplexity`.
+        short_context_len: tokens of the short context, from train_len / 4 to train_len - 1; None is train_len / 4.
+        min_context_gain: least gain of a key token from the long context in nats, at least 0; the paper's alpha.
+        max_loss: largest loss of a key token with the long context in nats, above 0; the paper's -beta.
     """
 
     task = "longppl"
@@ -47,13 +55,13 @@ class LongPPL(Perplexity):
         super().__init__(max_context, num_examples)
         if min_context_gain < 0 or max_loss <= 0:
             raise ConfigError(
-                f"key_tokens with min_context_gain {min_context_gain} and max_loss {max_loss}: give nats, max_loss above 0"
+                f"key_tokens with min_context_gain {min_context_gain} and max_loss {max_loss}: give nats, "
+                "min_context_gain at least 0 and max_loss above 0"
             )
         self.short_context_len = short_context_len
         self.min_context_gain, self.max_loss = min_context_gain, max_loss
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        """Every stretch read with `length` tokens, then every one with train_len, then with the short context."""
         targets = max(1, train_len // 4)
         short = targets if self.short_context_len is None else self.short_context_len
         if not targets <= short < train_len <= length:
@@ -62,22 +70,24 @@ class LongPPL(Perplexity):
                 f"training length) or more, and a short context from {targets} (a quarter of it) to {train_len - 1}"
             )
         segments = list(self.segments(length, corpus, seed))
-        for read in (length, train_len, short):
+        for context_len in (length, train_len, short):
             for doc_id, example, ids in segments:
-                yield self.prompt(corpus, ids[-read - 1 :], targets, doc_id, example)
+                yield self.prompt(corpus, ids[-context_len - 1 :], targets, doc_id, example)
 
     def process_all_results(self, answered: Iterable[tuple[Prompt, Scores]]) -> Iterator[MetricValue]:
-        """Of the evaluated length's prompts, each with the two others of the same stretch."""
+        """Computes the metrics of each segment from its three prompts."""
         pairs = list(answered)
         count = len(pairs) // 3
         parts = [pairs[start : start + count] for start in (0, count, 2 * count)]
-        for (prompt, scores), (_, home), (_, short) in zip(*parts, strict=True):
+        for (prompt, scores), (_, trained), (_, short) in zip(*parts, strict=True):
             yield from self.process_results(prompt, scores)
             doc_id, example = prompt.doc["doc_id"], prompt.doc["example"]
-            key = (home.logprob - short.logprob > self.min_context_gain) & (home.logprob > -self.max_loss)
-            keys = int(key.sum())
-            yield MetricValue("key_token_fraction", float(keys), prompt.n_scored, "fraction", doc_id, example)
-            if keys:
-                yield MetricValue(
-                    "key_token_nll", float(-scores.logprob[key].sum()), keys, "nats", doc_id, example
-                )
+            gain = trained.logprob - short.logprob
+            is_key = (gain > self.min_context_gain) & (trained.logprob > -self.max_loss)
+            n_keys = int(is_key.sum())
+            yield MetricValue(
+                "key_token_fraction", float(n_keys), prompt.n_scored, "fraction", doc_id, example
+            )
+            if n_keys:
+                nll = float(-scores.logprob[is_key].sum())
+                yield MetricValue("key_token_nll", nll, n_keys, "nats", doc_id, example)

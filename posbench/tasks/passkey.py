@@ -1,10 +1,13 @@
-"""Passkey retrieval: a number hidden at some depth of text that does not matter.
+"""Passkey retrieval: a number hidden at a given depth of irrelevant text.
 
 Mohtashami, Jaggi. Landmark Attention. NeurIPS 2023, section 4.2. arXiv:2305.16300; the wording is that of
-llama/run_test.py in epfml/landmark-attention. Deviations: lengths are exact in tokens, since text before and
-after the number is cut as ids; depths are even in place of random; keys have a fixed number of digits and the
-same number of tokens; a key is right where all of its ids are the model's first choice, not where the first
-number of a generated answer is.
+llama/run_test.py in epfml/landmark-attention. Deviations:
+
+- Lengths are exact in tokens, since the filler before and after the number is cut between ids.
+- Depths are evenly spaced, not random.
+- Numbers have a fixed number of digits, and of tokens.
+- A number counts as retrieved if all of its ids have the highest logit, not if it is the first number of a generated
+  answer.
 """
 
 from __future__ import annotations
@@ -33,16 +36,21 @@ FILLERS = ("sentences", "corpus")
 
 @register("task/passkey")
 class Passkey(Task):
-    """Exact match and log-probability (nats, the sum over its ids) of the number, by its depth.
+    """Exact match and log-probability of a number hidden in filler text.
 
-    A row's position is where the sentence with the number begins, in tokens; `chance` is that of a number of
-    as many digits, drawn at random.
+    Prompts: instructions, filler, the sentence with the number, filler, the question; the answer is the number.
+
+    Metrics, for each text and depth; `position` is the token at which the sentence with the number begins, `depth` the
+    share of the filler before it:
+        exact_match (fraction, 0 or 1): all ids of the number have the highest logit.
+        logprob (nats, at most 0): log-probability of the number, the sum over its ids.
+        chance (fraction, 0 to 1): exact match of a number drawn at random, with as many digits.
 
     Args:
-        num_examples: how many texts; in each the same number is hidden at every depth.
-        num_depths: how many depths, evenly from the start of the filler to its end.
-        num_digits: of the number; the first is never 0.
-        filler: "sentences", the paper's five over and over, or "corpus", running text of the test split.
+        num_examples: number of texts; each hides one number, at every depth.
+        num_depths: number of depths, evenly spaced from the start to the end of the filler.
+        num_digits: digits of the number; the first is never 0.
+        filler: "sentences", the paper's five sentences repeated, or "corpus", running text of the test split.
     """
 
     task = "passkey"
@@ -65,7 +73,7 @@ class Passkey(Task):
         self.variant = "" if filler == "sentences" else f"filler={filler}"
 
     def number(self, rng: np.random.Generator) -> str:
-        """With the space before it, which most tokenizers join to its first digits."""
+        """Draws a number; the space before it is included because most tokenizers merge it with the first digits."""
         return f" {int(rng.integers(10 ** (self.num_digits - 1), 10**self.num_digits))}"
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
@@ -74,37 +82,37 @@ class Passkey(Task):
             encode_text(corpus, text) for text in (TASK, BEFORE, BETWEEN, AFTER, QUESTION)
         )
         fixed = [task, before, between, after, question]
-        # The last id of the answer is only predicted.
-        least = 1 + sum(map(len, fixed)) + 3 * numbers.n_tokens - 1
-        room = length - least
-        if room < 0:
+        # One bos; the number occurs three times, and its last id is never read.
+        min_length = 1 + sum(map(len, fixed)) + 3 * numbers.n_tokens - 1
+        n_filler = length - min_length
+        if n_filler < 0:
             raise LengthError(
-                f"passkey at {length} tokens: its instructions, number and question take {least} under tokenizer "
-                f"{corpus.tokenizer.name!r}; choose a length of {least} or more"
+                f"passkey at {length} tokens: its instructions, number and question take {min_length} under tokenizer "
+                f"{corpus.tokenizer.name!r}; choose a length of {min_length} or more"
             )
         sentences = encode_text(corpus, SENTENCES)
         for example in range(self.num_examples):
             rng = np.random.default_rng([seed, length, example])
             _, (number,) = numbers.sample(rng, 1)
-            told = np.concatenate([before, number, between, number, after])
-            text = filler_text(corpus, rng, room) if self.filler == "corpus" else None
-            for place in range(self.num_depths):
-                depth = place / max(1, self.num_depths - 1)
-                ahead = round(depth * room)
-                # The paper's sentences start anew after the number; running text goes on.
-                parts = (
-                    (text[:ahead], text[ahead:])
+            statement = np.concatenate([before, number, between, number, after])
+            text = filler_text(corpus, rng, n_filler) if self.filler == "corpus" else None
+            for index in range(self.num_depths):
+                depth = index / max(1, self.num_depths - 1)
+                n_first = round(depth * n_filler)
+                # The paper's sentences restart after the number; running text continues.
+                first, second = (
+                    (text[:n_first], text[n_first:])
                     if text is not None
-                    else (np.resize(sentences, ahead), np.resize(sentences, room - ahead))
+                    else (np.resize(sentences, n_first), np.resize(sentences, n_filler - n_first))
                 )
-                context = np.concatenate([[corpus.vocabulary.bos], task, parts[0], told, parts[1], question])
-                doc = {"example": example, "position": 1 + len(task) + ahead, "depth": depth}
+                context = np.concatenate([[corpus.vocabulary.bos], task, first, statement, second, question])
+                doc = {"example": example, "position": 1 + len(task) + n_first, "depth": depth}
                 yield Prompt(context.astype(np.int64), number[None], len(number), doc)
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         example, position, depth = (prompt.doc[name] for name in ("example", "position", "depth"))
-        place = (f"text-{example}", example, position, depth)
-        hit = bool((scores.greedy_ids[0] == prompt.continuations[0]).all())
-        yield MetricValue("exact_match", float(hit), 1, "fraction", *place)
-        yield MetricValue("logprob", float(scores.logprob[0].sum()), 1, "nats", *place)
-        yield MetricValue("chance", 1 / (9 * 10 ** (self.num_digits - 1)), 1, "fraction", *place)
+        location = (f"text-{example}", example, position, depth)
+        match = bool((scores.greedy_ids[0] == prompt.continuations[0]).all())
+        yield MetricValue("exact_match", float(match), 1, "fraction", *location)
+        yield MetricValue("logprob", float(scores.logprob[0].sum()), 1, "nats", *location)
+        yield MetricValue("chance", 1 / (9 * 10 ** (self.num_digits - 1)), 1, "fraction", *location)

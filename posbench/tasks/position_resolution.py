@@ -1,9 +1,8 @@
-"""Whether neighbouring positions can be told apart: a forced choice that only distance one against two decides.
+"""Resolution of neighbouring positions: a forced choice between distances of one and two.
 
-Ours; for the question how densely interpolated positions can lie before they blur. (Chen et al., arXiv:2306.15595,
-section 2.3, bound how far interpolated scores stray, not what they still tell apart.) In records `K V K` a key stands
-one token before its own value, and its echo two tokens before the next record's. Asked for a key, a model that cannot
-tell these two distances apart finds both values by the same key.
+A task of this package, for how densely interpolated positions can lie before a model confuses them. In records
+`K V K`, each key precedes its own value by one token, and the repetition of the key precedes the next record's value by
+two. A model that cannot distinguish these distances retrieves both values for the key.
 """
 
 from __future__ import annotations
@@ -23,14 +22,22 @@ from posbench.tasks.task import MetricValue, Task
 
 @register("task/position_resolution")
 class PositionResolution(Task):
-    """For each record but the last: is its value likelier than the next record's, given its key? Chance is 1/2.
+    """Preference, given a record's key, for its own value over that of the next record.
 
-    Records whose value is the next one's too are left out. The context is that of key-value retrieval.
+    Chen et al. (arXiv:2306.15595, section 2.3) bound the error of interpolated attention scores; this task measures
+    whether a model still distinguishes the positions.
 
-    Measures, by record: `position_accuracy`, 1 where its own value is likelier; `log_likelihood_ratio`, by how many nats; and `chance`.
+    Prompts: the contexts of `key_value`, then the key of a record; both values are scored. The last record is left out,
+    and those whose value equals the next one.
+
+    Metrics, for each record; `position` is its index in the context, `depth` its relative position:
+        position_accuracy (fraction, 0 or 1): its own value has the higher log-probability.
+        log_likelihood_ratio (nats): difference of the two log-probabilities.
+    Metric, for each context:
+        chance (fraction): 1/2.
 
     Args:
-        num_contexts: how many contexts; each is asked for all of its records.
+        num_contexts: number of contexts.
     """
 
     task = "position_resolution"
@@ -43,27 +50,25 @@ class PositionResolution(Task):
         self.num_contexts = num_contexts
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        for index, made in enumerate(recall_contexts(corpus, self.num_contexts, length, seed)):
-            own, other = made.value_ids[:-1], made.value_ids[1:]
-            kept = np.flatnonzero(own != other)
-            if not len(kept):
+        for index, context in enumerate(recall_contexts(corpus, self.num_contexts, length, seed)):
+            own, following = context.value_ids[:-1], context.value_ids[1:]
+            records = np.flatnonzero(own != following)
+            if not len(records):
                 raise LengthError(
                     f"position_resolution at {length} tokens: context {index} has no two neighbouring values that differ; "
                     "choose a longer length"
                 )
-            key_R = made.key_ids[kept]
-            pairs = np.stack([np.stack([key_R, value[kept]], 1) for value in (own, other)], 1)
-            doc = {"context": index, "records": kept, "count": len(made.key_ids)}
-            yield Prompt(made.ids.astype(np.int64), pairs.reshape(-1, 2).astype(np.int64), 1, doc)
+            key_R = context.key_ids[records]
+            pairs = np.stack([np.stack([key_R, value[records]], 1) for value in (own, following)], 1)
+            doc = {"context": index, "records": records, "count": len(context.key_ids)}
+            yield Prompt(context.ids.astype(np.int64), pairs.reshape(-1, 2).astype(np.int64), 1, doc)
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         index, last = prompt.doc["context"], max(1, prompt.doc["count"] - 1)
         name = f"context-{index}"
-        own_R, other_R = scores.logprob[:, 0].reshape(-1, 2).T
-        for record, ratio in zip(prompt.doc["records"].tolist(), (own_R - other_R).tolist(), strict=True):
-            depth = record / last
-            yield MetricValue(
-                "position_accuracy", float(ratio > 0), 1, "fraction", name, index, record, depth
-            )
-            yield MetricValue("log_likelihood_ratio", ratio, 1, "nats", name, index, record, depth)
+        own_R, following_R = scores.logprob[:, 0].reshape(-1, 2).T
+        for record, ratio in zip(prompt.doc["records"].tolist(), (own_R - following_R).tolist(), strict=True):
+            location = (name, index, record, record / last)
+            yield MetricValue("position_accuracy", float(ratio > 0), 1, "fraction", *location)
+            yield MetricValue("log_likelihood_ratio", ratio, 1, "nats", *location)
         yield MetricValue("chance", len(own_R) / 2, len(own_R), "fraction", name, index)

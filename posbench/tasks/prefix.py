@@ -1,7 +1,7 @@
-"""Documents from their start, and the loss by position.
+"""Perplexity by position: the loss of documents from their first token on.
 
-For a scheme whose numbers for a prefix depend on nothing after it, one pass at the longest length gives
-every shorter one; the others get a pass a length.
+If the model computes the same for a prefix whatever follows it (`Traits.prefix_stable`), one pass at the longest length
+gives all shorter lengths; otherwise every length has a pass of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from posbench.tasks.task import MetricValue
 
 @register("task/prefix")
 class Prefix(Perplexity):
-    """The first `length` targets of a document, summed within buckets of positions.
+    """Loss of the first `length` targets of each document, in buckets of positions.
 
-    A row's position is the END of its bucket: the loss at a length is the sum over the buckets up to it.
+    Prompts: the first `length` + 1 tokens of documents with more than max_context tokens.
+    Metrics: those of `Perplexity`, for each bucket. `position` is the END of the bucket in tokens, so that the loss at
+    a length is the sum over the buckets up to it.
+    Settings: see `Perplexity`.
     """
 
     protocol = "prefix"
@@ -55,10 +58,10 @@ class Prefix(Perplexity):
 
 
 def bucket_ends(length: int, train_len: int) -> np.ndarray:
-    """Ends of position buckets: eight up to the training length, then eight to each doubling of it."""
+    """Returns the ends of position buckets in tokens: eight up to the training length, then eight to each doubling."""
     eighths = np.arange(1, 9) / 8
     ends = [*(train_len * eighths)]
     while ends[-1] < length:
         ends += [*(ends[-1] * (1 + eighths))]
-    whole = np.unique(np.rint(ends).astype(int))
-    return np.append(whole[(whole > 0) & (whole < length)], length)
+    rounded = np.unique(np.rint(ends).astype(int))
+    return np.append(rounded[(rounded > 0) & (rounded < length)], length)

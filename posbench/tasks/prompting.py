@@ -1,4 +1,4 @@
-"""Where retrieval asks, how a rank is counted, and what fills a context to its exact length."""
+"""Helpers of retrieval tasks: positions of questions, ranks, filler text, and ids from text and back."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
 
 
-def evenly_spaced(count: int, asked: int) -> np.ndarray:
-    """(min(count, asked),) int64 indices, evenly from the first to the last of `count` things.
+def evenly_spaced(count: int, num_positions: int) -> np.ndarray:
+    """(min(count, num_positions),) int64 indices from 0 to count - 1, evenly spaced and rounded down.
 
-    Rounded down, they are the positions of Liu et al.: 0, 34, 69, 104, 139 are 5 of 140.
+    These are the positions of Liu et al. (arXiv:2307.03172), such as 0, 34, 69, 104, 139 for 5 of 140.
     """
-    steps = min(count, asked)
+    steps = min(count, num_positions)
     return np.arange(steps, dtype=np.int64) * (count - 1) // max(1, steps - 1)
 
 
@@ -25,44 +25,49 @@ def require_positive(task: str, **settings: int) -> None:
 
 
 def gold_rank(logprob_V: np.ndarray, gold_V: np.ndarray) -> float:
-    """The rank of the gold one by log-probability, 1 the first; a tie counts half, as in low precision many are."""
+    """Returns the rank of the gold candidate by log-probability, from 1; ties, common in low precision, count half.
+
+    Args:
+        logprob_V: (V,) log-probabilities of the candidates.
+        gold_V: (V,) booleans, True for the gold candidate.
+    """
     gold = logprob_V[gold_V][0]
     return float(1 + (logprob_V > gold).sum() + ((logprob_V == gold).sum() - 1) / 2)
 
 
 def filler_text(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.ndarray:
-    """(tokens,) int64 ids of consecutive text of the test split, without what begins a document.
+    """(tokens,) int64 ids of running text from a random start in the test split, without bos ids.
 
     Raises:
-        LengthError: if the split holds less.
+        LengthError: if the split has fewer tokens.
     """
     shard = corpus.split("test")
-    whole = shard.tokens
-    if len(whole) - len(shard) < tokens:
+    ids = shard.tokens
+    if len(ids) - len(shard) < tokens:
         raise LengthError(
-            f"running text of {tokens} tokens: the test split of {corpus.name} has {len(whole) - len(shard)}; "
+            f"running text of {tokens} tokens: the test split of {corpus.name} has {len(ids) - len(shard)}; "
             "choose a shorter length, or a larger corpus"
         )
-    start = int(rng.integers(max(1, len(whole) - tokens - len(shard))))
-    # As many more as there are documents, so that their beginnings can be left out.
-    text = whole[start : start + tokens + len(shard)]
+    start = int(rng.integers(max(1, len(ids) - tokens - len(shard))))
+    # One more token for each document, since bos ids are removed.
+    text = ids[start : start + tokens + len(shard)]
     return text[text != corpus.vocabulary.bos][:tokens].astype(np.int64)
 
 
 def encode_text(corpus: Corpus, text: str) -> np.ndarray:
-    """(T,) int64 ids of text: prompts are joined as ids, never as text across a tokenizer's seam."""
+    """(T,) int64 ids of a piece of text. Prompts are joined from ids, so that pieces are tokenized independently."""
     return corpus.tokenizer.encode(text).astype(np.int64)
 
 
 def leading_filler(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.ndarray:
-    """(tokens,) int64 ids to stand before instructions: running text and, where it fits, an empty line."""
-    line = encode_text(corpus, "\n\n")
-    if tokens < len(line):
+    """(tokens,) int64 ids of filler before instructions: running text and, if it fits, an empty line."""
+    empty_line = encode_text(corpus, "\n\n")
+    if tokens < len(empty_line):
         return filler_text(corpus, rng, tokens)
-    return np.concatenate([filler_text(corpus, rng, tokens - len(line)), line])
+    return np.concatenate([filler_text(corpus, rng, tokens - len(empty_line)), empty_line])
 
 
 def decode_until_special(corpus: Corpus, ids: np.ndarray) -> str:
-    """What was generated, up to the first id that is no text or begins another one."""
-    others = np.flatnonzero((ids >= corpus.tokenizer.vocab_size) | (ids == corpus.vocabulary.bos))
-    return corpus.tokenizer.decode(ids[: others[0]] if len(others) else ids)
+    """Decodes generated ids up to the first bos or reserved id."""
+    special = np.flatnonzero((ids >= corpus.tokenizer.vocab_size) | (ids == corpus.vocabulary.bos))
+    return corpus.tokenizer.decode(ids[: special[0]] if len(special) else ids)

@@ -1,4 +1,4 @@
-"""Contexts of synthetic records: the same ones for every task that asks about them."""
+"""Contexts of synthetic records, shared by all tasks on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from posbench.data.corpus import Corpus
 
 
 def recall_contexts(corpus: Corpus, count: int, length: int, seed: int) -> Iterator[RecallContext]:
-    """`count` contexts behind running text of the test split, each a function of (seed, length, its index)."""
+    """Yields `count` contexts of running test text followed by records; each depends on (seed, length, index) alone."""
     tokens = corpus.split("test").tokens
     for index in range(count):
         rng = np.random.default_rng([seed, length, index])

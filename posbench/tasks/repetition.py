@@ -1,9 +1,9 @@
-"""Natural text against the same text repeated: whether what is far back is still copied.
+"""Repeated text against natural text: a test for copying of distant tokens.
 
-Su, https://kexue.fm/archives/9603 and 9708: a scheme or extension that keeps global dependence does better on
-repeated text than on natural text of the same length; one that has become local does not. Deviations: his test set
-holds some samples that are repeated, with a period that is not given; here every sample of the variant `repeated`
-is, with one period, and the first period, in which nothing is copied, is scored by itself.
+Su, https://kexue.fm/archives/9603 and 9708: a scheme or extension with global dependence predicts repeated text better
+than natural text of the same length; one that has become local does not. Deviations: his test set has some repeated
+samples, with a period that is not given; here all samples of the variant `repeated` are repeated, with one period, and
+the first period, in which nothing can be copied, is scored separately.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ VARIANTS = ("natural", "repeated")
 
 @register("task/repetition")
 class Repetition(Perplexity):
-    """A stretch of text as it is, or its first `period` tokens over and over, read as `length` tokens.
+    """Accuracy and loss of all tokens of a segment, natural or repeated.
 
-    Measures, by stretch: `token_accuracy`, how many of the targets after the first period are the first choice, and `nll`,
-    their nats; `first_period_token_accuracy` and `first_period_nll`, the same of the first period, which both variants share.
+    Prompts: the first `length` + 1 tokens of each segment ("natural"), or its first token and the `period` tokens after
+    it, repeated to the same length ("repeated").
+
+    Metrics, for each segment:
+        token_accuracy (fraction, 0 to 1): targets after the first period that have the highest logit.
+        nll (nats, at least 0): negative log-likelihood of these targets.
+        first_period_token_accuracy, first_period_nll: the same for the first period, equal in both variants.
 
     Args:
-        variant: natural or repeated.
-        period: tokens; None is half the training length, so that what is copied lies at a distance that was
-            trained. A period over the training length asks for what a window cannot see; it is in the variant.
-        max_context, num_examples: see Perplexity.
+        variant: "natural" or "repeated".
+        max_context, num_examples: see `Perplexity`.
+        period: tokens, less than `length`; None is half the training length, a distance that occurs in training. A
+            given period becomes part of the variant; one above the training length is beyond the reach of a window.
     """
 
     task = "repetition"
@@ -43,7 +48,7 @@ class Repetition(Perplexity):
     def __init__(self, variant: str, max_context: int, num_examples: int, period: int | None = None) -> None:
         super().__init__(max_context, num_examples)
         if variant not in VARIANTS:
-            raise ConfigError(f"repetition variant {variant!r}: give {' or '.join(VARIANTS)}")
+            raise ConfigError(f"repetition with variant {variant!r}: give {' or '.join(VARIANTS)}")
         if period is not None and period < 1:
             raise ConfigError(f"repetition with a period of {period} tokens: give at least 1, or null")
         self.repeated, self.period = variant == "repeated", period
@@ -62,10 +67,10 @@ class Repetition(Perplexity):
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         doc_id, example, period = (prompt.doc[key] for key in ("doc_id", "example", "period"))
-        hits, nll = scores.greedy_ids[0] == prompt.continuations[0], -scores.logprob[0]
+        correct, nll = scores.greedy_ids[0] == prompt.continuations[0], -scores.logprob[0]
         for prefix, part in (("", slice(period, None)), ("first_period_", slice(period))):
-            count = len(hits[part])
+            count = len(correct[part])
             yield MetricValue(
-                f"{prefix}token_accuracy", float(hits[part].sum()), count, "fraction", doc_id, example
+                f"{prefix}token_accuracy", float(correct[part].sum()), count, "fraction", doc_id, example
             )
             yield MetricValue(f"{prefix}nll", float(nll[part].sum()), count, "nats", doc_id, example)

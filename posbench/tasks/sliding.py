@@ -1,6 +1,7 @@
-"""Sliding windows with a stride, the protocol of Position Interpolation and YaRN (stride 256).
+"""Perplexity on sliding windows with a stride, where targets have a long context.
 
-Every target has at least length - stride tokens of context, but for the first window's.
+The protocol of Position Interpolation (arXiv:2306.15595) and YaRN (arXiv:2309.00071), with a stride of 256 tokens.
+Every target has at least `length` - stride tokens of context, except in the first window of a segment.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from posbench.tasks.perplexity import Perplexity
 
 @register("task/sliding")
 class Sliding(Perplexity):
-    """Windows of `length` read tokens moved by `stride`; each scores the targets that no earlier one has."""
+    """Loss of all tokens of each segment but its first.
+
+    Prompts: windows of `length` tokens, each `stride` tokens after the one before; a window scores the targets that no
+    earlier window has scored.
+    Metrics: see `Perplexity`.
+
+    Args:
+        max_context, num_examples: see `Perplexity`.
+        stride: tokens between windows, 1 to `length`.
+    """
 
     protocol = "sliding"
 

@@ -1,4 +1,4 @@
-"""A task makes prompts of an exact length and measures scores; it knows no model."""
+"""Base class of tasks: prompts of an exact length, and metrics of a model's answers to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from posbench.lm.interface import Prompt
 
 @dataclass(frozen=True)
 class MetricValue:
-    """One number; the field names are columns of a row."""
+    """A metric summed over `n` items; its value is `value_sum / n`. Field names are columns of the results.
+
+    Attributes:
+        metric: name.
+        value_sum: sum over the items.
+        n: number of items: tokens, questions or prompts.
+        unit: of one item: "nats", "bytes", "fraction" (0 to 1) or "rank" (1 is best).
+        doc_id: document or context that the items come from.
+        example: index of that document or context in the evaluation.
+        position: token position or index of a record or passage, as the task documents.
+        depth: relative position in the context, 0 (start) to 1 (end).
+        layer, head: indices, for metrics of attention.
+    """
 
     metric: str
     value_sum: float
@@ -27,13 +39,16 @@ class MetricValue:
 
 
 class Task:
-    """The base of all tasks.
+    """Base class of all tasks.
 
-    Class attributes:
-        task, protocol, variant: columns of the rows.
-        metric, unit: of the row that stands for a cell without numbers, such as an undefined one.
-        version: raised whenever prompts or measures change; part of a cell's identity.
-        output_type: the method of an LM that answers the prompts.
+    Class docstrings of tasks list their metrics with unit and range; ranges are those of `value_sum / n`.
+
+    Attributes:
+        task, protocol, variant: columns of the results.
+        metric, unit: primary metric; also the one in the row of a cell without results, such as an undefined length.
+        version: incremented when prompts or metrics change; part of a cell's identity.
+        output_type: method of `LM` that answers the prompts: "loglikelihood", "generate" or "attention_weights".
+        required_synthetic_task: `train.synthetic_task` with which a model must have been trained; "" for any model.
     """
 
     task: ClassVar[str]
@@ -43,33 +58,43 @@ class Task:
     version: int = 1
     output_type: str = "loglikelihood"
     variant: str = ""
-    # The synthetic sequences of which a model must have been trained to be asked at all; '' for any model.
     required_synthetic_task: str = ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        """Prompts that are read as exactly `length` tokens.
+        """Yields prompts of which the model reads exactly `length` tokens (`Prompt.length`).
+
+        Args:
+            length: tokens.
+            corpus: test text, tokenizer and vocabulary.
+            train_len: training length of the model in tokens.
+            seed: of all random draws.
 
         Raises:
-            LengthError: if the corpus or the task's form does not allow the length.
+            LengthError: if the corpus or the form of the task does not allow the length.
         """
         raise NotImplementedError
 
     def process_results(self, prompt: Prompt, scores: Any) -> Iterator[MetricValue]:
-        """A pure function of a prompt and what the LM answered: Scores, or Generated where `output_type` says so."""
+        """Computes the metrics of one prompt from its answer: `Scores`, `Generated` or `AttentionWeights`."""
         raise NotImplementedError
 
     def process_all_results(self, answered: Iterable[tuple[Prompt, Any]]) -> Iterator[MetricValue]:
-        """Those of all prompts of a cell, in order; a task whose prompts belong together overrides it."""
+        """Computes the metrics of all prompts of a cell, in order; overridden by tasks that compare prompts."""
         for prompt, scores in answered:
             yield from self.process_results(prompt, scores)
 
     def fixed_lengths(self, corpus: Corpus) -> list[int]:
-        """Lengths in tokens that follow from the task's own settings, such as a number of records.
+        """Returns the lengths in tokens that follow from the task's settings, such as a number of records.
 
-        Where there are any, they take the place of the lengths that an evaluation asks for.
+        They replace the lengths of the evaluation. Empty for a task of any length.
         """
         return []
 
     def lengths_to_run(self, lengths: list[int], prefix_stable: bool) -> list[int]:
-        """The lengths that need a pass of their own, out of those asked for."""
+        """Returns the lengths that need forward passes of their own.
+
+        Args:
+            lengths: requested lengths in tokens.
+            prefix_stable: whether the model computes the same for a prefix whatever follows it.
+        """
         return lengths

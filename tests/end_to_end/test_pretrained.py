@@ -123,7 +123,7 @@ def test_bad_input(evaluate):
         evaluate("table", *SHORT, "extension=yarn")[0], "extension yarn on table", "black box", "rope_scaling"
     )
     assert_error(evaluate("nowhere", *SHORT)[0], "there is no such folder")
-    assert_error(evaluate("text", *SHORT)[0], "text is no model that can be loaded", "config.json")
+    assert_error(evaluate("text", *SHORT)[0], "text' cannot be loaded", "config.json")
     assert_error(evaluate("plain", *SHORT, "lm.kind=api")[0], "lm.kind 'api'", "hugging_face")
     assert_error(evaluate("plain", *SHORT, "lm.name=nobody/nothing")[0], "'nobody/nothing'", "HF_HUB_OFFLINE")
     assert_error(evaluate("plain", *SHORT, "+lm.nam=x")[0], "'lm.nam'")

@@ -1,4 +1,4 @@
-"""Tiny models of transformers' families with random weights, as a user has them: folders with a tokenizer."""
+"""Tiny transformers models of several families with random weights, and their folders with a tokenizer."""
 
 import functools
 from pathlib import Path
@@ -48,7 +48,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "linear": {"rope_type": "linear", "factor": 4.0},
     "dynamic": {"rope_type": "dynamic", "factor": 2.0},
     "yarn": {"rope_type": "yarn", "factor": 4.0, **BEFORE},
-    "yarn_with_numbers": {
+    "yarn_all_parameters": {
         "rope_type": "yarn",
         "factor": 4.0,
         "beta_fast": 8.0,
@@ -71,7 +71,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
         "long_factor": [1.0, 1.5, 2.0, 4.0],
         **BEFORE,
     },
-    "longrope_with_numbers": {
+    "longrope_attention_factor": {
         "rope_type": "longrope",
         "attention_factor": 1.2,
         "short_factor": [1.0, 1.1, 1.2, 1.3],
@@ -81,8 +81,8 @@ SCALINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def theirs(model_type: str, **given: Any) -> torch.nn.Module:
-    """A model of transformers with weights of its own seed, far enough from zero that positions matter."""
+def hf_model(model_type: str, **given: Any) -> torch.nn.Module:
+    """A transformers model with seeded random weights, large enough that positions matter."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **{**SHARED, **given})
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
@@ -94,7 +94,7 @@ def theirs(model_type: str, **given: Any) -> torch.nn.Module:
 
 @functools.cache
 def trained_tokenizer() -> Tokenizer:
-    """A byte-level BPE with specials of its own in front, as Llama's and Qwen's."""
+    """A byte-level BPE whose first ids are special tokens, as in Llama and Qwen."""
     encoder = Tokenizer(models.BPE())
     encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     encoder.decoder = decoders.ByteLevel()
@@ -109,8 +109,8 @@ def trained_tokenizer() -> Tokenizer:
 
 
 def saved(folder: Path, model_type: str, **given: Any) -> Path:
-    """A folder with config.json, model.safetensors and a tokenizer, as save_pretrained leaves it."""
-    theirs(model_type, **given).save_pretrained(folder)
+    """Saves a model and a tokenizer with save_pretrained; returns the folder."""
+    hf_model(model_type, **given).save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained_tokenizer(), bos_token="<s>", eos_token="</s>"
     )

@@ -1,4 +1,4 @@
-"""What the last query attends to, against weights written out pair by pair; and what rows say of it."""
+"""Attention weights of the last query against a softmax computed pair by pair, and the metrics of the task."""
 
 import cmath
 import math
@@ -41,8 +41,8 @@ def dot(h, q, k, d):
     return float(q @ k)
 
 
-def turned(h, q, k, d):
-    """Pairs of numbers as complex ones, turned by the distance."""
+def rotated(h, q, k, d):
+    """RoPE by complex numbers: each pair of dimensions is rotated by the distance."""
     pairs = zip(q.view(-1, 2).tolist(), k.view(-1, 2).tolist(), strict=True)
     return sum(
         (complex(*a) * complex(*b).conjugate() * cmath.exp(1j * d * 10000 ** (-2 * m / 8))).real
@@ -50,9 +50,9 @@ def turned(h, q, k, d):
     )
 
 
-def scheme(made, **settings):
+def scheme(cls, **settings):
     torch.manual_seed(0)
-    return made(SHAPE, **settings).double()
+    return cls(SHAPE, **settings).double()
 
 
 def shaw(own):
@@ -64,7 +64,7 @@ def t5(own):
 
 
 def cope(own):
-    """The positions of a query's keys depend on each other: a whole row at a time."""
+    """Logits of a whole row, since the contextual position of a key depends on the keys after it."""
 
     def row(q, keys):
         content = [float(q @ k) / 8**0.5 for k in keys]
@@ -79,16 +79,16 @@ def cope(own):
     return row
 
 
-def by_pairs(logit, tokens, at, b, h, nowhere=0.0):
-    """The softmax over the keys of the last query."""
-    q, keys = at.q_BHTD[b, h, -1], at.k_BHSD[b, h]
-    found = [logit(h, q, k, tokens - 1 - j) for j, k in enumerate(keys)]
-    exps = [0.0 if one is None else math.exp(one / 8**0.5) for one in found]
-    return [one / (nowhere + sum(exps)) for one in exps]
+def softmax_by_pairs(logit, tokens, inputs, b, h, extra=0.0):
+    """Softmax over the keys of the last query; `extra` is added to the normalizer, and None masks a pair."""
+    q, keys = inputs.q_BHTD[b, h, -1], inputs.k_BHSD[b, h]
+    logits = [logit(h, q, k, tokens - 1 - j) for j, k in enumerate(keys)]
+    exps = [0.0 if one is None else math.exp(one / 8**0.5) for one in logits]
+    return [one / (extra + sum(exps)) for one in exps]
 
 
 CASES = {
-    "rope": (lambda: scheme(RoPE), lambda own: turned, TOKENS),
+    "rope": (lambda: scheme(RoPE), lambda own: rotated, TOKENS),
     "alibi": (
         lambda: scheme(ALiBi),
         lambda own: lambda h, q, k, d: float(q @ k) - 8**0.5 * d * 2.0 ** (-4 * (h + 1)),
@@ -102,7 +102,7 @@ CASES = {
     ),
     "rerope": (
         lambda: ReRoPE(scheme(RoPE), ExtensionContext(SHAPE, TOKENS), window=5),
-        lambda own: lambda h, q, k, d: turned(h, q, k, min(d, 5)),
+        lambda own: lambda h, q, k, d: rotated(h, q, k, min(d, 5)),
         TOKENS,
     ),
     "shaw": (lambda: scheme(Shaw, max_relative_position=4), shaw, TOKENS),
@@ -119,42 +119,41 @@ def attention_inputs(tokens, start=0):
     )
 
 
-def seen(own, at):
-    """(B, H, S) as observed, attention itself left to go on."""
-    observed = AttentionWeightRecorder(own)
-    assert observed.attention(at, torch.zeros_like(at.k_BHSD), KernelDispatcher("auto")) is None
-    return observed.weights_LBHS[0]
+def recorded(own, inputs):
+    """(B, H, S) recorded weights of one layer; the recorder leaves attention to the shared implementation."""
+    recorder = AttentionWeightRecorder(own)
+    assert recorder.attention(inputs, torch.zeros_like(inputs.k_BHSD), KernelDispatcher("auto")) is None
+    return recorder.weights_LBHS[0]
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("read", ["at once", "after a cache"])
+@pytest.mark.parametrize("start", [0, -2], ids=["all queries", "last two queries after a cache"])
 @torch.no_grad()
-def test_weights_are_the_softmax_of_the_logits(name, read):
-    """Pair by pair, 1e-12."""
+def test_weights_are_the_softmax_of_the_logits(name, start):
     make, logit, tokens = CASES[name]
-    own, at = make(), attention_inputs(tokens, tokens - 2 if read == "after a cache" else 0)
-    found, nowhere = seen(own, at), 1.0 if name == "softmax_one" else 0.0
+    own, inputs = make(), attention_inputs(tokens, start % tokens)
+    weights, extra = recorded(own, inputs), 1.0 if name == "softmax_one" else 0.0
     for b, h in np.ndindex(2, 2):
-        expected = by_pairs(logit(own), tokens, at, b, h, nowhere)
+        expected = softmax_by_pairs(logit(own), tokens, inputs, b, h, extra)
         torch.testing.assert_close(
-            found[b, h], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12
+            weights[b, h], torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12
         )
-    whole = found.sum(-1)
-    assert (whole < 0.999).all() if nowhere else (whole - 1).abs().max() < 1e-12
+    total = weights.sum(-1)
+    assert (total < 0.999).all() if extra else (total - 1).abs().max() < 1e-12
 
 
 @torch.no_grad()
-def test_weights_of_whole_rows():
-    own, at = scheme(CoPE), attention_inputs(TOKENS)
-    found = seen(own, at)
+def test_weights_of_a_row_wise_bias():
+    own, inputs = scheme(CoPE), attention_inputs(TOKENS)
+    weights = recorded(own, inputs)
     for b, h in np.ndindex(2, 2):
-        logits = torch.tensor(cope(own)(at.q_BHTD[b, h, -1], at.k_BHSD[b, h]), dtype=torch.float64)
-        torch.testing.assert_close(found[b, h], logits.softmax(-1), rtol=0, atol=1e-12)
+        logits = torch.tensor(cope(own)(inputs.q_BHTD[b, h, -1], inputs.k_BHSD[b, h]), dtype=torch.float64)
+        torch.testing.assert_close(weights[b, h], logits.softmax(-1), rtol=0, atol=1e-12)
 
 
-def test_what_has_no_weights_is_undefined():
+def test_attention_without_weights_is_undefined():
     with pytest.raises(UndefinedError, match="without weights") as error:
-        seen(scheme(LinearAttention), attention_inputs(TOKENS))
+        recorded(scheme(LinearAttention), attention_inputs(TOKENS))
     assert "\n" not in str(error.value)
 
 
@@ -169,7 +168,7 @@ class Text:
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_subject_answers_in_order_with_and_without_a_shared_pass(shared):
+def test_native_lm_returns_weights_in_order_with_and_without_a_shared_prefill(shared):
     size = Size(n_layers=2, d_model=16, n_heads=2)
     own = instantiate({"_target_": "posbench.schemes.rope.RoPE"}, SHAPE)
     model = GPT(size, Text.vocabulary.vocab_size, own, 0).double()
@@ -191,48 +190,48 @@ def test_a_subject_answers_in_order_with_and_without_a_shared_pass(shared):
             torch.testing.assert_close(torch.from_numpy(answer.weight_NLHS[row]), alone, rtol=0, atol=1e-12)
 
 
-def test_contexts_and_questions_are_those_of_retrieval():
-    beside = list(KeyValue(num_contexts=2).prompts(64, Text(), 16, 3))
-    for prompt, other in zip(KeyValueAttention(2, 4).prompts(64, Text(), 16, 3), beside, strict=True):
+def test_contexts_and_questions_are_those_of_key_value():
+    retrieval = list(KeyValue(num_contexts=2).prompts(64, Text(), 16, 3))
+    for prompt, other in zip(KeyValueAttention(2, 4).prompts(64, Text(), 16, 3), retrieval, strict=True):
         assert np.array_equal(prompt.context, other.context)
         assert np.array_equal(prompt.continuations, other.continuations[prompt.doc["records"]])
 
 
-def measured(weight_NLHS, prompt, task):
-    rows = list(task.process_results(prompt, AttentionWeights(weight_NLHS)))
-    return {(one.metric, one.layer, one.head, one.position): one.value_sum / one.n for one in rows}
+def metrics(weight_NLHS, prompt, task):
+    values = task.process_results(prompt, AttentionWeights(weight_NLHS))
+    return {(one.metric, one.layer, one.head, one.position): one.value_sum / one.n for one in values}
 
 
-def test_rows_of_weights_that_are_known():
+def test_metrics_of_known_weights():
     task, length = KeyValueAttention(num_contexts=1, num_questions=4), 64
     (prompt,) = task.prompts(length, Text(), 16, 0)
     records = num_records(length, Text.vocabulary.num_keys)
-    asked = prompt.doc["records"].tolist()
-    assert asked[0] == 0
-    assert asked[-1] == records - 1
-    assert len(asked) == 4
+    queried = prompt.doc["records"].tolist()
+    assert queried[0] == 0
+    assert queried[-1] == records - 1
+    assert len(queried) == 4
     weight = np.zeros((4, 1, 3, length))
-    weight[:, 0, 0] = 1 / length  # evenly
-    weight[np.arange(4), 0, 1, prompt.doc["gold_index"]] = 1  # the answer alone
-    weight[:, 0, 2, 0] = 0.5  # half to the first token, half nowhere
+    weight[:, 0, 0] = 1 / length  # uniform
+    weight[np.arange(4), 0, 1, prompt.doc["gold_index"]] = 1  # only the answer
+    weight[:, 0, 2, 0] = 0.5  # half on the first token, half missing
     for row, continuation in enumerate(prompt.continuations):
         assert prompt.context[prompt.doc["gold_index"][row]] == continuation[1]
         assert prompt.context[prompt.doc["gold_index"][row] - 1] == continuation[0]
-    found = measured(weight, prompt, task)
+    found = metrics(weight, prompt, task)
     assert found["attention_entropy", 0, 0, None] == pytest.approx(math.log(length))
     assert found["attention_entropy", 0, 1, None] == 0
     assert found["attention_entropy", 0, 2, None] == pytest.approx(math.log(2))
     assert [found["sink_attention", 0, head, None] for head in range(3)] == [4 / 64, 0, 0.5]
     assert found["last_quarter_attention", 0, 0, None] == 0.25
-    assert [found["answer_attention", 0, head, asked[0]] for head in range(3)] == [1 / 64, 1, 0]
+    assert [found["answer_attention", 0, head, queried[0]] for head in range(3)] == [1 / 64, 1, 0]
     ends = [key[3] for key in found if key[0] == "attention_at_distance" and key[2] == 0]
     assert ends == [64, 32, 16, 8, 4, 2, 1]
     assert found["attention_at_distance", 0, 0, 64] == 0.5
     assert found["attention_at_distance", 0, 2, 64] == 0.5
-    for head, whole in enumerate((1, 1, 0.5)):
-        assert sum(found["attention_at_distance", 0, head, end] for end in ends) == pytest.approx(whole)
+    for head, total in enumerate((1, 1, 0.5)):
+        assert sum(found["attention_at_distance", 0, head, end] for end in ends) == pytest.approx(total)
 
 
-def test_buckets_double_and_the_query_stands_alone():
+def test_buckets_double_in_size_and_distance_zero_has_its_own():
     assert buckets(9)[::-1].tolist() == [0, 1, 2, 2, 3, 3, 3, 3, 4]
     assert entropy(np.array([0.5, 0.25])) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))

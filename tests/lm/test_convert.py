@@ -1,4 +1,4 @@
-"""Converted models against transformers itself: logits at float32 within 1e-4, and greedy tokens."""
+"""Converted models against transformers: logits in float32 within 1e-4, and greedy tokens."""
 
 import contextlib
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pretrained_models import BEFORE, FAMILIES, SCALINGS, TRAIN_LEN, VOCABULARY, theirs
+from pretrained_models import BEFORE, FAMILIES, SCALINGS, TRAIN_LEN, VOCABULARY, hf_model
 
 from posbench.errors import DataError, IncompatibleError
 from posbench.instantiate import instantiate
@@ -33,7 +33,7 @@ def ours(model: torch.nn.Module) -> GPT:
 
 
 def around(made: GPT, model: torch.nn.Module, length: int) -> PositionScheme:
-    """The scheme with the model's own scaling, for a length."""
+    """The scheme of a converted model with the RoPE scaling of its configuration, for a length."""
     settings = scaling_settings(model.config)
     shape = architecture_from_hf_config(model.config).shape(pretraining_len(model.config))
     return (
@@ -58,43 +58,47 @@ def check(model: torch.nn.Module, lengths: tuple[int, ...]) -> None:
             expected = model(ids).logits
         found = logits(made, model, ids)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-        assert expected.std() > 0.1, "logits that say something"
-        # The last few tokens again, read one by one by both.
+        assert expected.std() > 0.1, "logits vary enough to be compared"
+        # Greedy generation by both models.
         greedy = model.generate(
             ids[:1], do_sample=False, max_new_tokens=4, min_new_tokens=4, use_cache=False, pad_token_id=0
         )
-        read = ids[:1]
+        sequence = ids[:1]
         for _ in range(4):
-            top = logits(made, model, read)[:, -1]
-            top[:, model.config.eos_token_id] = -torch.inf  # as min_new_tokens has it
-            read = torch.cat((read, top.argmax(-1)[None]), 1)
-        assert read.tolist() == greedy.tolist()
+            last = logits(made, model, sequence)[:, -1]
+            last[:, model.config.eos_token_id] = -torch.inf  # the effect of min_new_tokens
+            sequence = torch.cat((sequence, last.argmax(-1)[None]), 1)
+        assert sequence.tolist() == greedy.tolist()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_is_as_in_transformers(family: str) -> None:
-    check(theirs(**FAMILIES[family]), (TRAIN_LEN - 5, LONG))
+def test_family_equals_transformers(family: str) -> None:
+    check(hf_model(**FAMILIES[family]), (TRAIN_LEN - 5, LONG))
 
 
 @pytest.mark.parametrize("kind", SCALINGS)
-def test_a_scaling_is_as_in_transformers(kind: str) -> None:
-    check(theirs("llama", rope_parameters={"rope_theta": 500.0, **SCALINGS[kind]}), (TRAIN_LEN - 5, LONG))
+def test_rope_scaling_equals_transformers(kind: str) -> None:
+    check(hf_model("llama", rope_parameters={"rope_theta": 500.0, **SCALINGS[kind]}), (TRAIN_LEN - 5, LONG))
 
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [("qwen3", "yarn_with_numbers"), ("qwen2_window", "llama3"), ("mistral", "yarn"), ("smollm3", "linear")],
+    [
+        ("qwen3", "yarn_all_parameters"),
+        ("qwen2_window", "llama3"),
+        ("mistral", "yarn"),
+        ("smollm3", "linear"),
+    ],
 )
-def test_a_family_with_a_scaling(family: str, kind: str) -> None:
-    check(theirs(**FAMILIES[family], rope_parameters={"rope_theta": 500.0, **SCALINGS[kind]}), (LONG,))
+def test_family_with_rope_scaling_equals_transformers(family: str, kind: str) -> None:
+    check(hf_model(**FAMILIES[family], rope_parameters={"rope_theta": 500.0, **SCALINGS[kind]}), (LONG,))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "smollm3_window"])
-def test_questions_share_a_context(family: str) -> None:
-    """The cache holds a head of keys and values for several of queries; both LMs answer alike."""
-    model = theirs(**FAMILIES[family])
+def test_continuations_over_a_grouped_query_cache_equal_transformers(family: str) -> None:
+    model = hf_model(**FAMILIES[family])
     made, rng = ours(model), np.random.default_rng(0)
-    asked = Prompt(rng.integers(VOCABULARY, size=40), rng.integers(VOCABULARY, size=(5, 6)), 4)
+    prompt = Prompt(rng.integers(VOCABULARY, size=40), rng.integers(VOCABULARY, size=(5, 6)), 4)
     converted = NativeLM(
         made,
         TRAIN_LEN,
@@ -103,23 +107,23 @@ def test_questions_share_a_context(family: str) -> None:
         max_tokens_per_batch=64,
     )
     black_box = HFLM(model, TRAIN_LEN, contextlib.nullcontext(), max_tokens_per_batch=64)
-    (one,), (other,) = converted.loglikelihood([asked]), black_box.loglikelihood([asked])
+    (one,), (other,) = converted.loglikelihood([prompt]), black_box.loglikelihood([prompt])
     np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-4)
     np.testing.assert_array_equal(one.greedy_ids, other.greedy_ids)
-    asked = Prompt(asked.context, asked.continuations, 0, max_new_tokens=5)
-    (one,), (other,) = converted.generate([asked]), black_box.generate([asked])
+    prompt = Prompt(prompt.context, prompt.continuations, 0, max_new_tokens=5)
+    (one,), (other,) = converted.generate([prompt]), black_box.generate([prompt])
     np.testing.assert_array_equal(one.ids, other.ids)
 
 
 @pytest.mark.parametrize("path", EXTENSIONS, ids=lambda path: path.stem)
 def test_every_extension_applies(path: Path) -> None:
-    """To a rotation in all layers: each says something else past the training length, in finite numbers."""
-    made = ours(theirs(**FAMILIES["qwen3"]))
+    """Each changes the hidden states past the training length, and all stay finite."""
+    made = ours(hf_model(**FAMILIES["qwen3"]))
     settings = yaml.safe_load(path.read_text())["build"]
     if settings is None:
         return
     context = ExtensionContext(
-        architecture_from_hf_config(theirs(**FAMILIES["qwen3"]).config).shape(TRAIN_LEN), LONG
+        architecture_from_hf_config(hf_model(**FAMILIES["qwen3"]).config).shape(TRAIN_LEN), LONG
     )
     ids = torch.arange(LONG)[None] * 7 % VOCABULARY
     with torch.no_grad():
@@ -129,33 +133,33 @@ def test_every_extension_applies(path: Path) -> None:
     assert (extended - plain).abs().max() > 1e-3
 
 
-def test_what_no_scheme_of_ours_has_is_said() -> None:
-    def refused(match: str, family: str = "llama", **given: object) -> None:
-        config = theirs(**FAMILIES[family], **given).config
+def test_unsupported_positions_are_incompatible() -> None:
+    def assert_incompatible(match: str, family: str = "llama", **given: object) -> None:
+        config = hf_model(**FAMILIES[family], **given).config
         with pytest.raises(IncompatibleError, match=match):
             architecture_from_hf_config(config), scheme_settings(config), scaling_settings(config)
 
     def rope(**given: object) -> dict[str, object]:
         return {"rope_theta": 500.0, "rope_type": "yarn", "factor": 4.0, **BEFORE, **given}
 
-    refused("its MLP has gelu", hidden_act="gelu")
-    refused("attention_factor 0.5 is below 1", rope_parameters=rope(attention_factor=0.5))
-    refused("truncate", rope_parameters=rope(truncate=False))
-    refused("in those layers alone that rotate", "smollm3", rope_parameters=rope())
-    refused(
+    assert_incompatible("its MLP uses gelu", hidden_act="gelu")
+    assert_incompatible("attention_factor 0.5 is below 1", rope_parameters=rope(attention_factor=0.5))
+    assert_incompatible("truncate", rope_parameters=rope(truncate=False))
+    assert_incompatible("temperature in its rotary layers only", "smollm3", rope_parameters=rope())
+    assert_incompatible(
         "window of 64 tokens is longer",
         "qwen2",
         use_sliding_window=True,
         sliding_window=64,
         max_window_layers=0,
     )
-    config = theirs("gpt_neox", hidden_size=32, num_attention_heads=4).config
-    with pytest.raises(IncompatibleError, match="gpt_neox is none of llama, mistral"):
+    config = hf_model("gpt_neox", hidden_size=32, num_attention_heads=4).config
+    with pytest.raises(IncompatibleError, match="gpt_neox is not one of llama, mistral"):
         architecture_from_hf_config(config)
 
 
-def test_weights_that_are_not_of_the_architecture() -> None:
-    model = theirs(**FAMILIES["qwen3"])
+def test_weights_that_do_not_fit_the_architecture() -> None:
+    model = hf_model(**FAMILIES["qwen3"])
     own = architecture_from_hf_config(model.config)
     weights = dict(model.state_dict())
     with pytest.raises(DataError, match=r"it has no weight 'model.norm.weight'"):

@@ -1,4 +1,4 @@
-"""Ensembles against whole-model passes over each chunk by itself, pooled by their authors' formulas in numpy."""
+"""Ensembles against separate passes over each chunk, pooled with the formulas of the papers in numpy."""
 
 from contextlib import nullcontext
 
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 
 class Learned(PositionScheme):
-    """Positions that end with the training length, so that nobody reads past it unnoticed."""
+    """Positions up to the training length, so that a longer input is an error."""
 
     def check(self, length: int) -> None:
         assert length <= TRAIN_LEN
@@ -31,7 +31,7 @@ class Learned(PositionScheme):
 
 
 MODEL = GPT(Size(2, 32, 4), VOCABULARY, Learned(), seed=1).double()
-with torch.no_grad():  # sharper than at the start of a training, so that chunks differ in entropy
+with torch.no_grad():  # sharpens the distributions, so that the entropies of chunks differ
     MODEL.head.weight.mul_(40)
 
 
@@ -50,13 +50,13 @@ def prompt_of(context: int, bos: bool, answer: int, max_new_tokens: int = 0) -> 
 
 @torch.no_grad()
 def logprob(sequence: np.ndarray, answer: int) -> np.ndarray:
-    """(A, V): of the last `answer` ids of a sequence, each from all ids before it."""
+    """(A, V) log-probabilities at the last `answer` ids of a sequence, in one pass."""
     hidden = MODEL(torch.as_tensor(sequence, dtype=torch.long)[None, :-1])[0][0, -answer:]
     return MODEL.head(hidden).log_softmax(-1).numpy()
 
 
 def chunks_of(prompt: Prompt, bos: bool) -> list[np.ndarray]:
-    """Equal parts, each as long as the training length allows with the question."""
+    """Equal parts of the context, as long as fits in the training length with the continuation."""
     body = prompt.context[1:] if bos else prompt.context
     room = TRAIN_LEN - (prompt.continuations.shape[1] + prompt.max_new_tokens - 1) - bos
     count = -(-len(body) // room)
@@ -64,7 +64,7 @@ def chunks_of(prompt: Prompt, bos: bool) -> list[np.ndarray]:
 
 
 def nbce(chunks_KV: np.ndarray, prior_V: np.ndarray, beta: float) -> np.ndarray:
-    """The loop body of test.py in bojone/NBCE, without top-p and without its bonus for staying."""
+    """The loop body of test.py in bojone/NBCE, without top-p and without its bonus for the previous chunk."""
     logits = torch.as_tensor(np.concatenate([prior_V[None], chunks_KV]))
     entropy = -(logits.exp() * logits.clip(-100, 0)).sum(dim=-1)
     k = entropy[1:].argmin() + 1
@@ -81,7 +81,7 @@ def average(chunks_KV: np.ndarray, prior_V: np.ndarray) -> np.ndarray:
 
 
 def naive(chunks_KV: np.ndarray, prior_V: np.ndarray) -> np.ndarray:
-    """Bayes' own: the sum over chunks less n - 1 times the prior, here for n = 3."""
+    """Naive Bayes: the sum over n chunks minus n - 1 times the prior, for n = 3."""
     assert len(chunks_KV) == 3
     product = np.exp(chunks_KV.sum(0) - 2 * prior_V)
     return np.log(product / product.sum())
@@ -97,51 +97,51 @@ CASES = {
 
 
 def without(prompt: Prompt, bos: bool, continuation: np.ndarray, answer: int) -> np.ndarray:
-    """What is read without context."""
-    front = [BOS] if bos else prompt.context[-1:] if answer == prompt.continuations.shape[1] else []
-    return np.append(front, continuation).astype(int)
+    """The ids that are read without context."""
+    prefix = [BOS] if bos else prompt.context[-1:] if answer == prompt.continuations.shape[1] else []
+    return np.append(prefix, continuation).astype(int)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("bos", "answer"), [(True, 4), (True, 1), (False, 4), (False, 2)])
-def test_scores_are_the_formula_over_whole_passes(case, bos, answer, monkeypatch):
-    """In one block and in blocks of two positions: 1e-5, since logits of up to 40 are rounded to float32."""
+def test_scores_equal_the_formula(case, bos, answer, monkeypatch):
+    """In one block and in blocks of two positions; within 1e-5, since logits of up to 40 are rounded to float32."""
     make, formula = CASES[case]
     prompt = prompt_of(33, bos, answer)
     chunks = chunks_of(prompt, bos)
     assert len(chunks) == 3
-    for held in (1 << 24, 2 * 4 * VOCABULARY):
-        monkeypatch.setattr(native, "LOGITS", held)
+    for max_logits in (1 << 24, 2 * 4 * VOCABULARY):
+        monkeypatch.setattr(native, "LOGITS", max_logits)
         (scores,) = make().loglikelihood([prompt])
         for row, continuation in enumerate(prompt.continuations):
-            read = [logprob(np.append(chunk, continuation), answer) for chunk in chunks]
+            by_chunk = [logprob(np.append(chunk, continuation), answer) for chunk in chunks]
             prior = logprob(without(prompt, bos, continuation, answer), answer)
-            for place in range(answer):
-                expected = formula(np.stack([one[place] for one in read]), prior[place])
-                target = continuation[len(continuation) - answer + place]
-                assert scores.logprob[row, place] == pytest.approx(expected[target], abs=1e-5)
-                assert scores.greedy_ids[row, place] == expected.argmax()
+            for i in range(answer):
+                expected = formula(np.stack([one[i] for one in by_chunk]), prior[i])
+                target = continuation[len(continuation) - answer + i]
+                assert scores.logprob[row, i] == pytest.approx(expected[target], abs=1e-5)
+                assert scores.greedy_ids[row, i] == expected.argmax()
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("bos", [True, False])
-def test_generation_is_the_formula_token_by_token(case, bos):
+def test_generation_equals_the_formula_token_by_token(case, bos):
     make, formula = CASES[case]
     prompt = prompt_of(26, bos, answer=0, max_new_tokens=3)
     chunks = chunks_of(prompt, bos)
     assert len(chunks) == 3
     (generated,) = make().generate([prompt])
     for row, continuation in enumerate(prompt.continuations):
-        said = continuation
-        for place in range(prompt.max_new_tokens):
-            read = [logprob(np.append(np.append(chunk, said), 0), 1)[0] for chunk in chunks]
-            prior = logprob(np.append(without(prompt, bos, said, 0), 0), 1)[0]
-            expected = formula(np.stack(read), prior).argmax()
-            assert generated.ids[row, place] == expected
-            said = np.append(said, expected)
+        ids_so_far = continuation
+        for i in range(prompt.max_new_tokens):
+            by_chunk = [logprob(np.append(np.append(chunk, ids_so_far), 0), 1)[0] for chunk in chunks]
+            prior = logprob(np.append(without(prompt, bos, ids_so_far, 0), 0), 1)[0]
+            expected = formula(np.stack(by_chunk), prior).argmax()
+            assert generated.ids[row, i] == expected
+            ids_so_far = np.append(ids_so_far, expected)
 
 
-def test_many_questions_are_continued_a_few_at_a_time():
+def test_many_continuations_are_decoded_in_parts():
     prompt = prompt_of(40, True, answer=0, max_new_tokens=2)
     many = Prompt(prompt.context, ids(19, 4), 0, max_new_tokens=2)
     (together,) = NBCE(inner(), BOS).generate([many])
@@ -152,46 +152,46 @@ def test_many_questions_are_continued_a_few_at_a_time():
     np.testing.assert_array_equal(together.ids, np.concatenate([one.ids for one in apart]))
 
 
-def test_within_the_training_length_chunks_are_the_model():
+def test_within_the_training_length_the_ensemble_equals_the_model():
     prompt = prompt_of(10, True, 4)
-    prompt.doc["kept"] = "by the task"
+    prompt.doc["field"] = "ignored by models"
     (one,), (other,) = ChunkEnsemble(inner(), BOS).loglikelihood([prompt]), inner().loglikelihood([prompt])
     np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-5)
     np.testing.assert_array_equal(one.greedy_ids, other.greedy_ids)
 
 
-def test_candidates_are_told_as_by_the_model():
-    listed = np.array([3, 1, 7])
-    prompt = Prompt(ids(10), ids(3, 4), 2, candidate_ids=listed)
+def test_candidates_are_scored_as_by_the_model():
+    candidates = np.array([3, 1, 7])
+    prompt = Prompt(ids(10), ids(3, 4), 2, candidate_ids=candidates)
     (plain,) = inner().loglikelihood([prompt])
     for row, continuation in enumerate(prompt.continuations):
-        expected = logprob(np.append(prompt.context, continuation), 2)[0, listed]
+        expected = logprob(np.append(prompt.context, continuation), 2)[0, candidates]
         np.testing.assert_allclose(plain.candidate_logprobs[row], expected, atol=1e-5)
     (one,) = ChunkEnsemble(inner(), BOS).loglikelihood([prompt])
     np.testing.assert_allclose(one.candidate_logprobs, plain.candidate_logprobs, atol=1e-5)
 
 
-def test_the_nucleus_is_that_of_transformers():
+def test_the_nucleus_equals_that_of_transformers():
     from transformers import TopPLogitsWarper
 
-    drawn = torch.randn(50, VOCABULARY, dtype=torch.float64).mul(2).log_softmax(-1)
+    logprobs = torch.randn(50, VOCABULARY, dtype=torch.float64).mul(2).log_softmax(-1)
     for top_p in (0.5, 0.95):
         np.testing.assert_allclose(
-            nucleus(drawn.numpy(), top_p), TopPLogitsWarper(top_p)(None, drawn).numpy()
+            nucleus(logprobs.numpy(), top_p), TopPLogitsWarper(top_p)(None, logprobs).numpy()
         )
 
 
-def test_what_is_cut_is_handled_as_in_the_authors_code():
-    """A token that the prior cut keeps its value, one that the chunk cut has none: no nan."""
+def test_truncated_ids_are_handled_as_in_the_authors_code():
+    """An id truncated in the prior keeps the chunk's value; one truncated in the chunk has probability 0, not nan."""
     chunks = np.log([[[0.9, 0.08, 0.02]], [[0.4, 0.3, 0.3]]])
     prior = np.log([[[0.02, 0.08, 0.9]]])
     pooled = NBCE(inner(), BOS, top_p=0.95).pool(np.concatenate([chunks, prior]))[0]
-    # Of the first chunk 0.9 and 0.08 stay, of the prior 0.9 (the last id) and 0.08.
+    # The first chunk keeps 0.9 and 0.08; the prior keeps 0.9 (of the last id) and 0.08.
     merged = np.array([0.9, np.exp(1.25 * np.log(0.08) - 0.25 * np.log(0.08)), 0])
     np.testing.assert_allclose(np.exp(pooled), merged / merged.sum(), atol=1e-12)
 
 
-def test_a_question_that_leaves_no_room_has_no_answer():
+def test_a_question_that_fills_the_training_length_is_undefined():
     with pytest.raises(UndefinedError, match="leave none of the training length 16"):
         next(ChunkEnsemble(inner(), BOS).loglikelihood([Prompt(ids(20), ids(1, 17), 17)]))
 
@@ -199,6 +199,6 @@ def test_a_question_that_leaves_no_room_has_no_answer():
 @pytest.mark.parametrize(
     "settings", [{"beta": -1.0}, {"top_p": 0.0}, {"pooling": "best"}], ids=lambda one: next(iter(one))
 )
-def test_settings_are_checked_before_anything_is_read(settings):
+def test_invalid_settings(settings):
     with pytest.raises(ConfigError):
         NBCE(None, None, **settings)

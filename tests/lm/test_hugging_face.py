@@ -1,4 +1,4 @@
-"""Models of transformers as they are, against transformers called by hand; and what is said where there is none."""
+"""Black boxes against direct calls of transformers; inspection of pretrained models, and its errors."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pretrained_models import BEFORE, SCALINGS, TRAIN_LEN, VOCABULARY, saved, theirs
+from pretrained_models import BEFORE, SCALINGS, TRAIN_LEN, VOCABULARY, hf_model, saved
 
 from posbench.config.schema import ExtensionSettings, LMSettings
 from posbench.errors import ConfigError, DataError, IncompatibleError, LengthError
@@ -23,7 +23,7 @@ YARN = ExtensionSettings("yarn", {"_target_": f"{YaRN.__module__}.YaRN"})
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test looks for the hub."""
+    """Forbids access to the hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
@@ -38,16 +38,16 @@ def prompt(context: int, continuations: int, answer: int = 3, max_new_tokens: in
     return Prompt(*ids, answer, max_new_tokens=max_new_tokens, candidate_ids=candidates)
 
 
-def by_hand(model: torch.nn.Module, asked: Prompt, row: int) -> tuple[np.ndarray, ...]:
-    """(A,) nats and top ids of the answers, (V,) nats of the candidates: one whole pass in float32."""
-    ids = torch.tensor(np.concatenate([asked.context, asked.continuations[row]]))[None]
+def direct(model: torch.nn.Module, request: Prompt, row: int) -> tuple[np.ndarray, ...]:
+    """(A,) nats and greedy ids of the scored ids, (M,) nats of the candidates: one pass over the whole sequence."""
+    ids = torch.tensor(np.concatenate([request.context, request.continuations[row]]))[None]
     with torch.no_grad():
-        nats = model(ids[:, :-1], use_cache=False).logits[0, -asked.n_scored :].log_softmax(-1)
-    target = ids[0, -asked.n_scored :]
+        nats = model(ids[:, :-1], use_cache=False).logits[0, -request.n_scored :].log_softmax(-1)
+    target = ids[0, -request.n_scored :]
     return (
         nats.gather(-1, target[:, None])[:, 0].numpy(),
         nats.argmax(-1).numpy(),
-        nats[0, asked.candidate_ids].numpy(),
+        nats[0, request.candidate_ids].numpy(),
     )
 
 
@@ -64,12 +64,12 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_scores_are_those_of_a_whole_pass(name: str) -> None:
-    """Shared or not, in passes of several, after longer texts (which transformers' dynamic scaling remembers)."""
+def test_scores_equal_one_pass_over_the_whole_sequence(name: str) -> None:
+    """With and without a shared prefill, batched, and after longer texts, which dynamic scaling remembers."""
     kind, given = MODELS[name]
-    model, again = theirs(kind, **given), theirs(kind, **given)
+    model, reference = hf_model(kind, **given), hf_model(kind, **given)
     longest = TRAIN_LEN if kind == "gpt2" else 2 * TRAIN_LEN
-    asked = [
+    requests = [
         prompt(longest - 4, 1),
         prompt(longest - 4, 5),
         prompt(20, 1),
@@ -77,26 +77,26 @@ def test_scores_are_those_of_a_whole_pass(name: str) -> None:
         prompt(1, 3),
         prompt(20, 5),
     ]
-    for one, found in zip(asked, lm(model).loglikelihood(asked), strict=True):
+    for one, found in zip(requests, lm(model).loglikelihood(requests), strict=True):
         for row in range(len(one.continuations)):
-            fresh = theirs(kind, **given) if name == "dynamic" else again
-            nats, top, candidates = by_hand(fresh, one, row)
+            fresh = hf_model(kind, **given) if name == "dynamic" else reference
+            nats, greedy, candidates = direct(fresh, one, row)
             np.testing.assert_allclose(found.logprob[row], nats, atol=1e-4)
             np.testing.assert_allclose(found.candidate_logprobs[row], candidates, atol=1e-4)
-            assert found.greedy_ids[row].tolist() == top.tolist()
+            assert found.greedy_ids[row].tolist() == greedy.tolist()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "dynamic"])
 def test_generation_is_greedy_to_the_last_token(name: str) -> None:
-    """The highest logit of a whole pass each time; none ends early, whatever the model's own settings say."""
+    """Each id has the highest logit of a pass over the whole sequence, whatever the model's generation settings."""
     kind, given = MODELS[name]
-    model = theirs(kind, **given)
+    model = hf_model(kind, **given)
     model.generation_config.repetition_penalty = 9.0
     model.generation_config.do_sample = True
-    asked = prompt(20, 3, answer=0, max_new_tokens=6)
-    (found,) = lm(model).generate([asked])
+    request = prompt(20, 3, answer=0, max_new_tokens=6)
+    (found,) = lm(model).generate([request])
     for row in range(3):
-        ids = [*asked.context, *asked.continuations[row]]
+        ids = [*request.context, *request.continuations[row]]
         for token in found.ids[row]:
             with torch.no_grad():
                 assert token == model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()
@@ -104,14 +104,14 @@ def test_generation_is_greedy_to_the_last_token(name: str) -> None:
     assert found.ids.shape == (3, 6)
 
 
-def test_what_a_folder_tells(tmp_path: Path) -> None:
+def test_inspection_of_a_folder(tmp_path: Path) -> None:
     rope = {"rope_theta": 500.0, **SCALINGS["yarn"]}
     folder = saved(tmp_path / "mine", "llama", rope_parameters=rope, max_position_embeddings=4 * TRAIN_LEN)
     found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     assert (found.label, found.train_len, found.scaling.name) == ("mine", TRAIN_LEN, "own_yarn")
     assert found.resolve_extension(ExtensionSettings()) == found.scaling
-    assert found.resolve_extension(YARN) == YARN, "in place of its own"
-    # A name is what the files hold, not where they lie.
+    assert found.resolve_extension(YARN) == YARN, "replaces its own scaling"
+    # The id depends on the content of the files, not on the folder.
     moved = folder.rename(tmp_path / "elsewhere")
     assert inspect_pretrained(LMSettings("hugging_face", str(moved))).id == found.id
     weights = moved / "model.safetensors"
@@ -121,8 +121,8 @@ def test_what_a_folder_tells(tmp_path: Path) -> None:
     assert inspect_pretrained(LMSettings("hugging_face", str(moved))).id != found.id
 
 
-def test_a_configuration_of_before_transformers_5(tmp_path: Path) -> None:
-    """As most on the hub are: rope_theta and rope_scaling side by side."""
+def test_a_configuration_older_than_transformers_5(tmp_path: Path) -> None:
+    """Most configurations on the hub have rope_theta and rope_scaling as separate entries."""
     folder = saved(tmp_path / "mine", "llama")
     config = json.loads((folder / "config.json").read_text())
     del config["rope_parameters"]
@@ -133,8 +133,8 @@ def test_a_configuration_of_before_transformers_5(tmp_path: Path) -> None:
     assert (found.scaling.name, found.scaling.build["factor"]) == ("own_linear", 2.0)
 
 
-def test_a_scaling_can_be_asked_for(tmp_path: Path) -> None:
-    """As transformers' own, by a black box, or as the extension that it is, by a converted model."""
+def test_rope_scaling_can_be_replaced(tmp_path: Path) -> None:
+    """A black box applies it in transformers, a converted model as an extension."""
     folder = saved(tmp_path / "mine", "llama")
     plain = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     assert plain.scaling.name == "none"
@@ -146,17 +146,17 @@ def test_a_scaling_can_be_asked_for(tmp_path: Path) -> None:
         assert (found.scaling.build is None) == (found.architecture is None) == black_box
         assert found.id != plain.id
     model = load_hf_model(found)
-    expected = theirs("llama", rope_parameters={"rope_theta": 10000.0, **scaled})
-    asked = prompt(60, 1)
-    (ours,) = lm(model).loglikelihood([asked])
-    np.testing.assert_allclose(ours.logprob[0], by_hand(expected, asked, 0)[0], atol=1e-5)
-    # A rotation that does not do what its configuration says is found out.
+    expected = hf_model("llama", rope_parameters={"rope_theta": 10000.0, **scaled})
+    request = prompt(60, 1)
+    (ours,) = lm(model).loglikelihood([request])
+    np.testing.assert_allclose(ours.logprob[0], direct(expected, request, 0)[0], atol=1e-5)
+    # Frequencies that differ from the configuration are an error.
     model.model.rotary_emb.inv_freq.mul_(1.01)
     with pytest.raises(DataError, match="rope type 'yarn' has no effect on llama"):
         lm(model)
 
 
-def test_a_table_of_positions_has_an_end(tmp_path: Path) -> None:
+def test_a_table_of_positions_limits_the_length(tmp_path: Path) -> None:
     folder = saved(tmp_path / "mine", "gpt2", **GPT2)
     found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     assert found.architecture is None
@@ -171,30 +171,30 @@ def test_a_table_of_positions_has_an_end(tmp_path: Path) -> None:
         ), kind
 
 
-def test_a_black_box_carries_no_extension(tmp_path: Path) -> None:
+def test_a_black_box_takes_no_extension(tmp_path: Path) -> None:
     folder = saved(tmp_path / "mine", "gpt2", **GPT2)
     found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
     with pytest.raises(
-        IncompatibleError, match=r"extension yarn on mine: a black box \(gpt2 is none of llama"
+        IncompatibleError, match=r"extension yarn on mine: a black box \(gpt2 is not one of llama"
     ):
         found.resolve_extension(YARN)
-    with pytest.raises(IncompatibleError, match="attention weights of a black box"):
+    with pytest.raises(IncompatibleError, match="not available for unconverted models"):
         lm(load_hf_model(found)).attention_weights([])
     with pytest.raises(IncompatibleError, match="finetune"):
         found.resolve_extension(ExtensionSettings("yarn", YARN.build, {"steps": 3}))
 
 
-def test_what_sees_the_future_is_no_causal_model() -> None:
-    made = object.__new__(HFLM)
-    made.model = theirs("bert", is_decoder=False)
-    made.device, made.precision, made.moving, made.few = (
+def test_a_model_that_attends_to_later_tokens_is_not_causal() -> None:
+    bert = object.__new__(HFLM)
+    bert.model = hf_model("bert", is_decoder=False)
+    bert.device, bert.precision, bert.remembers_length, bert.limits_logits = (
         torch.device("cpu"),
         contextlib.nullcontext(),
         False,
         False,
     )
-    with pytest.raises(DataError, match="bert is no causal language model"):
-        check_causal(made)
+    with pytest.raises(DataError, match="bert is not a causal language model"):
+        check_causal(bert)
 
 
 def folder_with(tmp_path: Path, **config: object) -> str:
@@ -202,36 +202,38 @@ def folder_with(tmp_path: Path, **config: object) -> str:
     return str(tmp_path)
 
 
-def test_what_is_no_model(tmp_path: Path) -> None:
-    def refused(match: str, error: type[Exception] = DataError, **given: object) -> None:
-        with pytest.raises(error, match=match) as said:
+def test_models_that_cannot_be_loaded(tmp_path: Path) -> None:
+    def assert_error(match: str, error: type[Exception] = DataError, **given: object) -> None:
+        with pytest.raises(error, match=match) as caught:
             inspect_pretrained(LMSettings("hugging_face", **given))
-        assert "\n" not in str(said.value)
+        assert "\n" not in str(caught.value)
 
-    refused("lm=hugging_face needs lm.name", ConfigError)
-    refused("there is no such folder", name=str(tmp_path / "nowhere"))
-    refused("there is no such folder", name="./nowhere")
-    refused("nobody/nothing' has to be downloaded, but HF_HUB_OFFLINE is set", name="nobody/nothing")
-    refused("no model that can be loaded", name=str(tmp_path))
-    refused("no model that can be loaded", name=folder_with(tmp_path, model_type="nonesuch"))
-    refused("not one of text alone", name=folder_with(tmp_path, model_type="llava"))
+    assert_error("lm=hugging_face needs lm.name", ConfigError)
+    assert_error("there is no such folder", name=str(tmp_path / "nowhere"))
+    assert_error("there is no such folder", name="./nowhere")
+    assert_error("nobody/nothing' has to be downloaded, but HF_HUB_OFFLINE is set", name="nobody/nothing")
+    assert_error("cannot be loaded", name=str(tmp_path))
+    assert_error("cannot be loaded", name=folder_with(tmp_path, model_type="nonesuch"))
+    assert_error("not a text-only model", name=folder_with(tmp_path, model_type="llava"))
     remote = {"model_type": "odd", "auto_map": {"AutoConfig": "odd.Config"}}
-    refused("code of its own, which is not run", name=folder_with(tmp_path, **remote))
+    assert_error("own code, which is not executed", name=folder_with(tmp_path, **remote))
     t5 = folder_with(tmp_path, model_type="t5", max_position_embeddings=8)
-    refused("it is no causal language model", name=t5)
-    refused("has no weights", name=folder_with(tmp_path, model_type="llama"))
+    assert_error("it is not a causal language model", name=t5)
+    assert_error("has no weights", name=folder_with(tmp_path, model_type="llama"))
     folder = str(saved(tmp_path / "mine", "llama"))
-    refused("dtype 'float8'.*bfloat16", ConfigError, name=folder, dtype="float8")
-    refused(
+    assert_error("dtype 'float8'.*bfloat16", ConfigError, name=folder, dtype="float8")
+    assert_error(
         "rope_type 'yarm'.*did you mean 'yarn'", ConfigError, name=folder, rope_scaling={"rope_type": "yarm"}
     )
-    refused("factor", ConfigError, name=folder, rope_scaling={"rope_type": "yarn"})
+    assert_error("factor", ConfigError, name=folder, rope_scaling={"rope_type": "yarn"})
     gpt2 = str(saved(tmp_path / "gpt2", "gpt2", **GPT2))
-    refused("no rotation", IncompatibleError, name=gpt2, rope_scaling={"rope_type": "linear", "factor": 2.0})
+    assert_error(
+        "no rotation", IncompatibleError, name=gpt2, rope_scaling={"rope_type": "linear", "factor": 2.0}
+    )
 
 
-def test_half_a_folder_is_no_model(tmp_path: Path) -> None:
-    """transformers would draw the missing weights at random."""
+def test_missing_weights_are_an_error(tmp_path: Path) -> None:
+    """transformers would initialize them at random."""
     folder = saved(tmp_path / "mine", "llama")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 5}))

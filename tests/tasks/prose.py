@@ -1,4 +1,4 @@
-"""A small corpus of prose for tasks that need a tokenizer, and greedy LMs that know what to say."""
+"""A small corpus of prose for tasks that need a tokenizer, and answers of imaginary models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ WORDS = "the sea was calm and 12345 gulls cried over an old 987 boat at dawn".sp
 
 
 def sample(name: str) -> Path:
-    """A file of the references beside the checkout, which a clone elsewhere does not have."""
+    """Path of a reference file beside the checkout; skips the test in a clone without it."""
     path = REFERENCE / name
     if not path.exists():
         pytest.skip(f"{name} is not beside this checkout, in ../shared/reference")
@@ -29,7 +29,7 @@ def sample(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Prose:
-    """Documents of words, drawn once."""
+    """Documents of randomly drawn words."""
 
     tokenizer: Any
     name: str = "prose"
@@ -52,13 +52,13 @@ class Prose:
         return Shard("test", np.concatenate(ids), starts, [f"d{i}" for i in range(len(ids))])
 
     def text(self, ids: np.ndarray) -> str:
-        """Of a prompt: the bos is no text."""
+        """Decodes the ids of a prompt without its bos."""
         return self.tokenizer.decode(ids[ids != self.vocabulary.bos])
 
 
 @cache
 def prose(kind: str = "bytes") -> Prose:
-    """With bytes, or with a BPE under which UUIDs differ in tokens."""
+    """The corpus under bytes, or under a BPE whose token counts of UUIDs vary."""
     if kind == "bytes":
         return Prose(Bytes())
     rng = np.random.default_rng(2)
@@ -67,24 +67,24 @@ def prose(kind: str = "bytes") -> Prose:
 
 
 def whole(prompt: Prompt, row: int = 0) -> np.ndarray:
-    """The ids of one question: what is read, and the last id of an answer that is scored."""
+    """The ids of the context and one continuation."""
     return np.concatenate([prompt.context, prompt.continuations[row]])
 
 
-def sure(prompt: Prompt, wrong: tuple[int, ...] = ()) -> Scores:
-    """Scores of an LM that gives every answer but those of some continuations."""
+def confident_scores(prompt: Prompt, wrong: tuple[int, ...] = ()) -> Scores:
+    """Scores of a model that predicts all answers but those of the continuations in `wrong`."""
     answer = prompt.continuations[:, -prompt.n_scored :]
-    top, logprob = answer.copy(), np.full(answer.shape, -0.1)
+    greedy, logprob = answer.copy(), np.full(answer.shape, -0.1)
     for row in wrong:
-        top[row, -1] += 1
+        greedy[row, -1] += 1
         logprob[row] = -5.0
-    return Scores(logprob, top)
+    return Scores(logprob, greedy)
 
 
-def saying(prompt: Prompt, corpus: Prose, say: Callable[[int], str]) -> Generated:
-    """What an LM generates that says a text after each continuation, cut or filled up to the tokens asked for."""
+def generated_text(prompt: Prompt, corpus: Prose, text: Callable[[int], str]) -> Generated:
+    """Generated ids of a text for each continuation, cut or padded with bos to max_new_tokens."""
     rows = []
     for row in range(len(prompt.continuations)):
-        ids = corpus.tokenizer.encode(say(row))[: prompt.max_new_tokens]
+        ids = corpus.tokenizer.encode(text(row))[: prompt.max_new_tokens]
         rows.append(np.concatenate([ids, np.full(prompt.max_new_tokens - len(ids), corpus.vocabulary.bos)]))
     return Generated(np.stack(rows).astype(np.int64))

@@ -1,4 +1,4 @@
-"""Copy and reverse: the answer is the rule's, lengths are exact, and only models that learned a rule are asked."""
+"""Copy and reverse: form of training sequences and prompts, metrics, and which models are evaluated."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ VOCABULARY = Vocabulary("bytes", 256)
 RULES = {"copy": lambda symbols: symbols, "reverse": lambda symbols: symbols[::-1]}
 
 
-def taken_apart(ids, rule):
-    """(symbols, what follows the answer), after the form has been looked at symbol by symbol."""
+def parsed(ids, rule):
+    """(symbols, ids after the answer) of a sequence; asserts its form symbol by symbol."""
     separator, end = VOCABULARY.value_ids[:2]
     assert ids[0] == VOCABULARY.bos
     count = int(np.flatnonzero(ids == separator)[0]) - 1
@@ -38,14 +38,14 @@ def taken_apart(ids, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_training_sequences_count_their_answer_alone(rule):
+def test_the_loss_of_training_sequences_covers_the_answer_alone(rule):
     shard = Shard("train", np.arange(500) % 200, np.array([0, 500]), ["text"])
     batch = Batches(shard, VOCABULARY, 40, 64, 1.0, 0.25, 0, rule).get_batch(3)
     counts = []
     for ids, loss_mask in zip(batch.ids, batch.loss_mask, strict=True):
-        symbols, rest = taken_apart(ids, rule)
+        symbols, rest = parsed(ids, rule)
         assert set(rest) == {VOCABULARY.value_ids[1]}
-        # Targets are the ids shifted by one: the answer and its end stand behind the separator.
+        # Targets are the ids shifted by one; the answer and its end follow the separator.
         expected = [False] * (len(symbols) + 1) + [True] * (len(symbols) + 1)
         assert list(loss_mask) == expected + [False] * (40 - len(expected))
         counts.append(len(symbols))
@@ -56,7 +56,7 @@ def test_training_sequences_count_their_answer_alone(rule):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("length", [4, 40, 60, 120])
-def test_prompts_have_their_length_and_end_with_the_answer(rule, length):
+def test_prompts_have_the_exact_length_and_end_with_the_answer(rule, length):
     task = Algorithmic(rule, 8)
     made = list(task.prompts(length, Text(), 40, 0))
     assert len(made) == 8
@@ -68,15 +68,15 @@ def test_prompts_have_their_length_and_end_with_the_answer(rule, length):
         assert list(ids[-prompt.n_scored : -1]) == list(RULES[rule](ids[1 : prompt.n_scored]))
 
 
-def test_a_whole_answer_has_its_end():
+def test_an_exact_match_includes_the_end_token():
     task = Algorithmic("copy", 1)
     (prompt,) = task.prompts(40, Text(), 40, 0)
 
-    def found(wrong):
-        top = prompt.continuations.copy()
-        top[0, wrong] += 1
+    def metrics(wrong):
+        greedy = prompt.continuations.copy()
+        greedy[0, wrong] += 1
         measures = {
-            one.metric: one for one in task.process_results(prompt, Scores(np.full((1, 20), -0.5), top))
+            one.metric: one for one in task.process_results(prompt, Scores(np.full((1, 20), -0.5), greedy))
         }
         assert measures["logprob"].value_sum == -9.5
         return (
@@ -85,12 +85,12 @@ def test_a_whole_answer_has_its_end():
             measures["symbol_accuracy"].n,
         )
 
-    assert found([]) == (1, 19, 19)
-    assert found([4]) == (0, 18, 19)
-    assert found([19]) == (0, 19, 19)  # it would not have ended there
+    assert metrics([]) == (1, 19, 19)
+    assert metrics([4]) == (0, 18, 19)
+    assert metrics([19]) == (0, 19, 19)  # only the end token is wrong
 
 
-def test_what_cannot_be():
+def test_invalid_lengths_and_settings():
     with pytest.raises(LengthError, match="even length"):
         next(Algorithmic("copy", 1).prompts(41, Text(), 40, 0))
     with pytest.raises(ConfigError, match="copy, reverse"):
@@ -101,7 +101,7 @@ def test_what_cannot_be():
         check_synthetic_task("reverse", 41, 88, 0.0)
 
 
-def test_a_model_is_asked_for_what_it_was_trained_on():
+def test_only_models_trained_on_a_rule_are_evaluated_on_it():
     rope = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE"})
     train = TrainSettings(seq_len=40, synthetic_fraction=1.0, synthetic_task="copy")
     model = plan_model(ModelSettings(rope, data=DataSettings(), train=train))

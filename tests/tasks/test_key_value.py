@@ -1,4 +1,4 @@
-"""Key-value retrieval on synthetic records: ranks against a sort, query-aware prompts against plain ones."""
+"""Key-value retrieval on synthetic records: ranks against sorting, query-aware prompts against plain ones."""
 
 from contextlib import nullcontext
 
@@ -22,17 +22,17 @@ def prompts(query_aware: bool = False, num_contexts: int = 2, length: int = LENG
     return list(KeyValue(num_contexts, query_aware).prompts(length, prose(), LENGTH, 0))
 
 
-def test_the_rank_is_the_place_in_a_sorted_list():
+def test_the_rank_is_the_index_in_a_sorted_list():
     rng = np.random.default_rng(0)
     for _ in range(20):
         logprob = rng.normal(size=9)
         gold = int(rng.integers(9))
-        place = 1 + list(np.argsort(-logprob)).index(gold)
-        assert gold_rank(logprob, np.arange(9) == gold) == place
+        rank = 1 + list(np.argsort(-logprob)).index(gold)
+        assert gold_rank(logprob, np.arange(9) == gold) == rank
     assert gold_rank(np.array([-1.0, -1.0, -2.0]), np.array([True, False, False])) == 1.5
 
 
-def test_places_are_those_of_the_paper():
+def test_evenly_spaced_positions_are_those_of_the_paper():
     assert evenly_spaced(140, 5).tolist() == [0, 34, 69, 104, 139]
     assert evenly_spaced(75, 4).tolist() == [0, 24, 49, 74]
     assert evenly_spaced(300, 7).tolist() == [0, 49, 99, 149, 199, 249, 299]
@@ -47,7 +47,7 @@ def test_the_gold_value_is_ranked_among_the_distinct_values_of_its_context():
     values = prompt.doc["values"]
     assert prompt.candidate_ids.tolist() == sorted(set(values.tolist()))
     count = len(prompt.candidate_ids)
-    # By id, the highest first: the rank of a value is how many distinct ones are above it, and one.
+    # Log-probability increases with the id, so the rank of a value is 1 plus the number of larger distinct values.
     candidates = np.broadcast_to(np.arange(count, dtype=float), (len(values), count))
     scores = Scores(np.zeros((len(values), 1)), values[:, None], candidates)
     found = [one for one in KeyValue(1).process_results(prompt, scores) if one.metric == "rank"]
@@ -73,23 +73,25 @@ def test_query_aware_puts_the_key_before_the_same_records():
         key = plain.continuations[record, 0]
         assert prompt.context[before] == key
         assert np.delete(prompt.context, before).tolist() == np.delete(plain.context, before).tolist()
-        assert plain.context[before] < prose().tokenizer.vocab_size  # what gives way is text
+        assert plain.context[before] < prose().tokenizer.vocab_size  # a token of text is replaced
 
 
-def test_query_aware_measures_sum_to_those_of_the_context():
+def test_query_aware_metrics_sum_to_those_of_the_plain_context():
     task = KeyValue(1)
     plain, aware = prompts(num_contexts=1)[0], prompts(query_aware=True, num_contexts=1)
     values = plain.doc["values"]
-    top = values.copy()
-    top[[0, 3]] = 5
-    top[1] = values[values != values[1]][0]
+    greedy = values.copy()
+    greedy[[0, 3]] = 5
+    greedy[1] = values[values != values[1]][0]
     candidates = np.random.default_rng(0).normal(size=(len(values), len(plain.candidate_ids)))
-    together = list(task.process_results(plain, Scores(-np.ones((len(values), 1)), top[:, None], candidates)))
+    together = list(
+        task.process_results(plain, Scores(-np.ones((len(values), 1)), greedy[:, None], candidates))
+    )
     apart = [
         one
         for row, prompt in enumerate(aware)
         for one in task.process_results(
-            prompt, Scores(-np.ones((1, 1)), top[row, None, None], candidates[row][None])
+            prompt, Scores(-np.ones((1, 1)), greedy[row, None, None], candidates[row][None])
         )
     ]
     for metric in (
@@ -110,18 +112,18 @@ def test_query_aware_measures_sum_to_those_of_the_context():
         ]
         assert sums[0] == pytest.approx(sums[1])
         assert sums[0][1] == len(values)
-    places_of = [[one.position for one in each if one.metric == "rank"] for each in (together, apart)]
-    assert places_of[0] == places_of[1]
+    positions = [[one.position for one in each if one.metric == "rank"] for each in (together, apart)]
+    assert positions[0] == positions[1]
 
 
-def test_a_length_without_room_for_the_key_before_is_named():
+def test_a_length_without_room_for_the_key_is_an_error():
     assert prompts(length=8)
     with pytest.raises(LengthError, match=r"query-aware, at 8 tokens.*choose 9 or more"):
         prompts(query_aware=True, length=8)
     assert prompts(query_aware=True, length=9)[0].length == 9
 
 
-def test_a_pretrained_models_symbols_are_ordinary_tokens(monkeypatch):
+def test_keys_and_values_of_a_pretrained_model_are_ordinary_tokens(monkeypatch):
     corpus = prose()
     own = Vocabulary("theirs", 4000, 88, 16, own_bos=2000)
     monkeypatch.setattr(type(corpus), "vocabulary", own)
@@ -142,17 +144,15 @@ def lm() -> NativeLM:
 
 
 @pytest.mark.parametrize("query_aware", [False, True])
-def test_a_checkpoint_scores_candidates_as_it_scores_answers(lm, query_aware):
-    """Each candidate as the answer of a prompt of its own has the log-probability that it has as a candidate."""
-    asked = prompts(query_aware)
-    for prompt, scores in zip(asked, lm.loglikelihood(asked), strict=True):
+def test_candidates_are_scored_like_answers(lm, query_aware):
+    """A candidate has the log-probability that it has as the answer of a separate prompt."""
+    requests = prompts(query_aware)
+    for prompt, scores in zip(requests, lm.loglikelihood(requests), strict=True):
         assert scores.candidate_logprobs.shape == (len(prompt.continuations), len(prompt.candidate_ids))
         for row in range(0, len(prompt.continuations), 7):
-            for place, candidate in enumerate(prompt.candidate_ids[::5]):
+            for i, candidate in enumerate(prompt.candidate_ids[::5]):
                 ids = whole(prompt, row)[None].copy()
                 ids[:, -1] = candidate
                 (alone,) = lm.loglikelihood([Prompt(ids[0, :-1], ids[:, -1:], 1)])
                 assert alone.candidate_logprobs is None
-                assert scores.candidate_logprobs[row, 5 * place] == pytest.approx(
-                    alone.logprob[0, 0], abs=1e-5
-                )
+                assert scores.candidate_logprobs[row, 5 * i] == pytest.approx(alone.logprob[0, 0], abs=1e-5)

@@ -1,4 +1,4 @@
-"""The paper's key-value form: its prompt letter by letter, its own data, and lengths that are exact in tokens."""
+"""Key-value retrieval of UUIDs: the paper's prompt character by character, its data, exact lengths, metrics."""
 
 import gzip
 import json
@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from prose import Prose, prose, sample, saying, sure, whole
+from prose import Prose, confident_scores, generated_text, prose, sample, whole
 
 from posbench.data.tokenizer import Bytes
 from posbench.errors import ConfigError, DataError, LengthError
@@ -44,7 +44,7 @@ def records_of(text: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("query_aware", [False, True])
 @pytest.mark.parametrize("generate", [False, True])
-def test_prompts_are_the_papers_and_as_long_as_they_say(kind, query_aware, generate):
+def test_prompts_equal_the_papers_and_have_the_exact_length(kind, query_aware, generate):
     corpus = prose(kind)
     task = KeyValueUuid(2, 3, [4, 9], query_aware, generate=generate)
     lengths = task.fixed_lengths(corpus)
@@ -53,7 +53,7 @@ def test_prompts_are_the_papers_and_as_long_as_they_say(kind, query_aware, gener
         assert len(made) == (6 if query_aware else 2)
         for prompt in made:
             assert prompt.length == length
-            for row, record in enumerate(prompt.doc["asked"]):
+            for row, record in enumerate(prompt.doc["records"]):
                 text = corpus.text(whole(prompt, row))
                 records = records_of(text)
                 assert len(records) == count
@@ -64,7 +64,7 @@ def test_prompts_are_the_papers_and_as_long_as_they_say(kind, query_aware, gener
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_any_length_is_exact_and_what_remains_is_text_before_the_instructions(kind):
+def test_any_length_is_exact_by_filler_before_the_instructions(kind):
     corpus = prose(kind)
     task = KeyValueUuid(1, 2)
     assert task.fixed_lengths(corpus) == []
@@ -79,17 +79,17 @@ def test_any_length_is_exact_and_what_remains_is_text_before_the_instructions(ki
         assert text.endswith(expected(records, records[0][0], False) + f' "{records[0][1]}')
         assert (length == base) == text.startswith("Extract")
     assert min(counts) == 5
-    assert len(counts) > 1  # of what remains, a record and more becomes one
+    assert len(counts) > 1  # room for one more record is used
 
 
-def test_a_seed_draws_the_same_and_another_does_not():
+def test_prompts_depend_on_the_seed_alone():
     corpus, task = prose(), KeyValueUuid(1, 2)
     one, same, other = (whole(prompts(task, 700, corpus, seed)[0]) for seed in (0, 0, 1))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
-def test_the_json_of_the_real_sample_is_printed_as_the_paper_prints_it():
+def test_the_json_of_the_papers_data_is_encoded_as_printed():
     path = sample("kv-retrieval-75_keys.first-100.jsonl.gz")
     with gzip.open(path, "rt") as file:
         rows = [json.loads(line) for line in file]
@@ -97,20 +97,20 @@ def test_the_json_of_the_real_sample_is_printed_as_the_paper_prints_it():
     for row in rows[:10]:
         records = [tuple(pair) for pair in row["ordered_kv_records"]]
         keys, values = (np.stack([encode(pair[i]) for pair in records]).astype(np.int64) for i in (0, 1))
-        block = made.block(keys, values)
+        block = made.ids(keys, values)
         assert Bytes().decode(block) == printed(records)
-        assert len(block) == made.tokens(75, 72)
-        assert all(UUID.fullmatch(one) for pair in records for one in pair)  # of the kind that is drawn here
+        assert len(block) == made.num_tokens(75, 72)
+        assert all(UUID.fullmatch(one) for pair in records for one in pair)  # version 4, as drawn here
     assert {len(row["ordered_kv_records"]) for row in rows} == {75}
 
 
-def test_hits_and_guesses_by_record():
+def test_metrics_by_record():
     corpus = prose()
     task = KeyValueUuid(1, 3, [5])
     (prompt,) = prompts(task, task.fixed_lengths(corpus)[0], corpus)
-    measures = list(task.process_results(prompt, sure(prompt, wrong=(1,))))
-    hits = [one for one in measures if one.metric == "exact_match"]
-    assert [(one.position, one.depth, one.value_sum) for one in hits] == [
+    measures = list(task.process_results(prompt, confident_scores(prompt, wrong=(1,))))
+    matches = [one for one in measures if one.metric == "exact_match"]
+    assert [(one.position, one.depth, one.value_sum) for one in matches] == [
         (0, 0.0, 1.0),
         (2, 0.5, 0.0),
         (4, 1.0, 1.0),
@@ -131,40 +131,40 @@ def test_the_rank_is_among_all_values_of_the_context(query_aware):
     values = made[0].doc["values"]
     found = []
     for prompt in made:
-        asked = prompt.doc["asked"]
-        assert len(prompt.continuations) == 6 * len(asked)
+        records = prompt.doc["records"]
+        assert len(prompt.continuations) == 6 * len(records)
         texts = [corpus.text(ids[-prompt.n_scored :]) for ids in prompt.continuations]
-        assert texts == values * len(asked)
-        # The later a value's record, the likelier it is.
+        assert texts == values * len(records)
+        # Values of later records are more likely.
         logprob = (
-            np.tile(np.arange(6.0) - 10, len(asked))[:, None]
+            np.tile(np.arange(6.0) - 10, len(records))[:, None]
             * np.ones((1, prompt.n_scored))
             / prompt.n_scored
         )
-        top = prompt.continuations[:, -prompt.n_scored :]
-        found += list(task.process_results(prompt, Scores(logprob, top)))
+        greedy = prompt.continuations[:, -prompt.n_scored :]
+        found += list(task.process_results(prompt, Scores(logprob, greedy)))
     assert [(m.position, m.value_sum) for m in found if m.metric == "rank"] == [(0, 6.0), (5, 1.0)]
     assert [m.value_sum for m in found if m.metric == "logprob"] == pytest.approx([-10.0, -5.0])
     assert [m.value_sum for m in found if m.metric == "exact_match"] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_a_generated_answer_is_right_where_it_contains_the_value(kind):
+def test_a_generated_answer_matches_if_it_contains_the_value(kind):
     corpus = prose(kind)
     task = KeyValueUuid(1, 3, [4], generate=True)
     assert (task.output_type, task.metric) == ("generate", "substring_match")
     (prompt,) = prompts(task, task.fixed_lengths(corpus)[0], corpus)
-    values, asked = prompt.doc["values"], prompt.doc["asked"]
+    values, records = prompt.doc["values"], prompt.doc["records"]
     assert prompt.n_scored == 0
     assert prompt.max_new_tokens > len(corpus.tokenizer.encode(f' "{values[0]}'))
-    says = [f' "{values[asked[0]].upper()}', f' "{values[asked[0]]}"', " I do not know"]
-    measures = list(task.process_results(prompt, saying(prompt, corpus, lambda row: says[row])))
+    answers = [f' "{values[records[0]].upper()}', f' "{values[records[0]]}"', " I do not know"]
+    measures = list(task.process_results(prompt, generated_text(prompt, corpus, lambda row: answers[row])))
     assert [m.value_sum for m in measures if m.metric == "substring_match"] == [1.0, 0.0, 0.0]
     assert [m.value_sum for m in measures if m.metric == "predicted_in_context"] == [2.0]
 
 
 class Folding(Bytes):
-    """Gives another case back."""
+    """Changes the case of a letter when decoding."""
 
     name = "folding"
 
@@ -173,7 +173,7 @@ class Folding(Bytes):
 
 
 class Ragged(Bytes):
-    """Texts have any number of tokens, of which the first are their bytes."""
+    """Token counts vary: the bytes of a text and a number of padding ids that depends on it."""
 
     name = "ragged"
 
@@ -184,19 +184,19 @@ class Ragged(Bytes):
         return super().decode(ids[:36])
 
 
-def test_a_tokenizer_under_which_a_key_is_not_exact_is_named():
+def test_a_lossy_tokenizer_is_an_error():
     corpus = Prose(Folding())
     with pytest.raises(DataError, match=r"UUIDs are not exact under tokenizer 'folding'.*comes back as"):
         prompts(KeyValueUuid(1, 2), 700, corpus)
 
 
-def test_a_tokenizer_without_a_common_number_of_tokens_is_named():
+def test_a_tokenizer_without_a_common_token_count_is_an_error():
     with pytest.raises(DataError, match=r"no common number of tokens under tokenizer 'ragged'"):
         FixedTokenCount(Ragged(), random_uuid, "UUIDs")
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_a_length_too_short_is_named_with_the_least_that_works(kind):
+def test_the_error_for_a_short_length_names_the_shortest_possible(kind):
     corpus, task = prose(kind), KeyValueUuid(1, 2)
     with pytest.raises(LengthError) as caught:
         prompts(task, 60, corpus)
@@ -207,7 +207,7 @@ def test_a_length_too_short_is_named_with_the_least_that_works(kind):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"num_contexts": 0, "num_positions": 1}, "num_contexts=0: give at least 1"),
         ({"num_contexts": 1, "num_positions": 1, "num_keys": [1]}, "at least 2 records"),
@@ -217,6 +217,6 @@ def test_a_length_too_short_is_named_with_the_least_that_works(kind):
         ),
     ],
 )
-def test_settings_that_cannot_be(settings, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_settings(settings, message):
+    with pytest.raises(ConfigError, match=message):
         KeyValueUuid(**settings)

@@ -1,4 +1,4 @@
-"""Question answering over passages: the paper's prompts and metric, its own data, and files of another shape."""
+"""Question answering over passages: the paper's prompts, metric and data, and errors in files."""
 
 import gzip
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prose import prose, sample, saying, whole
+from prose import generated_text, prose, sample, whole
 
 from posbench.errors import ConfigError, DataError, LengthError
 from posbench.tasks.multi_document import MultiDocument
@@ -17,7 +17,7 @@ QUESTIONS = 8
 
 
 def row(n: int, **changes) -> dict:
-    """A question whose answer is a colour that stands in one passage."""
+    """A question whose answer, a colour, is in one passage."""
     passage = {
         "title": f"Boat {n}",
         "text": f"Boat number {n} is colour{n} and " + "old " * n,
@@ -69,7 +69,7 @@ def passages_of(text: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("query_aware", [False, True])
-def test_prompts_are_the_papers_and_of_one_length(path, kind, query_aware):
+def test_prompts_equal_the_papers_and_have_one_length(path, kind, query_aware):
     corpus = prose(kind)
     task = MultiDocument(path, [3, 5], 3, 4, query_aware)
     lengths = task.fixed_lengths(corpus)
@@ -77,23 +77,23 @@ def test_prompts_are_the_papers_and_of_one_length(path, kind, query_aware):
     for count, length in zip([3, 5], lengths, strict=True):
         made = list(task.prompts(length, corpus, 64, 0))
         assert len(made) == 12
-        leads = []
+        filler_lengths = []
         for prompt in made:
             assert (prompt.length, prompt.max_new_tokens, prompt.n_scored) == (length, 32, 0)
             text, question = corpus.text(whole(prompt)), task.questions[prompt.doc["question"]]
             passages, gold = passages_of(text), prompt.doc["gold"]
-            asked = expected(question.text, passages, query_aware)
-            assert text.endswith(asked)
-            leads.append(len(text) - len(asked))
+            papers_prompt = expected(question.text, passages, query_aware)
+            assert text.endswith(papers_prompt)
+            filler_lengths.append(len(text) - len(papers_prompt))
             assert len(set(passages)) == count
-            holding = [best_subspan_em(" ".join(one), question.answers) for one in passages]
-            assert holding == [place == gold for place in range(count)]
-        assert min(leads) == 0  # the longest has no text before it
+            has_answer = [best_subspan_em(" ".join(one), question.answers) for one in passages]
+            assert has_answer == [i == gold for i in range(count)]
+        assert min(filler_lengths) == 0  # the longest prompt has no filler
         assert [prompt.doc["gold"] for prompt in made[:3]] == [0, (count - 1) // 2, count - 1]
         assert [prompt.doc["depth"] for prompt in made[:3]] == [0, 0.5, 1]
 
 
-def test_where_the_gold_passage_moves_the_others_keep_their_order(path):
+def test_other_passages_keep_their_order_when_the_gold_passage_moves(path):
     corpus, task = prose(), MultiDocument(path, [5], 5, 1)
     made = list(task.prompts(task.fixed_lengths(corpus)[0], corpus, 64, 0))
     rests = [
@@ -103,11 +103,11 @@ def test_where_the_gold_passage_moves_the_others_keep_their_order(path):
 
 
 @pytest.mark.parametrize(("documents", "variant"), [([0], "closed_book"), ([1], "oracle")])
-def test_closed_book_and_oracle_have_prompts_of_their_own(path, documents, variant):
+def test_prompts_of_the_closed_book_and_oracle_settings(path, documents, variant):
     corpus, task = prose(), MultiDocument(path, documents, 5, 3)
     assert task.variant == variant
     made = list(task.prompts(task.fixed_lengths(corpus)[0], corpus, 64, 0))
-    assert len(made) == 3  # there is one place at most
+    assert len(made) == 3  # at most one position of the gold passage
     for prompt in made:
         question, text = task.questions[prompt.doc["question"]], corpus.text(whole(prompt))
         gold = [(question.gold.title, question.gold.text)] if documents == [1] else []
@@ -115,28 +115,28 @@ def test_closed_book_and_oracle_have_prompts_of_their_own(path, documents, varia
         assert (prompt.doc["gold"], prompt.doc["depth"]) == ((0, 0.0) if gold else (None, None))
 
 
-def test_answers_are_cut_at_the_first_line_and_held_to_the_papers_metric(path):
+def test_the_first_line_of_an_answer_is_matched_by_the_papers_metric(path):
     corpus, task = prose(), MultiDocument(path, [3], 1, 4)
     made = list(task.prompts(task.fixed_lengths(corpus)[0], corpus, 64, 0))
     values = []
-    for prompt, say in zip(made, [" It is {}!", " no\n{}", "\n{}", " the  COLOUR, {n}"], strict=True):
+    for prompt, pattern in zip(made, [" It is {}!", " no\n{}", "\n{}", " the  COLOUR, {n}"], strict=True):
         n = prompt.doc["question"]
-        said = say.format(f"colour{n}", n=n)
-        (one,) = task.process_results(prompt, saying(prompt, corpus, lambda _, said=said: said))
+        answer = pattern.format(f"colour{n}", n=n)
+        (one,) = task.process_results(prompt, generated_text(prompt, corpus, lambda _, text=answer: text))
         assert (one.metric, one.n, one.position, one.depth) == ("substring_match", 1, 0, 0.0)
         assert one.doc_id == f"question-{n}"
         values.append(one.value_sum)
     assert values == [1.0, 0.0, 0.0, 1.0]
 
 
-def test_normalised_as_squad_does():
+def test_answers_are_normalized_as_in_squad():
     assert normalize_answer("  The Röntgen-rays, (a) BIG\tdeal. an ") == "röntgenrays big deal"
     assert best_subspan_em("in May 18, 2018.", ["May 18 2018"])
     assert not best_subspan_em("in May 2018", ["May 18 2018"])
-    assert not best_subspan_em("anything", ["*"])  # nothing is left of it to be found
+    assert not best_subspan_em("anything", ["*"])  # normalized to the empty string, which is ignored
 
 
-def test_own_distractors_come_first_and_none_holds_an_answer(write):
+def test_own_distractors_come_first_and_none_contains_an_answer(write):
     others = [
         {"title": "x", "text": text, "isgold": False, "hasanswer": False}
         for text in ("red", "Colour0", "blue")
@@ -151,7 +151,7 @@ def test_own_distractors_come_first_and_none_holds_an_answer(write):
         distractors(questions, 0, 6, np.random.default_rng(0))
 
 
-def test_what_the_file_holds_is_part_of_the_version(write):
+def test_the_content_of_the_file_is_part_of_the_version(write):
     one = MultiDocument(write([row(n) for n in range(4)], "one.jsonl"), [2], 1, 1)
     same = MultiDocument(write([row(n) for n in range(4)], "same.jsonl"), [2], 1, 1)
     other = MultiDocument(write([row(n) for n in range(5)], "other.jsonl"), [2], 1, 1)
@@ -159,27 +159,27 @@ def test_what_the_file_holds_is_part_of_the_version(write):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        ("{", "line 2 is no JSON"),
+        ("{", "line 2 is not JSON"),
         ("[1]", "line 2: field 'question' is missing"),
         (row(1, question=""), "line 2: field 'question' is ''"),
-        (row(1, answers="red"), "line 2: field 'answers' is 'red', and must be a list"),
+        (row(1, answers="red"), "line 2: field 'answers' is 'red', and must be a non-empty list"),
         (row(1, answers=[]), "line 2: field 'answers' is '\\[\\]'"),
-        (row(1, answers=[3]), "line 2: field 'answers' must be one text or more"),
-        (row(1, answers=["*"]), "line 2: field 'answers' must be one text or more"),
+        (row(1, answers=[3]), "line 2: field 'answers' must hold at least one text"),
+        (row(1, answers=["*"]), "line 2: field 'answers' must hold at least one text"),
         (row(1, ctxs=[]), "line 2: field 'ctxs' is"),
         (row(1, ctxs=[{"title": "t"}]), "line 2: ctxs\\[0\\]: field 'text' is missing"),
         (row(1, ctxs=[{"title": "t", "text": "u"}]), "line 2: no passage of field 'ctxs' has isgold"),
     ],
 )
-def test_a_file_of_another_shape_is_named_by_line_and_field(write, line, said):
-    with pytest.raises(DataError, match=said) as caught:
+def test_format_errors_name_line_and_field(write, line, message):
+    with pytest.raises(DataError, match=message) as caught:
         MultiDocument(write([row(0), line]), [2], 1, 1)
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_cannot_be_read(write, tmp_path):
+def test_unreadable_files(write, tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         MultiDocument(str(tmp_path / "none.jsonl"), [2], 1, 1)
     (tmp_path / "torn.jsonl.gz").write_bytes(b"no gzip")
@@ -190,29 +190,29 @@ def test_files_that_cannot_be_read(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"num_documents": [0, 10]}, "give numbers of 2 or more"),
         ({"num_documents": []}, "give numbers of 2 or more"),
-        ({"num_documents": [0], "query_aware": True}, "nothing to ask before"),
+        ({"num_documents": [0], "query_aware": True}, "no passages to put a question before"),
         ({"num_examples": 9}, f"holds {QUESTIONS} questions"),
         ({"num_positions": 0}, "num_positions=0: give at least 1"),
         ({"path": ""}, "needs path"),
     ],
 )
-def test_settings_that_cannot_be(path, settings, said):
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_settings(path, settings, message):
+    with pytest.raises(ConfigError, match=message):
         MultiDocument(
             **({"path": path, "num_documents": [2], "num_positions": 1, "num_examples": 1} | settings)
         )
 
 
-def test_a_length_of_its_own_is_asked_for(path):
+def test_lengths_other_than_its_own_are_errors(path):
     with pytest.raises(LengthError, match="choose num_documents, and lengths follow"):
         next(MultiDocument(path, [2], 1, 1).prompts(100, prose(), 64, 0))
 
 
-def test_the_real_sample_makes_prompts_of_thirty_passages():
+def test_the_papers_data_makes_prompts_of_thirty_passages():
     path = str(sample("nq-open-oracle.first-1500.jsonl.gz"))
     corpus, task = prose(), MultiDocument(path, [10, 30], 3, 4)
     assert len(task.questions) == 1500

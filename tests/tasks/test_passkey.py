@@ -1,17 +1,17 @@
-"""Passkey retrieval: the paper's prompt letter by letter, exact lengths, even depths."""
+"""Passkey retrieval: the paper's prompt character by character, exact lengths, evenly spaced depths."""
 
 import re
 
 import numpy as np
 import pytest
-from prose import Prose, prose, sure, whole
+from prose import Prose, confident_scores, prose, whole
 
 from posbench.data.tokenizer import Bytes
 from posbench.errors import ConfigError, DataError, LengthError
 from posbench.tasks.passkey import Passkey
 
 KINDS = ["bytes", "bpe"]
-GARBAGE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
 
 def prompts(task: Passkey, length: int, corpus: Prose, seed: int = 0):
@@ -19,7 +19,7 @@ def prompts(task: Passkey, length: int, corpus: Prose, seed: int = 0):
 
 
 def expected(before: str, number: str, after: str) -> str:
-    """The prompt of run_test.py, its lines joined, and the answer."""
+    """The prompt of the authors' run_test.py and the answer."""
     lines = [
         "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
         "I will quiz you about the important information there.",
@@ -45,7 +45,7 @@ def parts(text: str) -> tuple[str, str, str]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("filler", ["sentences", "corpus"])
 @pytest.mark.parametrize("length", [600, 777])
-def test_prompts_are_the_papers_and_as_long_as_they_say(kind, filler, length):
+def test_prompts_equal_the_papers_and_have_the_exact_length(kind, filler, length):
     corpus = prose(kind)
     made = prompts(Passkey(2, 5, filler=filler), length, corpus)
     assert len(made) == 10
@@ -61,38 +61,38 @@ def test_prompts_are_the_papers_and_as_long_as_they_say(kind, filler, length):
         sizes = [len(corpus.tokenizer.encode(one)) for one in (before, after)]
         assert prompt.doc["depth"] == pytest.approx(sizes[0] / sum(sizes), abs=0.02)
         if filler == "sentences":
-            assert before + ((GARBAGE + " ") * 99)[len(before) :] == (GARBAGE + " ") * 99
-            assert ((GARBAGE + " ") * 99).startswith(after)
+            assert before + ((FILLER + " ") * 99)[len(before) :] == (FILLER + " ") * 99
+            assert ((FILLER + " ") * 99).startswith(after)
         fillers.add(before + after)
     assert len(fillers) == 2 or filler == "sentences"
     assert [prompt.doc["depth"] for prompt in made] == [0, 0.25, 0.5, 0.75, 1] * 2
 
 
-def test_hits_by_depth():
+def test_metrics_by_depth():
     task = Passkey(1, 3)
     made = prompts(task, 600, prose())
     measures = [
         one
         for prompt, wrong in zip(made, [(), (0,), ()], strict=True)
-        for one in task.process_results(prompt, sure(prompt, wrong))
+        for one in task.process_results(prompt, confident_scores(prompt, wrong))
     ]
-    hits = [one for one in measures if one.metric == "exact_match"]
-    assert [(one.depth, one.value_sum) for one in hits] == [(0, 1.0), (0.5, 0.0), (1, 1.0)]
-    assert len({one.doc_id for one in hits}) == 1  # one text at three depths
+    matches = [one for one in measures if one.metric == "exact_match"]
+    assert [(one.depth, one.value_sum) for one in matches] == [(0, 1.0), (0.5, 0.0), (1, 1.0)]
+    assert len({one.doc_id for one in matches}) == 1  # one text, at three depths
     assert [one.value_sum for one in measures if one.metric == "logprob"] == pytest.approx(
         [-0.6, -30.0, -0.6]
     )
     assert {one.value_sum for one in measures if one.metric == "chance"} == {1 / 90_000}
 
 
-def test_a_seed_draws_the_same_and_another_does_not():
+def test_prompts_depend_on_the_seed_alone():
     one, same, other = (whole(prompts(Passkey(1, 1), 600, prose(), seed)[0]) for seed in (0, 0, 1))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_length_too_short_is_named_with_the_least_that_works(kind):
+def test_the_error_for_a_short_length_names_the_shortest_possible(kind):
     task, corpus = Passkey(1, 2), prose(kind)
     with pytest.raises(LengthError) as caught:
         prompts(task, 20, corpus)
@@ -104,13 +104,13 @@ def test_a_length_too_short_is_named_with_the_least_that_works(kind):
         prompts(task, least - 1, corpus)
 
 
-def test_more_text_than_the_corpus_has_is_named():
+def test_more_filler_than_the_corpus_has_is_an_error():
     with pytest.raises(LengthError, match="the test split of prose has"):
         prompts(Passkey(1, 1, filler="corpus"), 100_000, prose())
 
 
 class Spaceless(Bytes):
-    """Loses a first space, as some tokenizers do."""
+    """Drops leading spaces, as some tokenizers do."""
 
     name = "spaceless"
 
@@ -118,12 +118,12 @@ class Spaceless(Bytes):
         return super().decode(ids).lstrip()
 
 
-def test_a_tokenizer_under_which_a_key_is_not_exact_is_named():
+def test_a_lossy_tokenizer_is_an_error():
     with pytest.raises(DataError, match="pass keys are not exact under tokenizer 'spaceless'"):
         prompts(Passkey(1, 1), 600, Prose(Spaceless()))
 
 
-def test_settings_that_cannot_be():
+def test_invalid_settings():
     with pytest.raises(ConfigError, match="num_depths=0: give at least 1"):
         Passkey(1, 0)
     with pytest.raises(ConfigError, match="did you mean 'sentences'"):

@@ -1,4 +1,4 @@
-"""Neighbouring positions, extensions under several settings, and the factor that is best."""
+"""Resolution of neighbouring positions; extensions of a sweep under several settings."""
 
 import numpy as np
 import pytest
@@ -14,25 +14,25 @@ FILE = {"name": "pi", "build": {"_target_": "posbench.extensions.pi.PositionInte
 
 
 @pytest.mark.parametrize("length", [16, 64, 128])
-def test_a_record_against_the_next_one(length):
+def test_own_value_and_next_value_at_distances_one_and_two(length):
     prompts = list(PositionResolution(4).prompts(length, Text(), 64, 0))
     assert len(prompts) == 4
     for prompt in prompts:
         assert prompt.length == length
         context = list(prompt.context)
         assert len(prompt.continuations) == 2 * len(prompt.doc["records"])
-        for (key, own), (same, other) in zip(
+        for (key, own), (same_key, following) in zip(
             prompt.continuations[::2], prompt.continuations[1::2], strict=True
         ):
             first = context.index(key)
-            assert key == same
-            assert own != other
+            assert key == same_key
+            assert own != following
             assert context[first + 1] == own  # one token after the key
-            assert context[first + 2] == key  # the echo ...
-            assert context[first + 4] == other  # ... two tokens before the next record's value
+            assert context[first + 2] == key  # the key again,
+            assert context[first + 4] == following  # two tokens before the next record's value
 
 
-def test_the_likelier_value_counts():
+def test_metrics_compare_the_two_log_probabilities():
     task = PositionResolution(1)
     (prompt,) = task.prompts(16, Text(), 64, 0)
     count = len(prompt.doc["records"])
@@ -49,7 +49,7 @@ def test_the_likelier_value_counts():
     assert chance.value_sum / chance.n == 0.5
 
 
-def test_one_extension_with_several_settings():
+def test_an_extension_with_several_settings():
     variants = {f"pi_k{k}": VariantSettings("pi", {"factor": k}) for k in (2, 4)}
     tuned = {"tuned": FinetuneSettings("pi", {"factor": 4}, {"steps": 5})}
     script = SweepScript(
@@ -64,7 +64,7 @@ def test_one_extension_with_several_settings():
     ]
 
 
-def test_names_are_one_to_an_entry():
+def test_entries_with_the_same_name_are_an_error():
     script = SweepScript(
         grid=GridSettings(scheme=["rope"]),
         variants={"twice": VariantSettings("pi")},

@@ -1,4 +1,4 @@
-"""Contexts of records: the same draws for every task that asks about them, and the same as ever."""
+"""Contexts of records are equal in all tasks, and unchanged since results were published."""
 
 import hashlib
 
@@ -23,7 +23,7 @@ def digest(task: Task) -> str:
     return found.hexdigest()[:16]
 
 
-# Rows that are stored under today's versions were measured on these prompts.
+# Published results of the current task versions were measured on these prompts.
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
@@ -38,20 +38,20 @@ def test_prompts_are_the_same_to_the_last_bit(task, expected):
     assert digest(task) == expected
 
 
-def test_every_task_asks_about_the_same_contexts():
+def test_all_tasks_share_their_contexts():
     tasks = (KeyValue(3), PositionResolution(3), KeyValueAttention(3, 4))
     for prompts in zip(*(task.prompts(64, prose(), 64, 0) for task in tasks), strict=True):
         assert all(np.array_equal(prompt.context, prompts[0].context) for prompt in prompts)
 
 
 @pytest.mark.parametrize(
-    ("task", "settings", "named"),
+    ("task", "settings", "message"),
     [
         (KeyValue, {"num_contexts": 0}, "key_value with num_contexts=0"),
         (PositionResolution, {"num_contexts": -1}, "position_resolution with num_contexts=-1"),
         (KeyValueAttention, {"num_contexts": 1, "num_questions": 0}, "attention with num_questions=0"),
     ],
 )
-def test_no_context_at_all_is_refused(task, settings, named):
-    with pytest.raises(ConfigError, match=f"{named}: give at least 1"):
+def test_counts_below_one_are_errors(task, settings, message):
+    with pytest.raises(ConfigError, match=f"{message}: give at least 1"):
         task(**settings)

@@ -1,4 +1,4 @@
-"""Repetition: natural and repeated share their first period, and everything after it is scored by itself."""
+"""Repetition: both variants share their first period, and the tokens after it are scored separately."""
 
 import numpy as np
 import pytest
@@ -11,16 +11,16 @@ from posbench.errors import ConfigError, LengthError
 from posbench.lm.interface import Scores
 from posbench.tasks.repetition import Repetition
 
-TRAIN_LEN, HORIZON = 16, 64
+TRAIN_LEN, MAX_CONTEXT = 16, 64
 
 
 def prompts(variant, length, period=None):
-    return list(Repetition(variant, HORIZON, 100, period).prompts(length, Text(), TRAIN_LEN, 0))
+    return list(Repetition(variant, MAX_CONTEXT, 100, period).prompts(length, Text(), TRAIN_LEN, 0))
 
 
 @pytest.mark.parametrize("length", [16, 24, 64])
 @pytest.mark.parametrize(("given", "period"), [(None, 8), (5, 5)])
-def test_the_same_text_repeated(length, given, period):
+def test_repeated_text_is_the_first_period_of_natural_text(length, given, period):
     pairs = list(zip(prompts("natural", length, given), prompts("repeated", length, given), strict=True))
     assert len(pairs) == 5
     for natural, repeated in pairs:
@@ -28,29 +28,29 @@ def test_the_same_text_repeated(length, given, period):
         assert natural.doc["doc_id"] == repeated.doc["doc_id"]
         (text,), (tiled,) = natural.continuations, repeated.continuations
         assert np.array_equal(natural.context, repeated.context)
-        assert np.array_equal(text, natural.context[0] + 1 + np.arange(length))  # without a gap
-        for place in range(length):
-            assert tiled[place] == text[place % period]
+        assert np.array_equal(text, natural.context[0] + 1 + np.arange(length))  # consecutive tokens
+        for i in range(length):
+            assert tiled[i] == text[i % period]
 
 
-def test_what_is_copied_counts_by_itself():
-    task = Repetition("repeated", HORIZON, 1)
+def test_metrics_after_the_first_period_are_separate():
+    task = Repetition("repeated", MAX_CONTEXT, 1)
     (prompt,) = task.prompts(20, Text(), TRAIN_LEN, 0)
-    top = prompt.continuations.copy()
-    top[0, [0, 3, 8, 19]] += 1  # two wrong in the first period of 8, two after it
-    found = {one.metric: one for one in task.process_results(prompt, Scores(-np.arange(20.0)[None], top))}
+    greedy = prompt.continuations.copy()
+    greedy[0, [0, 3, 8, 19]] += 1  # two wrong in the first period of 8, two after it
+    found = {one.metric: one for one in task.process_results(prompt, Scores(-np.arange(20.0)[None], greedy))}
     assert (found["token_accuracy"].value_sum, found["token_accuracy"].n) == (10, 12)
     assert (found["first_period_token_accuracy"].value_sum, found["first_period_token_accuracy"].n) == (6, 8)
     assert found["first_period_nll"].value_sum == sum(range(8))
     assert found["nll"].value_sum == sum(range(8, 20))
 
 
-def test_the_variant_names_a_period_that_was_given():
+def test_a_given_period_is_part_of_the_variant():
     assert Repetition("natural", 8, 1).variant == "natural"
     assert Repetition("repeated", 8, 1, 4).variant == "repeated_every_4"
 
 
-def test_what_cannot_be():
+def test_invalid_lengths_and_settings():
     with pytest.raises(LengthError, match="nothing follows the first 8"):
         prompts("repeated", 8)
     with pytest.raises(ConfigError, match="natural or repeated"):

@@ -1,4 +1,4 @@
-"""Tasks against loops: every protocol scores the targets that it says, each once, read with the length that it says."""
+"""Perplexity protocols and key-value retrieval: scored targets, lengths of prompts and metrics."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from posbench.tasks.non_overlapping import NonOverlapping
 from posbench.tasks.prefix import Prefix, bucket_ends
 from posbench.tasks.sliding import Sliding
 
-TRAIN_LEN, HORIZON = 16, 64
+TRAIN_LEN, MAX_CONTEXT = 16, 64
 
 
 @dataclass
 class Text:
-    """A corpus whose ids tell where they stand: document d, token t is 1000 d + t."""
+    """A corpus in which token t of document d has the id 1000 d + t."""
 
     name = "numbers"
     vocabulary = Vocabulary("numbers", 10_000)
@@ -36,7 +36,7 @@ class Text:
 
 
 def scored(task, length):
-    """(prompt, target ids) of every prompt."""
+    """(prompt, target ids) of all prompts."""
     return [
         (prompt, prompt.continuations[0, -prompt.n_scored :])
         for prompt in task.prompts(length, Text(), TRAIN_LEN, 0)
@@ -49,20 +49,20 @@ def targets(task, length):
 
 @pytest.mark.parametrize("length", [16, 32, 64])
 def test_fixed_targets_are_the_same_at_every_length(length):
-    task = FixedTargets(HORIZON, 100)
+    task = FixedTargets(MAX_CONTEXT, 100)
     assert targets(task, length) == targets(task, 64)
     for prompt, ids in scored(task, length):
         assert len(ids) == TRAIN_LEN // 4
         assert prompt.length == length
-        whole = np.concatenate([prompt.context, prompt.continuations[0]])
-        assert np.array_equal(whole, whole[0] + np.arange(length + 1))  # one document, without a gap
-        assert (whole[-1] % 1000) % 65 == 64  # the end of a stretch
+        read = np.concatenate([prompt.context, prompt.continuations[0]])
+        assert np.array_equal(read, read[0] + np.arange(length + 1))  # consecutive tokens of one document
+        assert (read[-1] % 1000) % 65 == 64  # up to the end of a segment
     assert len(scored(task, length)) == 1 + 3 + 1  # documents of 65, 200 and 70 tokens
 
 
 @pytest.mark.parametrize("length", [16, 32, 64])
 def test_non_overlapping_windows_score_every_target_once(length):
-    task = NonOverlapping(HORIZON, 100)
+    task = NonOverlapping(MAX_CONTEXT, 100)
     found = targets(task, length)
     assert found == targets(task, 64)
     assert len(found) == len(set(found)) == 5 * 64
@@ -72,8 +72,8 @@ def test_non_overlapping_windows_score_every_target_once(length):
 @pytest.mark.parametrize("stride", [4, 16])
 @pytest.mark.parametrize("length", [16, 32, 64])
 def test_sliding_windows_score_every_target_once_with_their_context(length, stride):
-    task = Sliding(HORIZON, 100, stride)
-    assert targets(task, length) == targets(NonOverlapping(HORIZON, 100), 64)
+    task = Sliding(MAX_CONTEXT, 100, stride)
+    assert targets(task, length) == targets(NonOverlapping(MAX_CONTEXT, 100), 64)
     for prompt, ids in scored(task, length):
         assert prompt.length == length
         first = prompt.context[0] % 1000 % 65 == 0
@@ -83,7 +83,7 @@ def test_sliding_windows_score_every_target_once_with_their_context(length, stri
 
 @pytest.mark.parametrize("length", [16, 24, 64])
 def test_prefix_sums_by_bucket(length):
-    task = Prefix(HORIZON, 100)
+    task = Prefix(MAX_CONTEXT, 100)
     for prompt, ids in scored(task, length):
         assert prompt.context[0] % 1000 == 0
         assert len(ids) == length == prompt.length
@@ -99,7 +99,7 @@ def test_prefix_sums_by_bucket(length):
     assert task.lengths_to_run([16, 32], False) == [16, 32]
 
 
-def test_buckets_end_at_every_multiple_that_is_a_power_of_two():
+def test_buckets_end_at_doublings_of_the_training_length():
     for train_len in (4, 16, 64, 100, 512):
         ends = bucket_ends(16 * train_len, train_len)
         assert {train_len, 2 * train_len, 4 * train_len, 8 * train_len, 16 * train_len} <= set(ends)
@@ -107,8 +107,8 @@ def test_buckets_end_at_every_multiple_that_is_a_power_of_two():
         assert (np.diff(ends) > 0).all()
 
 
-def test_bytes_stand_beside_nats():
-    task = FixedTargets(HORIZON, 1)
+def test_nll_and_bytes_are_sums_over_targets():
+    task = FixedTargets(MAX_CONTEXT, 1)
     ((prompt, ids),) = scored(task, 32)
     nll, size = task.process_results(prompt, Scores(np.full((1, 4), -0.5), ids[None]))
     assert (nll.metric, nll.value_sum, nll.n) == ("nll", 2.0, 4)
@@ -116,7 +116,7 @@ def test_bytes_stand_beside_nats():
 
 
 @pytest.mark.parametrize(
-    ("task", "length", "said"),
+    ("task", "length", "message"),
     [
         (FixedTargets(64, 1), 3, "4 targets"),
         (FixedTargets(64, 1), 65, "max_context is 64"),
@@ -126,26 +126,26 @@ def test_bytes_stand_beside_nats():
         (KeyValue(1), 7, "distinct keys"),
     ],
 )
-def test_lengths_that_cannot_be(task, length, said):
-    with pytest.raises(LengthError, match=said):
+def test_impossible_lengths(task, length, message):
+    with pytest.raises(LengthError, match=message):
         next(task.prompts(length, Text(), TRAIN_LEN, 0))
 
 
-def test_key_value_measures_hits_and_guesses():
+def test_key_value_metrics_of_known_predictions():
     task = KeyValue(3)
     prompts = list(task.prompts(64, Text(), TRAIN_LEN, 0))
     assert len(prompts) == 3
     prompt = prompts[1]
-    right = prompt.continuations[:, 1].copy()
-    top = right.copy()
-    top[0] = 5  # text: wrong, and no value of the context
-    top[1] = right[right != right[1]][0]  # wrong, but a value of the context
-    measures = list(task.process_results(prompt, Scores(np.full((18, 1), -0.1), top[:, None])))
-    hits = [one for one in measures if one.metric == "exact_match"]
-    assert [one.value_sum for one in hits] == [0.0, 0.0] + [1.0] * 16
-    assert [one.depth for one in hits] == [i / 17 for i in range(18)]
+    gold = prompt.continuations[:, 1].copy()
+    greedy = gold.copy()
+    greedy[0] = 5  # a wrong id of text
+    greedy[1] = gold[gold != gold[1]][0]  # a wrong value of the context
+    measures = list(task.process_results(prompt, Scores(np.full((18, 1), -0.1), greedy[:, None])))
+    matches = [one for one in measures if one.metric == "exact_match"]
+    assert [one.value_sum for one in matches] == [0.0, 0.0] + [1.0] * 16
+    assert [one.depth for one in matches] == [i / 17 for i in range(18)]
     sums = {one.metric: one.value_sum for one in measures if one.n == 18}
     assert sums["predicted_in_context"] == 17
     assert sums["chance"] == 18 / 16
-    expected = sum(np.mean(right == value) for value in right)
+    expected = sum(np.mean(gold == value) for value in gold)
     assert sums["random_in_context"] == pytest.approx(expected)
