@@ -7,9 +7,12 @@ when it is measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from posbench.benchmark.line import Line
 from posbench.instantiate import locate
+
+if TYPE_CHECKING:
+    from posbench.benchmark.line import Line
 
 # Group -> function, within posbench.benchmark.
 LINES = {

@@ -57,7 +57,7 @@ def run(script: EvaluateScript) -> None:
     if not results_folder.is_trained(model):
         raise DataError(
             f"no trained model of {model.label} at {results_folder.model_dir(model)}: run posbench train "
-            "(scripts/train.py) with the same settings first"
+            "with the same settings first"
         )
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
     task = {"name": script.task.name, "build": script.task.build}

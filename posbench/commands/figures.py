@@ -26,15 +26,22 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: FiguresScript) -> None:
     """Redraws all experiments of the results folder, or those that are named."""
-    from posbench.config.hydra_app import load_option
-    from posbench.report import experiment
-
     results = Path(script.results_dir)
-    folders = [results / name for name in script.experiments] or experiment.find_experiments(results)
+    for name in script.experiments:
+        if not (results / name).is_dir():
+            raise DataError(f"no folder {results / name}: give experiments that posbench sweep has written")
+    folders = [results / name for name in script.experiments]
+    if not folders and results.is_dir():
+        from posbench.report.experiment import find_experiments
+
+        folders = find_experiments(results)
     if not folders:
         raise DataError(
             f"no experiment in {results.absolute()}: run make demo first, or give results_dir=FOLDER"
         )
+    from posbench.config.hydra_app import load_option
+    from posbench.report.experiment import draw_report
+
     for folder in folders:
-        drawn = experiment.draw_report(folder, load_option)
+        drawn = draw_report(folder, load_option)
         print(f"{len(drawn)} tables and figures in {folder}")

@@ -10,10 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import hydra
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -95,17 +97,29 @@ def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:
-    """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads."""
+    """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads.
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
     # Hydra searches hydra.searchpath while it composes and forgets it afterwards.
-    path = copy.deepcopy(GlobalHydra.instance().config_loader().get_search_path())
-    for folder in HydraConfig.get().searchpath:
-        path.append("hydra.searchpath", folder)
+    folders = [
+        (one.provider, one.path)
+        for one in GlobalHydra.instance().config_loader().get_search_path().get_path()
+    ]
+    folders += [("hydra.searchpath", folder) for folder in HydraConfig.get().searchpath]
+    return copy.deepcopy(_read_option(tuple(folders), group, name))
+
+
+@cache
+def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) -> dict[str, Any]:
+    path = ConfigSearchPathImpl()
+    for provider, folder in folders:
+        path.append(provider, folder)
     repository = ConfigRepository(path)
-    names = repository.get_group_options(group, ObjectType.CONFIG)
-    if name not in names:
-        raise unknown(group, name, names)
     found = repository.load_config(f"{group}/{name}")
-    assert found is not None
+    if found is None:
+        raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))
     return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
 
 

@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
-from torch._dynamo.utils import counters
 
 from posbench.errors import ConfigError, IncompatibleError, format_error
 from posbench.kernels.dispatcher import KernelDispatcher
@@ -88,7 +86,7 @@ class CompiledLoss:
         if not why:
             try:
                 return self._run(*batch)
-            except TorchDynamoException as error:
+            except torch._dynamo.exc.TorchDynamoException as error:
                 why = format_error(error)
         if self.required:
             raise IncompatibleError(
@@ -100,7 +98,7 @@ class CompiledLoss:
 
     def _there_and_back(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> str:
         """Why a step cannot be made, whose gradients are thrown away: the way back is compiled on the first one."""
-        self._untrained, before = False, counters["inductor"]["cudagraph_skips"]
+        self._untrained, before = False, torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
         parameters = [one for one in self.loss_module.parameters() if one.requires_grad]
         try:
             with drawn_apart(ids_BT.device):
@@ -111,7 +109,7 @@ class CompiledLoss:
             if is_out_of_memory(error):
                 raise
             return format_error(error)
-        if self.use_cuda_graphs and counters["inductor"]["cudagraph_skips"] > before:
+        if self.use_cuda_graphs and torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] > before:
             self.how, self.use_cuda_graphs = "one graph", False
         return ""
 

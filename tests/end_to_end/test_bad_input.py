@@ -157,7 +157,7 @@ def test_a_scheme_whose_settings_do_not_reach_the_length(script):
 
 
 def test_evaluate_refuses(script):
-    refused(script("evaluate", "train.steps=7"), "no trained model", "scripts/train.py")
+    refused(script("evaluate", "train.steps=7"), "no trained model", "posbench train")
     refused(script("evaluate", "extension=yarm"), "extension 'yarm'")
     refused(script("evaluate", "task=key_valu"), "task 'key_valu'")
 
@@ -182,7 +182,7 @@ def test_an_extension_that_a_scheme_cannot_carry(script):
 
 def test_figures_refuses_a_folder_without_rows(script, tmp_path):
     refused(script("figures"), "no experiment", "make demo")
-    refused(script("figures", "experiments=[demo]"), "demo", "sweep.py")
+    refused(script("figures", "experiments=[demo]"), "demo", "posbench sweep")
 
 
 def test_results_that_cannot_be_written(script, tmp_path):
