@@ -8,7 +8,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep figures benchmark test check gpu-check clean
+.PHONY: help install demo sweep figures benchmark test smoke check gpu-check clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -20,22 +20,25 @@ help: ## show this help
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
-install: .venv/.ready ## make .venv from pyproject.toml and requirements-lock.txt
+install: .venv/.ready ## create .venv from pyproject.toml and requirements-lock.txt
 
 demo: .venv/.ready ## train, evaluate and draw on two CPU cores, in minutes, without a download
-	$(BIN)/python scripts/sweep.py experiment=demo $(ARGS)
+	$(BIN)/posbench sweep experiment=demo $(ARGS)
 
 sweep: .venv/.ready ## the whole extrapolation experiment; started again, it does what is missing
-	$(BIN)/python scripts/sweep.py experiment=extrapolation $(ARGS)
+	$(BIN)/posbench sweep experiment=extrapolation $(ARGS)
 
 figures: .venv/.ready ## redraw every figure and table from the rows, without torch
-	$(BIN)/python scripts/figures.py $(ARGS)
+	$(BIN)/posbench figures $(ARGS)
 
 benchmark: .venv/.ready ## time it beside other implementations and its own goals; fails where it is slow
-	$(BIN)/python scripts/benchmark.py $(ARGS)
+	$(BIN)/posbench benchmark $(ARGS)
 
 test: .venv/.ready ## run the tests, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+
+smoke: .venv/.ready ## run a subset of the tests that touches every layer, in a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m smoke $(ARGS)
 
 check: .venv/.ready ## check format, lint, types and import layers
 	$(BIN)/ruff format --check
@@ -44,7 +47,7 @@ check: .venv/.ready ## check format, lint, types and import layers
 	$(BIN)/lint-imports --no-logo
 
 gpu-check: .venv/.ready ## on a GPU: every scheme against the specification, a report, tests that need one
-	$(BIN)/python scripts/gpu_check.py --max-minutes 5 $(ARGS); checked=$$?; \
+	$(BIN)/posbench gpu-check --max-minutes 5 $(ARGS); checked=$$?; \
 		$(BIN)/python -m pytest -m gpu -rs; status=$$?; [ $$status -eq 5 ] && status=0; \
 		exit $$(( checked > status ? checked : status ))
 
@@ -56,7 +59,7 @@ clean: ## remove .venv and everything cached; results/ stays
 SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 VENV_IS_WHOLE := { $(BIN)/python $(SUPPORTED) && $(BIN)/python -m pip --version; } >/dev/null 2>&1
 
-.venv/.ready: pyproject.toml requirements-lock.txt
+.venv/.ready: pyproject.toml setup.py requirements-lock.txt
 	@$(VENV_IS_WHOLE) || $(PYTHON) $(SUPPORTED) 2>/dev/null || { \
 		echo "PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there): posbench needs Python" \
 			"3.11 to 3.13; name one, such as make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }

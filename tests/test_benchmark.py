@@ -1,17 +1,15 @@
 """The benchmark: fair pairs, honest intervals, and peers that compute what they are said to."""
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from posbench.benchmark import evaluation, gpu, memory, paired, steps
+from posbench.benchmark import evaluation, gpu, lines, memory, paired, steps
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import (
     BenchmarkShape,
@@ -25,13 +23,13 @@ from posbench.benchmark.models import (
 )
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, of_pairs, time_paired
 from posbench.benchmark.steps import goal_of, step_of, structure
+from posbench.commands import benchmark
 from posbench.config import hydra_app
 from posbench.errors import ConfigError
 from posbench.model.gpt import GPT, Size
 from posbench.schemes.rope import RoPE
 
 SHAPE = BenchmarkShape(n_layers=2, d_model=64, n_heads=2, seq_len=16, batch_size=2, vocab_size=48)
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
 
 @pytest.fixture(autouse=True)
@@ -98,19 +96,9 @@ def test_the_plain_peer_is_our_model() -> None:
     torch.testing.assert_close(peer(ids), model.head(model(ids)[0]))
 
 
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("slow", "status"), [(1.0, 0), (1.3, 1)])
 def test_the_script_writes_its_table_and_exits_by_it(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float, status: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float, status: int
 ) -> None:
     def one(seconds: float) -> Iterator[Line]:
         yield Line("step", "peer 1.0", 1.0, Ratio(slow, slow, slow, 10 * slow, 10.0, 9))
@@ -118,10 +106,11 @@ def test_the_script_writes_its_table_and_exits_by_it(
     def none(seconds: float) -> Iterator[Line]:
         yield Line("other", "peer 2.0", 1.0, None, "MB", skipped="no such CPU")
 
-    monkeypatch.setattr(script, "LINES", {"one": one, "none": none})
-    assert script.main(["--only", "one", "--results", str(tmp_path / "new")]) == status
+    monkeypatch.setattr(lines, "LINES", {"one": one, "none": none})
+    monkeypatch.setattr(lines, "measure_of", lambda group: lines.LINES[group])
+    assert benchmark.main(["--only", "one", "--results", str(tmp_path / "new")]) == status
     assert not (tmp_path / "new").exists()
-    assert script.main(["--results", str(tmp_path / "new")]) == status
+    assert benchmark.main(["--results", str(tmp_path / "new")]) == status
     frame = pd.read_csv(tmp_path / "new" / "cpu.csv")
     assert frame["result"].tolist() == ["FAILED" if status else "ok", "skipped: no such CPU"]
     assert "peer 1.0" in (tmp_path / "new" / "cpu.md").read_text()
@@ -231,21 +220,19 @@ def test_memory_lines_take_one_scheme_of_each_structure_but_whole_rows() -> None
 
 
 def test_without_a_gpu_its_lines_are_listed(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = list(gpu.lines(0))
     assert {line.result for line in found} == {"skipped: no GPU"}
     assert all(line.passed for line in found)
     assert [line.goal for line in found if "flex:" in line.what] == list(gpu.CHOSEN["schemes"].values())
-    assert script.main(["--only", "gpu", "--results", str(tmp_path / "new")]) == 0
+    assert benchmark.main(["--only", "gpu", "--results", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.count("skipped: no GPU") == len(found)
     assert not (tmp_path / "new").exists()
 
 
-def test_with_one_its_lines_are_stored(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_one_its_lines_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(seconds: float) -> Ratio:
         raise RuntimeError("no\nkernel")
 
@@ -257,7 +244,7 @@ def test_with_one_its_lines_are_stored(
     monkeypatch.setattr(gpu, "planned", lambda: iter(some))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    assert script.main(["--only", "gpu", "--results", str(tmp_path)]) == 1
+    assert benchmark.main(["--only", "gpu", "--results", str(tmp_path)]) == 1
     frame = pd.read_csv(tmp_path / "gpu.csv")
     assert frame["result"].tolist() == ["ok", "FAILED: RuntimeError: no"]
     assert (tmp_path / "gpu.md").read_text().startswith(f"torch {torch.__version__}, Python")

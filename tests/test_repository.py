@@ -1,5 +1,7 @@
 """What holds for the repository as a whole."""
 
+import ast
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import posbench
+from posbench.data.sources import manifest
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("install", "demo", "sweep", "figures", "benchmark", "test", "check", "gpu-check", "clean")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TARGETS = ("install", "demo", "sweep", "figures", "benchmark", "test", "smoke", "check", "gpu-check", "clean")
 
 
 def tracked() -> list[Path]:
@@ -23,10 +27,9 @@ def tracked() -> list[Path]:
 
 
 def test_the_version_is_one() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert citation is not None
-    assert project["version"] == posbench.__version__ == citation[1]
+    assert PROJECT["version"] == posbench.__version__ == citation[1]
 
 
 def test_make_help_names_every_target() -> None:
@@ -35,7 +38,7 @@ def test_make_help_names_every_target() -> None:
 
 
 def test_an_unsupported_python_gets_one_line(tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", "requirements-lock.txt"):
+    for name in ("Makefile", "pyproject.toml", "setup.py", "requirements-lock.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     old = tmp_path / "python"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.1\n')
@@ -61,9 +64,35 @@ def test_the_lock_pins_every_dependency_exactly() -> None:
     lock = (ROOT / "requirements-lock.txt").read_text().splitlines()
     assert [line for line in lock if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []  # no +cpu either
     pinned = {normal(line.split("==")[0]) for line in lock}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    assert {normal(re.match(r"[\w.-]+", line)[0]) for line in wanted} <= pinned  # type: ignore[index]
+    wanted = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    assert {distribution(line) for lines in wanted for line in lines} - {"posbench"} <= pinned
+
+
+def test_every_dependency_is_imported() -> None:
+    imported = set()
+    for path in tracked():
+        if path.suffix == ".py" and path.is_relative_to(ROOT / "posbench"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported.add(node.module.split(".")[0])
+    modules = importlib.metadata.packages_distributions()
+    used = {normal(owner) for name in imported for owner in modules.get(name, ())}
+    extras = PROJECT["optional-dependencies"]
+    assert {distribution(line) for line in PROJECT["dependencies"] + extras["benchmark"]} <= used
+
+
+def test_the_extra_demo_is_what_the_manifest_lists() -> None:
+    """So that `pip install posbench[demo]` has the text of data=sources."""
+    assert set(PROJECT["optional-dependencies"]["demo"]) == {entry.package for entry in manifest()}
+
+
+def distribution(requirement: str) -> str:
+    """The normalized name of a requirement's distribution."""
+    name = re.match(r"[\w.-]+", requirement)
+    assert name is not None
+    return normal(name[0])
 
 
 def normal(name: str) -> str:

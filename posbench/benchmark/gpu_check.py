@@ -260,18 +260,15 @@ def table(lines: Sequence[CheckResult]) -> pd.DataFrame:
     )
 
 
-def markdown(frame: pd.DataFrame, left: Sequence[SchemeVariant], device: str) -> str:
-    """The report for people."""
+def conditions(device: str) -> str:
+    """The device, the model and the tolerances, in sentences for the report."""
     tolerances = "; ".join(
-        f"{dtype} {values:g} of values, {slopes:g} of gradients"
-        for dtype, (values, slopes) in TOLERANCE.items()
+        f"{dtype} {values:g} of values, {gradients:g} of gradients"
+        for dtype, (values, gradients) in TOLERANCE.items()
     )
-    missing = f"\nNot checked for lack of time: {', '.join(map(str, left))}.\n" if left else ""
     return (
         f"{device_name(torch.device(device))}, torch {torch.__version__}, Python {platform.python_version()}. "
         f"{SIZE.n_layers} layers, {SIZE.n_heads} heads of {SIZE.d_model // SIZE.n_heads}, {BATCH} x {LENGTH} tokens "
         f"(extensions of a model of {TRAIN_LEN}); against `dense` in the same precision. Tolerances: {tolerances} "
-        "(gradients over the largest of their parameter).\n\n"
-        + frame.to_markdown(index=False, floatfmt=".2g")
-        + f"\n{missing}"
+        "(gradients over the largest of their parameter)."
     )

@@ -1,24 +1,33 @@
-"""All lines of the benchmark, by the name with which `--only` asks for them.
+"""All groups of lines of the benchmark, by the name that `--only` takes.
 
-A new line is a function here that yields Line objects; the script prints, stores and judges them.
+A group is a function, called with the seconds that each comparison may take, that yields Line objects. It is imported
+when it is measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from posbench.benchmark import evaluation, gpu, memory, steps
-from posbench.benchmark.line import Line
+from posbench.instantiate import locate
 
-# Called with the seconds that each comparison may take.
-LINES: dict[str, Callable[[float], Iterator[Line]]] = {
-    "peers": steps.peers,
-    "schemes": steps.schemes,
-    "bfloat16": steps.bfloat16,
-    "retrieval": evaluation.retrieval,
-    "prefix": evaluation.prefix,
-    "extensions": evaluation.extensions,
-    "logits": memory.logits,
-    "lengths": memory.lengths,
-    "gpu": gpu.lines,
+if TYPE_CHECKING:
+    from posbench.benchmark.line import Line
+
+# Group -> function, within posbench.benchmark.
+LINES = {
+    "peers": "steps.peers",
+    "schemes": "steps.schemes",
+    "bfloat16": "steps.bfloat16",
+    "retrieval": "evaluation.retrieval",
+    "prefix": "evaluation.prefix",
+    "extensions": "evaluation.extensions",
+    "logits": "memory.logits",
+    "lengths": "memory.lengths",
+    "gpu": "gpu.lines",
 }
+
+
+def measure_of(group: str) -> Callable[..., Iterator[Line]]:
+    """The function of a group."""
+    return locate(f"posbench.benchmark.{LINES[group]}")

@@ -9,11 +9,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from functools import cache
+from typing import Any, TypeVar
 
 import hydra
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,62 +23,51 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from posbench.config import schema
+from posbench.config import config_dir
+from posbench.config.keys import SCHEMAS, keys
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
 from posbench.renamed import current_name
 
 Settings = TypeVar("Settings")
 
-SCHEMAS = {
-    "train": schema.TrainScript,
-    "evaluate": schema.EvaluateScript,
-    "sweep": schema.SweepScript,
-    "figures": schema.FiguresScript,
-    "properties": schema.PropertiesScript,
-}
 
+def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> int:
+    """Composes configs/<name>.yaml with overrides and calls `run` with the settings, once per job of a multirun.
 
-def config_dir() -> Path:
-    """The folder of configs: beside the package in a checkout, inside it when installed."""
-    here = Path(__file__).parents[1]
-    return next(path for path in (here.parent / "configs", here / "configs") if path.is_dir())
-
-
-def run_app(name: str, run: Callable[[Any], None]) -> None:
-    """Compose configs/<name>.yaml with the command line's overrides and call `run` with its settings.
-
-    Exits with status 2 and one line on a user's mistake; other errors keep their traceback.
+    Returns:
+        The exit status: 2 after a mistake of the user, which is printed as one line, and 130 after Ctrl-C. Other
+        errors keep their traceback.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # Hydra would print its errors over many lines and exit by itself.
+    # Hydra would otherwise print its errors over many lines and exit.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"posbench {name}", *arguments]  # Hydra reads its arguments from nowhere else
     schema = SCHEMAS[name]
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
-    mistakes = 0
+    n_failed = 0
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
-        nonlocal mistakes
+        nonlocal n_failed
         try:
             run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
-            mistakes += 1
+            n_failed += 1
             say(f"error: {error}")
 
     try:
         app()
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         say("stopped; the same command continues from here")
-        sys.exit(130)
-    if mistakes:
-        sys.exit(2)
+        return 130
+    return 2 if n_failed else 0
 
 
 def say(text: str) -> None:
-    """A line to the user; of torchrun's processes the first one speaks for all."""
+    """Prints a line to stderr, on rank 0 only."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=sys.stderr)
 
@@ -107,17 +97,29 @@ def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:
-    """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads."""
+    """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads.
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
     # Hydra searches hydra.searchpath while it composes and forgets it afterwards.
-    path = copy.deepcopy(GlobalHydra.instance().config_loader().get_search_path())
-    for folder in HydraConfig.get().searchpath:
-        path.append("hydra.searchpath", folder)
+    folders = [
+        (one.provider, one.path)
+        for one in GlobalHydra.instance().config_loader().get_search_path().get_path()
+    ]
+    folders += [("hydra.searchpath", folder) for folder in HydraConfig.get().searchpath]
+    return copy.deepcopy(_read_option(tuple(folders), group, name))
+
+
+@cache
+def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) -> dict[str, Any]:
+    path = ConfigSearchPathImpl()
+    for provider, folder in folders:
+        path.append(provider, folder)
     repository = ConfigRepository(path)
-    names = repository.get_group_options(group, ObjectType.CONFIG)
-    if name not in names:
-        raise unknown(group, name, names)
     found = repository.load_config(f"{group}/{name}")
-    assert found is not None
+    if found is None:
+        raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))
     return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
 
 
@@ -162,13 +164,3 @@ def unknown_key(key: str, allowed: list[str], present: Sequence[str] = ()) -> st
     beside = [one for one in allowed if one.rpartition(".")[0] == parent] if parent else []
     named = ", ".join(beside or sorted({one.partition(".")[0] for one in allowed}))
     return f"unknown setting {key!r}: choose one of {named}{hint(key, allowed)}"
-
-
-def keys(schema: type, prefix: str = "") -> list[str]:
-    """Every dotted key of a schema."""
-    found = []
-    hints = get_type_hints(schema)
-    for one in dataclasses.fields(schema):
-        path, kind = f"{prefix}{one.name}", hints[one.name]
-        found += keys(kind, f"{path}.") if dataclasses.is_dataclass(kind) else [path]  # type: ignore[arg-type]
-    return found

@@ -14,10 +14,6 @@ import pandas as pd
 
 from posbench.errors import ConfigError
 from posbench.files import write_text
-from posbench.report.figures import draw_figure
-from posbench.report.figures.figure_data import MissingRowsError
-from posbench.report.tables.layout import build_tables
-from posbench.report.tables.markup import to_latex, to_markdown
 
 STAMP = "report.json"
 _log = logging.getLogger(__name__)
@@ -71,6 +67,11 @@ def write_report(
 def _tables(
     rows: pd.DataFrame, folder: Path, order: Sequence[str], mix_kernels: bool, note: str
 ) -> list[Path]:
+    from posbench.report.tables.layout import (
+        build_tables,
+    )  # slow to import, and not needed where nothing changed
+    from posbench.report.tables.markup import to_latex, to_markdown
+
     folder.mkdir(parents=True, exist_ok=True)
     texts = {}
     found = list(build_tables(rows, order, mix_kernels))
@@ -92,6 +93,9 @@ def _figures(
     order: Sequence[str],
     left_out: list[str],
 ) -> list[Path]:
+    from posbench.report.figures import draw_figure  # slow to import, as above
+    from posbench.report.figures.figure_data import MissingRowsError
+
     paths = []
     for config in configs:
         try:

@@ -129,10 +129,10 @@ class RowStore:
         except (OSError, ValueError):
             return {}
 
-    def collect(self, cells: Iterable[str]) -> pd.DataFrame:
-        """The rows of several cells, by the cells' names: the order of a grid leaves no trace."""
-        tables = [_read(self.path(cell)) for cell in sorted(set(cells))]
-        return _frame(pa.concat_tables([SCHEMA.empty_table(), *tables]))
+    def collect(self, cells: Iterable[str]) -> tuple[pd.DataFrame, list[int]]:
+        """The rows of several cells in their order, and how many each has."""
+        tables = [_read(self.path(cell)) for cell in cells]
+        return _frame(pa.concat_tables([SCHEMA.empty_table(), *tables])), [len(table) for table in tables]
 
 
 def write_rows(rows: pd.DataFrame, path: Path | str) -> None:

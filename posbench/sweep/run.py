@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import pandas as pd
 
 from posbench.config.schema import RuntimeSettings
@@ -102,11 +103,14 @@ def total_seconds(jobs: Iterable[Job]) -> float:
 
 def collect_rows(cells: Iterable[Cell], results_folder: ResultsFolder) -> pd.DataFrame:
     """Returns the rows of cells in order, with the labels of the current configs and the gate of results.gate applied."""
-    frames = []
-    for cell in cells:
-        rows = results_folder.store.read(cell.id)
-        settings = cell.model.settings
-        rows["scheme"], rows["extension"] = settings.scheme.name, cell.extension.name
-        rows["model_size"], rows["corpus"] = settings.size.name, settings.data.name
-        frames.append(rows)
-    return gate.apply_gate(pd.concat(frames, ignore_index=True))
+    cells = list(cells)
+    rows, counts = results_folder.store.collect([cell.id for cell in cells])
+    labels = {
+        "scheme": [cell.model.settings.scheme.name for cell in cells],
+        "extension": [cell.extension.name for cell in cells],
+        "model_size": [cell.model.settings.size.name for cell in cells],
+        "corpus": [cell.model.settings.data.name for cell in cells],
+    }
+    return gate.apply_gate(
+        rows.assign(**{name: np.repeat(of_cell, counts) for name, of_cell in labels.items()})
+    )

@@ -16,8 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
-from torch._dynamo.utils import counters
 
 from posbench.errors import ConfigError, IncompatibleError, format_error
 from posbench.kernels.dispatcher import KernelDispatcher
@@ -89,7 +87,7 @@ class CompiledLoss:
         if not reason:
             try:
                 return self._run(*batch)
-            except TorchDynamoException as error:
+            except torch._dynamo.exc.TorchDynamoException as error:
                 reason = format_error(error)
         if self.required:
             raise IncompatibleError(
@@ -101,7 +99,7 @@ class CompiledLoss:
 
     def _try_backward(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> str:
         """Runs one extra forward and backward pass to trigger compilation; returns the reason if it fails."""
-        self._first_backward, skips = False, counters["inductor"]["cudagraph_skips"]
+        self._first_backward, skips = False, torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
         parameters = [one for one in self.loss_module.parameters() if one.requires_grad]
         try:
             with preserve_rng_state(ids_BT.device):
@@ -112,7 +110,7 @@ class CompiledLoss:
             if is_out_of_memory(error):
                 raise
             return format_error(error)
-        if self.use_cuda_graphs and counters["inductor"]["cudagraph_skips"] > skips:
+        if self.use_cuda_graphs and torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] > skips:
             self.status, self.use_cuda_graphs = "one graph", False
         return ""
 

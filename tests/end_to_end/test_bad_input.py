@@ -209,7 +209,7 @@ def test_a_scheme_whose_settings_do_not_allow_the_length(script):
 
 
 def test_evaluate_rejects_bad_input(script):
-    assert_error(script("evaluate", "train.steps=7"), "no trained model", "scripts/train.py")
+    assert_error(script("evaluate", "train.steps=7"), "no trained model", "posbench train")
     assert_error(script("evaluate", "extension=yarm"), "extension 'yarm'")
     assert_error(script("evaluate", "task=key_valu"), "task 'key_valu'")
 
@@ -234,7 +234,7 @@ def test_an_extension_that_a_scheme_does_not_support(script):
 
 def test_figures_rejects_a_folder_without_rows(script, tmp_path):
     assert_error(script("figures"), "no experiment", "make demo")
-    assert_error(script("figures", "experiments=[demo]"), "demo", "sweep.py")
+    assert_error(script("figures", "experiments=[demo]"), "demo", "posbench sweep")
 
 
 def test_a_results_folder_that_cannot_be_written(script, tmp_path):

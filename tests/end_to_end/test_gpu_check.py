@@ -1,8 +1,7 @@
 """The part of the GPU check that runs without a GPU: unfused FlexAttention, values without gradients."""
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -11,29 +10,26 @@ from torch import Tensor
 
 from posbench.benchmark import gpu_check
 from posbench.benchmark.gpu_check import CheckResult, SchemeVariant, compared, table, variants, verdict
+from posbench.commands import run
 from posbench.config import hydra_app
 from posbench.kernels.flex import flex
 from posbench.position.call import AttentionCall
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command with a short training."""
     monkeypatch.setattr(gpu_check, "STEPS", 10)
     monkeypatch.setitem(gpu_check.CHOSEN, "trained", ["rope"])
-    spec = importlib.util.spec_from_file_location("gpu_check_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return lambda *arguments: run(["gpu-check", *arguments])
 
 
-def test_without_a_gpu_it_prints_one_line(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_it_prints_one_line(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    assert script.main([]) == 0
+    assert command() == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -46,14 +42,14 @@ def test_it_lists_every_scheme_and_every_extension() -> None:
 
 
 def test_the_report(
-    script: ModuleType,
+    command: Callable[..., int],
     tmp_path: Path,
     cache: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = ["--device", "cpu", "--results", str(tmp_path), "--cache", str(cache)]
-    assert script.main([*options, "--only", "deberta", "rerope"]) == 0
+    assert command(*options, "--only", "deberta", "rerope") == 0
     frame = pd.read_csv(tmp_path / "report.csv")
     assert frame["variant"].tolist() == [
         *["deberta"] * 2,
@@ -68,22 +64,22 @@ def test_the_report(
     assert frame["max error of gradients"].isna().all()
     assert "Tolerances: float32 0.005 of values" in (tmp_path / "report.md").read_text()
     monkeypatch.setattr(gpu_check, "trainings", lambda *_: [])
-    assert script.main([*options, "--only", "nope", "rope", "--max-minutes", "0"]) == 0
+    assert command(*options, "--only", "nope", "rope", "--max-minutes", "0") == 0
     output = capsys.readouterr().out
     assert "no time for" in output
     assert "--only nope rope" in output
     assert "Not checked for lack of time: nope, rope" in (tmp_path / "report.md").read_text()
-    assert script.main(["--device", "cpu", "--only", "rop"]) == 2
-    assert script.main([*options, "--workers", "-1"]) == 2
+    assert command("--device", "cpu", "--only", "rop") == 2
+    assert command(*options, "--workers", "-1") == 2
     assert "--workers -1" in capsys.readouterr().err
 
 
 def test_processes_share_the_work(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_check, "trainings", lambda *_: [])
     options = ["--device", "cpu", "--results", str(tmp_path), "--workers", "2"]
-    assert script.main([*options, "--only", "nope", "deberta"]) == 0
+    assert command(*options, "--only", "nope", "deberta") == 0
     frame = pd.read_csv(tmp_path / "report.csv")
     assert frame["variant"].tolist() == ["deberta", "deberta", "nope", "nope"]
     assert set(frame["status"]) == {"ok"}

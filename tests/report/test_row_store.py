@@ -68,11 +68,12 @@ def test_rows_of_the_versions_before_are_read_as_rows_of_the_whole_model(tmp_pat
     with caplog.at_level(logging.WARNING):
         assert store.has("old")
         pd.testing.assert_frame_equal(store.read("old"), before)
-        both = store.collect(["old", "new"])
+        both, counts = store.collect(["old", "new"])
     assert not caplog.messages
     assert both["layer"].isna().all()
     assert str(both["head"].dtype) == "Int64"
-    assert list(both["cell_id"].unique()) == ["new", "old"]
+    assert list(both["cell_id"].unique()) == ["old", "new"]
+    assert sum(counts) == len(both)
 
 
 def test_values_of_the_versions_before_are_read_under_their_new_names(tmp_path, some):
@@ -94,14 +95,14 @@ def test_layers_and_heads_come_back_as_whole_numbers(tmp_path, some):
     assert back["head"].tolist() == [1, pd.NA]
 
 
-def test_collect_does_not_depend_on_the_order_of_cells(tmp_path, some):
+def test_collect_keeps_the_order_of_cells(tmp_path, some):
     store = RowStore(tmp_path)
     for cell in ("b", "a"):
         store.write(cell, [row | {"cell_id": cell} for row in some], {})
-    collected = store.collect(["b", "a"])
-    pd.testing.assert_frame_equal(collected, store.collect(["a", "b", "a"]))
-    assert list(collected["cell_id"].unique()) == ["a", "b"]
-    assert store.collect([]).empty
+    collected, counts = store.collect(["b", "a"])
+    pd.testing.assert_frame_equal(collected, pd.concat(map(store.read, ["b", "a"]), ignore_index=True))
+    assert counts == [len(some)] * 2
+    assert store.collect([])[0].empty
 
 
 def test_a_collected_frame_survives_its_file(tmp_path, rows):

@@ -1,0 +1,87 @@
+"""The command line, `posbench COMMAND ...`: a module for each command, imported when the command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import posbench
+from posbench.errors import PosbenchError, unknown
+
+# Command -> (module of this package, what it does).
+COMMANDS = {
+    "train": ("train", "train one model"),
+    "evaluate": ("evaluate", "evaluate one trained or pretrained model on one task"),
+    "sweep": ("sweep", "run an experiment: train, evaluate, tabulate and draw"),
+    "figures": ("figures", "redraw tables and figures from stored rows, without torch"),
+    "properties": ("properties", "measure the properties of position schemes before training"),
+    "benchmark": ("benchmark", "time posbench beside other implementations"),
+    "gpu-check": ("gpu_check", "compare every scheme on a GPU with the reference kernel"),
+    "list": ("list_choices", "list schemes, extensions, tasks, experiments and other choices"),
+    "describe": ("describe", "show the formula, the paper and the settings of one choice"),
+    "completion": ("completion", "print a script that completes commands and settings in a shell"),
+}
+HELP_FLAGS = ("-h", "--help")
+
+OVERVIEW = """\
+usage: posbench COMMAND [ARGUMENTS]
+
+Trains small language models that differ only in their position scheme, evaluates them past their training
+length, and draws the tables and figures.
+
+commands:
+{commands}
+
+Start with
+  posbench sweep experiment=demo      seven schemes in minutes on two CPU cores, without a download
+  posbench list                       every scheme, extension, task and experiment
+  posbench COMMAND --help             what a command does, with examples
+
+Results go to results/ and caches to .cache/posbench, both in the current folder.
+"""
+
+
+def main(*command: str) -> None:
+    """Runs the command line, after the words of `command`, and exits with its status."""
+    try:
+        status = run([*command, *sys.argv[1:]])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; its exit status: 0, 2 for a mistake of the user, or what the command defines."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions through argcomplete
+        load("completion").complete()
+    name, *rest = arguments or HELP_FLAGS
+    if name in HELP_FLAGS:
+        print(overview(), end="")
+        return 0
+    if name == "--version":
+        print(f"posbench {posbench.__version__}")
+        return 0
+    try:
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        return load(name).main(rest)
+    except PosbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def load(name: str) -> Any:
+    """The module of a command."""
+    return import_module(f"{__name__}.{COMMANDS[name][0]}")
+
+
+def overview() -> str:
+    """The help of `posbench` itself."""
+    width = max(map(len, COMMANDS))
+    lines = (f"  {name:{width}}  {line}" for name, (_, line) in COMMANDS.items())
+    return OVERVIEW.format(commands="\n".join(lines))

@@ -1,0 +1,143 @@
+"""The choices of every config group, read from their yaml files and the source text that these name."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posbench.commands.kinds import kind
+from posbench.commands.source import Definition, definition, parts
+from posbench.config import config_dir
+from posbench.errors import unknown
+
+# Plural, as a user lists them -> config group.
+GROUPS = {
+    "schemes": "scheme",
+    "extensions": "extension",
+    "ensembles": "ensemble",
+    "tasks": "task",
+    "experiments": "experiment",
+    "sizes": "size",
+    "data": "data",
+    "figures": "figure",
+}
+PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}|https?://[^\s,;)]+[^\s,;).:]")
+# Compositions whose last member is what a file is about.
+COMPOSITIONS = "posbench.position.compose."
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One yaml file of a config group.
+
+    Attributes:
+        content: the file's content.
+        header: the comment above it, as one paragraph.
+        definition: the class or function that it is about, None where there is none.
+    """
+
+    group: str
+    name: str
+    path: Path
+    content: dict[str, Any]
+    header: str
+    definition: Definition | None
+
+    @property
+    def about(self) -> str:
+        """The docstring of the module, or the comment above the file's content."""
+        if self.definition is None or self.group == "figure":
+            return self.header
+        return self.definition.module_doc
+
+    @property
+    def summary(self) -> str:
+        """One line: the first sentence of `about`, and the settings in which a variant differs from its class."""
+        first = re.split(r"(?<=[.?!])\s", " ".join(self.about.split("\n\n")[0].split()), maxsplit=1)[0]
+        first = first or str(self.content.get("title", ""))
+        changed = ", ".join(self.changed_settings())
+        return f"{first.rstrip('.')} ({changed})." if changed else first
+
+    @property
+    def paper(self) -> str:
+        """The first arXiv id or address, "" where none is given."""
+        found = PAPER.search(self.about) or PAPER.search(self.header)
+        return found[0] if found else ""
+
+    @property
+    def kind(self) -> str:
+        """What sort of choice it is, in a few words; "" where the group has no kinds."""
+        content = self.content
+        if self.group in ("scheme", "extension"):
+            return kind(content["build"])
+        if self.group == "task" and self.definition:
+            return self.definition.constants()["task"]
+        if self.group == "size":
+            return f"{content['n_layers']} layers, width {content['d_model']}, {content['n_heads']} heads"
+        if self.group == "data":
+            return str(content["source"])
+        return self.definition.module if self.group == "figure" and self.definition else ""
+
+    def changed_settings(self) -> list[str]:
+        """Settings of a variant, a file with another name than its module, that differ from the class's defaults."""
+        build = self.content.get("build")
+        if not build or self.definition is None or self.definition.module == self.name:
+            return []
+        own = next((part for part in parts(build) if definition(part["_target_"]) == self.definition), {})
+        defaults = {
+            name: ast.literal_eval(default) if isinstance(default, ast.Constant) else None
+            for name, default in (self.definition.parameters() or {}).items()
+        }
+        return [
+            f"{key}={value}"
+            for key, value in own.items()
+            if key in defaults and not isinstance(value, Mapping | list) and value != defaults[key]
+        ]
+
+
+def names(group: str) -> list[str]:
+    """The names of a group's choices, sorted."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+@cache
+def choice(group: str, name: str) -> Choice:
+    """The choice of a name that the group has."""
+    path = config_dir() / group / f"{name}.yaml"
+    text = path.read_text("utf-8")
+    content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return Choice(group, name, path, content, header(text), _definition(content))
+
+
+def header(text: str) -> str:
+    """The comment lines above the content of a yaml file, as one paragraph."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line.lstrip("# ").rstrip())
+    return " ".join(lines).strip()
+
+
+def _definition(content: Mapping[str, Any]) -> Definition | None:
+    build = content.get("build")
+    if not build:
+        return definition(content["draw"]) if "draw" in content else None
+    if build["_target_"].startswith(COMPOSITIONS):
+        build = list(parts(build))[-1]
+    return definition(build["_target_"])
+
+
+def check_names(kind: str, given: Iterable[str], allowed: Collection[str]) -> None:
+    """Raises ConfigError for the first name that is not allowed."""
+    for name in given:
+        if name not in allowed:
+            raise unknown(kind, name, allowed)

@@ -1,0 +1,76 @@
+"""Checks of names and settings that need no model: a mistake is answered before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from posbench.commands.source import definition, parts
+from posbench.config.checks import check
+from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
+from posbench.errors import unknown
+from posbench.sweep import grid
+from posbench.sweep.finetune import finetune_settings
+
+# Config group -> how many arguments of a constructor are passed in code, not by settings.
+PASSED = {"scheme": 1, "extension": 2, "ensemble": 2, "task": 0}
+
+
+def check_build(group: str, build: Mapping[str, Any] | None) -> None:
+    """Raises ConfigError for a setting that a class does not have, as far as its source text tells."""
+    for index, part in enumerate(parts(build)):
+        found = definition(part["_target_"])
+        if found is None or (parameters := found.parameters()) is None:
+            continue
+        # What stands inside a scheme or an extension is a scheme.
+        allowed = list(parameters)[PASSED[group if index == 0 else "scheme"] :]
+        for key in part.keys() - {"_target_", *allowed}:
+            raise unknown(f"setting of {found.name}", key, allowed)
+
+
+def check_model(settings: ModelSettings) -> None:
+    """Raises ConfigError for settings of training or of the scheme that cannot be."""
+    check(settings.train)
+    check_build("scheme", settings.scheme.build)
+
+
+def check_extension(extension: ExtensionSettings) -> None:
+    """Raises ConfigError for a setting that an extension or ensemble does not have."""
+    check_build("extension", extension.build)
+    check_build("ensemble", extension.ensemble)
+
+
+def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
+    """What stands around the model: the extension, or the ensemble under its own label.
+
+    Raises:
+        ConfigError: if both are given, or a setting does not exist.
+    """
+    extension = grid.resolve_ensemble(script.extension, script.ensemble)
+    check_model(script)
+    check_extension(extension)
+    check_build("task", script.task.build)
+    return extension
+
+
+def check_sweep(script: SweepScript, load_option: grid.LoadOption) -> None:
+    """Raises ConfigError for every name of a sweep that no file has, and for settings that cannot be."""
+    axes, overrides = script.grid, script.overrides
+    named = {
+        "figure": script.figures,
+        "scheme": [*axes.extended_schemes, *overrides.scheme],
+        "extension": [*axes.extension, *overrides.extension],
+        "ensemble": [*axes.ensemble, *overrides.ensemble],
+    }
+    for group, names in named.items():
+        for name in names:
+            load_option(group, name)
+    for name, evaluation in script.evaluate.items():
+        build = load_option("task", evaluation.task or name)["build"]
+        check_build("task", {**build, **evaluation.settings})
+    for settings in grid.models(script, load_option):
+        check_model(settings)
+        for extension in grid.extensions(script, settings.scheme.name, load_option):
+            check_extension(extension)
+            if extension.finetune:
+                finetune_settings(settings.train, extension.finetune)

@@ -1,0 +1,92 @@
+"""Evaluates one model on one task and prints the tables: a model of `posbench train`, or a pretrained one.
+
+The settings of the training name the model. An extension stands around a trained scheme, an ensemble around a whole
+model; neither changes the weights.
+
+most used settings:
+  scheme=alibi train.seq_len=128           the model, by the settings that it was trained with
+  task=key_value                           what to measure (posbench list tasks); by default fixed_targets
+  extension=yarn                           a context extension (posbench list extensions)
+  'evaluation.length_multiples=[1,2,8]'    lengths as multiples of the training length
+  lm=hugging_face lm.name=NAME             a pretrained model in place of scheme, size and train
+
+examples:
+  posbench evaluate scheme=rope extension=yarn task=key_value
+  posbench evaluate scheme=alibi train.seq_len=128 train.seed=1 task=key_value 'evaluation.length_multiples=[1,2]'
+  posbench evaluate scheme=rope ensemble=nbce task=key_value
+  posbench evaluate lm=hugging_face lm.name=HuggingFaceTB/SmolLM2-1.7B data=pg19 extension=self_extend
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from posbench.commands import checks, settings_command
+from posbench.config.schema import EvaluateScript, ModelSettings
+from posbench.errors import DataError, IncompatibleError, unknown
+
+if TYPE_CHECKING:
+    from posbench.sweep.cell import ModelPlan
+
+LM_KINDS = ("native", "hugging_face")
+
+
+def main(arguments: Sequence[str]) -> int:
+    return settings_command.main("evaluate", __doc__, run, arguments)
+
+
+def run(script: EvaluateScript) -> None:
+    """Evaluates what is not evaluated yet, and prints the tables."""
+    if script.lm.kind not in LM_KINDS:
+        raise unknown("lm.kind", script.lm.kind, LM_KINDS)
+    extension = checks.check_evaluation(script)
+    from posbench.data.corpus import open_corpus
+    from posbench.report.tables.layout import build_tables
+    from posbench.report.tables.markup import to_markdown
+    from posbench.runtime.distributed import world
+    from posbench.sweep.cell import Plan
+    from posbench.sweep.jobs import ResultsFolder
+    from posbench.sweep.plan import plan_cells
+    from posbench.sweep.run import collect_rows, run_plan
+
+    model = plan(script)
+    results_folder = ResultsFolder.from_runtime(script.runtime)
+    if not results_folder.is_trained(model):
+        raise DataError(
+            f"no trained model of {model.label} at {results_folder.model_dir(model)}: run posbench train "
+            "with the same settings first"
+        )
+    corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
+    task = {"name": script.task.name, "build": script.task.build}
+    evaluation = replace(script.evaluation, task=script.task.name)
+    cells = list(plan_cells(model, extension, script.task.name, evaluation, lambda group, name: task, corpus))
+    if not cells:
+        raise IncompatibleError(
+            f"task {script.task.name} does not apply to this model, which was trained on other sequences "
+            f"(train.synthetic_task={model.settings.train.synthetic_task}): choose another task or another model"
+        )
+    if (
+        run_plan(Plan([model], cells, []), script.runtime, "evaluate").n_remaining
+        or not world().is_main_process
+    ):
+        return
+    for table in build_tables(collect_rows(cells, results_folder), [model.settings.scheme.name]):
+        print(to_markdown(table))
+
+
+def plan(script: EvaluateScript) -> ModelPlan:
+    """The plan of the model that the settings name."""
+    from posbench.sweep.plan import plan_model
+    from posbench.sweep.pretrained import plan_pretrained
+
+    if script.lm.kind == "native":
+        return plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))
+    model = plan_pretrained(script.lm, script.data)
+    assert model.pretrained is not None
+    own = model.pretrained.scaling
+    if own.name != "none" and script.extension.build is not None:
+        print(f"{script.extension.name} replaces {own.name}, the scaling of {model.pretrained.label} itself")
+    return model

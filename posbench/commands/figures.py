@@ -1,0 +1,47 @@
+"""Redraws every table and figure from stored rows. It needs neither torch nor the models.
+
+Without settings, all experiments of the results folder are redrawn; what is up to date is left alone.
+
+most used settings:
+  experiments=[demo]                     these experiments only
+  results_dir=results/published          another results folder, by default results
+
+examples:
+  posbench figures
+  posbench figures 'experiments=[demo,zoo]'
+  posbench figures results_dir=results/published
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from posbench.commands import settings_command
+from posbench.config.schema import FiguresScript
+from posbench.errors import DataError
+
+
+def main(arguments: Sequence[str]) -> int:
+    return settings_command.main("figures", __doc__, run, arguments)
+
+
+def run(script: FiguresScript) -> None:
+    """Redraws all experiments of the results folder, or those that are named."""
+    results = Path(script.results_dir)
+    for name in script.experiments:
+        if not (results / name).is_dir():
+            raise DataError(f"no folder {results / name}: give experiments that posbench sweep has written")
+    folders = [results / name for name in script.experiments]
+    if not folders and results.is_dir():
+        from posbench.report.experiment import find_experiments
+
+        folders = find_experiments(results)
+    if not folders:
+        raise DataError(
+            f"no experiment in {results.absolute()}: run make demo first, or give results_dir=FOLDER"
+        )
+    from posbench.config.hydra_app import load_option
+    from posbench.report.experiment import draw_report
+
+    for folder in folders:
+        drawn = draw_report(folder, load_option)
+        print(f"{len(drawn)} tables and figures in {folder}")

@@ -1,0 +1,41 @@
+"""Measures the properties of position schemes on their definitions, before any training, and writes a card of all.
+
+Relativity, decay with distance, behavior past the training length, uniqueness of positions, cost and others, each
+measured through the hooks of a scheme. Tables and figures go to results/properties.
+
+most used settings:
+  'schemes=[rope,alibi]'                 these schemes, by default all (posbench list schemes)
+  costs=false                            leave out time and memory, which differ by machine
+  results_dir=results/published          another results folder, by default results
+
+examples:
+  posbench properties
+  posbench properties 'schemes=[rope,alibi]' costs=false
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from posbench.commands import settings_command
+from posbench.config import config_dir
+from posbench.config.schema import PropertiesScript
+
+
+def main(arguments: Sequence[str]) -> int:
+    return settings_command.main("properties", __doc__, run, arguments)
+
+
+def run(script: PropertiesScript) -> None:
+    """Measures all schemes of configs/scheme, or those that are named."""
+    from posbench.config.hydra_app import load_option
+
+    names = script.schemes or sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
+    builds = {name: load_option("scheme", name)["build"] for name in names}
+    import torch
+
+    from posbench.properties.report import write
+
+    torch.set_num_threads(1)
+    folder = Path(script.results_dir) / "properties"
+    written = write(builds, folder, script.costs)
+    print(f"{len(written)} tables and figures of {len(names)} schemes in {folder}")

@@ -1,0 +1,29 @@
+"""What the commands that take Hydra overrides share: their help, and the call of Hydra."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from posbench.commands import HELP_FLAGS
+
+FOOTER = """\
+options:
+  --cfg job              print all settings and run nothing
+  --multirun             run once for every combination: scheme=rope,alibi train.seed=0,1
+  --config-dir FOLDER    also search FOLDER for choices of your own, such as FOLDER/scheme/mine.yaml
+
+Quote values with brackets or spaces. `posbench list GROUP` shows the choices of a group, `posbench describe NAME`
+the settings of one choice, and `posbench completion bash` makes the shell complete both.
+"""
+
+
+def main(command: str, doc: str | None, run: Callable[[Any], None], arguments: Sequence[str]) -> int:
+    """Prints the help of a command, or composes its settings and passes them to `run`; the exit status."""
+    if not {*HELP_FLAGS}.isdisjoint(arguments):
+        print(
+            f"usage: posbench {command} [KEY=VALUE ...] [OPTIONS]\n\n{(doc or '').strip()}\n\n{FOOTER}",
+            end="",
+        )
+        return 0
+    from posbench.config.hydra_app import run_app
+
+    return run_app(command, run, arguments)

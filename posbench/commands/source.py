@@ -1,0 +1,132 @@
+"""Classes and functions that configurations name, read from their source text: nothing is imported, torch neither."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A class or function in its file.
+
+    Attributes:
+        path: the file.
+        module_doc: docstring of the module, "" without one.
+        node: the definition.
+        tree: the module.
+    """
+
+    path: Path
+    module_doc: str
+    node: ast.ClassDef | ast.FunctionDef
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def doc(self) -> str:
+        """Docstring of the class or function, "" without one."""
+        return ast.get_docstring(self.node) or ""
+
+    @property
+    def module(self) -> str:
+        """Last part of the module's name."""
+        return self.path.stem
+
+    def bases(self) -> Iterator[Definition]:
+        """The classes that this one derives from and whose source is found."""
+        if isinstance(self.node, ast.ClassDef):
+            for base in self.node.bases:
+                if isinstance(base, ast.Name) and (found := self._named(base.id)):
+                    yield found
+
+    def mro(self) -> list[Definition]:
+        """The class and all its bases, nearest first."""
+        return [self, *(one for base in self.bases() for one in base.mro())]
+
+    def methods(self) -> dict[str, ast.FunctionDef]:
+        """Methods of the class body by name."""
+        return {node.name: node for node in self.node.body if isinstance(node, ast.FunctionDef)}
+
+    def constants(self) -> dict[str, Any]:
+        """Class attributes with a literal value, those of the bases included."""
+        found: dict[str, Any] = {}
+        for one in reversed(self.mro()):
+            for node in one.node.body:
+                target = node.targets[0] if isinstance(node, ast.Assign) else None
+                if isinstance(target, ast.Name) and isinstance(node.value, ast.Constant):  # type: ignore[attr-defined]
+                    found[target.id] = node.value.value  # type: ignore[attr-defined]
+        return found
+
+    def parameters(self) -> dict[str, ast.expr | None] | None:
+        """Parameters of the constructor or function, with their defaults; None where the source does not tell."""
+        if isinstance(self.node, ast.FunctionDef):
+            return _parameters(self.node)
+        for one in self.mro():
+            if (init := one.methods().get("__init__")) is not None:
+                found = _parameters(init)
+                return found and dict(list(found.items())[1:])
+        return None
+
+    def _named(self, name: str) -> Definition | None:
+        """The class of a name in this module, defined here or imported from another module."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name:
+                        return definition(f"{node.module}.{alias.name}")
+        return _in_tree(self.path, self.tree, name)
+
+
+@cache
+def definition(target: str) -> Definition | None:
+    """The class or function at a dotted path, None where its source is not found."""
+    module, _, name = target.rpartition(".")
+    relative = Path(*module.split(".")).with_suffix(".py") if module else Path()
+    for root in (PACKAGE.parent, *map(Path, sys.path)):
+        if relative.name and (path := root / relative).is_file():
+            return _in_tree(path, _tree(path), name)
+    return None
+
+
+def parts(build: Any) -> Iterator[dict[str, Any]]:
+    """Every dictionary with a `_target_` in the settings that build an object, outermost first."""
+    if isinstance(build, Mapping):
+        if "_target_" in build:
+            yield dict(build)
+        build = list(build.values())
+    if isinstance(build, list):
+        for value in build:
+            yield from parts(value)
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def _in_tree(path: Path, tree: ast.Module, name: str) -> Definition | None:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return Definition(path, ast.get_docstring(tree) or "", node, tree)
+    return None
+
+
+def _parameters(function: ast.FunctionDef) -> dict[str, ast.expr | None] | None:
+    given = function.args
+    if given.kwarg is not None:
+        return None
+    positional = [*given.posonlyargs, *given.args]
+    defaults = [None] * (len(positional) - len(given.defaults)) + given.defaults
+    named = zip([*positional, *given.kwonlyargs], [*defaults, *given.kw_defaults], strict=True)
+    return {argument.arg: default for argument, default in named}

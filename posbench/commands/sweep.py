@@ -1,0 +1,67 @@
+"""Runs an experiment: trains every model of a grid, evaluates each, and writes rows, tables and figures.
+
+Everything goes to results/NAME. What is finished is not computed again: the same command continues an interrupted
+sweep, and two sweeps on one results folder share the work.
+
+most used settings:
+  experiment=demo                      what to run (posbench list experiments); by default extrapolation
+  'grid.scheme=[rope,alibi]'           schemes to train (posbench list schemes)
+  'grid.extension=[pi,yarn]'           extensions to try on the trained models (posbench list extensions)
+  'grid.seed=[0,1,2]'                  one training per scheme and seed
+  runtime.results_dir=results/mine     where everything is written
+
+examples:
+  posbench sweep experiment=demo
+  posbench sweep experiment=demo 'grid.scheme=[rope,alibi]' train.seq_len=64
+  posbench sweep experiment=demo 'grid.seed=[0,1,2]' size=small runtime.results_dir=results/small
+  posbench sweep experiment=demo overrides.scheme.rope.rope_theta=10000
+  posbench sweep experiment=demo +evaluate.sliding.length_multiples=[1,2,4] +evaluate.sliding.settings.stride=16
+  posbench sweep experiment=extrapolation runtime.launcher=local runtime.workers_per_gpu=4 runtime.max_minutes=55
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from posbench.commands import checks, settings_command
+from posbench.config.schema import SweepScript
+
+
+def main(arguments: Sequence[str]) -> int:
+    return settings_command.main("sweep", __doc__, run, arguments)
+
+
+def run(script: SweepScript) -> None:
+    """Plans, trains, evaluates, tabulates and draws."""
+    from posbench.config.hydra_app import load_option
+
+    checks.check_sweep(script, load_option)
+    from posbench.report import experiment
+    from posbench.runtime.distributed import world
+    from posbench.sweep.jobs import ResultsFolder
+    from posbench.sweep.lr_selection import select_learning_rates
+    from posbench.sweep.plan import plan_sweep
+    from posbench.sweep.run import collect_rows, run_plan
+    from posbench.tracking.wandb import log_report
+
+    plan = plan_sweep(script, load_option, Path(script.runtime.cache_dir))
+    note = ""
+    if script.grid.lr:
+        if run_plan(replace(plan, cells=[]), script.runtime, script.name).n_remaining:
+            return
+        plan, note = select_learning_rates(plan, ResultsFolder.from_runtime(script.runtime))
+        if world().is_main_process:
+            print(note)
+    summary = run_plan(plan, script.runtime, script.name)
+    # Tables and figures of an unfinished experiment would look like those of a finished one.
+    if summary.n_remaining or not world().is_main_process:
+        return
+    results_folder = ResultsFolder.from_runtime(script.runtime)
+    folder = results_folder.path / script.name
+    experiment.save_experiment(
+        folder, collect_rows(plan.cells, results_folder), script.grid.scheme, script.figures, note
+    )
+    drawn = experiment.draw_report(folder, load_option)
+    if summary.n_completed:
+        log_report(folder, drawn, script.name, asdict(script), script.runtime)
+    print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")

@@ -1,0 +1,42 @@
+"""Trains one model and saves it under results/models; a model that is there already is not trained again.
+
+Settings name the model: the same settings always give the same folder, and `posbench evaluate` finds the model by
+them. An interrupted training continues from its last checkpoint.
+
+most used settings:
+  scheme=alibi           position scheme, by default rope (posbench list schemes)
+  size=small             tiny, small, base or medium (posbench list sizes)
+  train.seq_len=128      training length in tokens
+  train.steps=1000       optimizer steps
+  data=wikitext103       text to train on (posbench list data)
+
+examples:
+  posbench train scheme=alibi train.seq_len=128 train.seed=1
+  posbench train --multirun scheme=rope,alibi train.steps=50
+  posbench train scheme=rope scheme.build.rope_theta=500000
+  torchrun --standalone --nproc-per-node 8 scripts/train.py size=base train.seq_len=1024 train.batch_size=512
+"""
+
+from collections.abc import Sequence
+
+from posbench.commands import checks, settings_command
+from posbench.config.schema import ModelSettings, TrainScript
+
+
+def main(arguments: Sequence[str]) -> int:
+    return settings_command.main("train", __doc__, run, arguments)
+
+
+def run(script: TrainScript) -> None:
+    """Trains the model of these settings unless it is there."""
+    checks.check_model(script)
+    from posbench.runtime.distributed import world
+    from posbench.sweep.cell import Plan
+    from posbench.sweep.jobs import ResultsFolder
+    from posbench.sweep.plan import plan_model
+    from posbench.sweep.run import run_plan
+
+    model = plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))
+    if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
+        return
+    print(f"{model.label}: {ResultsFolder.from_runtime(script.runtime).model_dir(model)}")

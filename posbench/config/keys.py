@@ -1,0 +1,31 @@
+"""Which settings each command has: its schema, and the dotted keys of a schema."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_type_hints
+
+from posbench.config import schema
+
+SCHEMAS = {
+    "train": schema.TrainScript,
+    "evaluate": schema.EvaluateScript,
+    "sweep": schema.SweepScript,
+    "figures": schema.FiguresScript,
+    "properties": schema.PropertiesScript,
+}
+
+
+def keys(schema: type, prefix: str = "") -> list[str]:
+    """Every dotted key of a schema."""
+    return list(typed_keys(schema, prefix))
+
+
+def typed_keys(schema: type, prefix: str = "") -> dict[str, object]:
+    """Every dotted key of a schema with its annotation."""
+    found: dict[str, object] = {}
+    hints = get_type_hints(schema)
+    for one in dataclasses.fields(schema):
+        path, kind = f"{prefix}{one.name}", hints[one.name]
+        found |= typed_keys(kind, f"{path}.") if dataclasses.is_dataclass(kind) else {path: kind}  # type: ignore[arg-type]
+    return found
