@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from posbench.errors import ConfigError, unknown
 from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.pdf_fonts import reduced_fonts
 
 Drawing = tuple[Figure, pd.DataFrame]
 SHARED = ("filters", "mix_kernels")  # settings of every kind; the others are the drawing function's own
@@ -83,8 +84,9 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "csv")]
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for path in paths[:2]:
-            figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])
+        with reduced_fonts():
+            for path in paths[:2]:
+                figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])
         shown.to_csv(paths[2], index=False, float_format="%.8g", lineterminator="\n")
     except OSError as error:
         raise ConfigError(

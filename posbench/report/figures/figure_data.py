@@ -50,9 +50,10 @@ class FigureData:
 
         Of several variants None takes the plain one. A series that mixes kernels is refused unless told to mix.
         """
-        rows = self.rows[self.rows["task"] == task]
+        chosen = self.rows["task"] == task
         for column, value in wanted.items():
-            rows = rows if value is None else rows[rows[column] == value]
+            chosen = chosen if value is None else chosen & (self.rows[column] == value)
+        rows = self.rows[chosen]
         if wanted.get("variant") is None and (rows["variant"] == "").any():
             rows = rows[rows["variant"] == ""]
         if rows.empty:
@@ -61,7 +62,7 @@ class FigureData:
                 f"no rows of task {task} with {asked or 'any protocol'}: evaluate them first"
             )
         for column in ["protocol", "variant", *SETTING_COLUMNS]:
-            found = sorted(set(rows[column]))
+            found = sorted(rows[column].unique())
             if len(found) > 1:
                 raise ConfigError(
                     f"a figure shows one {column}, the rows hold {', '.join(map(str, found))}: "
@@ -69,7 +70,7 @@ class FigureData:
                 )
         if conclusive(rows)["value_sum"].isna().all():
             raise MissingRowsError(
-                f"no numbers of task {task}, only {', '.join(sorted(set(rows['status'])))}: leave the figure out"
+                f"no numbers of task {task}, only {', '.join(sorted(rows['status'].unique()))}: leave the figure out"
             )
         if not self.mix_kernels:
             one_kernel(rows)

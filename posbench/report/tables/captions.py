@@ -43,7 +43,7 @@ def caption(
         sentences += [text(rows), models(rows)]
         if notes:
             sentences += [f"{STATUS_NOTES[status]} ({_names(lines)})." for status, lines in _failed(shown)]
-    sentences.append(kernels(pd.concat([rows for rows, *_ in sides])))
+    sentences.append(kernels([rows for rows, *_ in sides]))
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
@@ -95,10 +95,10 @@ def baselines(rows: pd.DataFrame, metric: Metric) -> str:
 
 def gate(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     """From how much accuracy on a model has learned its task, and who has not."""
-    asked = rows[rows["metric"].isin(GATE_METRICS)]
-    if asked.empty:
+    asked = rows["metric"].isin(GATE_METRICS)
+    if not asked.any():
         return ""
-    if not (asked["eval_len"] == asked["train_len"]).any():
+    if not (asked & (rows["eval_len"] == rows["train_len"])).any():
         return "Gate: nobody is judged, as nobody was asked at the training length."
     under = shown[shown["status"] == "not_learned"]
     return (
@@ -125,11 +125,13 @@ def models(rows: pd.DataFrame) -> str:
     return f"Models: {first['model_size']}, {span} parameters, {known} in sequences of {first['train_len']}."
 
 
-def kernels(rows: pd.DataFrame) -> str:
+def kernels(sides: Sequence[pd.DataFrame]) -> str:
     """The kernels that ran, and for whom where they are several; the precision likewise."""
-    ran = rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "kernel"]].drop_duplicates()
+    ran = pd.concat(
+        [rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "kernel"]].drop_duplicates() for rows in sides]
+    ).drop_duplicates()
     by_series = ran.groupby(SERIES_COLUMNS)["kernel"].agg(lambda names: ", ".join(sorted(names)))
-    precision = " and ".join(sorted(set(rows["dtype"].astype(str))))
+    precision = " and ".join(sorted({str(name) for rows in sides for name in rows["dtype"].unique()}))
     groups = {name: part.index for name, part in by_series.groupby(by_series)}
     if len(groups) < 2:
         return f"Kernel: {next(iter(groups), 'none')} in {precision}."

@@ -42,7 +42,7 @@ def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: boo
             if not mix_kernels:
                 one_kernel(part)
             at = expand_prefix_lengths(part)
-            for metric in metrics_for_task(at["task"].iat[0], set(at["metric"])):
+            for metric in metrics_for_task(at["task"].iat[0], at["metric"].unique()):
                 name = _joined(protocol_name, metric.name, setting_name)
                 yield from _of_metric(at, metric, order, name)
 
@@ -56,7 +56,7 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
         )
         if found is not None:
             yield found
-    if metric.name == "bits_per_byte" and set(rows["protocol"]) == {"fixed_targets"}:
+    if metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets":
         yield context_gain_table(rows, metric, order, f"{name}-context_gain")
     if metric.name in GATE_METRICS and rows.loc[rows["metric"] == metric.row_metric, "depth"].nunique() > 1:
         yield serial_position(rows, metric, order, f"{name}-serial_position")

@@ -28,6 +28,11 @@ class Metric:
     is_fraction: bool = False  # between 0 and 1
     baselines: tuple[str, ...] = ()
 
+    @property
+    def row_metrics(self) -> list[str]:
+        """The metrics of the rows that it is made of."""
+        return [self.row_metric, self.normalize_by] if self.normalize_by else [self.row_metric]
+
     def shown(self, ratio: float) -> float:
         """Means and intervals are made in nats: over seeds, perplexity is a geometric mean."""
         if self.is_fraction:
@@ -162,4 +167,4 @@ def metrics_for_task(task: str, metrics: Collection[str]) -> list[Metric]:
     """What a table can be made of, given a task and the metrics of its rows; baselines stand beside others."""
     names = dict.fromkeys(each.name for each in _ALL if each.name not in BASELINES)
     found = [get_metric(name, task) for name in names]
-    return [each for each in found if {each.row_metric, each.normalize_by or each.row_metric} <= set(metrics)]
+    return [each for each in found if set(each.row_metrics) <= set(metrics)]

@@ -73,13 +73,16 @@ def propagate_gate(rows: pd.DataFrame) -> pd.DataFrame:
 
     What a model never learned, no extension of it can show.
     """
-    home = rows[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"])]
-    if home.empty:
-        return rows
     plain = ["task", "protocol", "variant", "model_id"]
     own = [*plain, "extension"]
-    failed = _among(rows[plain], home.loc[home["extension"] == "none", plain]) | _among(rows[own], home[own])
-    return rows.assign(status=rows["status"].mask((rows["status"] == "ok") & failed, "not_learned"))
+    home = rows.loc[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"]), own]
+    # Few rows are of a model that failed somewhere, and none are left once this has run: the rest is for them alone.
+    changed = ((rows["status"] == "ok") & rows["model_id"].isin(home["model_id"].unique())).to_numpy(copy=True)
+    if not changed.any():
+        return rows
+    ok = rows.loc[changed, own]
+    changed[changed] = _among(ok[plain], home.loc[home["extension"] == "none", plain]) | _among(ok, home)
+    return rows.assign(status=rows["status"].mask(changed, "not_learned"))
 
 
 def _among(rows: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
