@@ -30,9 +30,14 @@ def draw_figure(
     config: Mapping[str, Any], rows: pd.DataFrame, out_dir: Path | str, order: Sequence[str] = ()
 ) -> list[Path]:
     """Draw the figure of a configs/figure yaml; `order` of schemes gives each its colour in every figure."""
+    return draw_from_data(config, FigureData.of(rows, order), out_dir)
+
+
+def draw_from_data(config: Mapping[str, Any], data: FigureData, out_dir: Path | str) -> list[Path]:
+    """Draw the figure of a configs/figure yaml from rows that are shared by several figures."""
     settings = dict(config)
     name, target = (_pop(settings, key) for key in ("name", "draw"))
-    data = FigureData.of(rows, order, settings.pop("filters", None), bool(settings.pop("mix_kernels", False)))
+    data = data.narrowed(settings.pop("filters", None), bool(settings.pop("mix_kernels", False)))
     function = _function(target)
     _check(name, settings, function)
     with house_style():
@@ -79,11 +84,20 @@ def _function(target: str) -> Callable[..., Drawing]:
         ) from None
 
 
+def _place_empty_labels(figure: Figure) -> None:
+    """Keep matplotlib from measuring all tick labels for the place of an axis label that is empty."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if not axis.get_label_text():
+                axis.set_label_coords(0, 0)
+
+
 def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "csv")]
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
+        _place_empty_labels(figure)
         with reduced_fonts():
             for path in paths[:2]:
                 figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])

@@ -30,7 +30,7 @@ def draw(
     bins: int = 8,
 ) -> Drawing:
     retrieval, gold = get_metric(metric), get_metric("answer_attention")
-    found = data.select(retrieval.tasks[0], protocol="synthetic_records", extension=extension)
+    found = data.select(retrieval.tasks[0], of=retrieval, protocol="synthetic_records", extension=extension)
     rows = data.select("attention", protocol="synthetic_records", extension=extension)
     if extension is None and (rows["extension"] == "none").all():
         raise MissingRowsError("no rows of task attention with extensions: evaluate some first")

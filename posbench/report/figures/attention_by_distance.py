@@ -48,9 +48,9 @@ def draw(
                 place = np.log2(here["position"].astype(float))
                 panel.plot(place, here["estimate"], color=colour, linewidth=1.4, marker="o", markersize=3)
                 band(panel, place, here["low"], here["high"], colour)
-            distance_axis(panel, lengths[-1])
-            panel.set_xlabel("")
         column[-1].set_xlabel("distance")
+    distance_axis(axes[0, 0], lengths[-1])
+    axes[0, 0].set_xlabel("")
     for panel, layer in zip(axes[:, 0], layers, strict=True):
         panel.set_ylabel(f"layer {int(layer) + 1}")
         panel.set_ylim(0, 1)

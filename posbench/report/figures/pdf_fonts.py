@@ -20,6 +20,7 @@ from matplotlib.font_manager import get_font
 # ASCII, signs and the ligatures that Latin text is set with; a figure with others takes its subsets from the whole font.
 _CHARACTERS = {*map(chr, range(0x20, 0x7F)), *"±·×–—‘’“”…†‡≤≥≠−←↑→↓∞●◐○ﬀﬁﬂﬃﬄ"}
 _subset = pdf_ps.get_glyphs_subset
+_Subset = tuple[bytes, dict[int, int]]
 
 
 @contextmanager
@@ -40,21 +41,39 @@ class _ReducedFont(BytesIO):
     face_index = 0  # which matplotlib reads from the path of a font
 
 
+class _SavedFont:
+    """A font that was written before, where matplotlib expects one to write."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def save(self, file: BytesIO, reorderTables: bool = False) -> None:
+        file.write(self.data)
+
+
 @lru_cache
-def _reduced(fontfile: Any) -> tuple[bytes, dict[int, int]]:
+def _reduced(fontfile: Any) -> _Subset:
     """The bytes of the reduced font, and its glyph indices by the indices of the whole font."""
     glyphs = {glyph for character, glyph in get_font(fontfile).get_charmap().items() if chr(character) in _CHARACTERS}
-    with _subset(fontfile, glyphs) as found:
-        return pdf_ps.font_as_file(found.font).getvalue(), found.glyph_index_map
+    return _bytes_of(_subset(fontfile, glyphs))
 
 
 @contextmanager
 def _subset_of_reduced(fontfile: Any, glyphs: Collection[int]) -> Iterator[Any]:
-    data, indices = _reduced(fontfile)
-    if not set(glyphs) <= indices.keys():
-        with _subset(fontfile, glyphs) as found:
-            yield found
-        return
-    with _subset(_ReducedFont(data), {indices[glyph] for glyph in glyphs}) as found:
-        kept = {glyph: found.glyph_index_map[indices[glyph]] for glyph in glyphs}
-        yield found._replace(glyph_index_map=kept)
+    data, indices = _subset_bytes(fontfile, frozenset(glyphs))
+    yield pdf_ps.SubsetResults(_SavedFont(data), indices)
+
+
+@lru_cache(maxsize=64)
+def _subset_bytes(fontfile: Any, glyphs: frozenset[int]) -> _Subset:
+    """The bytes of the subset, and its glyph indices by those of the whole font."""
+    reduced, indices = _reduced(fontfile)
+    if not glyphs <= indices.keys():
+        return _bytes_of(_subset(fontfile, glyphs))
+    data, of_reduced = _bytes_of(_subset(_ReducedFont(reduced), {indices[glyph] for glyph in glyphs}))
+    return data, {glyph: of_reduced[indices[glyph]] for glyph in glyphs}
+
+
+def _bytes_of(found: AbstractContextManager[Any]) -> _Subset:
+    with found as subset:
+        return pdf_ps.font_as_file(subset.font).getvalue(), subset.glyph_index_map

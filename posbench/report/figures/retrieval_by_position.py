@@ -33,7 +33,9 @@ def draw(
     """Several variants, such as ['', query_aware], are compared: a row of panels each."""
     what = get_metric(metric, task)
     variants = [variant] if variant is None or isinstance(variant, str) else list(variant)
-    picked = [data.select(task, protocol=protocol, variant=name, extension=extension) for name in variants]
+    picked = [
+        data.select(task, of=what, protocol=protocol, variant=name, extension=extension) for name in variants
+    ]
     by_length = [aggregate(rows, what) for rows in picked]
     shown = [aggregate(binned(rows, bins), what, by=["eval_len", "depth"]) for rows in picked]
     baselines = [baseline_values(rows, what.baselines) for rows in picked]

@@ -18,6 +18,7 @@ from posbench.report.tables.selection import (
     expand_prefix_lengths,
     one_kernel,
     ordered_series,
+    rows_of_metric,
     series_label,
 )
 from posbench.report.tables.serial_position import serial_position
@@ -48,6 +49,7 @@ def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: boo
 
 
 def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Iterator[Table]:
+    rows = rows_of_metric(rows, metric)
     table = _by_length(rows, metric, order, name)
     yield table
     if metric.name in COMPARED:
@@ -105,10 +107,11 @@ def _groups(
     rows: pd.DataFrame, columns: Sequence[str], always: Sequence[str] = ()
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Rows by the columns, each with a name made of the columns that tell the groups apart."""
-    telling = [column for column in columns if column in always or rows[column].nunique() > 1]
-    for key, part in rows.groupby(list(columns)):
-        values = dict(zip(columns, key, strict=True))
-        yield _joined(*(str(values[column]) for column in telling if values[column] != "none")), part
+    several = [column for column in columns if rows[column].nunique() > 1]
+    telling = [column for column in columns if column in always or column in several]
+    for _, part in rows.groupby(several) if several else [((), rows)]:
+        values = [str(part[column].iat[0]) for column in telling]
+        yield _joined(*(value for value in values if value != "none")), part
 
 
 def _joined(*words: str) -> str:

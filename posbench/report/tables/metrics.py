@@ -4,8 +4,6 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from posbench.errors import unknown
 
 
@@ -36,7 +34,7 @@ class Metric:
     def shown(self, ratio: float) -> float:
         """Means and intervals are made in nats: over seeds, perplexity is a geometric mean."""
         if self.is_fraction:
-            return float(np.clip(ratio, 0.0, 1.0))  # what an interval covers beyond is impossible
+            return min(max(ratio, 0.0), 1.0)  # what an interval covers beyond is impossible
         return math.exp(min(ratio, 700.0)) if self.exponential else ratio
 
 

@@ -40,6 +40,7 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
     sums = conclusive_sums(rows, metric, ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER])
     worst = worst_status(rows, ["eval_len", *SERIES_COLUMNS]).to_dict()
     nobody = sums.iloc[:0]
+    series = ordered_series(rows, order)
     lines = []
     for length in sorted(rows["eval_len"].unique()):
         at_length = sums.loc[[length]] if length in sums.index else nobody
@@ -49,7 +50,7 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
         seed_of, document_of = (numerators.index.get_level_values(name) for name in ("train_seed", "doc_id"))
         seed_of, document_of = seed_of.to_numpy(), pd.factorize(document_of)[0]
         held = {key: np.stack([numerators[key], denominators[key]]) for key in numerators}
-        present = [key for key in ordered_series(rows, order) if (length, *key) in worst]
+        present = [key for key in series if (length, *key) in worst]
         for a, b in combinations(present, 2):
             line = {"eval_len": length, "a": series_label(*a), "b": series_label(*b), "p_value": math.nan}
             if a in held and b in held:

@@ -56,7 +56,7 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         raise DataError(f"{metric.name} has no serial position: its differences are no differences of shares")
     rows = propagate_gate(rows[rows["depth"].notna() | rows["value_sum"].isna()])
     numbers = aggregate(rows, metric)
-    held = conclusive(rows[rows["metric"].isin(metric.row_metrics)])
+    held = rows[rows["metric"].isin(metric.row_metrics) & conclusive(rows)]
     point = ["eval_len", *SERIES_COLUMNS]
     fifth = np.floor(held["depth"].to_numpy(dtype=float) * _FIFTHS).clip(max=_FIFTHS - 1)
     fifths = metric_sums(held.assign(fifth=fifth), metric, [*point, "fifth"])

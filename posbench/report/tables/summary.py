@@ -24,12 +24,12 @@ NO_INTERVAL = Interval(math.nan, math.nan, math.nan, "")
 def metric_sums(rows: pd.DataFrame, metric: Metric, by: Sequence[str]) -> pd.DataFrame:
     """Columns numerator, denominator and n of a metric, summed within each group."""
     measured = rows["value_sum"].notna()
-    held = rows[measured & (rows["metric"] == metric.row_metric)]
+    held = rows.loc[measured & (rows["metric"] == metric.row_metric), [*by, "value_sum", "n"]]
     sums = held.assign(numerator=held["value_sum"] * metric.scale).groupby(list(by))[["numerator", "n"]].sum()
     sums["denominator"] = sums["n"].astype(float)
     if metric.normalize_by:
-        per = rows[measured & (rows["metric"] == metric.normalize_by)].groupby(list(by))["value_sum"].sum()
-        sums["denominator"] = per.reindex(sums.index)
+        per = rows.loc[measured & (rows["metric"] == metric.normalize_by), [*by, "value_sum"]]
+        sums["denominator"] = per.groupby(list(by))["value_sum"].sum().reindex(sums.index)
         if sums["denominator"].isna().any():
             raise DataError(
                 f"{metric.name} needs {metric.normalize_by!r} rows beside {metric.row_metric!r}: evaluate again"
@@ -39,8 +39,8 @@ def metric_sums(rows: pd.DataFrame, metric: Metric, by: Sequence[str]) -> pd.Dat
 
 def conclusive_sums(rows: pd.DataFrame, metric: Metric, by: Sequence[str]) -> pd.DataFrame:
     """The sums of a metric over the rows of which a number may be made."""
-    # The rows of one metric are few of all: choosing them first copies less.
-    return metric_sums(conclusive(rows[rows["metric"].isin(metric.row_metrics)]), metric, by)
+    chosen = rows["metric"].isin(metric.row_metrics) & conclusive(rows)
+    return metric_sums(rows.loc[chosen, [*by, "metric", "value_sum", "n"]], metric, by)
 
 
 def aggregate(
@@ -54,22 +54,23 @@ def aggregate(
     group = [*SERIES_COLUMNS, *by]
     sums = conclusive_sums(rows, metric, [*group, "train_seed", *CLUSTER])
     numerator, denominator, n = (sums[name].to_numpy() for name in ("numerator", "denominator", "n"))
-    seed_of, document_of = (sums.groupby(keys).ngroup().to_numpy() for keys in ("train_seed", CLUSTER))
+    codes = dict(zip(sums.index.names, sums.index.codes, strict=True))
+    seed_of = codes["train_seed"]
+    document_of = codes["eval_seed"] * np.int64(1 + codes["doc_id"].max(initial=0)) + codes["doc_id"]
     places = sums.groupby(group).indices
-    by_point = worst_status(rows, [*group, "train_seed"]).groupby(group).agg(["max", "size"])
+    by_seed = worst_status(rows, [*group, "train_seed"]).unstack("train_seed")
     lines = []
-    for key, worst, of_seeds in by_point.itertuples(name=None):
+    for key, worst, n_seeds in zip(by_seed.index, by_seed.max(axis=1), by_seed.count(axis=1), strict=True):
         here = places.get(key, np.array([], dtype=int))
-        seeds = len(np.unique(seed_of[here]))
-        interval = (
-            _interval(numerator[here], denominator[here], seed_of[here], within_seed) if seeds else NO_INTERVAL
-        )
+        seeds, seed_here = np.unique(seed_of[here], return_inverse=True)
+        interval = _interval(numerator[here], denominator[here], seed_here, within_seed)
         lines.append(
             dict(zip(group, key, strict=True))
             | {name: metric.shown(getattr(interval, name)) for name in ("estimate", "low", "high")}
-            | {"interval_method": interval.method, "seeds": seeds, "seeds_left_out": of_seeds - seeds}
+            | {"interval_method": interval.method, "seeds": len(seeds)}
+            | {"seeds_left_out": n_seeds - len(seeds)}
             | {"n_docs": len(np.unique(document_of[here])), "n": int(n[here].sum())}
-            | {"status": STATUSES[worst]}
+            | {"status": STATUSES[int(worst)]}
         )
     return pd.DataFrame(lines, columns=[*group, *SUMMARY])
 
@@ -111,8 +112,9 @@ def paired_intervals(pairs: pd.DataFrame, by: Sequence[str]) -> dict[tuple, Inte
 
 
 def _interval(numerator: NDArray, denominator: NDArray, seed_of: NDArray, within_seed: bool) -> Interval:
-    seeds, seed_of = np.unique(seed_of, return_inverse=True)
-    if len(seeds) > 1 or not within_seed:
+    if not len(seed_of):
+        return NO_INTERVAL
+    if seed_of.max() > 0 or not within_seed:
         return t_interval(np.bincount(seed_of, numerator) / np.bincount(seed_of, denominator))
     return cluster_bootstrap(numerator, denominator)
 
