@@ -13,7 +13,7 @@ from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, e
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import Metric, get_metric
-from posbench.report.tables.selection import SERIES_COLUMNS
+from posbench.report.tables.selection import SERIES_COLUMNS, rows_of_metric
 from posbench.report.tables.summary import aggregate
 
 RELATIVE = Metric(
@@ -47,7 +47,8 @@ def draw(
         "answer_attention": (looking, gold, ["eval_len"]),
     }
     shown = {
-        name: aggregate(part, what, by=by, within_seed=False) for name, (part, what, by) in parts.items()
+        name: aggregate(rows_of_metric(part, what), what, by=by, within_seed=False)
+        for name, (part, what, by) in parts.items()
     }
     handles = [
         Line2D([], [], **style.plot_kwargs, label=style.label)
