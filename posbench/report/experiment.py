@@ -42,7 +42,7 @@ def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]])
     metadata = json.loads((folder / METADATA_FILE).read_text())
     configs = [load_option("figure", name) for name in metadata["figures"]]
     return write_report(
-        read_rows(folder / ROWS_FILE),
+        read_rows(folder / ROWS_FILE, categorical=True),
         configs,
         folder,
         metadata["scheme_order"],

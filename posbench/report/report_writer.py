@@ -1,5 +1,6 @@
 """An experiment's report: all its tables and figures, redrawn only where rows, settings or code changed."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -44,6 +45,7 @@ def write_report(
         _digest(out / name) != seen for name, seen in before["outputs"].items()
     ):
         left_out: list[str] = []
+        gc.freeze()  # what was imported stays: looking through it for garbage costs 4% of the time
         try:
             # Tables have no settings of their own: what a figure of the report may mix, they may.
             mix_kernels = any(config.get("mix_kernels") for config in figure_configs)
@@ -67,9 +69,8 @@ def write_report(
 def _tables(
     rows: pd.DataFrame, folder: Path, order: Sequence[str], mix_kernels: bool, note: str
 ) -> list[Path]:
-    from posbench.report.tables.layout import (
-        build_tables,
-    )  # slow to import, and not needed where nothing changed
+    # Slow to import, and not needed where nothing changed.
+    from posbench.report.tables.layout import build_tables
     from posbench.report.tables.markup import to_latex, to_markdown
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,13 +94,14 @@ def _figures(
     order: Sequence[str],
     left_out: list[str],
 ) -> list[Path]:
-    from posbench.report.figures import draw_figure  # slow to import, as above
-    from posbench.report.figures.figure_data import MissingRowsError
+    from posbench.report.figures import draw_from_data
+    from posbench.report.figures.figure_data import FigureData, MissingRowsError
 
     paths = []
+    data = FigureData.of(rows, order)
     for config in configs:
         try:
-            paths += draw_figure(config, rows, folder, order)
+            paths += draw_from_data(config, data, folder)
         except MissingRowsError as reason:
             left_out.append(f"figure {config['name']} is left out: {reason}")
     return paths

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from posbench.errors import ConfigError, unknown
 from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.pdf_fonts import reduced_fonts
 
 Drawing = tuple[Figure, pd.DataFrame]
 SHARED = ("filters", "mix_kernels")  # settings of every kind; the others are the drawing function's own
@@ -29,9 +30,14 @@ def draw_figure(
     config: Mapping[str, Any], rows: pd.DataFrame, out_dir: Path | str, order: Sequence[str] = ()
 ) -> list[Path]:
     """Draw the figure of a configs/figure yaml; `order` of schemes gives each its colour in every figure."""
+    return draw_from_data(config, FigureData.of(rows, order), out_dir)
+
+
+def draw_from_data(config: Mapping[str, Any], data: FigureData, out_dir: Path | str) -> list[Path]:
+    """Draw the figure of a configs/figure yaml from rows that are shared by several figures."""
     settings = dict(config)
     name, target = (_pop(settings, key) for key in ("name", "draw"))
-    data = FigureData.of(rows, order, settings.pop("filters", None), bool(settings.pop("mix_kernels", False)))
+    data = data.narrowed(settings.pop("filters", None), bool(settings.pop("mix_kernels", False)))
     function = _function(target)
     _check(name, settings, function)
     with house_style():
@@ -78,13 +84,23 @@ def _function(target: str) -> Callable[..., Drawing]:
         ) from None
 
 
+def _place_empty_labels(figure: Figure) -> None:
+    """Keep matplotlib from measuring all tick labels for the place of an axis label that is empty."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if not axis.get_label_text():
+                axis.set_label_coords(0, 0)
+
+
 def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "csv")]
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for path in paths[:2]:
-            figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])
+        _place_empty_labels(figure)
+        with reduced_fonts():
+            for path in paths[:2]:
+                figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])
         shown.to_csv(paths[2], index=False, float_format="%.8g", lineterminator="\n")
     except OSError as error:
         raise ConfigError(

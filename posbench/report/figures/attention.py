@@ -7,13 +7,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, captioned_subplots, label_width, length_axis
+from posbench.report.figures.canvas import GREY, band, captioned_subplots, label_width, length_axis
 from posbench.report.figures.depth import binned
 from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, evenly
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import Metric, get_metric
-from posbench.report.tables.selection import SERIES_COLUMNS
+from posbench.report.tables.selection import SERIES_COLUMNS, rows_of_metric
 from posbench.report.tables.summary import aggregate
 
 RELATIVE = Metric(
@@ -30,9 +30,9 @@ def draw(
     bins: int = 8,
 ) -> Drawing:
     retrieval, gold = get_metric(metric), get_metric("answer_attention")
-    found = data.select(retrieval.tasks[0], protocol="synthetic_records", extension=extension)
+    found = data.select(retrieval.tasks[0], of=retrieval, protocol="synthetic_records", extension=extension)
     rows = data.select("attention", protocol="synthetic_records", extension=extension)
-    if extension is None and set(rows["extension"]) == {"none"}:
+    if extension is None and (rows["extension"] == "none").all():
         raise MissingRowsError("no rows of task attention with extensions: evaluate some first")
     train_len, lengths = int(rows["train_len"].iat[0]), sorted(rows["eval_len"].unique())
     far = max(set(lengths) & set(found["eval_len"]), default=lengths[-1])
@@ -47,7 +47,8 @@ def draw(
         "answer_attention": (looking, gold, ["eval_len"]),
     }
     shown = {
-        name: aggregate(part, what, by=by, within_seed=False) for name, (part, what, by) in parts.items()
+        name: aggregate(rows_of_metric(part, what), what, by=by, within_seed=False)
+        for name, (part, what, by) in parts.items()
     }
     handles = [
         Line2D([], [], **style.plot_kwargs, label=style.label)
@@ -147,5 +148,5 @@ def _lines(panel: Axes, data: FigureData, shown: pd.DataFrame, x: str) -> None:
     """One line a series from 0 to 1, with a band where there are several seeds."""
     for style, line in data.series(shown[shown["estimate"].notna()]):
         panel.plot(line[x], line["estimate"], **style.plot_kwargs, clip_on=False)
-        panel.fill_between(line[x], line["low"], line["high"], color=style.colour, alpha=0.15, lw=0)
+        band(panel, line[x], line["low"], line["high"], style.colour)
     panel.set_ylim(0, 1)

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, captioned_subplots
+from posbench.report.figures.canvas import GREY, band, captioned_subplots
 from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, evenly
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.captions import caption
@@ -47,10 +47,10 @@ def draw(
                 here = line[(line["eval_len"] == length) & (line["layer"] == layer)]
                 place = np.log2(here["position"].astype(float))
                 panel.plot(place, here["estimate"], color=colour, linewidth=1.4, marker="o", markersize=3)
-                panel.fill_between(place, here["low"], here["high"], color=colour, alpha=0.15, linewidth=0)
-            distance_axis(panel, lengths[-1])
-            panel.set_xlabel("")
+                band(panel, place, here["low"], here["high"], colour)
         column[-1].set_xlabel("distance")
+    distance_axis(axes[0, 0], lengths[-1])
+    axes[0, 0].set_xlabel("")
     for panel, layer in zip(axes[:, 0], layers, strict=True):
         panel.set_ylabel(f"layer {int(layer) + 1}")
         panel.set_ylim(0, 1)

@@ -3,13 +3,13 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 GREY = "#666666"
 BASELINE_STYLES: dict[str, Literal[":", "--"]] = {"chance": ":", "random_in_context": "--"}
@@ -84,6 +84,12 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
         fontsize=7.5,
         color=GREY,
     )
+
+
+def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: Any) -> None:
+    """Shade an interval; draw nothing where no point has one, which would only cost time."""
+    if np.isfinite(np.asarray(low, dtype=float)).any():
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def value_axis(axes: Axes, values: Sequence[float], name: str, is_fraction: bool = False) -> None:

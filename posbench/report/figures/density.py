@@ -10,7 +10,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from posbench.errors import ConfigError
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import BASELINE_STYLES, GREY, captioned_subplots, label_width, value_axis
+from posbench.report.figures.canvas import (
+    BASELINE_STYLES,
+    GREY,
+    band,
+    captioned_subplots,
+    label_width,
+    value_axis,
+)
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.length_lines import drawn_bands
 from posbench.report.figures.line_styles import LineStyle
@@ -87,9 +94,7 @@ def lines(axes: Axes, shown: pd.DataFrame, what: Metric, line_styles: Mapping[in
         axes.plot(line["factor"], line["estimate"], **style.plot_kwargs, zorder=3)
         # Documents move all points of a line together; what seeds move is the line's own.
         if line["interval_method"].str.contains("seeds").all():
-            axes.fill_between(
-                line["factor"], line["low"], line["high"], color=style.colour, alpha=0.15, linewidth=0
-            )
+            band(axes, line["factor"], line["low"], line["high"], style.colour)
         star = line[line["best"]].iloc[:1]
         axes.plot(star["factor"], star["estimate"], "*", color=style.colour, markersize=14, zorder=4)
     axes.set_xscale("log", base=2)

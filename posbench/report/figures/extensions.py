@@ -29,7 +29,7 @@ def draw(
         (loss, loss.tasks[0], protocol),
         (found, retrieval_task, retrieval_protocol),
     ):
-        rows = data.select(task, protocol=task_protocol, scheme=scheme)
+        rows = data.select(task, of=what, protocol=task_protocol, scheme=scheme)
         sides.append((rows, aggregate(expand_prefix_lengths(rows), what), what))
     if all(set(shown["extension"]) == {"none"} for _, shown, _ in sides):
         raise MissingRowsError(f"no rows with extensions of {scheme}: evaluate some first")

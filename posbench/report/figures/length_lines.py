@@ -7,6 +7,7 @@ from posbench.report.figures.canvas import (
     BASELINE_STYLES,
     GREY,
     EndLabel,
+    band,
     end_labels,
     label_width,
     length_axis,
@@ -76,8 +77,8 @@ def draw_lines(
     for style, line in data.series(drawn):
         every = -(-len(line) // MARKERS)
         axes.plot(line[x], line["estimate"], **style.plot_kwargs, markevery=every, zorder=3)
-        band = line[["low", "high"]].where(_over_seeds(line) | bands)
-        axes.fill_between(line[x], band["low"], band["high"], color=style.colour, alpha=0.15, linewidth=0)
+        interval = line[["low", "high"]].where(_over_seeds(line) | bands)
+        band(axes, line[x], interval["low"], interval["high"], style.colour)
         end = line.iloc[-1]
         if end[x] == last:
             text = f"{style.label}  {end['estimate']:z.2f}"

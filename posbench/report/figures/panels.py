@@ -73,7 +73,7 @@ def side(
     what = get_metric(panel["metric"], panel["task"])
     wanted = {"scheme": scheme, "extension": extension, **panel}
     wanted = {key: wanted.get(key) for key in ("protocol", "variant", "scheme", "extension")}
-    rows = data.select(panel["task"], **wanted)
+    rows = data.select(panel["task"], of=what, **wanted)
     shown = aggregate(expand_prefix_lengths(rows), what)
     if shown["estimate"].isna().all():
         raise MissingRowsError(f"no numbers of {what.name} of task {panel['task']}: evaluate them first")

@@ -38,7 +38,7 @@ def draw(
         (loss, loss.tasks[0], protocol),
         (found, retrieval_task, retrieval_protocol),
     ):
-        rows = data.select(task, protocol=task_protocol, extension=extension)
+        rows = data.select(task, of=what, protocol=task_protocol, extension=extension)
         shown = aggregate(expand_prefix_lengths(rows), what)
         wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples]
         sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import BASELINE_STYLES, GREY, captioned_subplots, label_width
+from posbench.report.figures.canvas import BASELINE_STYLES, GREY, band, captioned_subplots, label_width
 from posbench.report.figures.depth import binned
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, variant_name
@@ -33,7 +33,9 @@ def draw(
     """Several variants, such as ['', query_aware], are compared: a row of panels each."""
     what = get_metric(metric, task)
     variants = [variant] if variant is None or isinstance(variant, str) else list(variant)
-    picked = [data.select(task, protocol=protocol, variant=name, extension=extension) for name in variants]
+    picked = [
+        data.select(task, of=what, protocol=protocol, variant=name, extension=extension) for name in variants
+    ]
     by_length = [aggregate(rows, what) for rows in picked]
     shown = [aggregate(binned(rows, bins), what, by=["eval_len", "depth"]) for rows in picked]
     baselines = [baseline_values(rows, what.baselines) for rows in picked]
@@ -101,4 +103,4 @@ def _panel(panel: Axes, data: FigureData, here: pd.DataFrame, baselines: pd.Data
         panel.axhline(height, color=GREY, linestyle=BASELINE_STYLES[str(name)], linewidth=1.2)
     for style, line in data.series(here[here["estimate"].notna()]):
         panel.plot(line["depth"], line["estimate"], **style.plot_kwargs, clip_on=False)
-        panel.fill_between(line["depth"], line["low"], line["high"], color=style.colour, alpha=0.15, lw=0)
+        band(panel, line["depth"], line["low"], line["high"], style.colour)

@@ -34,7 +34,7 @@ def draw(
     if not what.is_fraction:
         allowed = ", ".join(each.name for each in METRICS.values() if each.is_fraction)
         raise ConfigError(f"a heat map shows a share, {metric} is none: set metric to one of {allowed}")
-    rows = data.select(task, protocol=protocol, variant=variant, extension=extension)
+    rows = data.select(task, of=what, protocol=protocol, variant=variant, extension=extension)
     by_length = aggregate(rows, what)
     shown = aggregate(binned(rows, bins), what, by=["eval_len", "depth"])
     baselines = baseline_values(rows, what.baselines)

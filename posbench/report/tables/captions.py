@@ -43,23 +43,24 @@ def caption(
         sentences += [text(rows), models(rows)]
         if notes:
             sentences += [f"{STATUS_NOTES[status]} ({_names(lines)})." for status, lines in _failed(shown)]
-    sentences.append(kernels(pd.concat([rows for rows, *_ in sides])))
+    sentences.append(kernels([rows for rows, *_ in sides]))
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
 def protocol(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
-    first = rows.iloc[0]
     drawn = shown[shown["seeds"] > 0]
     per_document = (drawn["n"] / drawn["seeds"] / drawn["n_docs"]).unique()
     targets = f"{per_document[0]:g} " if len(per_document) == 1 and per_document[0] % 1 == 0 else ""
     sentence = (
-        PROTOCOLS.get(first["protocol"]) or TASKS.get(first["task"]) or f"Protocol {first['protocol']}."
+        PROTOCOLS.get(rows["protocol"].iat[0])
+        or TASKS.get(rows["task"].iat[0])
+        or f"Protocol {rows['protocol'].iat[0]}."
     )
     variants = [str(variant) for variant in rows["variant"].unique()]
     if "{variant}" not in sentence and [name for name in variants if name not in ("", "none")]:
         told = " against ".join(variant_name(name) for name in sorted(variants))
         sentence += f" {capital(told)}."
-    return sentence.format(targets=targets, variant=first["variant"])
+    return sentence.format(targets=targets, variant=rows["variant"].iat[0])
 
 
 def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: str) -> str:
@@ -95,10 +96,10 @@ def baselines(rows: pd.DataFrame, metric: Metric) -> str:
 
 def gate(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     """From how much accuracy on a model has learned its task, and who has not."""
-    asked = rows[rows["metric"].isin(GATE_METRICS)]
-    if asked.empty:
+    asked = rows["metric"].isin(GATE_METRICS)
+    if not asked.any():
         return ""
-    if not (asked["eval_len"] == asked["train_len"]).any():
+    if not (asked & (rows["eval_len"] == rows["train_len"])).any():
         return "Gate: nobody is judged, as nobody was asked at the training length."
     under = shown[shown["status"] == "not_learned"]
     return (
@@ -113,24 +114,27 @@ def text(rows: pd.DataFrame) -> str:
 
 
 def models(rows: pd.DataFrame) -> str:
-    first = rows.iloc[0]
+    size, train_tokens, train_len = (
+        rows[name].iat[0] for name in ("model_size", "train_tokens", "train_len")
+    )
     sizes = [f"{parameters / 1e6:.2f}M" for parameters in (rows["n_params"].min(), rows["n_params"].max())]
     span = " to ".join(dict.fromkeys(sizes))
     # Of a model that was trained elsewhere nobody knows.
-    known = (
-        f"trained on {first['train_tokens'] / 1e6:.2f}M tokens"
-        if first["train_tokens"]
-        else "pretrained elsewhere"
-    )
-    return f"Models: {first['model_size']}, {span} parameters, {known} in sequences of {first['train_len']}."
+    known = f"trained on {train_tokens / 1e6:.2f}M tokens" if train_tokens else "pretrained elsewhere"
+    return f"Models: {size}, {span} parameters, {known} in sequences of {train_len}."
 
 
-def kernels(rows: pd.DataFrame) -> str:
+def kernels(sides: Sequence[pd.DataFrame]) -> str:
     """The kernels that ran, and for whom where they are several; the precision likewise."""
-    ran = rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "kernel"]].drop_duplicates()
-    by_series = ran.groupby(SERIES_COLUMNS)["kernel"].agg(lambda names: ", ".join(sorted(names)))
-    precision = " and ".join(sorted(set(rows["dtype"].astype(str))))
-    groups = {name: part.index for name, part in by_series.groupby(by_series)}
+    by_series: dict[tuple[str, str], set[str]] = {}
+    for rows in sides:
+        ran = rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "kernel"]].drop_duplicates()
+        for *series, kernel in ran.itertuples(index=False, name=None):
+            by_series.setdefault((series[0], series[1]), set()).add(kernel)
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for pair in sorted(by_series):
+        groups.setdefault(", ".join(sorted(by_series[pair])), []).append(pair)
+    precision = " and ".join(sorted({str(name) for rows in sides for name in rows["dtype"].unique()}))
     if len(groups) < 2:
         return f"Kernel: {next(iter(groups), 'none')} in {precision}."
     *few, most = sorted(groups, key=lambda name: (len(groups[name]), name))

@@ -4,7 +4,6 @@ Of the protocol of fixed targets, whose targets do not change with the length. P
 where it harms. Paired by document, since what makes a document hard is the same at both lengths.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,21 +13,19 @@ from posbench.report.tables.captions import caption
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
-from posbench.report.tables.selection import (
-    SERIES_COLUMNS,
-    conclusive,
-    ordered_series,
-    propagate_gate,
-    series_label,
+from posbench.report.tables.selection import SERIES_COLUMNS, ordered_series, propagate_gate, series_label
+from posbench.report.tables.summary import (
+    CLUSTER,
+    NO_INTERVAL,
+    aggregate,
+    conclusive_sums,
+    paired_intervals,
 )
-from posbench.report.tables.summary import CLUSTER, aggregate, metric_sums
-from posbench.results.statistics import Interval, paired_cluster_bootstrap, t_interval
 
 NOTE = (
     "The gain is the loss at the training length minus the loss at this length, of the same tokens, paired by document: "
     "above 0 context helps, below 0 it harms."
 )
-_NOTHING = Interval(math.nan, math.nan, math.nan, "")
 
 
 def context_gain_metric(metric: Metric) -> Metric:
@@ -45,33 +42,17 @@ def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     length is without a number where either has none.
     """
     numbers = aggregate(rows, metric)
-    sums = metric_sums(
-        conclusive(propagate_gate(rows)), metric, [*SERIES_COLUMNS, "eval_len", "train_seed", *CLUSTER]
-    )
-    home = int(rows["train_len"].iat[0])
+    targets = [*SERIES_COLUMNS, "train_seed", *CLUSTER]
+    sums = conclusive_sums(propagate_gate(rows), metric, ["eval_len", *targets])
+    sums = sums[["numerator", "denominator"]].reset_index("eval_len")
+    home = sums[sums["eval_len"] == int(rows["train_len"].iat[0])].drop(columns="eval_len")
+    pairs = home.join(sums, how="inner", lsuffix="_a", rsuffix="_b").set_index("eval_len", append=True)
+    gains = paired_intervals(pairs, [*SERIES_COLUMNS, "eval_len"])
     found = [
-        _paired(sums, (line.scheme, line.extension, home), (line.scheme, line.extension, line.eval_len))
-        for line in numbers.itertuples()
+        gains.get((line.scheme, line.extension, line.eval_len), NO_INTERVAL) for line in numbers.itertuples()
     ]
     columns = {name: [getattr(one, name) for one in found] for name in ("estimate", "low", "high")}
     return numbers.assign(**columns, interval_method=[one.method for one in found])
-
-
-def _paired(sums: pd.DataFrame, home: tuple, here: tuple) -> Interval:
-    if home not in sums.index or here not in sums.index:
-        return _NOTHING
-    both = sums.loc[home].merge(
-        sums.loc[here], left_index=True, right_index=True, suffixes=("_home", "_here")
-    )
-    by_seed = both.groupby("train_seed").sum()
-    if len(by_seed) > 1:
-        at_home = by_seed["numerator_home"] / by_seed["denominator_home"]
-        return t_interval(at_home - by_seed["numerator_here"] / by_seed["denominator_here"])
-    if both.empty:
-        return _NOTHING
-    return paired_cluster_bootstrap(
-        (both["numerator_home"], both["denominator_home"]), (both["numerator_here"], both["denominator_here"])
-    )
 
 
 def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:

@@ -18,6 +18,7 @@ from posbench.report.tables.selection import (
     expand_prefix_lengths,
     one_kernel,
     ordered_series,
+    rows_of_metric,
     series_label,
 )
 from posbench.report.tables.serial_position import serial_position
@@ -42,12 +43,13 @@ def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: boo
             if not mix_kernels:
                 one_kernel(part)
             at = expand_prefix_lengths(part)
-            for metric in metrics_for_task(at["task"].iat[0], set(at["metric"])):
+            for metric in metrics_for_task(at["task"].iat[0], at["metric"].unique()):
                 name = _joined(protocol_name, metric.name, setting_name)
                 yield from _of_metric(at, metric, order, name)
 
 
 def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Iterator[Table]:
+    rows = rows_of_metric(rows, metric)
     table = _by_length(rows, metric, order, name)
     yield table
     if metric.name in COMPARED:
@@ -56,7 +58,7 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
         )
         if found is not None:
             yield found
-    if metric.name == "bits_per_byte" and set(rows["protocol"]) == {"fixed_targets"}:
+    if metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets":
         yield context_gain_table(rows, metric, order, f"{name}-context_gain")
     if metric.name in GATE_METRICS and rows.loc[rows["metric"] == metric.row_metric, "depth"].nunique() > 1:
         yield serial_position(rows, metric, order, f"{name}-serial_position")
@@ -105,10 +107,11 @@ def _groups(
     rows: pd.DataFrame, columns: Sequence[str], always: Sequence[str] = ()
 ) -> Iterator[tuple[str, pd.DataFrame]]:
     """Rows by the columns, each with a name made of the columns that tell the groups apart."""
-    telling = [column for column in columns if column in always or rows[column].nunique() > 1]
-    for key, part in rows.groupby(list(columns)):
-        values = dict(zip(columns, key, strict=True))
-        yield _joined(*(str(values[column]) for column in telling if values[column] != "none")), part
+    several = [column for column in columns if rows[column].nunique() > 1]
+    telling = [column for column in columns if column in always or column in several]
+    for _, part in rows.groupby(several) if several else [((), rows)]:
+        values = [str(part[column].iat[0]) for column in telling]
+        yield _joined(*(value for value in values if value != "none")), part
 
 
 def _joined(*words: str) -> str:

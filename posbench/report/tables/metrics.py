@@ -4,8 +4,6 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from posbench.errors import unknown
 
 
@@ -28,10 +26,15 @@ class Metric:
     is_fraction: bool = False  # between 0 and 1
     baselines: tuple[str, ...] = ()
 
+    @property
+    def row_metrics(self) -> list[str]:
+        """The metrics of the rows that it is made of."""
+        return [self.row_metric, self.normalize_by] if self.normalize_by else [self.row_metric]
+
     def shown(self, ratio: float) -> float:
         """Means and intervals are made in nats: over seeds, perplexity is a geometric mean."""
         if self.is_fraction:
-            return float(np.clip(ratio, 0.0, 1.0))  # what an interval covers beyond is impossible
+            return min(max(ratio, 0.0), 1.0)  # what an interval covers beyond is impossible
         return math.exp(min(ratio, 700.0)) if self.exponential else ratio
 
 
@@ -162,4 +165,4 @@ def metrics_for_task(task: str, metrics: Collection[str]) -> list[Metric]:
     """What a table can be made of, given a task and the metrics of its rows; baselines stand beside others."""
     names = dict.fromkeys(each.name for each in _ALL if each.name not in BASELINES)
     found = [get_metric(name, task) for name in names]
-    return [each for each in found if {each.row_metric, each.normalize_by or each.row_metric} <= set(metrics)]
+    return [each for each in found if set(each.row_metrics) <= set(metrics)]

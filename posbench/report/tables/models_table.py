@@ -22,14 +22,16 @@ def models_table(
 
     Accuracies are those at the training length, which the gate judges; under them stand chance and the gate.
     """
-    plain = rows[rows["extension"] == "none"]
-    plain = rows if plain.empty else plain
+    extensions = ["none"] if (rows["extension"] == "none").any() else rows["extension"].unique()
     columns = ["scheme", "extension", "n_params", "train_len", "train_tokens"]
-    numbers = plain.groupby(columns)["train_seed"].nunique().rename("train_seeds").reset_index()
+    models = rows.loc[rows["extension"].isin(extensions), [*columns, "train_seed"]].drop_duplicates()
+    numbers = models.groupby(columns)["train_seed"].nunique().rename("train_seeds").reset_index()
     home = [
         (f"accuracy of {part_name} at the training length", metric, part)
         for part_name, of_all in parts
-        if len(part := of_all[of_all.index.isin(plain.index) & (of_all["eval_len"] == of_all["train_len"])])
+        if len(
+            part := of_all[(of_all["eval_len"] == of_all["train_len"]) & of_all["extension"].isin(extensions)]
+        )
         and (metric := _judged(part))
     ]
     found = [(column, aggregate(part, metric)) for column, metric, part in home]

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.selection import (
     SERIES_COLUMNS,
-    conclusive,
     ordered_series,
     propagate_gate,
     series_label,
 )
-from posbench.report.tables.summary import CLUSTER, metric_sums
+from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, conclusive_sums, worst_status
 from posbench.results.rows import STATUSES
 from posbench.results.statistics import Interval, holm, paired_cluster_bootstrap, t_interval
 
@@ -29,7 +28,6 @@ COLUMNS = ["eval_len", "a", "b", "a_minus_b", "low", "high", "interval_method", 
 COLUMNS += ["p_value", "p_holm", "conclusion"]
 ALPHA = 0.05
 NOT_SIGNIFICANT = "not told apart"
-_NOTHING = Interval(math.nan, math.nan, math.nan, "")
 
 
 def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()) -> pd.DataFrame:
@@ -39,30 +37,31 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
     many of them (or contexts) both have, `seeds` likewise.
     """
     rows = propagate_gate(rows)
-    sums = metric_sums(conclusive(rows), metric, ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER])
-    severity = rows["status"].map({status: rank for rank, status in enumerate(STATUSES)}).astype(int)
-    worst = rows.assign(severity=severity).groupby(["eval_len", *SERIES_COLUMNS])["severity"].max()
+    sums = conclusive_sums(rows, metric, ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER])
+    worst = worst_status(rows, ["eval_len", *SERIES_COLUMNS]).to_dict()
     nobody = sums.iloc[:0]
+    series = ordered_series(rows, order)
     lines = []
     for length in sorted(rows["eval_len"].unique()):
         at_length = sums.loc[[length]] if length in sums.index else nobody
         numerators, denominators = (
             at_length[side].unstack(SERIES_COLUMNS) for side in ("numerator", "denominator")
         )
-        seed_of, document_of = (numerators.index.to_frame()[name] for name in ("train_seed", "doc_id"))
+        seed_of, document_of = (numerators.index.get_level_values(name) for name in ("train_seed", "doc_id"))
+        seed_of, document_of = seed_of.to_numpy(), pd.factorize(document_of)[0]
         held = {key: np.stack([numerators[key], denominators[key]]) for key in numerators}
-        present = [key for key in ordered_series(rows, order) if (length, *key) in worst]
+        present = [key for key in series if (length, *key) in worst]
         for a, b in combinations(present, 2):
             line = {"eval_len": length, "a": series_label(*a), "b": series_label(*b), "p_value": math.nan}
             if a in held and b in held:
                 shared = ~np.isnan([*held[a], *held[b]]).any(axis=0)
-                interval = _difference(seed_of[shared].to_numpy(), held[a][:, shared], held[b][:, shared])
+                interval = _difference(seed_of[shared], held[a][:, shared], held[b][:, shared])
                 line |= {"a_minus_b": interval.estimate, "low": interval.low, "high": interval.high}
                 line |= {
                     "interval_method": interval.method,
                     "p_value": interval.p_value if interval.method else math.nan,
                 }
-                line |= {"seeds": seed_of[shared].nunique(), "n_docs": document_of[shared].nunique()}
+                line |= {"seeds": len(set(seed_of[shared])), "n_docs": len(set(document_of[shared]))}
             lacking = [STATUSES[worst[length, *key]] for key in (a, b) if key not in held]
             lines.append(line | {"conclusion": _silence(lacking)})
     found = pd.DataFrame(lines, columns=COLUMNS)
@@ -89,7 +88,7 @@ def _difference(seed_of: NDArray, a: NDArray, b: NDArray) -> Interval:
     """a - b, each a row of sums and one of counts, over the seeds and documents that both have."""
     seeds, seed_of = np.unique(seed_of, return_inverse=True)
     if not len(seeds):
-        return _NOTHING
+        return NO_INTERVAL
     (numerator_a, denominator_a), (numerator_b, denominator_b) = a, b
     if len(seeds) == 1:
         return paired_cluster_bootstrap((numerator_a, denominator_a), (numerator_b, denominator_b))

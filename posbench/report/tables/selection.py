@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from posbench.errors import IncompatibleError
+from posbench.report.tables.metrics import Metric
+from posbench.results.gate import GATE_METRICS
 
 SERIES_COLUMNS = ["scheme", "extension"]  # what a line of a figure and a row of a table is
 SETTING_COLUMNS = [
@@ -73,13 +76,17 @@ def propagate_gate(rows: pd.DataFrame) -> pd.DataFrame:
 
     What a model never learned, no extension of it can show.
     """
-    home = rows[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"])]
-    if home.empty:
-        return rows
     plain = ["task", "protocol", "variant", "model_id"]
     own = [*plain, "extension"]
-    failed = _among(rows[plain], home.loc[home["extension"] == "none", plain]) | _among(rows[own], home[own])
-    return rows.assign(status=rows["status"].mask((rows["status"] == "ok") & failed, "not_learned"))
+    home = rows.loc[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"]), own]
+    # Few rows are of a model that failed somewhere, and none are left once this has run: the rest is for them alone.
+    candidates = rows["task"].isin(home["task"].unique()) & rows["model_id"].isin(home["model_id"].unique())
+    changed = ((rows["status"] == "ok") & candidates).to_numpy(copy=True)
+    if not changed.any():
+        return rows
+    ok = rows.loc[changed, own]
+    changed[changed] = _among(ok[plain], home.loc[home["extension"] == "none", plain]) | _among(ok, home)
+    return rows.assign(status=rows["status"].mask(changed, "not_learned"))
 
 
 def _among(rows: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
@@ -87,10 +94,21 @@ def _among(rows: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
     return pd.MultiIndex.from_frame(rows).isin(list(keys))
 
 
-def conclusive(rows: pd.DataFrame) -> pd.DataFrame:
-    """What a number may be made of: of a model that did not learn the task, only the training length."""
+def rows_of_metric(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The rows that a table or figure of one metric reads.
+
+    Its own, those of its baselines, those without a number, and those by which the gate judges the models.
+    """
+    judged = rows["metric"].isin(GATE_METRICS)
+    at_home = judged & (rows["eval_len"] == rows["train_len"])
+    chosen = rows["metric"].isin([*metric.row_metrics, *metric.baselines]) | rows["value_sum"].isna()
+    return rows[chosen | (at_home if at_home.any() else judged)]
+
+
+def conclusive(rows: pd.DataFrame) -> pd.Series:
+    """Mask of the rows that a number may be made of: for a model that did not learn the task, only the training length."""
     at_home = rows["eval_len"] == rows["train_len"]
-    return rows[(rows["status"] == "ok") | ((rows["status"] == "not_learned") & at_home)]
+    return (rows["status"] == "ok") | ((rows["status"] == "not_learned") & at_home)
 
 
 def one_kernel(rows: pd.DataFrame) -> None:
@@ -105,14 +123,17 @@ def one_kernel(rows: pd.DataFrame) -> None:
         IncompatibleError: a series mixes kernels.
     """
     computed = rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "eval_len", "kernel"]].drop_duplicates()
-    for (scheme, extension), part in computed.groupby(SERIES_COLUMNS):
-        names = sorted(set(part["kernel"]))
+    ran: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for scheme, extension, length, kernel in computed.itertuples(index=False, name=None):
+        ran.setdefault((scheme, extension), []).append((length, kernel))
+    for (scheme, extension), pairs in sorted(ran.items()):
+        names = sorted({kernel for _, kernel in pairs})
         parts = sorted((set(name.split("+")) for name in names), key=len)
         nested = all(few <= more for few, more in itertools.pairwise(parts))
-        several = part["eval_len"][part["eval_len"].duplicated()]
-        if several.empty and nested:
+        several = [length for length, count in Counter(length for length, _ in pairs).items() if count > 1]
+        if not several and nested:
             continue
-        where = f" at {several.min()} tokens" if len(several) else ""
+        where = f" at {min(several)} tokens" if several else ""
         raise IncompatibleError(
             f"{series_label(scheme, extension)} was computed with kernels {', '.join(names)}{where}: "
             "evaluate it with one, or set mix_kernels: true"

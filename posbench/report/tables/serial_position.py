@@ -30,14 +30,20 @@ from posbench.report.tables.selection import (
     propagate_gate,
     series_label,
 )
-from posbench.report.tables.summary import CLUSTER, aggregate, baseline_values, metric_sums
-from posbench.results.statistics import Interval, paired_cluster_bootstrap, t_interval
+from posbench.report.tables.summary import (
+    CLUSTER,
+    NO_INTERVAL,
+    aggregate,
+    baseline_values,
+    metric_sums,
+    paired_intervals,
+)
 
 # Depth of the first and last tenth and of the middle third; the slack is for places such as 1/3.
 PARTS = {"first": (0.0, 0.1), "middle": (1 / 3, 2 / 3), "last": (0.9, 1.0)}
 _SLACK = 1e-9
 _FIFTHS = 5
-_NOTHING = Interval(math.nan, math.nan, math.nan, "")
+_SIDES = ["numerator", "denominator"]
 
 
 def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
@@ -50,19 +56,31 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         raise DataError(f"{metric.name} has no serial position: its differences are no differences of shares")
     rows = propagate_gate(rows[rows["depth"].notna() | rows["value_sum"].isna()])
     numbers = aggregate(rows, metric)
-    held = conclusive(rows)
-    by = ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER]
+    held = rows[rows["metric"].isin(metric.row_metrics) & conclusive(rows)]
+    point = ["eval_len", *SERIES_COLUMNS]
     fifth = np.floor(held["depth"].to_numpy(dtype=float) * _FIFTHS).clip(max=_FIFTHS - 1)
-    fifths = metric_sums(held.assign(fifth=fifth), metric, ["eval_len", *SERIES_COLUMNS, "fifth"])
+    fifths = metric_sums(held.assign(fifth=fifth), metric, [*point, "fifth"])
     parts = {
-        name: metric_sums(_between(held, *ends), metric, by)[["numerator", "denominator"]]
+        name: metric_sums(_between(held, *ends), metric, [*point, "train_seed", *CLUSTER])
         for name, ends in PARTS.items()
     }
-    lines = [
-        _of(parts, (line.eval_len, line.scheme, line.extension))
-        | _worst_fifth(fifths, (line.eval_len, line.scheme, line.extension))
-        for line in numbers.itertuples()
-    ]
+    ratios = {name: _ratios(sums.groupby(point)[_SIDES].sum()).to_dict() for name, sums in parts.items()}
+    indices = {
+        index: paired_intervals(_outer(parts[end], parts["middle"]), point)
+        for index, end in (("primacy", "first"), ("recency", "last"))
+    }
+    lines = []
+    for one in numbers.itertuples():
+        key = (one.eval_len, one.scheme, one.extension)
+        line = {name: ratios[name].get(key, math.nan) for name in PARTS}
+        for index, found in indices.items():
+            interval = found.get(key, NO_INTERVAL)
+            line |= {
+                index: interval.estimate,
+                f"{index}_low": interval.low,
+                f"{index}_high": interval.high,
+            }
+        lines.append(line | _worst_fifth(fifths, key))
     return pd.concat([numbers, pd.DataFrame(lines)], axis=1)
 
 
@@ -70,42 +88,20 @@ def _between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
     return rows[rows["depth"].between(low - _SLACK, high + _SLACK)]
 
 
-def _of(parts: dict[str, pd.DataFrame], key: tuple) -> dict[str, float]:
-    here = {name: sums.loc[key] for name, sums in parts.items() if key in sums.index}
-    line = {name: _ratio(here.get(name)) for name in PARTS}
-    for index, end in (("primacy", "first"), ("recency", "last")):
-        found = _contrast(here[end], here["middle"]) if {end, "middle"} <= set(here) else _NOTHING
-        line |= {index: found.estimate, f"{index}_low": found.low, f"{index}_high": found.high}
-    return line
+def _ratios(sums: pd.DataFrame) -> pd.Series:
+    return sums["numerator"] / sums["denominator"]
 
 
-def _ratio(sums: pd.DataFrame | None) -> float:
-    return math.nan if sums is None else float(sums["numerator"].sum() / sums["denominator"].sum())
-
-
-def _contrast(end: pd.DataFrame, middle: pd.DataFrame) -> Interval:
-    """The end's ratio minus the middle's; a context may hold a record of one of them alone."""
-    both = end.add_suffix("_end").join(middle.add_suffix("_middle"), how="outer").fillna(0.0)
-    by_seed = both.groupby("train_seed").sum()
-    # A seed that was asked at one place only has no difference.
-    by_seed = by_seed[(by_seed[["denominator_end", "denominator_middle"]] > 0).all(axis=1)]
-    if len(by_seed) == 0:
-        return _NOTHING
-    if len(by_seed) > 1:
-        ends = by_seed["numerator_end"] / by_seed["denominator_end"]
-        return t_interval(ends - by_seed["numerator_middle"] / by_seed["denominator_middle"])
-    both = both.loc[by_seed.index]
-    return paired_cluster_bootstrap(
-        (both["numerator_end"], both["denominator_end"]),
-        (both["numerator_middle"], both["denominator_middle"]),
-    )
+def _outer(end: pd.DataFrame, middle: pd.DataFrame) -> pd.DataFrame:
+    """Sums of both parts by context; a context may hold a record of one of them alone."""
+    return end[_SIDES].join(middle[_SIDES], how="outer", lsuffix="_a", rsuffix="_b").fillna(0.0)
 
 
 def _worst_fifth(fifths: pd.DataFrame, key: tuple) -> dict[str, float]:
     if key not in fifths.index:
         return {"worst_depth": math.nan, "worst_fifth": math.nan}
     found = fifths.loc[key]
-    ratios = found["numerator"] / found["denominator"]
+    ratios = _ratios(found)
     return {"worst_depth": (float(ratios.idxmin()) + 0.5) / _FIFTHS, "worst_fifth": float(ratios.min())}
 
 
