@@ -87,9 +87,9 @@ class TrainSettings:
 
 @dataclass
 class LMSettings:
-    """The model that scripts/evaluate.py measures: configs/lm."""
+    """The model that posbench evaluate measures: configs/lm."""
 
-    kind: str = "native"  # native (trained by scripts/train.py) or hugging_face (pretrained)
+    kind: str = "native"  # native (trained by posbench train) or hugging_face (pretrained)
     # The other fields are for hugging_face.
     name: str = ""  # a folder, or a name on the hub
     revision: str = ""  # on the hub: a commit, branch or tag; empty is main
@@ -201,14 +201,14 @@ class FinetuneSettings(VariantSettings):
 
 @dataclass
 class TrainScript(ModelSettings):
-    """Settings of scripts/train.py: one training."""
+    """Settings of posbench train: one training."""
 
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
 
 @dataclass
 class EvaluateScript(ModelSettings):
-    """Settings of scripts/evaluate.py: one model, one extension or ensemble, one task."""
+    """Settings of posbench evaluate: one model, one extension or ensemble, one task."""
 
     lm: LMSettings = field(default_factory=LMSettings)
     extension: ExtensionSettings = field(default_factory=ExtensionSettings)
@@ -220,7 +220,7 @@ class EvaluateScript(ModelSettings):
 
 @dataclass
 class SweepScript:
-    """Settings of scripts/sweep.py: an experiment."""
+    """Settings of posbench sweep: an experiment."""
 
     name: str = "experiment"  # folder of its tables and figures below runtime.results_dir
     size: SizeSettings = field(default_factory=SizeSettings)
@@ -239,7 +239,7 @@ class SweepScript:
 
 @dataclass
 class FiguresScript:
-    """Settings of scripts/figures.py, which draws tables and figures from stored rows."""
+    """Settings of posbench figures, which draws tables and figures from stored rows."""
 
     experiments: list[str] = field(default_factory=list)  # names of experiments; empty is all that have rows
     results_dir: str = "results"  # folder of the experiments
@@ -247,7 +247,7 @@ class FiguresScript:
 
 @dataclass
 class PropertiesScript:
-    """Settings of scripts/properties.py, which measures properties of the schemes themselves."""
+    """Settings of posbench properties, which measures properties of the schemes themselves."""
 
     schemes: list[str] = field(default_factory=list)  # names in configs/scheme; empty is all
     costs: bool = True  # false leaves out time and memory, which depend on the machine

@@ -19,7 +19,7 @@ from posbench.properties.probe import SHAPE
 from posbench.report.figures import Drawing, house_style, save
 from posbench.report.tables.markup import Table, TableCell, to_latex, to_markdown
 
-COMMAND = "python scripts/properties.py results_dir=results/published"
+COMMAND = "posbench properties results_dir=results/published"
 TITLE = "What makes a good position scheme, measured on each scheme's own definition"
 DECAY_TITLE = "Does a scheme say less of what is farther away?"
 COST_TITLE = "What a scheme costs a forward pass"

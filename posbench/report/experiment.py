@@ -37,7 +37,7 @@ def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]])
     """All tables and figures of a folder, the same bytes each time; what stands already is left alone."""
     if not (folder / ROWS_FILE).is_file() or not (folder / METADATA_FILE).is_file():
         raise DataError(
-            f"{folder} has no {ROWS_FILE} with {METADATA_FILE}: give a folder that scripts/sweep.py has written"
+            f"{folder} has no {ROWS_FILE} with {METADATA_FILE}: give a folder that posbench sweep has written"
         )
     metadata = json.loads((folder / METADATA_FILE).read_text())
     configs = [load_option("figure", name) for name in metadata["figures"]]

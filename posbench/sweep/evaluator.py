@@ -51,7 +51,7 @@ class EvaluatedModel:
         weights = checkpoints.tensors(folder / "final", "model") if metadata is not None else None
         if metadata is None or weights is None:
             raise DataError(
-                f"no trained model of {plan.label} at {folder}: run scripts/train.py with the same settings first"
+                f"no trained model of {plan.label} at {folder}: run posbench train with the same settings first"
             )
         self.plan, self.corpus, self.runtime, self.metadata = plan, corpus, runtime, metadata
         self.max_tokens_per_batch = runtime.max_tokens_per_batch
