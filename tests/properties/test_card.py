@@ -44,7 +44,7 @@ def test_the_same_bytes_each_time(tmp_path: Path) -> None:
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
     text = (tmp_path / "a" / "properties.md").read_text()
-    assert "python scripts/properties.py results_dir=results/published" in text
+    assert "posbench properties results_dir=results/published" in text
 
 
 def test_costs() -> None:
