@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole."""
+"""Properties of the repository as a whole."""
 
 import ast
 import importlib.metadata
@@ -27,7 +27,7 @@ def tracked() -> list[Path]:
     return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def test_the_version_is_one() -> None:
+def test_all_versions_agree() -> None:
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert citation is not None
     assert PROJECT["version"] == posbench.__version__ == citation[1]

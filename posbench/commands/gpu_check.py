@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     lines, skipped = gpu_check.check(variants, settings.device, settings.max_minutes, say, workers)
     for line in gpu_check.trainings(settings.device, settings.cache):
         lines.append(line)
-        say(gpu_check.told(line))
+        say(gpu_check.format_line(line))
     settings.results.mkdir(parents=True, exist_ok=True)
     gpu_check.table(lines).to_csv(settings.results / "report.csv", index=False)
     (settings.results / "report.md").write_text(to_markdown(lines, skipped, settings.device))
