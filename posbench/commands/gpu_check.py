@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def to_markdown(lines: Sequence[CheckResult], skipped: Sequence[SchemeVariant], device: str) -> str:
-    """The report: the machine, the model and the tolerances, then a table."""
+    """Formats the report: device, model and tolerances, then a table."""
     from posbench.benchmark import gpu_check
 
     table = gpu_check.table(lines)
@@ -102,5 +102,5 @@ def to_markdown(lines: Sequence[CheckResult], skipped: Sequence[SchemeVariant], 
 
 
 def short(cell: object) -> object:
-    """Errors and seconds in two digits."""
+    """Rounds floats to two significant digits."""
     return float(f"{cell:.2g}") if isinstance(cell, float) else cell
