@@ -1,4 +1,4 @@
-"""The benchmark: fair pairs, honest intervals, and peers that compute what they are said to."""
+"""The benchmark: alternating pairs, intervals with their coverage, and peers that compute the same."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ from posbench.benchmark.models import (
     x_transformers,
 )
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, of_pairs, time_paired
-from posbench.benchmark.steps import goal_of, step_of, structure
+from posbench.benchmark.steps import components_of, goal_of, step_of
 from posbench.commands import benchmark
 from posbench.config import hydra_app
 from posbench.errors import ConfigError
@@ -34,14 +34,14 @@ SHAPE = BenchmarkShape(n_layers=2, d_model=64, n_heads=2, seq_len=16, batch_size
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """As the script has it; small tensors on many threads are slow."""
+    """As the command does; small tensors on many threads are slow."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-def test_pairs_alternate_and_each_goes_first_as_often() -> None:
+def test_pairs_alternate_and_each_function_is_first_equally_often() -> None:
     calls: list[str] = []
     ratio = time_paired(lambda: calls.append("a"), lambda: calls.append("b"), seconds=0)
     assert ratio.pairs == LEAST_PAIRS
@@ -49,7 +49,7 @@ def test_pairs_alternate_and_each_goes_first_as_often() -> None:
 
 
 def test_the_ratio_is_paired() -> None:
-    """A machine that slows down ten-fold in the middle moves both times and no ratio."""
+    """A machine that becomes ten times slower in the middle changes both times and no ratio."""
     theirs_P = np.repeat([1.0, 10.0], 20)
     ratio = of_pairs(np.stack([1.2 * theirs_P, theirs_P], 1))
     assert (ratio.median, ratio.low, ratio.high) == pytest.approx((1.2, 1.2, 1.2))
@@ -81,7 +81,7 @@ def test_every_model_has_the_shape_and_learns(make: Maker) -> None:
 
 
 def test_the_plain_peer_is_our_model() -> None:
-    """The same weights give the same logits, so that the line times nothing but the frame."""
+    """The same weights give the same logits, so that the line measures only the overhead of the framework."""
     size = Size(SHAPE.n_layers, SHAPE.d_model, SHAPE.n_heads)
     model = GPT(size, SHAPE.vocab_size, RoPE(size.shape(SHAPE.seq_len), interleaved=False), seed=0)
     peer = Plain(SHAPE)
@@ -97,7 +97,7 @@ def test_the_plain_peer_is_our_model() -> None:
 
 
 @pytest.mark.parametrize(("slow", "status"), [(1.0, 0), (1.3, 1)])
-def test_the_script_writes_its_table_and_exits_by_it(
+def test_the_command_writes_its_table_and_exits_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float, status: int
 ) -> None:
     def one(seconds: float) -> Iterator[Line]:
@@ -134,8 +134,8 @@ def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
     assert all(line.ratio and line.ratio.median > 0 for line in found)
 
 
-def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
-    """By what a scheme is made of: whole rows; content and values by pair; separable, denominators; the rest."""
+def test_the_goal_of_a_scheme_follows_from_its_components() -> None:
+    """Whole rows; content and values by pair; separable terms and normalizers; all others."""
     expected = {
         "cope": ({"whole rows"}, 1.8),
         "deberta": ({"content by pair"}, 1.35),
@@ -150,12 +150,12 @@ def test_a_scheme_has_a_goal_by_what_it_gives_to_its_kernel() -> None:
         "floater": ({"trained positions"}, 1.35),
     }
     settings = hydra_app.load_group("scheme")
-    for name, (made_of, goal) in expected.items():
-        found = structure(with_scheme(settings[name]["build"]), SHAPE)
-        assert (found, goal_of(found)) == (made_of, goal), name
+    for name, (components, goal) in expected.items():
+        found = components_of(with_scheme(settings[name]["build"]), SHAPE)
+        assert (found, goal_of(found)) == (components, goal), name
 
 
-def test_scheme_lines_know_their_names(quick: None) -> None:
+def test_scheme_lines_are_selected_by_name(quick: None) -> None:
     (line,) = steps.schemes(0, ["window"])
     assert (line.goal, line.what.split(":")[0]) == (1.05, "training step, window (masks)")
     assert [line.goal for line in steps.schemes(0, ["alibi"])] == [1.05, 1.6]
@@ -191,20 +191,23 @@ def test_evaluation_lines_compare_the_same_work(quick: None, monkeypatch: pytest
     assert set(read) == {32, 8 + 16 + 32, 3 * 32}
 
 
-def test_the_demo_is_the_demos() -> None:
+def test_the_settings_are_those_of_the_demo() -> None:
     script = evaluation.demo()
     assert script.train.steps // evaluation.SHARE == 75
     assert len(script.grid.extension) == 7
     assert script.evaluate["fixed_targets"].settings == {"num_examples": 16}
     assert script.evaluate["key_value"].settings == {"num_contexts": 8}
-    assert "prefix" not in script.evaluate  # not for extended models
+    assert "prefix" not in script.evaluate  # excluded for extended models
 
 
-def test_memory_is_what_a_process_of_its_own_took() -> None:
-    """1024 rows of 50257 float32 are 206 MB; in chunks of 64 MiB with their exponentials a good hundred."""
+def test_memory_is_measured_in_a_process_of_its_own() -> None:
+    """1024 rows of 50257 float32 take 206 MB; chunks of 64 MiB with their exponentials take more than 100 MB."""
     if not memory.STATUS.exists():
         pytest.skip(memory.NOT_LINUX)
-    full, chunked = memory.grown(["logits", "1024", "full"]), memory.grown(["logits", "1024", "chunked"])
+    full, chunked = (
+        memory.peak_growth(["logits", "1024", "full"]),
+        memory.peak_growth(["logits", "1024", "chunked"]),
+    )
     assert 206e6 < full < 900e6
     assert 60e6 < chunked < full
 
@@ -214,32 +217,32 @@ def test_memory_lines_take_one_scheme_of_each_structure_but_whole_rows() -> None
     assert len(set(found.values())) == len(found) >= 6
     assert ("distances",) in found.values()
     assert () in found.values()
-    assert not any("whole rows" in made_of for made_of in found.values())
+    assert not any("whole rows" in components for components in found.values())
     line = Line("memory", "half", 2.05, Ratio(2.06, 2.06, 2.06, 206.0, 100.0, 1), "MB", 1.0)
     assert not line.passed
 
 
-def test_without_a_gpu_its_lines_are_listed(
+def test_without_a_gpu_its_lines_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = list(gpu.lines(0))
     assert {line.result for line in found} == {"skipped: no GPU"}
     assert all(line.passed for line in found)
-    assert [line.goal for line in found if "flex:" in line.what] == list(gpu.CHOSEN["schemes"].values())
+    assert [line.goal for line in found if "flex:" in line.what] == list(gpu.SETTINGS["schemes"].values())
     assert benchmark.main(["--only", "gpu", "--results", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.count("skipped: no GPU") == len(found)
     assert not (tmp_path / "new").exists()
 
 
-def test_with_one_its_lines_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_gpu_its_lines_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(seconds: float) -> Ratio:
         raise RuntimeError("no\nkernel")
 
     good = Ratio(5e5, 4.9e5, 5.1e5, 5e5, float("nan"), 9)
     some = [
-        gpu.Planned("rate", "least", 475e3, lambda seconds: good, least=True, unit="tokens/s"),
-        gpu.Planned("step", "peer", 1.0, broken),
+        gpu.PlannedLine("rate", "least", 475e3, lambda seconds: good, least=True, unit="tokens/s"),
+        gpu.PlannedLine("step", "peer", 1.0, broken),
     ]
     monkeypatch.setattr(gpu, "planned", lambda: iter(some))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -253,13 +256,13 @@ def test_with_one_its_lines_are_stored(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("high", "passed"), [(476e3, True), (440e3, True), (400e3, False)])
-def test_a_rate_has_a_least(high: float, passed: bool) -> None:
+def test_a_rate_has_a_minimum(high: float, passed: bool) -> None:
     rate = Ratio(4e5, 3e5, high, 4e5, float("nan"), 9)
     assert Line("step", "least", 475e3, rate, "tokens/s", least=True).passed is passed
 
 
-def test_what_a_gpu_would_time_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU with small shapes, uncompiled; not FlexAttention, which has no backward pass there."""
+def test_the_lines_of_a_gpu_run_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU with small shapes, uncompiled; without FlexAttention, which has no backward pass there."""
     tiny = BenchmarkShape(n_layers=1, d_model=32, n_heads=2, seq_len=16, batch_size=2, vocab_size=400)
     for name, value in {"DEVICE": "cpu", "BASE": tiny, "PART": tiny, "RETRIEVAL": tiny}.items():
         monkeypatch.setattr(gpu, name, value)

@@ -1,9 +1,10 @@
-"""What holds for the repository as a whole."""
+"""Properties of the repository as a whole."""
 
 import ast
 import importlib.metadata
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -26,7 +27,7 @@ def tracked() -> list[Path]:
     return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def test_the_version_is_one() -> None:
+def test_all_versions_agree() -> None:
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert citation is not None
     assert PROJECT["version"] == posbench.__version__ == citation[1]
@@ -35,6 +36,15 @@ def test_the_version_is_one() -> None:
 def test_make_help_names_every_target() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [name for name in TARGETS if not re.search(rf"^  {name} +\w", shown, re.MULTILINE)] == []
+
+
+def test_smoke_tests_exist_and_touch_every_folder_of_tests() -> None:
+    listed = runpy.run_path(str(ROOT / "tests" / "conftest.py"))
+    smoke = {name.partition("::")[0] for name in listed["SMOKE"]}
+    assert {name for name in smoke if not (ROOT / "tests" / name).is_file()} == set()
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    touched = {name.partition("/")[0] for name in (*smoke, *listed["EVERY_VARIANT"]) if "/" in name}
+    assert folders == touched
 
 
 def test_an_unsupported_python_gets_one_line(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""posbench beside other implementations of the same thing, timed in one process."""
+"""Benchmarks of posbench against other implementations, and its check on a GPU."""

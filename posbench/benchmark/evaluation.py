@@ -1,4 +1,4 @@
-"""What evaluation saves: questions that share a prefill, lengths that share a pass, extensions without training."""
+"""Savings in evaluation: questions that share a prefill, lengths that share a pass, extensions without training."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from posbench.sweep.evaluator import EvaluatedModel
 from posbench.sweep.plan import plan_cells, plan_model
 from posbench.training.trainer import Trainer
 
-# Tokens of context, and the goal: what is saved grows with them.
+# Tokens of context and the goal: longer contexts save more.
 CONTEXTS = ((1152, 1 / 15), (4608, 1 / 20))
 QUESTIONS, QUESTION, VALUE = 64, 17, 8
 RETRIEVAL = BenchmarkShape(n_layers=1, d_model=128, n_heads=4, seq_len=256, batch_size=1)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 PREFIX = BenchmarkShape(n_layers=1, d_model=256, n_heads=4, seq_len=256, batch_size=1)
-# Of the demo's training, rounded down, and of its evaluation, rounded up.
+# Divisor of the demo's training steps, rounded down, and of its evaluation, rounded up.
 SHARE = 4
 
 
 def retrieval(seconds: float) -> Iterator[Line]:
-    """All questions of a context: teacher-forced over one prefill, and generated one by one."""
+    """Compares all questions of a context, scored over one prefill, with generation question by question."""
     lm = lm_of(RETRIEVAL)
     for context, goal in CONTEXTS:
         prompt = Prompt(ids(context), ids(QUESTIONS, QUESTION + VALUE), VALUE)
-        alone = [
+        single = [
             Prompt(prompt.context, one[None, :QUESTION], 0, max_new_tokens=VALUE)
             for one in prompt.continuations
         ]
@@ -59,8 +59,8 @@ def retrieval(seconds: float) -> Iterator[Line]:
         def together(prompt: Prompt = prompt) -> None:
             list(lm.loglikelihood([prompt]))
 
-        def one_by_one(alone: list[Prompt] = alone) -> None:
-            for question in alone:
+        def one_by_one(single: list[Prompt] = single) -> None:
+            for question in single:
                 list(lm.generate([question]))
 
         yield Line(
@@ -72,7 +72,7 @@ def retrieval(seconds: float) -> Iterator[Line]:
 
 
 def prefix(seconds: float) -> Iterator[Line]:
-    """Perplexity at six lengths from one pass at the longest."""
+    """Compares perplexity at six lengths from one pass at the longest with separate passes."""
     lm, longest = lm_of(PREFIX), max(LENGTHS)
     text = ids(longest + 1)
 
@@ -92,23 +92,23 @@ def prefix(seconds: float) -> Iterator[Line]:
 
 
 def extensions(seconds: float) -> Iterator[Line]:
-    """All cells of the demo's extended models against the demo's training of their one model."""
+    """Compares the evaluation of the demo's extensions with the training of the model that they extend."""
     script = demo()
     choices = {name: hydra_app.load_group(name) for name in ("scheme", "size", "task", "extension")}
     load_option = lambda group, name: choices[group][name]  # noqa: E731
     script.grid.scheme = script.grid.extended_schemes
     settings = next(grid.models(script, load_option))
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        runtime = RuntimeSettings(device="cpu", results_dir=place, wandb_mode="disabled")
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        runtime = RuntimeSettings(device="cpu", results_dir=directory, wandb_mode="disabled")
         corpus = open_corpus(settings.data, Path(runtime.cache_dir))
         model = plan_model(replace(settings, train=replace(settings.train, steps=1)))
         Trainer(model.settings, corpus, folder / "model", runtime).run(lambda *_: None, lambda: False)
         trained = EvaluatedModel(model, folder / "model", corpus, runtime)
-        tried = grid.extensions(script, settings.scheme.name, load_option)
+        found = grid.extensions(script, settings.scheme.name, load_option)
         cells = [
             cell
-            for extension in tried
+            for extension in found
             for name, entry in script.evaluate.items()
             for cell in plan_cells(model, extension, name, entry, load_option, corpus)
         ]
@@ -124,7 +124,7 @@ def extensions(seconds: float) -> Iterator[Line]:
                 trainer.step(step)
 
         yield Line(
-            f"evaluating {len(tried)} extensions in the demo, {len(cells)} cells: 1/{SHARE} of their prompts",
+            f"evaluating {len(found)} extensions in the demo, {len(cells)} cells: 1/{SHARE} of their prompts",
             f"training their model: {steps} of its {settings.train.steps} steps",
             1.0,
             time_paired(evaluate, train, seconds, warm=1, least=FEW_PAIRS),
@@ -132,14 +132,14 @@ def extensions(seconds: float) -> Iterator[Line]:
 
 
 def demo() -> SweepScript:
-    """The demo's settings, with a share of the prompts of those tasks that extended models get."""
+    """The settings of the demo: the tasks for extended models, with 1/SHARE of their prompts."""
     content = hydra_app.load_group("experiment")["demo"]
     tasks = {name: EvaluationSettings(**entry) for name, entry in content["evaluate"].items()}
     found = hydra_app.load_group("task")
     for name, entry in tasks.items():
-        asked = {**found[entry.task or name]["build"], **entry.settings}
+        settings = {**found[entry.task or name]["build"], **entry.settings}
         entry.settings |= {
-            key: -(-asked[key] // SHARE) for key in ("num_examples", "num_contexts") if key in asked
+            key: -(-settings[key] // SHARE) for key in ("num_examples", "num_contexts") if key in settings
         }
     return SweepScript(
         size=SizeSettings(**hydra_app.load_group("size")["tiny"]),
@@ -152,7 +152,7 @@ def demo() -> SweepScript:
 
 
 def lm_of(shape: BenchmarkShape) -> NativeLM:
-    """Our plain RoPE model, untrained, as evaluation runs it."""
+    """posbench's RoPE model, untrained, wrapped as evaluation wraps it."""
     model = ours(shape)[0]
     assert isinstance(model, GPT)
     own = RuntimeSettings()
@@ -160,5 +160,5 @@ def lm_of(shape: BenchmarkShape) -> NativeLM:
 
 
 def ids(*shape: int) -> np.ndarray:
-    """Random ids of text."""
+    """Random ids of bytes."""
     return torch.randint(256, shape, generator=torch.Generator().manual_seed(0)).numpy()

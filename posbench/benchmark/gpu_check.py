@@ -1,8 +1,8 @@
-"""Whether a GPU computes what the specification says: every scheme and extension in FlexAttention against `dense`.
+"""Comparison of FlexAttention on a GPU with the reference kernel `dense`, for every scheme and extension.
 
-A model of two layers under each, float32 and bfloat16: final hidden states and the gradients of
-all parameters, then a few steps of training. Both kernels get the same model in the same precision, so that a
-difference is the kernel's. On the CPU the same program runs FlexAttention unfused, values alone.
+A model of two layers in float32 and bfloat16: final hidden states and the gradients of all parameters, then a few
+steps of training. Both kernels run the same model in the same precision, so that every difference comes from the
+kernel. On the CPU the same program runs FlexAttention unfused, without gradients.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from posbench.sweep.evaluator import device_name
 from posbench.training.trainer import Trainer
 
 SIZE, VOCABULARY = Size(n_layers=2, d_model=256, n_heads=4), 64
-# No multiple of a block; what is extended was trained at a shorter one.
+# LENGTH is no multiple of a block; extended models have the shorter training length.
 LENGTH, TRAIN_LEN, BATCH = 300, 128, 2
-CHOSEN = hydra_app.load_group("gpu")["check"]
-# Of final hidden states, which are of size 1, and of gradients over the largest of each parameter. float32 products
-# may run in TF32; bfloat16 rounds what two layers feed each other.
+SETTINGS = hydra_app.load_group("gpu")["check"]
+# Largest errors of the final hidden states, whose scale is 1, and of gradients relative to the largest of their
+# parameter. float32 products may run in TF32; bfloat16 rounds the activations between layers.
 TOLERANCE = {"float32": (5e-3, 2e-2), "bfloat16": (1e-1, 1e-1)}
 STEPS = 40
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One line of the report; errors are None where nothing was measured."""
+    """One line of the report; `values` and `gradients` are the largest errors, None where nothing was measured."""
 
     variant: str
     dtype: str
@@ -66,7 +66,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class SchemeVariant:
-    """A scheme, alone or extended."""
+    """A scheme, alone or with an extension."""
 
     scheme: str
     extension: str = ""
@@ -75,7 +75,7 @@ class SchemeVariant:
         return f"{self.scheme} + {self.extension}" if self.extension else self.scheme
 
     def made(self, device: str) -> tuple[GPT, int]:
-        """A model under the variant, and a length in tokens that this has a meaning for."""
+        """Returns a model under the variant, and a length in tokens at which the variant is defined."""
         shape = SIZE.shape(TRAIN_LEN if self.extension else LENGTH)
         settings = hydra_app.load_group("scheme")[self.scheme]["build"]
         model = GPT(SIZE, VOCABULARY, build_scheme(settings, shape, seed=0), seed=0).to(device)
@@ -93,7 +93,11 @@ class SchemeVariant:
 
 
 def variants(names: Sequence[str] = ()) -> list[SchemeVariant]:
-    """Every scheme, then every extension around those of configs/gpu/check.yaml that can carry it; or those of some names."""
+    """Lists every scheme, then every extension around the schemes of configs/gpu/check.yaml that support it.
+
+    Args:
+        names: schemes and extensions to keep, by default all.
+    """
     schemes, extensions = hydra_app.load_group("scheme"), hydra_app.load_group("extension")
     for name in names:
         if name not in schemes and name not in extensions:
@@ -102,7 +106,7 @@ def variants(names: Sequence[str] = ()) -> list[SchemeVariant]:
     for name, content in extensions.items():
         if content["build"] is None:
             continue
-        for scheme in CHOSEN["around"]:
+        for scheme in SETTINGS["around"]:
             try:
                 SchemeVariant(scheme, name).made("cpu")
             except IncompatibleError:
@@ -111,23 +115,25 @@ def variants(names: Sequence[str] = ()) -> list[SchemeVariant]:
     return [one for one in found if not names or {one.scheme, one.extension} & set(names)]
 
 
-class Fused:
-    """FlexAttention where it can run, else what a model takes by itself; notes what ran."""
+class FlexOrDispatcher:
+    """FlexAttention where it supports a call, else the kernel of the dispatcher's choice; records which ran."""
 
     def __init__(self, compiled: bool) -> None:
         self.compiled, self.other = compiled, KernelDispatcher("auto")
-        self.flex, self.unfit = with_relative_values(lambda call: flex(call, compiled), why_never_supported)
+        self.flex, self.why_unsupported = with_relative_values(
+            lambda call: flex(call, compiled), why_never_supported
+        )
 
     def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-        if self.unfit(call):
+        if self.why_unsupported(call):
             return self.other(call)
         self.other.note("flex" if self.compiled else "flex unfused")
         return self.flex(call)
 
 
 def compared(variant: SchemeVariant, dtype: str, device: str) -> CheckResult:
-    """FlexAttention against `dense` in one precision."""
-    began, fused, cuda = time.monotonic(), Fused(compiled=device != "cpu"), device != "cpu"
+    """Compares FlexAttention with `dense` in one precision."""
+    started, fused, cuda = time.monotonic(), FlexOrDispatcher(compiled=device != "cpu"), device != "cpu"
     values = gradients = None
     try:
         model, length = variant.made(device)
@@ -135,22 +141,24 @@ def compared(variant: SchemeVariant, dtype: str, device: str) -> CheckResult:
         found, others = computed(model, fused, length, dtype, cuda)
         values = float((found - wanted).abs().max())
         if cuda:
-            gradients = max((off(one, other) for one, other in zip(others, slopes, strict=True)), default=0.0)
+            gradients = max(
+                (relative_error(one, other) for one, other in zip(others, slopes, strict=True)), default=0.0
+            )
         status = verdict(dtype, values, gradients)
-    except Exception as error:  # of a compiler, or a device: the others are still to be seen
+    except Exception as error:  # of a compiler or a device; the other variants go on
         status = f"FAILED: {format_error(error)}"
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     return CheckResult(str(variant), dtype, fused.other.ran, values, gradients, status, round(seconds, 1))
 
 
 def computed(
     model: GPT, kernel: Kernel, length: int, dtype: str, backward: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """(B, T, W) final hidden states, and the gradient of a random sum of them by each parameter."""
+    """Returns the final hidden states (B, T, W), and the gradients of a random sum of them by the parameters."""
     device = next(model.parameters()).device
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(VOCABULARY, (BATCH, length), generator=draw).to(device)
-    torch.manual_seed(0)  # what a scheme draws while training
+    torch.manual_seed(0)  # for schemes that draw positions in training
     with torch.set_grad_enabled(backward), autocast_context(device, dtype):
         hidden = model(ids, kernel=kernel)[0].float()
     if not backward:
@@ -161,13 +169,13 @@ def computed(
     return hidden.detach(), [one.float() for one in found if one is not None]
 
 
-def off(one: Tensor, other: Tensor) -> float:
-    """The largest difference over the largest number of what it should be; one parameter."""
+def relative_error(one: Tensor, other: Tensor) -> float:
+    """Largest difference of two gradients of a parameter, relative to the largest number of the expected one."""
     return float((one - other).abs().max() / other.abs().max().clamp(min=1e-6))
 
 
 def verdict(dtype: str, values: float, gradients: float | None) -> str:
-    """Whether both are within the tolerance of the precision; not a number is not."""
+    """Returns "ok" if both errors are within the tolerance of the precision, else the failure; NaN fails."""
     most, most_gradients = TOLERANCE[dtype]
     if not values <= most:
         return f"FAILED: values off by more than {most:g}"
@@ -179,18 +187,20 @@ def verdict(dtype: str, values: float, gradients: float | None) -> str:
 def check(
     chosen: Sequence[SchemeVariant], device: str, minutes: float, say: Callable[[str], None], workers: int = 1
 ) -> tuple[list[CheckResult], list[SchemeVariant]]:
-    """A line for each variant and precision, told as they come, and the variants that there was no time for.
+    """Checks variants in every precision; returns a line for each, and the variants for which there was no time.
 
-    Compilation is what takes long, by one core each: several processes share the device.
+    Args:
+        say: called with each line as it comes.
+        workers: processes that share the device; each compiles on one core, which takes most of the time.
     """
-    until = time.time() + 60 * minutes
+    deadline = time.time() + 60 * minutes
     work = [(variant, dtype) for variant in chosen for dtype in TOLERANCE]
     lines, left = list[CheckResult](), list[SchemeVariant]()
     with _pool(workers) as run:
-        for (variant, _), line in zip(work, run(partial(_in_time, device, until), work), strict=True):
+        for (variant, _), line in zip(work, run(partial(_in_time, device, deadline), work), strict=True):
             if line is not None:
                 lines.append(line)
-                say(told(line))
+                say(format_line(line))
             elif variant not in left:
                 left.append(variant)
     return lines, left
@@ -198,39 +208,38 @@ def check(
 
 @contextmanager
 def _pool(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
-    """`map`, in order, by so many processes."""
+    """Yields a function like `map` that runs in several processes."""
     if workers == 1:
         yield map
         return
-    # Each compiles one thing at a time.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool.map
 
 
-def _in_time(device: str, until: float, work: tuple[SchemeVariant, str]) -> CheckResult | None:
-    return compared(*work, device) if time.time() < until else None
+def _in_time(device: str, deadline: float, work: tuple[SchemeVariant, str]) -> CheckResult | None:
+    return compared(*work, device) if time.time() < deadline else None
 
 
-def told(line: CheckResult) -> str:
-    """A line as it comes."""
+def format_line(line: CheckResult) -> str:
+    """Formats a line for the terminal."""
     errors = [f"{error:.2g}" for error in (line.values, line.gradients) if error is not None]
     return f"{line.variant} | {line.dtype} | {line.kernel} | {' '.join(errors)} | {line.status} | {line.seconds} s"
 
 
 def trainings(device: str, cache: Path) -> Iterator[CheckResult]:
-    """Whether a few steps of training lower the loss: plain and with a bias, and compiled on a GPU."""
+    """Checks that training lowers the loss: of a plain scheme and one with a bias, and compiled on a GPU."""
     data = hydra_app.to_dataclass(DataSettings, hydra_app.load_group("data")["sources"], "")
     corpus = open_corpus(data, cache)
-    for name in CHOSEN["trained"]:
+    for name in SETTINGS["trained"]:
         yield training(name, device, corpus, compiled=False)
     if device != "cpu":
-        yield training(CHOSEN["trained"][0], device, corpus, compiled=True)
+        yield training(SETTINGS["trained"][0], device, corpus, compiled=True)
 
 
 def training(name: str, device: str, corpus: Corpus, compiled: bool) -> CheckResult:
-    """The last steps' loss under the first ones'."""
-    began, ran = time.monotonic(), "none"
+    """Checks that the loss of the last steps is below that of the first."""
+    started, ran = time.monotonic(), "none"
     data = DataSettings(num_keys=corpus.vocabulary.num_keys, num_values=corpus.vocabulary.num_values)
     train = TrainSettings(
         seq_len=TRAIN_LEN, steps=STEPS, batch_size=16, dtype="bfloat16", synthetic_fraction=0.0
@@ -247,13 +256,14 @@ def training(name: str, device: str, corpus: Corpus, compiled: bool) -> CheckRes
         some = max(1, STEPS // 5)
         first, last, ran = float(losses[:some].mean()), float(losses[-some:].mean()), trainer.kernel.ran
         status = "ok" if last < first else f"FAILED: the loss went from {first:.3f} to {last:.3f}"
-    except Exception as error:  # as above
+    except Exception as error:  # of a compiler or a device
         status = f"FAILED: {format_error(error)}"
     what = f"training {name}{', compiled' if compiled else ''}, {STEPS} steps"
-    return CheckResult(what, "bfloat16", ran, None, None, status, round(time.monotonic() - began, 1))
+    return CheckResult(what, "bfloat16", ran, None, None, status, round(time.monotonic() - started, 1))
 
 
 def table(lines: Sequence[CheckResult]) -> pd.DataFrame:
+    """The lines as a table."""
     columns = {"values": "max error of values", "gradients": "max error of gradients"}
     return pd.DataFrame([asdict(line) for line in lines], columns=list(CheckResult.__annotations__)).rename(
         columns=columns

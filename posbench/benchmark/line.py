@@ -1,4 +1,4 @@
-"""What a line of the benchmark is, and when it fails."""
+"""A line of the benchmark, and the rule by which it fails."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from dataclasses import dataclass
 
 from posbench.benchmark.paired import Ratio
 
-# A clock's lines fail where they miss their goal by more than this: machines differ. Memory is exact.
+# Factor by which times may exceed their goals, since machines differ. Memory may not exceed its goal.
 TOLERANCE = 1.1
 
 
 @dataclass(frozen=True)
 class Line:
-    """One comparison; it fails where its whole interval lies above its goal by more than is tolerated.
+    """One comparison of posbench with a peer.
 
-    A rate is a line of its own kind: it has a least, no peer, and fails where its whole interval lies below.
+    It fails if the whole interval of the ratio lies above goal times tolerance. A rate has a minimum in place of a
+    peer and fails if its whole interval lies below.
 
     Attributes:
-        what: what of ours, in what shape.
-        peer: what it is compared with.
-        goal: of ours over the peer's; of a rate, the least.
-        ratio: what was measured; None if it could not be.
-        unit: of what was measured of each: ms, or MB.
-        tolerance: a factor on the goal.
-        skipped: why nothing was measured.
-        least: whether it is a rate.
-        failure: what went wrong while it was measured.
+        what: the measured operation and its shape.
+        peer: the operation that it is compared with.
+        goal: largest ratio of ours to the peer's; smallest rate.
+        ratio: the measurement, None without one.
+        unit: unit of both measurements: ms, MB or tokens/s.
+        tolerance: factor on the goal.
+        skipped: the reason why nothing was measured.
+        least: True for a rate.
+        failure: the error of the measurement.
     """
 
     what: str

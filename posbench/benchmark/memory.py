@@ -1,10 +1,10 @@
-"""Peak memory, each measurement in a process of its own: what the system says, so nothing is left out.
+"""Peak memory of the process as the operating system reports it, each measurement in a process of its own.
 
     python -m posbench.benchmark.memory logits 8192 chunked
     python -m posbench.benchmark.memory read rope 16384
     python -m posbench.benchmark.memory train rope 16384
 
-prints the bytes by which the process grew at most.
+prints the largest growth of the process in bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import BenchmarkShape, ours, with_scheme
 from posbench.benchmark.paired import FEW_PAIRS, Ratio, of_pairs, time_paired
-from posbench.benchmark.steps import structure
+from posbench.benchmark.steps import components_of
 from posbench.config import hydra_app
 from posbench.errors import LengthError, UndefinedError
 from posbench.kernels.dispatcher import KernelDispatcher
@@ -42,7 +42,7 @@ NOT_LINUX = "peak memory is read from /proc, which this system does not have"
 
 
 def logits(seconds: float) -> Iterator[Line]:
-    """Scores of many targets over a large vocabulary: a few logits at a time, and all at once."""
+    """Compares scores of many targets over a large vocabulary: in chunks of logits, and with all logits at once."""
     chunked, full = head_work(TIMED_ROWS)
     peer = "all logits at once, then cross_entropy"
     yield Line(
@@ -55,32 +55,36 @@ def logits(seconds: float) -> Iterator[Line]:
         yield Line("memory of scores", peer, 1 / 15, None, "MB", skipped=NOT_LINUX)
         return
     rows = ROWS
-    while rows > TIMED_ROWS and 2.5 * 4 * rows * VOCABULARY > available():
-        rows //= 2  # this machine has no memory for all of it at once
-    ratio = measured(["logits", str(rows), "chunked"], ["logits", str(rows), "full"])
+    while rows > TIMED_ROWS and 2.5 * 4 * rows * VOCABULARY > available_bytes():
+        rows //= 2  # too much for the memory of this machine
+    ratio = ratio_of(["logits", str(rows), "chunked"], ["logits", str(rows), "full"])
     yield Line(f"peak memory of scores of {rows} targets of {VOCABULARY}", peer, 1 / 15, ratio, "MB", 1.0)
 
 
 def lengths(seconds: float) -> Iterator[Line]:
-    """Peak memory at twice the length: evaluation, by a scheme of each structure but whole rows, and a training step."""
+    """Compares peak memory at twice the length: in evaluation, for a scheme of each structure but whole rows, and in a
+    training step.
+    """
     peer = f"{SHORT} tokens"
     if not STATUS.exists():
         yield Line(f"peak memory at {LONG} tokens", peer, 2.05, None, "MB", 1.0, NOT_LINUX)
         return
     found = structures()
-    for name, made_of in found.items():
-        ratio = measured(["read", name, str(LONG)], ["read", name, str(SHORT)])
-        what = f"peak memory of evaluation at {LONG} tokens, {name} ({', '.join(made_of) or 'nothing added'})"
+    for name, components in found.items():
+        ratio = ratio_of(["read", name, str(LONG)], ["read", name, str(SHORT)])
+        what = (
+            f"peak memory of evaluation at {LONG} tokens, {name} ({', '.join(components) or 'nothing added'})"
+        )
         yield Line(f"{what}: {READER.n_layers} layers, width {READER.d_model}", peer, 2.05, ratio, "MB", 1.0)
-    # On the CPU `dense` trains what adds to the values.
-    by_rows = next(name for name, made_of in found.items() if "values by pair" in made_of)
-    ratio = measured(["train", by_rows, str(LONG)], ["train", by_rows, str(SHORT)])
+    # On the CPU, relative values are trained by `dense`, by chunks of rows.
+    by_rows = next(name for name, components in found.items() if "values by pair" in components)
+    ratio = ratio_of(["train", by_rows, str(LONG)], ["train", by_rows, str(SHORT)])
     what = f"peak memory of a training step by chunks of rows at {LONG} tokens, {by_rows}"
     yield Line(f"{what}: {LEARNER.n_layers} layer, width {LEARNER.d_model}", peer, 2.05, ratio, "MB", 1.0)
 
 
 def structures() -> dict[str, tuple[str, ...]]:
-    """What schemes are made of, by the first scheme of each kind."""
+    """The first scheme of each structure -> its components."""
     found: dict[tuple[str, ...], str] = {}
     for name, content in hydra_app.load_group("scheme").items():
         make = with_scheme(content["build"])
@@ -90,20 +94,20 @@ def structures() -> dict[str, tuple[str, ...]]:
             model.scheme.check(LONG)
         except (UndefinedError, LengthError):
             continue
-        made_of = tuple(sorted(structure(make, READER)))
-        if "whole rows" not in made_of:
-            found.setdefault(made_of, name)
-    return {name: made_of for made_of, name in found.items()}
+        components = tuple(sorted(components_of(make, READER)))
+        if "whole rows" not in components:
+            found.setdefault(components, name)
+    return {name: components for components, name in found.items()}
 
 
-def measured(ours: list[str], theirs: list[str]) -> Ratio:
-    """The ratio of two measurements, in megabytes."""
-    return of_pairs(np.array([[grown(ours) / 1e6, grown(theirs) / 1e6]]))
+def ratio_of(ours: list[str], theirs: list[str]) -> Ratio:
+    """The ratio of two measurements in megabytes, each named by the arguments of `main`."""
+    return of_pairs(np.array([[peak_growth(ours) / 1e6, peak_growth(theirs) / 1e6]]))
 
 
-def grown(arguments: list[str]) -> int:
-    """Bytes by which a process of its own grew at most."""
-    # What is freed goes back to the system at once, so that a peak is of what was in use together.
+def peak_growth(arguments: list[str]) -> int:
+    """Runs a measurement in a process of its own and returns its largest growth in bytes."""
+    # Freed memory returns to the system at once, so that the peak counts only what is in use at one time.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "posbench.benchmark.memory", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -112,20 +116,20 @@ def grown(arguments: list[str]) -> int:
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
-def available() -> int:
-    """Bytes that the system can still give."""
+def available_bytes() -> int:
+    """Available memory of the system in bytes."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return 1024 * int(lines["MemAvailable"].split()[0])
 
 
-def status(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at most so far."""
+def memory_of(field: str) -> int:
+    """Memory of this process in bytes: VmRSS is the current size, VmHWM the peak."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return 1024 * int(lines[field].split()[0])
 
 
 def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Scores of random hidden states by our lm, and by all logits at once."""
+    """Two functions that score random hidden states: NativeLM's chunks, and all logits at once."""
     lm = lm_of(HEAD)
     hidden = torch.randn(1, rows, HEAD.d_model)
     target = torch.randint(VOCABULARY, (1, rows))
@@ -143,14 +147,14 @@ def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
 
 
 def read_work(name: str, length: int) -> Callable[[], object]:
-    """Evaluation of one prompt under a scheme."""
+    """A function that evaluates one prompt of `length` tokens under a scheme."""
     lm = lm_of(READER, name)
     text = np.arange(length + 1) % 256
     return lambda: list(lm.loglikelihood([Prompt(text[:-64], text[None, -64:], 64)]))
 
 
 def train_work(name: str, length: int) -> Callable[[], object]:
-    """Loss and gradients of one text under a scheme."""
+    """A function that computes loss and gradients of `length` tokens under a scheme."""
     model = with_scheme(hydra_app.load_group("scheme")[name]["build"])(LEARNER)[1]
     ids = torch.arange(length + 1)[None] % 256
 
@@ -161,7 +165,7 @@ def train_work(name: str, length: int) -> Callable[[], object]:
 
 
 def lm_of(shape: BenchmarkShape, scheme: str = "") -> NativeLM:
-    """An untrained model, as evaluation runs it."""
+    """An untrained model, wrapped as evaluation wraps it."""
     make = with_scheme(hydra_app.load_group("scheme")[scheme]["build"]) if scheme else ours
     model = make(shape)[0]
     assert isinstance(model, GPT)
@@ -169,23 +173,25 @@ def lm_of(shape: BenchmarkShape, scheme: str = "") -> NativeLM:
 
 
 def main(what: str, first: str, second: str) -> None:
+    """Prints the growth of this process in one measurement, after a small one that loads libraries."""
     torch.set_num_threads(1)
     if what == "logits":
         work, warm = (pick(head_work(int(first)), second), pick(head_work(64), second))
     else:
         of = read_work if what == "read" else train_work
         work, warm = of(first, int(second)), of(first, 256)
-    warm()  # what libraries take once
-    before = status("VmRSS")
+    warm()
+    before = memory_of("VmRSS")
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     except OSError:
-        before = max(before, status("VmHWM"))
+        before = max(before, memory_of("VmHWM"))
     work()
-    print(json.dumps(status("VmHWM") - before))
+    print(json.dumps(memory_of("VmHWM") - before))
 
 
 def pick(work: tuple[Callable[[], object], Callable[[], object]], which: str) -> Callable[[], object]:
+    """The first function for "chunked", else the second."""
     return work[0] if which == "chunked" else work[1]
 
 

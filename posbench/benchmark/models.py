@@ -1,4 +1,4 @@
-"""Language models of one shape: ours, and its peers as their own projects build them."""
+"""Language models of one shape: posbench's own, and the same by other projects."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posbench.errors import DataError
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.schemes.rope import RoPE
 
 
 @dataclass(frozen=True)
 class BenchmarkShape:
-    """Counts of a model and of the batch that it is trained on."""
+    """Sizes of a model and of its training batch."""
 
     n_layers: int
     d_model: int
@@ -36,13 +37,14 @@ Maker = Callable[[BenchmarkShape], tuple[nn.Module, Model]]
 
 
 def ours(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
+    """posbench's model with RoPE."""
     size = Size(shape.n_layers, shape.d_model, shape.n_heads)
     model = GPT(size, shape.vocab_size, RoPE(size.shape(shape.seq_len)), seed=0)
     return model, lambda ids: model.head(model(ids)[0])
 
 
 def with_scheme(build: dict[str, Any]) -> Maker:
-    """Ours, with the scheme that settings build."""
+    """Returns the maker of posbench's model with the scheme that settings build."""
 
     def make(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
         size = Size(shape.n_layers, shape.d_model, shape.n_heads)
@@ -94,12 +96,14 @@ def x_transformers(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
 
 
 def plain(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
-    """What our model would be with RoPE written into it: SDPA, cached tables, nothing else."""
+    """posbench's model written out for RoPE alone, with SDPA and cached tables."""
     model = Plain(shape)
     return model, model
 
 
 class Plain(nn.Module):
+    """A pre-norm transformer with rotary positions; its parameters correspond to those of posbench's GPT."""
+
     cos_TM: Tensor
     sin_TM: Tensor
 
@@ -123,6 +127,8 @@ class Plain(nn.Module):
 
 
 class PlainBlock(nn.Module):
+    """One block: attention, then the MLP."""
+
     def __init__(self, shape: BenchmarkShape) -> None:
         super().__init__()
         self.heads, width = shape.n_heads, shape.d_model
@@ -134,16 +140,27 @@ class PlainBlock(nn.Module):
     def forward(self, x_BTW: Tensor, cos_TM: Tensor, sin_TM: Tensor) -> Tensor:
         qkv = self.qkv(self.norm(x_BTW)).unflatten(-1, (3, self.heads, -1)).transpose(1, 3)
         q, k, v = qkv.unbind(2)
-        q, k = turn(q, cos_TM, sin_TM), turn(k, cos_TM, sin_TM)
+        q, k = rotate(q, cos_TM, sin_TM), rotate(k, cos_TM, sin_TM)
         out_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
         return x_BTW + self.down(F.gelu(self.up(self.mlp_norm(x_BTW))))
 
 
-def turn(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor) -> Tensor:
+def rotate(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor) -> Tensor:
+    """Rotates the pairs (m, m + D/2) of every vector."""
     first, second = x_BHTD.chunk(2, -1)
     return torch.cat((first * cos_TM - second * sin_TM, second * cos_TM + first * sin_TM), -1)
 
 
 def version(package: str) -> str:
-    return f"{package} {metadata.version(package)}"
+    """Name and installed version of a package.
+
+    Raises:
+        DataError: if it is not installed.
+    """
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        raise DataError(
+            f"{package} is not installed: run pip install {package}, or choose other groups of lines with --only"
+        ) from None

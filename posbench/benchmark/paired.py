@@ -1,4 +1,4 @@
-"""Two pieces of work timed in turn, so that what else the machine does falls on both."""
+"""Alternating timings of two functions, so that other load on the machine affects both alike."""
 
 import gc
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_PAIRS = 9
-# Of work that takes many seconds.
+# For work that takes many seconds.
 FEW_PAIRS = 3
 RESAMPLES = 2000
 Work = Callable[[], object]
@@ -16,9 +16,13 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ours over theirs: the median over pairs and its 95% bootstrap interval, below 1 where ours takes less.
+    """Ratio of our measurement to the peer's; below 1 ours is smaller.
 
-    `ours` and `theirs` are the medians of each, in the unit of the line.
+    Attributes:
+        median: median of the ratios over the pairs.
+        low, high: 95% bootstrap interval of the median.
+        ours, theirs: median of each measurement, in the unit of the line.
+        pairs: number of pairs.
     """
 
     median: float
@@ -30,8 +34,12 @@ class Ratio:
 
 
 def time_paired(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: int = LEAST_PAIRS) -> Ratio:
-    """Milliseconds: alternate the two for about `seconds`, and for `least` pairs at least."""
-    for work in (ours, theirs) * warm:  # allocations, caches, and whatever is made at the first call
+    """Times two functions in milliseconds, alternating for `seconds` and for at least `least` pairs.
+
+    Args:
+        warm: calls of each before the first timing.
+    """
+    for work in (ours, theirs) * warm:  # fills allocators and caches
         work()
     times: list[tuple[float, float]] = []
     until = time.perf_counter() + seconds
@@ -39,7 +47,7 @@ def time_paired(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: 
     gc.disable()
     try:
         while len(times) < least or time.perf_counter() < until:
-            # Who goes first alternates as well: the second finds warmer or colder caches.
+            # The order alternates too: the second of a pair meets the caches that the first has left.
             if len(times) % 2 == 0:
                 a = _seconds(ours)
                 b = _seconds(theirs)
@@ -53,7 +61,7 @@ def time_paired(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: 
 
 
 def of_pairs(pairs_P2: np.ndarray) -> Ratio:
-    """The ratio from what was measured of each pair."""
+    """Computes the ratio from pairs_P2: our measurement and the peer's for each pair."""
     ratio_P = pairs_P2[:, 0] / pairs_P2[:, 1]
     draws_RP = np.random.default_rng(0).choice(ratio_P, (RESAMPLES, len(ratio_P)))
     low, high = np.quantile(np.median(draws_RP, axis=1), [0.025, 0.975])
@@ -62,6 +70,6 @@ def of_pairs(pairs_P2: np.ndarray) -> Ratio:
 
 
 def _seconds(work: Work) -> float:
-    began = time.perf_counter()
+    started = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Training steps: beside other implementations, of every scheme beside RoPE's, and in bfloat16."""
+"""Training steps: compared with other implementations, of every scheme compared with RoPE, and in bfloat16."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from posbench.position.call import AttentionCall
 
 SHAPES = (
     BenchmarkShape(n_layers=4, d_model=256, n_heads=4, seq_len=256, batch_size=8),
-    BenchmarkShape(n_layers=3, d_model=96, n_heads=6, seq_len=64, batch_size=48),  # the demo's
+    BenchmarkShape(n_layers=3, d_model=96, n_heads=6, seq_len=64, batch_size=48),  # of the demo
 )
 # Half the depth and a quarter of the batch of SHAPES[0], so that fifty schemes take minutes.
 SCHEMES = BenchmarkShape(n_layers=2, d_model=256, n_heads=4, seq_len=256, batch_size=4)
@@ -40,7 +40,7 @@ PAIRS = 7
 
 
 def peers(seconds: float) -> Iterator[Line]:
-    """Forward, backward and AdamW in float32, of our plain RoPE model and of the same shape elsewhere."""
+    """Times forward, backward and AdamW in float32: posbench's RoPE model and models of the same shape elsewhere."""
     others: dict[str, tuple[Maker, float]] = {
         f"{version('transformers')} GPT2LMHeadModel, sdpa": (gpt2, 0.97),
         f"{version('x-transformers')} Decoder, rotary, flash": (x_transformers, 0.97),
@@ -53,23 +53,27 @@ def peers(seconds: float) -> Iterator[Line]:
 
 
 def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
-    """The step of each scheme of configs/scheme beside RoPE's, with a goal by what it is made of."""
+    """Times the step of each scheme of configs/scheme beside RoPE's; the goal follows from its components.
+
+    Raises:
+        ConfigError: for a name without a scheme.
+    """
     settings = hydra_app.load_group("scheme")
     for name in names:
         if name not in settings:
             raise unknown("scheme", name, settings)
     for name in names or settings:
         make = with_scheme(settings[name]["build"])
-        made_of = structure(make, SCHEMES)
-        for shape in (SCHEMES, LONG) if made_of == {"distances"} else (SCHEMES,):
+        components = components_of(make, SCHEMES)
+        for shape in (SCHEMES, LONG) if components == {"distances"} else (SCHEMES,):
             ratio = time_paired(step_of(make, shape), step_of(ours, shape), seconds, least=PAIRS)
-            goal = 1.6 if shape is LONG else goal_of(made_of)
-            what = f"training step, {name} ({', '.join(sorted(made_of)) or 'nothing added'}): {shape}"
+            goal = 1.6 if shape is LONG else goal_of(components)
+            what = f"training step, {name} ({', '.join(sorted(components)) or 'nothing added'}): {shape}"
             yield Line(what, "the same with plain RoPE", goal, ratio)
 
 
 def bfloat16(seconds: float) -> Iterator[Line]:
-    """The step under autocast, where the CPU multiplies bfloat16."""
+    """Times the step under autocast, on a CPU that multiplies bfloat16."""
     shape = SHAPES[0]
     what, peer = f"training step in bfloat16 by autocast: {shape}", "the same in float32"
     if not multiplies_bfloat16():
@@ -86,7 +90,11 @@ def step_of(
     device: str = "cpu",
     compiled: bool = False,
 ) -> Callable[[], None]:
-    """One training step, to be called again and again; every model gets the same ids, loss and optimizer."""
+    """Returns one training step as a function; every model gets the same ids, loss and optimizer.
+
+    Args:
+        precision: context of the forward pass and the loss.
+    """
     torch.manual_seed(0)
     module, model = make(shape)
     module.to(device)
@@ -106,35 +114,35 @@ def step_of(
     return step
 
 
-class Seen:
-    """A kernel that notes what it is given: what a scheme is made of, as far as speed can tell."""
+class RecordingKernel:
+    """A kernel that records the components of a scheme on which its speed depends."""
 
     def __init__(self) -> None:
-        self.kernel, self.made_of, self.called = KernelDispatcher("auto"), set[str](), False
+        self.kernel, self.components, self.called = KernelDispatcher("auto"), set[str](), False
 
     def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         self.called = True
-        self.made_of |= {kind(bias) for bias in parts(call.bias)}
-        self.made_of |= {"values by pair"} if call.relative_values is not None else set()
-        self.made_of |= {"masks"} if call.masks else set()
-        self.made_of |= {"log-sum-exp"} if call.with_lse else set()
-        self.made_of |= {"wide queries"} if call.q_BHTE.shape[-1] > call.v_BHSD.shape[-1] else set()
+        self.components |= {structure_of(bias) for bias in terms_of(call.bias)}
+        self.components |= {"values by pair"} if call.relative_values is not None else set()
+        self.components |= {"masks"} if call.masks else set()
+        self.components |= {"log-sum-exp"} if call.with_lse else set()
+        self.components |= {"wide queries"} if call.q_BHTE.shape[-1] > call.v_BHSD.shape[-1] else set()
         return self.kernel(call)
 
 
-def parts(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
-    """The terms that a term adds."""
+def terms_of(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
+    """The terms of a sum, or the bias itself."""
     if bias is None:
         return ()
     return (
-        tuple(one for part in bias.parts for one in parts(part))
+        tuple(one for part in bias.parts for one in terms_of(part))
         if isinstance(bias, CompositeBias)
         else (bias,)
     )
 
 
-def kind(bias: AttentionBias) -> str:
-    """A term in a word."""
+def structure_of(bias: AttentionBias) -> str:
+    """The structure of a bias in a word or two."""
     if bias.needs_full_rows:
         return "whole rows"
     if isinstance(bias, DistanceBias):
@@ -142,29 +150,29 @@ def kind(bias: AttentionBias) -> str:
     return "separable" if isinstance(bias, SeparableBias) else "content by pair"
 
 
-def structure(make: Maker, shape: BenchmarkShape) -> set[str]:
-    """What a model's scheme gives to its kernels."""
-    model, seen = make(shape)[0], Seen()
+def components_of(make: Maker, shape: BenchmarkShape) -> set[str]:
+    """The components that a model's scheme passes to its kernel."""
+    model, recorder = make(shape)[0], RecordingKernel()
     assert isinstance(model, GPT)
-    model(torch.zeros(1, 16, dtype=torch.long), kernel=seen)
-    if not seen.called:
+    model(torch.zeros(1, 16, dtype=torch.long), kernel=recorder)
+    if not recorder.called:
         return {"no pairs"}
-    # What adds nothing to pairs and has parameters computes where tokens are, anew in each step.
-    computed = not seen.made_of and any(True for _ in model.scheme.parameters())
-    return {"trained positions"} if computed else seen.made_of
+    # A scheme with parameters that adds nothing to pairs computes its positions in every step.
+    computed = not recorder.components and any(True for _ in model.scheme.parameters())
+    return {"trained positions"} if computed else recorder.components
 
 
-def goal_of(made_of: set[str]) -> float:
-    """How much longer than RoPE's a step may take at 256 tokens."""
-    if "whole rows" in made_of:
+def goal_of(components: set[str]) -> float:
+    """Largest ratio of the step at 256 tokens to RoPE's."""
+    if "whole rows" in components:
         return 1.8
-    if made_of & {"content by pair", "values by pair", "wide queries", "trained positions", "no pairs"}:
+    if components & {"content by pair", "values by pair", "wide queries", "trained positions", "no pairs"}:
         return 1.35
-    return 1.15 if made_of & {"separable", "log-sum-exp"} else 1.05
+    return 1.15 if components & {"separable", "log-sum-exp"} else 1.05
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU says so; where nobody can tell, it does not."""
+    """Returns whether /proc/cpuinfo lists bfloat16 products; False where there is no such file."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

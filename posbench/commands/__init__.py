@@ -49,14 +49,14 @@ def main(*command: str) -> None:
     try:
         status = run([*command, *sys.argv[1:]])
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command; its exit status: 0, 2 for a mistake of the user, or what the command defines."""
+    """Runs one command and returns its exit status: 0, 2 for a mistake of the user, or one that the command defines."""
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions through argcomplete
         load("completion").complete()
     name, *rest = arguments or HELP_FLAGS
@@ -76,12 +76,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def load(name: str) -> Any:
-    """The module of a command."""
+    """Imports the module of a command."""
     return import_module(f"{__name__}.{COMMANDS[name][0]}")
 
 
 def overview() -> str:
-    """The help of `posbench` itself."""
+    """Returns the help of `posbench` itself."""
     width = max(map(len, COMMANDS))
     lines = (f"  {name:{width}}  {line}" for name, (_, line) in COMMANDS.items())
     return OVERVIEW.format(commands="\n".join(lines))

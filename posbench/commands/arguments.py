@@ -1,4 +1,4 @@
-"""The argument parser of each command, from its module's docstring and `add_arguments`."""
+"""Argument parsers of the commands that take flags, from the docstring and `add_arguments` of their modules."""
 
 import argparse
 from typing import NoReturn
@@ -8,14 +8,14 @@ from posbench.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all others."""
+    """A parser whose errors are a ConfigError, printed as one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def parser(command: str) -> argparse.ArgumentParser:
-    """The parser of a command that takes flags rather than settings."""
+    """Returns the parser of a command."""
     module = load(command)
     made = Parser(
         prog=f"posbench {command}",

@@ -97,7 +97,7 @@ def measure(groups: Sequence[str], schemes: Sequence[str], seconds: float) -> It
 
 
 def row(line: Line) -> dict[str, Any]:
-    """The columns of a line; those of the measurement are None where nothing was measured."""
+    """Returns the columns of a line; those of the measurement are None where nothing was measured."""
     measured: dict[str, Any] = dict.fromkeys(("ours", "theirs", "unit", "ratio", "low", "high", "pairs"))
     if (ratio := line.ratio) is not None:
         measured |= {
@@ -119,7 +119,7 @@ def row(line: Line) -> dict[str, Any]:
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as csv."""
+    """Formats the rows as csv."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -128,7 +128,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def to_markdown(rows: Sequence[dict[str, Any]], device: str) -> str:
-    """The rows as a Markdown table, below a sentence about the machine and the ratios."""
+    """Formats the rows as a Markdown table, after a paragraph on the machine and the ratios."""
     import torch
 
     from posbench.benchmark.line import TOLERANCE

@@ -1,4 +1,4 @@
-"""The choices of every config group, read from their yaml files and the source text that these name."""
+"""Reads the choices of every config group from their yaml files and from the source text of their classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from posbench.commands.source import Definition, definition, parts
 from posbench.config import config_dir
 from posbench.errors import unknown
 
-# Plural, as a user lists them -> config group.
+# Argument of `posbench list` -> config group.
 GROUPS = {
     "schemes": "scheme",
     "extensions": "extension",
@@ -29,7 +29,7 @@ GROUPS = {
     "figures": "figure",
 }
 PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}|https?://[^\s,;)]+[^\s,;).:]")
-# Compositions whose last member is what a file is about.
+# Module of compositions; a file that builds one describes its last member.
 COMPOSITIONS = "posbench.position.compose."
 
 
@@ -40,7 +40,7 @@ class Choice:
     Attributes:
         content: the file's content.
         header: the comment above it, as one paragraph.
-        definition: the class or function that it is about, None where there is none.
+        definition: the class or function that it builds or draws with, None where there is none.
     """
 
     group: str
@@ -73,7 +73,7 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """What sort of choice it is, in a few words; "" where the group has no kinds."""
+        """The kind of the choice in a few words, "" where the group has no kinds."""
         content = self.content
         if self.group in ("scheme", "extension"):
             return kind(content["build"])
@@ -86,30 +86,32 @@ class Choice:
         return self.definition.module if self.group == "figure" and self.definition else ""
 
     def changed_settings(self) -> list[str]:
-        """Settings of a variant, a file with another name than its module, that differ from the class's defaults."""
+        """Returns KEY=VALUE for each setting of a variant that differs from the default of its class.
+
+        A variant is a file with another name than the module of its class.
+        """
         build = self.content.get("build")
         if not build or self.definition is None or self.definition.module == self.name:
             return []
         own = next((part for part in parts(build) if definition(part["_target_"]) == self.definition), {})
         defaults = {
-            name: ast.literal_eval(default) if isinstance(default, ast.Constant) else None
-            for name, default in (self.definition.parameters() or {}).items()
+            name: default for name, default in (self.definition.parameters() or {}).items() if default
         }
         return [
             f"{key}={value}"
             for key, value in own.items()
-            if key in defaults and not isinstance(value, Mapping | list) and value != defaults[key]
+            if key in defaults and repr(value) != ast.unparse(defaults[key])
         ]
 
 
 def names(group: str) -> list[str]:
-    """The names of a group's choices, sorted."""
+    """Returns the names of a group's choices, sorted."""
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
 @cache
 def choice(group: str, name: str) -> Choice:
-    """The choice of a name that the group has."""
+    """Reads the choice of a name, which the group must have."""
     path = config_dir() / group / f"{name}.yaml"
     text = path.read_text("utf-8")
     content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -117,7 +119,7 @@ def choice(group: str, name: str) -> Choice:
 
 
 def header(text: str) -> str:
-    """The comment lines above the content of a yaml file, as one paragraph."""
+    """Returns the comment lines above the content of a yaml file, as one paragraph."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -1,4 +1,4 @@
-"""Checks of names and settings that need no model: a mistake is answered before torch is imported."""
+"""Checks of names and settings that need no model, so that a mistake is reported before torch is imported."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ PASSED = {"scheme": 1, "extension": 2, "ensemble": 2, "task": 0}
 
 
 def check_build(group: str, build: Mapping[str, Any] | None) -> None:
-    """Raises ConfigError for a setting that a class does not have, as far as its source text tells."""
+    """Raises ConfigError for a setting that the class does not have, where its source text shows which it has."""
     for index, part in enumerate(parts(build)):
         found = definition(part["_target_"])
         if found is None or (parameters := found.parameters()) is None:
             continue
-        # What stands inside a scheme or an extension is a scheme.
+        # Inner parts are schemes.
         allowed = list(parameters)[PASSED[group if index == 0 else "scheme"] :]
-        for key in part.keys() - {"_target_", *allowed}:
-            raise unknown(f"setting of {found.name}", key, allowed)
+        for key in part:
+            if key not in ("_target_", *allowed):
+                raise unknown(f"setting of {found.name}", key, allowed)
 
 
 def check_model(settings: ModelSettings) -> None:
-    """Raises ConfigError for settings of training or of the scheme that cannot be."""
+    """Raises ConfigError for settings of the training or of the scheme that are not possible."""
     check(settings.train)
     check_build("scheme", settings.scheme.build)
 
@@ -41,10 +42,10 @@ def check_extension(extension: ExtensionSettings) -> None:
 
 
 def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
-    """What stands around the model: the extension, or the ensemble under its own label.
+    """Returns the extension around the model, or the ensemble under its own label.
 
     Raises:
-        ConfigError: if both are given, or a setting does not exist.
+        ConfigError: if both are given, or for a setting that does not exist.
     """
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
     check_model(script)
@@ -54,7 +55,7 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
 
 
 def check_sweep(script: SweepScript, load_option: grid.LoadOption) -> None:
-    """Raises ConfigError for every name of a sweep that no file has, and for settings that cannot be."""
+    """Raises ConfigError for a name without a file and for settings that are not possible."""
     axes, overrides = script.grid, script.overrides
     named = {
         "figure": script.figures,

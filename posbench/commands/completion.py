@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def complete() -> None:
-    """Answers the shell that asks for completions, and exits."""
+    """Prints completions for the shell that has set _ARGCOMPLETE, and exits."""
     top = argparse.ArgumentParser(prog="posbench", add_help=False)
     commands = top.add_subparsers()
     for name, (_, line) in COMMANDS.items():
@@ -85,7 +85,7 @@ class Overrides:
         return [f"{before}{one}" for one in self.values(name, groups)]
 
     def groups(self) -> dict[str, str]:
-        """The config groups of the command, and their defaults."""
+        """Returns the config groups of the command and their defaults."""
         entries = yaml.safe_load((config_dir() / f"{self.command}.yaml").read_text("utf-8"))["defaults"]
         return {
             group: name
@@ -96,7 +96,7 @@ class Overrides:
         }
 
     def keys(self, chosen: dict[str, str]) -> list[str]:
-        """Dotted keys: those of the schema, and the settings of the chosen scheme, extension, ensemble and task."""
+        """Returns dotted keys: those of the schema, and the settings of the chosen scheme, extension, ensemble and task."""
         found = [key for key in typed_keys(SCHEMAS[self.command]) if not key.endswith(".build")]
         for group, name in chosen.items():
             if name in names(group):
@@ -105,7 +105,7 @@ class Overrides:
         return found
 
     def values(self, key: str, groups: dict[str, str]) -> list[str]:
-        """The values of a key that are known."""
+        """Returns the values of a key, where they are a closed list."""
         if key in groups or key in NAMED:
             return names(NAMED.get(key, key))
         return ["true", "false"] if typed_keys(SCHEMAS[self.command]).get(key) is bool else []

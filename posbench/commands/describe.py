@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def every_name() -> dict[str, list[str]]:
-    """Name -> the groups that have a choice of it."""
+    """Returns name -> the groups that have a choice of this name."""
     found: dict[str, list[str]] = {}
     for group in GROUPS.values():
         for name in names(group):
@@ -74,10 +74,10 @@ def every_name() -> dict[str, list[str]]:
 
 
 def find(name: str) -> Choice:
-    """The choice of NAME or GROUP/NAME.
+    """Finds the choice of NAME or GROUP/NAME.
 
     Raises:
-        ConfigError: if there is none, or several.
+        ConfigError: if there is none, or if several groups have one.
     """
     group, _, own = name.rpartition("/")
     if group:
@@ -98,7 +98,7 @@ def find(name: str) -> Choice:
 
 
 def sections(one: Choice) -> Iterator[str]:
-    """The paragraphs of a description."""
+    """Yields the paragraphs of a description."""
     yield f"{one.group} {one.name}"
     facts = {
         "kind": one.kind,
@@ -109,7 +109,7 @@ def sections(one: Choice) -> Iterator[str]:
     if one.header:
         yield textwrap.fill(one.header, 110)
     for part in definitions(one):
-        yield f"{part.name} ({place(part)})"
+        yield f"{part.name} ({file_of(part)})"
         if part.module_doc and one.group != "figure":
             yield indented(part.module_doc)
         if part.doc:
@@ -123,13 +123,13 @@ def sections(one: Choice) -> Iterator[str]:
 
 
 def definitions(one: Choice) -> list[Definition]:
-    """What the choice is made of: its own class first, then the parts inside it."""
+    """Returns the classes of a choice: its own, then those of its parts."""
     inner = (definition(part["_target_"]) for part in parts(one.content.get("build")))
     return list(dict.fromkeys(found for found in (one.definition, *inner) if found is not None))
 
 
 def settings(one: Choice) -> str:
-    """The yaml text of the settings, with its comments."""
+    """Returns the yaml text of the settings, with its comments."""
     lines = [line for line in one.path.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     if "build" in one.content:
         lines = lines[lines.index("build:") + 1 :] if "build:" in lines else []
@@ -138,12 +138,12 @@ def settings(one: Choice) -> str:
 
 
 def address(paper: str) -> str:
-    """An arXiv id as an address."""
+    """Returns the address of an arXiv id; other addresses stay."""
     return paper.replace("arXiv:", "https://arxiv.org/abs/")
 
 
-def place(one: Definition) -> str:
-    """The file of a definition, from the package on where it is posbench's own."""
+def file_of(one: Definition) -> str:
+    """Returns the file of a definition, relative to the package where it is part of it."""
     return str(one.path.relative_to(PACKAGE.parent) if one.path.is_relative_to(PACKAGE) else one.path)
 
 

@@ -78,7 +78,7 @@ def run(script: EvaluateScript) -> None:
 
 
 def plan(script: EvaluateScript) -> ModelPlan:
-    """The plan of the model that the settings name."""
+    """Plans the model that the settings name."""
     from posbench.sweep.plan import plan_model
     from posbench.sweep.pretrained import plan_pretrained
 

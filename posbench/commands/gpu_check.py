@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     lines, skipped = gpu_check.check(variants, settings.device, settings.max_minutes, say, workers)
     for line in gpu_check.trainings(settings.device, settings.cache):
         lines.append(line)
-        say(gpu_check.told(line))
+        say(gpu_check.format_line(line))
     settings.results.mkdir(parents=True, exist_ok=True)
     gpu_check.table(lines).to_csv(settings.results / "report.csv", index=False)
     (settings.results / "report.md").write_text(to_markdown(lines, skipped, settings.device))
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def to_markdown(lines: Sequence[CheckResult], skipped: Sequence[SchemeVariant], device: str) -> str:
-    """The report: the machine, the model and the tolerances, then a table."""
+    """Formats the report: device, model and tolerances, then a table."""
     from posbench.benchmark import gpu_check
 
     table = gpu_check.table(lines)
@@ -102,5 +102,5 @@ def to_markdown(lines: Sequence[CheckResult], skipped: Sequence[SchemeVariant], 
 
 
 def short(cell: object) -> object:
-    """Errors and seconds in two digits."""
+    """Rounds floats to two significant digits."""
     return float(f"{cell:.2g}") if isinstance(cell, float) else cell

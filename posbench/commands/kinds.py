@@ -1,4 +1,4 @@
-"""The kind of a scheme or extension in the words of the field, derived from the hooks that its class overrides."""
+"""Derives the kind of a scheme or extension, in the words of the field, from the hooks that its class overrides."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ HOOKS = {
     "softmax_normalizer": "softmax normalizer",
     "attention": "linear",
 }
-FREQUENCIES = "FrequencyScaling"
 # Fields of AttentionInputs that hold tokens: a bias that reads them depends on content.
 CONTENT = {"x_BTW", "x_BSW", "q_BHTD", "k_BHSD"}
 
 
 def kind(build: Any) -> str:
-    """The kinds of all parts of a build, such as "rotary + mask" or "hybrid by layer (rotary)"."""
+    """Returns the kinds of all parts of a build, such as "rotary + mask" or "hybrid by layer (rotary)"."""
     found = [one for part in parts(build) if (one := definition(part["_target_"])) is not None]
     words = [
         (list(HOOKS).index(hook), word) for one in reversed(found) for hook, word in own_kinds(one).items()
@@ -43,15 +42,14 @@ def kind(build: Any) -> str:
 
 
 def own_kinds(one: Definition) -> dict[str, str]:
-    """Hook -> kind for what a class adds to the schemes inside it."""
+    """Returns hook -> kind for what a class adds to the schemes inside it."""
     classes = [base for base in one.mro() if base.name not in DELEGATING]
-    methods: dict[str, ast.FunctionDef | None] = {}
-    methods |= {name: node for base in reversed(classes) for name, node in base.methods().items()}
-    if any(base.name == FREQUENCIES for base in classes):
-        methods = {name: node for name, node in methods.items() if name != "qk"} | {"scale_inv_freq": None}
+    methods = {name: node for base in reversed(classes) for name, node in base.methods().items()}
     words = {hook: word for hook, word in HOOKS.items() if hook in methods}
+    if "scale_inv_freq" in words:  # FrequencyScaling has it, and a `qk` that only passes it on
+        del words["qk"]
     text = " ".join(ast.dump(base.node) for base in classes)
-    if "qk" in words and "'inv_freq'" not in text:  # a change of queries and keys that is no rotation
+    if "qk" in words and "'inv_freq'" not in text:  # changes queries and keys without a rotation
         absolute = "arg='relative', value=Constant(value=False)" in text
         words["qk"] = "absolute" if absolute else "query and key scaling"
         if not absolute and "attention_bias" in words:
@@ -61,7 +59,5 @@ def own_kinds(one: Definition) -> dict[str, str]:
     return words
 
 
-def _reads_content(method: ast.FunctionDef | None) -> bool:
-    return method is not None and any(
-        isinstance(node, ast.Attribute) and node.attr in CONTENT for node in ast.walk(method)
-    )
+def _reads_content(method: ast.FunctionDef) -> bool:
+    return any(isinstance(node, ast.Attribute) and node.attr in CONTENT for node in ast.walk(method))

@@ -1,4 +1,4 @@
-"""Lists what there is to choose from: name, kind, paper and one line for each choice.
+"""Lists the choices of a setting: name, kind, paper and one line for each.
 
 examples:
   posbench list                     every group
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def table(group: str, markdown: bool = False) -> str:
-    """The choices of a group as aligned text or as Markdown; columns without entries are left out."""
+    """Formats the choices of a group as aligned text or as Markdown; columns without entries are left out."""
     found = [choice(group, name) for name in names(group)]
     rows = [(one.name, one.kind, one.paper, one.summary) for one in found]
     used = [column for column in zip(HEADER, *rows, strict=True) if any(column[1:])]

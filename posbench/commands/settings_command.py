@@ -1,4 +1,4 @@
-"""What the commands that take Hydra overrides share: their help, and the call of Hydra."""
+"""Help and entry point of the commands that take Hydra overrides."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ the settings of one choice, and `posbench completion bash` makes the shell compl
 
 
 def main(command: str, doc: str | None, run: Callable[[Any], None], arguments: Sequence[str]) -> int:
-    """Prints the help of a command, or composes its settings and passes them to `run`; the exit status."""
+    """Prints the help of a command, or composes its settings and passes them to `run`; returns the exit status."""
     if not {*HELP_FLAGS}.isdisjoint(arguments):
         print(
             f"usage: posbench {command} [KEY=VALUE ...] [OPTIONS]\n\n{(doc or '').strip()}\n\n{FOOTER}",

@@ -1,4 +1,4 @@
-"""Classes and functions that configurations name, read from their source text: nothing is imported, torch neither."""
+"""Reads the classes and functions that configurations name from their source text, without importing them."""
 
 from __future__ import annotations
 
@@ -44,42 +44,48 @@ class Definition:
         return self.path.stem
 
     def bases(self) -> Iterator[Definition]:
-        """The classes that this one derives from and whose source is found."""
+        """Yields the classes that this one derives from, as far as their source is found."""
         if isinstance(self.node, ast.ClassDef):
             for base in self.node.bases:
                 if isinstance(base, ast.Name) and (found := self._named(base.id)):
                     yield found
 
     def mro(self) -> list[Definition]:
-        """The class and all its bases, nearest first."""
+        """Returns the class and all its bases, nearest first."""
         return [self, *(one for base in self.bases() for one in base.mro())]
 
     def methods(self) -> dict[str, ast.FunctionDef]:
-        """Methods of the class body by name."""
+        """Returns the methods of the class body by name."""
         return {node.name: node for node in self.node.body if isinstance(node, ast.FunctionDef)}
 
     def constants(self) -> dict[str, Any]:
-        """Class attributes with a literal value, those of the bases included."""
-        found: dict[str, Any] = {}
-        for one in reversed(self.mro()):
-            for node in one.node.body:
-                target = node.targets[0] if isinstance(node, ast.Assign) else None
-                if isinstance(target, ast.Name) and isinstance(node.value, ast.Constant):  # type: ignore[attr-defined]
-                    found[target.id] = node.value.value  # type: ignore[attr-defined]
-        return found
+        """Returns the class attributes with a constant value, those of the bases included."""
+        assignments = [
+            node for one in reversed(self.mro()) for node in one.node.body if isinstance(node, ast.Assign)
+        ]
+        return {
+            target.id: node.value.value
+            for node in assignments
+            for target in node.targets
+            if isinstance(target, ast.Name) and isinstance(node.value, ast.Constant)
+        }
 
     def parameters(self) -> dict[str, ast.expr | None] | None:
-        """Parameters of the constructor or function, with their defaults; None where the source does not tell."""
+        """Returns the parameters of the constructor or function and their defaults, None where the source is not enough.
+
+        That is so for `**keywords`, and where the constructor belongs to a base class whose source is not found.
+        """
         if isinstance(self.node, ast.FunctionDef):
             return _parameters(self.node)
-        for one in self.mro():
-            if (init := one.methods().get("__init__")) is not None:
-                found = _parameters(init)
-                return found and dict(list(found.items())[1:])
-        return None
+        if (init := self.methods().get("__init__")) is not None:
+            found = _parameters(init)
+            return found and dict(list(found.items())[1:])  # without self
+        first = self.node.bases[0] if self.node.bases else None
+        base = self._named(first.id) if isinstance(first, ast.Name) else None
+        return base.parameters() if base else None
 
     def _named(self, name: str) -> Definition | None:
-        """The class of a name in this module, defined here or imported from another module."""
+        """Finds the class of a name in this module, defined in it or imported from another."""
         for node in self.tree.body:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 for alias in node.names:
@@ -90,7 +96,7 @@ class Definition:
 
 @cache
 def definition(target: str) -> Definition | None:
-    """The class or function at a dotted path, None where its source is not found."""
+    """Finds the class or function at a dotted path; None where its source is not found."""
     module, _, name = target.rpartition(".")
     relative = Path(*module.split(".")).with_suffix(".py") if module else Path()
     for root in (PACKAGE.parent, *map(Path, sys.path)):
@@ -100,7 +106,7 @@ def definition(target: str) -> Definition | None:
 
 
 def parts(build: Any) -> Iterator[dict[str, Any]]:
-    """Every dictionary with a `_target_` in the settings that build an object, outermost first."""
+    """Yields every dictionary with a `_target_` in the settings that build an object, outermost first."""
     if isinstance(build, Mapping):
         if "_target_" in build:
             yield dict(build)

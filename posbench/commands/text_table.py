@@ -6,7 +6,7 @@ Row = Sequence[object]
 
 
 def aligned(header: Row, rows: Sequence[Row]) -> str:
-    """Columns of text, each as wide as its widest cell; the last column is not padded."""
+    """Formats columns of text, each as wide as its widest cell; the last column is not padded."""
     lines = [[text(cell) for cell in row] for row in (header, *rows)]
     *widths, _ = (max(map(len, column)) for column in zip(*lines, strict=True))
     return "\n".join(
@@ -16,7 +16,7 @@ def aligned(header: Row, rows: Sequence[Row]) -> str:
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:
-    """A table of GitHub's Markdown."""
+    """Formats a table in GitHub's Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
         f"| {' | '.join(text(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines
@@ -24,7 +24,7 @@ def markdown(header: Row, rows: Sequence[Row]) -> str:
 
 
 def text(cell: object) -> str:
-    """A cell as text: numbers in six digits, nothing for None and NaN."""
+    """Formats a cell: floats with six significant digits, nothing for None and NaN."""
     if cell is None or cell != cell:  # noqa: PLR0124  NaN alone differs from itself
         return ""
     return f"{cell:g}" if isinstance(cell, float) else str(cell)

@@ -14,7 +14,7 @@ examples:
   posbench train scheme=alibi train.seq_len=128 train.seed=1
   posbench train --multirun scheme=rope,alibi train.steps=50
   posbench train scheme=rope scheme.build.rope_theta=500000
-  torchrun --standalone --nproc-per-node 8 scripts/train.py size=base train.seq_len=1024 train.batch_size=512
+  torchrun --standalone --nproc-per-node 8 -m posbench train size=base train.seq_len=1024 train.batch_size=512
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Hydra at the edge: configs in, plain settings out, and every mistake as one line."""
+"""The use of Hydra: composes settings from yaml files and overrides, and reports every mistake in one line."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def say(text: str) -> None:
 
 
 def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
-    """The settings of a composed config; a key that the schema lacks is an error, also behind a `+`."""
-    # A plain copy: what a `+` added to a typed config would pass as part of its type.
+    """Converts a composed config to settings; raises ConfigError for a key outside the schema, also one added by `+`."""
+    # From a plain copy: a typed config would accept a key that was added by `+`.
     plain = OmegaConf.to_container(config, resolve=True)
     found = to_dataclass(schema, plain, "")
     for one in dataclasses.fields(found):  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
 
 
 def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
-    """A plain dictionary as an object of a schema; `prefix` is where it stands."""
+    """Converts a plain dictionary to an object of a schema; `prefix` is its place in the settings, for errors."""
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain or {}))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
@@ -97,12 +97,12 @@ def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:
-    """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads.
+    """Returns the content of <group>/<name>.yaml from the first folder of Hydra's search path that has it.
 
     Raises:
         ConfigError: if there is no such file.
     """
-    # Hydra searches hydra.searchpath while it composes and forgets it afterwards.
+    # Hydra adds hydra.searchpath to its search path only while it composes.
     folders = [
         (one.provider, one.path)
         for one in GlobalHydra.instance().config_loader().get_search_path().get_path()
@@ -124,13 +124,13 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
 
 
 def load_group(group: str) -> dict[str, dict[str, Any]]:
-    """The content of every yaml of configs/<group> by the file's name, without Hydra's search path."""
+    """Returns the content of every yaml file of configs/<group> by name, without Hydra's search path."""
     files = sorted((config_dir() / group).glob("*.yaml"))
     return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
 
 
 def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
-    """An error of Hydra or OmegaConf as what was given, what is allowed and what to do."""
+    """Formats an error of Hydra or OmegaConf as one line: what was given, what is allowed and what to do."""
     text = str(error)
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write key=value, in quotes if it has brackets or spaces"
@@ -140,7 +140,7 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
         return str(unknown(group, name, re.findall(r"^\t(\S+)$", text, re.MULTILINE)))
     cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     given = re.search(r"Could not override '([^']+)'", text)
-    # The override's key, or one inside its value; which of them an error names differs, and the longer says more.
+    # An error names the key of the override, a key inside its value, or both; the longer one is more precise.
     key = max(given.group(1) if given else "", getattr(cause, "full_key", None) or "", key=len)
     if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
@@ -153,7 +153,7 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
 
 
 def unknown_key(key: str, allowed: list[str], present: Sequence[str] = ()) -> str:
-    """The error for a key that is not there, with those that stand beside where it would be."""
+    """Returns the error message for an unknown key, with the keys of the same group."""
     if current_name(key, present):  # among the keys of a file, which no schema lists
         allowed = list(present)
     for free in (one for one in allowed if key.startswith(f"{one}.")):

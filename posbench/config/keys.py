@@ -1,4 +1,4 @@
-"""Which settings each command has: its schema, and the dotted keys of a schema."""
+"""The schema of each command, and the dotted keys of a schema."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SCHEMAS = {
 
 
 def keys(schema: type, prefix: str = "") -> list[str]:
-    """Every dotted key of a schema."""
+    """Returns every dotted key of a schema."""
     return list(typed_keys(schema, prefix))
 
 
 def typed_keys(schema: type, prefix: str = "") -> dict[str, object]:
-    """Every dotted key of a schema with its annotation."""
+    """Returns every dotted key of a schema with its annotation."""
     found: dict[str, object] = {}
     hints = get_type_hints(schema)
     for one in dataclasses.fields(schema):

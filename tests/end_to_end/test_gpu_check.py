@@ -20,7 +20,7 @@ from posbench.position.call import AttentionCall
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command with a short training."""
     monkeypatch.setattr(gpu_check, "STEPS", 10)
-    monkeypatch.setitem(gpu_check.CHOSEN, "trained", ["rope"])
+    monkeypatch.setitem(gpu_check.SETTINGS, "trained", ["rope"])
     return lambda *arguments: run(["gpu-check", *arguments])
 
 

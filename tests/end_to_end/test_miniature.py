@@ -71,6 +71,22 @@ def test_a_second_run_computes_nothing_and_redraws_the_same_bytes(script, tmp_pa
     assert drawn(results) == before
 
 
+def test_a_finished_sweep_is_quick(tmp_path, uninterrupted, cache):
+    """It imports torch to name its cells, and nothing to compile, plot or track them."""
+    code = (
+        "import json, sys, time; from posbench.commands import run; status = run(sys.argv[1:]); "
+        "heavy = [name for name in ('torch._dynamo', 'matplotlib', 'transformers', 'datasets', 'wandb', 'scipy') "
+        "if name in sys.modules]; print(json.dumps([status, time.process_time(), heavy]))"
+    )
+    where = [f"runtime.results_dir={uninterrupted}", f"runtime.cache_dir={cache}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sweep", MINIATURE, *where], capture_output=True, text=True, check=True
+    )
+    status, seconds, heavy = json.loads(done.stdout.splitlines()[-1])
+    assert (status, heavy) == (0, [])
+    assert seconds < 10  # of CPU; five is the goal
+
+
 def test_figures_need_no_torch(tmp_path, uninterrupted):
     results = tmp_path / "results"
     shutil.copytree(uninterrupted / "miniature", results / "miniature")
