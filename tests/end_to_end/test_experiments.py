@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 SMALL = [
-    "size={name: miniature, layers: 1, width: 16, heads: 2}",
+    "size={name: miniature, n_layers: 1, d_model: 16, n_heads: 2}",
     "train.steps=2",
     "train.batch_size=8",
     "runtime.launcher=inline",
