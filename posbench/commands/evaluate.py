@@ -88,5 +88,8 @@ def plan(script: EvaluateScript) -> ModelPlan:
     assert model.pretrained is not None
     own = model.pretrained.scaling
     if own.name != "none" and script.extension.build is not None:
-        print(f"{script.extension.name} replaces {own.name}, the scaling of {model.pretrained.label} itself")
+        print(
+            f"{script.extension.name} takes the place of {own.name}, the scaling in the configuration of "
+            f"{model.pretrained.label}"
+        )
     return model
