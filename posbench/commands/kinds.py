@@ -20,7 +20,7 @@ HOOKS = {
     "assign_positions": "position mapping",
     "regions": "position mapping",
     "attention_bias": "additive bias",
-    "relative_value": "relative values",
+    "relative_values": "relative values",
     "mask": "mask",
     "logit_scale": "logit scaling",
     "softmax_normalizer": "softmax normalizer",
