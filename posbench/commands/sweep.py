@@ -39,6 +39,7 @@ def run(script: SweepScript) -> None:
     from posbench.report import experiment
     from posbench.runtime.distributed import world
     from posbench.sweep.jobs import ResultsFolder
+    from posbench.sweep.labels import with_distinct_labels
     from posbench.sweep.lr_selection import select_learning_rates
     from posbench.sweep.plan import plan_sweep
     from posbench.sweep.run import collect_rows, run_plan
@@ -52,15 +53,15 @@ def run(script: SweepScript) -> None:
         plan, note = select_learning_rates(plan, ResultsFolder.from_runtime(script.runtime))
         if world().is_main_process:
             print(note)
+    plan = with_distinct_labels(plan)
     summary = run_plan(plan, script.runtime, script.name)
     # Tables and figures of an unfinished experiment would look like those of a finished one.
     if summary.n_remaining or not world().is_main_process:
         return
     results_folder = ResultsFolder.from_runtime(script.runtime)
     folder = results_folder.path / script.name
-    experiment.save_experiment(
-        folder, collect_rows(plan.cells, results_folder), script.grid.scheme, script.figures, note
-    )
+    order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
+    experiment.save_experiment(folder, collect_rows(plan.cells, results_folder), order, script.figures, note)
     drawn = experiment.draw_report(folder, load_option)
     if summary.n_completed:
         log_report(folder, drawn, script.name, asdict(script), script.runtime)

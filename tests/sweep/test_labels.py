@@ -1,0 +1,96 @@
+"""Two models trained at different rates were once averaged into one row and called one seed."""
+
+from dataclasses import replace
+
+import pytest
+
+from posbench.config.schema import (
+    ExtensionSettings,
+    ModelSettings,
+    SchemeSettings,
+    TaskSettings,
+    TrainSettings,
+)
+from posbench.errors import ConfigError
+from posbench.sweep.cell import Cell, ModelPlan, Plan
+from posbench.sweep.labels import with_distinct_labels
+
+ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
+FIXED = {"_target_": "posbench.tasks.fixed_targets.FixedTargets", "max_context": 64, "num_examples": 2}
+
+
+def model(build=ROPE, name="rope", **train) -> ModelPlan:
+    return ModelPlan(
+        ModelSettings(SchemeSettings(name, dict(build)), train=TrainSettings(**train)), "a corpus", 1
+    )
+
+
+def cell(of: ModelPlan, build=FIXED, seed=0, dtype="float32") -> Cell:
+    return Cell(of, ExtensionSettings(), 0, TaskSettings("fixed_targets", dict(build)), 1, 64, seed, dtype)
+
+
+def plan(*models: ModelPlan) -> Plan:
+    return Plan(list(models), [cell(one) for one in models], [])
+
+
+@pytest.mark.parametrize(
+    ("differing", "labels"),
+    [
+        ([{"lr": 0.001}, {"lr": 0.01}], ["rope (lr 0.001)", "rope (lr 0.01)"]),
+        (
+            [{"optimizer": "adamw"}, {"optimizer": "muon"}],
+            ["rope (optimizer adamw)", "rope (optimizer muon)"],
+        ),
+        ([{"weight_decay": 0.1}, {}], ["rope (weight_decay 0.1)", "rope (weight_decay 0.0)"]),
+        (
+            [{"synthetic_task": "copy"}, {}],
+            ["rope (synthetic_task copy)", "rope (synthetic_task associative_recall)"],
+        ),
+        (
+            [{"build": {**ROPE, "rope_theta": 500.0}}, {}],
+            ["rope (rope_theta 500.0)", "rope (rope_theta None)"],
+        ),
+    ],
+)
+def test_models_of_one_label_are_told_apart_by_what_differs(differing, labels) -> None:
+    found = with_distinct_labels(plan(*(model(**one) for one in differing)))
+    assert [one.settings.scheme.name for one in found.models] == labels
+    assert [one.model.settings.scheme.name for one in found.cells] == labels
+
+
+def test_ids_do_not_change_with_labels() -> None:
+    before = plan(model(lr=0.001), model(lr=0.01))
+    after = with_distinct_labels(before)
+    assert [one.id for one in after.cells] == [one.id for one in before.cells]
+
+
+def test_seeds_stay_one_series() -> None:
+    found = with_distinct_labels(plan(*(model(lr=lr, seed=seed) for lr in (0.001, 0.01) for seed in (0, 1))))
+    names = [one.settings.scheme.name for one in found.models]
+    assert names == ["rope (lr 0.001)", "rope (lr 0.001)", "rope (lr 0.01)", "rope (lr 0.01)"]
+
+
+def test_distinct_labels_stay() -> None:
+    before = plan(model(), model(name="rope_2", lr=0.01), model(seed=1), model(seq_len=128))
+    assert with_distinct_labels(before) is before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"build": {**FIXED, "num_examples": 3}},
+        {"seed": 1},
+        {"dtype": "bfloat16"},
+    ],
+)
+def test_one_task_with_two_settings_is_an_error(other) -> None:
+    one = model()
+    cells = [cell(one), cell(one, **other)]
+    with pytest.raises(ConfigError, match=r"^[^\n]*evaluated twice with different settings[^\n]*$"):
+        with_distinct_labels(Plan([one], cells, []))
+
+
+def test_tasks_of_different_names_are_not_shared() -> None:
+    one = model()
+    other = replace(cell(one), length=128)
+    assert with_distinct_labels(Plan([one], [cell(one), other], [])).cells[1].length == 128
