@@ -10,7 +10,7 @@ from posbench.commands.source import Definition, definition, parts
 
 BY_LAYER = "Layered"
 # Base classes whose hooks do nothing or delegate to other schemes: only what a subclass overrides counts.
-DELEGATING = {"PositionScheme", "Stack", "Extension", BY_LAYER}
+DELEGATING = {"PositionScheme", "Stack", "Extension", "LayerHybrid", BY_LAYER}
 NONE = "none"
 # Hook -> kind, in the order in which kinds are listed.
 HOOKS = {
@@ -26,6 +26,8 @@ HOOKS = {
     "softmax_normalizer": "softmax normalizer",
     "attention": "linear",
 }
+# Hooks of LayerHybrid, which apply those of a scheme in some layers.
+IN_SOME_LAYERS = {"local_mask": "mask", "global_logit_scale": "logit_scale"}
 # Fields of AttentionInputs that hold tokens: a bias that reads them depends on content.
 CONTENT = {"x_BTW", "x_BSW", "q_BHTD", "k_BHSD"}
 
@@ -45,7 +47,8 @@ def own_kinds(one: Definition) -> dict[str, str]:
     """Returns hook -> kind for what a class adds to the schemes inside it."""
     classes = [base for base in one.mro() if base.name not in DELEGATING]
     methods = {name: node for base in reversed(classes) for name, node in base.methods().items()}
-    words = {hook: word for hook, word in HOOKS.items() if hook in methods}
+    defined = {IN_SOME_LAYERS.get(name, name) for name in methods}
+    words = {hook: word for hook, word in HOOKS.items() if hook in defined}
     if "scale_inv_freq" in words:  # FrequencyScaling has it, and a `qk` that only passes it on
         del words["qk"]
     text = " ".join(ast.dump(base.node) for base in classes)
