@@ -35,8 +35,7 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     """Composes configs/<name>.yaml with overrides and calls `run` with the settings, once per job of a multirun.
 
     Returns:
-        The exit status: 2 after a mistake of the user, which is printed as one line, and 130 after Ctrl-C. Other
-        errors keep their traceback.
+        The exit status: 2 after a mistake of the user, which is printed as one line. Other errors keep their traceback.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Hydra would otherwise print its errors over many lines and exit.
@@ -60,9 +59,6 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
         return 2
-    except KeyboardInterrupt:
-        say("stopped; the same command continues from here")
-        return 130
     return 2 if n_failed else 0
 
 
