@@ -48,7 +48,7 @@ Results go to results/ and caches to .cache/posbench, both in the current folder
 
 def main(*command: str) -> None:
     """Runs the command line, after the words of `command`, and exits with its status."""
-    signals.raise_on_signals()
+    signals.exit_on_signals()
     prepare_output()
     try:
         status = run([*command, *sys.argv[1:]])
@@ -58,7 +58,6 @@ def main(*command: str) -> None:
         status = 0
     except signals.Interrupted as stopped:
         status = stopped.report()
-    signals.exit_on_signals()
     sys.exit(status)
 
 

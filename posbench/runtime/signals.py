@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOPPED = "stopped; the same command continues from here"
+STOPPED = b"stopped; the same command continues from here\n"
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(BaseException):
@@ -23,31 +24,34 @@ class Interrupted(BaseException):
 
     def report(self) -> int:
         """Prints the line, on rank 0 only, and returns the exit status."""
+        with suppress(OSError, RuntimeError):  # no reader, or a signal inside another write
+            sys.stdout.flush()
         if os.environ.get("RANK", "0") == "0":
-            with suppress(OSError):  # the reader of stderr may be gone
-                print(STOPPED, file=sys.stderr, flush=True)
+            with suppress(OSError):
+                os.write(2, STOPPED)
         return self.status
 
 
-def raise_on_signals() -> None:
-    """Makes SIGINT and SIGTERM raise Interrupted from here on; a second signal kills the process as usual."""
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
-    default_hook = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, Interrupted):  # raised inside a callback, which would swallow it
-            _exit_now(unraisable.exc_value)
-        default_hook(unraisable)
-
-    sys.unraisablehook = hook
-
-
 def exit_on_signals() -> None:
-    """Makes SIGINT and SIGTERM end the process at once, while the interpreter shuts down."""
+    """Makes SIGINT and SIGTERM end the process at once, with the line and its status.
+
+    An exception would be lost in imports, in callbacks and in libraries that catch everything. Nothing else is lost:
+    files are whole or absent, and locks and worker processes end with the process.
+    """
     for number in SIGNALS:
-        if signal.getsignal(number) is _interrupt:
-            signal.signal(number, lambda number, frame: _exit_now(Interrupted(number)))
+        signal.signal(number, _exit)
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Makes SIGINT and SIGTERM raise Interrupted inside the block, where something must be closed; a second one exits."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        exit_on_signals()
+        raise Interrupted(number)
+
+    with _handlers(interrupt):
+        yield
 
 
 @contextmanager
@@ -72,7 +76,17 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def delayed_signals() -> Iterator[None]:
+    """Delays SIGINT and SIGTERM until the end of the block; a process started inside it begins with them delayed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _handlers(handler: Handler) -> Iterator[None]:
     try:
         before = {number: signal.signal(number, handler) for number in SIGNALS}
     except ValueError:  # only the main thread can set handlers
@@ -84,32 +98,5 @@ def _handlers(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
             signal.signal(number, previous)
 
 
-@contextmanager
-def delayed_signals() -> Iterator[None]:
-    """Delays SIGINT and SIGTERM until the end of the block; a process started inside it begins with them delayed."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
-    if _is_importing(frame):
-        _exit_now(Interrupted(number))
-    raise Interrupted(number)
-
-
-def _is_importing(frame: FrameType | None) -> bool:
-    """Returns whether a module is being imported: extension modules print or replace errors of their imports."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _exit_now(stopped: Interrupted) -> None:
-    os._exit(stopped.report())
+def _exit(number: int, frame: FrameType | None) -> None:
+    os._exit(Interrupted(number).report())

@@ -15,7 +15,7 @@ from posbench.errors import ConfigError, PosbenchError, unknown
 from posbench.kernels.dispatcher import NAMES
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import RankLostError, world
-from posbench.runtime.signals import Interrupted, stop_flag
+from posbench.runtime.signals import Interrupted, interrupts, stop_flag
 from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job, ProgressCallback, Worker
 from posbench.sweep.progress import ProgressDisplay
@@ -50,12 +50,13 @@ def run_jobs(
     """Runs the jobs that fit in the time budget; returns a line for each that failed, and the jobs that are left."""
     queue = JobQueue(jobs, time_budget)
     devices = worker_devices(runtime, len(jobs))
-    if world().world_size > 1:
-        run_on_ranks(queue, runtime, progress)
-    elif runtime.launcher == "inline" or len(devices) == 1:
-        run_inline(queue, replace(runtime, device=devices[0]), progress)
-    else:
-        run_in_processes(queue, [replace(runtime, device=device) for device in devices], progress)
+    with interrupts():
+        if world().world_size > 1:
+            run_on_ranks(queue, runtime, progress)
+        elif runtime.launcher == "inline" or len(devices) == 1:
+            run_inline(queue, replace(runtime, device=devices[0]), progress)
+        else:
+            run_in_processes(queue, [replace(runtime, device=device) for device in devices], progress)
     return queue.failures, queue.remaining
 
 
