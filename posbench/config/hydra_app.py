@@ -25,6 +25,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from posbench.config import config_dir
 from posbench.config.keys import SCHEMAS, keys
+from posbench.config.overrides import with_quotes
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
 from posbench.renamed import current_name
 
@@ -129,7 +130,7 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
     """An error of Hydra or OmegaConf as what was given, what is allowed and what to do."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, in quotes if it has brackets or spaces"
+        return f"cannot read {error.override!r}: write key=value, with texts in quotes: {with_quotes(error.override)}"
     missing = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()

@@ -1,17 +1,20 @@
 """Rows of parquet, json, jsonl and txt files, and of their gz versions: the wanted columns only, without any cache."""
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from posbench.errors import DataError
 
 KINDS = (".parquet", ".jsonl", ".json", ".txt")
 SUFFIXES = (*KINDS, ".jsonl.gz", ".json.gz", ".txt.gz")
+
+REMEDY = "repair or remove it"
 
 Row = dict[str, Any]
 
@@ -38,18 +41,22 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             yield from _json_rows(path, columns)
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yields the place of each line that is not blank, for messages, and its value; raises DataError for a bad line."""
-    with _errors(path, "not readable"), open_bytes(path) as file:
+def json_lines(path: Path, remedy: str = REMEDY) -> Iterator[tuple[str, Any]]:
+    """Yields the place of each line that is not blank, for messages, and its value.
+
+    Raises:
+        DataError: if the file or a line cannot be read; the message ends with `remedy`.
+    """
+    with _errors(path, "not readable", remedy), open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 place = f"{path} line {number}"
-                with _errors(place, "not JSON"):
+                with _errors(place, "not JSON", remedy):
                     value = _parse(line)
                 yield place, value
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> io.BufferedIOBase:
     """Opens a file, through gzip if its name ends in .gz; refuses what is no file, such as a pipe, which may block."""
     if not path.is_file():
         raise OSError("no such file" if not path.exists() else "not a regular file")
@@ -62,7 +69,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     with open_bytes(path) as file:
         table = pyarrow.parquet.ParquetFile(file)
         _check_columns(path, columns, table.schema_arrow.names)
-        for batch in table.iter_batches(batch_size=1024, columns=list(columns)):
+        for batch in table.iter_batches(batch_size=64, columns=list(columns)):
             yield from batch.to_pylist()
 
 
@@ -103,10 +110,10 @@ def _check_columns(path: Path, columns: Sequence[str], found: Sequence[str]) -> 
 
 
 @contextmanager
-def _errors(where: object, problem: str) -> Iterator[None]:
+def _errors(where: object, problem: str, remedy: str = REMEDY) -> Iterator[None]:
     """Turns errors of reading, unpacking and parsing into one line."""
     try:
         yield
     except (OSError, EOFError, ValueError, zlib.error, RecursionError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
-        raise DataError(f"{where} is {problem} ({reason}): repair or remove it") from None
+        raise DataError(f"{where} is {problem} ({reason}): {remedy}") from None
