@@ -55,7 +55,7 @@ def _receive(worker: _WorkerProcess, queue: JobQueue, progress: ProgressDisplay)
         if job is None:
             print(f"a worker process without a job {death}; another one is started", file=sys.stderr)
             return
-        kind, content = "failed", [f"its process {death}; run again to retry"]
+        kind, content = "failed", [f"its process {death}"]
     if kind == "ready":
         worker.ready, worker.starts = True, 0
         return

@@ -72,4 +72,4 @@ def test_a_worker_killed_before_it_receives_its_job_fails_the_job(monkeypatch) -
         record_outcome=lambda job, progress, *outcome: outcomes.append((job, outcome[0], outcome[2]))
     )
     worker_pool._receive(worker, queue, None)  # type: ignore[arg-type]
-    assert outcomes == [("job", "failed", "its process died (exit code -9); run again to retry")]
+    assert outcomes == [("job", "failed", "its process died (exit code -9)")]
