@@ -5,6 +5,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from posbench.errors import DataError
 
 
 @contextmanager
@@ -27,6 +32,22 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+class Lock(FileLock):
+    """A file lock that the operating system releases when the process ends."""
+
+    def acquire(self, *args: Any, **kwargs: Any) -> Any:
+        """Acquires the lock; raises Timeout if it is held elsewhere, and DataError if the file cannot be locked."""
+        try:
+            return super().acquire(*args, **kwargs)
+        except Timeout:
+            raise
+        except OSError as error:  # such as a network file system that is mounted without locks
+            raise DataError(
+                f"{self.lock_file} cannot be locked ({error.strerror or error}): choose a runtime.results_dir and a "
+                "runtime.cache_dir on a disk that is writable and has file locks"
+            ) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -214,3 +214,54 @@ def test_a_killed_run_does_not_disturb_the_next_one(tmp_path: Path) -> None:
     after = script(str(tmp_path))
     assert (after.returncode, after.stdout, after.stderr) == (0, "True\n", "")
     assert len(run_files(tmp_path)) == 3
+
+
+ENVIRONMENT = """
+import os, sys
+from pathlib import Path
+from posbench.tracking import wandb
+for seed in range(2):
+    wandb.open_wandb_logger(
+        wandb.WandbSettings("offline", *sys.argv[2:]), job_type="train", name=f"rope-{seed}", group="demo", config={},
+        folder=sys.argv[1],
+    ).close()
+"""
+
+
+@pytest.mark.parametrize(("given", "project"), [([], "theirs"), (["ours"], "ours")])
+def test_the_run_around_this_process_is_left_alone(tmp_path: Path, given: list[str], project: str) -> None:
+    """Fault: with WANDB_RUN_ID set, all runs had one id; WANDB_PROJECT was ignored."""
+    around = {
+        "WANDB_RUN_ID": "outside",
+        "WANDB_RESUME": "must",
+        "WANDB_NAME": "outside",
+        "WANDB_NOTES": "outside",
+        "WANDB_TAGS": "outside",
+        "WANDB_SWEEP_ID": "outside",
+        "WANDB_RUN_GROUP": "outside",
+        "WANDB_JOB_TYPE": "outside",
+        "WANDB_SERVICE": "2-1-tcp-localhost-9",
+        "WANDB_DIR": str(tmp_path / "outside"),
+        "WANDB_PROJECT": "theirs",
+        "WANDB_ENTITY": "team",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ENVIRONMENT, str(tmp_path), *given],
+        env=os.environ | around,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    runs = [
+        record.run
+        for path in run_files(tmp_path)
+        for record in records(path)
+        if record.WhichOneof("record_type") == "run"
+    ]
+    assert [(run.project, run.entity, run.run_group, run.display_name) for run in runs] == [
+        (project, "team", "demo", f"rope-{seed}") for seed in range(2)
+    ]
+    assert len({run.run_id for run in runs} - {"outside"}) == 2
+    assert not any(run.notes or run.sweep_id or list(run.tags) for run in runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import posbench
 from posbench.errors import PosbenchError, unknown
+from posbench.runtime import signals
 
 # Command -> (module of this package, what it does).
 COMMANDS = {
@@ -46,13 +48,27 @@ Results go to results/ and caches to .cache/posbench, both in the current folder
 
 def main(*command: str) -> None:
     """Runs the command line, after the words of `command`, and exits with its status."""
+    signals.exit_on_signals()
+    prepare_output()
     try:
         status = run([*command, *sys.argv[1:]])
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except signals.Interrupted as stopped:
+        status = stopped.report()
     sys.exit(status)
+
+
+def prepare_output() -> None:
+    """Makes stdout and stderr take every character, in any encoding, and also if they are closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="backslashreplace"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(arguments: Sequence[str]) -> int:

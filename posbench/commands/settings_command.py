@@ -24,6 +24,12 @@ def main(command: str, doc: str | None, run: Callable[[Any], None], arguments: S
             end="",
         )
         return 0
+    from posbench.config import overrides
     from posbench.config.hydra_app import run_app
+    from posbench.config.keys import SCHEMAS
 
-    return run_app(command, run, arguments)
+    return run_app(
+        command,
+        lambda script: run(overrides.expand_home(script)),
+        overrides.quote_texts(SCHEMAS[command], arguments),
+    )

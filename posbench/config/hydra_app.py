@@ -25,6 +25,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from posbench.config import config_dir
 from posbench.config.keys import SCHEMAS, keys
+from posbench.config.overrides import with_quotes
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
 from posbench.renamed import current_name
 
@@ -35,8 +36,7 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     """Composes configs/<name>.yaml with overrides and calls `run` with the settings, once per job of a multirun.
 
     Returns:
-        The exit status: 2 after a mistake of the user, which is printed as one line, and 130 after Ctrl-C. Other
-        errors keep their traceback.
+        The exit status: 2 after a mistake of the user, which is printed as one line. Other errors keep their traceback.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Hydra would otherwise print its errors over many lines and exit.
@@ -60,9 +60,6 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
         return 2
-    except KeyboardInterrupt:
-        say("stopped; the same command continues from here")
-        return 130
     return 2 if n_failed else 0
 
 
@@ -133,7 +130,7 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
     """Formats an error of Hydra or OmegaConf as one line: what was given, what is allowed and what to do."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, in quotes if it has brackets or spaces"
+        return f"cannot read {error.override!r}: write key=value, with texts in quotes: {with_quotes(error.override)}"
     missing = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()

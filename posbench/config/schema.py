@@ -130,7 +130,7 @@ class RuntimeSettings:
     # Tokens of an evaluation batch; halved when the device is out of memory.
     max_tokens_per_batch: int = 16384
     wandb_mode: str = "auto"  # online, offline, disabled, or auto (online with an API key, else offline)
-    wandb_project: str = "posbench"  # project on Weights & Biases
+    wandb_project: str = ""  # project on Weights & Biases; empty is WANDB_PROJECT or, without one, posbench
 
 
 @dataclass

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -17,7 +16,7 @@ from posbench.data.source import Document, Source
 from posbench.data.splits import SPLITS
 from posbench.data.tokenizer import Tokenizer
 from posbench.errors import DataError
-from posbench.files import atomic_path
+from posbench.files import Lock, atomic_path
 
 META = "meta.json"  # written last
 
@@ -52,7 +51,7 @@ def ensure(
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
+        with Lock(folder.with_suffix(".lock")):
             if folder.exists() and (damage := find_damage(folder)):
                 aside = set_aside(folder)
                 say(f"{folder}: {damage}; it is set aside as {aside.name} and built again")
@@ -63,7 +62,8 @@ def ensure(
                     fill(partial, *make_parts(), say, bos)
     except OSError as error:
         raise DataError(
-            f"{folder.parent} cannot be written ({error.strerror}): choose another cache folder"
+            f"{folder.parent} cannot be written ({error.strerror or error}): free room there, or choose another "
+            "runtime.cache_dir"
         ) from None
 
 
@@ -95,6 +95,8 @@ def set_aside(folder: Path) -> Path:
 def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int | None) -> None:
     """Writes the tokenizer, the splits and the metadata of a corpus; arguments as of `ensure`."""
     tokenizer.save(folder)
+    for line in source.notes:
+        say(line)
     left_out: list[str] = []
     for split in SPLITS:
         ids = tokenize(source, tokenizer, split, left_out)

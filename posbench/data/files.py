@@ -6,19 +6,18 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from posbench.config.data import DataSettings
-from posbench.data.source import Document, column_text, column_value, digest
+from posbench.data import table
+from posbench.data.source import Document, Source, column_text, column_value, digest
 from posbench.data.splits import SPLITS, split_by_hash
 from posbench.errors import ConfigError, DataError, unknown
 
 ANY = "any"  # in place of a split, for documents that are split by hash
-LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text"}
-SUFFIXES = ", ".join(LOADERS)
+SUFFIXES = ", ".join(table.SUFFIXES)
 
 
-class Files:
+class Files(Source):
     """The source `files`: the documents at data.path or data.paths."""
 
     def __init__(self, config: DataSettings) -> None:
@@ -34,7 +33,11 @@ class Files:
                 f"data=files got data.path={config.path!r} and data.paths for {splits}: set data.path, "
                 f"to split by hash, or data.paths for each of {', '.join(SPLITS)}"
             )
-        self.files = {split: expand(path) for split, path in paths.items()}
+        skipped: list[Path] = []
+        self.files = {split: expand(path, skipped) for split, path in paths.items()}
+        if skipped:
+            few = ", ".join(map(printable, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
+            self.notes = [f"left out {len(skipped)} files that are not {SUFFIXES}: {few}"]
 
     def fingerprint(self) -> str:
         """Returns a hash of the bytes and names of the files, which does not depend on the place of their folder."""
@@ -66,50 +69,31 @@ class Files:
 
     def read(self, group: str) -> Iterator[Document]:
         """Reads the documents of a split, or of ANY; raises DataError for a file without text."""
+        columns = list(dict.fromkeys(filter(None, (self.text_column, self.name_column))))
         for name, path in self.files[group].items():
             empty = True
-            for index, row in enumerate(rows(path, self.text_column)):
+            # A txt file has text alone.
+            name_column = "" if table.suffix(path).startswith(".txt") else self.name_column
+            for index, row in enumerate(table.rows(path, columns)):
                 if text := column_text(row, self.text_column, path):
-                    title = (
-                        str(column_value(row, self.name_column, path))
-                        if self.name_column
-                        else f"{name}:{index}"
-                    )
+                    title = str(column_value(row, name_column, path)) if name_column else f"{name}:{index}"
                     yield Document(title, text)
                     empty = False
             if empty:
                 raise DataError(f"{path} holds no text in {self.text_column!r}: fill or remove it")
 
 
-def rows(path: Path, text_column: str) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a file. A txt file is one row, read here because `datasets` would turn \\r\\n into \\n."""
-    if path.suffix == ".txt":
-        try:
-            yield {text_column: path.read_bytes().decode("utf-8")}
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not UTF-8 text ({error}): convert or remove it") from None
-        return
+def expand(path: str, skipped: list[Path]) -> dict[str, Path]:
+    """Returns the files at a path, sorted, by their names relative to the folder that they share.
 
-    import datasets
-
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its errors are reported below, in one line
-    try:
-        # Streaming copies nothing into a cache. The path is escaped because `datasets` reads every path as a glob.
-        yield from datasets.load_dataset(
-            LOADERS[path.suffix], data_files=glob.escape(str(path)), split="train", streaming=True
-        )
-    except StopIteration:  # raised for an empty file
-        return
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).split("\n")[0]
-        raise DataError(f"{path} is not readable {path.suffix[1:]} ({reason}): repair or remove it") from None
-
-
-def expand(path: str) -> dict[str, Path]:
-    """Returns the files at a path, sorted, by their names relative to the folder that they share."""
+    Args:
+        skipped: receives the entries of a folder that are left out.
+    """
     given = Path(path).expanduser()
     if given.is_dir():
-        found = [file for file in given.rglob("*") if file.suffix in LOADERS]
+        every = list(walk(given))
+        found = [file for file in every if table.suffix(file) and file.is_file()]
+        skipped += sorted(set(every) - set(found))
         if not found:
             raise DataError(f"folder {path} holds no file that ends in {SUFFIXES}: choose another")
     else:
@@ -118,10 +102,27 @@ def expand(path: str) -> dict[str, Path]:
         if not found:
             raise DataError(f"no file at {path}: give a file, a folder or a glob that ends in {SUFFIXES}")
     for file in found:
-        if file.suffix not in LOADERS:
+        if not table.suffix(file):
             raise DataError(f"{file} is not one of {SUFFIXES}: convert it, or name a folder of such files")
     shared = os.path.commonpath([file.parent for file in found])
-    return {file.relative_to(shared).as_posix(): file for file in sorted(found)}
+    return {printable(file.relative_to(shared)): file for file in sorted(found)}
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yields everything below a folder but folders; follows links, and enters each folder once."""
+    entered = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(parent)) in entered:
+            folders.clear()  # in place, so that os.walk enters none
+        else:
+            entered.add(real)
+            yield from (Path(parent, name) for name in files)
+
+
+def printable(path: Path) -> str:
+    """Returns a path as text, with the bytes of a name that is not UTF-8 as escapes."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def sha256(path: Path) -> str:

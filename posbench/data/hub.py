@@ -7,11 +7,11 @@ from typing import Any
 
 from posbench.config.data import DataSettings
 from posbench.data.network import need_hub
-from posbench.data.source import OFFLINE, Document, column_text, column_value, digest
+from posbench.data.source import OFFLINE, Document, Source, column_text, column_value, digest
 from posbench.errors import ConfigError, DataError
 
 
-class Hub:
+class Hub(Source):
     """The source `hub`: the documents of data.repository at data.revision."""
 
     def __init__(self, config: DataSettings) -> None:

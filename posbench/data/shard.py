@@ -1,5 +1,6 @@
 """Shards: the tokens of a split in one memory-mapped file, document after document, each after a bos."""
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,10 +61,13 @@ def write(
     starts, names = [0], []
     with (folder / f"{split}.bin").open("wb") as file:
         for name, ids in documents:
-            np.concatenate([[bos], ids]).astype(dtype).tofile(file)
+            # ndarray.tofile loses the reason of a failure, such as a full disk.
+            file.write(np.concatenate([[bos], ids]).astype(dtype).data)
             starts.append(starts[-1] + 1 + len(ids))
             names.append(name)
-    np.save(folder / f"{split}.starts.npy", np.array(starts, dtype=np.int64))
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(starts, dtype=np.int64))
+    (folder / f"{split}.starts.npy").write_bytes(buffer.getbuffer())
     (folder / f"{split}.names.json").write_text(json.dumps(names), "utf-8")
     return len(names), starts[-1]
 

@@ -1,7 +1,7 @@
 """The interface of sources of text: documents by split, and a fingerprint of their content."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from posbench.errors import DataError
@@ -17,7 +17,13 @@ class Document(NamedTuple):
 
 
 class Source(Protocol):
-    """A source of documents."""
+    """A source of documents.
+
+    Attributes:
+        notes: lines for the user of a corpus that is built, such as what was left out.
+    """
+
+    notes: Sequence[str] = ()
 
     def fingerprint(self) -> str:
         """Returns a hash that changes with every document and its split; cheap, because every plan computes it."""

@@ -10,7 +10,7 @@ from importlib import metadata, resources
 from typing import NamedTuple
 
 from posbench.config.data import DataSettings
-from posbench.data.source import Document, digest
+from posbench.data.source import Document, Source, digest
 from posbench.errors import DataError
 
 
@@ -66,7 +66,7 @@ def read(entry: Entry) -> bytes:
     return content
 
 
-class PinnedSources:
+class PinnedSources(Source):
     """The source `sources`: the files of the manifest."""
 
     def __init__(self, config: DataSettings) -> None:

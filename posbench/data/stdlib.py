@@ -10,14 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 from posbench.config.data import DataSettings
-from posbench.data.source import Document, digest
+from posbench.data.source import Document, Source, digest
 from posbench.data.splits import split_by_hash
 from posbench.errors import DataError
 
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 
-class StandardLibrary:
+class StandardLibrary(Source):
     """The source `stdlib`: the modules of the standard library."""
 
     def __init__(self, config: DataSettings) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from posbench.data import table
 from posbench.data.source import digest
 from posbench.errors import ConfigError, DataError
 
@@ -55,13 +56,16 @@ class Subword:
         return self._lengths[ids]
 
     def save(self, folder: Path) -> None:
-        self._encoder.save(str(folder / FILE))
+        (folder / FILE).write_text(
+            self._encoder.to_str(pretty=True), "utf-8"
+        )  # its own save raises no OSError
 
 
 def open_file(path: Path) -> Tokenizer:
     """Loads a tokenizer.json; raises DataError if it is not one."""
     try:
-        return Tokenizer.from_file(str(path))
+        with table.open_bytes(path) as file:
+            return Tokenizer.from_buffer(file.read())
     except Exception as error:  # the Rust library raises no class of its own
         raise DataError(
             f"{path} is not a tokenizer.json that can be read ({error}): choose another"

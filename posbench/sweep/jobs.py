@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import Timeout
 
 from posbench.config.schema import ExtensionSettings, RuntimeSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import ConfigError
+from posbench.files import Lock
 from posbench.results.rows import RowStore
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import world
@@ -115,12 +116,10 @@ class ResultsFolder:
                 f"results folder {self.path} cannot be written ({error.strerror}): give another runtime.results_dir"
             ) from None
 
-    def lock(self, job: Job) -> FileLock:
+    def lock(self, job: Job) -> Lock:
         """Returns the lock to hold while a job runs; the operating system releases it when the process dies."""
         extension = job.cells[0].extension.name if job.cells else ""
-        return FileLock(
-            self.path / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock"
-        )
+        return Lock(self.path / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock")
 
     def is_evaluated(self, cell: Cell, runtime: RuntimeSettings) -> bool:
         """Returns whether a cell has rows; if another device was out of memory, it has to be measured again."""
@@ -174,7 +173,7 @@ class Worker:
             lock.release()
         return "done"
 
-    def acquire_lock(self, job: Job) -> BaseFileLock | None:
+    def acquire_lock(self, job: Job) -> Lock | None:
         """Acquires the lock of a job on rank 0; returns it on all ranks, or None if another sweep has it."""
         lock = self.results_folder.lock(job)
         held = True

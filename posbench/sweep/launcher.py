@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,11 +15,12 @@ from posbench.errors import ConfigError, PosbenchError, unknown
 from posbench.kernels.dispatcher import NAMES
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import RankLostError, world
+from posbench.runtime.signals import Interrupted, interrupts, stop_flag
 from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job, ProgressCallback, Worker
 from posbench.sweep.progress import ProgressDisplay
 from posbench.sweep.time_budget import TimeBudget
-from posbench.sweep.worker_pool import install_stop_handler, run_in_processes
+from posbench.sweep.worker_pool import run_in_processes
 from posbench.tracking.wandb import WandbSettings
 from posbench.training import compile
 from posbench.training.trainer import TrainingInterrupted
@@ -49,12 +50,13 @@ def run_jobs(
     """Runs the jobs that fit in the time budget; returns a line for each that failed, and the jobs that are left."""
     queue = JobQueue(jobs, time_budget)
     devices = worker_devices(runtime, len(jobs))
-    if world().world_size > 1:
-        run_on_ranks(queue, runtime, progress)
-    elif runtime.launcher == "inline" or len(devices) == 1:
-        run_inline(queue, replace(runtime, device=devices[0]), progress)
-    else:
-        run_in_processes(queue, [replace(runtime, device=device) for device in devices], progress)
+    with interrupts():
+        if world().world_size > 1:
+            run_on_ranks(queue, runtime, progress)
+        elif runtime.launcher == "inline" or len(devices) == 1:
+            run_inline(queue, replace(runtime, device=devices[0]), progress)
+        else:
+            run_in_processes(queue, [replace(runtime, device=device) for device in devices], progress)
     return queue.failures, queue.remaining
 
 
@@ -71,17 +73,17 @@ def worker_devices(runtime: RuntimeSettings, max_workers: int) -> list[str]:
 
 def run_inline(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDisplay) -> None:
     """Runs one job after another in this process."""
-    worker, should_stop = Worker(runtime), install_stop_handler()
+    worker = Worker(runtime)
     while (job := queue.next_blocking()) is not None:
         started = time.monotonic()
         progress.job_started(job)
-        outcome, error = run_job(worker, job, partial(progress.job_progress, job), should_stop)
+        outcome, error = run_job(worker, job, partial(progress.job_progress, job))
         queue.record_outcome(job, progress, outcome, time.monotonic() - started, error)
 
 
 def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDisplay) -> None:
     """Runs the same job on every rank at once; rank 0 chooses the order."""
-    here, should_stop = world(), install_stop_handler()
+    here = world()
     device = (
         f"cuda:{here.local_rank}"
         if runtime.device in ("auto", "cuda") and torch.cuda.is_available()
@@ -94,19 +96,18 @@ def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDi
         if here.is_main_process:
             progress.job_started(job)
         on_progress = partial(progress.job_progress, job) if here.is_main_process else lambda *_: None
-        outcome, error = run_job(worker, job, on_progress, should_stop)
+        outcome, error = run_job(worker, job, on_progress)
         if here.is_main_process:
             queue.record_outcome(job, progress, outcome, time.monotonic() - started, error)
 
 
-def run_job(
-    worker: Worker, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]
-) -> tuple[str, str]:
-    """Runs a job; returns its outcome, and the error message if it failed."""
+def run_job(worker: Worker, job: Job, on_progress: ProgressCallback) -> tuple[str, str]:
+    """Runs a job, which SIGINT and SIGTERM stop at its next checkpoint; returns its outcome, and the error if it failed."""
     try:
-        return worker.run(job, on_progress, should_stop), ""
-    except TrainingInterrupted:
-        raise KeyboardInterrupt from None
+        with stop_flag() as should_stop:
+            return worker.run(job, on_progress, should_stop), ""
+    except TrainingInterrupted:  # the signal came to another rank
+        raise Interrupted from None
     except RankLostError:  # no job can go on without the other ranks
         raise
     except PosbenchError as error:

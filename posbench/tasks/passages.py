@@ -7,9 +7,7 @@ nelson-liu/lost-in-the-middle.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import re
 import string
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from posbench.data import table
 from posbench.errors import DataError
 
 FORMAT = "give a file in the Lost in the Middle format: question, answers, ctxs with title, text and isgold"
@@ -71,18 +70,10 @@ def load_questions(path: Path) -> tuple[list[Question], int]:
     Raises:
         DataError: if the file cannot be read or has another format; the message names the line and the field.
     """
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path} cannot be read ({reason}): {FORMAT}") from None
-    # Not splitlines, which also splits at line separators that JSON allows inside strings.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
+    questions = [_question(row, place) for place, row in table.json_lines(path, FORMAT)]
+    if not questions:
         raise DataError(f"{path} holds no questions: {FORMAT}")
-    questions = [_question(line, f"{path} line {number}") for number, line in lines]
-    return questions, int(hashlib.sha256(raw).hexdigest()[:12], 16)
+    return questions, int(hashlib.sha256(path.read_bytes()).hexdigest()[:12], 16)
 
 
 def distractors(questions: list[Question], index: int, count: int, rng: np.random.Generator) -> list[Passage]:
@@ -110,12 +101,8 @@ def distractors(questions: list[Question], index: int, count: int, rng: np.rando
     return list(found)
 
 
-def _question(line: str, where: str) -> Question:
-    """Parses one line; `where` names it in errors."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where} is not JSON ({error}): {FORMAT}") from None
+def _question(row: Any, where: str) -> Question:
+    """Converts the value of one line; `where` names it in errors."""
     text, answers, passages = (
         _field(row, name, kind, where)
         for name, kind in (("question", str), ("answers", list), ("ctxs", list))

@@ -28,6 +28,12 @@ CONNECT_TIMEOUT = 15.0  # seconds to wait for the server at the start of a run
 UPLOAD_TIMEOUT = 120.0  # seconds to wait for uploads at the end of a run; what is left stays in the folder
 # The old and the new host of the server; a key for one is valid for both.
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+# Variables that describe the server and the user. All others describe a run, which may be the one that started this
+# process: with its WANDB_RUN_ID, every model would be written to that run.
+KEPT_VARIABLES = re.compile(
+    r"WANDB_(MODE|DISABLED|API_KEY|BASE_URL|ENTITY|PROJECT|SILENT|USERNAME|USER_EMAIL|IDENTITY_TOKEN_FILE|CREDENTIALS_FILE|(DATA|CACHE|CONFIG|ARTIFACT)_DIR|"
+    r"INSECURE_.*|HTTPS?_.*|.*PROXY|CA_.*)"
+)
 
 _log = logging.getLogger(__name__)
 _unreachable: set[str] = set()
@@ -40,12 +46,12 @@ class WandbSettings:
     Attributes:
         mode: online, offline, disabled, or auto: WANDB_MODE if it is set, else online with an API key (WANDB_API_KEY or
             netrc) and offline without. `wandb sync` uploads offline runs.
-        project: W&B project.
+        project: W&B project; empty is WANDB_PROJECT or, without one, posbench.
         entity: user or team, by default that of the key.
     """
 
     mode: str = "auto"
-    project: str = "posbench"
+    project: str = ""
     entity: str | None = None
 
     def __post_init__(self) -> None:
@@ -169,7 +175,7 @@ def open_wandb_logger(
             _warn("is written offline", "mode online, but neither WANDB_API_KEY nor netrc has a key")
         mode = "offline"
     arguments = {
-        "project": settings.project,
+        "project": settings.project or os.environ.get("WANDB_PROJECT") or "posbench",
         "entity": settings.entity,
         "job_type": job_type,
         "name": name,
@@ -218,6 +224,9 @@ def _init(mode: str, folder: Path, key: str | None, arguments: dict[str, Any]) -
     os.environ["WANDB_SILENT"] = "true"  # for output before the settings of the run apply
     for kind in ("DATA", "CACHE"):  # by default in the user's home, which may be small or read-only
         os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder.resolve() / kind.lower()))
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        if not KEPT_VARIABLES.fullmatch(name):
+            del os.environ[name]
     import wandb
 
     run = wandb.init(

@@ -180,10 +180,10 @@ def test_format_errors_name_line_and_field(write, line, message):
 
 
 def test_unreadable_files(write, tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is not readable"):
         MultiDocument(str(tmp_path / "none.jsonl"), [2], 1, 1)
     (tmp_path / "torn.jsonl.gz").write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is not readable"):
         MultiDocument(str(tmp_path / "torn.jsonl.gz"), [2], 1, 1)
     with pytest.raises(DataError, match="holds no questions"):
         MultiDocument(write([]), [2], 1, 1)

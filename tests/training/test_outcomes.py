@@ -80,7 +80,6 @@ def test_outcomes_of_jobs(monkeypatch, launch, outcomes, calls, failures, left) 
 
     monkeypatch.setattr("posbench.sweep.job_queue.RETRY_BUSY_SECONDS", 0.0)
     monkeypatch.setattr(launcher, "Worker", lambda runtime: SimpleNamespace(run=run))
-    monkeypatch.setattr(launcher, "install_stop_handler", lambda: lambda: False)
     queue, progress = JobQueue(jobs()), RecordedProgress()
     launch(queue, progress)
     assert progress.calls == calls

@@ -1,12 +1,15 @@
 """Rows to pictures: every figure is a PNG, a PDF and the csv of exactly what it shows."""
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
+
+os.environ["MPLBACKEND"] = "agg"  # the value of a notebook names a backend that only the notebook can import
 
 import matplotlib.style
 import pandas as pd

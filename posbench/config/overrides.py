@@ -1,0 +1,77 @@
+"""Overrides of the command line whose setting is a text: Hydra receives the text in quotes, as it was typed.
+
+Without quotes Hydra reads results_dir=2024_10_01 as the number 20241001, and data.path=/x/epoch=3 not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from posbench.config.keys import typed_keys
+
+QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+# An element of a list of texts, in quotes or not.
+ELEMENT = re.compile(rf"({QUOTED})|[^\s,\[\]][^,\[\]]*(?<!\s)")
+
+
+def quote_texts(schema: type, arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments of a command with the values of settings that are text, or lists of text, in quotes.
+
+    Values that are in quotes already stay as they are, and so do the lists of values of --multirun.
+    """
+    types = typed_keys(schema)
+    is_multirun = not {"-m", "--multirun"}.isdisjoint(arguments)
+    return [_quote_argument(types, argument, is_multirun) for argument in arguments]
+
+
+def _quote_argument(types: dict[str, object], argument: str, is_multirun: bool) -> str:
+    key, equals, value = argument.partition("=")
+    name = key.lstrip("+")
+    kind = types.get(name)
+    if types.get(name.rpartition(".")[0]) == dict[str, str]:
+        kind = str
+    if not equals or key.startswith("-") or re.fullmatch(QUOTED, value) or (is_multirun and "," in value):
+        return argument
+    if kind is str:
+        return f"{key}={_quote(value)}"
+    if kind == list[str] and re.fullmatch(r"\[.*\]", value, re.DOTALL):
+        return f"{key}={ELEMENT.sub(lambda found: found[1] or _quote(found[0]), value)}"
+    return argument
+
+
+def _quote(text: str) -> str:
+    """Returns a text in single quotes, with the escapes that Hydra removes."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+
+
+def with_quotes(override: str) -> str:
+    """Returns an override that Hydra cannot read with quotes around its texts, as a word for a shell."""
+    key, _, value = override.partition("=")
+    if re.match(r"[\[{]", value):
+        value = re.sub(rf"{QUOTED}|[^\s,:\[\]{{}}]*=[^\s,\[\]{{}}]*", _in_double_quotes, value)
+    else:
+        value = '"' + value.replace('"', '\\"') + '"'
+    return shlex.quote(f"{key}={value}")
+
+
+def _in_double_quotes(found: re.Match[str]) -> str:
+    return found[0] if re.fullmatch(QUOTED, found[0]) else f'"{found[0]}"'
+
+
+def expand_home(value: Any) -> Any:
+    """Returns settings with every text that begins with `~/` or `~user/`, which only a path does, as an absolute path."""
+    if isinstance(value, str):
+        return os.path.expanduser(value) if re.match(r"~[^/]*/|~$", value) else value
+    if isinstance(value, list):
+        return [expand_home(item) for item in value]
+    if isinstance(value, dict):
+        return {key: expand_home(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **{name: expand_home(item) for name, item in given.items()})
+    return value

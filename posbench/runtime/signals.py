@@ -1,0 +1,102 @@
+"""SIGINT and SIGTERM: a command ends with one line and status 130 or 143, whatever it is doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = b"stopped; the same command continues from here\n"
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+class Interrupted(BaseException):
+    """A signal that ends the command. It is no Exception, so that no `except Exception` continues after it."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+    def report(self) -> int:
+        """Prints the line, on rank 0 only, and returns the exit status."""
+        with suppress(OSError, RuntimeError):  # no reader, or a signal inside another write
+            sys.stdout.flush()
+        if os.environ.get("RANK", "0") == "0":
+            with suppress(OSError):
+                os.write(2, STOPPED)
+        return self.status
+
+
+def exit_on_signals() -> None:
+    """Makes SIGINT and SIGTERM end the process at once, with the line and its status.
+
+    An exception would be lost in imports, in callbacks and in libraries that catch everything. Nothing else is lost:
+    files are whole or absent, and locks and worker processes end with the process.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _exit)
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Makes SIGINT and SIGTERM raise Interrupted inside the block, where something must be closed; a second one exits."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        exit_on_signals()
+        raise Interrupted(number)
+
+    with _handlers(interrupt):
+        yield
+
+
+@contextmanager
+def stop_flag() -> Iterator[Callable[[], bool]]:
+    """Yields a function that is true after SIGINT or SIGTERM, for work that stops where it can continue later.
+
+    At the end of the block, a signal that came inside it raises Interrupted, in place of any other error. A second signal
+    of the same kind kills the process as usual.
+    """
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    with _handlers(remember):
+        try:
+            yield lambda: bool(received)
+        finally:
+            if received:
+                raise Interrupted(received[0]) from None
+
+
+@contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Delays SIGINT and SIGTERM until the end of the block; a process started inside it begins with them delayed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _handlers(handler: Handler) -> Iterator[None]:
+    try:
+        before = {number: signal.signal(number, handler) for number in SIGNALS}
+    except ValueError:  # only the main thread can set handlers
+        before = {}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    os._exit(Interrupted(number).report())

@@ -1,0 +1,67 @@
+"""Fault: SIGINT or SIGTERM gave a traceback or no word while modules were imported, and was ignored while it drew."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# The body of a command, which prints "ready" and is then interrupted.
+READY = "print('ready', flush=True); time.sleep(30)"
+BODIES = {
+    "at work": READY,
+    "in an import": "import slow_import",
+    "in a library that catches everything": f"try: {READY}\n    except BaseException: time.sleep(30)",
+    "between jobs": f"with signals.interrupts(): {READY}",
+    "in a job": "with signals.stop_flag() as stop:\n      print('ready', flush=True)\n      while not stop(): time.sleep(.01)",
+    "in a callback": f"class C:\n      def __del__(self): {READY}\n    C(); time.sleep(30)",
+}
+PROGRAM = """
+import sys, time
+from posbench import commands
+from posbench.runtime import signals
+def run(arguments):
+    {body}
+    return 0
+commands.run = run
+commands.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("body", BODIES)
+def test_a_signal_ends_a_command_with_one_line(number: int, status: int, body: str, tmp_path: Path) -> None:
+    (tmp_path / "slow_import.py").write_text(f"import time\n{READY}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(body=BODIES[body])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    began = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert time.monotonic() - began < 10
+    assert (process.returncode, stderr) == (status, "stopped; the same command continues from here\n")
+
+
+@pytest.mark.parametrize("delay", [0.5, 1.5])
+def test_a_sweep_that_starts_ends_with_one_line(delay: float, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "posbench", "sweep", "experiment=miniature", "runtime.wandb_mode=disabled"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    time.sleep(delay)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    lines = [line for line in stderr.splitlines() if "building the corpus" not in line]
+    assert (process.returncode, lines) == (143, ["stopped; the same command continues from here"])

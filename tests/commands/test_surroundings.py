@@ -1,0 +1,33 @@
+"""Fault: an encoding, a variable of a notebook or a closed stream of the surroundings ended a command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRINT = "from posbench import commands; commands.run = lambda _: print('† …', chr(0xDC80)); commands.main()"
+FIGURES = "import posbench.report.figures"
+
+
+@pytest.mark.parametrize(
+    ("program", "variables"),
+    [
+        (PRINT, {"PYTHONIOENCODING": "latin-1"}),
+        (PRINT, {"PYTHONIOENCODING": "ascii"}),
+        (PRINT, {"PYTHONIOENCODING": "utf-8"}),
+        (f"import sys; sys.stdout = sys.stderr = None; {PRINT}", {}),
+        (FIGURES, {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}),
+        (FIGURES, {"MPLBACKEND": "no such backend"}),
+    ],
+)
+def test_surroundings(program: str, variables: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | variables,
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
