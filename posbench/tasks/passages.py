@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import string
+import zlib
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -74,7 +75,7 @@ def load_questions(path: Path) -> tuple[list[Question], int]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"{path} cannot be read ({reason}): {FORMAT}") from None
     # Not splitlines, which also splits at line separators that JSON allows inside strings.
@@ -114,7 +115,10 @@ def _question(line: str, where: str) -> Question:
     """Parses one line; `where` names it in errors."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+        json.dumps(
+            row, ensure_ascii=False
+        ).encode()  # fails for half of a surrogate pair, which no tokenizer encodes
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON ({error}): {FORMAT}") from None
     text, answers, passages = (
         _field(row, name, kind, where)

@@ -73,7 +73,7 @@ def test_the_scaling_of_the_model_is_replaced_by_an_extension(evaluate):
     assert result.code == 0, result
     assert set(rows["extension"]) == {"own_linear"}
     result, rows = evaluate("scaled", *SHORT, "extension=pi")
-    assert "pi takes the place of own_linear" in result.out
+    assert "pi replaces own_linear" in result.out
     means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value_sum"].mean()
     assert means["own_linear", TRAIN_LEN] != means["pi", TRAIN_LEN], "a factor of 1"
     assert means["own_linear", 2 * TRAIN_LEN] == means["pi", 2 * TRAIN_LEN], "both of factor 2"

@@ -79,7 +79,7 @@ def test_prompts_equal_the_papers_and_have_one_length(path, kind, query_aware):
         assert len(made) == 12
         filler_lengths = []
         for prompt in made:
-            assert (prompt.length, prompt.max_new_tokens, prompt.n_scored) == (length, 32, 0)
+            assert (prompt.length, prompt.max_new_tokens, prompt.n_scored) == (length, 100, 0)
             text, question = corpus.text(whole(prompt)), task.questions[prompt.doc["question"]]
             passages, gold = passages_of(text), prompt.doc["gold"]
             papers_prompt = expected(question.text, passages, query_aware)
