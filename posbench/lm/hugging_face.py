@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Iterable, Iterator
@@ -12,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posbench.errors import DataError, IncompatibleError, LengthError
+from posbench.errors import DataError, IncompatibleError, LengthError, UndefinedError, format_error
 from posbench.instantiate import register
 from posbench.lm import hf_positions
 from posbench.lm.batching import run_batches, shape
 from posbench.lm.interface import AttentionWeights, Generated, Prompt, Scores
 from posbench.position.scheme import ModelShape, PositionScheme, Traits
+from posbench.runtime.oom import is_out_of_memory
 
 # Largest number of logits in one forward pass of several sequences: 1 GiB in float32.
 LOGITS = 1 << 28
@@ -112,7 +114,7 @@ class HFLM:
         def decode(ids: np.ndarray, _: None, prompt: Prompt) -> tuple[Tensor]:
             ids_BT = torch.from_numpy(ids).to(self.device)
             self.reset_rope()
-            with torch.inference_mode(), self.precision:
+            with self.running(ids.shape[1] + prompt.max_new_tokens - 1):
                 generated = self.model.generate(
                     ids_BT,
                     attention_mask=torch.ones_like(ids_BT),
@@ -146,7 +148,7 @@ class HFLM:
         if not self.reuses_cache or len(prompt.context) < 2:
             return None
         ids = torch.from_numpy(prompt.context[None, :-1].astype(np.int64)).to(self.device)
-        with torch.inference_mode(), self.precision:
+        with self.running(prompt.length):
             keep = {"logits_to_keep": 1} if self.limits_logits else {}
             cache = getattr(self.model(ids, use_cache=True, **keep), "past_key_values", None)
         return cache if type(cache) is DynamicCache else None
@@ -156,10 +158,27 @@ class HFLM:
         ids_BT = torch.from_numpy(ids).to(self.device)
         keep = {"logits_to_keep": n_scored} if self.limits_logits else {}
         self.reset_rope()
-        with torch.inference_mode(), self.precision:
+        with self.running(ids.shape[1] - 1):
             past = {} if cache is None else {"past_key_values": cache}
             out = self.model(ids_BT[:, :-1], use_cache=cache is not None, **past, **keep)
             return out.logits[:, -n_scored:]
+
+    @contextlib.contextmanager
+    def running(self, length: int) -> Iterator[None]:
+        """Context of a forward pass of transformers, whose errors past the training length become UndefinedError.
+
+        Some implementations have tables that end there, such as the ALiBi biases of MPT.
+        """
+        try:
+            with torch.inference_mode(), self.precision:
+                yield
+        except (IndexError, RuntimeError, ValueError) as error:
+            if is_out_of_memory(error) or length <= self.train_len:
+                raise
+            raise UndefinedError(
+                f"{length} tokens: transformers' {self.model.config.model_type} fails ({format_error(error)}); choose "
+                f"lengths up to {self.train_len}"
+            ) from None
 
     def reset_rope(self) -> None:
         """Resets dynamic scaling, which keeps the frequencies of the longest text until it reads a short one."""

@@ -122,7 +122,12 @@ def models(rows: pd.DataFrame) -> str:
         if first["train_tokens"]
         else "pretrained elsewhere"
     )
-    return f"Models: {first['model_size']}, {span} parameters, {known} in sequences of {first['train_len']}."
+    sentence = (
+        f"Models: {first['model_size']}, {span} parameters, {known} in sequences of {first['train_len']}."
+    )
+    if first["train_tokens"]:
+        return sentence
+    return f"{sentence} Every prompt begins with the token that begins a text, at every length."
 
 
 def kernels(rows: pd.DataFrame) -> str:
