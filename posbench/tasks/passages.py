@@ -72,6 +72,8 @@ def load_questions(path: Path) -> tuple[list[Question], int]:
     Raises:
         DataError: if the file cannot be read or has another format; the message names the line and the field.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} cannot be read (it is not a file): {FORMAT}")
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
@@ -115,9 +117,12 @@ def _question(line: str, where: str) -> Question:
     """Parses one line; `where` names it in errors."""
     try:
         row = json.loads(line)
-        json.dumps(
-            row, ensure_ascii=False
-        ).encode()  # fails for half of a surrogate pair, which no tokenizer encodes
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.start + 1]
+        raise DataError(
+            f"{where} has half of a surrogate pair ({half!a}), which is no text: {FORMAT}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON ({error}): {FORMAT}") from None
     text, answers, passages = (
