@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from posbench.config.data import DataSettings
@@ -44,7 +43,7 @@ def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
     data = with_model_tokenizer(data, lm.name)
     tokenizer, size = hugging_face.load(data.tokenizer.name), pretrained.vocab_size
     if tokenizer.vocab_size > size:
-        excess = f"tokens up to id {tokenizer.vocab_size - 1}, such as {tokenizer.decode(np.array([size]))!r} (id {size})"
+        excess = f"tokens up to id {tokenizer.vocab_size - 1}, such as {tokenizer.token(size)!r} (id {size})"
         raise DataError(
             f"tokenizer {data.tokenizer.name!r} has {excess}, and the ids of {pretrained.label} end at {size - 1}: "
             "remove these tokens from its files, or give another tokenizer by data.tokenizer.name"
