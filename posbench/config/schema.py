@@ -95,6 +95,7 @@ class LMSettings:
     revision: str = ""  # on the hub: a commit, branch or tag; empty is main
     dtype: str = "float32"  # of the weights: float32 or bfloat16
     black_box: bool = False  # true runs transformers' implementation even where the model can be converted
+    train_len: int = 0  # training length in tokens; 0 is that of config.json
     # RoPE scaling in transformers' form, in place of the model's own; empty keeps it.
     rope_scaling: dict[str, Any] = field(default_factory=dict)
 

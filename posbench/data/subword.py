@@ -52,6 +52,10 @@ class Subword:
     def decode(self, ids: np.ndarray) -> str:
         return b"".join(self._pieces[i] for i in np.asarray(ids).tolist()).decode("utf-8", errors="replace")
 
+    def token(self, index: int) -> str:
+        """Returns the name of an id, also of a special token, which stands for no text."""
+        return self._encoder.id_to_token(index) or ""
+
     def byte_lengths(self, ids: np.ndarray) -> np.ndarray:
         return self._lengths[ids]
 

@@ -22,6 +22,7 @@ class Vocabulary:
     Attributes:
         tokenizer: the fingerprint of the tokenizer.
         own_bos: the bos of a pretrained model, one of the tokenizer's ids; None for a new id.
+        eos_ids: ids with which a pretrained model ends an answer.
     """
 
     tokenizer: str
@@ -29,6 +30,7 @@ class Vocabulary:
     num_keys: int = 88
     num_values: int = 16
     own_bos: int | None = None
+    eos_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_keys < 2 or self.num_values < 2:

@@ -24,6 +24,7 @@ def run_batches(
     *,
     batch_size: Callable[[Prompt], int],
     prefill: Callable[[Prompt], Cache | None],
+    key: Callable[[Prompt], tuple] | None = None,
 ) -> Iterator[tuple[Prompt, tuple[Tensor, ...]]]:
     """Runs `forward` on all continuations of all prompts; yields each prompt with its (N, ..) results, in order.
 
@@ -36,8 +37,10 @@ def run_batches(
         batch_size: the largest B for a prompt's shape, at least 1.
         prefill: caches all but the last id of a prompt's context, or returns None if a cache cannot be reused; called
             for prompts with several continuations.
+        key: equal for prompts that may share a batch; by default `shape`.
     """
-    for _, group in groupby(prompts, key=_shape):
+    key = key or shape
+    for _, group in groupby(prompts, key=key):
         same_shape = list(group)
         size = batch_size(same_shape[0])
         if len(same_shape[0].continuations) > 1:
@@ -67,7 +70,7 @@ def input_ids(prompt: Prompt, cache: object = None) -> np.ndarray:
     return np.concatenate([tiled, prompt.continuations], axis=1).astype(np.int64)
 
 
-def _shape(prompt: Prompt) -> tuple:
+def shape(prompt: Prompt) -> tuple:
     """The properties that prompts of one batch have in common."""
     return (
         len(prompt.context),

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 from posbench.errors import IncompatibleError
+from posbench.lm.hf_weights import value_read
 
 Settings = dict[str, Any]
 
@@ -22,24 +23,55 @@ WINDOW = "posbench.schemes.window.Window"
 STACK, LAYERED = "posbench.position.compose.Stack", "posbench.position.compose.Layered"
 
 
-def rope_parameters(config: Any) -> Settings:
-    """Returns the standardized RoPE parameters of a transformers configuration; empty unless all layers share them."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    if not parameters or any(isinstance(value, dict) for value in parameters.values()):
+# Keys of the training length, in the order in which they are looked for.
+LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_sequence_length",
+    "n_ctx",
+)
+
+
+def layer_rope_parameters(config: Any) -> dict[str | None, Settings]:
+    """Returns the standardized RoPE parameters by layer type; under None alone if all layers share them.
+
+    Empty for a model without rotation. Layer types without rotation are left out.
+    """
+    if not getattr(config, "rope_parameters", None):
         return {}
     config.standardize_rope_params()
-    return dict(config.rope_parameters)
+    parameters = config.rope_parameters
+    nested = {key: dict(value) for key, value in parameters.items() if isinstance(value, dict)}
+    return nested or {None: dict(parameters)}
 
 
-def rope_type(config: Any) -> str:
-    """Returns transformers' name of the RoPE scaling; "default" is none."""
-    return rope_parameters(config).get("rope_type", "default")
+def rope_parameters(config: Any) -> Settings:
+    """Returns the standardized RoPE parameters of a transformers configuration; empty unless all layers share them."""
+    return layer_rope_parameters(config).get(None, {})
+
+
+def rope_types(config: Any) -> list[str]:
+    """Returns transformers' names of the RoPE scalings of all layers; empty without scaling."""
+    kinds = {one.get("rope_type", "default") for one in layer_rope_parameters(config).values()}
+    return sorted(kinds - {"default"})
 
 
 def pretraining_len(config: Any) -> int:
     """Returns the training length before RoPE scaling in tokens; 0 if the configuration does not contain it."""
-    original = rope_parameters(config).get("original_max_position_embeddings") or 0
-    return int(original or getattr(config, "max_position_embeddings", None) or 0)
+    original = [
+        length
+        for one in layer_rope_parameters(config).values()
+        if (length := one.get("original_max_position_embeddings"))
+    ]
+    return min(original, default=0) or stated_len(config)
+
+
+def stated_len(config: Any) -> int:
+    """Returns the longest text that the configuration states in tokens; 0 if it states none."""
+    given = (getattr(config, key, None) for key in LENGTH_KEYS)
+    return next((int(length) for length in given if length), 0)
 
 
 def scheme_settings(config: Any) -> Settings:
@@ -51,7 +83,8 @@ def scheme_settings(config: Any) -> Settings:
     rope = rope_parameters(config)
     if not rope:
         raise IncompatibleError("it does not rotate all layers with one rope_theta")
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+    # transformers' code of these families reads it for scaled rotations only.
+    if rope_types(config) and (rope.get("partial_rotary_factor") or 1.0) != 1.0:
         raise IncompatibleError("it rotates only a part of each head (partial_rotary_factor)")
     rotation: Settings = {"_target_": ROPE, "rope_theta": float(rope["rope_theta"]), "interleaved": False}
     schemes: list[Settings] = []
@@ -69,7 +102,7 @@ def scheme_settings(config: Any) -> Settings:
 
 def rotary_layers(config: Any) -> list[bool]:
     """Returns for each layer whether it rotates queries and keys."""
-    rotates = getattr(config, "no_rope_layers", None)  # despite its name, 1 for layers with RoPE
+    rotates = value_read(config, "no_rope_layers")  # despite its name, 1 for layers with RoPE
     n_layers = config.num_hidden_layers
     return [True] * n_layers if rotates is None else [bool(one) for one in rotates[:n_layers]]
 
@@ -80,11 +113,8 @@ def layer_windows(config: Any) -> list[int]:
     Raises:
         IncompatibleError: if a window is longer than the training length.
     """
-    window = getattr(config, "sliding_window", None) or 0
-    n_layers = config.num_hidden_layers
-    if not window or not getattr(config, "use_sliding_window", True):
-        return [0] * n_layers
-    layer_types = getattr(config, "layer_types", None) or ["sliding_attention"] * n_layers
+    window = value_read(config, "sliding_window") or 0
+    layer_types = value_read(config, "layer_types") or ["sliding_attention"] * config.num_hidden_layers
     windows = [window if one == "sliding_attention" else 0 for one in layer_types]
     if any(windows) and window > pretraining_len(config):
         raise IncompatibleError(f"its window of {window} tokens is longer than its training length")
@@ -98,15 +128,18 @@ def scaling_settings(config: Any) -> Settings | None:
         IncompatibleError: if no extension of this package equals the scaling.
     """
     rope, train_len = rope_parameters(config), pretraining_len(config)
-    kind = rope_type(config)
-    if kind == "default":
+    if not rope_types(config):
         return None
+    (kind,) = rope_types(config)
     given = rope.get("factor")
     factor = float(config.max_position_embeddings / train_len if given is None else given)
     if kind == "linear":
         return {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": factor}
     if kind == "dynamic":
-        return {"_target_": "posbench.extensions.dynamic_ntk.DynamicNTK", "factor": factor}
+        # Unlike other types, transformers' dynamic scaling does not read original_max_position_embeddings.
+        limit = config.max_position_embeddings
+        own = {} if limit == train_len else {"original_max_position_embeddings": limit}
+        return {"_target_": "posbench.extensions.dynamic_ntk.DynamicNTK", "factor": factor, **own}
     if kind == "llama3":
         return {
             "_target_": "posbench.extensions.llama3.Llama3",

@@ -7,6 +7,7 @@ and values are one matrix. tests/lm/test_convert.py compares logits with transfo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,15 @@ from posbench.model.architecture import Architecture
 from posbench.model.gpt import GPT
 from posbench.position.scheme import PositionScheme
 
-SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+# Optional keys of a configuration that the code of each family in transformers reads. Others have no effect on it.
+KEYS_READ = {
+    "llama": ("attention_bias", "mlp_bias"),
+    "mistral": ("sliding_window",),
+    "qwen2": ("sliding_window", "layer_types"),
+    "qwen3": ("attention_bias", "sliding_window", "layer_types"),
+    "smollm3": ("attention_bias", "mlp_bias", "sliding_window", "layer_types", "no_rope_layers"),
+}
+SUPPORTED_MODEL_TYPES = tuple(KEYS_READ)
 # Modules of a block with one counterpart in transformers; weights and biases keep their names.
 MODULES = {
     "attention_norm": "input_layernorm",
@@ -44,7 +53,7 @@ def architecture_from_hf_config(config: Any) -> Architecture:
         raise IncompatibleError(f"{family} is not one of {', '.join(SUPPORTED_MODEL_TYPES)}")
     if config.hidden_act != "silu":
         raise IncompatibleError(f"its MLP uses {config.hidden_act}, not silu")
-    attention_bias = bool(getattr(config, "attention_bias", False))
+    attention_bias = bool(value_read(config, "attention_bias"))
     return Architecture(
         n_layers=config.num_hidden_layers,
         d_model=config.hidden_size,
@@ -56,16 +65,24 @@ def architecture_from_hf_config(config: Any) -> Architecture:
         norm_eps=config.rms_norm_eps,
         qkv_bias=attention_bias or family == "qwen2",
         out_bias=attention_bias,
-        mlp_bias=bool(getattr(config, "mlp_bias", False)),
+        mlp_bias=bool(value_read(config, "mlp_bias")),
         qk_norm=family == "qwen3",
         tie_embeddings=bool(config.tie_word_embeddings),
     )
+
+
+def value_read(config: Any, key: str) -> Any:
+    """Returns the value of an optional key, or None if the code of the model's family does not read it."""
+    return getattr(config, key, None) if key in KEYS_READ[config.model_type] else None
 
 
 def from_hf_state_dict(
     state_dict: dict[str, Tensor], architecture: Architecture, scheme: PositionScheme, name: str
 ) -> GPT:
     """Builds a GPT with the weights of a transformers model, in evaluation mode.
+
+    The embeddings are tied if the loaded model ties them: transformers unties them if the file has an output matrix of
+    its own, whatever the configuration says.
 
     Args:
         state_dict: state dict of the transformers model; emptied, so that no weight is in memory twice for long.
@@ -77,6 +94,8 @@ def from_hf_state_dict(
         DataError: if the weights do not fit the architecture.
     """
     try:
+        tied = is_tied(state_dict["model.embed_tokens.weight"], state_dict["lm_head.weight"])
+        architecture = replace(architecture, tie_embeddings=tied)
         weights = rename_weights(state_dict, architecture)
     except KeyError as error:
         raise DataError(f"{name} has no weight {error}; check that the folder is complete") from None
@@ -97,6 +116,11 @@ def from_hf_state_dict(
     if architecture.tie_embeddings:  # load_state_dict with assign=True creates two parameters
         model.head.weight = model.embedding.weight
     return model.eval()
+
+
+def is_tied(embedding: Tensor, head: Tensor) -> bool:
+    """Returns whether two matrices are one tensor in memory."""
+    return embedding.shape == head.shape and embedding.data_ptr() == head.data_ptr()
 
 
 def rename_weights(state_dict: dict[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:

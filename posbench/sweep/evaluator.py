@@ -96,7 +96,10 @@ class EvaluatedModel:
     def run_task(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
         """Returns the measured columns of the rows of a cell; halves the batch as long as memory is short."""
         train_len = self.plan.settings.train.seq_len
-        prompts = list(task.prompts(cell.length, self.corpus, train_len, cell.seed))
+        prompts = [
+            self.adapt_prompt(prompt)
+            for prompt in task.prompts(cell.length, self.corpus, train_len, cell.seed)
+        ]
         longest = max((prompt.length for prompt in prompts), default=0)
         while True:
             try:
@@ -118,6 +121,10 @@ class EvaluatedModel:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return [vars(measure) for measure in task.process_all_results(zip(prompts, results, strict=True))]
+
+    def adapt_prompt(self, prompt: Prompt) -> Prompt:
+        """Returns the prompt as the model reads it."""
+        return prompt
 
     def lm_or_ensemble(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         """Returns the language model of a cell, inside its ensemble if it has one."""

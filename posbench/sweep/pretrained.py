@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from posbench.data import hugging_face
 from posbench.data.corpus import Corpus, fingerprint, with_model_tokenizer
 from posbench.errors import DataError
 from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.lm import hf_check
 from posbench.lm.hf_config import PretrainedInfo, inspect_pretrained, load_hf_model
 from posbench.lm.hf_weights import from_hf_state_dict
 from posbench.lm.hugging_face import HFLM
+from posbench.lm.interface import Prompt
 from posbench.runtime.device import autocast_context, pick_device
 from posbench.sweep.cell import Cell, ModelPlan
 from posbench.sweep.evaluator import EvaluatedModel
-from posbench.sweep.plan import build_untrained_scheme
+from posbench.sweep.plan import apply_extension, build_untrained_scheme
 from posbench.tasks.task import Task
 
 
@@ -38,11 +41,12 @@ def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
     """
     pretrained = inspect_pretrained(lm)
     data = with_model_tokenizer(data, lm.name)
-    size = hugging_face.load(data.tokenizer.name).vocab_size
-    if size > pretrained.vocab_size:
+    tokenizer, size = hugging_face.load(data.tokenizer.name), pretrained.vocab_size
+    if tokenizer.vocab_size > size:
+        excess = f"tokens up to id {tokenizer.vocab_size - 1}, such as {tokenizer.token(size)!r} (id {size})"
         raise DataError(
-            f"tokenizer {data.tokenizer.name!r} has {size} ids and {pretrained.label} embeds {pretrained.vocab_size}: "
-            "give the model's own by data.tokenizer.name"
+            f"tokenizer {data.tokenizer.name!r} has {excess}, and the ids of {pretrained.label} end at {size - 1}: "
+            "remove these tokens from its files, or give another tokenizer by data.tokenizer.name"
         )
     dims = pretrained.model_dims
     settings = ModelSettings(
@@ -62,6 +66,16 @@ def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
     return ModelPlan(settings, fingerprint(data), version, pretrained=pretrained)
 
 
+def eos_ids(model: Any, tokenizer: str) -> tuple[int, ...]:
+    """Returns the ids that end an answer, as the model's generation settings and the tokenizer state them."""
+    loaded = None if tokenizer.endswith(".json") else hugging_face.load_auto(tokenizer)
+    found: set[int] = set()
+    for source in (model.generation_config, model.config, loaded):
+        given = getattr(source, "eos_token_id", None)
+        found |= set(given if isinstance(given, list | tuple) else [] if given is None else [given])
+    return tuple(sorted(found))
+
+
 class PretrainedModel(EvaluatedModel):
     """A pretrained model: converted to GPT, or a black box that runs transformers' implementation."""
 
@@ -71,18 +85,55 @@ class PretrainedModel(EvaluatedModel):
         self.plan, self.corpus, self.runtime = plan, corpus, runtime
         self.max_tokens_per_batch = runtime.max_tokens_per_batch
         self.device, self.dtype = pick_device(runtime.device), pretrained.settings.dtype
-        hf_model = load_hf_model(pretrained)
+        hf_model = load_hf_model(pretrained).to(self.device)
+        ends = eos_ids(hf_model, plan.settings.data.tokenizer.name)
+        self.corpus = replace(corpus, vocabulary=replace(corpus.vocabulary, eos_ids=ends))
         count = sum(parameter.numel() for parameter in hf_model.parameters())
         self.metadata = {"status": "ok", "n_params": count, "train_tokens": 0}
+        self.opening: dict[str, Any] = {
+            "first_token": f"every prompt begins with id {corpus.vocabulary.bos}, at every length",
+            "eos_ids": list(ends),
+        }
+        self.black_box: torch.nn.Module | None = hf_model
         if pretrained.architecture is None:
-            self.black_box: torch.nn.Module | None = hf_model.to(self.device)
             return
+        lengths = hf_check.check_lengths(pretrained.train_len, count, self.device)
+        texts = hf_check.check_texts(lengths, pretrained.vocab_size, self.device)
+        expected = hf_check.transformers_logits(hf_model, texts, pretrained.label)
         self.black_box, weights = None, hf_model.state_dict()
         del hf_model
         self.model = from_hf_state_dict(
             weights, pretrained.architecture, build_untrained_scheme(plan.settings), pretrained.label
         )
         self.model.to(self.device)
+        difference = hf_check.largest_difference([self.last_logits(ids) for ids in texts], expected)
+        hf_check.check_difference(difference, self.dtype, lengths, pretrained.label)
+        self.opening |= {
+            "difference_from_transformers": difference,
+            "difference_lengths": lengths,
+        }
+
+    def last_logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """Computes the (POSITIONS, V) float32 logits of the converted model with its own scaling, on the CPU."""
+        assert self.plan.pretrained is not None
+        length = ids.shape[1]
+        scheme = apply_extension(self.model.scheme, self.plan.pretrained.scaling, self.plan.settings, length)
+        with torch.inference_mode():
+            model = self.model.with_scheme(scheme)
+            hidden, _ = model(ids, kernel=KernelDispatcher(self.runtime.kernel), length=length)
+            return model.head(hidden[0, -hf_check.POSITIONS :]).float().cpu()
+
+    def adapt_prompt(self, prompt: Prompt) -> Prompt:
+        """Puts the bos in place of the prompt's first id, which is never scored.
+
+        Windows into the middle of a document have none otherwise, and how many there are depends on the length.
+        """
+        context = prompt.context.copy()
+        context[0] = self.corpus.vocabulary.bos
+        return replace(prompt, context=context)
+
+    def run_metadata(self, status: str, started: float) -> dict[str, Any]:
+        return super().run_metadata(status, started) | self.opening
 
     def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         if self.black_box is None:

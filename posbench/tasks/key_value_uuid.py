@@ -40,7 +40,7 @@ INSTRUCTIONS = "Extract the value corresponding to the specified key in the JSON
 BEFORE_KEY, AFTER_KEY = 'Key: "', '"\nCorresponding value:'
 DATA = "JSON data:\n"
 CHANCE = 2.0**-122  # a version 4 UUID has 122 random bits
-EXTRA_NEW_TOKENS = 16  # ids generated beyond the value's own, such as for a quote or words before it
+MAX_NEW_TOKENS = 100  # ids generated for an answer, as in the paper
 
 
 def random_uuid(rng: np.random.Generator) -> str:
@@ -106,6 +106,7 @@ class KeyValueUuid(Task):
         self.variant = "query_aware" if query_aware else ""
         self.output_type = "generate" if generate else "loglikelihood"
         self.metric = "substring_match" if generate else "exact_match"
+        self.version = 2 if generate else 1  # 2: room for answers of 100 tokens
 
     def fixed_lengths(self, corpus: Corpus) -> list[int]:
         template = PromptTemplate(corpus, self.query_aware, self.generate)
@@ -134,7 +135,7 @@ class KeyValueUuid(Task):
                     for value in (values_RV if self.rank_all_values else values_RV[[record]])
                 ]
                 n_scored, max_new_tokens = (
-                    (0, template.max_new_tokens) if self.generate else (template.uuids.n_tokens, 0)
+                    (0, MAX_NEW_TOKENS) if self.generate else (template.uuids.n_tokens, 0)
                 )
                 yield Prompt(
                     context, np.stack(continuations), n_scored, doc | {"records": own}, max_new_tokens
@@ -181,7 +182,6 @@ class PromptTemplate:
     Attributes:
         uuids: draws UUIDs of one token count.
         records: encodes the JSON object.
-        max_new_tokens: number of ids to generate for an answer.
         before_key: ids between the JSON object and the key of the question.
     """
 
@@ -189,7 +189,6 @@ class PromptTemplate:
         self.uuids = FixedTokenCount(corpus.tokenizer, random_uuid, "UUIDs")
         self.records = JsonRecords(corpus.tokenizer)
         self.query_aware, self.generate, self.name = query_aware, generate, corpus.tokenizer.name
-        self.max_new_tokens = self.uuids.n_tokens + EXTRA_NEW_TOKENS
         head = [INSTRUCTIONS + BEFORE_KEY, '"\n\n' + DATA] if query_aware else [INSTRUCTIONS, DATA]
         pieces = [*head, "\n\n" + BEFORE_KEY, AFTER_KEY, ' "']
         self.first, self.second, self.before_key, self.after_key, self.quote = (
@@ -210,7 +209,7 @@ class PromptTemplate:
         key = np.zeros(self.uuids.n_tokens, np.int64)
         fixed = 1 + len(self.head(key)) + len(self.before_key) + len(self.question(key, key))
         records = self.records.num_tokens(count, 2 * len(key))
-        return fixed + records + (self.max_new_tokens if self.generate else 0) - 1
+        return fixed + records + (MAX_NEW_TOKENS if self.generate else 0) - 1
 
     def num_records(self, length: int) -> int:
         """Returns the largest number of records that fit in `length` tokens.

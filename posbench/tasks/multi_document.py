@@ -57,7 +57,7 @@ class MultiDocument(Task):
             10, 20 and 30 passages in the paper.
         num_examples: number of questions.
         query_aware: also puts the question before the passages.
-        max_new_tokens: number of tokens generated.
+        max_new_tokens: number of tokens generated; 100 in the paper.
 
     Raises:
         ConfigError: for settings outside these ranges, or more examples than questions in the file.
@@ -77,7 +77,7 @@ class MultiDocument(Task):
         num_positions: int,
         num_examples: int,
         query_aware: bool = False,
-        max_new_tokens: int = 32,
+        max_new_tokens: int = 100,
     ) -> None:
         require_positive(
             "multi_document",

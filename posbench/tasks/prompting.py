@@ -68,6 +68,7 @@ def leading_filler(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.
 
 
 def decode_until_special(corpus: Corpus, ids: np.ndarray) -> str:
-    """Decodes generated ids up to the first bos or reserved id."""
-    special = np.flatnonzero((ids >= corpus.tokenizer.vocab_size) | (ids == corpus.vocabulary.bos))
+    """Decodes generated ids up to the first bos, eos or reserved id."""
+    ends = np.isin(ids, [corpus.vocabulary.bos, *corpus.vocabulary.eos_ids])
+    special = np.flatnonzero((ids >= corpus.tokenizer.vocab_size) | ends)
     return corpus.tokenizer.decode(ids[: special[0]] if len(special) else ids)

@@ -1,13 +1,21 @@
 """Pretrained models through scripts/evaluate.py, from a local folder and without a network."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from transformers import AutoTokenizer
+
+from posbench.lm.interface import Generated, Prompt
+from posbench.lm.native import NativeLM
+from posbench.tasks.prompting import decode_until_special
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
-from pretrained_models import BEFORE, TRAIN_LEN, saved
+from pretrained_models import BEFORE, TRAIN_LEN, VOCABULARY, saved
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +81,7 @@ def test_the_scaling_of_the_model_is_replaced_by_an_extension(evaluate):
     assert result.code == 0, result
     assert set(rows["extension"]) == {"own_linear"}
     result, rows = evaluate("scaled", *SHORT, "extension=pi")
-    assert "pi takes the place of own_linear" in result.out
+    assert "pi replaces own_linear" in result.out
     means = rows[rows["metric"] == "nll"].groupby(["extension", "eval_len"])["value_sum"].mean()
     assert means["own_linear", TRAIN_LEN] != means["pi", TRAIN_LEN], "a factor of 1"
     assert means["own_linear", 2 * TRAIN_LEN] == means["pi", 2 * TRAIN_LEN], "both of factor 2"
@@ -127,3 +135,88 @@ def test_bad_input(evaluate):
     assert_error(evaluate("plain", *SHORT, "lm.kind=api")[0], "lm.kind 'api'", "hugging_face")
     assert_error(evaluate("plain", *SHORT, "lm.name=nobody/nothing")[0], "'nobody/nothing'", "HF_HUB_OFFLINE")
     assert_error(evaluate("plain", *SHORT, "+lm.nam=x")[0], "'lm.nam'")
+
+
+def sidecars(results: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted((results / "cells").rglob("*.json"))]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ("task=fixed_targets", "task.build.num_examples=4"),
+        ("task=sliding", "task.build.num_examples=2", "task.build.stride=16"),
+        ("task=non_overlapping", "task.build.num_examples=2"),
+        ("task=key_value", "task.build.num_contexts=1"),
+    ],
+    ids=lambda task: task[0],
+)
+def test_the_bos_stands_before_every_prompt_at_every_length(evaluate, monkeypatch, tmp_path, task):
+    """It stood before 0, 0 and 100% of the prompts of fixed_targets at three lengths, which confounded them."""
+    read: list[Prompt] = []
+    inner = NativeLM.loglikelihood
+    monkeypatch.setattr(NativeLM, "loglikelihood", lambda lm, some: inner(lm, read.extend(some) or some))
+    result, _ = evaluate("plain", *task, "evaluation.length_multiples=[1,2]")
+    assert result.code == 0, result
+    assert {prompt.length for prompt in read} == {TRAIN_LEN, 2 * TRAIN_LEN}
+    assert {int(prompt.context[0]) for prompt in read} == {0}
+    for sidecar in sidecars(tmp_path / "results"):
+        assert "begins with id 0, at every length" in sidecar["first_token"]
+        assert sidecar["difference_from_transformers"] < 1e-5
+        assert sidecar["difference_lengths"] == [TRAIN_LEN, 2 * TRAIN_LEN + 1]
+        assert sidecar["eos_ids"] == [1]
+    assert "Every prompt begins with the token that begins a text, at every length" in result.out
+
+
+def test_text_after_eos_is_no_answer(evaluate, monkeypatch):
+    """ " I do not know.</s> VALUE" counted as right, and answers had room for 41 tokens in place of 100."""
+    seen: list[tuple[int, str]] = []
+
+    def generate(lm, prompts):
+        for prompt in prompts:
+            corpus = prompt.doc["corpus"]
+            encode = corpus.tokenizer.encode
+            values = np.concatenate([encode(value) for value in prompt.doc["values"]])
+            ids = np.array([*encode(" I do not know."), 1, *values, *[2] * 100])[: prompt.max_new_tokens]
+            seen.append((prompt.max_new_tokens, decode_until_special(corpus, ids)))
+            yield Generated(np.tile(ids, (len(prompt.continuations), 1)))
+
+    monkeypatch.setattr(NativeLM, "generate", generate)
+    task = (
+        "task=key_value_uuid",
+        "task.build.num_contexts=1",
+        "task.build.num_positions=2",
+        "task.build.num_keys=[2]",
+    )
+    result, rows = evaluate("plain", *task, "task.build.generate=true")
+    assert result.code == 0, result
+    assert set(seen) == {(100, " I do not know.")}
+    assert rows[rows["metric"] == "substring_match"]["value_sum"].eq(0).all()
+    assert rows[rows["metric"] == "predicted_in_context"]["value_sum"].eq(0).all()
+
+
+def test_a_conversion_that_differs_is_refused(evaluate, monkeypatch):
+    """Nothing compared a converted model with transformers."""
+    windows = [4] * 4
+    monkeypatch.setattr("posbench.lm.hf_positions.layer_windows", lambda config: windows)
+    assert_error(evaluate("plain", *SHORT)[0], "plain as converted", "differ from", "lm.black_box=true")
+    result, rows = evaluate("plain", *SHORT, "lm.black_box=true")
+    assert result.code == 0, result
+    assert set(rows["kernel"]) == {"transformers"}
+
+
+def test_files_that_do_not_fit_together(evaluate, folders):
+    """For a tokenizer past the embedding, the error named the model's own, which it is; others were tracebacks."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(folders / "plain", folders / name, dirs_exist_ok=True))
+
+    tokenizer = AutoTokenizer.from_pretrained(folders / "plain")
+    tokenizer.add_tokens([f"[EXTRA{n}]" for n in range(VOCABULARY - len(tokenizer))])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(copy("padded"))
+    assert_error(evaluate("padded", *SHORT)[0], "'[PAD]' (id 300)", "end at 299", "remove")
+    (copy("pointer") / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert_error(evaluate("pointer", *SHORT)[0], "tokenizer")
+    (copy("cut") / "model.safetensors").write_bytes(b"12345678")
+    assert_error(evaluate("cut", *SHORT)[0], "model.safetensors")

@@ -187,11 +187,12 @@ def test_a_black_box_takes_no_extension(tmp_path: Path) -> None:
 def test_a_model_that_attends_to_later_tokens_is_not_causal() -> None:
     bert = object.__new__(HFLM)
     bert.model = hf_model("bert", is_decoder=False)
-    bert.device, bert.precision, bert.remembers_length, bert.limits_logits = (
+    bert.device, bert.precision, bert.remembers_length, bert.limits_logits, bert.train_len = (
         torch.device("cpu"),
         contextlib.nullcontext(),
         False,
         False,
+        TRAIN_LEN,
     )
     with pytest.raises(DataError, match="bert is not a causal language model"):
         check_causal(bert)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_prompts_equal_the_papers_and_have_one_length(path, kind, query_aware):
         assert len(made) == 12
         filler_lengths = []
         for prompt in made:
-            assert (prompt.length, prompt.max_new_tokens, prompt.n_scored) == (length, 32, 0)
+            assert (prompt.length, prompt.max_new_tokens, prompt.n_scored) == (length, 100, 0)
             text, question = corpus.text(whole(prompt)), task.questions[prompt.doc["question"]]
             passages, gold = passages_of(text), prompt.doc["gold"]
             papers_prompt = expected(question.text, passages, query_aware)
@@ -177,6 +178,38 @@ def test_format_errors_name_line_and_field(write, line, message):
     with pytest.raises(DataError, match=message) as caught:
         MultiDocument(write([row(0), line]), [2], 1, 1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"question": "a \ud800"}, {"answers": ["\udfff"]}, {"extra": {"\ud800": 1}}], ids=ascii
+)
+def test_half_of_a_surrogate_pair_is_an_error_of_one_line(write, changes):
+    """A lone surrogate escape, which JSON allows, was a TypeError of the tokenizer."""
+    with pytest.raises(DataError, match=r"line 2 has half of a surrogate pair") as caught:
+        load_questions(Path(write([row(0), row(1, **changes)])))
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("start", [0, 10, 60, 200])
+def test_damaged_gzip_files_are_errors_of_one_line(write, start):
+    """30 bytes overwritten inside a .jsonl.gz were a zlib.error."""
+    path = Path(write([row(n) for n in range(40)], "questions.jsonl.gz"))
+    content = bytearray(path.read_bytes())
+    content[start : start + 30] = bytes(range(97, 127))
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        load_questions(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_or_deep_nesting_is_an_error(write, tmp_path):
+    """A pipe was waited for without end."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="it is not a file"):
+        load_questions(tmp_path / "pipe")
+    with pytest.raises(DataError, match="line 1 is not JSON"):
+        load_questions(Path(write(["[" * 100_000])))
 
 
 def test_unreadable_files(write, tmp_path):

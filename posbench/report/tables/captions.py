@@ -120,8 +120,12 @@ def models(rows: pd.DataFrame) -> str:
     sizes = [f"{parameters / 1e6:.2f}M" for parameters in (rows["n_params"].min(), rows["n_params"].max())]
     span = " to ".join(dict.fromkeys(sizes))
     # Of a model that was trained elsewhere nobody knows.
-    known = f"trained on {train_tokens / 1e6:.2f}M tokens" if train_tokens else "pretrained elsewhere"
-    return f"Models: {size}, {span} parameters, {known} in sequences of {train_len}."
+    if train_tokens:
+        return f"Models: {size}, {span} parameters, trained on {train_tokens / 1e6:.2f}M tokens in sequences of {train_len}."
+    return (
+        f"Models: {size}, {span} parameters, pretrained in sequences of {train_len}. Every prompt begins with the "
+        "beginning-of-text token, at every length."
+    )
 
 
 def kernels(sides: Sequence[pd.DataFrame]) -> str:

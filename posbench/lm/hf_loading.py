@@ -1,0 +1,162 @@
+"""Loading of configurations and weights with transformers, with errors of one line.
+
+Code from a model's repository is never executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from posbench.config.schema import LMSettings
+from posbench.data.network import need_hub
+from posbench.errors import ConfigError, DataError, IncompatibleError, PosbenchError, unknown
+from posbench.identity import identity
+from posbench.lm import hf_positions
+from posbench.runtime.oom import is_out_of_memory
+
+REMEDY = "give a folder with config.json and weights, or a causal language model's name on the hub"
+WEIGHTS = ("*.safetensors", "*.bin")
+LFS_POINTER = b"version https://git-lfs"
+
+
+def load_config(settings: LMSettings) -> Any:
+    """Loads the transformers configuration, with `rope_scaling` of the settings in place of its own scaling."""
+    from transformers import AutoConfig
+
+    name = settings.name
+    if not name:
+        raise ConfigError(f"lm=hugging_face needs lm.name: {REMEDY}")
+    if settings.dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"lm.dtype {settings.dtype!r}: give float32 or bfloat16")
+    path = Path(name)
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise DataError(f"lm.name {name!r}: there is no such folder; {REMEDY}")
+    config = from_pretrained(AutoConfig, settings)
+    if not hasattr(config, "vocab_size"):
+        raise DataError(f"model {name!r} cannot be loaded (it is not a text-only model): {REMEDY}")
+    size, padding = config.vocab_size, getattr(config, "pad_token_id", None)
+    if padding is not None and padding >= size:
+        raise DataError(
+            f"{name}: its config.json has pad_token_id {padding}, and its {size} ids end at {size - 1}; set "
+            "pad_token_id to one of them, or to null"
+        )
+    if settings.rope_scaling:
+        override_rope_scaling(config, settings)
+    return config
+
+
+def from_pretrained(auto_class: Any, settings: LMSettings, **kwargs: Any) -> Any:
+    """Calls `auto_class.from_pretrained`, first with local files only and then on the hub.
+
+    Raises:
+        DataError: if the model cannot be loaded; the message is one line.
+    """
+    kwargs |= {"revision": settings.revision or "main", "trust_remote_code": False}
+    name = settings.name
+    with one_line_errors(name):
+        try:
+            return auto_class.from_pretrained(name, local_files_only=True, **kwargs)
+        except OSError:
+            if Path(name).exists():
+                raise
+            need_hub(f"model {name!r}", "a folder that holds a model")
+            return auto_class.from_pretrained(name, **kwargs)
+
+
+def override_rope_scaling(config: Any, settings: LMSettings) -> None:
+    """Replaces the RoPE scaling of the configuration by that of the settings; rope_theta stays."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    own, requested = hf_positions.rope_parameters(config), dict(settings.rope_scaling)
+    rope_types = ("default", *ROPE_INIT_FUNCTIONS)
+    layer_types = [key for key in hf_positions.layer_rope_parameters(config) if key is not None]
+    if layer_types:
+        raise IncompatibleError(
+            f"lm.rope_scaling on {settings.name}: its layers of type {' and '.join(layer_types)} have rope parameters "
+            "of their own; remove lm.rope_scaling"
+        )
+    if not own:
+        raise IncompatibleError(
+            f"lm.rope_scaling on {settings.name}: its configuration has no rotation that could be scaled; remove "
+            "lm.rope_scaling"
+        )
+    if requested.get("rope_type") not in rope_types:
+        raise unknown("lm.rope_scaling.rope_type", str(requested.get("rope_type")), rope_types)
+    kept = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+    config.rope_parameters = {key: own[key] for key in kept if key in own} | requested
+    try:
+        config.standardize_rope_params()
+        config.validate_rope()
+        hf_positions.scaling_settings(config)
+    except IncompatibleError:
+        pass  # becomes a black box, which transformers scales
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"lm.rope_scaling {requested}: {first_line(error)}; give what transformers' rope type "
+            f"{requested['rope_type']!r} needs"
+        ) from None
+
+
+def source_id(settings: LMSettings, config: Any) -> str:
+    """Returns what identifies the weights: the commit on the hub, or a hash of the files in a folder."""
+    folder = Path(settings.name)
+    if not folder.exists():
+        commit = getattr(config, "_commit_hash", None) or settings.revision
+        return f"{settings.name}@{commit}"
+    files = next((some for some in (sorted(folder.glob(pattern)) for pattern in WEIGHTS) if some), [])
+    if not files:
+        raise DataError(f"model {settings.name!r} cannot be loaded (it has no weights): {REMEDY}")
+    digests = []
+    for path in [folder / "config.json", *files]:
+        check_file(path, settings.name)
+        with path.open("rb") as file:
+            digests.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
+    return identity(digests)
+
+
+def check_file(path: Path, name: str) -> None:
+    """Raises DataError if a file of the model `name` is a git-lfs pointer, or a truncated safetensors file."""
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise DataError(
+                f"model {name!r} cannot be loaded ({path.name} is a git-lfs pointer): run `git lfs pull` in its folder"
+            )
+    if path.suffix == ".safetensors":
+        with one_line_errors(name, path.name), safe_open(path, "pt"):
+            pass
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type if the message is empty."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+@contextlib.contextmanager
+def one_line_errors(name: str, file: str = "") -> Iterator[None]:
+    """Turns any error that transformers raises for a model, or for a file of it, into a DataError of one line."""
+    try:
+        yield
+    except PosbenchError:
+        raise
+    except (
+        Exception
+    ) as error:  # of transformers, torch, safetensors, tokenizers, pickle: no common base class
+        if is_out_of_memory(error):
+            raise
+        reason = f"{file}: {first_line(error)}" if file else first_line(error)
+        if "gated" in reason or "401" in reason or "403" in reason:
+            raise DataError(
+                f"model {name!r} is gated or private: accept its licence on the hub, log in with `hf auth login`, "
+                "and try again"
+            ) from None
+        if "trust_remote_code" in str(error):
+            reason = "it needs its repository's own code, which is not executed"
+        if "for this kind of AutoModel" in reason:
+            reason = "it is not a causal language model"
+        raise DataError(f"model {name!r} cannot be loaded ({reason}): {REMEDY}") from None
