@@ -19,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -26,6 +27,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from posbench.config import config_dir
 from posbench.config.keys import SCHEMAS, keys
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
+from posbench.instantiate import allow
+from posbench.names import check_name
 from posbench.renamed import current_name
 
 Settings = TypeVar("Settings")
@@ -50,6 +53,7 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     def app(config: DictConfig) -> None:
         nonlocal n_failed
         try:
+            allow_packages(arguments, config)
             run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
@@ -85,7 +89,41 @@ def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
                 one.name,
                 {key: to_dataclass(entry, entries[key], f"{one.name}.{key}.") for key in entries},
             )
+    check_names(found)
     return found
+
+
+def check_names(settings: Any, prefix: str = "") -> None:
+    """Raises ConfigError for a name in the settings, or the name of an entry, that breaks the rule of names."""
+    for one in dataclasses.fields(settings):
+        key, value = f"{prefix}{one.name}", getattr(settings, one.name)
+        if dataclasses.is_dataclass(value):
+            check_names(value, f"{key}.")
+        elif "of" in one.metadata or "is_name" in one.metadata:
+            for name in [value] if isinstance(value, str) else value:
+                check_name(key, name)
+
+
+def allow_packages(arguments: Sequence[str], config: DictConfig) -> None:
+    """Allows the packages of allow=[...] on the command line, and no others.
+
+    Raises:
+        ConfigError: if a file sets `allow`, or if it does not name packages.
+    """
+    given = [one for one in arguments if one.lstrip("+").startswith("allow=")]
+    parser = OverridesParser.create()
+    found = config.get("allow")
+    packages = [] if found is None else [found] if isinstance(found, str) else list(found)
+    for name in packages:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ConfigError(f"allow {name!r}: give top-level packages, such as allow=[my_schemes]")
+    requested = parser.parse_override(given[-1]).value() if given else []
+    if packages != ([requested] if isinstance(requested, str) else requested):
+        raise ConfigError(
+            f"allow {packages}: a file sets it, and only the command line may; remove it there and give "
+            f"allow=[{','.join(packages)}]"
+        )
+    allow(packages)
 
 
 def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
@@ -108,7 +146,10 @@ def load_option(group: str, name: str) -> dict[str, Any]:
         for one in GlobalHydra.instance().config_loader().get_search_path().get_path()
     ]
     folders += [("hydra.searchpath", folder) for folder in HydraConfig.get().searchpath]
-    return copy.deepcopy(_read_option(tuple(folders), group, name))
+    check_name(group, name)
+    content = copy.deepcopy(_read_option(tuple(folders), group, name))
+    check_name(f"name of {group} {name}", content.get("name"))
+    return content
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Any
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import PosbenchError
+from posbench.instantiate import allow, allowed_packages
 from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job, Worker
 from posbench.sweep.progress import ProgressDisplay
@@ -76,7 +77,9 @@ class _WorkerProcess:
     def start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, self.runtime, os.getpid()), daemon=True)
+        self.process = context.Process(
+            target=serve, args=(other, self.runtime, os.getpid(), allowed_packages()), daemon=True
+        )
         self.process.start()
         other.close()
 
@@ -94,9 +97,10 @@ class _WorkerProcess:
             self.process.kill()
 
 
-def serve(connection: Connection, runtime: RuntimeSettings, parent: int) -> None:
+def serve(connection: Connection, runtime: RuntimeSettings, parent: int, packages: frozenset[str]) -> None:
     """Receives jobs and sends their progress and outcomes, until the other end of the connection closes."""
     signalled = install_stop_handler()
+    allow(packages)
     worker = Worker(runtime)
     # Workers must not continue when the sweep that started them was killed.
     should_stop: Callable[[], bool] = lambda: signalled() or os.getppid() != parent  # noqa: E731
