@@ -68,6 +68,8 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption) -> None:
     for group, names in named.items():
         for name in names:
             load_option(group, name)
+    for name in script.figures:
+        check_path(load_option("figure", name).get("draw"), "draw")
     for name, evaluation in script.evaluate.items():
         build = load_option("task", evaluation.task or name)["build"]
         check_build("task", {**build, **evaluation.settings})

@@ -13,14 +13,16 @@ from functools import cache
 from typing import Any, TypeVar
 
 import hydra
+import hydra._internal.hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -49,11 +51,14 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
     n_failed = 0
 
+    # hydra.main has no argument for its loader.
+    hydra._internal.hydra.ConfigLoaderImpl = SafeLoader  # type: ignore[misc]
+
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
         nonlocal n_failed
         try:
-            allow_packages(arguments, config)
+            allow_packages(config.allow)
             run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
@@ -61,6 +66,9 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
 
     try:
         app()
+    except PosbenchError as error:
+        say(f"error: {error}")
+        return 2
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
         return 2
@@ -68,6 +76,25 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
         say("stopped; the same command continues from here")
         return 130
     return 2 if n_failed else 0
+
+
+class SafeLoader(ConfigLoaderImpl):
+    """Hydra's loader, for yaml files that can come from others.
+
+    They may set neither `allow` nor Hydra itself, whose callbacks, launchers and loggers are called as it starts.
+    """
+
+    def _load_single_config(self, default: Any, repo: Any) -> ConfigResult:
+        found = super()._load_single_config(default, repo)
+        own = found.path == f"file://{config_dir()}"
+        if found.path.startswith(("file://", "pkg://")) and found.provider != "hydra":
+            for key in ("allow",) if own else ("allow", "hydra"):
+                if key in found.config:
+                    raise ConfigError(
+                        f"{default.config_path}.yaml in {found.path} sets {key!r}, which only the command line may: "
+                        "remove it from the file"
+                    )
+        return found
 
 
 def say(text: str) -> None:
@@ -104,26 +131,13 @@ def check_names(settings: Any, prefix: str = "") -> None:
                 check_name(key, name)
 
 
-def allow_packages(arguments: Sequence[str], config: DictConfig) -> None:
-    """Allows the packages of allow=[...] on the command line, and no others.
-
-    Raises:
-        ConfigError: if a file sets `allow`, or if it does not name packages.
-    """
-    given = [one for one in arguments if one.lstrip("+").startswith("allow=")]
-    parser = OverridesParser.create()
-    found = config.get("allow")
-    packages = [] if found is None else [found] if isinstance(found, str) else list(found)
-    for name in packages:
+def allow_packages(packages: Any) -> None:
+    """Allows the packages of the setting `allow`, and no others."""
+    names = [] if packages is None else [packages] if isinstance(packages, str) else list(packages)
+    for name in names:
         if not isinstance(name, str) or not name.isidentifier():
             raise ConfigError(f"allow {name!r}: give top-level packages, such as allow=[my_schemes]")
-    requested = parser.parse_override(given[-1]).value() if given else []
-    if packages != ([requested] if isinstance(requested, str) else requested):
-        raise ConfigError(
-            f"allow {packages}: a file sets it, and only the command line may; remove it there and give "
-            f"allow=[{','.join(packages)}]"
-        )
-    allow(packages)
+    allow(names)
 
 
 def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:

@@ -1,0 +1,334 @@
+"""Files of others: their settings run no code of their own, and no name leads out of the results folder."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SMALL = ("size.n_layers=1", "size.d_model=8", "size.n_heads=2", "train.steps=2", "train.seq_len=8")
+SWEEP = ("experiment=miniature", "runtime.launcher=inline", "grid.extension=[]", "grid.scheme=[rope]")
+ROPE = "posbench.schemes.rope.RoPE"
+STACK = "posbench.position.compose.Stack"
+CODE = """
+from pathlib import Path
+
+from posbench.extensions.pi import PositionInterpolation
+from posbench.lm.chunks import ChunkEnsemble
+from posbench.schemes.rope import RoPE
+from posbench.tasks.fixed_targets import FixedTargets
+
+Path(__file__).with_name("ran").touch()
+
+
+def draw(data): ...
+"""
+
+
+def assert_refused(result, *expected: str) -> None:
+    """Asserts exit status 2 and one line that has all of `expected`."""
+    lines = result.err.strip().splitlines()
+    assert result.code == 2, result
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("error: "), lines
+    for words in expected:
+        assert words in lines[0], (words, lines[0])
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """A folder on PYTHONPATH with a module `foreign` that leaves a file where it is imported, and its configs/."""
+    (tmp_path / "foreign.py").write_text(CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def write(path: str, text: str) -> str:
+        """Writes configs/<path>.yaml and returns the override by which it is found."""
+        file = tmp_path / "configs" / f"{path}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return f"hydra.searchpath=[file://{tmp_path}/configs]"
+
+    return write
+
+
+def build(target: str) -> str:
+    return f"name: theirs\nbuild: {target}\n"
+
+
+OWN = "{_target_: foreign.%s}"
+NESTED = {
+    "base_scheme": "{_target_: posbench.schemes.ssmax.SSMax, base_scheme: {_target_: foreign.RoPE}}",
+    "bias_scheme": "{_target_: posbench.schemes.dape.DAPE, bias_scheme: {_target_: foreign.RoPE}}",
+    "stack": f"{{_target_: {STACK}, schemes: [{{_target_: {ROPE}}}, {{_target_: foreign.RoPE}}]}}",
+    "deep": f"{{_target_: {STACK}, schemes: [{{_target_: {STACK}, schemes: [{{_target_: foreign.RoPE}}]}}]}}",
+}
+# File, its content, command, overrides.
+WAYS = {
+    "scheme-train": ("scheme/theirs", build(OWN % "RoPE"), "train", (*SMALL, "scheme=theirs")),
+    "scheme-evaluate": ("scheme/theirs", build(OWN % "RoPE"), "evaluate", (*SMALL, "scheme=theirs")),
+    "scheme-sweep": ("scheme/theirs", build(OWN % "RoPE"), "sweep", (*SWEEP, "grid.scheme=[theirs]")),
+    "scheme-properties": ("scheme/theirs", build(OWN % "RoPE"), "properties", ("schemes=[theirs]",)),
+    **{
+        f"nested-{name}": ("scheme/theirs", build(text), "train", (*SMALL, "scheme=theirs"))
+        for name, text in NESTED.items()
+    },
+    **{
+        f"{group}-evaluate": (f"{group}/theirs", build(OWN % name), "evaluate", (*SMALL, f"{group}=theirs"))
+        for group, name in (
+            ("extension", "PositionInterpolation"),
+            ("ensemble", "ChunkEnsemble"),
+            ("task", "FixedTargets"),
+        )
+    },
+    "extension-sweep": (
+        "extension/theirs",
+        build(OWN % "PositionInterpolation"),
+        "sweep",
+        (*SWEEP, "grid.extension=[theirs]"),
+    ),
+    "ensemble-sweep": (
+        "ensemble/theirs",
+        build(OWN % "ChunkEnsemble"),
+        "sweep",
+        (*SWEEP, "grid.ensemble=[theirs]"),
+    ),
+    "task-sweep": (
+        "task/theirs",
+        build(OWN % "FixedTargets"),
+        "sweep",
+        (*SWEEP, "+evaluate.theirs.length_multiples=[1]"),
+    ),
+    "figure-sweep": (
+        "figure/theirs",
+        "name: theirs\ndraw: foreign.draw\n",
+        "sweep",
+        (*SWEEP, "figures=[theirs]"),
+    ),
+    **{
+        f"experiment-{key}": (
+            "experiment/theirs",
+            f"# @package _global_\ndefaults: [miniature, _self_]\n{text}\n",
+            "sweep",
+            (*SWEEP[1:], "experiment=theirs"),
+        )
+        for key, text in {
+            "overrides": "overrides: {scheme: {rope: {_target_: foreign.RoPE}}}",
+            "variants": "variants: {x: {extension: pi, settings: {_target_: foreign.PositionInterpolation}}}",
+            "finetune": "finetune: {x: {extension: pi, settings: {_target_: foreign.PositionInterpolation}, train: {steps: 2}}}",
+            "evaluate": "evaluate: {key_value: {settings: {_target_: foreign.FixedTargets}}}",
+        }.items()
+    },
+    "command-line": (
+        "scheme/none",
+        "",
+        "train",
+        (*SMALL, "scheme=nope", "scheme.build._target_=foreign.RoPE"),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_module_of_others_is_not_imported(way, script, foreign, tmp_path):
+    """A yaml of hydra.searchpath with `_target_: os.system` ran its command, as a task, scheme or extension."""
+    file, text, command, overrides = WAYS[way]
+    path = foreign(file, text)
+    assert_refused(script(command, path, *overrides), "'foreign'", "allow=[foreign]")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "shutil.rmtree",
+        "posbench.files._remove",
+        "posbench.training.muon.Muon",
+    ]
+    + [
+        "posbench.training.checkpoints.shutil.rmtree",
+        "posbench.data.build.json.loads",
+        "builtins.exec",
+        "exec",
+    ]
+    + [
+        "posbench.lm.chunks.ChunkEnsemble",
+        "posbench.__main__.main",
+        "posbench..files",
+        "''",
+        "3",
+        "[os.system]",
+    ],
+)
+@pytest.mark.parametrize("group", ["scheme", "extension", "task", "ensemble"])
+def test_only_classes_of_the_group_are_called(group, target, script, foreign):
+    """Any callable was called, also where its package is allowed."""
+    if (group, target) == ("ensemble", "posbench.lm.chunks.ChunkEnsemble"):
+        return
+    path = foreign(f"{group}/theirs", build(f"{{_target_: {target}}}"))
+    command = "train" if group == "scheme" else "sweep"
+    where = {
+        "scheme": (*SMALL, "scheme=theirs"),
+        "extension": (*SWEEP, "grid.extension=[theirs]"),
+        "ensemble": (*SWEEP, "grid.ensemble=[theirs]"),
+        "task": (*SWEEP, "+evaluate.theirs.length_multiples=[1]"),
+    }[group]
+    packages = "allow=[os,subprocess,shutil,builtins]"
+    assert_refused(script(command, path, packages, *where), "_target_")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("experiment/theirs", "# @package _global_\ndefaults: [miniature, _self_]\nallow: [foreign]\n"),
+        ("experiment/theirs", "# @package allow\ndefaults: [miniature, _self_]\nx: 3\n"),
+        ("size/theirs", "# @package _global_\nallow: [foreign]\n"),
+        *(
+            ("experiment/theirs", f"# @package _global_\ndefaults: [miniature, _self_]\nhydra: {{{text}}}\n")
+            for text in (
+                "callbacks: {x: {_target_: foreign.RoPE}}",
+                "launcher: {_target_: foreign.RoPE}",
+                "overrides: {task: ['allow=[foreign]']}",
+                "job: {env_set: {PATH: ''}}",
+                "job_logging: {version: 1, root: {handlers: [x]}, handlers: {x: {class: foreign.RoPE}}}",
+            )
+        ),
+        ("size/theirs", "# @package hydra.callbacks\nx: {_target_: foreign.RoPE}\n"),
+    ],
+)
+def test_files_set_neither_allow_nor_hydra(file, text, script, foreign, tmp_path):
+    """Only the command line allows packages; callbacks and loggers of Hydra are called before any check of ours."""
+    path = foreign(file, text)
+    chosen = file.replace("/", "=")
+    base = SWEEP[1:] if chosen == "experiment=theirs" else SWEEP
+    assert_refused(script("sweep", path, chosen, *base), "sets", "command line")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "given", ["allow=[../x]", "allow=3", "allow=[a.b]", "allow={a: 1}", "allow=[[a]]", "allow=''"]
+)
+def test_allow_names_packages(given, script):
+    assert_refused(script("train", *SMALL, given), "allow")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        "foreign.draw",
+        "os.system",
+        "posbench.report.figures.save",
+        "posbench.files.write_text",
+        "posbench.nothing.draw",
+    ],
+)
+def test_figures_call_drawing_functions_only(draw, script, foreign, tmp_path):
+    """`draw:` of a figure named any function, also through the list of figures in experiment.json."""
+    path = foreign("figure/theirs", f"name: theirs\ndraw: {draw}\n")
+    folder = tmp_path / "results" / "mine"
+    folder.mkdir(parents=True)
+    published = Path(__file__).parents[2] / "results" / "published" / "demo" / "rows.parquet"
+    (folder / "rows.parquet").write_bytes(published.read_bytes())
+    (folder / "experiment.json").write_text(json.dumps({"scheme_order": [], "figures": ["theirs"]}))
+    assert_refused(script("figures", path), "draw", draw)
+    assert not (tmp_path / "ran").exists()
+    (folder / "experiment.json").write_text(json.dumps({"scheme_order": [], "figures": ["../figure/theirs"]}))
+    assert_refused(script("figures", path), "'../figure/theirs'", "letters")
+
+
+BAD_NAMES = [
+    "../escape",
+    "..",
+    ".",
+    "/abs/path",
+    "a/b",
+    "cells",
+    "models",
+    "Models",
+    "locks",
+    "published",
+    "step-1",
+]
+BAD_NAMES += [
+    "STEP-00000007",
+    "''",
+    "'a\nb'",
+    "'a b'",
+    "a" * 65,
+    "a" * 300,
+    "'$x^{'",
+    "-x",
+    ".x",
+    "'\udcff'",
+    "é",
+    "'a\\\\b'",
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+@pytest.mark.parametrize("key", ["name", "size.name", "data.name"])
+def test_names_follow_one_rule(key, name, script, tmp_path):
+    """A name led out of the results folder, over its own folders, or to a traceback."""
+    before = set(tmp_path.rglob("*"))
+    assert_refused(script("sweep", *SWEEP, f"{key}={name}"), key)
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides"),
+    [
+        ("train", (*SMALL, "scheme.name=../x")),
+        ("evaluate", (*SMALL, "extension.name=../x")),
+        ("evaluate", (*SMALL, "ensemble.name=../x")),
+        ("evaluate", (*SMALL, "task.name=../x")),
+        ("sweep", (*SWEEP, "+variants={../x: {extension: pi}}")),
+        ("sweep", (*SWEEP, "+finetune={../x: {extension: pi, train: {steps: 1}}}")),
+        ("sweep", (*SWEEP, "evaluate={../x: {task: key_value}}")),
+        ("sweep", (*SWEEP, "grid.scheme=[../x]")),
+        ("sweep", (*SWEEP, "figures=[../x]")),
+        ("figures", ("experiments=[../x]",)),
+        ("figures", ("experiments=[cells]",)),
+        ("properties", ("schemes=[../x]",)),
+    ],
+)
+def test_every_name_follows_the_rule(command, overrides, script):
+    assert_refused(script(command, *overrides), "letters" if "cells" not in overrides[-1] else "'cells'")
+
+
+@pytest.mark.parametrize("group", ["scheme", "extension", "ensemble", "figure", "size"])
+def test_names_in_files_follow_the_rule(group, script, foreign, tmp_path):
+    path = foreign(f"{group}/theirs", "name: ../x\nbuild: null\n")
+    chosen = "figures=[theirs]" if group == "figure" else f"grid.{group}=[theirs]"
+    assert_refused(script("sweep", path, *SWEEP, chosen), "'../x'", f"{group} theirs")
+
+
+def test_an_experiment_called_like_a_checkpoint_keeps_its_folder(script, tmp_path):
+    """An experiment called `step-size` was set aside as a broken checkpoint by the next sweep, and then deleted."""
+    kept = tmp_path / "results" / "step-size" / "notes.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("kept")
+    (tmp_path / "results" / "step-00000001").mkdir()
+    result = script(
+        "sweep", *SWEEP, "train.steps=2", "name=step-size", "runtime.max_minutes=10", "figures=[]"
+    )
+    assert result.code == 0, result
+    assert kept.read_text() == "kept"
+    assert {path.name for path in (tmp_path / "results").glob("step-*")} == {"step-size", "step-00000001"}
+    assert set(pd.read_parquet(kept.with_name("rows.parquet"))["scheme"]) == {"rope"}
+
+
+@pytest.mark.parametrize(
+    "given", ["{home}", ".", "..", "x", "0123456789ABCDEF", "0123456789abcde/", "'0123456789abcdef '"]
+)
+def test_a_fingerprint_is_hexadecimal(given, script, tmp_path):
+    """data.fingerprint=/home/me renamed that folder before it was refused; `.` renamed the whole cache."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for command, base in (("train", SMALL), ("evaluate", SMALL), ("sweep", SWEEP)):
+        assert_refused(
+            script(command, *base, f"data.fingerprint={given.format(home=home)}"), "data.fingerprint", "hexa"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
