@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from posbench.config import config_dir
@@ -133,7 +133,7 @@ def check_names(settings: Any, prefix: str = "") -> None:
 
 def allow_packages(packages: Any) -> None:
     """Allows the packages of the setting `allow`, and no others."""
-    names = [] if packages is None else [packages] if isinstance(packages, str) else list(packages)
+    names = list(packages) if isinstance(packages, ListConfig) else [packages]
     for name in names:
         if not isinstance(name, str) or not name.isidentifier():
             raise ConfigError(f"allow {name!r}: give top-level packages, such as allow=[my_schemes]")

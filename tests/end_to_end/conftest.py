@@ -40,7 +40,7 @@ def script(
             f"runtime.cache_dir={cache}",
             "runtime.wandb_mode=disabled",
         ]
-        where = [f"results_dir={tmp_path / 'results'}"] if name == "figures" else where
+        where = [f"results_dir={tmp_path / 'results'}"] if name in ("figures", "properties") else where
         path = str(ROOT / "scripts" / f"{name}.py")
         monkeypatch.setattr(sys, "argv", [path, *where, *overrides])
         GlobalHydra.instance().clear()

@@ -7,6 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from posbench import instantiate
+from posbench.errors import ConfigError
+from posbench.lm.chunks import ChunkEnsemble
+from posbench.names import check_name
+from posbench.position.extension import Extension
+from posbench.position.scheme import PositionScheme
+from posbench.tasks.task import Task
+
 SMALL = ("size.n_layers=1", "size.d_model=8", "size.n_heads=2", "train.steps=2", "train.seq_len=8")
 SWEEP = ("experiment=miniature", "runtime.launcher=inline", "grid.extension=[]", "grid.scheme=[rope]")
 ROPE = "posbench.schemes.rope.RoPE"
@@ -139,45 +147,24 @@ def test_a_module_of_others_is_not_imported(way, script, foreign, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "subprocess.Popen",
-        "shutil.rmtree",
-        "posbench.files._remove",
-        "posbench.training.muon.Muon",
-    ]
-    + [
-        "posbench.training.checkpoints.shutil.rmtree",
-        "posbench.data.build.json.loads",
-        "builtins.exec",
-        "exec",
-    ]
-    + [
-        "posbench.lm.chunks.ChunkEnsemble",
-        "posbench.__main__.main",
-        "posbench..files",
-        "''",
-        "3",
-        "[os.system]",
-    ],
-)
-@pytest.mark.parametrize("group", ["scheme", "extension", "task", "ensemble"])
-def test_only_classes_of_the_group_are_called(group, target, script, foreign):
-    """Any callable was called, also where its package is allowed."""
-    if (group, target) == ("ensemble", "posbench.lm.chunks.ChunkEnsemble"):
-        return
-    path = foreign(f"{group}/theirs", build(f"{{_target_: {target}}}"))
-    command = "train" if group == "scheme" else "sweep"
-    where = {
-        "scheme": (*SMALL, "scheme=theirs"),
-        "extension": (*SWEEP, "grid.extension=[theirs]"),
-        "ensemble": (*SWEEP, "grid.ensemble=[theirs]"),
-        "task": (*SWEEP, "+evaluate.theirs.length_multiples=[1]"),
-    }[group]
-    packages = "allow=[os,subprocess,shutil,builtins]"
-    assert_refused(script(command, path, packages, *where), "_target_")
+TARGETS = """os.system subprocess.Popen shutil.rmtree posbench.files._remove posbench.training.muon.Muon
+posbench.training.checkpoints.shutil.rmtree posbench.data.build.json.loads builtins.exec exec posbench.__main__.main
+posbench.lm.interface.Prompt posbench..files posbench.files. ../x"""
+
+
+@pytest.mark.parametrize("target", [*TARGETS.split(), "", 3, None, ["os.system"], {"a": 1}])
+@pytest.mark.parametrize("base", [PositionScheme, Extension, Task, ChunkEnsemble])
+def test_only_classes_of_the_group_are_called(base, target, monkeypatch):
+    """Any callable was called; now not even where its package is allowed."""
+    monkeypatch.setattr(instantiate, "_allowed", {"os", "subprocess", "shutil", "builtins"})
+    with pytest.raises(ConfigError, match=r"^_target_ [^\n]*: [^\n]+$"):
+        instantiate.instantiate({"_target_": target}, base)
+
+
+@pytest.mark.parametrize("settings", ["os.system", ["os.system"], 3, None, {}, {"target": "os.system"}])
+def test_settings_without_a_target(settings):
+    with pytest.raises(ConfigError, match=r"^settings without _target_: [^\n]+$"):
+        instantiate.instantiate(settings, PositionScheme)
 
 
 @pytest.mark.parametrize(
@@ -239,38 +226,27 @@ def test_figures_call_drawing_functions_only(draw, script, foreign, tmp_path):
     assert_refused(script("figures", path), "'../figure/theirs'", "letters")
 
 
-BAD_NAMES = [
-    "../escape",
-    "..",
-    ".",
-    "/abs/path",
-    "a/b",
-    "cells",
-    "models",
-    "Models",
-    "locks",
-    "published",
-    "step-1",
-]
-BAD_NAMES += [
-    "STEP-00000007",
-    "''",
-    "'a\nb'",
-    "'a b'",
-    "a" * 65,
-    "a" * 300,
-    "'$x^{'",
-    "-x",
-    ".x",
-    "'\udcff'",
-    "é",
-    "'a\\\\b'",
-]
+BAD_NAMES = ["../escape", "..", ".", "/abs/path", "a/b", "a\\b", "cells", "models", "Models", "locks", "published", "step-1", "STEP-00000007", "$x^{", "-x", ".x", "é"]
+BAD_NAMES += ["", "a\nb", "a\n", "a b", "a" * 65, "a" * 300, "\udcff"]
 
 
-@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-@pytest.mark.parametrize("key", ["name", "size.name", "data.name"])
-def test_names_follow_one_rule(key, name, script, tmp_path):
+@pytest.mark.parametrize("name", [*BAD_NAMES, None, 3, ["a"]], ids=ascii)
+def test_names_follow_one_rule(name):
+    with pytest.raises(ConfigError, match=r"^scheme\.name [^\n]{1,250}$"):
+        check_name("scheme.name", name)
+
+
+@pytest.mark.parametrize("name", ["rope", "step-size", "0", "a.b_c+d-e", "a" * 64])
+def test_other_names_are_allowed(name):
+    check_name("scheme.name", name)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("name", "../escape"), ("name", "cells"), ("name", "step-1"), ("name", "''"), ("name", "'a\nb'"), ("name", "/abs/path"), ("name", ".."), ("size.name", "a" * 300), ("data.name", "'�'")],
+    ids=ascii,
+)
+def test_names_are_checked_first(key, name, script, tmp_path):
     """A name led out of the results folder, over its own folders, or to a traceback."""
     before = set(tmp_path.rglob("*"))
     assert_refused(script("sweep", *SWEEP, f"{key}={name}"), key)
@@ -286,7 +262,7 @@ def test_names_follow_one_rule(key, name, script, tmp_path):
         ("evaluate", (*SMALL, "task.name=../x")),
         ("sweep", (*SWEEP, "+variants={../x: {extension: pi}}")),
         ("sweep", (*SWEEP, "+finetune={../x: {extension: pi, train: {steps: 1}}}")),
-        ("sweep", (*SWEEP, "evaluate={../x: {task: key_value}}")),
+        ("sweep", (*SWEEP, "+evaluate={../x: {task: key_value}}")),
         ("sweep", (*SWEEP, "grid.scheme=[../x]")),
         ("sweep", (*SWEEP, "figures=[../x]")),
         ("figures", ("experiments=[../x]",)),
