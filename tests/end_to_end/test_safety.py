@@ -226,7 +226,25 @@ def test_figures_call_drawing_functions_only(draw, script, foreign, tmp_path):
     assert_refused(script("figures", path), "'../figure/theirs'", "letters")
 
 
-BAD_NAMES = ["../escape", "..", ".", "/abs/path", "a/b", "a\\b", "cells", "models", "Models", "locks", "published", "step-1", "STEP-00000007", "$x^{", "-x", ".x", "é"]
+BAD_NAMES = [
+    "../escape",
+    "..",
+    ".",
+    "/abs/path",
+    "a/b",
+    "a\\b",
+    "cells",
+    "models",
+    "Models",
+    "locks",
+    "published",
+    "step-1",
+    "STEP-00000007",
+    "$x^{",
+    "-x",
+    ".x",
+    "é",
+]
 BAD_NAMES += ["", "a\nb", "a\n", "a b", "a" * 65, "a" * 300, "\udcff"]
 
 
@@ -243,7 +261,17 @@ def test_other_names_are_allowed(name):
 
 @pytest.mark.parametrize(
     ("key", "name"),
-    [("name", "../escape"), ("name", "cells"), ("name", "step-1"), ("name", "''"), ("name", "'a\nb'"), ("name", "/abs/path"), ("name", ".."), ("size.name", "a" * 300), ("data.name", "'�'")],
+    [
+        ("name", "../escape"),
+        ("name", "cells"),
+        ("name", "step-1"),
+        ("name", "''"),
+        ("name", "'a\nb'"),
+        ("name", "/abs/path"),
+        ("name", ".."),
+        ("size.name", "a" * 300),
+        ("data.name", "'�'"),
+    ],
     ids=ascii,
 )
 def test_names_are_checked_first(key, name, script, tmp_path):
