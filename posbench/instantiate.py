@@ -1,14 +1,34 @@
-"""Creates objects from plain settings: {"_target_": "package.module.Class", **keyword arguments}."""
+"""Creates objects from plain settings: {"_target_": "package.module.Class", **keyword arguments}.
+
+Settings can come from files of others. A module outside posbench is therefore imported only if the command line allows
+its package, and nothing is called but classes derived from the base class that the caller expects.
+"""
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from posbench.errors import ConfigError, unknown
 
 Class = TypeVar("Class", bound=type)
+Base = TypeVar("Base")
+
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_allowed: set[str] = set()
+
+
+def allow(packages: Iterable[str]) -> None:
+    """Sets the top-level packages outside posbench that targets may be imported from."""
+    _allowed.clear()
+    _allowed.update(packages)
+
+
+def allowed_packages() -> frozenset[str]:
+    """Returns the packages of the last call of `allow`, to be allowed in another process as well."""
+    return frozenset(_allowed)
 
 
 def register(name: str) -> Callable[[Class], Class]:
@@ -26,11 +46,10 @@ def register(name: str) -> Callable[[Class], Class]:
 
 
 def registered_name(path: str) -> str:
-    """Returns the registered name of the class at a dotted path, or the path if the class is not of this package."""
-    target = locate(path)
-    if not getattr(target, "__module__", "").startswith("posbench."):
+    """Returns the registered name of the class at a dotted path, or the path if it is not in this package."""
+    if not str(path).startswith("posbench."):
         return path
-    return vars(target).get("_registered_name", path)
+    return vars(locate(path)).get("_registered_name", path)
 
 
 def by_name(settings: Any) -> Any:
@@ -45,27 +64,50 @@ def by_name(settings: Any) -> Any:
     return settings
 
 
-def locate(path: str) -> Any:
-    """Imports the class or function at a dotted path; raises ConfigError if there is none."""
+def check_path(path: Any, key: str = "_target_") -> None:
+    """Raises ConfigError for a dotted path of a module that is not allowed, without importing it.
+
+    Args:
+        key: the setting that holds the path, for the message.
+    """
+    if not isinstance(path, str) or not DOTTED.fullmatch(path):
+        raise ConfigError(f"{key} {path!r}: give package.module.Name, importable from here")
+    package = path.partition(".")[0]
+    if package != "posbench" and package not in _allowed:
+        raise ConfigError(
+            f"{key} {path!r}: module {path.rpartition('.')[0]!r} is not part of posbench and was not imported; add "
+            f"allow=[{package}] to the command line to run its code"
+        )
+
+
+def locate(path: Any, key: str = "_target_") -> Any:
+    """Imports the class or function at a dotted path; raises ConfigError if there is none or it is not allowed."""
+    check_path(path, key)
     module_name, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise ConfigError(
-            f"_target_ {path!r} cannot be imported ({error}): give package.module.Name, importable from here "
+            f"{key} {path!r} cannot be imported ({error}): give package.module.Name, importable from here "
             "(is its folder on PYTHONPATH?)"
         ) from None
 
 
-def instantiate(settings: Mapping[str, Any], *args: Any) -> Any:
-    """Calls the target with `args` and the other settings as keyword arguments.
+def instantiate(settings: Mapping[str, Any], base: type[Base], *args: Any) -> Base:
+    """Calls the target, a class derived from `base`, with `args` and the other settings as keyword arguments.
 
     Raises:
-        ConfigError: if the target is missing, or has no such argument, or an argument is of another type.
+        ConfigError: if the target is missing or not such a class, or an argument is missing, unknown or of another
+            type.
     """
-    if "_target_" not in settings:
-        raise ConfigError(f"settings without _target_: {dict(settings)}; add the class to create")
+    if not isinstance(settings, Mapping) or "_target_" not in settings:
+        raise ConfigError(f"settings without _target_: {settings!r:.200}; add the class to create")
     target = locate(settings["_target_"])
+    if not inspect.isclass(target) or not issubclass(target, base):
+        raise ConfigError(
+            f"_target_ {settings['_target_']!r} is not a class derived from {base.__module__}.{base.__name__}: "
+            "derive it from that class, or give another"
+        )
     keywords = {key: value for key, value in settings.items() if key != "_target_"}
     parameters = inspect.signature(target).parameters
     for key in keywords:
@@ -77,6 +119,13 @@ def instantiate(settings: Mapping[str, Any], *args: Any) -> Any:
             raise ConfigError(
                 f"setting {key} of {target.__name__} is {value!r}: give {inspect.formatannotation(hints[key])}"
             )
+    try:
+        inspect.signature(target).bind(*args, **keywords)
+    except TypeError as error:
+        raise ConfigError(
+            f"{target.__name__} cannot be created from these settings ({error}): give each setting of its file, and "
+            "no class that stands around something else"
+        ) from None
     return target(*args, **keywords)
 
 

@@ -48,7 +48,7 @@ def test_the_class_decides_which_setting_is_meant(group: str, name: str, old: st
     build = load_group(group)[name]["build"]
     assert new in build
     with pytest.raises(ConfigError, match=f"'{old}'.*; it is called '{new}' now"):
-        instantiate({"_target_": build["_target_"], old: 1})
+        instantiate({"_target_": build["_target_"], old: 1}, object)
 
 
 def test_a_name_that_is_current_has_no_other() -> None:

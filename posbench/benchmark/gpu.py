@@ -36,7 +36,7 @@ from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT, Size
 from posbench.position.call import AttentionCall
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry
 from posbench.training.trainer import Trainer
 
@@ -161,8 +161,7 @@ def our_step(shape: BenchmarkShape, scheme: str = SETTINGS["plain"], kernel: str
         ),
     )
     corpus = open_corpus(data, Path(runtime.cache_dir))
-    # The folder does not exist: no checkpoint is resumed, and none is saved.
-    trainer = Trainer(settings, corpus, Path(runtime.results_dir) / "posbench-no-training", runtime)
+    trainer = Trainer(settings, corpus, None, runtime)
     steps = itertools.count()
     return lambda: trainer.step(next(steps))
 
@@ -227,7 +226,9 @@ def lm_of(shape: BenchmarkShape, extension: str = "") -> NativeLM:
     if extension:
         known = Size(shape.n_layers, shape.d_model, shape.n_heads).shape(shape.seq_len)
         settings = hydra_app.load_group("extension")[extension]["build"]
-        model = model.with_scheme(instantiate(settings, model.scheme, ExtensionContext(known, READ)))
+        model = model.with_scheme(
+            instantiate(settings, Extension, model.scheme, ExtensionContext(known, READ))
+        )
     precision = torch.autocast(DEVICE, torch.bfloat16)
     return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), precision, 65536)
 

@@ -36,7 +36,7 @@ from posbench.kernels.flex import flex, why_never_supported
 from posbench.kernels.relative_values import with_relative_values
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.call import AttentionCall, Kernel
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.runtime.device import autocast_context
 from posbench.sweep.evaluator import device_name
 from posbench.training.trainer import Trainer
@@ -83,7 +83,7 @@ class SchemeVariant:
             return model.train(), LENGTH
         around = hydra_app.load_group("extension")[self.extension]["build"]
         for length in (LENGTH, TRAIN_LEN):
-            scheme = instantiate(around, model.scheme, ExtensionContext(shape, length))
+            scheme = instantiate(around, Extension, model.scheme, ExtensionContext(shape, length))
             try:
                 scheme.check(length)
             except (UndefinedError, LengthError):

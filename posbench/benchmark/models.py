@@ -71,7 +71,9 @@ def gpt2(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
         bos_token_id=0,
         eos_token_id=0,
     )
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
+    model = AutoModelForCausalLM.from_config(
+        config, attn_implementation="sdpa", trust_remote_code=False
+    ).train()
     return model, lambda ids: model(ids).logits
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from posbench.commands.source import definition, parts
-from posbench.config.checks import check
+from posbench.config.checks import check, check_fingerprint
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
 from posbench.errors import unknown
+from posbench.instantiate import check_path
 from posbench.sweep import grid
 from posbench.sweep.finetune import finetune_settings
 
@@ -19,6 +20,7 @@ PASSED = {"scheme": 1, "extension": 2, "ensemble": 2, "task": 0}
 def check_build(group: str, build: Mapping[str, Any] | None) -> None:
     """Raises ConfigError for a setting that the class does not have, where its source text shows which it has."""
     for index, part in enumerate(parts(build)):
+        check_path(part["_target_"])
         found = definition(part["_target_"])
         if found is None or (parameters := found.parameters()) is None:
             continue
@@ -32,6 +34,7 @@ def check_build(group: str, build: Mapping[str, Any] | None) -> None:
 def check_model(settings: ModelSettings) -> None:
     """Raises ConfigError for settings of the training or of the scheme that are not possible."""
     check(settings.train)
+    check_fingerprint(settings.data)
     check_build("scheme", settings.scheme.build)
 
 
@@ -66,6 +69,8 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption) -> None:
     for group, names in named.items():
         for name in names:
             load_option(group, name)
+    for name in script.figures:
+        check_path(load_option("figure", name).get("draw"), "draw")
     for name, evaluation in script.evaluate.items():
         build = load_option("task", evaluation.task or name)["build"]
         check_build("task", {**build, **evaluation.settings})

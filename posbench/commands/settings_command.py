@@ -10,6 +10,7 @@ options:
   --cfg job              print all settings and run nothing
   --multirun             run once for every combination: scheme=rope,alibi train.seed=0,1
   --config-dir FOLDER    also search FOLDER for choices of your own, such as FOLDER/scheme/mine.yaml
+  allow=[my_schemes]     let them use classes of the package my_schemes
 
 Quote values with brackets or spaces. `posbench list GROUP` shows the choices of a group, `posbench describe NAME`
 the settings of one choice, and `posbench completion bash` makes the shell complete both.

@@ -1,7 +1,21 @@
 """Checks of training settings beyond their types."""
 
+import re
+
+from posbench.config.data import DataSettings
 from posbench.config.schema import TrainSettings
 from posbench.errors import ConfigError
+
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+
+
+def check_fingerprint(settings: DataSettings) -> None:
+    """Raises ConfigError for a fingerprint that is not one: it is the name of a folder in the cache."""
+    if settings.fingerprint and not FINGERPRINT.fullmatch(settings.fingerprint):
+        raise ConfigError(
+            f"data.fingerprint {settings.fingerprint!r}: give 16 hexadecimal digits, the name of a corpus in "
+            "runtime.cache_dir, or remove it"
+        )
 
 
 def check(settings: TrainSettings) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from posbench.names import NAME
+
 
 @dataclass
 class TokenizerSettings:
@@ -16,7 +18,7 @@ class TokenizerSettings:
 class DataSettings:
     """A corpus. Only the fields that a source uses enter its fingerprint."""
 
-    name: str = "sources"  # label in rows, tables and figures
+    name: str = field(default="sources", metadata=NAME)  # label in rows, tables and figures
     source: str = "sources"  # sources, stdlib, files or hub
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     num_keys: int = 88  # ids reserved for the keys of synthetic sequences, at least 2

@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 import hydra
+import hydra._internal.hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_store import ConfigStore
@@ -20,13 +22,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from posbench.config import config_dir
 from posbench.config.keys import SCHEMAS, keys
 from posbench.config.overrides import with_quotes
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
+from posbench.instantiate import allow
+from posbench.names import check_name
 from posbench.renamed import current_name
 
 Settings = TypeVar("Settings")
@@ -46,10 +51,14 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
     n_failed = 0
 
+    # hydra.main has no argument for its loader.
+    hydra._internal.hydra.ConfigLoaderImpl = SafeLoader  # type: ignore[misc]
+
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
         nonlocal n_failed
         try:
+            allow_packages(config.allow)
             run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
@@ -57,10 +66,32 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
 
     try:
         app()
+    except PosbenchError as error:
+        say(f"error: {error}")
+        return 2
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
         return 2
     return 2 if n_failed else 0
+
+
+class SafeLoader(ConfigLoaderImpl):
+    """Hydra's loader, for yaml files that can come from others.
+
+    They may set neither `allow` nor Hydra itself, whose callbacks, launchers and loggers are called as it starts.
+    """
+
+    def _load_single_config(self, default: Any, repo: Any) -> ConfigResult:
+        found = super()._load_single_config(default, repo)
+        own = found.path == f"file://{config_dir()}"
+        if found.path.startswith(("file://", "pkg://")) and found.provider != "hydra":
+            for key in ("allow",) if own else ("allow", "hydra"):
+                if key in found.config:
+                    raise ConfigError(
+                        f"{default.config_path}.yaml in {found.path} sets {key!r}, which only the command line may: "
+                        "remove it from the file"
+                    )
+        return found
 
 
 def say(text: str) -> None:
@@ -82,7 +113,28 @@ def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
                 one.name,
                 {key: to_dataclass(entry, entries[key], f"{one.name}.{key}.") for key in entries},
             )
+    check_names(found)
     return found
+
+
+def check_names(settings: Any, prefix: str = "") -> None:
+    """Raises ConfigError for a name in the settings, or the name of an entry, that breaks the rule of names."""
+    for one in dataclasses.fields(settings):
+        key, value = f"{prefix}{one.name}", getattr(settings, one.name)
+        if dataclasses.is_dataclass(value):
+            check_names(value, f"{key}.")
+        elif "of" in one.metadata or "is_name" in one.metadata:
+            for name in [value] if isinstance(value, str) else value:
+                check_name(key, name)
+
+
+def allow_packages(packages: Any) -> None:
+    """Allows the packages of the setting `allow`, and no others."""
+    names = list(packages) if isinstance(packages, ListConfig) else [packages]
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ConfigError(f"allow {name!r}: give top-level packages, such as allow=[my_schemes]")
+    allow(names)
 
 
 def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
@@ -105,7 +157,10 @@ def load_option(group: str, name: str) -> dict[str, Any]:
         for one in GlobalHydra.instance().config_loader().get_search_path().get_path()
     ]
     folders += [("hydra.searchpath", folder) for folder in HydraConfig.get().searchpath]
-    return copy.deepcopy(_read_option(tuple(folders), group, name))
+    check_name(group, name)
+    content = copy.deepcopy(_read_option(tuple(folders), group, name))
+    check_name(f"name of {group} {name}", content.get("name"))
+    return content
 
 
 @cache

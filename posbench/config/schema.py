@@ -11,13 +11,14 @@ from typing import Any
 
 from posbench.config.data import DataSettings
 from posbench.identity import HASH_IF_SET
+from posbench.names import NAME
 
 
 @dataclass
 class SchemeSettings:
     """A position scheme: configs/scheme."""
 
-    name: str = ""  # label in rows, tables and figures
+    name: str = field(default="", metadata=NAME)  # label in rows, tables and figures
     build: dict[str, Any] = field(default_factory=dict)  # a posbench.position.scheme.PositionScheme
 
 
@@ -28,7 +29,7 @@ class ExtensionSettings:
     Without `build` and `ensemble` the model is evaluated as it is.
     """
 
-    name: str = "none"  # label in rows, tables and figures
+    name: str = field(default="none", metadata=NAME)  # label in rows, tables and figures
     build: dict[str, Any] | None = None  # a posbench.position.extension.Extension
     # Fine-tuning with the extension in place before the evaluation: keys of TrainSettings and their values, in place
     # of those of sweep.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
@@ -40,7 +41,7 @@ class ExtensionSettings:
 class EnsembleSettings:
     """A wrapper of a trained model that combines its predictions over parts of the context: configs/ensemble."""
 
-    name: str = "none"  # label in the column `extension` of rows
+    name: str = field(default="none", metadata=NAME)  # label in the column `extension` of rows
     build: dict[str, Any] | None = None  # such as posbench.lm.nbce.NBCE; null is none
 
 
@@ -48,7 +49,7 @@ class EnsembleSettings:
 class SizeSettings:
     """The size of a model: configs/size."""
 
-    name: str = "tiny"  # label in rows, tables and figures
+    name: str = field(default="tiny", metadata=NAME)  # label in rows, tables and figures
     n_layers: int = 3  # transformer blocks
     d_model: int = 96  # width of the residual stream; a multiple of n_heads
     n_heads: int = 6  # attention heads in each layer
@@ -104,7 +105,7 @@ class LMSettings:
 class TaskSettings:
     """A task: configs/task."""
 
-    name: str = "perplexity"  # label
+    name: str = field(default="perplexity", metadata=NAME)  # label
     build: dict[str, Any] = field(default_factory=dict)  # a posbench.tasks.task.Task
 
 
@@ -201,14 +202,23 @@ class FinetuneSettings(VariantSettings):
 
 
 @dataclass
-class TrainScript(ModelSettings):
+class Script:
+    """Settings that all scripts with yaml files share."""
+
+    # Packages outside posbench whose classes and functions may be used, such as [my_schemes]. Only the command line
+    # sets it, because files can come from others.
+    allow: Any = field(default_factory=list)
+
+
+@dataclass
+class TrainScript(ModelSettings, Script):
     """Settings of posbench train: one training."""
 
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
 
 
 @dataclass
-class EvaluateScript(ModelSettings):
+class EvaluateScript(ModelSettings, Script):
     """Settings of posbench evaluate: one model, one extension or ensemble, one task."""
 
     lm: LMSettings = field(default_factory=LMSettings)
@@ -220,10 +230,11 @@ class EvaluateScript(ModelSettings):
 
 
 @dataclass
-class SweepScript:
+class SweepScript(Script):
     """Settings of posbench sweep: an experiment."""
 
-    name: str = "experiment"  # folder of its tables and figures below runtime.results_dir
+    # Folder of its tables and figures below runtime.results_dir.
+    name: str = field(default="experiment", metadata=NAME)
     size: SizeSettings = field(default_factory=SizeSettings)
     data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -239,15 +250,16 @@ class SweepScript:
 
 
 @dataclass
-class FiguresScript:
+class FiguresScript(Script):
     """Settings of posbench figures, which draws tables and figures from stored rows."""
 
-    experiments: list[str] = field(default_factory=list)  # names of experiments; empty is all that have rows
+    # Names of experiments; empty is all that have rows.
+    experiments: list[str] = field(default_factory=list, metadata=NAME)
     results_dir: str = "results"  # folder of the experiments
 
 
 @dataclass
-class PropertiesScript:
+class PropertiesScript(Script):
     """Settings of posbench properties, which measures properties of the schemes themselves."""
 
     schemes: list[str] = field(default_factory=list)  # names in configs/scheme; empty is all

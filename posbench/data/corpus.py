@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from posbench.config.checks import check_fingerprint
 from posbench.config.data import DataSettings, TokenizerSettings
 from posbench.data import build, hugging_face, shard, tokenizer
 from posbench.data.files import Files
@@ -75,6 +76,7 @@ def open_corpus(config: DataSettings, cache: Path, progress: build.Say | None = 
     Args:
         progress: called with each line for the user, by default printed to stderr.
     """
+    check_fingerprint(config)
     key = config.fingerprint or fingerprint(config)
     folder = Path(cache) / key
     build.ensure(folder, partial(_parts, config), progress or build.print_to_stderr, config.bos)

@@ -51,14 +51,16 @@ def load_auto(name: str) -> Any:
 
     try:
         try:
-            return AutoTokenizer.from_pretrained(name, local_files_only=True)
+            return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
         except OSError:
             if Path(name).exists():
                 raise
             need_hub(f"tokenizer {name!r}", OFFLINE)
-            return AutoTokenizer.from_pretrained(name)
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
+        if "trust_remote_code" in str(error):
+            reason = "it needs its repository's own code, which is not executed"
         raise DataError(
             f"{name!r} is not a tokenizer that can be loaded ({reason}): choose {OFFLINE}"
         ) from None

@@ -140,7 +140,7 @@ def opaque_scheme_settings(config: Any, name: str) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     with one_line_errors(name), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return {
         "_target_": f"{OpaquePositions.__module__}.{OpaquePositions.__name__}",
         "max_position_embeddings": position_table_size(model, config),

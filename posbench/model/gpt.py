@@ -182,4 +182,4 @@ def build_scheme(settings: dict, shape: ModelShape, seed: int) -> PositionScheme
     """Builds a scheme from its settings under its own seed, without advancing the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return instantiate(settings, shape)
+        return instantiate(settings, PositionScheme, shape)

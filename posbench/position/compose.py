@@ -34,7 +34,8 @@ class Stack(PositionScheme):
     def __init__(self, shape: ModelShape, schemes: Sequence[Mapping[str, Any] | PositionScheme]) -> None:
         super().__init__()
         members = [
-            scheme if isinstance(scheme, PositionScheme) else instantiate(scheme, shape) for scheme in schemes
+            scheme if isinstance(scheme, PositionScheme) else instantiate(scheme, PositionScheme, shape)
+            for scheme in schemes
         ]
         self.members = nn.ModuleList(members)
         self.version = sum(member.version for member in members)

@@ -17,7 +17,8 @@ from posbench.runtime.device import pick_device
 from posbench.sweep.cell import Cell, ModelPlan
 from posbench.sweep.jobs import Job, ResultsFolder
 from posbench.sweep.oom_report import explain_oom
-from posbench.training import checkpoints
+from posbench.tasks.task import Task
+from posbench.training import resume
 from posbench.training.trainer import Trainer
 
 
@@ -57,9 +58,9 @@ def tokens_read(cell: Cell, corpus: Corpus, known: dict[str, int]) -> int:
 
 def last_checkpoint_step(folder: Path) -> int:
     """Returns the number of steps of the newest checkpoint of a training."""
-    for path in checkpoints.latest_first(folder, "step-*"):
-        return int(path.name.removeprefix("step-"))
-    return 0
+    return max(
+        (int(path.name.removeprefix("step-")) for path in resume.checkpoint_folders(folder)), default=0
+    )
 
 
 def time_step_and_token(
@@ -69,7 +70,7 @@ def time_step_and_token(
     if model.pretrained:
         return 0.0, time_matmuls(model.settings.size, runtime)
     with explain_oom(model):
-        trainer = Trainer(model.settings, corpus, Path(runtime.results_dir), runtime)
+        trainer = Trainer(model.settings, corpus, None, runtime)
         step, batch = 0.0, trainer.held_out.get_batch(0)
         if trains:
             trainer.step(0)
@@ -97,7 +98,7 @@ def time_matmuls(size: SizeSettings, runtime: RuntimeSettings) -> float:
 
 def count_tokens(cell: Cell, corpus: Corpus) -> int:
     """Returns the tokens that a cell reads."""
-    task = instantiate(cell.task.build)
+    task = instantiate(cell.task.build, Task)
     train_len = cell.model.settings.train.seq_len
     return sum(
         len(prompt.context) + prompt.continuations.size

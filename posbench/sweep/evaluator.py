@@ -20,6 +20,7 @@ from posbench.data.corpus import Corpus
 from posbench.errors import DataError, UndefinedError
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.lm.chunks import ChunkEnsemble
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
@@ -64,7 +65,7 @@ class EvaluatedModel:
         """Measures a cell, stores its rows and returns their status."""
         started = time.monotonic()
         kernel = KernelDispatcher(self.runtime.kernel)
-        task: Task = instantiate(cell.task.build)
+        task = instantiate(cell.task.build, Task)
         measures: list[dict[str, Any]] = []
         status = "ok" if self.metadata["status"] == "ok" else "diverged"
         if status == "ok":
@@ -131,7 +132,7 @@ class EvaluatedModel:
         lm = self.lm(cell, kernel)
         if cell.extension.ensemble is None:
             return lm
-        return instantiate(cell.extension.ensemble, lm, self.corpus.vocabulary.bos)
+        return instantiate(cell.extension.ensemble, ChunkEnsemble, lm, self.corpus.vocabulary.bos)
 
     def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         """Returns the language model of a cell, with its extension."""

@@ -20,10 +20,11 @@ from posbench.config.schema import (
 )
 from posbench.data.batches import check_synthetic_task
 from posbench.data.corpus import Corpus, check_corpus, fingerprint, open_corpus
-from posbench.errors import ConfigError, IncompatibleError, LengthError, UndefinedError
+from posbench.errors import IncompatibleError, LengthError, UndefinedError
 from posbench.instantiate import instantiate
+from posbench.lm.chunks import ChunkEnsemble
 from posbench.model.gpt import Size, build_scheme
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import ModelShape, PositionScheme
 from posbench.sweep import grid
 from posbench.sweep.cell import Cell, FineTuning, ModelPlan, Plan
@@ -42,12 +43,7 @@ def model_shape(settings: ModelSettings) -> ModelShape:
 
 def build_untrained_scheme(settings: ModelSettings) -> PositionScheme:
     """Creates the untrained scheme of a model; raises for settings that it does not allow."""
-    scheme = build_scheme(settings.scheme.build, model_shape(settings), settings.train.seed)
-    if not isinstance(scheme, PositionScheme):
-        raise ConfigError(
-            f"scheme {settings.scheme.name}: {type(scheme).__name__} is not a PositionScheme; derive it from one"
-        )
-    return scheme
+    return build_scheme(settings.scheme.build, model_shape(settings), settings.train.seed)
 
 
 def apply_extension(
@@ -57,7 +53,7 @@ def apply_extension(
     if extension.build is None:
         return scheme
     length = extension_length(length, extension.finetune)
-    return instantiate(extension.build, scheme, ExtensionContext(model_shape(settings), length))
+    return instantiate(extension.build, Extension, scheme, ExtensionContext(model_shape(settings), length))
 
 
 def plan_model(settings: ModelSettings) -> ModelPlan:
@@ -128,7 +124,9 @@ def plan_cells(
     scheme_by_length = {length: apply_extension(scheme, extension, settings, length) for length in lengths}
     # An ensemble reads at most the training length at once, and its result for a prefix is not a part of that for
     # the whole text.
-    ensemble = None if extension.ensemble is None else instantiate(extension.ensemble, None, None)
+    ensemble = (
+        None if extension.ensemble is None else instantiate(extension.ensemble, ChunkEnsemble, None, None)
+    )
     if ensemble is not None and not hasattr(ensemble, task.output_type):
         return  # an ensemble has no attention weights, for example
     if ensemble is not None and model.pretrained and model.pretrained.architecture is None:
@@ -179,7 +177,7 @@ def build_task(
                 f"evaluate.{name}: no lengths; give length_multiples or lengths of 1 token or more"
             )
         settings["max_context"] = max_length
-    return TaskSettings(content["name"], settings), instantiate(settings)
+    return TaskSettings(content["name"], settings), instantiate(settings, Task)
 
 
 def evaluated_lengths(evaluation: EvaluationSettings, train_len: int, name: str) -> list[int]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import PosbenchError
+from posbench.instantiate import allow, allowed_packages
 from posbench.runtime.signals import SIGNALS, Interrupted, delayed_signals, stop_flag
 from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job, Worker
@@ -90,7 +91,9 @@ class _WorkerProcess:
         self.starts += 1
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, self.runtime, os.getpid()), daemon=True)
+        self.process = context.Process(
+            target=serve, args=(other, self.runtime, os.getpid(), allowed_packages()), daemon=True
+        )
         resource_tracker.ensure_running()  # its own start would end the delay
         with delayed_signals():
             self.process.start()
@@ -130,8 +133,9 @@ class _WorkerProcess:
             self.process.kill()
 
 
-def serve(connection: Connection, runtime: RuntimeSettings, parent: int) -> None:
+def serve(connection: Connection, runtime: RuntimeSettings, parent: int, packages: frozenset[str]) -> None:
     """Receives jobs and sends their progress and outcomes, until the other end of the connection closes."""
+    allow(packages)
     try:
         with stop_flag() as signalled:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # delayed since the start of the process

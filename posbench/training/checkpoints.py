@@ -70,8 +70,3 @@ def set_aside(folder: Path, reason: object) -> None:
     shutil.rmtree(broken, ignore_errors=True)
     folder.rename(broken)
     log.warning("%s is broken (%s): set aside as %s and made again", folder, reason, broken.name)
-
-
-def latest_first(folder: Path, pattern: str) -> list[Path]:
-    """Returns the folders that match, in descending order of names, without those set aside or never completed."""
-    return sorted((path for path in folder.glob(pattern) if path.suffix == ""), reverse=True)

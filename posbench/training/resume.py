@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from posbench.training import checkpoints
 
 # Each optimizer with its peak learning rate.
 Optimizers = Sequence[tuple[torch.optim.Optimizer, float]]
+
+# The name of a checkpoint, which `save` gives: the number of its steps.
+FOLDER = re.compile(r"step-\d{8,}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class TrainingState:
 def load_latest(folder: Path, device: torch.device, world: World) -> TrainingState | None:
     """Loads the newest complete checkpoint, the same on every rank; broken ones are set aside."""
     chosen = (
-        next((path for path in _paths(folder) if _read(path, device)), None)
+        next((path for path in checkpoint_folders(folder) if _read(path, device)), None)
         if world.is_main_process
         else None
     )
@@ -59,8 +63,9 @@ def load_latest(folder: Path, device: torch.device, world: World) -> TrainingSta
     return _read(chosen, device) if chosen else None
 
 
-def _paths(folder: Path) -> list[Path]:
-    return checkpoints.latest_first(folder, "step-*")
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Returns the complete checkpoints in the folder of a training, the newest first; no other folder is one."""
+    return sorted((path for path in folder.glob("step-*") if FOLDER.fullmatch(path.name)), reverse=True)
 
 
 def _read(path: Path, device: torch.device) -> TrainingState | None:
@@ -85,7 +90,7 @@ def save(
     if not world.is_main_process:
         return
     current = folder / f"step-{step:08d}"
-    older = [path for path in _paths(folder) if path != current]
+    older = [path for path in checkpoint_folders(folder) if path != current]
     checkpoints.write(current, {"model": weights, "optimizer": state}, {"step": step, **metadata})
     for path in older:
         shutil.rmtree(path)
@@ -97,7 +102,7 @@ def finish(folder: Path, model: nn.Module, metadata: dict[str, Any], world: Worl
     if not world.is_main_process:
         return
     checkpoints.write(folder / "final", {"model": weights}, metadata)
-    for path in _paths(folder):
+    for path in checkpoint_folders(folder):
         shutil.rmtree(path)
 
 

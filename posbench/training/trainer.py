@@ -79,6 +79,7 @@ class Trainer:
 
     Args:
         settings: of the model, or of the pretrained model under `start`.
+        folder: None neither continues nor saves: single steps are timed, and `run` is not called.
         start: fine-tunes this model instead of training a new one.
     """
 
@@ -86,7 +87,7 @@ class Trainer:
         self,
         settings: ModelSettings,
         corpus: Corpus,
-        folder: Path,
+        folder: Path | None,
         runtime: RuntimeSettings,
         start: FinetuneStart | None = None,
     ) -> None:
@@ -102,7 +103,7 @@ class Trainer:
         self.kernel = KernelDispatcher(runtime.kernel)
         model = start.model if start else build_model(settings, vocabulary.vocab_size)
         self.model = model.to(self.device)
-        saved = resume.load_latest(folder, self.device, self.world)
+        saved = resume.load_latest(folder, self.device, self.world) if folder else None
         if saved:
             self.model.load_state_dict(saved.model)
         loss_module = LossModule(start.extended if start else self.model, self.kernel)
@@ -158,6 +159,7 @@ class Trainer:
         Raises:
             TrainingInterrupted: after writing a checkpoint, if `stop` returns True before a step.
         """
+        assert self.folder is not None
         metadata = checkpoints.read_metadata(self.folder / "final")
         if metadata is not None:
             return metadata
@@ -264,6 +266,7 @@ class Trainer:
             "log_history": self.log_history,
             "losses": [self.world.all_reduce_sum(loss.item()) for loss in losses],
         }
+        assert self.folder is not None
         resume.save(self.folder, step, self.model, self.optimizers, metadata, self.world)
 
     def finish(self, step: int, status: str) -> dict[str, Any]:
@@ -282,5 +285,6 @@ class Trainer:
             "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
             "log_history": self.log_history,
         }
+        assert self.folder is not None
         resume.finish(self.folder, self.model, metadata, self.world)
         return metadata

@@ -11,6 +11,19 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 ROOT = Path(__file__).parents[2]
+FOREIGN_CODE = """
+from pathlib import Path
+
+from posbench.extensions.pi import PositionInterpolation
+from posbench.lm.chunks import ChunkEnsemble
+from posbench.schemes.rope import RoPE
+from posbench.tasks.fixed_targets import FixedTargets
+
+Path(__file__).with_name("ran").touch()
+
+
+def draw(data): ...
+"""
 
 
 @dataclass
@@ -40,7 +53,7 @@ def script(
             f"runtime.cache_dir={cache}",
             "runtime.wandb_mode=disabled",
         ]
-        where = [f"results_dir={tmp_path / 'results'}"] if name == "figures" else where
+        where = [f"results_dir={tmp_path / 'results'}"] if name in ("figures", "properties") else where
         path = str(ROOT / "scripts" / f"{name}.py")
         monkeypatch.setattr(sys, "argv", [path, *where, *overrides])
         GlobalHydra.instance().clear()
@@ -72,3 +85,21 @@ def started(tmp_path: Path, cache: Path) -> Callable[..., subprocess.Popen[str]]
         )
 
     return start
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    """A folder on PYTHONPATH with a module `foreign` that leaves a file where it is imported, and its configs/."""
+    (tmp_path / "foreign.py").write_text(FOREIGN_CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def write(path: str, text: str) -> str:
+        """Writes configs/<path>.yaml and returns the override by which it is found."""
+        file = tmp_path / "configs" / f"{path}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return f"hydra.searchpath=[file://{tmp_path}/configs]"
+
+    return write

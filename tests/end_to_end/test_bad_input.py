@@ -167,8 +167,10 @@ def test_train_rejects_bad_input(script):
     assert_error(script("train", "scheme=rop"), "scheme 'rop'", "did you mean 'rope'")
     assert_error(script("train", "scheme.build.rope_thet=3"), "rope_thet")
     assert_error(script("train", "+scheme.build.rope_thet=3"), "'rope_thet'", "rope_theta")
-    assert_error(script("train", "scheme.build._target_=nowhere.Nothing"), "nowhere.Nothing", "PYTHONPATH")
-    assert_error(script("train", "scheme.build._target_=posbench.training.muon.Muon"), "setting")
+    assert_error(script("train", "scheme.build._target_=nowhere.Nothing"), "'nowhere'", "allow=[nowhere]")
+    allowed = script("train", "scheme.build._target_=nowhere.Nothing", "allow=[nowhere]")
+    assert_error(allowed, "nowhere.Nothing", "PYTHONPATH")
+    assert_error(script("train", "scheme.build._target_=posbench.training.muon.Muon"), "PositionScheme")
 
 
 @pytest.mark.parametrize(

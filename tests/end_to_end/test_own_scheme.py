@@ -33,6 +33,7 @@ def test_it_is_trained_evaluated_tabulated_and_drawn(script, tmp_path, monkeypat
         "experiment=miniature",
         "runtime.launcher=inline",
         f"hydra.searchpath=[file://{tmp_path}/configs]",
+        "allow=[my_schemes]",
         "grid.scheme=[root,alibi]",
         "grid.extended_schemes=[root]",
         "grid.extension=[rerope,yarn]",
@@ -50,7 +51,8 @@ def test_by_its_target_without_a_yaml_file(script, tmp_path, monkeypatch):
     (tmp_path / "my_schemes").mkdir()
     (tmp_path / "my_schemes" / "root.py").write_text(PYTHON)
     monkeypatch.syspath_prepend(tmp_path)
-    build = ("scheme.build._target_=my_schemes.root.Root", "+scheme.build.strength=2.0")
+    target = "scheme.build._target_=my_schemes.root.Root"
+    build = ("allow=[my_schemes]", target, "+scheme.build.strength=2.0")
     small = (
         "size.n_layers=1",
         "size.d_model=8",

@@ -17,7 +17,7 @@ from posbench.errors import PosbenchError
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import PositionScheme
 
 FILE = Path(__file__).with_name("numbers.json")
@@ -57,7 +57,7 @@ def measure(name: str, carrier: str | None = None) -> dict[str, Any]:
             return {"version": scheme.version, "numbers": numbers(scheme, model, TRAIN_LEN)}
         try:
             length = 3 * TRAIN_LEN
-            around = instantiate(extension, scheme, ExtensionContext(shape, length))
+            around = instantiate(extension, Extension, scheme, ExtensionContext(shape, length))
             return {
                 "version": around.version,
                 "carrier": scheme_name,

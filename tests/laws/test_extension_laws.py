@@ -66,7 +66,7 @@ def test_incompatible_schemes_raise_at_construction(variant: Variant) -> None:
     settings = EXTENSIONS[variant.extension or ""]
     target, inner = locate(settings["_target_"]), variant.inner()
     with pytest.raises(IncompatibleError) as caught:
-        instantiate(settings, inner, ExtensionContext(SHAPE, LENGTH))
+        instantiate(settings, Extension, inner, ExtensionContext(SHAPE, LENGTH))
     assert "\n" not in str(caught.value)
     assert target.__name__ in str(caught.value)
     assert type(inner).__name__ in str(caught.value)

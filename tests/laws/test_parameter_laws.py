@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from variants import SCHEMES, SHAPE, TRAIN_LEN, VOCABULARY, Variant, each_scheme, model_of, tokens
 
 from posbench.instantiate import instantiate
+from posbench.position.scheme import PositionScheme
 
 
 @each_scheme
@@ -42,7 +43,7 @@ def test_parameters_depend_on_the_seed_if_any_are_drawn(variant: Variant) -> Non
         assert torch.equal(value, again[name])
     with torch.random.fork_rng(devices=[]):
         before = torch.random.get_rng_state()
-        instantiate(SCHEMES[variant.scheme] or {}, SHAPE)
+        instantiate(SCHEMES[variant.scheme] or {}, PositionScheme, SHAPE)
         draws = not torch.equal(torch.random.get_rng_state(), before)
     assert any(not torch.equal(value, other[name]) for name, value in one.items()) == draws
 

@@ -10,7 +10,7 @@ from variants import EXTENSIONS, LENGTH, SCHEMES, SHAPE, Variant
 
 from posbench.errors import ConfigError
 from posbench.instantiate import admits, instantiate, locate
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import PositionScheme
 
 ALL = {**SCHEMES, **EXTENSIONS}
@@ -26,8 +26,8 @@ WRONG = [
 def built(name: str, **changed: Any) -> PositionScheme:
     settings = {**(ALL[name] or {}), **changed}
     if name in SCHEMES:
-        return instantiate(settings, SHAPE)
-    return instantiate(settings, Variant("rope").inner(), ExtensionContext(SHAPE, LENGTH))
+        return instantiate(settings, PositionScheme, SHAPE)
+    return instantiate(settings, Extension, Variant("rope").inner(), ExtensionContext(SHAPE, LENGTH))
 
 
 @pytest.mark.parametrize(("name", "key", "value"), WRONG)
@@ -45,9 +45,9 @@ def test_unknown_setting_raises_one_line_with_the_choices(name: str) -> None:
 @pytest.mark.parametrize("target", ["posbench.schemes.nothing.Nothing", "Nothing", "posbench.", ""])
 def test_missing_target_raises_one_line(target: str) -> None:
     with pytest.raises(ConfigError, match=r"^_target_ .* importable from here"):
-        instantiate({"_target_": target}, SHAPE)
+        instantiate({"_target_": target}, PositionScheme, SHAPE)
 
 
 def test_settings_without_a_target_raise() -> None:
     with pytest.raises(ConfigError, match="without _target_"):
-        instantiate({"rope_theta": 500.0}, SHAPE)
+        instantiate({"rope_theta": 500.0}, PositionScheme, SHAPE)

@@ -18,7 +18,7 @@ from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.biases import AttentionBias, CompositeBias
 from posbench.position.call import Kernel
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
@@ -62,7 +62,9 @@ class Variant:
         """Returns the scheme with which the model is evaluated at `length` tokens."""
         if self.extension is None:
             return inner
-        return instantiate({**EXTENSIONS[self.extension], **changed}, inner, ExtensionContext(shape, length))
+        return instantiate(
+            {**EXTENSIONS[self.extension], **changed}, Extension, inner, ExtensionContext(shape, length)
+        )
 
 
 def is_defined(scheme: PositionScheme, length: int) -> bool:

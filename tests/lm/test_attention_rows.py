@@ -21,7 +21,7 @@ from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT, Size
 from posbench.position.extension import ExtensionContext
 from posbench.position.geometry import Geometry
-from posbench.position.scheme import AttentionInputs, ModelShape
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.cope import CoPE
 from posbench.schemes.linear_attention import LinearAttention
@@ -170,7 +170,7 @@ class Text:
 @pytest.mark.parametrize("shared", [True, False])
 def test_native_lm_returns_weights_in_order_with_and_without_a_shared_prefill(shared):
     size = Size(n_layers=2, d_model=16, n_heads=2)
-    own = instantiate({"_target_": "posbench.schemes.rope.RoPE"}, SHAPE)
+    own = instantiate({"_target_": "posbench.schemes.rope.RoPE"}, PositionScheme, SHAPE)
     model = GPT(size, Text.vocabulary.vocab_size, own, 0).double()
     traits = replace(own.traits, shared_prefill=shared)
     own.traits = traits

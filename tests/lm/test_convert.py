@@ -18,7 +18,7 @@ from posbench.lm.hugging_face import HFLM
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import PositionScheme
 
 EXTENSIONS = sorted((Path(__file__).parents[2] / "configs" / "extension").glob("*.yaml"))
@@ -28,7 +28,9 @@ LONG = 3 * TRAIN_LEN
 
 def ours(model: torch.nn.Module) -> GPT:
     own = architecture_from_hf_config(model.config)
-    positions = instantiate(scheme_settings(model.config), own.shape(pretraining_len(model.config)))
+    positions = instantiate(
+        scheme_settings(model.config), PositionScheme, own.shape(pretraining_len(model.config))
+    )
     return from_hf_state_dict(dict(model.state_dict()), own, positions, "it")
 
 
@@ -39,7 +41,7 @@ def around(made: GPT, model: torch.nn.Module, length: int) -> PositionScheme:
     return (
         made.scheme
         if settings is None
-        else instantiate(settings, made.scheme, ExtensionContext(shape, length))
+        else instantiate(settings, Extension, made.scheme, ExtensionContext(shape, length))
     )
 
 
@@ -128,7 +130,7 @@ def test_every_extension_applies(path: Path) -> None:
     ids = torch.arange(LONG)[None] * 7 % VOCABULARY
     with torch.no_grad():
         plain, _ = made(ids)
-        extended, _ = made.with_scheme(instantiate(settings, made.scheme, context))(ids)
+        extended, _ = made.with_scheme(instantiate(settings, Extension, made.scheme, context))(ids)
     assert extended.isfinite().all()
     assert (extended - plain).abs().max() > 1e-3
 

@@ -238,7 +238,7 @@ def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
         ({"filters": {"schema": "rope"}}, "did you mean 'scheme'"),
         ({"protocl": "prefix"}, "did you mean 'protocol'"),
         ({"metric": "bits"}, "unknown metric 'bits'"),
-        ({"draw": "posbench.report.figures.pie.draw"}, "is no function"),
+        ({"draw": "posbench.report.figures.pie.draw"}, "cannot be imported"),
         ({"draw": None}, "has no 'draw'"),
         (
             {"draw": "posbench.report.figures.extensions.draw", "protocol": "prefix"},

@@ -4,7 +4,6 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from posbench.errors import ConfigError, unknown
+from posbench.instantiate import locate
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.pdf_fonts import reduced_fonts
 
@@ -78,13 +78,19 @@ _EXAMPLES = {"name": "context_growth", "draw": "posbench.report.figures.context_
 
 
 def _function(target: str) -> Callable[..., Drawing]:
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    """Imports a drawing function: one of this package, or of a package that the command line allows."""
+    function = locate(target, "draw")
+    module = getattr(function, "__module__", "")
+    if (
+        not inspect.isfunction(function)
+        or (module.startswith("posbench.") and not module.startswith(f"{__name__}."))
+        or next(iter(inspect.signature(function).parameters), "") != "data"
+    ):
         raise ConfigError(
-            f"draw: {target} is no function ({error}): give a dotted name such as {_EXAMPLES['draw']}"
-        ) from None
+            f"draw {target!r} is not a drawing function, whose first argument is `data`: give one of {__name__}, "
+            f"such as {_EXAMPLES['draw']}"
+        )
+    return function
 
 
 def _place_empty_labels(figure: Figure) -> None:

@@ -119,7 +119,6 @@ def models(rows: pd.DataFrame) -> str:
     )
     sizes = [f"{parameters / 1e6:.2f}M" for parameters in (rows["n_params"].min(), rows["n_params"].max())]
     span = " to ".join(dict.fromkeys(sizes))
-    # Of a model that was trained elsewhere nobody knows.
     if train_tokens:
         return f"Models: {size}, {span} parameters, trained on {train_tokens / 1e6:.2f}M tokens in sequences of {train_len}."
     return (
