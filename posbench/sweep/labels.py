@@ -10,6 +10,7 @@ from typing import Any
 from posbench.errors import ConfigError
 from posbench.instantiate import by_name, instantiate
 from posbench.sweep.cell import Cell, ModelPlan, Plan
+from posbench.tasks.task import Task
 
 
 def with_distinct_labels(plan: Plan) -> Plan:
@@ -60,7 +61,7 @@ def _sharing_a_label(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def _row_labels(cell: Cell) -> tuple[Any, ...]:
     """The labels that the rows of a cell carry, without the seed of the training excluded."""
-    task = instantiate(cell.task.build)
+    task: Task = instantiate(cell.task.build, Task)
     model = cell.model
     named = (task.task, task.variant, task.protocol, cell.length)
     return (*_family(model), model.settings.train.seed, cell.extension.name, *named)
