@@ -1,4 +1,4 @@
-"""The gain of context over the training length's: does more of it help, or harm?"""
+"""Gain of context beyond the training length."""
 
 import pandas as pd
 
@@ -10,17 +10,17 @@ from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import NOTE, context_gain_metric, context_gains
 from posbench.report.tables.metrics import get_metric
 
-LINEAR = 0.1  # below this gain the axis is linear, beyond it logarithmic: one collapse hides no small gain
+LINEAR = 0.1  # the axis is logarithmic beyond this gain, so that large losses do not hide small gains
 
 
 def draw(
     data: FigureData,
     *,
-    title: str = "What context past the training length gives",
+    title: str = "Gain of context beyond the training length",
     metric: str = "bits_per_byte",
     scheme: str = "",
 ) -> Drawing:
-    """The plain schemes, and beside them one `scheme` with its extensions, each line with its paired interval."""
+    """Draws gains of the plain schemes and, in a second panel, of one `scheme` with its extensions."""
     what = get_metric(metric)
     chosen = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
     sides = []
