@@ -100,7 +100,7 @@ def test_tables_of_passkey_retrieval(passkeys):
     assert "| (chance) | 0.00 | 0.00 |" in accuracy
     assert "| (gate) | 0.90 |  |" in accuracy
     assert "not learned" in accuracy
-    assert "(here: nope)." in accuracy
+    assert "(nope)." in accuracy
     assert "(random value of the context)" not in accuracy
     assert "accuracy of passkey-passkey at the training length" in found["models"]
     assert "| (gate) |  |  |  | 0.90 |" in found["models"]
@@ -132,7 +132,9 @@ def test_variants_are_compared_in_rows_of_panels(tmp_path):
     assert len(figure.axes) == 4
     names = [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::2]]
     assert names == ["question after the context", "question before and after the context"]
-    assert "Question after the context against question before and after the context." in texts(figure)
+    assert "Variants: question after the context against question before and after the context." in texts(
+        figure
+    )
     assert set(shown["variant"]) == {"", "query_aware"}
     # The default is the plain variant.
     _, plain = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))
@@ -160,7 +162,7 @@ def test_captions_name_protocol_counts_seeds_interval_and_kernel(rows, path, mon
     assert " documents with " in caption or " contexts with " in caption
     if "retrieval" in path.stem or settings.get("retrieval_metric"):
         assert "Chance: 0.06; random value of the context: " in caption
-        assert "Gate: a model with an accuracy below 0.90 at the training length" in caption
+        assert "Gate: models below an accuracy of 0.90 at the training length" in caption
 
 
 def test_ranking_shows_baselines_and_the_gate(rows):

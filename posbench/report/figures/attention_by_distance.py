@@ -15,7 +15,7 @@ from posbench.report.tables.summary import aggregate
 def draw(
     data: FigureData,
     *,
-    title: str = "Attention by distance, in each layer",
+    title: str = "Fraction of attention by distance, in each layer",
     extension: str | None = "none",
 ) -> Drawing:
     """Draws the mean over heads of the attention to each bucket of distances."""
@@ -53,7 +53,7 @@ def draw(
     distance_axis(axes[0, 0], lengths[-1])
     axes[0, 0].set_xlabel("")
     for panel, layer in zip(axes[:, 0], layers, strict=True):
-        panel.set_ylabel(f"attention, layer {int(layer) + 1}")
+        panel.set_ylabel(f"layer {int(layer) + 1}")
         panel.set_ylim(0, 1)
     handles = [
         Line2D([], [], color=colour, marker="o", label=f"{length} tokens, {length / train_len:g}×")

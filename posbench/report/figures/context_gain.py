@@ -1,5 +1,7 @@
 """Gain of context beyond the training length."""
 
+from typing import Any
+
 import pandas as pd
 
 from posbench.report.figures import Drawing
@@ -22,10 +24,10 @@ def draw(
 ) -> Drawing:
     """Draws gains of the plain schemes and, in a second panel, of one `scheme` with its extensions."""
     what = get_metric(metric)
-    chosen = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
+    chosen: list[dict[str, Any]] = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
     sides = []
     for one in chosen:
-        rows = data.select(what.tasks[0], protocol="fixed_targets", **one)
+        rows = data.select(what.tasks[0], of=what, protocol="fixed_targets", **one)
         sides.append((rows, context_gains(rows, what), context_gain_metric(what)))
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(

@@ -23,7 +23,7 @@ from posbench.report.figures.length_lines import drawn_bands
 from posbench.report.figures.line_styles import LineStyle
 from posbench.report.figures.panels import side
 from posbench.report.tables.captions import caption
-from posbench.report.tables.metrics import Metric
+from posbench.report.tables.metrics import METRICS, Metric
 from posbench.report.tables.summary import baseline_values
 
 
@@ -57,6 +57,11 @@ def draw(
         for length, style in line_styles.items()
     ]
     handles.append(Line2D([], [], color=GREY, marker="*", markersize=12, linestyle="", label="best k"))
+    baselines = [baseline_values(rows, what.baselines) for rows, _, what in sides]
+    handles += [
+        Line2D([], [], color=GREY, linestyle=BASELINE_STYLES[name], linewidth=1.2, label=METRICS[name].label)
+        for name in dict.fromkeys(str(name) for values in baselines for name in values)
+    ]
     figure, axes = captioned_subplots(
         title,
         caption(
@@ -70,9 +75,9 @@ def draw(
         gap=(0.75, 0.5),
         right=0.3 + label_width(str(handle.get_label()) for handle in handles),
     )
-    for one, panel, (rows, shown, what) in zip(axes[0], panels, sides, strict=True):
+    for one, panel, (_, shown, what), values in zip(axes[0], panels, sides, baselines, strict=True):
         lines(one, shown, what, line_styles)
-        for baseline, column in baseline_values(rows, what.baselines).items():
+        for baseline, column in values.items():
             one.axhline(column.mean(), color=GREY, linestyle=BASELINE_STYLES[str(baseline)], linewidth=1.2)
         one.set_title(panel.get("title", what.label))
     axes[0, -1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.05, 0.5))

@@ -18,8 +18,8 @@ TASKS = {
     "number is the model's first choice.",
     "multi_document": "Question answering over several documents, one of which contains the answer.",
     "repetition": "Repetition: natural text, or its first tokens repeated; the tokens after these are predicted.",
-    "position_resolution": "Neighbouring positions: given a record's key, its value, one token after the key, is to "
-    "be more probable than the next record's value, two tokens after the key's second occurrence.",
+    "position_resolution": "Neighbouring positions: correct if a record's value (one token after its key) is more "
+    "probable than the next record's value (two tokens after the key's second occurrence), given the key.",
     "algorithmic": "Sequences to {variant}, teacher-forced; a whole answer is correct if every symbol of it is the "
     "model's first choice, which practically never happens by chance.",
     "attention": "Attention weights of the query token, from which the value is predicted, in contexts of key-value "

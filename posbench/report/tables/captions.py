@@ -42,9 +42,9 @@ def caption(
     """
     sentences = []
     for rows, shown, metric in sides:
-        sentences += [protocol(rows, shown), counts(rows, shown, metric, intervals)]
-        sentences += [baselines(rows, metric), gate(rows, shown)]
-    sentences += more
+        sentences += [protocol(rows, shown), variants(rows), counts(rows, shown, metric, intervals)]
+        sentences += [baselines(rows, metric)]
+    sentences += [gate(sides), *more]
     for rows, shown, _ in sides:
         sentences += [text(rows), models(rows)]
         if notes:
@@ -54,20 +54,19 @@ def caption(
 
 
 def protocol(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
-    """Returns the description of the protocol or task, and of the variants that are compared."""
+    """Returns the description of the protocol or task."""
     drawn = shown[shown["seeds"] > 0]
     per_document = (drawn["n"] / drawn["seeds"] / drawn["n_docs"]).unique()
     targets = f"{per_document[0]:g} " if len(per_document) == 1 and per_document[0] % 1 == 0 else ""
-    sentence = (
-        PROTOCOLS.get(rows["protocol"].iat[0])
-        or TASKS.get(rows["task"].iat[0])
-        or f"Protocol {rows['protocol'].iat[0]}."
-    )
-    variants = [str(variant) for variant in rows["variant"].unique()]
-    if "{variant}" not in sentence and [name for name in variants if name not in ("", "none")]:
-        compared = " against ".join(variant_name(name) for name in sorted(variants))
-        sentence += f" {capital(compared)}."
-    return sentence.format(targets=targets, variant=rows["variant"].iat[0])
+    return _description(rows).format(targets=targets, variant=rows["variant"].iat[0])
+
+
+def variants(rows: pd.DataFrame) -> str:
+    """Returns the names of the task's variants, unless the only one is plain or in the task's description."""
+    names = sorted(str(variant) for variant in rows["variant"].unique())
+    if set(names) <= {"", "none"} or "{variant}" in _description(rows):
+        return ""
+    return f"Variant{'s' * (len(names) > 1)}: {' against '.join(map(variant_name, names))}."
 
 
 def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: str) -> str:
@@ -99,17 +98,18 @@ def baselines(rows: pd.DataFrame, metric: Metric) -> str:
     return f"{capital('; '.join(parts))}." if parts else ""
 
 
-def gate(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
+def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
     """Returns the accuracy that counts as learned, and the models below it."""
-    judged = rows["metric"].isin(GATE_METRICS)
-    if not judged.any():
+    judged = [rows.loc[rows["metric"].isin(GATE_METRICS), ["eval_len", "train_len"]] for rows, *_ in sides]
+    judged = [lengths for lengths in judged if len(lengths)]
+    if not judged:
         return ""
-    if not (judged & (rows["eval_len"] == rows["train_len"])).any():
+    if not any((lengths["eval_len"] == lengths["train_len"]).any() for lengths in judged):
         return "Gate: not applied, since no model was evaluated at its training length."
-    below = shown[shown["status"] == "not_learned"]
+    below = pd.concat([shown[shown["status"] == "not_learned"] for _, shown, _ in sides])
     return (
-        f"Gate: a model with an accuracy below {MIN_ACCURACY:.2f} at the training length has not learned the task and "
-        f"is not judged at longer contexts (here: {_names(below) or 'none'})."
+        f"Gate: models below an accuracy of {MIN_ACCURACY:.2f} at the training length have not learned the task and "
+        f"are not judged at longer contexts ({_names(below) or 'none'})."
     )
 
 
@@ -149,6 +149,11 @@ def kernels(sides: Sequence[pd.DataFrame]) -> str:
         whose = ", ".join(names) if len(names) <= NAMED else f"{len(names)} of {len(by_series)}"
         parts.append(f"{'unused' if name == 'none' else name} ({whose})")
     return f"Attention kernels: {', '.join(parts)}, {most} (the rest), in {precision}."
+
+
+def _description(rows: pd.DataFrame) -> str:
+    protocol, task = (rows[name].iat[0] for name in ("protocol", "task"))
+    return PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
 
 
 def _failed(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
