@@ -1,4 +1,4 @@
-"""The folder of an experiment: its rows, what to draw of them, and what was drawn. No torch is needed here."""
+"""Folder of an experiment: rows, names of figures, and the report drawn from them. Does not import torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_experiment(
     figures: Sequence[str],
     caption_note: str = "",
 ) -> None:
-    """Keep an experiment's rows, the order of its schemes, the names of its figures, and a note for its captions."""
+    """Writes the rows of an experiment, the order of its schemes, the names of its figures and a note for captions."""
     write_rows(rows, folder / ROWS_FILE)
     metadata = {"scheme_order": list(scheme_order), "figures": list(figures)} | (
         {"caption_note": caption_note} if caption_note else {}
@@ -34,10 +34,17 @@ def save_experiment(
 
 
 def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]]) -> list[Path]:
-    """All tables and figures of a folder, the same bytes each time; what stands already is left alone."""
+    """Draws all tables and figures of an experiment and returns their paths; up-to-date files are kept.
+
+    Args:
+        load_option: returns the content of a config file, given its group and name.
+
+    Raises:
+        DataError: the folder is not an experiment's.
+    """
     if not (folder / ROWS_FILE).is_file() or not (folder / METADATA_FILE).is_file():
         raise DataError(
-            f"{folder} has no {ROWS_FILE} with {METADATA_FILE}: give a folder that posbench sweep has written"
+            f"{folder} has no {ROWS_FILE} and {METADATA_FILE}: give a folder that posbench sweep has written"
         )
     metadata = json.loads((folder / METADATA_FILE).read_text())
     configs = [load_option("figure", name) for name in metadata["figures"]]
@@ -51,7 +58,7 @@ def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]])
 
 
 def find_experiments(results: Path) -> list[Path]:
-    """The folders that hold an experiment, the published ones among them."""
+    """Returns the folders of all experiments, published ones included, in sorted order."""
     found = {
         path.parent
         for pattern in (f"*/{METADATA_FILE}", f"published/*/{METADATA_FILE}")

@@ -1,4 +1,4 @@
-"""An experiment's report: all its tables and figures, redrawn only where rows, settings or code changed."""
+"""Report of an experiment: tables and figures, redrawn if rows, settings or code have changed."""
 
 import gc
 import hashlib
@@ -27,16 +27,20 @@ def write_report(
     order: Sequence[str] = (),
     note: str = "",
 ) -> list[Path]:
-    """Write tables/ and figures/ under `out`, the same bytes each time; return every file, old or new.
+    """Writes tables/ and figures/ under `out` and returns the paths of all files, redrawn or not.
 
-    A figure without its rows is left out, with a warning. Files of an earlier report that this one does not
-    make are removed.
+    Equal rows, settings and code give equal bytes. A figure without rows is skipped with a warning. Files of an
+    earlier report that are no longer part of it are deleted.
 
     Args:
-        note: a sentence that ends the captions of tables.
+        order: schemes in the order of tables and legends.
+        note: sentence at the end of the captions of tables.
+
+    Raises:
+        ConfigError: a figure has invalid settings, or the folder cannot be written.
     """
     out = Path(out)
-    # Grouping is most of the work, and categories make it a look-up in a table of integers.
+    # Strings as categories are grouped by their integer codes, which is most of the work.
     rows = rows.astype(dict.fromkeys(rows.select_dtypes("str"), "category"))
     inputs = _inputs(rows, figure_configs, [*order, note] if note else order)
     before = _stamp(out)
@@ -45,9 +49,9 @@ def write_report(
         _digest(out / name) != seen for name, seen in before["outputs"].items()
     ):
         left_out: list[str] = []
-        gc.freeze()  # what was imported stays: looking through it for garbage costs 4% of the time
+        gc.freeze()  # excludes everything imported from garbage collection, 4% of the time
         try:
-            # Tables have no settings of their own: what a figure of the report may mix, they may.
+            # Tables have no settings: they mix kernels if a figure of the report may.
             mix_kernels = any(config.get("mix_kernels") for config in figure_configs)
             written = _tables(rows, out / "tables", order, mix_kernels, note)
             written += _figures(rows, figure_configs, out / "figures", order, left_out)
@@ -108,18 +112,18 @@ def _figures(
 
 
 def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Sequence[str]) -> str:
-    """A hash of all that the report is a function of: rows, settings, this code and the library that draws."""
-    known = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+    """Returns a hash of everything that determines the report: rows, settings, this code, matplotlib's version."""
+    digest = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     settings = [list(rows.columns), [dict(config) for config in configs], list(order)]
-    known.update(json.dumps([*settings, version("matplotlib")], sort_keys=True, default=str).encode())
+    digest.update(json.dumps([*settings, version("matplotlib")], sort_keys=True, default=str).encode())
     report, results = files("posbench.report"), files("posbench.results")
     for folder in (report, report / "tables", report / "figures"):
         for file in sorted(folder.iterdir(), key=lambda each: each.name):
             if file.name.endswith((".mplstyle", ".py")):
-                known.update(file.read_bytes())
+                digest.update(file.read_bytes())
     for name in ("rows.py", "statistics.py", "gate.py"):
-        known.update((results / name).read_bytes())
-    return known.hexdigest()
+        digest.update((results / name).read_bytes())
+    return digest.hexdigest()
 
 
 def _stamp(out: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rows, one number each: their schema, and the store that keeps the rows of a cell in one parquet file."""
+"""Schema of result rows, one number each, and the store with one parquet file of rows per cell."""
 
 import json
 import logging
@@ -17,11 +17,11 @@ from posbench.errors import ConfigError, DataError
 from posbench.files import atomic_path
 
 SCHEMA_VERSION = 3
-STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from harmless to worst
+STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from best to worst
 NULLABLE = ("position", "depth", "layer", "head", "value_sum")
-# Columns that rows of an older version lack; they are read as empty.
+# Columns that older versions of the schema lack; they are read as empty.
 _ADDED = {"1": ("layer", "head"), "2": ()}
-# What rows of versions 1 and 2 call otherwise: columns, and values of a column.
+# Names of columns, and values of a column, in versions 1 and 2 of the schema.
 _OLD_COLUMNS = {
     "cell_id": "cell",
     "model_id": "model",
@@ -55,7 +55,7 @@ _TYPES: dict[str, pa.DataType] = {
     "cell_id": pa.string(),
     "model_id": pa.string(),
     "scheme": pa.string(),
-    "extension": pa.string(),  # "none" where the scheme runs as it was trained
+    "extension": pa.string(),  # "none": the scheme as it was trained
     "model_size": pa.string(),
     "n_params": pa.int64(),
     "train_len": pa.int64(),
@@ -67,14 +67,14 @@ _TYPES: dict[str, pa.DataType] = {
     "protocol": pa.string(),
     "eval_len": pa.int64(),
     "eval_seed": pa.int64(),
-    "doc_id": pa.string(),  # or the id of a context: the cluster of the bootstrap
+    "doc_id": pa.string(),  # of a document or context: the cluster of the bootstrap
     "example": pa.int64(),
-    "position": pa.int64(),  # of a token, the end of a bucket of tokens, or the index of the gold record
-    "depth": pa.float64(),  # of the gold record: 0 the first, 1 the last
-    "layer": pa.int64(),  # 0 the first block; layer and head are empty where a number is of the whole model
+    "position": pa.int64(),  # of a token, the end of a bucket of tokens, or the index of the queried record
+    "depth": pa.float64(),  # relative position of the queried record: 0 first, 1 last
+    "layer": pa.int64(),  # from 0; layer and head are empty for numbers of the whole model
     "head": pa.int64(),
     "metric": pa.string(),
-    "value_sum": pa.float64(),  # the sum over n things, of a fraction too; null if there is none
+    "value_sum": pa.float64(),  # sum over n items, also for fractions; null without a number
     "n": pa.int64(),
     "unit": pa.string(),
     "status": pa.string(),
@@ -82,8 +82,8 @@ _TYPES: dict[str, pa.DataType] = {
     "dtype": pa.string(),
 }
 COLUMNS = tuple(_TYPES)
-_WHOLE = [name for name in NULLABLE if _TYPES[name] == pa.int64()]
-_WORDS = [name for name, kind in _TYPES.items() if kind == pa.string()]
+_NULLABLE_INTEGERS = [name for name in NULLABLE if _TYPES[name] == pa.int64()]
+_STRINGS = [name for name, kind in _TYPES.items() if kind == pa.string()]
 SCHEMA = pa.schema(
     [pa.field(name, kind, nullable=name in NULLABLE) for name, kind in _TYPES.items()],
     metadata={"posbench.rows": str(SCHEMA_VERSION)},
@@ -91,17 +91,17 @@ SCHEMA = pa.schema(
 
 _CATEGORICAL = pa.schema(
     [
-        field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.name in _WORDS else field
+        field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.name in _STRINGS else field
         for field in SCHEMA
     ]
 )
 
-_UNREADABLE = (pa.ArrowException, OSError, ValueError)  # torn, gone, or with bytes that are no text
+_UNREADABLE = (pa.ArrowException, OSError, ValueError)  # truncated, missing, or not UTF-8
 _log = logging.getLogger(__name__)
 
 
 class RowStore:
-    """The finished cells of a folder: a cell whose file is there is whole and is never computed again."""
+    """The finished cells of a folder. Files are written atomically: an existing file is complete."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -110,7 +110,7 @@ class RowStore:
         return self.root / f"{cell}.parquet"
 
     def has(self, cell: str) -> bool:
-        """Whether the cell is done; a torn file or one of another version is set aside, with a warning."""
+        """Returns whether the cell is finished; an unreadable or outdated file is set aside with a warning."""
         path = self.path(cell)
         if not path.exists():
             return False
@@ -120,9 +120,16 @@ class RowStore:
         return not fault
 
     def write(self, cell: str, rows: list[dict[str, Any]], run_metadata: dict[str, Any]) -> None:
-        """The rows are a pure function of the cell; what is not (times, versions, dates) is the sidecar's."""
+        """Writes the rows of a cell, and `run_metadata` (times, versions, dates) to a json file beside them.
+
+        Rows are a function of the cell alone; everything that differs between runs belongs to the metadata.
+
+        Raises:
+            DataError: rows violate the schema.
+            ConfigError: the folder cannot be written.
+        """
         table = _table_of(rows)
-        # The sidecar goes first, so that a cell that is there has one.
+        # The metadata goes first, so that every finished cell has one.
         with _replacing(self.path(cell).with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(run_metadata, indent=1, sort_keys=True, default=str) + "\n")
         _write(table, self.path(cell))
@@ -131,35 +138,46 @@ class RowStore:
         return read_rows(self.path(cell))
 
     def run_metadata(self, cell: str) -> dict[str, Any]:
-        """What was true of the run that made a cell; nothing if its file is gone."""
+        """Returns the metadata of the run that computed a cell, or an empty dictionary if the file is missing."""
         try:
             return json.loads(self.path(cell).with_suffix(".json").read_text())
         except (OSError, ValueError):
             return {}
 
     def collect(self, cells: Iterable[str]) -> tuple[pd.DataFrame, list[int]]:
-        """The rows of several cells in their order, and how many each has."""
+        """Returns the rows of several cells in the given order, and the number of rows of each."""
         tables = [_read(self.path(cell)) for cell in cells]
         return _frame(pa.concat_tables([SCHEMA.empty_table(), *tables])), [len(table) for table in tables]
 
 
 def write_rows(rows: pd.DataFrame, path: Path | str) -> None:
-    """Write collected rows, such as an experiment's rows.parquet."""
+    """Writes collected rows, such as the rows.parquet of an experiment."""
     _write(_table_of({name: rows[name].tolist() for name in rows}), Path(path))
 
 
 def read_rows(path: Path | str, categorical: bool = False) -> pd.DataFrame:
-    """Rows of a file; words as categories in their order if asked for, by which rows are grouped and compared faster."""
+    """Reads the rows of a file.
+
+    Args:
+        categorical: return strings as sorted categories, which are faster to group and compare.
+
+    Raises:
+        DataError: the file is missing or unreadable; an unreadable file is renamed.
+    """
     frame = _frame(_read(Path(path), _CATEGORICAL if categorical else SCHEMA))
     if categorical:
-        for name in _WORDS:
-            words = frame[name].astype("category").cat
-            frame[name] = words.reorder_categories(words.categories.sort_values())
+        for name in _STRINGS:
+            column = frame[name].astype("category").cat
+            frame[name] = column.reorder_categories(column.categories.sort_values())
     return frame
 
 
 def _table_of(rows: list[dict[str, Any]] | dict[str, list[Any]]) -> pa.Table:
-    """A table of the schema's columns and types, from a list of rows or from columns."""
+    """Returns a table with the schema's columns and types, from a list of rows or a dictionary of columns.
+
+    Raises:
+        DataError: columns are unknown or missing, or values have the wrong type.
+    """
     if isinstance(rows, list):
         given: set[str] = set().union(*rows) if rows else set(COLUMNS)
         columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
@@ -187,7 +205,11 @@ def _array(name: str, values: list[Any]) -> pa.Array:
 
 
 def _check(table: pa.Table) -> None:
-    """Statuses are of the list, and 'ok' means a finite number: a NaN must not slip into a mean."""
+    """Checks that statuses are known and that rows with status 'ok' hold finite numbers.
+
+    Raises:
+        DataError: one of them is violated; a NaN would otherwise spread into means.
+    """
     finite = pc.fill_null(pc.is_finite(table["value_sum"]), False)
     others = ", ".join(STATUSES[1:])
     for status in sorted(pc.unique(table["status"]).to_pylist()):
@@ -199,7 +221,7 @@ def _check(table: pa.Table) -> None:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
-    return frame.astype(dict.fromkeys(_WHOLE, "Int64"))
+    return frame.astype(dict.fromkeys(_NULLABLE_INTEGERS, "Int64"))
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -209,7 +231,7 @@ def _write(table: pa.Table, path: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """As atomic_path; a path that cannot be written is a ConfigError."""
+    """As `atomic_path`; raises ConfigError for a path that cannot be written."""
     try:
         with atomic_path(path) as temporary:
             yield temporary
@@ -226,7 +248,7 @@ def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
     if not fault:
         try:
             if pq.read_schema(path).metadata[b"posbench.rows"] == str(SCHEMA_VERSION).encode():
-                encoded = None if schema is SCHEMA else _WORDS
+                encoded = None if schema is SCHEMA else _STRINGS
                 return pq.read_table(
                     path, schema=schema, read_dictionary=encoded, page_checksum_verification=True
                 )
@@ -238,31 +260,31 @@ def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
 
 
 def _renamed(old: pa.Table) -> pa.Table:
-    """Rows of version 1 or 2 under the names of this version."""
+    """Converts rows of schema version 1 or 2 to the names of this version."""
     columns = []
     for name, kind in _TYPES.items():
-        given = _OLD_COLUMNS.get(name, name)
-        column = old[given] if given in old.schema.names else pa.nulls(len(old), kind)
+        old_name = _OLD_COLUMNS.get(name, name)
+        column = old[old_name] if old_name in old.schema.names else pa.nulls(len(old), kind)
         if name in _OLD_VALUES:
-            found = pc.unique(column)
-            now = pa.array([_OLD_VALUES[name].get(value, value) for value in found.to_pylist()], kind)
-            column = pc.take(now, pc.index_in(column, found))
+            values = pc.unique(column)
+            renamed = pa.array([_OLD_VALUES[name].get(value, value) for value in values.to_pylist()], kind)
+            column = pc.take(renamed, pc.index_in(column, values))
         columns.append(column)
     return pa.table(columns, schema=SCHEMA)
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with a file, from its footer alone, which a torn file lacks; '' if nothing is."""
+    """Returns the problem with a file according to its footer, which truncated files lack; '' if there is none."""
     try:
         schema = pq.read_schema(path)
     except _UNREADABLE as error:
         return str(error).splitlines()[0]
     version = (schema.metadata or {}).get(b"posbench.rows", b"none").decode(errors="replace")
-    lacking = {str(SCHEMA_VERSION): (), **_ADDED}.get(version)
-    if lacking is None:
+    missing = {str(SCHEMA_VERSION): (), **_ADDED}.get(version)
+    if missing is None:
         return f"row schema {version}, this is {SCHEMA_VERSION}"
     older = version != str(SCHEMA_VERSION)
-    known = [_OLD_COLUMNS.get(name, name) if older else name for name in COLUMNS if name not in lacking]
+    known = [_OLD_COLUMNS.get(name, name) if older else name for name in COLUMNS if name not in missing]
     return "" if schema.names == known else "other columns than the schema's"
 
 
@@ -272,4 +294,4 @@ def _set_aside(path: Path, fault: str) -> None:
     try:
         os.replace(path, broken)
     except FileNotFoundError:
-        return  # another process was faster
+        return  # renamed by another process

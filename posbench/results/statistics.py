@@ -1,4 +1,4 @@
-"""Intervals: Student's t over seeds, a cluster bootstrap within a seed, paired differences, Holm."""
+"""Confidence intervals (Student's t over seeds, cluster bootstrap within a seed), paired differences, Holm's p."""
 
 import math
 from collections.abc import Sequence
@@ -16,31 +16,40 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its interval; `method` says which, '' where the data allow none (the bounds are NaN)."""
+    """An estimate with its confidence interval.
+
+    Attributes:
+        method: name of the interval; '' if there are too few data for one, in which case the bounds are NaN.
+        p_value: two-sided, of the hypothesis that the true value is zero; meaningful for differences.
+    """
 
     estimate: float
     low: float
     high: float
     method: str
-    p_value: float = float("nan")  # of "the true value is zero", for differences
+    p_value: float = float("nan")
 
 
 def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Student's t over independent trainings: a bootstrap of three seeds covers 73%, not 95."""
+    """Returns the mean of independent trainings with Student's t interval.
+
+    A bootstrap over three seeds would cover 73% in place of 95%.
+    """
     values_S = np.asarray(values, dtype=float)
     estimate, seeds = float(values_S.mean()), len(values_S)
     if seeds < 2:
         return _no_interval(estimate)
     error = float(values_S.std(ddof=1)) / math.sqrt(seeds)
-    reach = float(stdtrit(seeds - 1, 0.5 + level / 2)) * error
+    half_width = float(stdtrit(seeds - 1, 0.5 + level / 2)) * error
     method = f"{level:.0%} Student's t over {seeds} seeds"
-    return Interval(estimate, estimate - reach, estimate + reach, method, _t_test(estimate, error, seeds - 1))
+    p = _t_test(estimate, error, seeds - 1)
+    return Interval(estimate, estimate - half_width, estimate + half_width, method, p)
 
 
 def cluster_bootstrap(sums: ArrayLike, counts: ArrayLike, level: float = LEVEL, seed: int = 0) -> Interval:
-    """Percentile bootstrap of sum(sums) / sum(counts) that draws whole clusters: documents or contexts.
+    """Returns sum(sums) / sum(counts) with a percentile bootstrap over whole clusters (documents or contexts).
 
-    Draws of clusters carry their counts along, so that long documents weigh by their tokens.
+    Sums and counts are drawn together, so that documents are weighted by their tokens.
     """
     sums_C, counts_C = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     estimate = float(sums_C.sum() / counts_C.sum())
@@ -53,10 +62,10 @@ def cluster_bootstrap(sums: ArrayLike, counts: ArrayLike, level: float = LEVEL, 
 def paired_cluster_bootstrap(
     a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """The difference of two ratios, each (sums, counts) over the same clusters, drawn together.
+    """Returns the difference of two ratios, each given as (sums, counts) over the same clusters.
 
-    What makes a document hard for both cancels. A cluster may count nothing for one of the two; draws in which
-    one has no count at all are left out.
+    Clusters are drawn for both at once, so that the difficulty of a document cancels. A cluster may have a count of
+    zero in one of them; draws in which all counts of one are zero are dropped.
     """
     (a_C, na_C), (b_C, nb_C) = ([np.asarray(x, dtype=float) for x in pair] for pair in (a, b))
     estimate = float(a_C.sum() / na_C.sum() - b_C.sum() / nb_C.sum())
@@ -70,7 +79,7 @@ def paired_cluster_bootstrap(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: p below 0.05 stays below in all with a family-wise error of 5%."""
+    """Returns Holm's adjusted p-values: rejecting those below 0.05 keeps the family-wise error at 5%."""
     p_M = np.asarray(p_values, dtype=float)
     order_M = np.argsort(p_M, kind="stable")
     scaled_M = p_M[order_M] * np.arange(len(p_M), 0, -1)
@@ -81,7 +90,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @lru_cache(maxsize=4)
 def _draws(clusters: int, seed: int) -> Floats:
-    """How often each resample draws each cluster: the same draws for every series."""
+    """(resamples, clusters): how often each resample draws each cluster; the same for every series."""
     generator = np.random.default_rng(seed)
     counts_RC = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES)
     return counts_RC.astype(float)
@@ -89,16 +98,16 @@ def _draws(clusters: int, seed: int) -> Floats:
 
 def _percentiles(estimate: float, values_R: Floats, level: float, clusters: int) -> Interval:
     low, high = np.quantile(values_R, [0.5 - level / 2, 0.5 + level / 2])
-    # A share of the draws could not fall under 1 / RESAMPLES, and no pair would survive Holm in a large table.
+    # A p-value from the fraction of draws is at least 1 / RESAMPLES: too large for Holm's correction in large tables.
     p = _t_test(estimate, float(values_R.std(ddof=1)), clusters - 1)
     return Interval(estimate, float(low), float(high), f"{level:.0%} cluster bootstrap", p)
 
 
-def _t_test(estimate: float, error: float, freedom: int) -> float:
-    """Two-sided p; without any spread, zero is either hit or excluded."""
+def _t_test(estimate: float, error: float, degrees_of_freedom: int) -> float:
+    """Returns the two-sided p; without any variance it is 0, or 1 for an estimate of zero."""
     if error == 0:
         return 0.0 if estimate else 1.0
-    return 2 * float(stdtr(freedom, -abs(estimate) / error))
+    return 2 * float(stdtr(degrees_of_freedom, -abs(estimate) / error))
 
 
 def _no_interval(estimate: float) -> Interval:

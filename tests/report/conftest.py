@@ -1,4 +1,4 @@
-"""Synthetic rows of an experiment, with one seed and with three."""
+"""Synthetic rows of an experiment, with one seed and with three seeds."""
 
 import pandas as pd
 import pytest

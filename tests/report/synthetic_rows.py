@@ -1,4 +1,4 @@
-"""Rows of an imagined experiment, with the shapes that real ones were measured to have."""
+"""Rows of a synthetic experiment, with curves of the shapes that real experiments have."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ RETRIEVAL_LENGTHS = (64, 128, 256)
 ORDER = ["nope", "sinusoidal", "learned", "rope", "alibi", "t5", "kerple_log"]
 BUCKETS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
-# Bits per byte at 1, 2, 4, 8, 16 times the training length; None where the scheme has no answer.
+# Bits per byte at 1, 2, 4, 8, 16 times the training length; None: undefined.
 BITS = {
     ("nope", "none"): (2.68, 3.01, 3.30, 3.44, 3.5),
     ("sinusoidal", "none"): (2.50, 4.62, 4.72, 4.66, 4.7),
@@ -62,7 +62,7 @@ def synthetic_rows(
 
 
 def completed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with all columns of the schema; those that no test speaks of are empty."""
+    """Adds the missing columns of the schema, empty."""
     for column in set(COLUMNS) - set(rows):
         rows[column] = pd.array([None] * len(rows), dtype="Int64")
     return rows[list(COLUMNS)]

@@ -1,4 +1,4 @@
-"""Figures and summaries of attention: means over layers and heads unless they are named, and one head that is followed."""
+"""Figures and summaries of attention: means over layers and heads, and the look-up head of each model."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from posbench.results.rows import COLUMNS
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
 LAYERS, HEADS = 2, 3
-# The head that looks records up, and its share on the answer by length; another does better far away.
-LOOKING, SHARES = (1, 2), {64: 0.9, 128: 0.6, 256: 0.3}
+# The look-up head and its attention to the answer by length; at long contexts another head has more.
+LOOK_UP, ATTENTION = (1, 2), {64: 0.9, 128: 0.6, 256: 0.3}
 
 
 def of_attention(key_value: pd.DataFrame) -> pd.DataFrame:
-    """Rows of attention beside those of retrieval: two records a context."""
+    """Rows of attention for the contexts of retrieval, with two records per context."""
     cells = key_value.drop_duplicates(["scheme", "extension", "train_seed", "eval_len", "doc_id"])
     cells = cells.assign(task="attention", position=pd.NA, depth=np.nan)
     undefined = cells[cells["status"] == "undefined"].assign(metric="attention_entropy")
@@ -41,7 +41,7 @@ def of_attention(key_value: pd.DataFrame) -> pd.DataFrame:
             here.assign(metric="sink_attention", unit="fraction", n=2, value_sum=2 * 0.1 * (head + 1))
         )
         parts.append(here.assign(metric="last_quarter_attention", unit="fraction", n=2, value_sum=2 * 0.25))
-        share = here["eval_len"].map(SHARES) if (layer, head) == LOOKING else 0.05 * here["eval_len"] / 64
+        share = here["eval_len"].map(ATTENTION) if (layer, head) == LOOK_UP else 0.05 * here["eval_len"] / 64
         for record in range(2):
             one = here.assign(
                 metric="answer_attention", unit="fraction", n=1, position=record, depth=float(record)
@@ -65,13 +65,13 @@ def config(name: str, **changes) -> dict:
     return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) | changes
 
 
-def test_the_head_that_looks_up_is_chosen_at_home_and_followed(attended, tmp_path):
+def test_look_up_head_is_chosen_at_the_shortest_context(attended, tmp_path):
     png, pdf, csv = draw_figure(config("attention"), attended, tmp_path, ORDER)
     assert png.exists()
     assert pdf.exists()
     shown = pd.read_csv(csv)
     gold = shown[(shown["panel"] == "answer_attention") & (shown["scheme"] == "alibi")]
-    assert gold.set_index("eval_len")["estimate"].to_dict() == pytest.approx(SHARES)
+    assert gold.set_index("eval_len")["estimate"].to_dict() == pytest.approx(ATTENTION)
     by_depth = shown[(shown["panel"] == "answer_attention_by_depth") & (shown["eval_len"] == 256)]
     assert by_depth["estimate"].dropna().to_numpy() == pytest.approx(0.3)
     entropy = shown[(shown["panel"] == "attention_entropy") & (shown["scheme"] == "alibi")]
@@ -80,7 +80,7 @@ def test_the_head_that_looks_up_is_chosen_at_home_and_followed(attended, tmp_pat
     assert learned["status"].tolist() == ["ok", "undefined", "undefined"]
 
 
-def test_extensions_stand_beside_the_scheme_or_the_figure_is_left_out(attended, tmp_path):
+def test_figure_of_extensions_has_the_scheme_and_requires_extensions(attended, tmp_path):
     _, _, csv = draw_figure(config("attention_extensions"), attended, tmp_path, ORDER)
     shown = pd.read_csv(csv)
     assert set(shown["scheme"]) == {"rope"}
@@ -91,7 +91,7 @@ def test_extensions_stand_beside_the_scheme_or_the_figure_is_left_out(attended, 
         )
 
 
-def test_distances_are_shown_layer_by_layer(attended, tmp_path):
+def test_attention_by_distance_is_drawn_for_each_layer(attended, tmp_path):
     _, _, csv = draw_figure(config("attention_by_distance"), attended, tmp_path, ORDER)
     shown = pd.read_csv(csv)
     for layer in range(LAYERS):
@@ -99,7 +99,7 @@ def test_distances_are_shown_layer_by_layer(attended, tmp_path):
     assert shown.loc[shown["eval_len"] == 64, "position"].max() == 64
 
 
-def test_summaries_are_means_over_heads_unless_they_are_named(attended):
+def test_summaries_are_means_over_heads_unless_grouped_by_head(attended):
     rows = attended[(attended["task"] == "attention") & (attended["scheme"] == "alibi")]
     first = get_metric("sink_attention")
     together = aggregate(rows, first)
@@ -110,7 +110,7 @@ def test_summaries_are_means_over_heads_unless_they_are_named(attended):
     assert (by_head["n_docs"] == 2).all()
 
 
-def test_tables_call_none_the_best_and_have_none_of_buckets(attended):
+def test_attention_tables_have_no_best_and_exclude_distances(attended):
     made = {table.name: table for table in build_tables(attended, ORDER)}
     names = [name for name in made if name.startswith("attention")]
     assert {name.split("-")[2] for name in names} == {

@@ -1,4 +1,4 @@
-"""Figures: the csv is what is drawn, captions are whole, looks are stable, and wrong requests are refused."""
+"""Figures: csv files, captions, stable line styles, and errors for invalid settings."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_every_config_draws(rows, tmp_path, name):
         assert b"Matplotlib" not in path.read_bytes()
 
 
-def test_a_user_setting_of_matplotlib_changes_nothing(rows, tmp_path):
+def test_matplotlib_settings_of_the_user_have_no_effect(rows, tmp_path):
     import matplotlib
 
     first = draw_figure(config("fixed_targets"), rows, tmp_path / "a", ORDER)
@@ -74,12 +74,12 @@ def test_a_user_setting_of_matplotlib_changes_nothing(rows, tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_bands_only_with_several_seeds(rows, rows_of_three_seeds):
+def test_bands_require_several_seeds(rows, rows_of_three_seeds):
     for given, several in ((rows, False), (rows_of_three_seeds, True)):
         figure, shown = context_growth.draw(FigureData.of(given, ORDER, None, False))
         assert ("bands: 95% Student's t over 3 seeds" in texts(figure)) == several
         assert (
-            "not drawn since all lines share their documents: 95% cluster bootstrap over documents"
+            "only in the csv since all lines share their documents: 95% cluster bootstrap over documents"
             in texts(figure)
         ) != several
         assert shown["low"].notna().any()
@@ -89,7 +89,7 @@ def test_bands_only_with_several_seeds(rows, rows_of_three_seeds):
         assert bool(bands) == several
 
 
-def test_a_stranger_can_read_the_caption(rows):
+def test_caption_names_protocol_counts_and_models(rows):
     figure, _ = context_growth.draw(FigureData.of(rows, ORDER, None, False))
     caption = texts(figure)
     for fact in (
@@ -103,7 +103,7 @@ def test_a_stranger_can_read_the_caption(rows):
         assert fact in caption
     for fact in ("Python source code", "sequences of 64", "(learned)", "A cross"):
         assert fact in caption
-    assert "trained here" in labels(figure)
+    assert "training length" in labels(figure)
 
 
 def test_lines_are_labelled_at_their_ends(rows):
@@ -125,7 +125,7 @@ def test_no_two_labels_overlap(rows):
             assert not any(box.overlaps(other) for other in boxes[:place])
 
 
-def test_spread_moves_labels_apart_and_no_further():
+def test_spread_moves_labels_only_as_far_as_needed():
     assert spread([0, 100, 200], 10, 0, 300) == [0, 100, 200]
     assert spread([100, 100], 10, 0, 300) == pytest.approx([95, 105])
     crowded = spread([290, 295, 299], 10, 0, 300)
@@ -133,18 +133,18 @@ def test_spread_moves_labels_apart_and_no_further():
     assert crowded[-1] <= 300
 
 
-def test_a_scheme_that_explodes_leaves_the_others_readable(rows):
-    exploding = rows.assign(
+def test_axis_is_logarithmic_if_one_scheme_diverges(rows):
+    diverging = rows.assign(
         value_sum=rows["value_sum"].mask(
             (rows["scheme"] == "sinusoidal") & (rows["metric"] == "nll"), rows["value_sum"] * 20
         )
     )
-    figure, _ = context_growth.draw(FigureData.of(exploding, ORDER, None, False))
+    figure, _ = context_growth.draw(FigureData.of(diverging, ORDER, None, False))
     assert figure.axes[0].get_yscale() == "log"
     assert context_growth.draw(FigureData.of(rows, ORDER, None, False))[0].axes[0].get_yscale() == "linear"
 
 
-def test_line_styles_are_one_a_series_and_the_same_in_every_figure(rows):
+def test_line_styles_are_the_same_in_every_figure(rows):
     line_styles = FigureData.of(rows, ORDER, None, False).line_styles
     plain = [style for (_, extension), style in line_styles.items() if extension == "none"]
     assert [style.colour for style in plain] == COLOURS[: len(ORDER)]
@@ -156,14 +156,14 @@ def test_line_styles_are_one_a_series_and_the_same_in_every_figure(rows):
 
 
 @pytest.mark.parametrize(("schemes", "extensions"), [(3, 4), (7, 5), (12, 8), (45, 26)])
-def test_no_two_series_of_any_experiment_look_alike(schemes, extensions):
+def test_line_styles_are_unique(schemes, extensions):
     plain = [(f"scheme{place}", "none") for place in range(schemes)]
     extended = [(scheme, f"extension{place}") for scheme, _ in plain for place in range(extensions)]
     line_styles = assign_line_styles([*plain, *extended])
     styles = {(style.colour, style.marker, style.dashes) for style in line_styles.values()}
     assert len(styles) == len(plain) + len(extended)
     assert [line_styles[series] for series in plain] == [*assign_line_styles(plain).values()], (
-        "whatever extends them"
+        "independent of extensions"
     )
     assert [line_styles[series].colour for series in plain[: len(COLOURS)]] == COLOURS[:schemes]
     for scheme, _ in plain:
@@ -176,7 +176,7 @@ def test_no_two_series_of_any_experiment_look_alike(schemes, extensions):
             assert {style.dashes for style in family} == {"-"}
 
 
-def test_few_series_have_a_colour_each():
+def test_few_series_have_different_colours():
     series = [
         ("rope", "none"),
         ("alibi", "none"),
@@ -188,7 +188,7 @@ def test_few_series_have_a_colour_each():
     assert len({style.colour for style in assign_line_styles(series).values()}) == len(series)
 
 
-def test_schemes_and_extensions_in_one_panel_are_told_apart(rows):
+def test_schemes_and_extensions_in_one_panel_have_different_styles(rows):
     figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False), extension=None)
     count = len(shown[shown["estimate"].notna()][["scheme", "extension"]].drop_duplicates())
     assert count > len(COLOURS)
@@ -201,19 +201,19 @@ def test_schemes_and_extensions_in_one_panel_are_told_apart(rows):
         assert len(styles) == len(lines) > 5
 
 
-def test_retrieval_shows_baselines_and_omits_what_is_not_learned(rows):
+def test_retrieval_shows_baselines_and_omits_models_that_have_not_learned(rows):
     figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "64 tokens, 1× (trained here)",
+        "64 tokens, 1× (training length)",
         "128 tokens, 2×",
         "256 tokens, 4×",
     ]
     legend = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
-    assert legend == [*ORDER, "chance", "some value of the context", "gate, where trained"]
+    assert legend == [*ORDER, "chance", "random value of the context", "gate (training length)"]
     drawn = shown[shown["estimate"].notna()]
     assert set(drawn[drawn["scheme"] == "nope"]["eval_len"]) == {64}
     assert shown["chance"].eq(1 / 16).all()
-    assert "Under it: nope." in texts(figure)
+    assert "not judged at longer contexts (nope)" in texts(figure)
 
 
 def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
@@ -225,7 +225,7 @@ def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
         draw_figure(config("fixed_targets"), mixed, tmp_path)
     assert "\n" not in str(error.value)
     FigureData.of(mixed, [], None, True).select("perplexity", protocol="fixed_targets")
-    FigureData.of(mixed, [], None, False).select("perplexity", protocol="prefix")  # those are of one kernel
+    FigureData.of(mixed, [], None, False).select("perplexity", protocol="prefix")  # rows of one kernel
     across = rows.assign(kernel=rows["kernel"].mask(rows["scheme"] == "rope", "dense"))
     FigureData.of(across, [], None, False).select("perplexity", protocol="fixed_targets")
 
@@ -247,7 +247,7 @@ def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
         ({"filters": {"status": "undefined"}}, "no numbers of task perplexity, only undefined"),
     ],
 )
-def test_wrong_requests_get_one_line(rows, tmp_path, changes, message):
+def test_errors_have_one_line(rows, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message) as error:
         draw_figure(config("fixed_targets") | changes, rows, tmp_path)
     assert "\n" not in str(error.value)
@@ -263,6 +263,6 @@ def test_settings_are_not_mixed_in_one_figure(rows, tmp_path):
     draw_figure(config("fixed_targets", filters={"train_len": 64}), both, tmp_path)
 
 
-def test_extensions_need_some(rows, tmp_path):
+def test_figure_of_extensions_requires_extensions(rows, tmp_path):
     with pytest.raises(MissingRowsError, match="extensions of rope"):
         draw_figure(config("extensions"), rows[rows["extension"] == "none"], tmp_path)

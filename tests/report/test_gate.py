@@ -1,4 +1,4 @@
-"""The gate: what a model has not learned at its training length says nothing about longer ones."""
+"""The gate: a task that was not learned at the training length is not judged at longer contexts."""
 
 import pandas as pd
 import pytest
@@ -7,9 +7,9 @@ from posbench.results import gate
 
 
 def rows(*lines: tuple[str, str, int, float]) -> pd.DataFrame:
-    """Exact-match rows of (model, extension, length, share) over ten questions, and a row of perplexity."""
+    """Exact-match rows of (model, extension, length, accuracy) over ten questions, and a row of perplexity."""
     frame = pd.DataFrame(
-        [(model, extension, length, 10 * share, 10) for model, extension, length, share in lines],
+        [(model, extension, length, 10 * accuracy, 10) for model, extension, length, accuracy in lines],
         columns=["model_id", "extension", "eval_len", "value_sum", "n"],
     )
     frame = frame.assign(
@@ -24,30 +24,30 @@ def rows(*lines: tuple[str, str, int, float]) -> pd.DataFrame:
     return pd.concat([frame, text], ignore_index=True)
 
 
-@pytest.mark.parametrize(("share", "closed"), [(0.89, True), (0.9, False)])
-def test_a_model_and_its_extensions_are_judged_by_its_training_length(share, closed):
+@pytest.mark.parametrize(("accuracy", "closed"), [(0.89, True), (0.9, False)])
+def test_a_model_and_its_extensions_are_judged_by_its_training_length(accuracy, closed):
     given = rows(
-        ("a", "none", 64, share), ("a", "none", 256, 0.5), ("a", "pi", 256, 1.0), ("b", "none", 64, 0.95)
+        ("a", "none", 64, accuracy), ("a", "none", 256, 0.5), ("a", "pi", 256, 1.0), ("b", "none", 64, 0.95)
     )
     found = gate.apply_gate(given)["status"].tolist()
     assert found == ["not_learned" if closed else "ok"] * 3 + ["ok", "ok"]
 
 
-def test_a_fine_tuned_model_is_judged_by_what_it_was_tuned_with():
+def test_fine_tuned_model_is_judged_with_its_extension():
     found = gate.apply_gate(rows(("tuned", "drop", 64, 0.5), ("tuned", "drop", 256, 0.1)))["status"].tolist()
     assert found == ["not_learned", "not_learned", "ok"]
 
 
-def test_nobody_is_judged_without_the_training_length():
+def test_models_without_the_training_length_are_not_judged():
     assert set(gate.apply_gate(rows(("a", "none", 256, 0.1)))["status"]) == {"ok"}
 
 
-def test_an_extension_that_fails_at_home_does_not_close_the_gate_of_its_model():
+def test_failing_extension_does_not_affect_its_model():
     given = rows(("a", "none", 64, 0.95), ("a", "pi", 64, 0.2), ("a", "none", 256, 0.5))
     assert set(gate.apply_gate(given)["status"]) == {"ok"}
 
 
-def test_each_protocol_and_variant_is_judged_by_itself():
+def test_protocols_and_variants_are_judged_separately():
     given = rows(("a", "none", 64, 0.95), ("a", "none", 256, 0.5))
     other = rows(("a", "none", 64, 0.3), ("a", "none", 256, 0.2))
     for change in ({"protocol": "json_uuid"}, {"variant": "query_aware"}):
@@ -56,7 +56,7 @@ def test_each_protocol_and_variant_is_judged_by_itself():
 
 
 @pytest.mark.parametrize(("exact", "status"), [(None, "not_learned"), (0.95, "ok")])
-def test_generated_answers_are_judged_by_what_they_contain(exact, status):
+def test_substring_match_decides_without_exact_match(exact, status):
     contained = (
         rows(("a", "none", 64, 0.5), ("a", "none", 256, 0.5)).iloc[:2].assign(metric="substring_match")
     )

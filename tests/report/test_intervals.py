@@ -1,4 +1,4 @@
-"""Intervals against scipy, hand-computed examples and small simulations."""
+"""Intervals in comparison with scipy, examples by hand and small simulations."""
 
 import math
 
@@ -25,14 +25,14 @@ def test_one_seed_has_no_interval():
     assert not found.method
 
 
-def test_seeds_that_agree_prove_a_difference_only_if_there_is_one():
+def test_p_value_without_variance():
     assert t_interval([0.0, 0.0, 0.0]).p_value == 1.0
     assert t_interval([0.5, 0.5, 0.5]).p_value == 0.0
 
 
 @pytest.fixture
 def documents():
-    """Losses of documents of very different lengths: the ratio of sums is not the mean of ratios."""
+    """Losses of documents of different lengths: the ratio of sums differs from the mean of ratios."""
     generator = np.random.default_rng(3)
     counts = generator.integers(10, 400, size=25).astype(float)
     return counts * generator.normal(1.5, 0.3, 25), counts
@@ -62,7 +62,7 @@ def test_bootstrap_is_seeded(documents):
     assert cluster_bootstrap(*documents) != cluster_bootstrap(*documents, seed=1)
 
 
-def test_pairing_removes_what_documents_share(documents):
+def test_pairing_removes_the_difficulty_of_documents(documents):
     sums, counts = documents
     noise = np.random.default_rng(5).normal(0.02, 0.01, len(counts)) * counts
     paired = paired_cluster_bootstrap((sums + noise, counts), (sums, counts))
@@ -76,7 +76,7 @@ def test_pairing_removes_what_documents_share(documents):
 
 
 def test_holm_by_hand():
-    # Sorted: .005 * 4, .01 * 3, .03 * 2, .04 * 1, then never falling.
+    # Sorted: .005 * 4, .01 * 3, .03 * 2, .04 * 1, then the running maximum.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
@@ -84,14 +84,14 @@ def test_holm_by_hand():
 
 @pytest.mark.parametrize(("draw", "least"), [("seeds", 0.91), ("clusters", 0.88)])
 def test_intervals_cover_the_truth(draw, least):
-    """Of 300 intervals at 95%, most hold the true value; the percentile bootstrap is a little narrow."""
+    """Most of 300 intervals at 95% cover the true value; the percentile bootstrap is a little narrow."""
     generator = np.random.default_rng(11)
-    held = 0
+    covered = 0
     for _ in range(300):
         if draw == "seeds":
             found = t_interval(generator.normal(1.0, 0.1, 3))
         else:
             counts = generator.integers(20, 100, 30).astype(float)
             found = cluster_bootstrap(counts * generator.normal(1.0, 0.2, 30), counts)
-        held += found.low <= 1.0 <= found.high
-    assert least <= held / 300 <= 0.99
+        covered += found.low <= 1.0 <= found.high
+    assert least <= covered / 300 <= 0.99

@@ -1,4 +1,4 @@
-"""Numbers are born once, token-weighted, and a table says what may be concluded."""
+"""Numbers are weighted by tokens, and tables show which of them are conclusive."""
 
 import math
 import re
@@ -29,7 +29,7 @@ def at(numbers: pd.DataFrame, length: int) -> pd.Series:
 
 
 def test_perplexity_and_bits_are_token_weighted(rows):
-    """Two documents, 10 and 1000 tokens: by hand, and not the mean of the two."""
+    """Two documents of 10 and 1000 tokens, by hand; not the mean of the two."""
     part = of(rows, "fixed_targets", "rope")
     part = part[part["eval_len"] == 64]
     nll, size = (part[part["metric"] == metric].iloc[:2] for metric in ("nll", "bytes"))
@@ -53,26 +53,27 @@ def test_seeds_are_averaged_in_nats(rows_of_three_seeds):
     )
     rates = nll["value_sum"] / nll["n"]
     assert line["estimate"] == pytest.approx(math.exp(rates.mean()))
-    reach = 4.302653 * rates.std() / math.sqrt(3)
+    half_width = 4.302653 * rates.std() / math.sqrt(3)
     assert (line["low"], line["high"]) == pytest.approx(
-        (math.exp(rates.mean() - reach), math.exp(rates.mean() + reach)), rel=1e-6
+        (math.exp(rates.mean() - half_width), math.exp(rates.mean() + half_width)), rel=1e-6
     )
     assert (line["seeds"], line["interval_method"]) == (3, "95% Student's t over 3 seeds")
 
 
-def test_prefix_at_a_length_is_the_sum_of_its_buckets(rows):
+def test_prefix_is_the_sum_of_buckets(rows):
     part = of(rows, "prefix", "alibi")
     numbers = aggregate(expand_prefix_lengths(part), BITS)
     assert list(numbers["eval_len"]) == [64, 128, 256, 512, 1024]
-    held = part[part["position"] <= 256]
+    within = part[part["position"] <= 256]
     wanted = (
-        held[held["metric"] == "nll"]["value_sum"].sum() / held[held["metric"] == "bytes"]["value_sum"].sum()
+        within[within["metric"] == "nll"]["value_sum"].sum()
+        / within[within["metric"] == "bytes"]["value_sum"].sum()
     )
     assert at(numbers, 256)["estimate"] == pytest.approx(wanted / math.log(2))
 
 
-def test_prefix_counts_a_target_once_and_of_the_nearest_context(rows):
-    """A scheme that depends on the total length is evaluated at each; what it says at 512 is not of 1024."""
+def test_prefix_uses_the_shortest_sufficient_context(rows):
+    """Losses at 512 tokens come from contexts of 512 tokens, even if there are contexts of 1024 tokens."""
     part = of(rows, "prefix", "alibi")
     shorter = part[part["position"] <= 512].assign(eval_len=512, cell_id="shorter")
     shorter = shorter.assign(
@@ -84,7 +85,7 @@ def test_prefix_counts_a_target_once_and_of_the_nearest_context(rows):
     assert (both["n"] == once["n"]).all()
 
 
-def test_missing_bytes_are_an_error_not_a_number(rows):
+def test_missing_bytes_raise(rows):
     part = of(rows, "fixed_targets", "rope")
     with pytest.raises(DataError, match="'bytes'"):
         aggregate(part[part["metric"] == "nll"], BITS)
@@ -100,7 +101,7 @@ def test_undefined_has_no_number(rows):
 
 
 def test_the_gate_spreads_from_the_training_length(rows):
-    """Only the training length says not_learned; all lengths and the extensions of the model follow."""
+    """The status not_learned at the training length spreads to all lengths and extensions of the model."""
     part = of(rows, "synthetic_records", "rope")
     extended = of(rows, "synthetic_records", "rope", "yarn")
     other = of(rows, "synthetic_records", "alibi")
@@ -114,7 +115,7 @@ def test_the_gate_spreads_from_the_training_length(rows):
     assert set(numbers[numbers["scheme"] == "alibi"]["status"]) == {"ok"}
     found = pairwise_tests(together, EXACT)
     assert set(found[found["p_value"].notna()]["eval_len"]) == {64}
-    assert set(found[found["eval_len"] > 64]["conclusion"]) == {"no verdict: not learned"}
+    assert set(found[found["eval_len"] > 64]["conclusion"]) == {"not tested: not learned"}
 
 
 def test_the_gate_stays_within_its_task(rows):
@@ -122,7 +123,7 @@ def test_the_gate_stays_within_its_task(rows):
     assert set(status[(status["scheme"] == "nope") & (status["task"] == "perplexity")]["status"]) == {"ok"}
 
 
-def test_a_seed_without_a_number_is_left_out_and_counted(rows_of_three_seeds):
+def test_seeds_without_a_number_are_left_out_and_counted(rows_of_three_seeds):
     part = of(rows_of_three_seeds, "fixed_targets", "alibi")
     failed = (part["train_seed"] == 2) & (part["eval_len"] == 512)
     part = part.assign(
@@ -140,7 +141,7 @@ def test_baselines_are_means_over_contexts(rows):
     assert found.loc[256, "random_in_context"] == pytest.approx(0.05 + 1 / 72)
 
 
-def test_a_share_is_a_sum_over_what_it_counts(rows):
+def test_fractions_are_weighted_by_counts(rows):
     part = of(rows, "synthetic_records", "rope")
     whole = part[(part["metric"] == "predicted_in_context") & (part["eval_len"] == 64)].iloc[:2]
     numbers = aggregate(whole.assign(value_sum=[30.0, 5.0], n=[30, 10]), METRICS["predicted_in_context"])
@@ -160,11 +161,11 @@ def test_paired_differences(rows):
     assert len(at_64) == 12 * 11 / 2
     at_128 = found[found["eval_len"] == 128]
     of_learned = at_128[(at_128["a"] == "learned") | (at_128["b"] == "learned")]
-    assert set(of_learned["conclusion"]) == {"no verdict: undefined"}
+    assert set(of_learned["conclusion"]) == {"not tested: undefined"}
     assert of_learned["p_value"].isna().all()
 
 
-def test_order_puts_schemes_first_and_strangers_last(rows):
+def test_order_of_series(rows):
     assert [s for s, e in ordered_series(rows, ORDER) if e == "none"] == ORDER
     assert ordered_series(rows, ["t5"])[:2] == [("t5", "none"), ("alibi", "none")]
     assert ordered_series(rows, ["rope + yarn"])[7] == ("rope", "yarn")
@@ -192,11 +193,11 @@ def test_tables_of_an_experiment(rows):
     assert "95% cluster bootstrap" in bits
     bold = {length: [name for name, cells in by_name.items() if "**" in cells[length]] for length in range(5)}
     numbers = aggregate(of(rows, "fixed_targets"), BITS)
-    for place, length in enumerate((64, 128, 256, 512, 1024)):
+    for column, length in enumerate((64, 128, 256, 512, 1024)):
         here = numbers[numbers["eval_len"] == length]
         winner = here.loc[here["estimate"].idxmin()]
         name = winner["scheme"] if winner["extension"] == "none" else f"rope + {winner['extension']}"
-        assert name in bold[place]
+        assert name in bold[column]
     retrieval = to_markdown(found["key_value-synthetic_records-exact_match"])
     assert "not learned" in retrieval
     assert "(chance) | 0.06" in retrieval
@@ -222,13 +223,13 @@ def test_settings_are_never_mixed(rows):
     assert "perplexity-fixed_targets-bits_per_byte-128" in names
 
 
-def test_an_experiment_that_failed_still_has_its_tables(rows):
+def test_failed_experiment_has_tables(rows):
     part = of(rows, "fixed_targets", "rope")
     found = list(build_tables(part.assign(value_sum=np.nan, status="diverged")))
     assert "Training diverged" in to_markdown(found[-1])
     assert "–†" in to_markdown(found[-1])
 
 
-def test_an_unknown_metric_is_named():
+def test_unknown_metric_raises():
     with pytest.raises(ConfigError, match="did you mean 'perplexity'"):
         get_metric("perplexty")

@@ -1,4 +1,4 @@
-"""Who beats whom: paired tests by document or by seed, Holm over the table, and words that a stranger can read."""
+"""Pairwise tests: pairs of documents or seeds, Holm's correction over the table, and conclusions in words."""
 
 import itertools
 
@@ -25,27 +25,27 @@ def of(rows: pd.DataFrame, protocol: str, schemes: list[str]) -> pd.DataFrame:
 
 def pair(found: pd.DataFrame, length: int, a: str, b: str) -> pd.Series:
     chosen = (found["eval_len"] == length) & (found["a"] == a) & (found["b"] == b)
-    (line,) = (found.loc[place] for place in found.index[chosen])
+    (line,) = (found.loc[index] for index in found.index[chosen])
     return line
 
 
-def test_readings_follow_the_direction_of_the_metric(rows):
-    """Fewer bits are better, more hits are: the same words for both."""
+def test_conclusions_follow_the_direction_of_the_metric(rows):
+    """Lower bits per byte and higher accuracy are better."""
     bits = pairwise_tests(of(rows, "fixed_targets", ["rope", "alibi"]), BITS, ORDER)
     assert pair(bits, 256, "rope", "alibi")["conclusion"] == "alibi beats rope"
     assert pair(bits, 64, "rope", "alibi")["conclusion"] == "rope beats alibi"
-    hits = pairwise_tests(of(rows, "synthetic_records", ["rope", "alibi"]), EXACT, ORDER)
-    assert pair(hits, 256, "rope", "alibi")["conclusion"] == "alibi beats rope"
+    accuracies = pairwise_tests(of(rows, "synthetic_records", ["rope", "alibi"]), EXACT, ORDER)
+    assert pair(accuracies, 256, "rope", "alibi")["conclusion"] == "alibi beats rope"
 
 
-def test_no_verdict_names_its_reason(rows):
+def test_missing_tests_have_a_reason(rows):
     found = pairwise_tests(of(rows, "synthetic_records", ["nope", "learned", "rope", "alibi"]), EXACT, ORDER)
-    assert pair(found, 256, "nope", "rope")["conclusion"] == "no verdict: not learned"
-    assert pair(found, 256, "learned", "alibi")["conclusion"] == "no verdict: undefined"
-    assert pair(found, 256, "nope", "learned")["conclusion"] == "no verdict: not learned, undefined"
+    assert pair(found, 256, "nope", "rope")["conclusion"] == "not tested: not learned"
+    assert pair(found, 256, "learned", "alibi")["conclusion"] == "not tested: undefined"
+    assert pair(found, 256, "nope", "learned")["conclusion"] == "not tested: not learned, undefined"
     one = of(rows, "fixed_targets", ["rope", "alibi"])
     found = pairwise_tests(one[one["doc_id"] == "doc000"], BITS, ORDER)
-    assert set(found["conclusion"]) == {"no verdict: too few documents"}
+    assert set(found["conclusion"]) == {"not tested: too few documents"}
     assert found["p_holm"].isna().all()
 
 
@@ -53,12 +53,12 @@ def test_one_seed_is_paired_by_document(rows):
     found = pairwise_tests(of(rows, "fixed_targets", ["alibi", "kerple_log"]), BITS, ORDER)
     line = pair(found, 128, "alibi", "kerple_log")
     assert (line["seeds"], line["n_docs"], line["interval_method"]) == (1, 16, "95% cluster bootstrap")
-    # Documents differ by 0.25 bits and the pairs by 0.07: unpaired, a difference of 0.09 would drown.
+    # Losses of documents have a standard deviation of 0.25 bits, paired differences one of 0.07.
     assert line["high"] - line["low"] < 0.1
 
 
 def test_several_seeds_are_paired_by_seed(rows_of_three_seeds):
-    """Differences per seed, then Student's t over them: as scipy has it for the same three differences."""
+    """Student's t over the differences of seeds, equal to scipy's paired test."""
     part = of(rows_of_three_seeds, "fixed_targets", ["alibi", "learned"])
     line = pair(pairwise_tests(part, BITS, ORDER), 64, "learned", "alibi")
     at_64 = part[part["eval_len"] == 64]
@@ -76,17 +76,17 @@ def test_holm_is_over_all_pairs_of_the_table(rows):
     tested = found[found["p_value"].notna()]
     assert len(tested) == 6 + 4 * 3
     assert tested["p_holm"].tolist() == pytest.approx(holm(tested["p_value"].tolist()))
-    apart = tested["p_holm"] < 0.05
-    assert tested[apart]["conclusion"].str.contains(" beats ").all()
-    assert set(tested[~apart]["conclusion"]) <= {"not told apart"}
+    significant = tested["p_holm"] < 0.05
+    assert tested[significant]["conclusion"].str.contains(" beats ").all()
+    assert set(tested[~significant]["conclusion"]) <= {"no significant difference"}
 
 
-def test_few_series_show_all_pairs_and_many_the_best_and_the_next():
+def test_printed_pairs_of_few_and_many_series():
     assert chosen_pairs(["a", "b", "c"]) == [("a", "b"), ("a", "c"), ("b", "c")]
-    many = [f"s{place:02d}" for place in range(12)]
+    many = [f"s{i:02d}" for i in range(12)]
     best = [("s00", name) for name in many[1:]]
     assert chosen_pairs(many) == best + list(itertools.pairwise(many[1:]))
-    assert len(chosen_pairs([f"s{place:02d}" for place in range(51)])) == 50
+    assert len(chosen_pairs([f"s{i:02d}" for i in range(51)])) == 50
 
 
 @pytest.fixture(scope="module")
@@ -94,43 +94,43 @@ def printed(rows):
     return {table.name: table for table in build_tables(rows, ORDER)}
 
 
-def test_the_printed_table_says_who_beats_whom(printed):
+def test_printed_tables(printed):
     table = printed["perplexity-fixed_targets-bits_per_byte-differences"]
     text = to_markdown(table)
     assert [line for line in text.splitlines() if line.startswith("**")] == [
-        "**Bits per byte at 256 tokens (4×): who beats whom**",
-        "**Bits per byte at 1024 tokens (16×): who beats whom**",
+        "**Bits per byte at 256 tokens (4×): pairwise comparison**",
+        "**Bits per byte at 1024 tokens (16×): pairwise comparison**",
     ]
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if " against " in line]
     assert ["a against b", "a – b", "95% interval", "p (Holm)", "documents", "seeds", "conclusion"] in lines
     found = {line[0]: line for line in lines}
     assert found["rope + window against rope"][-1] == "**rope + window beats rope**"
     assert found["rope + window against rope"][1].startswith("-")
-    assert found["rope + window against learned"][-1] == "no verdict: undefined"
-    assert "not told apart" in text
+    assert found["rope + window against learned"][-1] == "not tested: undefined"
+    assert "no significant difference" in text
 
 
-def test_its_caption_says_which_test(printed, rows_of_three_seeds):
+def test_captions_name_the_test(printed, rows_of_three_seeds):
     text = to_markdown(printed["key_value-synthetic_records-exact_match-differences"])
     for fact in (
         "intervals of the differences: 95% cluster bootstrap over contexts",
-        "Test: paired by contexts",
-        "about these models",
-        "after Holm over the",
-        "Beaten by none: ",
-        "Not told apart does not mean equal",
-        "Kernel: sdpa in float32.",
+        "Test: bootstrap over contexts, paired by contexts",
+        "results hold for these models",
+        "after Holm's correction for the",
+        "Not beaten: ",
+        "No significant difference does not mean equality",
+        "Attention kernel: sdpa in float32.",
         "Chance: 0.06",
-        "Gate: an accuracy of 0.90",
+        "Gate: models below an accuracy of 0.90",
     ):
         assert fact in text
     three = {table.name: table for table in build_tables(rows_of_three_seeds, ORDER)}
     text = to_markdown(three["perplexity-fixed_targets-bits_per_byte-differences"])
-    assert "paired by seed: Student's t over the differences of the seeds" in text
-    assert "about these models" not in text
+    assert "Test: Student's t over seeds, paired by seed" in text
+    assert "results hold for these models" not in text
 
 
-def test_latex_has_a_table_a_length_with_a_label_each(printed):
+def test_latex_has_a_labelled_table_per_length(printed):
     text = to_latex(printed["key_value-synthetic_records-exact_match-differences"])
     labels = [line for line in text.splitlines() if line.startswith(r"\label")]
     name = "key_value-synthetic_records-exact_match-differences"
@@ -139,7 +139,7 @@ def test_latex_has_a_table_a_length_with_a_label_each(printed):
     assert "$<$0.001" in text
 
 
-def test_all_pairs_are_in_the_csv(printed):
+def test_csv_has_all_pairs(printed):
     numbers = printed["key_value-synthetic_records-exact_match-differences"].numbers
     assert set(numbers["eval_len"]) == {64, 128, 256}
     assert len(numbers) == 3 * 12 * 11 / 2

@@ -1,4 +1,4 @@
-"""Panels, density and the gain of context: what they show is what the rows say."""
+"""Figures with several panels, density of positions, and gain of context."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ def style():
         yield
 
 
-def test_a_gain_is_a_paired_difference(rows):
+def test_gain_is_a_paired_difference(rows):
     fixed = rows[rows["protocol"] == "fixed_targets"]
     metric = get_metric("bits_per_byte")
     found = context_gains(fixed, metric).set_index(["scheme", "extension", "eval_len"])
@@ -36,21 +36,21 @@ def test_a_gain_is_a_paired_difference(rows):
         line = found.loc[scheme, "none", length]
         assert line["estimate"] == pytest.approx(expected)
         assert line["low"] < line["estimate"] < line["high"]
-        # Documents differ more from one another than a document from itself.
+        # Paired intervals are narrower.
         wide = plain.loc[scheme, "none", length]
         assert line["high"] - line["low"] < wide["high"] - wide["low"]
     assert found.xs(64, level="eval_len")["estimate"].dropna().eq(0).all()
     assert np.isnan(found.loc["learned", "none", 128]["estimate"])
 
 
-def test_over_seeds_the_pairs_are_seeds(rows_of_three_seeds):
+def test_gain_is_paired_by_seed(rows_of_three_seeds):
     fixed = rows_of_three_seeds[rows_of_three_seeds["protocol"] == "fixed_targets"]
     found = context_gains(fixed, get_metric("bits_per_byte"))
     line = found[(found["scheme"] == "alibi") & (found["eval_len"] == 128)].iloc[0]
     assert line["interval_method"] == "95% Student's t over 3 seeds"
 
 
-def test_the_gain_has_a_table_and_a_figure(rows):
+def test_table_and_figure_of_the_gain(rows):
     fixed = rows[rows["protocol"] == "fixed_targets"]
     (table,) = [one for one in build_tables(fixed, ORDER) if one.name.endswith("-context_gain")]
     assert [cell.split()[0] for cell in table.header[1:]] == ["128", "256", "512", "1024"]
@@ -63,7 +63,7 @@ def test_the_gain_has_a_table_and_a_figure(rows):
     assert not shown.duplicated(["scheme", "extension", "eval_len"]).any()
 
 
-def test_panels_side_by_side(rows):
+def test_panels(rows):
     figure, shown = panels.draw(FigureData.of(rows, ORDER, None, False), title="Two", panels=[LOSS, FOUND])
     assert [axes.get_ylabel() for axes in figure.axes] == ["bits per byte", "retrieval accuracy"]
     assert set(shown["metric"]) == {"bits_per_byte", "exact_match"}
@@ -74,7 +74,7 @@ def test_panels_side_by_side(rows):
     assert [axes.axison for axes in one[0].axes] == [True, True, True, False]
 
 
-def test_the_best_factor_of_every_length_is_marked(rows):
+def test_best_factors_are_marked(rows):
     figure, shown = density.draw(
         FigureData.of(rows, ORDER, None, False),
         title="Density",
@@ -91,7 +91,7 @@ def test_the_best_factor_of_every_length_is_marked(rows):
     assert far.loc[far["best"], "extension"].tolist() == [far.loc[far["estimate"].idxmax(), "extension"]]
 
 
-def test_what_cannot_be_drawn(rows):
+def test_invalid_settings_raise(rows):
     data = FigureData.of(rows, ORDER, None, False)
     with pytest.raises(ConfigError, match="unknown setting of a panel 'tusk'"):
         panels.draw(data, title="", panels=[{"tusk": "perplexity"}])
@@ -104,12 +104,12 @@ def test_what_cannot_be_drawn(rows):
 @pytest.mark.parametrize("name", ["algorithmic", "repetition", "longppl", "density"])
 def test_every_config_draws(rows, tmp_path, name):
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    paths = draw_figure(config, imagined(rows, config), tmp_path, ORDER)
+    paths = draw_figure(config, synthetic_panels(rows, config), tmp_path, ORDER)
     assert len(pd.read_csv(paths[2])) >= len(config["panels"])
 
 
-def imagined(rows, config):
-    """The losses of rope and its extensions as the rows of every panel, under names that a figure asks for."""
+def synthetic_panels(rows, config):
+    """Losses of rope and its extensions as rows of every panel, with the names that the figure expects."""
     part = rows[
         (rows["protocol"] == "fixed_targets") & (rows["scheme"] == "rope") & (rows["metric"] == "nll")
     ]

@@ -1,4 +1,4 @@
-"""A report is the same bytes each time, is drawn once, and needs neither torch nor Hydra."""
+"""Reports have reproducible bytes, are drawn once, and import neither torch nor Hydra."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ def contents(paths):
     return {path.name: path.read_bytes() for path in paths}
 
 
-def test_deleted_outputs_come_back_to_the_byte(few, tmp_path):
+def test_deleted_files_are_redrawn_with_the_same_bytes(few, tmp_path):
     first = contents(write_report(few, FIGURES, tmp_path, ORDER))
     assert {"fixed_targets.png", "extensions.pdf", "models.md"} <= set(first)
     for path in [*tmp_path.rglob("*.pdf"), *tmp_path.rglob("*.md")]:
@@ -35,7 +35,7 @@ def test_deleted_outputs_come_back_to_the_byte(few, tmp_path):
     assert contents(elsewhere) == first
 
 
-def test_nothing_is_drawn_twice_and_changes_are_noticed(few, tmp_path):
+def test_reports_are_redrawn_after_changes_only(few, tmp_path):
     def written() -> dict[str, int]:
         paths = write_report(few, figures, tmp_path, ORDER)
         assert all(path.is_file() for path in paths)
@@ -58,14 +58,14 @@ def test_nothing_is_drawn_twice_and_changes_are_noticed(few, tmp_path):
     assert written()
 
 
-def test_files_of_an_earlier_report_are_removed(few, tmp_path):
+def test_files_of_an_earlier_report_are_deleted(few, tmp_path):
     write_report(few, FIGURES, tmp_path, ORDER)
     write_report(few, FIGURES[:1], tmp_path, ORDER)
     assert not list(tmp_path.rglob("extensions.*"))
     assert list(tmp_path.rglob("fixed_targets.png"))
 
 
-def test_a_figure_without_rows_is_left_out_and_said_each_time(few, tmp_path, caplog):
+def test_figure_without_rows_is_left_out_with_a_warning(few, tmp_path, caplog):
     plain = few[few["extension"] == "none"]
     for _ in range(2):
         caplog.clear()
@@ -75,19 +75,19 @@ def test_a_figure_without_rows_is_left_out_and_said_each_time(few, tmp_path, cap
     assert "fixed_targets.png" in contents(paths)
 
 
-def test_a_wrong_figure_is_an_error(few, tmp_path):
+def test_invalid_figure_raises(few, tmp_path):
     with pytest.raises(ConfigError, match="unknown setting"):
         write_report(few, [FIGURES[0] | {"titel": "x"}], tmp_path, ORDER)
 
 
-def test_a_folder_that_cannot_be_written(few, tmp_path):
+def test_folder_that_cannot_be_written_raises(few, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="choose a folder") as error:
         write_report(few, FIGURES, tmp_path / "file", ORDER)
     assert "\n" not in str(error.value)
 
 
-def test_nothing_heavy_is_imported():
+def test_heavy_modules_are_not_imported():
     modules = [
         "results.rows",
         "results.statistics",

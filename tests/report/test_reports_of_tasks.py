@@ -1,4 +1,4 @@
-"""Tables and figures of every task: chance, gate and kernels beside what they belong to; sums over sums."""
+"""Tables and figures of every task: baselines, gate, kernels, and weights by tokens."""
 
 import math
 
@@ -34,14 +34,14 @@ def style():
 
 
 def task_rows(task: str, protocol: str, variant: str = "", **change) -> pd.DataFrame:
-    """Two schemes at two lengths and five depths; what a task needs beyond is in `change`."""
+    """Three schemes at two lengths and five depths; `change` overrides columns."""
     generator = np.random.default_rng(5)
     lines = []
-    for scheme, share in (("rope", 0.97), ("alibi", 0.95), ("nope", 0.3)):
+    for scheme, accuracy in (("rope", 0.97), ("alibi", 0.95), ("nope", 0.3)):
         for length in (64, 256):
             for index in range(12):
                 for depth in (0.0, 0.25, 0.5, 0.75, 1.0):
-                    hit = float(generator.random() < (share if length == 64 else share * depth))
+                    hit = float(generator.random() < (accuracy if length == 64 else accuracy * depth))
                     rank = 1.0 if hit else float(generator.integers(2, 9))
                     values = {"exact_match": hit, "logprob": -0.1 if hit else -4.0, "rank": rank}
                     values |= {"reciprocal_rank": 1 / rank, "chance": 1e-3}
@@ -50,16 +50,22 @@ def task_rows(task: str, protocol: str, variant: str = "", **change) -> pd.DataF
                         {**at, "depth": depth, "metric": name, "value_sum": value}
                         for name, value in values.items()
                     ]
-    shared = {"cell_id": "c", "extension": "none", "model_size": "tiny", "n_params": 400_000, "train_len": 64}
-    shared |= {
+    accuracyd = {
+        "cell_id": "c",
+        "extension": "none",
+        "model_size": "tiny",
+        "n_params": 400_000,
+        "train_len": 64,
+    }
+    accuracyd |= {
         "train_tokens": 900_000,
         "train_seed": 0,
         "corpus": "sources",
         "task": task,
         "protocol": protocol,
     }
-    shared |= {"variant": variant, "eval_seed": 0, "example": 0, "n": 1, "unit": "", "status": "ok"}
-    rows = pd.DataFrame(lines).assign(**{**shared, "kernel": "sdpa", "dtype": "float32", **change})
+    accuracyd |= {"variant": variant, "eval_seed": 0, "example": 0, "n": 1, "unit": "", "status": "ok"}
+    rows = pd.DataFrame(lines).assign(**{**accuracyd, "kernel": "sdpa", "dtype": "float32", **change})
     return gate.apply_gate(completed(rows))
 
 
@@ -68,10 +74,10 @@ def passkeys():
     return task_rows("passkey", "passkey")
 
 
-def test_a_metric_is_of_its_task():
+def test_metrics_by_task():
     assert get_metric("exact_match").label == "retrieval accuracy"
     assert get_metric("exact_match", "passkey").label == "retrieval accuracy"
-    assert get_metric("exact_match", "algorithmic").label == "accuracy, whole answers"
+    assert get_metric("exact_match", "algorithmic").label == "accuracy of whole answers"
     mine = get_metric("exact_match", "my_task")
     assert (mine.tasks, mine.label, mine.baselines) == (
         ("my_task",),
@@ -85,7 +91,7 @@ def test_a_metric_is_of_its_task():
     assert "chance" not in [each.name for each in metrics_for_task("passkey", {"exact_match", "chance"})]
 
 
-def test_tables_of_a_passkey_have_chance_gate_and_ranks(passkeys):
+def test_tables_of_passkey_retrieval(passkeys):
     found = {table.name: to_markdown(table) for table in build_tables(passkeys, ORDER)}
     metrics = ("exact_match", "logprob", "rank", "reciprocal_rank")
     kinds = ("exact_match-differences", "exact_match-serial_position")
@@ -94,8 +100,8 @@ def test_tables_of_a_passkey_have_chance_gate_and_ranks(passkeys):
     assert "| (chance) | 0.00 | 0.00 |" in accuracy
     assert "| (gate) | 0.90 |  |" in accuracy
     assert "not learned" in accuracy
-    assert "Under it: nope." in accuracy
-    assert "(some value of the context)" not in accuracy
+    assert "(nope)." in accuracy
+    assert "(random value of the context)" not in accuracy
     assert "accuracy of passkey-passkey at the training length" in found["models"]
     assert "| (gate) |  |  |  | 0.90 |" in found["models"]
 
@@ -108,15 +114,15 @@ def test_mean_ranks_are_means(passkeys):
         assert numbers["estimate"].item() == pytest.approx(wanted)
 
 
-def test_the_passkey_heat_map(passkeys, tmp_path):
+def test_passkey_heat_map(passkeys, tmp_path):
     paths = draw_figure(config("passkey_heat_map"), passkeys, tmp_path, ORDER)
     shown = pd.read_csv(paths[2])
     assert set(shown["eval_len"]) == {64, 256}
     assert shown["chance"].eq(1e-3).all()
     assert shown["low"].notna().any()
     figure, _ = retrieval_heat_map.draw(FigureData.of(passkeys, ORDER, None, False), task="passkey")
-    assert "Lines on the scale: chance, gate." in texts(figure)
-    assert "place of the passkey" in [axes.get_xlabel() for axes in figure.axes]
+    assert "Lines on the colour scale: chance, gate." in texts(figure)
+    assert "position of the passkey" in [axes.get_xlabel() for axes in figure.axes]
 
 
 def test_variants_are_compared_in_rows_of_panels(tmp_path):
@@ -126,19 +132,21 @@ def test_variants_are_compared_in_rows_of_panels(tmp_path):
     assert len(figure.axes) == 4
     names = [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::2]]
     assert names == ["question after the context", "question before and after the context"]
-    assert "Question after the context against question before and after the context." in texts(figure)
+    assert "Variants: question after the context against question before and after the context." in texts(
+        figure
+    )
     assert set(shown["variant"]) == {"", "query_aware"}
-    # Where none is named it is the plain one.
+    # The default is the plain variant.
     _, plain = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))
     assert set(plain["variant"]) == {""}
 
 
-FACTS = ("training seed", "95% cluster bootstrap", "Kernel: sdpa in float32", "Models: tiny")
+FACTS = ("training seed", "95% cluster bootstrap", "Attention kernel: sdpa in float32", "Models: tiny")
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_caption_says_protocol_n_seeds_interval_and_kernel(rows, path, monkeypatch):
-    """Of all figures that the synthetic rows can fill."""
+def test_captions_name_protocol_counts_seeds_interval_and_kernel(rows, path, monkeypatch):
+    """For all figures that have synthetic rows."""
     settings = yaml.safe_load(path.read_text())
     drawn = []
     monkeypatch.setattr(
@@ -153,28 +161,28 @@ def test_every_caption_says_protocol_n_seeds_interval_and_kernel(rows, path, mon
         assert fact in caption
     assert " documents with " in caption or " contexts with " in caption
     if "retrieval" in path.stem or settings.get("retrieval_metric"):
-        assert "Chance: 0.06; some value of the context: " in caption
-        assert "Gate: an accuracy of 0.90 at the training length" in caption
+        assert "Chance: 0.06; random value of the context: " in caption
+        assert "Gate: models below an accuracy of 0.90 at the training length" in caption
 
 
-def test_accuracies_in_a_ranking_are_held_against_chance_and_the_gate(rows):
+def test_ranking_shows_baselines_and_the_gate(rows):
     figure, _ = ranking.draw(FigureData.of(rows, ORDER, None, False))
     legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert legend == ["chance", "some value of the context", "gate, where trained"]
+    assert legend == ["chance", "random value of the context", "gate (training length)"]
 
 
-def test_baselines_that_are_not_there_are_left_out(rows):
+def test_missing_baselines_are_left_out(rows):
     loss = rows[rows["task"] == "perplexity"]
     assert baseline_values(loss).empty
     assert list(baseline_values(rows[rows["metric"] != "random_in_context"])) == ["chance"]
 
 
-def test_nobody_is_judged_who_was_not_asked_at_home(passkeys):
+def test_gate_needs_rows_at_the_training_length(passkeys):
     far = passkeys[passkeys["eval_len"] == 256].assign(status="ok")
     text = next(
         to_markdown(table) for table in build_tables(far) if table.name == "passkey-passkey-exact_match"
     )
-    assert "nobody is judged, as nobody was asked at the training length" in text
+    assert "Gate: not applied, since no model was evaluated at its training length." in text
 
 
 def mixed(rows: pd.DataFrame, kernels: dict[int, str]) -> pd.DataFrame:
@@ -183,7 +191,7 @@ def mixed(rows: pd.DataFrame, kernels: dict[int, str]) -> pd.DataFrame:
     return rows.assign(kernel=rows["kernel"].mask(rope, rows["eval_len"].map(kernels).fillna("sdpa")))
 
 
-def test_kernels_may_join_along_the_lengths_but_not_change(rows):
+def test_kernels_may_be_added_at_longer_contexts_but_not_change(rows):
     part = rows[rows["protocol"] == "fixed_targets"]
     one_kernel(mixed(part, {256: "dense+sdpa", 512: "dense+sdpa"}))
     with pytest.raises(
@@ -196,7 +204,7 @@ def test_kernels_may_join_along_the_lengths_but_not_change(rows):
     assert "\n" not in str(error.value)
 
 
-def test_tables_refuse_to_mix_kernels_unless_a_figure_may(rows, tmp_path):
+def test_tables_mix_kernels_only_if_a_figure_may(rows, tmp_path):
     part = mixed(rows[rows["protocol"] == "fixed_targets"], {256: "dense"})
     with pytest.raises(IncompatibleError, match="set mix_kernels: true"):
         list(build_tables(part))
@@ -204,18 +212,20 @@ def test_tables_refuse_to_mix_kernels_unless_a_figure_may(rows, tmp_path):
         write_report(part, [config("fixed_targets")], tmp_path / "refused", ORDER)
     write_report(part, [config("fixed_targets", mix_kernels=True)], tmp_path, ORDER)
     name = "perplexity-fixed_targets-perplexity.md"
-    assert "Kernels: dense, sdpa (rope), sdpa (the rest)" in (tmp_path / "tables" / name).read_text()
+    assert (
+        "Attention kernels: dense, sdpa (rope), sdpa (the rest)" in (tmp_path / "tables" / name).read_text()
+    )
 
 
-def test_kernels_of_schemes_are_named(rows):
+def test_captions_name_kernels_by_scheme(rows):
     part = rows[rows["protocol"] == "fixed_targets"]
     dense = part.assign(kernel=part["kernel"].mask(part["scheme"].isin(["t5", "nope"]), "dense"))
     text = next(to_markdown(table) for table in build_tables(dense) if table.name.endswith("-perplexity"))
-    assert "Kernels: dense (nope, t5), sdpa (the rest), in float32." in text
+    assert "Attention kernels: dense (nope, t5), sdpa (the rest), in float32." in text
 
 
-def test_long_and_short_documents_weigh_by_their_tokens_everywhere(rows):
-    """One document of 16,000 tokens among fifteen of 16: every table and its differences are sums over sums."""
+def test_all_tables_weight_documents_by_tokens(rows):
+    """One document of 16,000 tokens and fifteen of 16: all tables are ratios of sums."""
     part = rows[(rows["protocol"] == "fixed_targets") & (rows["extension"] == "none")]
     part = part[part["scheme"].isin(["rope", "alibi"])]
     long = part["doc_id"] == "doc000"

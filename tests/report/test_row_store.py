@@ -1,4 +1,4 @@
-"""The store: what is there is whole, of this version and the same bytes; what is not is set aside."""
+"""The store: complete files with reproducible bytes; broken and outdated files are set aside."""
 
 import json
 import logging
@@ -14,12 +14,12 @@ from posbench.results.rows import COLUMNS, RowStore, read_rows, write_rows
 
 @pytest.fixture
 def some(rows):
-    """Rows as an evaluation hands them over: dicts, with None where there is nothing."""
+    """Rows as dictionaries, with None for missing values, as evaluations return them."""
     part = rows[rows["scheme"] == "learned"].head(200).astype(object)
     return part.where(part.notna(), None).to_dict("records")
 
 
-def test_rows_come_back_as_they_were(tmp_path, some):
+def test_rows_round_trip(tmp_path, some):
     store = RowStore(tmp_path / "cells")
     assert not store.has("abc")
     store.write("abc", some, {"seconds": 1.5, "date": "2026-01-01"})
@@ -33,7 +33,7 @@ def test_rows_come_back_as_they_were(tmp_path, some):
     assert json.loads((tmp_path / "cells" / "abc.json").read_text())["seconds"] == 1.5
 
 
-def test_bytes_depend_on_the_rows_alone(tmp_path, some):
+def test_bytes_depend_only_on_rows(tmp_path, some):
     for name, when in (("one", 1), ("two", 2)):
         RowStore(tmp_path / name).write("abc", some, {"date": when})
     first, second = ((tmp_path / name / "abc.parquet").read_bytes() for name in ("one", "two"))
@@ -51,7 +51,7 @@ OLD_COLUMNS = {
 
 
 def as_version(version, path):
-    """The file as it was written before columns had other names, and of version 1 before layer and head."""
+    """Rewrites a file under an older schema: old column names, and in version 1 no layer and head."""
     table = pq.read_table(path)
     table = table.drop_columns(["layer", "head"]) if version == "1" else table
     table = table.rename_columns([OLD_COLUMNS.get(name, name) for name in table.column_names])
@@ -59,7 +59,7 @@ def as_version(version, path):
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
-def test_rows_of_the_versions_before_are_read_as_rows_of_the_whole_model(tmp_path, some, version, caplog):
+def test_old_versions_are_read_without_layers_and_heads(tmp_path, some, version, caplog):
     store = RowStore(tmp_path)
     for cell in ("old", "new"):
         store.write(cell, [row | {"cell_id": cell} for row in some], {})
@@ -76,7 +76,7 @@ def test_rows_of_the_versions_before_are_read_as_rows_of_the_whole_model(tmp_pat
     assert sum(counts) == len(both)
 
 
-def test_values_of_the_versions_before_are_read_under_their_new_names(tmp_path, some):
+def test_old_values_are_renamed(tmp_path, some):
     store = RowStore(tmp_path)
     old = {"protocol": "records", "metric": "hit", "unit": "share", "task": "adjacent"}
     store.write("old", [some[0] | old, some[1]], {})
@@ -88,7 +88,7 @@ def test_values_of_the_versions_before_are_read_under_their_new_names(tmp_path, 
     assert back.loc[1, list(new)].to_dict() == {name: some[1][name] for name in new}
 
 
-def test_layers_and_heads_come_back_as_whole_numbers(tmp_path, some):
+def test_layers_and_heads_are_read_as_integers(tmp_path, some):
     write_rows(pd.DataFrame([some[0] | {"layer": 2, "head": 1}, some[1]]), tmp_path / "rows.parquet")
     back = read_rows(tmp_path / "rows.parquet")
     assert back["layer"].tolist() == [2, pd.NA]
@@ -105,13 +105,21 @@ def test_collect_keeps_the_order_of_cells(tmp_path, some):
     assert store.collect([])[0].empty
 
 
-def test_a_collected_frame_survives_its_file(tmp_path, rows):
+def test_collected_rows_round_trip(tmp_path, rows):
     write_rows(rows, tmp_path / "rows.parquet")
     pd.testing.assert_frame_equal(read_rows(tmp_path / "rows.parquet"), rows, check_dtype=False)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "other version", "no parquet"])
-def test_a_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
+def test_strings_can_be_read_as_sorted_categories(tmp_path, rows):
+    write_rows(rows, tmp_path / "rows.parquet")
+    plain = read_rows(tmp_path / "rows.parquet")
+    categorical = read_rows(tmp_path / "rows.parquet", categorical=True)
+    strings = dict.fromkeys(plain.select_dtypes("str"), "category")
+    pd.testing.assert_frame_equal(categorical, plain.astype(strings))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other version", "not parquet"])
+def test_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
     store = RowStore(tmp_path)
     store.write("abc", some, {})
     path = store.path("abc")
@@ -121,7 +129,7 @@ def test_a_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
         pq.write_table(table.replace_schema_metadata({"posbench.rows": "0"}), path)
     else:
         path.write_bytes(
-            {"truncated": whole[: len(whole) // 2], "empty": b"", "no parquet": b"x" * 500}[damage]
+            {"truncated": whole[: len(whole) // 2], "empty": b"", "not parquet": b"x" * 500}[damage]
         )
     with caplog.at_level(logging.WARNING):
         assert not store.has("abc")
@@ -133,15 +141,15 @@ def test_a_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
     assert path.read_bytes() == whole
 
 
-def test_a_flipped_byte_is_found_when_reading(tmp_path, some):
-    """Anywhere in the file: an error, or a byte that no number depends on, and never another number."""
+def test_flipped_byte_is_detected(tmp_path, some):
+    """A flipped byte raises an error or has no effect on the rows."""
     store = RowStore(tmp_path)
     store.write("abc", some, {})
     whole, rows = store.path("abc").read_bytes(), store.read("abc")
     found = 0
-    for place in range(0, len(whole), 131):
+    for offset in range(0, len(whole), 131):
         data = bytearray(whole)
-        data[place] ^= 0xFF
+        data[offset] ^= 0xFF
         store.path("abc").write_bytes(data)
         try:
             pd.testing.assert_frame_equal(store.read("abc"), rows)
@@ -150,7 +158,7 @@ def test_a_flipped_byte_is_found_when_reading(tmp_path, some):
     assert found > 20
 
 
-def test_a_missing_cell_is_named(tmp_path):
+def test_missing_cell_raises(tmp_path):
     with pytest.raises(DataError, match="run the sweep"):
         RowStore(tmp_path).read("abc")
 
@@ -166,26 +174,26 @@ def test_a_missing_cell_is_named(tmp_path):
         ({"scheme": None}, "'scheme' has empty values"),
     ],
 )
-def test_rows_outside_the_schema_are_refused(tmp_path, some, change, message):
+def test_invalid_rows_raise(tmp_path, some, change, message):
     with pytest.raises(DataError, match=message) as error:
         RowStore(tmp_path).write("abc", [*some, some[0] | change], {})
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_column_is_named(tmp_path, some):
+def test_missing_column_raises(tmp_path, some):
     with pytest.raises(DataError, match="lack the columns kernel"):
         RowStore(tmp_path).write("abc", [{k: v for k, v in some[0].items() if k != "kernel"}], {})
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, some):
+def test_folder_that_cannot_be_written_raises(tmp_path, some):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match="choose a results folder") as error:
         RowStore(tmp_path / "file" / "cells").write("abc", some, {})
     assert "\n" not in str(error.value)
 
 
-def test_asking_for_many_cells_is_quick(tmp_path, some):
+def test_has_is_fast(tmp_path, some):
     store = RowStore(tmp_path)
     store.write("0", some, {})
     for cell in range(1, 300):

@@ -1,4 +1,4 @@
-"""Primacy and recency: by hand, with the intervals of what is drawn, and where a context has one place alone."""
+"""Primacy and recency: examples by hand, intervals, and contexts with a single record."""
 
 import numpy as np
 import pandas as pd
@@ -13,28 +13,30 @@ from posbench.report.tables.serial_position import primacy_recency
 EXACT = METRICS["exact_match"]
 
 
-def contexts(hits: dict[float, float], count: int = 20, seed: int = 0, own: bool = False) -> pd.DataFrame:
-    """Rows whose share at each depth is exact; every context has all depths, or one alone if `own`."""
+def contexts(
+    accuracies: dict[float, float], count: int = 20, seed: int = 0, own: bool = False
+) -> pd.DataFrame:
+    """Rows with exact accuracies by depth; every context has all depths, or a single one if `own`."""
     lines = [
         {
             "doc_id": f"c{index}-{depth}" if own else f"c{index}",
             "depth": depth,
-            "value_sum": float(index < share * count),
+            "value_sum": float(index < accuracy * count),
         }
-        for depth, share in hits.items()
+        for depth, accuracy in accuracies.items()
         for index in range(count)
     ]
-    shared = {
+    accuracyd = {
         "cell_id": "c",
         "model_id": f"m{seed}",
         "scheme": "rope",
         "extension": "none",
         "model_size": "tiny",
     }
-    shared |= {"n_params": 1, "train_len": 64, "train_tokens": 1, "train_seed": seed, "corpus": "sources"}
-    shared |= {"task": "passkey", "variant": "", "protocol": "passkey", "eval_len": 64, "eval_seed": 0}
-    shared |= {"example": 0, "metric": "exact_match", "n": 1, "unit": "fraction", "status": "ok"}
-    rows = pd.DataFrame(lines).assign(**shared, kernel="sdpa", dtype="float32")
+    accuracyd |= {"n_params": 1, "train_len": 64, "train_tokens": 1, "train_seed": seed, "corpus": "sources"}
+    accuracyd |= {"task": "passkey", "variant": "", "protocol": "passkey", "eval_len": 64, "eval_seed": 0}
+    accuracyd |= {"example": 0, "metric": "exact_match", "n": 1, "unit": "fraction", "status": "ok"}
+    rows = pd.DataFrame(lines).assign(**accuracyd, kernel="sdpa", dtype="float32")
     return completed(rows)
 
 
@@ -47,31 +49,34 @@ def test_indices_by_hand(own):
     assert (line["first"], line["middle"], line["last"]) == pytest.approx((0.8, 0.3, 0.8))
     assert (line["primacy"], line["recency"]) == pytest.approx((0.5, 0.5))
     assert line["primacy_low"] < 0.5 < line["primacy_high"]
-    # Fifths: 0 and .1; .25 and 1/3; .5; 2/3; .8, .9 and 1. The lowest is the middle one.
+    # Fifths: 0 and .1; .25 and 1/3; .5; 2/3; .8, .9 and 1. The middle one is the lowest.
     assert (line["worst_depth"], line["worst_fifth"]) == pytest.approx((0.5, 0.3))
 
 
-def test_contexts_that_hold_both_places_are_drawn_together():
-    """What makes a context easy lifts both of its ends: the difference is known better than they are."""
+def test_records_of_a_context_are_drawn_together():
+    """The difficulty of a context cancels in differences between its records."""
     both = primacy_recency(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}), EXACT).iloc[0]
-    apart = primacy_recency(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}, own=True), EXACT).iloc[0]
+    separate = primacy_recency(contexts({0.0: 0.5, 0.5: 0.5, 1.0: 0.5}, own=True), EXACT).iloc[0]
     assert (both["primacy_low"], both["primacy_high"]) == (0, 0)
-    assert apart["primacy_high"] - apart["primacy_low"] > 0.3
+    assert separate["primacy_high"] - separate["primacy_low"] > 0.3
 
 
-def test_several_seeds_go_over_seeds():
-    shares = (0.6, 0.8, 0.9)
+def test_intervals_over_several_seeds():
+    accuracys = (0.6, 0.8, 0.9)
     rows = pd.concat(
-        [contexts(CURVE | {0.0: share, 0.1: share}, seed=place) for place, share in enumerate(shares)]
+        [
+            contexts(CURVE | {0.0: accuracy, 0.1: accuracy}, seed=seed)
+            for seed, accuracy in enumerate(accuracys)
+        ]
     )
     line = primacy_recency(rows, EXACT).iloc[0]
-    values = np.array(shares) - 0.3
-    reach = 4.302653 * values.std(ddof=1) / np.sqrt(3)
+    values = np.array(accuracys) - 0.3
+    half_width = 4.302653 * values.std(ddof=1) / np.sqrt(3)
     assert line["primacy"] == pytest.approx(values.mean())
-    assert line["primacy_high"] == pytest.approx(values.mean() + reach)
+    assert line["primacy_high"] == pytest.approx(values.mean() + half_width)
 
 
-def test_what_is_not_learned_has_no_index(rows):
+def test_models_that_have_not_learned_have_no_index(rows):
     numbers = primacy_recency(rows[rows["task"] == "key_value"], EXACT).set_index(
         ["scheme", "extension", "eval_len"]
     )
@@ -79,18 +84,18 @@ def test_what_is_not_learned_has_no_index(rows):
         assert np.isfinite(numbers.loc[("nope", "none", 64), index])
         assert np.isnan(numbers.loc[("nope", "none", 256), index])
         assert np.isnan(numbers.loc[("learned", "none", 256), index])
-    assert numbers.loc[("sinusoidal", "none", 256), "primacy"] > 0.5  # what it finds is at the start
+    assert numbers.loc[("sinusoidal", "none", 256), "primacy"] > 0.5  # it retrieves records at the start
     assert numbers.loc[("rope", "window", 256), "recency"] > 0.5
 
 
-def test_the_table_stands_beside_accuracy(rows):
+def test_tables_of_serial_position(rows):
     found = {table.name: table for table in build_tables(rows, ORDER)}
     table = found["key_value-synthetic_records-exact_match-serial_position"]
     text = to_markdown(table)
     assert (
         text.count("| scheme | retrieval accuracy | first tenth | middle third | last tenth | primacy |") == 3
     )
-    assert "Primacy: the first tenth of the places minus the middle third" in text
+    assert "Primacy: accuracy on the first tenth of the records minus the middle third" in text
     assert "(chance) | 0.06" in text
     assert "95% cluster bootstrap over contexts" in text
     assert table.numbers["chance"].eq(1 / 16).all()

@@ -1,4 +1,4 @@
-"""Rows to pictures: every figure is a PNG, a PDF and the csv of exactly what it shows."""
+"""Figures of results, each as PNG, as PDF, and as a csv of the plotted numbers."""
 
 import inspect
 import os
@@ -21,8 +21,8 @@ from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.pdf_fonts import reduced_fonts
 
 Drawing = tuple[Figure, pd.DataFrame]
-SHARED = ("filters", "mix_kernels")  # settings of every kind; the others are the drawing function's own
-# Dates and versions would make the same picture another file.
+SHARED = ("filters", "mix_kernels")  # settings of every figure; all others are arguments of its function
+# Without dates and versions, equal figures are equal files.
 _NO_DATES: dict[str, dict[str, None]] = {
     "png": {"Software": None, "CreationDate": None},
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
@@ -32,12 +32,20 @@ _NO_DATES: dict[str, dict[str, None]] = {
 def draw_figure(
     config: Mapping[str, Any], rows: pd.DataFrame, out_dir: Path | str, order: Sequence[str] = ()
 ) -> list[Path]:
-    """Draw the figure of a configs/figure yaml; `order` of schemes gives each its colour in every figure."""
+    """Draws the figure of a configs/figure yaml and returns the paths of its PNG, PDF and csv.
+
+    Args:
+        order: schemes in the order of colours and legends.
+
+    Raises:
+        MissingRowsError: there are no rows for the figure.
+        ConfigError: the settings are invalid, or the folder cannot be written.
+    """
     return draw_from_data(config, FigureData.of(rows, order), out_dir)
 
 
 def draw_from_data(config: Mapping[str, Any], data: FigureData, out_dir: Path | str) -> list[Path]:
-    """Draw the figure of a configs/figure yaml from rows that are shared by several figures."""
+    """Draws the figure of a configs/figure yaml from rows that several figures share; see `draw_figure`."""
     settings = dict(config)
     name, target = (_pop(settings, key) for key in ("name", "draw"))
     data = data.narrowed(settings.pop("filters", None), bool(settings.pop("mix_kernels", False)))
@@ -50,7 +58,7 @@ def draw_from_data(config: Mapping[str, Any], data: FigureData, out_dir: Path | 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """The look of every figure, whatever a user's matplotlibrc says."""
+    """Applies the style of all figures, independent of the user's matplotlibrc."""
     with (
         as_file(files("posbench.report.figures") / "posbench.mplstyle") as style,
         matplotlib.style.context(["default", style]),
@@ -94,7 +102,7 @@ def _function(target: str) -> Callable[..., Drawing]:
 
 
 def _place_empty_labels(figure: Figure) -> None:
-    """Keep matplotlib from measuring all tick labels for the place of an axis label that is empty."""
+    """Fixes the positions of empty axis labels, for which matplotlib would measure all tick labels."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if not axis.get_label_text():
@@ -102,6 +110,11 @@ def _place_empty_labels(figure: Figure) -> None:
 
 
 def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
+    """Writes a figure as stem.png and stem.pdf and its numbers as stem.csv.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     FigureCanvasAgg(figure)
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "csv")]
     try:

@@ -1,4 +1,4 @@
-"""Attention by distance, layer by layer: a column a scheme, a row a layer, a line a length."""
+"""Attention by distance: a column per scheme, a row per layer, a line per context length."""
 
 import matplotlib
 import numpy as np
@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import GREY, band, captioned_subplots
-from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, evenly
+from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, uniform
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.captions import caption
 from posbench.report.tables.summary import aggregate
@@ -15,9 +15,10 @@ from posbench.report.tables.summary import aggregate
 def draw(
     data: FigureData,
     *,
-    title: str = "How far each layer looks",
+    title: str = "Fraction of attention by distance, in each layer",
     extension: str | None = "none",
 ) -> Drawing:
+    """Draws the mean over heads of the attention to each bucket of distances."""
     rows = data.select("attention", protocol="synthetic_records", extension=extension)
     rows = rows[rows["metric"] == DISTANCE.row_metric]
     shown = aggregate(rows, DISTANCE, by=["eval_len", "layer", "position"], within_seed=False)
@@ -26,8 +27,8 @@ def draw(
     colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
     notes = [
         BUCKETS,
-        "Lines end at the longest distance that their context has; a length without a line has no number, such as "
-        "past the length that a scheme was built for. Grey: evenly over all tokens of the longest.",
+        "Lines are means over heads and end at the longest distance of their context; a missing line has no number, "
+        "such as beyond the length that a scheme was built for. Dotted: uniform attention at the longest context.",
     ]
     figure, axes = captioned_subplots(
         title,
@@ -42,13 +43,13 @@ def draw(
     for column, (style, line) in zip(axes.T, series, strict=True):
         column[0].set_title(style.label, fontweight="bold")
         for panel, layer in zip(column, layers, strict=True):
-            evenly(panel, lengths[-1])
+            uniform(panel, lengths[-1])
             for length, colour in zip(lengths, colours, strict=False):
                 here = line[(line["eval_len"] == length) & (line["layer"] == layer)]
-                place = np.log2(here["position"].astype(float))
-                panel.plot(place, here["estimate"], color=colour, linewidth=1.4, marker="o", markersize=3)
-                band(panel, place, here["low"], here["high"], colour)
-        column[-1].set_xlabel("distance")
+                x = np.log2(here["position"].astype(float))
+                panel.plot(x, here["estimate"], color=colour, linewidth=1.4, marker="o", markersize=3)
+                band(panel, x, here["low"], here["high"], colour)
+        column[-1].set_xlabel("distance (tokens)")
     distance_axis(axes[0, 0], lengths[-1])
     axes[0, 0].set_xlabel("")
     for panel, layer in zip(axes[:, 0], layers, strict=True):
@@ -58,6 +59,6 @@ def draw(
         Line2D([], [], color=colour, marker="o", label=f"{length} tokens, {length / train_len:g}×")
         for length, colour in zip(lengths, colours, strict=False)
     ]
-    handles.append(Line2D([], [], color=GREY, linestyle=":", label="evenly"))
+    handles.append(Line2D([], [], color=GREY, linestyle=":", label="uniform"))
     axes[0, -1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.05, 1.1))
     return figure, shown

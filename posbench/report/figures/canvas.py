@@ -1,4 +1,4 @@
-"""The page of a figure: title, panels and caption in inches, length axes, and labels at the ends of lines."""
+"""Layout of figures: title, panels and caption in inches, axes of lengths and values, labels at line ends."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -29,11 +29,16 @@ def captioned_subplots(
     right: float = 0.2,
     share_axes: bool = False,
 ) -> tuple[Figure, NDArray]:
-    """A figure of equal panels (sizes in inches), with room at the sides and a caption under the axes."""
+    """Returns a figure of equal panels with a title above and a caption below, and its axes (rows, columns).
+
+    Args:
+        panel: width and height of a panel, in inches; so are `gap`, `left` and `right`.
+        share_axes: share x and y axes between all panels.
+    """
     top, bottom = 0.65, 0.75
     width = max(left + columns * panel[0] + (columns - 1) * gap[0] + right, 0.4 + 0.105 * len(title))
-    letters = int((width - 0.4) * 72 / (0.53 * _CAPTION_POINTS))
-    lines = textwrap.wrap(caption, letters)
+    characters = int((width - 0.4) * 72 / (0.53 * _CAPTION_POINTS))
+    lines = textwrap.wrap(caption, characters)
     bottom += len(lines) * _LINE_INCHES
     height = top + rows * panel[1] + (rows - 1) * gap[1] + bottom
     figure = Figure(figsize=(width, height))
@@ -66,7 +71,7 @@ def captioned_subplots(
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -> None:
-    """Powers of two evenly spaced, each with its multiple of the training length, which is marked."""
+    """Makes x a logarithmic axis of lengths in tokens and multiples of the training length, which is marked."""
     axes.set_xscale("log", base=2)
     powers = [train_len * 2.0**power for power in range(-20, 21)]
     ticks = [length for length in powers if lengths[0] <= length <= lengths[-1]]
@@ -76,7 +81,7 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
     axes.set_xlabel(name)
     axes.axvline(train_len, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     axes.annotate(
-        "trained here",
+        "training length",
         (train_len, 1),
         (3, 2),
         xycoords=("data", "axes fraction"),
@@ -87,13 +92,13 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
 
 
 def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: Any) -> None:
-    """Shade an interval; draw nothing where no point has one, which would only cost time."""
+    """Shades an interval, if any point has one."""
     if np.isfinite(np.asarray(low, dtype=float)).any():
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
 def value_axis(axes: Axes, values: Sequence[float], name: str, is_fraction: bool = False) -> None:
-    """From 0 to 1 for a share; otherwise linear, unless one line would press the others flat."""
+    """Sets label, scale and limits of y: 0 to 1 for fractions, logarithmic if values differ by more than 4 times."""
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     low, high = finite.min(), finite.max()
@@ -115,7 +120,7 @@ def value_axis(axes: Axes, values: Sequence[float], name: str, is_fraction: bool
 
 
 def signed_axis(axes: Axes, linear: float) -> None:
-    """Values of both signs and of many sizes: linear up to `linear`, logarithmic beyond."""
+    """Makes y linear between -linear and linear, and logarithmic beyond."""
     low, high = axes.get_ylim()
     axes.set_yscale("symlog", linthresh=linear)
     axes.set_ylim(min(1.15 * low, -linear), max(1.15 * high, linear))
@@ -127,12 +132,14 @@ def signed_axis(axes: Axes, linear: float) -> None:
 
 
 def label_width(labels: Iterable[str]) -> float:
-    """Inches that the longest of some labels beside the axes needs."""
+    """Returns the width in inches of the longest label beside the axes."""
     return 0.3 + 0.068 * max(map(len, labels))
 
 
 @dataclass(frozen=True)
 class EndLabel:
+    """A label of the data point (x, y)."""
+
     x: float
     y: float
     text: str
@@ -140,7 +147,7 @@ class EndLabel:
 
 
 def end_labels(axes: Axes, labels: Sequence[EndLabel], side: str = "right") -> None:
-    """Write labels beside the axes' edge, moved apart just enough, each with a line to where it belongs."""
+    """Writes labels at the edge of the axes without overlap, each with a line to its data point."""
     labels = sorted(labels, key=lambda each: each.y)
     box, points = axes.get_window_extent(), axes.get_figure().dpi / 72  # type: ignore[union-attr]
     wanted = [axes.transData.transform((each.x, each.y))[1] for each in labels]
@@ -167,14 +174,17 @@ def end_labels(axes: Axes, labels: Sequence[EndLabel], side: str = "right") -> N
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Sorted heights at least `gap` apart, nearest to the wanted ones in squares (isotonic regression)."""
-    blocks: list[tuple[float, int]] = []  # mean of wanted - i * gap, and how many labels move together
-    for place, height in enumerate(wanted):
-        mean, size = height - place * gap, 1
+    """Returns sorted heights at least `gap` apart with the least squared distance to the wanted ones.
+
+    They are the isotonic regression of wanted_i - i * gap, plus i * gap.
+    """
+    blocks: list[tuple[float, int]] = []  # mean of wanted - i * gap, number of labels that move together
+    for i, height in enumerate(wanted):
+        mean, size = height - i * gap, 1
         while blocks and blocks[-1][0] > mean:
             before, count = blocks.pop()
             mean, size = (before * count + mean * size) / (count + size), size + count
         blocks.append((mean, size))
     top = max(low, high - gap * (len(wanted) - 1))
     flat = [min(max(mean, low), top) for mean, size in blocks for _ in range(size)]
-    return [height + place * gap for place, height in enumerate(flat)]
+    return [height + i * gap for i, height in enumerate(flat)]

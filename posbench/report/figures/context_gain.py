@@ -1,4 +1,6 @@
-"""The gain of context over the training length's: does more of it help, or harm?"""
+"""Gain of context beyond the training length."""
+
+from typing import Any
 
 import pandas as pd
 
@@ -10,22 +12,22 @@ from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import NOTE, context_gain_metric, context_gains
 from posbench.report.tables.metrics import get_metric
 
-LINEAR = 0.1  # below this gain the axis is linear, beyond it logarithmic: one collapse hides no small gain
+LINEAR = 0.1  # the axis is logarithmic beyond this gain, so that large losses do not hide small gains
 
 
 def draw(
     data: FigureData,
     *,
-    title: str = "What context past the training length gives",
+    title: str = "Gain of context beyond the training length",
     metric: str = "bits_per_byte",
     scheme: str = "",
 ) -> Drawing:
-    """The plain schemes, and beside them one `scheme` with its extensions, each line with its paired interval."""
+    """Draws gains of the plain schemes and, in a second panel, of one `scheme` with its extensions."""
     what = get_metric(metric)
-    chosen = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
+    chosen: list[dict[str, Any]] = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
     sides = []
     for one in chosen:
-        rows = data.select(what.tasks[0], protocol="fixed_targets", **one)
+        rows = data.select(what.tasks[0], of=what, protocol="fixed_targets", **one)
         sides.append((rows, context_gains(rows, what), context_gain_metric(what)))
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(

@@ -1,4 +1,4 @@
-"""A loss against the length of the context: what happens past the training length."""
+"""Loss by context length, to the training length and beyond."""
 
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import captioned_subplots
@@ -13,12 +13,13 @@ from posbench.report.tables.summary import aggregate, baseline_values
 def draw(
     data: FigureData,
     *,
-    title: str = "What happens past the training length",
+    title: str = "Loss beyond the training length",
     task: str | None = None,
     protocol: str | None = "fixed_targets",
     metric: str = "bits_per_byte",
     variant: str | None = None,
 ) -> Drawing:
+    """Draws a metric of the plain schemes by context length."""
     what = get_metric(metric, task)
     rows = data.select(
         what.tasks[0] if task is None else task, protocol=protocol, variant=variant, extension="none"

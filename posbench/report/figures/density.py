@@ -1,4 +1,4 @@
-"""How far positions can be compressed: every task against the factor of one extension, its best marked."""
+"""Metrics of several tasks by the factor by which an extension compresses positions, with the best factors marked."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from posbench.report.figures.length_lines import drawn_bands
 from posbench.report.figures.line_styles import LineStyle
 from posbench.report.figures.panels import side
 from posbench.report.tables.captions import caption
-from posbench.report.tables.metrics import Metric
+from posbench.report.tables.metrics import METRICS, Metric
 from posbench.report.tables.summary import baseline_values
 
 
@@ -36,27 +36,38 @@ def draw(
     factors: Mapping[str, float],
     note: str = "",
 ) -> Drawing:
-    """A panel a task, a line a length, the factor k of each extension across; a star is the best k of its line.
+    """Draws a panel per task and a line per context length, by the factor k; stars mark the best k of each line.
 
-    `panels` are as in figures.panels; `factors` gives the k of every extension's name.
+    Args:
+        panels: as in figures.panels.
+        factors: k by name of the extension.
+        note: sentence in the caption.
+
+    Raises:
+        ConfigError: there are fewer than two factors.
     """
     if len(factors) < 2:
         raise ConfigError(f"factors has {len(factors)} entries: give the k of two extensions or more")
     sides = [chosen(data, panel, scheme, factors) for panel in panels]
     train_len = int(sides[0][0]["train_len"].iat[0])
     lengths = sorted({length for _, shown, _ in sides for length in shown["eval_len"]})
-    line_styles = {length: LineStyle.from_index(place, str(length)) for place, length in enumerate(lengths)}
+    line_styles = {length: LineStyle.from_index(i, str(length)) for i, length in enumerate(lengths)}
     handles = [
         Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({length / train_len:g}×)")
         for length, style in line_styles.items()
     ]
     handles.append(Line2D([], [], color=GREY, marker="*", markersize=12, linestyle="", label="best k"))
+    baselines = [baseline_values(rows, what.baselines) for rows, _, what in sides]
+    handles += [
+        Line2D([], [], color=GREY, linestyle=BASELINE_STYLES[name], linewidth=1.2, label=METRICS[name].label)
+        for name in dict.fromkeys(str(name) for values in baselines for name in values)
+    ]
     figure, axes = captioned_subplots(
         title,
         caption(
             sides,
             *([note] if note else []),
-            "A star marks the best k of a length.",
+            "Stars mark the best k of each context length.",
             intervals=drawn_bands(sides[0][1]),
         ),
         panel=(2.6, 2.9),
@@ -64,11 +75,11 @@ def draw(
         gap=(0.75, 0.5),
         right=0.3 + label_width(str(handle.get_label()) for handle in handles),
     )
-    for place, panel, (rows, shown, what) in zip(axes[0], panels, sides, strict=True):
-        lines(place, shown, what, line_styles)
-        for baseline, column in baseline_values(rows, what.baselines).items():
-            place.axhline(column.mean(), color=GREY, linestyle=BASELINE_STYLES[str(baseline)], linewidth=1.2)
-        place.set_title(panel.get("title", what.label))
+    for one, panel, (_, shown, what), values in zip(axes[0], panels, sides, baselines, strict=True):
+        lines(one, shown, what, line_styles)
+        for baseline, column in values.items():
+            one.axhline(column.mean(), color=GREY, linestyle=BASELINE_STYLES[str(baseline)], linewidth=1.2)
+        one.set_title(panel.get("title", what.label))
     axes[0, -1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.05, 0.5))
     return figure, pd.concat([shown.assign(metric=what.name) for _, shown, what in sides])
 
@@ -76,7 +87,7 @@ def draw(
 def chosen(
     data: FigureData, panel: Mapping[str, Any], scheme: str, factors: Mapping[str, float]
 ) -> tuple[pd.DataFrame, pd.DataFrame, Metric]:
-    """The rows of the extensions that have a factor, and their summary with the factor and the best one marked."""
+    """Returns the rows of extensions with a factor, their summary with columns `factor` and `best`, and the metric."""
     rows, shown, what = side(data, panel, scheme, None)
     rows = rows[rows["extension"].isin(list(factors))]
     shown = shown[shown["extension"].isin(list(factors))]
@@ -87,12 +98,12 @@ def chosen(
 
 
 def lines(axes: Axes, shown: pd.DataFrame, what: Metric, line_styles: Mapping[int, LineStyle]) -> None:
-    """A line a length, with a band where there are several seeds."""
+    """Draws a line per context length, with bands over seeds."""
     value_axis(axes, shown["estimate"].dropna().tolist(), what.label, what.is_fraction)
     for length, line in shown.groupby("eval_len"):
         style = line_styles[length]
         axes.plot(line["factor"], line["estimate"], **style.plot_kwargs, zorder=3)
-        # Documents move all points of a line together; what seeds move is the line's own.
+        # Intervals over documents are shared by all points of a line and therefore not drawn.
         if line["interval_method"].str.contains("seeds").all():
             band(axes, line["factor"], line["low"], line["high"], style.colour)
         star = line[line["best"]].iloc[:1]
@@ -101,4 +112,4 @@ def lines(axes: Axes, shown: pd.DataFrame, what: Metric, line_styles: Mapping[in
     axes.xaxis.set_major_locator(FixedLocator(sorted(shown["factor"].unique())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda factor, _: f"{factor:g}"))
-    axes.set_xlabel("factor k: positions are divided by it")
+    axes.set_xlabel("factor k by which positions are divided")

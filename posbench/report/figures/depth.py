@@ -1,4 +1,4 @@
-"""Depth, the place of the gold record from first (0) to last (1), in equal bins."""
+"""Bins of depth, the relative position of the queried record from first (0) to last (1)."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,11 @@ from posbench.errors import ConfigError
 
 
 def binned(rows: pd.DataFrame, bins: int) -> pd.DataFrame:
-    """Rows whose depth is the middle of its bin, so that lengths with more records compare with short ones."""
+    """Returns rows with depths rounded to the centres of equal bins, comparable between context lengths.
+
+    Raises:
+        ConfigError: `bins` is not a positive integer.
+    """
     if not isinstance(bins, int) or bins < 1:
         raise ConfigError(f"bins is {bins!r}: give a whole number of at least 1, such as 8")
     return rows.assign(depth=(np.floor(rows["depth"] * bins).clip(upper=bins - 1) + 0.5) / bins)

@@ -1,4 +1,4 @@
-"""Extensions of one scheme: the loss beside retrieval, because the two disagree."""
+"""Extensions of one scheme: loss and retrieval side by side, since they can disagree."""
 
 import pandas as pd
 
@@ -23,6 +23,11 @@ def draw(
     retrieval_task: str = "key_value",
     retrieval_protocol: str | None = None,
 ) -> Drawing:
+    """Draws a loss and a retrieval accuracy of a scheme and its extensions by context length.
+
+    Raises:
+        MissingRowsError: there are no rows with extensions.
+    """
     loss, found = get_metric(metric), get_metric(retrieval_metric, retrieval_task)
     sides = []
     for what, task, task_protocol in (
@@ -36,7 +41,7 @@ def draw(
     baselines = baseline_values(sides[1][0], found.baselines)
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
-        title or f"Extending {scheme} past its training length: loss beside retrieval",
+        title or f"Extensions of {scheme} beyond the training length: loss and retrieval",
         caption(sides, *ends, intervals=drawn_bands(sides[0][1])),
         panel=(3.3, 3.4),
         columns=2,

@@ -1,4 +1,4 @@
-"""What a figure draws from: rows of one setting and one kernel, and their series."""
+"""Data of a figure: rows of one setting and one attention kernel, and the series in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +21,13 @@ from posbench.report.tables.selection import (
 
 
 class MissingRowsError(ConfigError):
-    """A figure whose rows are not there: the others can still be drawn."""
+    """The rows of a figure are missing; other figures can still be drawn."""
 
 
 @dataclass(frozen=True)
 class FigureData:
+    """Rows that figures select from, and the line style of every series, by (scheme, extension)."""
+
     rows: pd.DataFrame
     order: Sequence[str]
     line_styles: Mapping[tuple[str, str], LineStyle]
@@ -39,13 +41,17 @@ class FigureData:
         filters: Mapping[str, Any] | None = None,
         mix_kernels: bool = False,
     ) -> "FigureData":
-        # Of all rows, so that a series looks the same in every figure.
+        # Styles are assigned from all rows, so that a series looks the same in every figure.
         line_styles = assign_line_styles(ordered_series(rows, order))
-        # Before any choice: an extension is gated by the plain scheme.
+        # Before any filter, since extensions are gated by the scheme without extension.
         return cls(propagate_gate(rows), order, line_styles).narrowed(filters, mix_kernels)
 
     def narrowed(self, filters: Mapping[str, Any] | None, mix_kernels: bool) -> "FigureData":
-        """The rows with the wanted values in some columns, for one figure."""
+        """Returns the data with only those rows that have the given value, or one of several, in each column.
+
+        Raises:
+            MissingRowsError: there are none.
+        """
         rows = self.rows
         for column, wanted in (filters or {}).items():
             if column not in rows:
@@ -57,10 +63,17 @@ class FigureData:
         return replace(self, rows=rows, mix_kernels=mix_kernels)
 
     def select(self, task: str, of: Metric | None = None, **wanted: Any) -> pd.DataFrame:
-        """The rows of one task, protocol and so on; a value of None takes any, if there is only one.
+        """Returns the rows of one task, with the given values in other columns.
 
-        Of several variants None takes the plain one. A series that mixes kernels is refused unless told to mix.
-        With a metric in `of` only the rows that a figure of it reads.
+        Args:
+            of: a metric; only the rows that a figure of this metric needs.
+            wanted: values by column. None allows any value, but protocol, variant and settings must be unique; of
+                several variants, None selects the plain one.
+
+        Raises:
+            MissingRowsError: there are no rows, or only rows without numbers.
+            ConfigError: several protocols, variants or settings remain.
+            IncompatibleError: a series mixes attention kernels, unless that is allowed.
         """
         chosen = self.rows["task"] == task
         for column, value in wanted.items():
@@ -90,6 +103,6 @@ class FigureData:
         return rows
 
     def series(self, shown: pd.DataFrame) -> list[tuple[LineStyle, pd.DataFrame]]:
-        """The lines of a summary, in the experiment's order."""
+        """Returns the style and the lines of each series of a summary, in the order of the experiment."""
         groups = dict(iter(shown.groupby(SERIES_COLUMNS)))
         return [(self.line_styles[key], groups[key]) for key in ordered_series(shown, self.order)]

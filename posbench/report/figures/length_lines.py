@@ -1,4 +1,4 @@
-"""One line a series against the context's length, labelled at its end: the panel that several figures share."""
+"""Panel with one line per series by context length, labelled at its end; used by several figures."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,13 +18,13 @@ from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.metrics import METRICS, Metric
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
-MARKERS = 14  # at most so many on a line
-CROSS = "A cross marks the last value of a line that has no more."
-NOT_DRAWN = "intervals in the csv, not drawn since all lines share their documents"
+MARKERS = 14  # largest number of markers on a line
+CROSS = "A cross marks the end of a line that has no value at longer contexts."
+NOT_DRAWN = "intervals, only in the csv since all lines share their documents"
 
 
 def drawn_bands(shown: pd.DataFrame) -> str:
-    """What a caption calls the intervals of lines that have a band where there are several seeds alone."""
+    """Returns how a caption describes the intervals of lines that only have bands over seeds."""
     return "bands" if _over_seeds(shown).any() else NOT_DRAWN
 
 
@@ -33,6 +33,7 @@ def _over_seeds(shown: pd.DataFrame) -> pd.Series:
 
 
 def end_label_width(data: FigureData, shown: pd.DataFrame, baselines: pd.DataFrame | None = None) -> float:
+    """Returns the width in inches of the labels at the ends of lines and baselines."""
     names = [] if baselines is None else [METRICS[baseline].label for baseline in baselines]
     return label_width([*(f"{style.label}  00.00" for style, _ in data.series(shown)), *names])
 
@@ -48,25 +49,27 @@ def draw_lines(
     bands: bool = False,
     linear: float | None = None,
 ) -> None:
-    """Lines with a band where there are several seeds, or always if `bands`; one that ends early ends with a cross.
+    """Draws a line per series; lines that end early end with a cross.
 
-    `baselines`, a column each by length, are drawn in grey, and at the training length the gate of an accuracy.
-    With `linear` the values' axis is linear up to it on both sides of zero, and logarithmic beyond.
+    Args:
+        baselines: columns by length, drawn in grey; accuracies also have the gate at the training length.
+        bands: draw intervals of one seed too, not only intervals over seeds.
+        linear: values up to which the axis is linear on both sides of zero; it is logarithmic beyond.
     """
     x, name = (
         ("position", "position in the document") if "position" in shown else ("eval_len", "context length")
     )
     last = shown[x].max()
     drawn = shown[shown["estimate"].notna()]
-    # Bands of exploding schemes may leave the picture: the limits are the lines'.
+    # Limits are those of the lines; bands of diverging schemes may exceed them.
     value_axis(axes, drawn["estimate"].tolist(), metric.label, metric.is_fraction)
     if linear is not None:
         signed_axis(axes, linear)
-    ended, reached = [], []
+    ended, complete = [], []
     for baseline, column in ({} if baselines is None else baselines.to_dict("series")).items():
         heights = column.dropna()
         axes.plot(heights.index, heights, color=GREY, linestyle=BASELINE_STYLES[baseline], linewidth=1.2)
-        reached.append(EndLabel(heights.index[-1], heights.iloc[-1], METRICS[baseline].label, GREY))
+        complete.append(EndLabel(heights.index[-1], heights.iloc[-1], METRICS[baseline].label, GREY))
     if metric.name in GATE_METRICS and x == "eval_len":
         axes.plot(
             train_len, MIN_ACCURACY, marker="_", color=GREY, markersize=12, markeredgewidth=1.5, zorder=2
@@ -82,7 +85,7 @@ def draw_lines(
         end = line.iloc[-1]
         if end[x] == last:
             text = f"{style.label}  {end['estimate']:z.2f}"
-            reached.append(EndLabel(end[x], end["estimate"], text, style.colour))
+            complete.append(EndLabel(end[x], end["estimate"], text, style.colour))
         else:
             axes.plot(
                 end[x], end["estimate"], color=style.colour, marker="x", markersize=11, markeredgewidth=2
@@ -92,7 +95,7 @@ def draw_lines(
         axes, sorted(shown[x].unique()), train_len, f"{name} (tokens, and multiples of the training length)"
     )
     if ended:
-        # Lines begin at the shortest length: left of it there is room for the names of those that end there.
+        # Space at the left for the labels of lines that end at the shortest length.
         axes.set_xlim(left=shown[x].min() / 1.7)
-    end_labels(axes, reached)
+    end_labels(axes, complete)
     end_labels(axes, ended, side="left")

@@ -1,4 +1,4 @@
-"""How series are told apart: no two have the same colour, marker and dashes, and few have the same colour."""
+"""Line styles of series: unique combinations of colour, marker and dashes, with few repeated colours."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from posbench.report.tables.selection import series_label
 
-# Told apart with any common colour blindness, and in grey by their markers; the two lists never fall in step.
+# Distinguishable with common colour blindness, and in grey by their markers. The lengths of the lists are coprime.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#882255", "#56B4E9", "#000000", "#CC79A7"]
 COLOURS += ["#999933", "#332288"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h"]
@@ -25,54 +25,58 @@ class LineStyle:
     dashes: str | tuple[float, tuple[float, float]]
 
     @classmethod
-    def from_index(cls, place: int, name: str) -> "LineStyle":
-        """The style of a place, another one for every place; lines are dashed once all else is taken."""
-        dashed = place // UNDASHED
+    def from_index(cls, number: int, name: str) -> "LineStyle":
+        """Returns the style with a number, unique for every number; dashes begin once all others are in use."""
+        dashed = number // UNDASHED
         dashes = (0.0, (2.0 * dashed, 1.5)) if dashed else "-"
-        return cls(name, COLOURS[_colour(place)], MARKERS[_marker(place)], dashes)
+        return cls(name, COLOURS[_colour(number)], MARKERS[_marker(number)], dashes)
 
     @property
     def plot_kwargs(self) -> dict[str, Any]:
-        """For matplotlib."""
+        """Arguments of matplotlib's plot."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.dashes}
 
 
 def assign_line_styles(series: Sequence[Series]) -> dict[Series, LineStyle]:
-    """The style of each of all series, plain schemes first: theirs hang on the order of the schemes alone."""
+    """Returns the style of each series. Styles of plain schemes depend only on the order of the schemes.
+
+    Args:
+        series: (scheme, extension) of all series, plain schemes first.
+    """
     schemes = list(dict.fromkeys(scheme for scheme, _ in series))
     extensions = list(dict.fromkeys(extension for _, extension in series if extension != "none"))
-    places: dict[Series, int] = {}
+    numbers: dict[Series, int] = {}
     for scheme, extension in series:
-        place = schemes.index(scheme)
+        number = schemes.index(scheme)
         if extension != "none":
-            place = _extended(scheme, place, extensions.index(extension), places)
-        places[scheme, extension] = place
-    return {key: LineStyle.from_index(place, series_label(*key)) for key, place in places.items()}
+            number = _of_extension(scheme, number, extensions.index(extension), numbers)
+        numbers[scheme, extension] = number
+    return {key: LineStyle.from_index(number, series_label(*key)) for key, number in numbers.items()}
 
 
-def _extended(scheme: str, plain: int, extension: int, places: Mapping[Series, int]) -> int:
-    """A free place for an extension, never in the colour of what it extends.
+def _of_extension(scheme: str, plain: int, extension: int, numbers: Mapping[Series, int]) -> int:
+    """Returns an unused style number for an extension, with another colour than its scheme.
 
-    Its colour is one that the fewest of its scheme's series have, then the fewest of all; its marker one that the
-    fewest of its scheme's have. Where that leaves several, extensions have them in their order.
+    It has the colour that the fewest series of its scheme have, then the fewest of all series; then the marker that
+    the fewest series of its scheme have. Ties are resolved in the order of extensions.
     """
-    taken, first = set(places.values()), plain + 1 + extension
-    everyone = Counter(map(_colour, taken))
-    own = [place for (whose, _), place in places.items() if whose == scheme]
+    taken, first = set(numbers.values()), plain + 1 + extension
+    of_all = Counter(map(_colour, taken))
+    own = [number for (whose, _), number in numbers.items() if whose == scheme]
     colours, markers = Counter(map(_colour, own)), Counter(map(_marker, own))
 
-    def rank(place: int) -> tuple[int, int, int, int]:
-        colour = _colour(place)
-        return colours[colour], everyone[colour], markers[_marker(place)], (place - first) % UNDASHED
+    def rank(number: int) -> tuple[int, int, int, int]:
+        colour = _colour(number)
+        return colours[colour], of_all[colour], markers[_marker(number)], (number - first) % UNDASHED
 
     blocks = (set(range(begin, begin + UNDASHED)) - taken for begin in count(0, UNDASHED))
-    free = ([place for place in block if _colour(place) != _colour(plain)] for block in blocks)
+    free = ([number for number in block if _colour(number) != _colour(plain)] for block in blocks)
     return min(next(filter(None, free)), key=rank)
 
 
-def _colour(place: int) -> int:
-    return place % len(COLOURS)
+def _colour(number: int) -> int:
+    return number % len(COLOURS)
 
 
-def _marker(place: int) -> int:
-    return place % len(MARKERS)
+def _marker(number: int) -> int:
+    return number % len(MARKERS)

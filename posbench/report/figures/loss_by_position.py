@@ -1,4 +1,4 @@
-"""The loss of tokens by their position in the document: where a scheme begins to fail."""
+"""Loss of tokens by their position in the document."""
 
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import captioned_subplots
@@ -17,10 +17,11 @@ def draw(
     metric: str = "bits_per_byte",
     extension: str | None = "none",
 ) -> Drawing:
+    """Draws a loss by position, from the longest context of each series."""
     what = get_metric(metric)
     rows = longest(data.select(what.tasks[0], protocol="prefix", extension=extension))
     shown = aggregate(rows, what, by=["position"])
-    notes = ["A point is the mean over the tokens since the point before."]
+    notes = ["A point is the mean over the tokens between it and the previous point."]
     notes += [CROSS] if shown["estimate"].isna().any() else []
     figure, axes = captioned_subplots(
         title, caption([(rows, shown, what)], *notes), panel=(5.2, 3.6), right=end_label_width(data, shown)

@@ -1,4 +1,4 @@
-"""Several metrics against the context's length side by side: what one shows, another may not."""
+"""Several metrics by context length, in panels side by side."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from posbench.report.tables.metrics import Metric, get_metric
 from posbench.report.tables.selection import expand_prefix_lengths
 from posbench.report.tables.summary import aggregate, baseline_values
 
-PANEL = ("task", "metric", "protocol", "variant", "scheme", "extension", "title")
+PANEL_SETTINGS = ("task", "metric", "protocol", "variant", "scheme", "extension", "title")
 
 
 def draw(
@@ -28,9 +28,16 @@ def draw(
     columns: int = 2,
     note: str = "",
 ) -> Drawing:
-    """A panel for each entry of `panels`: task and metric, and where there are several, protocol and variant.
+    """Draws a panel for each entry of `panels`.
 
-    `scheme` and `extension` choose the lines of all panels, or of one in its entry; None takes all.
+    Args:
+        panels: task and metric of each panel; optionally protocol, variant, scheme, extension and title.
+        scheme: scheme of all panels without one; None draws all. Likewise `extension`.
+        columns: panels per row.
+        note: sentence in the caption.
+
+    Raises:
+        ConfigError: an entry has unknown settings, or no task or metric.
     """
     sides = [side(data, panel, scheme, extension) for panel in panels]
     baselines = [baseline_values(rows, what.baselines) for rows, _, what in sides]
@@ -48,12 +55,12 @@ def draw(
         gap=(max(labels) + 0.55, 1.1),
         right=max(labels),
     )
-    places = axes.flatten()
-    for place, panel, (rows, shown, what), baseline in zip(places, panels, sides, baselines, strict=False):
-        draw_lines(place, data, shown, what, int(rows["train_len"].iat[0]), baselines=baseline)
-        place.set_title(panel.get("title", ""), pad=16)
-    for place in places[len(panels) :]:
-        place.set_axis_off()
+    flat = axes.flatten()
+    for one, panel, (rows, shown, what), baseline in zip(flat, panels, sides, baselines, strict=False):
+        draw_lines(one, data, shown, what, int(rows["train_len"].iat[0]), baselines=baseline)
+        one.set_title(panel.get("title", ""), pad=16)
+    for one in flat[len(panels) :]:
+        one.set_axis_off()
     shown = [
         shown.assign(metric=what.name, variant=rows["variant"].iat[0]).astype({"variant": str})
         for rows, shown, what in sides
@@ -64,12 +71,17 @@ def draw(
 def side(
     data: FigureData, panel: Mapping[str, Any], scheme: str | None, extension: str | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, Metric]:
-    """The rows of a panel, their summary, and the metric."""
+    """Returns the rows of a panel, their summary and the metric.
+
+    Raises:
+        ConfigError: the panel has unknown settings, or no task or metric.
+        MissingRowsError: there are no numbers.
+    """
     for key in panel:
-        if key not in PANEL:
-            raise unknown("setting of a panel", key, PANEL)
+        if key not in PANEL_SETTINGS:
+            raise unknown("setting of a panel", key, PANEL_SETTINGS)
     if not {"task", "metric"} <= set(panel):
-        raise ConfigError(f"a panel has {', '.join(panel)}: give it a task and a metric")
+        raise ConfigError(f"a panel has only {', '.join(panel)}: give it a task and a metric")
     what = get_metric(panel["metric"], panel["task"])
     wanted = {"scheme": scheme, "extension": extension, **panel}
     wanted = {key: wanted.get(key) for key in ("protocol", "variant", "scheme", "extension")}

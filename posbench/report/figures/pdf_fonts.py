@@ -1,8 +1,8 @@
-"""Faster font subsets for PDFs: each font is parsed once per process, not once per figure.
+"""Faster font subsets for PDFs: every font is parsed once per process.
 
-Matplotlib embeds the used glyphs of each font in each PDF. Most of that time goes into parsing all 6,000 glyphs and the
-layout tables of DejaVu Sans with fontTools. Here a font is first reduced to the characters that figures use; subsets
-of the reduced font are the same bytes.
+Matplotlib embeds the glyphs of each font that a PDF uses. For each PDF, fontTools parses the 6,000 glyphs and the
+layout tables of DejaVu Sans again. Here, fonts are first reduced to the characters that figures use. Subsets of a
+reduced font are the same bytes as those of the whole font.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from matplotlib.backends import _backend_pdf_ps as pdf_ps
 from matplotlib.font_manager import get_font
 
-# ASCII, signs and the ligatures that Latin text is set with; a figure with others takes its subsets from the whole font.
+# ASCII, symbols and Latin ligatures; figures with other characters use subsets of the whole font.
 _CHARACTERS = {*map(chr, range(0x20, 0x7F)), *"±·×–—‘’“”…†‡≤≥≠−←↑→↓∞●◐○ﬀﬁﬂﬃﬄ"}
 _subset = pdf_ps.get_glyphs_subset
 _Subset = tuple[bytes, dict[int, int]]
@@ -25,10 +25,7 @@ _Subset = tuple[bytes, dict[int, int]]
 
 @contextmanager
 def reduced_fonts() -> Iterator[None]:
-    """Let matplotlib take its subsets from reduced fonts.
-
-    Before matplotlib 3.11 subsets are requested as text and not by glyph; these are left as they are.
-    """
+    """Makes matplotlib subset reduced fonts. Has no effect before matplotlib 3.11, which subsets by glyph."""
     by_glyph = "glyphs" in inspect.signature(_subset).parameters
     pdf_ps.get_glyphs_subset = _subset_of_reduced if by_glyph else _subset
     try:
@@ -38,11 +35,13 @@ def reduced_fonts() -> Iterator[None]:
 
 
 class _ReducedFont(BytesIO):
-    face_index = 0  # which matplotlib reads from the path of a font
+    """A font file in memory, with the attribute that matplotlib reads from font paths."""
+
+    face_index = 0
 
 
 class _SavedFont:
-    """A font that was written before, where matplotlib expects one to write."""
+    """Bytes of a font with the interface of a TTFont that matplotlib uses."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -53,7 +52,7 @@ class _SavedFont:
 
 @lru_cache
 def _reduced(fontfile: Any) -> _Subset:
-    """The bytes of the reduced font, and its glyph indices by the indices of the whole font."""
+    """Returns the reduced font, and its glyph indices by those of the whole font."""
     glyphs = {
         glyph
         for character, glyph in get_font(fontfile).get_charmap().items()
@@ -70,10 +69,10 @@ def _subset_of_reduced(fontfile: Any, glyphs: Collection[int]) -> Iterator[Any]:
 
 @lru_cache(maxsize=64)
 def _subset_bytes(fontfile: Any, glyphs: frozenset[int]) -> _Subset:
-    """The bytes of the subset, and its glyph indices by those of the whole font."""
+    """Returns a subset, and its glyph indices by those of the whole font."""
     reduced, indices = _reduced(fontfile)
     if not glyphs <= indices.keys():
-        return _bytes_of(_subset(fontfile, glyphs))
+        return _bytes_of(_subset(fontfile, set(glyphs)))
     data, of_reduced = _bytes_of(_subset(_ReducedFont(reduced), {indices[glyph] for glyph in glyphs}))
     return data, {glyph: of_reduced[indices[glyph]] for glyph in glyphs}
 

@@ -1,4 +1,4 @@
-"""Many schemes at a glance: a row each, a dot a length, loss beside retrieval, best at the longest length first."""
+"""Overview of many schemes: loss and retrieval, a row per scheme and a dot per length, best schemes first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ MARKS = ["o", "D", "s", "^", "v"]
 def draw(
     data: FigureData,
     *,
-    title: str = "Every scheme at its training length and past it",
+    title: str = "All schemes at the training length and beyond",
     protocol: str = "fixed_targets",
     metric: str = "bits_per_byte",
     retrieval_metric: str = "exact_match",
@@ -32,6 +32,7 @@ def draw(
     length_multiples: Sequence[float] = (1, 4, 16),
     extension: str | None = "none",
 ) -> Drawing:
+    """Draws a loss and a retrieval accuracy at some multiples of the training length."""
     sides = []
     loss, found = get_metric(metric), get_metric(retrieval_metric, retrieval_task)
     for what, task, task_protocol in (
@@ -44,7 +45,7 @@ def draw(
         sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
     names = ranked(sides[0][1], sides[0][2])
     baselines = baseline_values(sides[1][0], found.baselines)
-    notes = [f"{STATUS_NOTES['undefined']}, or not learned: no dot."]
+    notes = [f"No dot: {STATUS_NOTES['undefined'].lower()}, or not learned."]
     figure, axes = captioned_subplots(
         title,
         caption(sides, *notes, intervals="intervals, in the csv", notes=False),
@@ -62,18 +63,21 @@ def draw(
             [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples],
         )
     train_len = int(sides[0][0]["train_len"].iat[0])
-    _held_against(axes[0, 1], baselines.mean().to_dict(), found)
+    _reference_lines(axes[0, 1], baselines.mean().to_dict(), found)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 1].set_yticks(range(len(names)), [""] * len(names))
     handles = axes[0, 0].get_legend_handles_labels()[0]
     texts = [f"{multiple * train_len:g} tokens, {multiple:g}×" for multiple in length_multiples]
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
-    axes[0, 0].legend(handles, texts, **place, borderpad=0, handletextpad=0.2)
+    position = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
+    axes[0, 0].legend(handles, texts, **position, borderpad=0, handletextpad=0.2)
     return figure, pd.concat([shown.assign(metric=what.name) for _, shown, what in sides])
 
 
 def ranked(shown: pd.DataFrame, what: Metric) -> list[str]:
-    """Labels, the worst first, since axes count upwards: by the longest length, and what has no value there last."""
+    """Returns the labels of all series from the worst to the best, as the y axis counts upwards.
+
+    They are ranked by their value at the longest length; series without one come first.
+    """
     sign = 1 if what.lower_is_better else -1
 
     def key(series: tuple[tuple[str, str], pd.DataFrame]) -> tuple[float, float]:
@@ -85,17 +89,17 @@ def ranked(shown: pd.DataFrame, what: Metric) -> list[str]:
 
 
 def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], lengths: list[float]) -> None:
-    # By length, not by what is there, so that a length looks the same in both panels.
+    # Colours are those of all lengths, so that a length has the same colour in both panels.
     colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
-    place = {name: row for row, name in enumerate(names)}
+    row_of = {name: row for row, name in enumerate(names)}
     for name, line in shown.groupby(SERIES_COLUMNS):
         found = line["estimate"].dropna()
         if len(found) > 1:
-            panel.hlines(place[series_label(*name)], found.min(), found.max(), color="#bbbbbb", linewidth=1)
+            panel.hlines(row_of[series_label(*name)], found.min(), found.max(), color="#bbbbbb", linewidth=1)
     for length, colour, mark in zip(lengths, colours, MARKS, strict=False):
         here = shown[shown["eval_len"] == length]
         rows = [
-            place[series_label(*pair)] for pair in here[SERIES_COLUMNS].itertuples(index=False, name=None)
+            row_of[series_label(*pair)] for pair in here[SERIES_COLUMNS].itertuples(index=False, name=None)
         ]
         panel.scatter(here["estimate"], rows, color=colour, marker=mark, s=22, zorder=3, label=f"{length:g}")
     panel.set_ylim(-0.7, len(names) - 0.3)
@@ -105,20 +109,20 @@ def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], len
         panel.set_xlim(-0.02, 1.02)
 
 
-def _held_against(panel: Axes, baselines: Mapping[str, float], what: Metric) -> None:
-    """Grey lines at what could be guessed, the mean over lengths, and at the gate."""
+def _reference_lines(panel: Axes, baselines: Mapping[str, float], what: Metric) -> None:
+    """Draws grey lines at the baselines (means over lengths) and at the gate."""
     lines: list[tuple[str, float, str]] = [
         (METRICS[name].label, value, BASELINE_STYLES[name]) for name, value in baselines.items()
     ]
     if what.name in GATE_METRICS:
-        lines.append(("gate, where trained", MIN_ACCURACY, "-."))
+        lines.append(("gate (training length)", MIN_ACCURACY, "-."))
     for name, value, style in lines:
         panel.axvline(value, color=GREY, linestyle=style, linewidth=1.2, zorder=1, label=name)
     handles = [line for line in panel.get_lines() if line.get_label() in [name for name, *_ in lines]]
     panel.legend(
         handles=handles,
         loc="lower left",
-        bbox_to_anchor=(0.08, 1),  # the legend of the lengths reaches into this panel
+        bbox_to_anchor=(0.08, 1),  # beside the legend of the lengths, which extends into this panel
         ncols=3,
         borderpad=0,
         fontsize=7,

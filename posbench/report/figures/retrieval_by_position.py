@@ -1,4 +1,4 @@
-"""Retrieval by where the gold record lies: the lost-in-the-middle figure, one panel a length, one row a variant."""
+"""Retrieval by the position of the queried record ("lost in the middle"): a column per length, a row per variant."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ GATE_STYLE = (0, (6, 2, 1, 2))
 def draw(
     data: FigureData,
     *,
-    title: str = "Where in the context a record is found again",
+    title: str = "Retrieval by the position of the record in the context",
     task: str = "key_value",
     metric: str = "exact_match",
     protocol: str | None = None,
@@ -30,7 +30,13 @@ def draw(
     extension: str | None = "none",
     bins: int = 8,
 ) -> Drawing:
-    """Several variants, such as ['', query_aware], are compared: a row of panels each."""
+    """Draws accuracy by depth, a panel per context length.
+
+    Args:
+        variant: a variant, or several such as ['', query_aware], with a row of panels each.
+        extension: the extension of all lines; None draws all.
+        bins: bins of depth.
+    """
     what = get_metric(metric, task)
     variants = [variant] if variant is None or isinstance(variant, str) else list(variant)
     picked = [
@@ -58,14 +64,14 @@ def draw(
             _panel(panel, data, numbers[numbers["eval_len"] == length], grey, length)
             if what.name in GATE_METRICS and length == train_len:
                 panel.axhline(MIN_ACCURACY, color=GREY, linestyle=GATE_STYLE, linewidth=1, zorder=1)
-            trained = " (trained here)" if length == train_len else ""
+            trained = " (training length)" if length == train_len else ""
             panel.set_title(f"{length} tokens, {length / train_len:g}×{trained}")
             panel.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
         axes[down, 0].set_ylabel(
             what.label if len(picked) == 1 else f"{variant_name(str(name))}\n{what.label}"
         )
     for panel in axes[-1]:
-        panel.set_xlabel(DEPTH_AXIS_LABELS.get(task, "record asked for"))
+        panel.set_xlabel(DEPTH_AXIS_LABELS.get(task, "queried record"))
     axes[0, 0].set_xlim(-0.03, 1.03)
     if what.is_fraction:
         axes[0, 0].set_ylim(0, 1)
@@ -92,7 +98,7 @@ def _handles(
     ]
     if what.name in GATE_METRICS and at_home:
         handles.append(
-            Line2D([], [], color=GREY, linestyle=GATE_STYLE, linewidth=1, label="gate, where trained")
+            Line2D([], [], color=GREY, linestyle=GATE_STYLE, linewidth=1, label="gate (training length)")
         )
     return handles
 

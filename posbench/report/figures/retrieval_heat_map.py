@@ -1,4 +1,4 @@
-"""Retrieval as a heat map, length by depth: one panel a scheme shows where its memory ends."""
+"""Heat maps of retrieval by context length and depth, a panel per series."""
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ COLUMNS = 4
 def draw(
     data: FigureData,
     *,
-    title: str = "Retrieval by length and by the depth of the record",
+    title: str = "Retrieval by context length and position of the record",
     task: str = "key_value",
     metric: str = "exact_match",
     protocol: str | None = None,
@@ -30,10 +30,15 @@ def draw(
     extension: str | None = None,
     bins: int = 5,
 ) -> Drawing:
+    """Draws a metric that is a fraction by context length and depth, for all extensions by default.
+
+    Raises:
+        ConfigError: the metric is not a fraction.
+    """
     what = get_metric(metric, task)
     if not what.is_fraction:
         allowed = ", ".join(each.name for each in METRICS.values() if each.is_fraction)
-        raise ConfigError(f"a heat map shows a share, {metric} is none: set metric to one of {allowed}")
+        raise ConfigError(f"a heat map shows a fraction, {metric} is not one: set metric to one of {allowed}")
     rows = data.select(task, of=what, protocol=protocol, variant=variant, extension=extension)
     by_length = aggregate(rows, what)
     shown = aggregate(binned(rows, bins), what, by=["eval_len", "depth"])
@@ -42,9 +47,9 @@ def draw(
     lengths = sorted(by_length["eval_len"].unique())
     series = data.series(by_length)
     down = -(-len(series) // COLUMNS)
-    note = "Cells in per cent; rows are lengths in tokens and multiples of the training length."
+    note = "Numbers are per cent; rows are context lengths in tokens and multiples of the training length."
     marks = [METRICS[str(name)].label for name in baselines] + ["gate"] * (what.name in GATE_METRICS)
-    note += f" Lines on the scale: {', '.join(marks)}." if marks else ""
+    note += f" Lines on the colour scale: {', '.join(marks)}." if marks else ""
     figure, axes = captioned_subplots(
         title,
         caption([(rows, by_length, what)], note, intervals="intervals, in the csv"),
@@ -65,12 +70,11 @@ def draw(
         panel.set_visible(False)
     axes[0, 0].set_yticks(range(len(lengths)), [f"{length}  {length / train_len:g}×" for length in lengths])
     axes[0, 0].set_xticks([0, (bins - 1) / 2, bins - 1], ["first", "middle", "last"])
-    for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # the lowest of each column
+    for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # lowest panels of the columns
         panel.tick_params(labelbottom=True)
-        panel.set_xlabel(DEPTH_AXIS_LABELS.get(task, "record asked for"))
+        panel.set_xlabel(DEPTH_AXIS_LABELS.get(task, "queried record"))
     bar = figure.add_axes((1 - 0.65 / figure.get_figwidth(), 0.4, 0.12 / figure.get_figwidth(), 0.4))
-    figure.colorbar(image, cax=bar).outline.set_visible(False)
-    # Chance on the scale: a colour below it is worth nothing.
+    figure.colorbar(image, cax=bar, label=what.label).outline.set_visible(False)
     for name, dashes in BASELINE_STYLES.items():
         if name in baselines:
             bar.axhline(float(baselines[name].mean()), color="white", linestyle=dashes, linewidth=1.2)
@@ -80,10 +84,10 @@ def draw(
 
 
 def _panel(panel: Axes, here: pd.DataFrame, line: pd.DataFrame, lengths: list[int], bins: int) -> AxesImage:
-    """One scheme: cells with their number, or the status of a length that has none."""
-    middles = (np.arange(bins) + 0.5) / bins
+    """Draws the cells of a series with their numbers, or the status of lengths without numbers."""
+    centres = (np.arange(bins) + 0.5) / bins
     grid = here.pivot(index="eval_len", columns="depth", values="estimate")
-    values = grid.reindex(index=lengths, columns=middles).to_numpy(dtype=float)
+    values = grid.reindex(index=lengths, columns=centres).to_numpy(dtype=float)
     panel.grid(False)
     panel.set_facecolor("#eeeeee")
     panel.tick_params(length=0)

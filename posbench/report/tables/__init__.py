@@ -1,1 +1,1 @@
-"""Rows to numbers, numbers to tables: csv, markdown and LaTeX."""
+"""Tables of results as csv, markdown and LaTeX."""

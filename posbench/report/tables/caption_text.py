@@ -1,30 +1,29 @@
-"""What captions say of protocols, tasks, variants, corpora and statuses."""
+"""Sentences of captions about protocols, tasks, variants, corpora and statuses."""
 
 PROTOCOLS = {
-    "fixed_targets": "Fixed targets: the same last {targets}tokens of each document are predicted at every length; "
-    "only the context before them grows.",
-    "non_overlapping": "Non-overlapping windows of each length; all their tokens count, so that longer windows "
-    "have fewer early tokens, which are hard for every model.",
+    "fixed_targets": "Fixed targets: the last {targets}tokens of each document are predicted from ever longer contexts.",
+    "non_overlapping": "Non-overlapping windows of each length; all their tokens count. Early tokens, which are hard "
+    "for every model, are rarer in longer windows.",
     "sliding": "Sliding windows ({variant}): only the tokens that are new to a window count.",
-    "prefix": "Prefix: documents are read once from their start.",
-    "key_tokens": "Key tokens: the same last tokens of each document are predicted at every length; key are those "
-    "that profit from context where the model was trained.",
-    "json_uuid": "Key-value retrieval in JSON: a context is filled with pairs of UUIDs, and the value of one key is "
-    "asked for; right if every token of the value is the model's first choice.",
+    "prefix": "Prefix: each document is read once, from its start.",
+    "key_tokens": "The last tokens of each document are predicted at every length; key tokens are those whose "
+    "prediction profits from context at the training length.",
+    "json_uuid": "Key-value retrieval: a JSON object of UUID pairs fills the context; an answer is correct if every "
+    "token of the queried key's value is the model's first choice.",
 }
 TASKS = {
-    "key_value": "Key-value retrieval: a context is filled with key-value records, and the value of one key is asked "
-    "for; right if the value is the model's first choice.",
-    "passkey": "Passkey retrieval: a number hidden in filler text is asked for at the end; right if every token of it "
-    "is the model's first choice.",
-    "multi_document": "Question answering over many documents, one of which holds the answer.",
-    "repetition": "Repetition: text as it is, or its first tokens over and over; what follows those is predicted.",
-    "position_resolution": "Neighbouring positions: given a record's key, whether its value, one token after the key, is likelier "
-    "than the next record's, two tokens after the key's echo.",
-    "algorithmic": "Sequences to {variant}, teacher-forced; an answer counts as whole if every symbol of it is the "
-    "model's first choice, which guessing practically never is.",
-    "attention": "Attention: weights of the token that asks for a key in the contexts of key-value retrieval, the "
-    "token from which the value is predicted.",
+    "key_value": "Key-value retrieval: key-value records fill the context; an answer is correct if the queried key's "
+    "value is the model's first choice.",
+    "passkey": "Passkey retrieval: a number is hidden in filler text; an answer is correct if every token of the "
+    "number is the model's first choice.",
+    "multi_document": "Question answering over several documents, one of which contains the answer.",
+    "repetition": "Repetition: natural text, or its first tokens repeated; the tokens after these are predicted.",
+    "position_resolution": "Neighbouring positions: correct if a record's value (one token after its key) is more "
+    "probable than the next record's value (two tokens after the key's second occurrence), given the key.",
+    "algorithmic": "Sequences to {variant}, teacher-forced; a whole answer is correct if every symbol of it is the "
+    "model's first choice, which practically never happens by chance.",
+    "attention": "Attention weights of the query token, from which the value is predicted, in contexts of key-value "
+    "retrieval.",
 }
 VARIANTS = {
     "natural": "natural text",
@@ -32,7 +31,7 @@ VARIANTS = {
     "": "question after the context",
     "query_aware": "question before and after the context",
 }
-# What a cluster of the bootstrap is, and the things in it that are counted.
+# Clusters of the bootstrap, and the items that are counted in them.
 SAMPLE_UNITS = {
     "key_value": ("contexts", "questions"),
     "passkey": ("contexts", "questions"),
@@ -40,15 +39,14 @@ SAMPLE_UNITS = {
     "algorithmic": ("sequences", "answers or symbols"),
     "repetition": ("documents", "tokens"),
     "position_resolution": ("contexts", "records"),
-    "attention": ("contexts", "questions times heads"),
+    "attention": ("contexts", "questions × heads"),
 }
-# What it is whose place in the context is asked for.
-DEPTH_AXIS_LABELS = {"passkey": "place of the passkey", "multi_document": "document with the answer"}
+# Names of the axis along which the answer moves through the context.
+DEPTH_AXIS_LABELS = {"passkey": "position of the passkey", "multi_document": "document with the answer"}
 CORPORA = {"sources": "Python source code (sources)", "stdlib": "Python's standard library (stdlib)"}
 STATUS_NOTES = {
-    "undefined": "Undefined, no value past the length it was built for",
-    "not_learned": "Not learned: accuracy at the training length is under the gate, "
-    "so nothing is concluded from longer contexts",
+    "undefined": "Undefined beyond the length that the scheme was built for",
+    "not_learned": "Not learned: accuracy at the training length is below the gate, so longer contexts are not judged",
     "out_of_memory": "Out of memory",
     "diverged": "Training diverged",
 }
@@ -63,5 +61,5 @@ def capital(sentence: str) -> str:
 
 
 def cluster_name(task: str) -> str:
-    """What the bootstrap draws, such as documents."""
+    """Returns the clusters that the bootstrap of a task draws, such as documents."""
     return SAMPLE_UNITS.get(task, ("documents", ""))[0]

@@ -1,4 +1,4 @@
-"""Captions: what a stranger must know to read a figure or a table without the text around it."""
+"""Captions of tables and figures, composed from sentences about their rows."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from posbench.report.tables.selection import SERIES_COLUMNS, series_label
 from posbench.report.tables.summary import baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
-NAMED = 6  # at most so many series are named where others are 'the rest'
+NAMED = 6  # largest number of series that are named beside 'the rest'
 
 
 def caption(
@@ -29,16 +29,22 @@ def caption(
     intervals: str = "bands",
     notes: bool = True,
 ) -> str:
-    """A caption for (rows, their summary, its metric) of every panel; what they share is said once.
+    """Returns the caption of a table or figure, with everything needed to read it without the text around it.
 
-    Protocol, n, seeds and interval, chance and gate of an accuracy, text, models, kernels. `intervals` is what
-    the intervals are seen as; `notes` tells what has no number, where no mark in the table does.
+    Names protocol, sample sizes, seeds and intervals, baselines and gate, text, models and kernels; a sentence that
+    holds for several panels is written once.
+
+    Args:
+        sides: (rows, their summary, its metric) of every panel.
+        more: sentences of the table or figure itself.
+        intervals: how intervals are shown, such as "bands".
+        notes: list series without a number; not needed for tables, whose cells say so.
     """
     sentences = []
     for rows, shown, metric in sides:
-        sentences += [protocol(rows, shown), counts(rows, shown, metric, intervals)]
-        sentences += [baselines(rows, metric), gate(rows, shown)]
-    sentences += more
+        sentences += [protocol(rows, shown), variants(rows), counts(rows, shown, metric, intervals)]
+        sentences += [baselines(rows, metric)]
+    sentences += [gate(sides), *more]
     for rows, shown, _ in sides:
         sentences += [text(rows), models(rows)]
         if notes:
@@ -48,63 +54,62 @@ def caption(
 
 
 def protocol(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """Returns the description of the protocol or task."""
     drawn = shown[shown["seeds"] > 0]
     per_document = (drawn["n"] / drawn["seeds"] / drawn["n_docs"]).unique()
     targets = f"{per_document[0]:g} " if len(per_document) == 1 and per_document[0] % 1 == 0 else ""
-    sentence = (
-        PROTOCOLS.get(rows["protocol"].iat[0])
-        or TASKS.get(rows["task"].iat[0])
-        or f"Protocol {rows['protocol'].iat[0]}."
-    )
-    variants = [str(variant) for variant in rows["variant"].unique()]
-    if "{variant}" not in sentence and [name for name in variants if name not in ("", "none")]:
-        told = " against ".join(variant_name(name) for name in sorted(variants))
-        sentence += f" {capital(told)}."
-    return sentence.format(targets=targets, variant=rows["variant"].iat[0])
+    return _description(rows).format(targets=targets, variant=rows["variant"].iat[0])
+
+
+def variants(rows: pd.DataFrame) -> str:
+    """Returns the names of the task's variants, unless the only one is plain or in the task's description."""
+    names = sorted(str(variant) for variant in rows["variant"].unique())
+    if set(names) <= {"", "none"} or "{variant}" in _description(rows):
+        return ""
+    return f"Variant{'s' * (len(names) > 1)}: {' against '.join(map(variant_name, names))}."
 
 
 def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: str) -> str:
-    """How much stands behind a point, and what its interval is."""
+    """Returns the sample size of a point, the number of seeds, and the kind of interval."""
     drawn = shown[shown["seeds"] > 0]
-    clusters, things = SAMPLE_UNITS.get(rows["task"].iat[0], ("documents", "tokens"))
-    n = f"{_span(drawn['n_docs'])} {clusters} with {_span(drawn['n'] // drawn['seeds'])} {things}"
-    point = "a point" if "position" in shown else "a length"
+    clusters, items = SAMPLE_UNITS.get(rows["task"].iat[0], ("documents", "tokens"))
+    n = f"{_span(drawn['n_docs'])} {clusters} with {_span(drawn['n'] // drawn['seeds'])} {items}"
+    point = "per point" if "position" in shown else "per length"
     one = set(drawn["seeds"]) <= {1}
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
     kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
     kinds = [f"{kind} over {clusters}" if "bootstrap" in kind else kind for kind in kinds]
     spread = f"; {intervals}: {', '.join(kinds)}" if kinds else "; no interval"
-    # Intervals of one training say how far other documents would move its numbers, not how far another would.
-    spread += " (of these models, not of another training)" if kinds and one else ""
+    # With one seed, intervals cover the choice of documents but not the variance between trainings.
+    spread += " (not over trainings)" if kinds and one else ""
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 
 def baselines(rows: pd.DataFrame, metric: Metric) -> str:
-    """What could be had without an answer, such as chance, from the shortest to the longest context."""
+    """Returns the scores of guessing, such as chance, at the shortest and at the longest context."""
     if not metric.baselines:
         return ""
-    told = []
+    parts = []
     for name, column in baseline_values(rows, metric.baselines).items():
         values = [f"{value:.2f}" if value >= 0.01 else f"{value:.1g}" for value in column.dropna()]
         ends = values[:1] if len(set(values)) == 1 else [values[0], values[-1]]
-        told.append(
-            f"{METRICS[str(name)].label}: {' at the shortest to '.join(ends)}"
-            + (" at the longest" if len(ends) > 1 else "")
-        )
-    return f"{capital('; '.join(told))}." if told else ""
+        at = " (shortest context) to ".join(ends) + (" (longest)" if len(ends) > 1 else "")
+        parts.append(f"{METRICS[str(name)].label}: {at}")
+    return f"{capital('; '.join(parts))}." if parts else ""
 
 
-def gate(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
-    """From how much accuracy on a model has learned its task, and who has not."""
-    asked = rows["metric"].isin(GATE_METRICS)
-    if not asked.any():
+def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
+    """Returns the accuracy that counts as learned, and the models below it."""
+    judged = [rows.loc[rows["metric"].isin(GATE_METRICS), ["eval_len", "train_len"]] for rows, *_ in sides]
+    judged = [lengths for lengths in judged if len(lengths)]
+    if not judged:
         return ""
-    if not (asked & (rows["eval_len"] == rows["train_len"])).any():
-        return "Gate: nobody is judged, as nobody was asked at the training length."
-    under = shown[shown["status"] == "not_learned"]
+    if not any((lengths["eval_len"] == lengths["train_len"]).any() for lengths in judged):
+        return "Gate: not applied, since no model was evaluated at its training length."
+    below = pd.concat([shown[shown["status"] == "not_learned"] for _, shown, _ in sides])
     return (
-        f"Gate: an accuracy of {MIN_ACCURACY:.2f} at the training length; a model under it has not learned the task, and "
-        f"nothing is concluded from its longer contexts. Under it: {_names(under) or 'nobody'}."
+        f"Gate: models below an accuracy of {MIN_ACCURACY:.2f} at the training length have not learned the task and "
+        f"are not judged at longer contexts ({_names(below) or 'none'})."
     )
 
 
@@ -128,7 +133,7 @@ def models(rows: pd.DataFrame) -> str:
 
 
 def kernels(sides: Sequence[pd.DataFrame]) -> str:
-    """The kernels that ran, and for whom where they are several; the precision likewise."""
+    """Returns the attention kernels that ran, by series if there are several, and the precision."""
     by_series: dict[tuple[str, str], set[str]] = {}
     for rows in sides:
         ran = rows.loc[rows["value_sum"].notna(), [*SERIES_COLUMNS, "kernel"]].drop_duplicates()
@@ -139,18 +144,23 @@ def kernels(sides: Sequence[pd.DataFrame]) -> str:
         groups.setdefault(", ".join(sorted(by_series[pair])), []).append(pair)
     precision = " and ".join(sorted({str(name) for rows in sides for name in rows["dtype"].unique()}))
     if len(groups) < 2:
-        return f"Kernel: {next(iter(groups), 'none')} in {precision}."
+        return f"Attention kernel: {next(iter(groups), 'none')} in {precision}."
     *few, most = sorted(groups, key=lambda name: (len(groups[name]), name))
-    told = []
+    parts = []
     for name in few:
         names = [series_label(*pair) for pair in groups[name]]
         whose = ", ".join(names) if len(names) <= NAMED else f"{len(names)} of {len(by_series)}"
-        told.append(f"{'not in use' if name == 'none' else name} ({whose})")
-    return f"Kernels: {', '.join(told)}, {most} (the rest), in {precision}."
+        parts.append(f"{'unused' if name == 'none' else name} ({whose})")
+    return f"Attention kernels: {', '.join(parts)}, {most} (the rest), in {precision}."
+
+
+def _description(rows: pd.DataFrame) -> str:
+    protocol, task = (rows[name].iat[0] for name in ("protocol", "task"))
+    return PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
 
 
 def _failed(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    # Of what is not learned the gate has told.
+    # Models that have not learned the task are listed with the gate.
     failed = shown[~shown["status"].isin(["ok", "not_learned"])]
     return [(status, failed[failed["status"] == status]) for status in dict.fromkeys(failed["status"])]
 

@@ -1,7 +1,7 @@
-"""What more context gives: the loss of the same targets at the training length minus their loss at others.
+"""Gain of context: the loss at the training length minus the loss at other lengths, of the same targets.
 
-Of the protocol of fixed targets, whose targets do not change with the length. Positive where context helps, negative
-where it harms. Paired by document, since what makes a document hard is the same at both lengths.
+Computed from the protocol of fixed targets, whose targets are the same at every length. The gain is positive if
+more context helps and negative if it hurts. Losses are paired by document, whose difficulty is the same at both lengths.
 """
 
 from collections.abc import Sequence
@@ -23,49 +23,51 @@ from posbench.report.tables.summary import (
 )
 
 NOTE = (
-    "The gain is the loss at the training length minus the loss at this length, of the same tokens, paired by document: "
-    "above 0 context helps, below 0 it harms."
+    "Gain: the loss at the training length minus the loss at this length, paired by document; above 0 more context "
+    "helps, below 0 it hurts."
 )
 
 
 def context_gain_metric(metric: Metric) -> Metric:
-    """How a gain is called and read."""
+    """Returns the metric of the gain of a loss."""
     return replace(
         metric, name="context_gain", label=f"gain of context ({metric.label})", lower_is_better=False
     )
 
 
 def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A summary, a line per series and length, whose estimate is the gain over the training length.
+    """Returns a summary, a line per series and length, whose estimate is the gain over the training length.
 
-    Intervals are of the paired difference: a bootstrap over documents, or Student's t over several seeds. A
-    length is without a number where either has none.
+    Intervals are those of the paired difference: a bootstrap over documents, or Student's t over several seeds. The
+    gain is NaN if one of the lengths has no number.
     """
     numbers = aggregate(rows, metric)
     targets = [*SERIES_COLUMNS, "train_seed", *CLUSTER]
     sums = conclusive_sums(propagate_gate(rows), metric, ["eval_len", *targets])
-    sums = sums[["numerator", "denominator"]].reset_index("eval_len")
-    home = sums[sums["eval_len"] == int(rows["train_len"].iat[0])].drop(columns="eval_len")
-    pairs = home.join(sums, how="inner", lsuffix="_a", rsuffix="_b").set_index("eval_len", append=True)
+    sums = sums[["numerator", "denominator"]]
+    at_home = sums.index.get_level_values("eval_len") == int(rows["train_len"].iat[0])
+    home = sums[at_home].droplevel("eval_len").add_suffix("_a")
+    pairs = home.join(sums.add_suffix("_b").reset_index("eval_len"), how="inner")
+    pairs = pairs.set_index("eval_len", append=True)
     gains = paired_intervals(pairs, [*SERIES_COLUMNS, "eval_len"])
-    found = [
+    intervals = [
         gains.get((line.scheme, line.extension, line.eval_len), NO_INTERVAL) for line in numbers.itertuples()
     ]
-    columns = {name: [getattr(one, name) for one in found] for name in ("estimate", "low", "high")}
-    return numbers.assign(**columns, interval_method=[one.method for one in found])
+    columns = {name: [getattr(one, name) for one in intervals] for name in ("estimate", "low", "high")}
+    return numbers.assign(**columns, interval_method=[one.method for one in intervals])
 
 
 def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:
-    """A row a series, a column a length other than the training length."""
+    """Returns the table of gains, a row per series and a column per length other than the training length."""
     numbers = context_gains(rows, metric)
-    what = context_gain_metric(metric)
+    gain = context_gain_metric(metric)
     train_len = int(rows["train_len"].iat[0])
     lengths = [length for length in sorted(numbers["eval_len"].unique()) if length != train_len]
     lines = {(line.scheme, line.extension, line.eval_len): line for line in numbers.itertuples()}
     return Table(
         name=name,
         title="Gain of context over the training length, by context length in tokens",
-        caption=caption([(rows, numbers, what)], NOTE, intervals="intervals", notes=False),
+        caption=caption([(rows, numbers, gain)], NOTE, intervals="intervals", notes=False),
         header=["scheme", *(f"{length} ({length / train_len:g}×)" for length in lengths)],
         body=[
             [
@@ -74,5 +76,5 @@ def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str],
             ]
             for series in ordered_series(numbers, order)
         ],
-        numbers=numbers.assign(metric=what.name, train_len=train_len),
+        numbers=numbers.assign(metric=gain.name, train_len=train_len),
     )

@@ -1,4 +1,4 @@
-"""How a number with its interval is printed, or why there is none."""
+"""Formatting of numbers with intervals, and of missing numbers."""
 
 from typing import Any
 
@@ -9,7 +9,12 @@ from posbench.report.tables.markup import TableCell
 
 
 def format_cell(line: Any, best: str | None = None) -> TableCell:
-    """One line of a summary: its number with the interval, or why there is none."""
+    """Returns the cell of one line of a summary: its number with the interval, or the reason why there is none.
+
+    Args:
+        line: a row of a summary, or None for an empty cell.
+        best: the formatted number that is printed in bold.
+    """
     if line is None:
         return TableCell("")
     note = "" if line.status == "ok" else f"{STATUS_NOTES[line.status]}."

@@ -1,4 +1,4 @@
-"""The tables of an experiment: one of its models, and some a protocol and metric."""
+"""Tables of an experiment: its models, and several tables for each protocol and metric."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,26 +26,29 @@ from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 PROTOCOL = ["task", "protocol", "variant"]
-COMPARED = (
-    "bits_per_byte",
-    "exact_match",
-    "substring_match",
-    "token_accuracy",
-)  # the metrics to conclude from
+COMPARED = ("bits_per_byte", "exact_match", "substring_match", "token_accuracy")  # have pairwise tests
 
 
 def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: bool = False) -> Iterator[Table]:
-    """Every table of the rows; settings, protocols and, unless told to, kernels are never mixed in one."""
+    """Yields all tables of the rows; a table has rows of one setting, one protocol and one kernel.
+
+    Args:
+        order: schemes in the order of table rows.
+        mix_kernels: allow several attention kernels in a table.
+
+    Raises:
+        IncompatibleError: a table would mix kernels.
+    """
     for setting_name, setting in _groups(rows, SETTING_COLUMNS):
         protocols = list(_groups(setting, PROTOCOL, always=("task", "protocol")))
         yield models_table(setting, protocols, order, _joined("models", setting_name))
         for protocol_name, part in protocols:
             if not mix_kernels:
                 one_kernel(part)
-            at = expand_prefix_lengths(part)
-            for metric in metrics_for_task(at["task"].iat[0], at["metric"].unique()):
+            by_length = expand_prefix_lengths(part)
+            for metric in metrics_for_task(by_length["task"].iat[0], by_length["metric"].unique()):
                 name = _joined(protocol_name, metric.name, setting_name)
-                yield from _of_metric(at, metric, order, name)
+                yield from _of_metric(by_length, metric, order, name)
 
 
 def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Iterator[Table]:
@@ -53,11 +56,10 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
     table = _by_length(rows, metric, order, name)
     yield table
     if metric.name in COMPARED:
-        found = pairwise_table(
-            rows, table.numbers, pairwise_tests(rows, metric, order), metric, f"{name}-differences"
-        )
-        if found is not None:
-            yield found
+        tests = pairwise_tests(rows, metric, order)
+        differences = pairwise_table(rows, table.numbers, tests, metric, f"{name}-differences")
+        if differences is not None:
+            yield differences
     if metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets":
         yield context_gain_table(rows, metric, order, f"{name}-context_gain")
     if metric.name in GATE_METRICS and rows.loc[rows["metric"] == metric.row_metric, "depth"].nunique() > 1:
@@ -65,7 +67,7 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
 
 
 def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:
-    """A row a scheme, a column a length; under an accuracy what could be guessed, and the gate."""
+    """A row per series and a column per length; below accuracies, baselines and the gate."""
     numbers = aggregate(rows, metric)
     lengths = sorted(numbers["eval_len"].unique())
     train_len = int(rows["train_len"].iat[0])
@@ -106,11 +108,15 @@ def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
 def _groups(
     rows: pd.DataFrame, columns: Sequence[str], always: Sequence[str] = ()
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Rows by the columns, each with a name made of the columns that tell the groups apart."""
+    """Yields the groups of rows by some columns, named by the values of columns that differ.
+
+    Args:
+        always: columns that are part of the name even if they do not differ.
+    """
     several = [column for column in columns if rows[column].nunique() > 1]
-    telling = [column for column in columns if column in always or column in several]
+    named = [column for column in columns if column in always or column in several]
     for _, part in rows.groupby(several) if several else [((), rows)]:
-        values = [str(part[column].iat[0]) for column in telling]
+        values = [str(part[column].iat[0]) for column in named]
         yield _joined(*(value for value in values if value != "none")), part
 
 

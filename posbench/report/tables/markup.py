@@ -1,4 +1,4 @@
-"""A table as markdown and as LaTeX; its csv is the numbers that it was made of, unrounded."""
+"""Tables as markdown and LaTeX; the csv holds their unrounded numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +28,8 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class TableCell:
+    """Text of a cell, in bold if `best`, with the footnote `note`."""
+
     text: str
     best: bool = False
     note: str = ""
@@ -35,21 +37,29 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
+    """A table to print.
+
+    Attributes:
+        numbers: unrounded numbers, for the csv.
+        more: tables of the same numbers that are printed below.
+        words: columns of the header that hold words and are aligned at the left.
+    """
+
     name: str
     title: str
     caption: str
     header: Sequence[str]
     body: Sequence[Sequence[TableCell]]
     numbers: pd.DataFrame = field(repr=False)
-    more: Sequence["Table"] = ()  # printed under it, of the same numbers
-    words: Sequence[str] = ()  # columns of the header that hold words, which stand at the left
+    more: Sequence["Table"] = ()
+    words: Sequence[str] = ()
 
     def left(self) -> list[bool]:
-        """Whether a column stands at the left: the first does."""
+        """Returns for each column whether it is aligned at the left; the first is."""
         return [place == 0 or name in self.words for place, name in enumerate(self.header)]
 
     def footnotes(self) -> dict[str, str]:
-        """The marks of the notes, in the order in which a reader meets them."""
+        """Returns the mark of each footnote, in order of appearance."""
         notes = dict.fromkeys(cell.note for line in self.body for cell in line if cell.note)
         return {
             note: _MARKS[place % len(_MARKS)] * (place // len(_MARKS) + 1) for place, note in enumerate(notes)
@@ -57,32 +67,33 @@ class Table:
 
 
 def to_markdown(table: Table) -> str:
+    """Returns a table in markdown, with footnotes and caption."""
     marks = table.footnotes()
 
-    def written(cell: TableCell) -> str:
+    def formatted(cell: TableCell) -> str:
         text = f"**{cell.text}**" if cell.best else cell.text
         return text.replace("|", "\\|") + marks.get(cell.note, "")
 
     rule = "".join(" :-- |" if left else " --: |" for left in table.left())
     lines = [f"| {' | '.join(table.header)} |", f"|{rule}"]
-    lines += [f"| {' | '.join(written(cell) for cell in line)} |" for line in table.body]
+    lines += [f"| {' | '.join(formatted(cell) for cell in line)} |" for line in table.body]
     notes = [f"{mark} {note}  " for note, mark in marks.items()]
-    printed = "\n".join([f"**{table.title}**", "", *lines, "", *notes, "", table.caption, ""])
-    return "\n".join([printed, *(to_markdown(other) for other in table.more)])
+    text = "\n".join([f"**{table.title}**", "", *lines, "", *notes, "", table.caption, ""])
+    return "\n".join([text, *(to_markdown(other) for other in table.more)])
 
 
 def to_latex(table: Table) -> str:
-    """A table of the booktabs package."""
+    """Returns a table for the LaTeX package booktabs."""
     marks = table.footnotes()
 
-    def written(cell: TableCell) -> str:
+    def formatted(cell: TableCell) -> str:
         text = _escaped(cell.text)
         return (rf"\textbf{{{text}}}" if cell.best else text) + _escaped(marks.get(cell.note, ""))
 
-    lines = [" & ".join(written(cell) for cell in line) + r" \\" for line in table.body]
+    lines = [" & ".join(formatted(cell) for cell in line) + r" \\" for line in table.body]
     notes = [rf"\\ \footnotesize {_escaped(mark)} {_escaped(note)}" for note, mark in marks.items()]
     columns = "".join("l" if left else "r" for left in table.left())
-    printed = "\n".join(
+    text = "\n".join(
         [
             r"\begin{table}",
             r"\centering",
@@ -100,7 +111,7 @@ def to_latex(table: Table) -> str:
             "",
         ]
     )
-    return "\n".join([printed, *(to_latex(other) for other in table.more)])
+    return "\n".join([text, *(to_latex(other) for other in table.more)])
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Metrics: what perplexity, bits per byte, accuracies and ranks are made of."""
+"""Metrics of reports, defined as ratios of sums over rows."""
 
 import math
 from collections.abc import Collection
@@ -9,10 +9,14 @@ from posbench.errors import unknown
 
 @dataclass(frozen=True)
 class Metric:
-    """scale * sum(values of `row_metric`) / sum(n, or values of the metric `normalize_by`), shown as its exp if asked.
+    """scale * sum(values of `row_metric`) / sum(n, or values of the metric `normalize_by`).
 
-    `tasks` are those whose rows it is made of, the first where none is named. `lower_is_better` is None where
-    neither is. `baselines` are the metrics of what could be had without an answer, to be shown beside it.
+    Attributes:
+        tasks: tasks whose rows have it; the first is the default.
+        lower_is_better: None if neither direction is better.
+        exponential: show the exponential of the ratio.
+        is_fraction: the ratio lies between 0 and 1.
+        baselines: metrics of guessing, shown beside it.
     """
 
     name: str
@@ -23,18 +27,21 @@ class Metric:
     normalize_by: str = ""
     scale: float = 1.0
     exponential: bool = False
-    is_fraction: bool = False  # between 0 and 1
+    is_fraction: bool = False
     baselines: tuple[str, ...] = ()
 
     @property
     def row_metrics(self) -> list[str]:
-        """The metrics of the rows that it is made of."""
+        """Names of the row metrics that it is computed from."""
         return [self.row_metric, self.normalize_by] if self.normalize_by else [self.row_metric]
 
     def shown(self, ratio: float) -> float:
-        """Means and intervals are made in nats: over seeds, perplexity is a geometric mean."""
+        """Converts a ratio to the value that is shown.
+
+        Means and intervals are computed before the exponential: perplexity is a geometric mean over seeds.
+        """
         if self.is_fraction:
-            return min(max(ratio, 0.0), 1.0)  # what an interval covers beyond is impossible
+            return min(max(ratio, 0.0), 1.0)  # bounds of an interval can exceed the possible range
         return math.exp(min(ratio, 700.0)) if self.exponential else ratio
 
 
@@ -58,7 +65,7 @@ _ALL = [
         "exact_match",
         ("algorithmic",),
         "exact_match",
-        "accuracy, whole answers",
+        "accuracy of whole answers",
         False,
         is_fraction=True,
         baselines=("chance",),
@@ -67,29 +74,31 @@ _ALL = [
         "substring_match",
         _RETRIEVAL,
         "substring_match",
-        "accuracy, the answer contained",
+        "accuracy (answer contained)",
         False,
         is_fraction=True,
         baselines=BASELINES,
     ),
     Metric(
-        "symbol_accuracy", ("algorithmic",), "symbol_accuracy", "accuracy by symbol", False, is_fraction=True
+        "symbol_accuracy", ("algorithmic",), "symbol_accuracy", "symbol accuracy", False, is_fraction=True
     ),
     Metric(
         "token_accuracy",
         ("repetition",),
         "token_accuracy",
-        "accuracy by token",
+        "token accuracy",
         False,
         is_fraction=True,
         baselines=("chance",),
     ),
-    Metric("longppl", ("longppl",), "key_token_nll", "LongPPL, of key tokens", True, exponential=True),
+    Metric(
+        "longppl", ("longppl",), "key_token_nll", "LongPPL (perplexity of key tokens)", True, exponential=True
+    ),
     Metric(
         "key_token_fraction",
         ("longppl",),
         "key_token_fraction",
-        "share of key tokens",
+        "fraction of key tokens",
         False,
         is_fraction=True,
     ),
@@ -97,7 +106,7 @@ _ALL = [
         "position_accuracy",
         ("position_resolution",),
         "position_accuracy",
-        "neighbours told apart",
+        "accuracy on neighbouring positions",
         False,
         is_fraction=True,
         baselines=("chance",),
@@ -109,7 +118,7 @@ _ALL = [
         "predicted_in_context",
         _RETRIEVAL,
         "predicted_in_context",
-        "share of answers from the context",
+        "fraction of predictions from the context",
         False,
         is_fraction=True,
     ),
@@ -118,16 +127,16 @@ _ALL = [
         "random_in_context",
         _RETRIEVAL,
         "random_in_context",
-        "some value of the context",
+        "random value of the context",
         False,
         is_fraction=True,
     ),
-    Metric("attention_entropy", ("attention",), "attention_entropy", "entropy of attention (nats)", None),
+    Metric("attention_entropy", ("attention",), "attention_entropy", "attention entropy (nats)", None),
     Metric(
         "sink_attention",
         ("attention",),
         "sink_attention",
-        "attention to the first tokens",
+        "attention to the first 4 tokens",
         None,
         is_fraction=True,
     ),
@@ -135,7 +144,7 @@ _ALL = [
         "last_quarter_attention",
         ("attention",),
         "last_quarter_attention",
-        "attention to the last quarter",
+        "attention to the last quarter of the context",
         None,
         is_fraction=True,
     ),
@@ -148,11 +157,15 @@ _ALL = [
         is_fraction=True,
     ),
 ]
-METRICS = {each.name: each for each in reversed(_ALL)}  # of a name that several tasks have, the first
+METRICS = {each.name: each for each in reversed(_ALL)}  # the first of those with the same name
 
 
 def get_metric(name: str, task: str | None = None) -> Metric:
-    """The metric of a task, or of the first that has it; a task that is not known has any of them."""
+    """Returns the metric of a task, by default of the first task that has it; unknown tasks may use every metric.
+
+    Raises:
+        ConfigError: no metric has this name.
+    """
     if name not in METRICS:
         raise unknown("metric", name, [each.name for each in _ALL])
     if task is None:
@@ -162,7 +175,7 @@ def get_metric(name: str, task: str | None = None) -> Metric:
 
 
 def metrics_for_task(task: str, metrics: Collection[str]) -> list[Metric]:
-    """What a table can be made of, given a task and the metrics of its rows; baselines stand beside others."""
+    """Returns the metrics that a table of a task can show, given the metrics of its rows; without baselines."""
     names = dict.fromkeys(each.name for each in _ALL if each.name not in BASELINES)
     found = [get_metric(name, task) for name in names]
     return [each for each in found if set(each.row_metrics) <= set(metrics)]

@@ -1,4 +1,4 @@
-"""The table of what was trained, for how long, and whether it learned what it is asked for."""
+"""Table of the trained models: sizes, training budgets, and accuracies at the training length."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,17 @@ from posbench.report.tables.selection import ordered_series, series_label
 from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
-_BUDGETS = "Budgets are equal: the same data in the same order for every scheme."
+_BUDGETS = "All schemes are trained on the same data in the same order."
 
 
 def models_table(
     rows: pd.DataFrame, parts: Sequence[tuple[str, pd.DataFrame]], order: Sequence[str], name: str
 ) -> Table:
-    """A row a model's scheme; a column for the accuracy of each of `parts`, (name, rows) of one protocol.
+    """Returns the table of models, a row per scheme.
 
-    Accuracies are those at the training length, which the gate judges; under them stand chance and the gate.
+    Args:
+        parts: (name, rows) of each protocol; those with an accuracy have a column with the accuracy at the training
+            length, which the gate is applied to, and below it baselines and the gate.
     """
     extensions = ["none"] if (rows["extension"] == "none").any() else rows["extension"].unique()
     columns = ["scheme", "extension", "n_params", "train_len", "train_tokens"]
@@ -32,7 +34,7 @@ def models_table(
         if len(
             part := of_all[(of_all["eval_len"] == of_all["train_len"]) & of_all["extension"].isin(extensions)]
         )
-        and (metric := _judged(part))
+        and (metric := _gate_metric(part))
     ]
     found = [(column, aggregate(part, metric)) for column, metric, part in home]
     body = []
@@ -47,31 +49,31 @@ def models_table(
             cells.append(format_cell(next(here.itertuples(), None)))
         body.append(cells)
     if home:
-        body += _under(home)
+        body += _baselines(home)
     for column, accuracies in found:
         merged = accuracies.drop(columns="eval_len").rename(columns={"estimate": column})
         numbers = numbers.merge(merged, on=["scheme", "extension"], how="left", suffixes=("", f" {column}"))
-    told = [
+    samples = [
         counts(part, accuracies, metric, "intervals")
         for (_, accuracies), (_, metric, part) in zip(found, home, strict=True)
     ]
     return Table(
         name=name,
         title="The trained models",
-        caption=" ".join(dict.fromkeys([_BUDGETS, *told])),
+        caption=" ".join(dict.fromkeys([_BUDGETS, *samples])),
         header=["scheme", "parameters", "training tokens", "seeds", *(column for column, _ in found)],
         body=body,
         numbers=numbers,
     )
 
 
-def _judged(part: pd.DataFrame) -> Metric | None:
-    held = [metric for metric in GATE_METRICS if (part["metric"] == metric).any()]
-    return get_metric(held[0], part["task"].iat[0]) if held else None
+def _gate_metric(part: pd.DataFrame) -> Metric | None:
+    present = [metric for metric in GATE_METRICS if (part["metric"] == metric).any()]
+    return get_metric(present[0], part["task"].iat[0]) if present else None
 
 
-def _under(home: Sequence[tuple[str, Metric, pd.DataFrame]]) -> list[list[TableCell]]:
-    """What accuracies are to be held against: baselines, and the gate."""
+def _baselines(home: Sequence[tuple[str, Metric, pd.DataFrame]]) -> list[list[TableCell]]:
+    """Table rows of the baselines and the gate."""
     baselines = [baseline_values(part, metric.baselines).mean() for _, metric, part in home]
     names = dict.fromkeys(name for each in baselines for name in each.index)
     lines = [

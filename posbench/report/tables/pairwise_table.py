@@ -1,6 +1,6 @@
-"""Who beats whom, to be read: the best against all, and each against the next.
+"""Printed tables of pairwise tests, at the middle and the longest of the lengths with tests.
 
-At the middle and the longest of the lengths that have an answer; all pairs at all lengths are in the csv.
+Of many series, they show the best against all others and each against the next; the csv has all pairs at all lengths.
 """
 
 import itertools
@@ -17,14 +17,19 @@ from posbench.report.tables.metrics import Metric
 from posbench.report.tables.pairwise_tests import ALPHA, NOT_SIGNIFICANT
 from posbench.report.tables.selection import series_label
 
-ALL = 28  # pairs at a length that are all printed: of eight series
-PRINTED = 60  # more are too many to read: then against the best alone
+ALL = 28  # pairs of eight series: up to this number, all are printed
+PRINTED = 60  # largest number of printed pairs; beyond it, only comparisons with the best
 
 
 def pairwise_table(
     rows: pd.DataFrame, numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, name: str
 ) -> Table | None:
-    """A table a length of a summary and of its comparison; None where nothing was compared."""
+    """Returns the tables of pairwise tests, one per printed length; None without tests.
+
+    Args:
+        numbers: the summary of the rows by length.
+        found: the tests of the rows, as from `pairwise_tests`.
+    """
     lengths = sorted(found.loc[found["p_value"].notna(), "eval_len"].unique())
     if not lengths:
         return None
@@ -66,7 +71,7 @@ def _at_length(
     shown = shown.assign(interval_method=np.resize(kinds, len(shown)) if len(kinds) else "")
     return Table(
         name=f"{name}-{length}",
-        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:g}×): who beats whom",
+        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:g}×): pairwise comparison",
         caption=caption(
             [(rows, shown, metric)],
             *_reading_guide(here, found, ranked, clusters, metric),
@@ -80,7 +85,10 @@ def _at_length(
 
 
 def chosen_pairs(ranked: list[str]) -> list[tuple[str, str]]:
-    """All pairs of few series; of many the best against all, and each against the next that follows it."""
+    """Returns the printed pairs of some series, ranked from the best.
+
+    All pairs of few series; of many, the best with all others and each with the next.
+    """
     pairs = [(a, b) for place, a in enumerate(ranked) for b in ranked[place + 1 :]]
     if len(pairs) <= ALL:
         return pairs
@@ -92,39 +100,39 @@ def chosen_pairs(ranked: list[str]) -> list[tuple[str, str]]:
 def _reading_guide(
     here: pd.DataFrame, found: pd.DataFrame, ranked: list[str], clusters: str, metric: Metric
 ) -> list[str]:
-    """Who is beaten by nobody, which test was made, and of which pairs."""
+    """Sentences about the printed pairs, the unbeaten series and the tests."""
     tested = here[here["p_value"].notna()]
     beaten = {
         line.conclusion.split(" beats ")[1] for line in tested.itertuples() if " beats " in line.conclusion
     }
     compared = set(tested["a"]) | set(tested["b"])
     unbeaten = ", ".join(name for name in ranked if name in compared and name not in beaten)
-    apart = int((tested["conclusion"] != NOT_SIGNIFICANT).sum())
+    significant = int((tested["conclusion"] != NOT_SIGNIFICANT).sum())
     several = tested["seeds"].max() > 1
     one = tested["seeds"].min() < 2
     tests = []
     if several:
-        tests.append("paired by seed: Student's t over the differences of the seeds")
+        tests.append("Student's t over seeds, paired by seed")
     if one:
         tests.append(
-            f"paired by {clusters}: a bootstrap that draws {clusters}, and t on its standard error"
-            " (with one seed a verdict is about these models, not about training again)"
+            f"bootstrap over {clusters}, paired by {clusters}, with t on its standard error "
+            "(with one seed, results hold for these models, not for other trainings)"
         )
     pairs = chosen_pairs(ranked)
     against_next = ", then each against the next" if any(a != ranked[0] for a, _ in pairs) else ""
     printed = (
         "all pairs"
         if len(pairs) == len(here)
-        else f"the best against all{against_next} (the csv has all pairs)"
+        else f"the best against all others{against_next} (the csv has all pairs)"
     )
     return [
         f"Shown: {printed}.",
-        f"Of {len(tested)} pairs compared at this length {apart} are told apart.",
-        f"Beaten by none: {unbeaten}.",
+        f"Of {len(tested)} pairs tested at this length, {significant} differ significantly.",
+        f"Not beaten: {unbeaten}.",
         f"Test: {'; '.join(tests)}.",
-        f"Told apart where p < {ALPHA:g} after Holm over the {int(found['p_value'].notna().sum())} pairs at all lengths; "
-        "an interval is of its pair alone, so it can leave out 0 where Holm's p does not tell apart. "
-        f"{capital(NOT_SIGNIFICANT)} does not mean equal.",
+        f"Significant: p < {ALPHA:g} after Holm's correction for the {int(found['p_value'].notna().sum())} pairs at all "
+        "lengths; intervals are not corrected and can exclude 0 without significance. "
+        f"{capital(NOT_SIGNIFICANT)} does not mean equality.",
     ]
 
 

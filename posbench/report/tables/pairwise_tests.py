@@ -1,7 +1,7 @@
-"""Paired differences between the series of a table: what both find hard cancels.
+"""Paired tests between the series of a table; the difficulty that two series share cancels.
 
-With one seed the pairs are its documents or contexts; with several they are the seeds, whose differences are taken
-over the documents that both have. Holm's p is over all pairs at all lengths of the table.
+With one seed, pairs are documents or contexts; with several, pairs are seeds, over the documents that both series
+have. Holm's correction covers all pairs at all lengths of the table.
 """
 
 import math
@@ -27,23 +27,23 @@ from posbench.results.statistics import Interval, holm, paired_cluster_bootstrap
 COLUMNS = ["eval_len", "a", "b", "a_minus_b", "low", "high", "interval_method", "seeds", "n_docs"]
 COLUMNS += ["p_value", "p_holm", "conclusion"]
 ALPHA = 0.05
-NOT_SIGNIFICANT = "not told apart"
+NOT_SIGNIFICANT = "no significant difference"
 
 
 def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()) -> pd.DataFrame:
-    """A line per length and pair of series: a - b, its 95% interval, Holm's p, and what it says in words.
+    """Returns a line per length and pair of series: a - b, its 95% interval, Holm's p, and a conclusion in words.
 
-    The differences are those of the ratios, as nats where a metric is shown as an exp. `n_docs` is how
-    many of them (or contexts) both have, `seeds` likewise.
+    Differences are those of the ratios, in nats for metrics that are shown as exponentials. `n_docs` and `seeds` are
+    the numbers of documents (or contexts) and seeds that both series have.
     """
     rows = propagate_gate(rows)
     sums = conclusive_sums(rows, metric, ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER])
     worst = worst_status(rows, ["eval_len", *SERIES_COLUMNS]).to_dict()
-    nobody = sums.iloc[:0]
+    empty = sums.iloc[:0]
     series = ordered_series(rows, order)
     lines = []
     for length in sorted(rows["eval_len"].unique()):
-        at_length = sums.loc[[length]] if length in sums.index else nobody
+        at_length = sums.loc[[length]] if length in sums.index else empty
         numerators, denominators = (
             at_length[side].unstack(SERIES_COLUMNS) for side in ("numerator", "denominator")
         )
@@ -62,8 +62,8 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
                     "p_value": interval.p_value if interval.method else math.nan,
                 }
                 line |= {"seeds": len(set(seed_of[shared])), "n_docs": len(set(document_of[shared]))}
-            lacking = [STATUSES[worst[length, *key]] for key in (a, b) if key not in held]
-            lines.append(line | {"conclusion": _silence(lacking)})
+            failed = [STATUSES[worst[length, *key]] for key in (a, b) if key not in held]
+            lines.append(line | {"conclusion": _no_test(failed)})
     found = pd.DataFrame(lines, columns=COLUMNS)
     tested = found["p_value"].notna()
     found.loc[tested, "p_holm"] = holm(found.loc[tested, "p_value"].tolist())
@@ -71,8 +71,8 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
     return found
 
 
-def _silence(lacking: Sequence[str]) -> str:
-    return f"no verdict: {', '.join(dict.fromkeys(lacking)).replace('_', ' ') or 'too few documents'}"
+def _no_test(statuses: Sequence[str]) -> str:
+    return f"not tested: {', '.join(dict.fromkeys(statuses)).replace('_', ' ') or 'too few documents'}"
 
 
 def _conclusion(line: Any, metric: Metric) -> str:
@@ -85,7 +85,7 @@ def _conclusion(line: Any, metric: Metric) -> str:
 
 
 def _difference(seed_of: NDArray, a: NDArray, b: NDArray) -> Interval:
-    """a - b, each a row of sums and one of counts, over the seeds and documents that both have."""
+    """Returns the difference a - b; each is a row of sums and a row of counts, over shared seeds and documents."""
     seeds, seed_of = np.unique(seed_of, return_inverse=True)
     if not len(seeds):
         return NO_INTERVAL

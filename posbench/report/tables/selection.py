@@ -1,4 +1,4 @@
-"""Which rows make a number: series, lengths, and what their status allows to conclude."""
+"""Selection of rows: series, lengths, and the rows whose status allows conclusions."""
 
 import itertools
 import math
@@ -13,13 +13,8 @@ from posbench.errors import IncompatibleError
 from posbench.report.tables.metrics import Metric
 from posbench.results.gate import GATE_METRICS
 
-SERIES_COLUMNS = ["scheme", "extension"]  # what a line of a figure and a row of a table is
-SETTING_COLUMNS = [
-    "corpus",
-    "model_size",
-    "train_len",
-    "train_tokens",
-]  # what one figure or table must not mix
+SERIES_COLUMNS = ["scheme", "extension"]  # a line of a figure, a row of a table
+SETTING_COLUMNS = ["corpus", "model_size", "train_len", "train_tokens"]  # constant in a figure or table
 
 
 def series_label(scheme: str, extension: str) -> str:
@@ -27,7 +22,7 @@ def series_label(scheme: str, extension: str) -> str:
 
 
 def ordered_series(rows: pd.DataFrame, order: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """Every (scheme, extension) of the rows: plain schemes first, in the given order, others by name."""
+    """Returns every (scheme, extension) of the rows: plain schemes first, in the given order, others by name."""
 
     def rank(name: str) -> tuple[int, str]:
         return (order.index(name) if name in order else len(order), name)
@@ -39,9 +34,10 @@ def ordered_series(rows: pd.DataFrame, order: Sequence[str] = ()) -> list[tuple[
 
 
 def expand_prefix_lengths(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the prefix protocol as rows of every length, each the sum of the buckets that end by it.
+    """Converts rows of the prefix protocol to rows of several lengths; returns rows of other protocols unchanged.
 
-    The lengths are the buckets' ends that are the training length times a power of two, and the longest.
+    A length has the rows of all buckets of positions that end at or before it. Lengths are the ends of buckets that
+    are the training length times a power of two, and the longest end.
     """
     if not len(rows) or rows["protocol"].iat[0] != "prefix":
         return rows
@@ -53,33 +49,30 @@ def expand_prefix_lengths(rows: pd.DataFrame) -> pd.DataFrame:
     }
     parts = []
     for length in sorted(lengths or set(rows["eval_len"])):
-        # Of the contexts that reach so far the shortest: another total length may change a scheme's losses.
-        reaching = rows[rows["eval_len"] >= length]
-        nearest = reaching.groupby([*SERIES_COLUMNS, "train_seed"])["eval_len"].transform("min")
-        # A row without a position says something of all lengths, such as that there is no number.
-        counted = (reaching["position"] <= length).fillna(True).astype(bool) & (
-            reaching["eval_len"] == nearest
+        # From the shortest context that is long enough, since losses of some schemes depend on the total length.
+        long_enough = rows[rows["eval_len"] >= length]
+        shortest = long_enough.groupby([*SERIES_COLUMNS, "train_seed"])["eval_len"].transform("min")
+        # Rows without a position, such as those that say that there is no number, hold for all lengths.
+        counted = (long_enough["position"] <= length).fillna(True).astype(bool) & (
+            long_enough["eval_len"] == shortest
         )
-        parts.append(reaching[counted].assign(eval_len=length))
+        parts.append(long_enough[counted].assign(eval_len=length))
     return pd.concat(parts, ignore_index=True)
 
 
 def longest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each series at its longest context, which holds the targets of the shorter ones too."""
+    """Returns each series at its longest context, which includes the targets of shorter ones."""
     return rows[
         rows["eval_len"] == rows.groupby([*SERIES_COLUMNS, "train_seed"])["eval_len"].transform("max")
     ]
 
 
 def propagate_gate(rows: pd.DataFrame) -> pd.DataFrame:
-    """Spread `not_learned` from the training length to every length of the model, and to its extensions.
-
-    What a model never learned, no extension of it can show.
-    """
+    """Copies the status `not_learned` from the training length to all lengths and extensions of a model."""
     plain = ["task", "protocol", "variant", "model_id"]
     own = [*plain, "extension"]
     home = rows.loc[(rows["status"] == "not_learned") & (rows["eval_len"] == rows["train_len"]), own]
-    # Few rows are of a model that failed somewhere, and none are left once this has run: the rest is for them alone.
+    # Comparing whole keys is slow, so it is limited to the few rows of models that failed a task.
     candidates = rows["task"].isin(home["task"].unique()) & rows["model_id"].isin(home["model_id"].unique())
     changed = ((rows["status"] == "ok") & candidates).to_numpy(copy=True)
     if not changed.any():
@@ -95,9 +88,9 @@ def _among(rows: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def rows_of_metric(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The rows that a table or figure of one metric reads.
+    """Returns the rows that a table or figure of one metric needs.
 
-    Its own, those of its baselines, those without a number, and those by which the gate judges the models.
+    These are its own rows, those of its baselines, those without a number, and those that the gate is applied to.
     """
     judged = rows["metric"].isin(GATE_METRICS)
     at_home = judged & (rows["eval_len"] == rows["train_len"])
@@ -106,18 +99,17 @@ def rows_of_metric(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 def conclusive(rows: pd.DataFrame) -> pd.Series:
-    """Mask of the rows that a number may be made of: for a model that did not learn the task, only the training length."""
+    """Mask of the rows that may enter a number: status "ok", or "not_learned" at the training length."""
     at_home = rows["eval_len"] == rows["train_len"]
     return (rows["status"] == "ok") | ((rows["status"] == "not_learned") & at_home)
 
 
 def one_kernel(rows: pd.DataFrame) -> None:
-    """Refuse a series whose numbers come from several kernels: they round differently.
+    """Checks that no series mixes attention kernels, whose rounding differs.
 
-    Different schemes may run on different kernels, since not every kernel runs every scheme; captions name them.
-    Of one scheme (with its extension) a length must come from one, for all seeds and cells. Along the lengths
-    one may have what another lacks, such as sdpa and then dense+sdpa where a second region begins; dense at one
-    length and sdpa at another would make a step in a line that is no model's.
+    Different schemes may run on different kernels, since no kernel supports every scheme; captions name them. All
+    rows of a series at one length must come from one kernel. Between lengths, kernels may only be added, such as
+    dense+sdpa after sdpa where a second region of pairs begins: a change from dense to sdpa could show as a step.
 
     Raises:
         IncompatibleError: a series mixes kernels.

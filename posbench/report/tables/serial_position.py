@@ -1,14 +1,14 @@
-"""Primacy and recency: how much better the ends of a context are found again than its middle.
+"""Primacy and recency: accuracy at the ends of a context in comparison with its middle.
 
 The serial-position curve of free recall: Murdock. The Serial Position Effect of Free Recall. Journal of
 Experimental Psychology 64(5), 1962. Of language models: Liu et al. Lost in the Middle. TACL 2024. arXiv:2307.03172.
-There the curve is drawn; the two indices below are ours. With acc(x, y) the accuracy over the records whose depth
-is from x to y (0 the first record of the context, 1 the last):
+The papers show the curve; the two indices are ours. With acc(x, y) the accuracy over records of depths x to y (0 the
+first record of the context, 1 the last):
 
     primacy = acc(0, 1/10) - acc(1/3, 2/3)        recency = acc(9/10, 1) - acc(1/3, 2/3)
 
-Both above zero: lost in the middle. The middle is a third, so that few places have one. `worst_depth` is the middle
-of the fifth of the depths that is found worst.
+If both are positive, records are lost in the middle. The middle is a third, so that short contexts have records in
+it. `worst_depth` is the centre of the fifth of the depths with the lowest accuracy.
 """
 
 import math
@@ -39,42 +39,45 @@ from posbench.report.tables.summary import (
     paired_intervals,
 )
 
-# Depth of the first and last tenth and of the middle third; the slack is for places such as 1/3.
+# Depths of the first and last tenth and of the middle third.
 PARTS = {"first": (0.0, 0.1), "middle": (1 / 3, 2 / 3), "last": (0.9, 1.0)}
-_SLACK = 1e-9
+_TOLERANCE = 1e-9  # for rounded depths such as 1/3
 _FIFTHS = 5
 _SIDES = ["numerator", "denominator"]
 
 
 def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """A line per series and length: accuracy of the whole, of the three parts, primacy and recency.
+    """Returns a line per series and length: accuracy overall and of the three parts, primacy and recency.
 
-    Intervals of the indices are a bootstrap that draws contexts with all their records, or Student's t over
-    several seeds. Rows without a depth are left out.
+    Intervals of the indices are a bootstrap over contexts with all their records, or Student's t over several
+    seeds. Rows without a depth are dropped.
+
+    Raises:
+        DataError: the metric is not a fraction but an exponential.
     """
     if metric.exponential:
-        raise DataError(f"{metric.name} has no serial position: its differences are no differences of shares")
+        raise DataError(f"{metric.name} has no serial position: choose a metric that is a fraction")
     rows = propagate_gate(rows[rows["depth"].notna() | rows["value_sum"].isna()])
     numbers = aggregate(rows, metric)
-    held = rows[rows["metric"].isin(metric.row_metrics) & conclusive(rows)]
+    of_metric = rows[rows["metric"].isin(metric.row_metrics) & conclusive(rows)]
     point = ["eval_len", *SERIES_COLUMNS]
-    fifth = np.floor(held["depth"].to_numpy(dtype=float) * _FIFTHS).clip(max=_FIFTHS - 1)
-    fifths = metric_sums(held.assign(fifth=fifth), metric, [*point, "fifth"])
+    fifth = np.floor(of_metric["depth"].to_numpy(dtype=float) * _FIFTHS).clip(max=_FIFTHS - 1)
+    fifths = metric_sums(of_metric.assign(fifth=fifth), metric, [*point, "fifth"])
     parts = {
-        name: metric_sums(_between(held, *ends), metric, [*point, "train_seed", *CLUSTER])
+        name: metric_sums(_between(of_metric, *ends), metric, [*point, "train_seed", *CLUSTER])
         for name, ends in PARTS.items()
     }
     ratios = {name: _ratios(sums.groupby(point)[_SIDES].sum()).to_dict() for name, sums in parts.items()}
     indices = {
-        index: paired_intervals(_outer(parts[end], parts["middle"]), point)
+        index: paired_intervals(_paired(parts[end], parts["middle"]), point)
         for index, end in (("primacy", "first"), ("recency", "last"))
     }
     lines = []
     for one in numbers.itertuples():
         key = (one.eval_len, one.scheme, one.extension)
         line = {name: ratios[name].get(key, math.nan) for name in PARTS}
-        for index, found in indices.items():
-            interval = found.get(key, NO_INTERVAL)
+        for index, intervals in indices.items():
+            interval = intervals.get(key, NO_INTERVAL)
             line |= {
                 index: interval.estimate,
                 f"{index}_low": interval.low,
@@ -85,28 +88,27 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 def _between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
-    return rows[rows["depth"].between(low - _SLACK, high + _SLACK)]
+    return rows[rows["depth"].between(low - _TOLERANCE, high + _TOLERANCE)]
 
 
 def _ratios(sums: pd.DataFrame) -> pd.Series:
     return sums["numerator"] / sums["denominator"]
 
 
-def _outer(end: pd.DataFrame, middle: pd.DataFrame) -> pd.DataFrame:
-    """Sums of both parts by context; a context may hold a record of one of them alone."""
-    return end[_SIDES].join(middle[_SIDES], how="outer", lsuffix="_a", rsuffix="_b").fillna(0.0)
+def _paired(end: pd.DataFrame, middle: pd.DataFrame) -> pd.DataFrame:
+    """Returns the sums of both parts by context; a context may have records in only one of them."""
+    return end[_SIDES].add_suffix("_a").join(middle[_SIDES].add_suffix("_b"), how="outer").fillna(0.0)
 
 
 def _worst_fifth(fifths: pd.DataFrame, key: tuple) -> dict[str, float]:
     if key not in fifths.index:
         return {"worst_depth": math.nan, "worst_fifth": math.nan}
-    found = fifths.loc[key]
-    ratios = _ratios(found)
+    ratios = _ratios(fifths.loc[key])
     return {"worst_depth": (float(ratios.idxmin()) + 0.5) / _FIFTHS, "worst_fifth": float(ratios.min())}
 
 
 def serial_position(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:
-    """A table a length: accuracy beside its parts, primacy and recency."""
+    """Returns a table per length: accuracy overall and of the parts, primacy and recency."""
     numbers = primacy_recency(rows, metric)
     baselines = baseline_values(rows, metric.baselines)
     tables = [
@@ -161,9 +163,9 @@ def _at_length(
             ]
         )
     note = (
-        "Primacy: the first tenth of the places minus the middle third; recency: the last tenth minus the middle "
-        "third; both above 0 is lost in the middle. Lowest at: the depth, 0 the first place and 1 the last, of the "
-        "worst fifth, and its value; where all fifths are alike, it is chance which is worst."
+        "Primacy: accuracy on the first tenth of the records minus the middle third; recency: the last tenth minus the "
+        "middle third; both above 0: lost in the middle. Lowest at: the depth (0 first record, 1 last) of the fifth with "
+        "the lowest accuracy, and its accuracy; which fifth is lowest is random if all are similar."
     )
     train_len = int(rows["train_len"].iat[0])
     return Table(
