@@ -26,7 +26,7 @@ def test_help_of_a_command_with_settings(posbench, name):
     assert "posbench list" in out
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - SCHEMAS.keys())
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - SCHEMAS.keys()))
 def test_help_of_a_command_with_flags(posbench, name):
     with pytest.raises(SystemExit) as end:
         posbench(name, "--help")
