@@ -50,7 +50,7 @@ def cost(settings: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, flo
 def machine() -> str:
     """Returns a description of the machine and the model of the measurement."""
     return (
-        f"one machine ({platform.machine()}, {torch.get_num_threads()} threads, "
+        f"one machine ({platform.machine()}, threads: {torch.get_num_threads()}, "
         f"torch {torch.__version__}), with {SIZE.n_layers} layers, width {SIZE.d_model}, {SIZE.n_heads} heads, "
         f"{BATCH} sequences of {LENGTH} tokens, float32, without gradients"
     )
