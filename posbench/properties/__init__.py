@@ -1,5 +1,5 @@
-"""The property card: what makes a good position scheme, measured on every scheme's own definition.
+"""The property card: properties of a good position scheme, measured on the definition of each scheme.
 
-Schemes are asked through their hooks alone, as a model asks them, in float64 and as they are before training.
-A property is a module and a function of a `SchemeProbe`; `card` puts them in a row.
+Schemes are called through their hooks, as a model calls them, in float64 and before training. Each property is a
+module with a function of a `SchemeProbe`; `card` turns the numbers into ratings.
 """

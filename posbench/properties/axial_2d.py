@@ -1,7 +1,7 @@
-"""Extension to two dimensions: half of the dimensions feel the row, half the column (an axial construction).
+"""Axial extension to two dimensions: half of the dimensions encode the row, half the column.
 
-It is there where all that a scheme does is done to single vectors, embeddings or queries and keys, by their
-position. A bias of distances, a mask or a count of keys has one axis by definition.
+It exists for schemes that only act on single vectors (embeddings, or queries and keys) by their position. A bias of
+distances, a mask or a number of keys has one axis by definition.
 """
 
 from __future__ import annotations
@@ -23,37 +23,39 @@ NOWHERE = {"axial_2d": False, "axial_2d_min_logit_difference": math.nan, "axial_
 
 
 def axial_2d(probe: SchemeProbe) -> dict[str, object]:
-    """Whether the construction is there, the least difference between two places, and of logits under a shift.
+    """Returns whether the extension exists, and its smallest differences between positions and under a shift (nats).
 
-    Where one token stands everywhere, over all layers and heads, in nats.
+    `axial_2d_min_logit_difference` is the smallest difference between the logits of two positions, largest over
+    layers and heads; `axial_2d_shift` the largest change of a logit if all positions are shifted. All tokens are equal.
     """
     parts = set(acts_on(probe))
     if not parts & {"embeddings", "q and k"} or not parts <= ON_VECTORS:
         return dict(NOWHERE)
     shape = probe.shape
     half = probe.with_shape(head_dim=shape.head_dim // 2, d_model=shape.d_model // 2)
-    said = _logits(half, shape.d_model, (0, 0))
-    apart = torch.cdist(said.flatten(0, -2).T, said.flatten(0, -2).T, p=math.inf)
-    pairs = apart[torch.triu_indices(len(apart), len(apart), 1).unbind()]
+    logits = _logits(half, shape.d_model, (0, 0))
+    columns_SP = logits.flatten(0, -2).T
+    difference_SS = torch.cdist(columns_SP, columns_SP, p=math.inf)
+    pairs = difference_SS[torch.triu_indices(len(difference_SS), len(difference_SS), 1).unbind()]
     shifted = _logits(half, shape.d_model, SHIFT)
     return {
         "axial_2d": bool(pairs.min() > EXACT),
         "axial_2d_min_logit_difference": float(pairs.min()),
-        "axial_2d_shift": float((said - shifted).abs().max()),
+        "axial_2d_shift": float((logits - shifted).abs().max()),
     }
 
 
 def _logits(half: SchemeProbe, width: int, shift: tuple[int, int]) -> Tensor:
-    """(layers, H, S, S) between all places of a square."""
+    """(layers, H, S, S): logits between all positions of a square."""
     row_S, column_S = (axis.flatten() for axis in torch.meshgrid(*2 * [torch.arange(SIDE)], indexing="ij"))
-    line = half.geometry(2 * SIDE).k_pos_S  # where the scheme feels the first places of an axis
+    line = half.geometry(2 * SIDE).k_pos_S  # positions that the scheme assigns along an axis
     index = torch.arange(SIDE * SIDE)
     axes = [
         Geometry(index, index, line[at + by], line[at + by], len(index), None)
         for at, by in zip((row_S, column_S), shift, strict=True)
     ]
     x_BSW = draw(1, 1, width, seed=12).expand(-1, len(index), -1)
-    found = []
+    logits = []
     for layer in range(half.shape.n_layers):
         parts = zip(x_BSW.chunk(2, -1), axes, strict=True)
         x_BSW = torch.cat([half.scheme.embed(part, geo, layer) for part, geo in parts], -1)
@@ -61,13 +63,13 @@ def _logits(half: SchemeProbe, width: int, shift: tuple[int, int]) -> Tensor:
         q, k = (_heads(h_BSW @ draw(width, width, seed=seed) / width**0.5, half) for seed in (1, 2))
         sides = []
         for part, geo in enumerate(axes):
-            # Half of every head; the stream's own halves are what the scheme may read.
+            # Half of every head, with the same half of the residual stream as the scheme's input.
             q_part, k_part = (side.chunk(2, -1)[part] for side in (q, k))
             stream = h_BSW.chunk(2, -1)[part]
             sides.append(half.scheme.qk(AttentionInputs(layer, geo, stream, stream, q_part, k_part)))
         q, k = (torch.cat(both, -1) for both in zip(*sides, strict=True))
-        found.append((q @ k.transpose(-1, -2))[0] / (2 * half.shape.head_dim) ** 0.5)
-    return torch.stack(found)
+        logits.append((q @ k.transpose(-1, -2))[0] / (2 * half.shape.head_dim) ** 0.5)
+    return torch.stack(logits)
 
 
 def _heads(x_BSW: Tensor, half: SchemeProbe) -> Tensor:

@@ -1,4 +1,4 @@
-"""Boundedness: how much a scheme can add to a logit, and whether that grows with positions or with their number."""
+"""Boundedness: the largest change of a logit by a scheme, and whether it grows with positions or tokens."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, content_logits, last_token_logits
 from posbench.properties.uniqueness import encoding
 
-FAR = (2**10, 2**12, 2**14)  # tokens; paths that are integrated take their time to come so far
-GROWTH = 1.1  # from each to the next, in some layer; a logarithm grows by 12/10 and 14/12
+FAR = (2**10, 2**12, 2**14)  # largest positions (tokens); limited by the cost of floater's integration
+GROWTH = 1.1  # factor between successive positions in some layer; a logarithm grows by 12/10 and 14/12
 
 
 def bounds(probe: SchemeProbe) -> dict[str, object]:
-    """The largest change of a logit to 16 times the training length (nats), and what it grows with.
+    """Returns the largest change of a logit up to 16 times the training length (nats), and what it grows with.
 
-    Growth with positions: few tokens, spread ever wider. With tokens: ever more of them within the training
-    length. Both where one token stands everywhere.
+    Growth with positions is tested with few tokens at ever larger positions, growth with tokens with ever more tokens
+    within the training length. All tokens are equal.
     """
     train_len = probe.shape.train_len
     longest = probe.longest(*(multiple * train_len for multiple in MULTIPLES))
     position_NW = encoding(probe, longest)
     grows = []
-    if _grows(_spread(probe)) or _grows(_entries(probe)):
+    if _grows(_wide(probe)) or _grows(_entries(probe)):
         grows.append("positions")
-    if _grows(_crowded(probe)):
+    if _grows(_dense(probe)):
         grows.append("tokens")
     return {
         "largest_change": float(_largest(probe, longest).max()),
@@ -41,40 +41,40 @@ def _grows(largest: list[Tensor]) -> bool:
     return bool(steps) and bool(torch.stack(steps).all(0).any())
 
 
-def _spread(probe: SchemeProbe) -> list[Tensor]:
-    """Few tokens, spread ever wider."""
+def _wide(probe: SchemeProbe) -> list[Tensor]:
+    """Largest changes for few tokens at ever larger positions."""
     tokens = probe.longest(probe.shape.train_len, 4 * probe.shape.train_len)
-    reaches = [reach for reach in FAR if probe.supports_length(reach)]
-    if probe.moves_positions():  # positions end where the scheme says
+    supported = [position for position in FAR if probe.supports_length(position)]
+    if probe.moves_positions():  # positions are the scheme's own and bounded
         return []
-    # An odd stride meets every phase of a rotation.
-    return [_largest(probe, tokens, float(reach // tokens | 1)) for reach in reaches]
+    # An odd stride reaches every phase of a rotation.
+    return [_largest(probe, tokens, float(position // tokens | 1)) for position in supported]
 
 
 def _entries(probe: SchemeProbe) -> list[Tensor]:
-    """What is added to embeddings, which is normalised before a logit could grow with it."""
-    found = []
-    for reach in FAR:
+    """Largest entries of the position embeddings, whose growth normalisation would hide from logits."""
+    largest = []
+    for position in FAR:
         tokens = probe.longest(probe.shape.train_len, 4 * probe.shape.train_len)
-        if probe.moves_positions() or not probe.supports_length(reach):
+        if probe.moves_positions() or not probe.supports_length(position):
             continue
-        position_NW = encoding(probe, tokens, float(reach // tokens | 1))
+        position_NW = encoding(probe, tokens, float(position // tokens | 1))
         if position_NW is not None:
-            found.append(position_NW.abs().amax()[None])
-    return found
+            largest.append(position_NW.abs().amax()[None])
+    return largest
 
 
-def _crowded(probe: SchemeProbe) -> list[Tensor]:
-    """Ever more tokens within the training length."""
-    found = []
+def _dense(probe: SchemeProbe) -> list[Tensor]:
+    """Largest changes for ever more tokens within the training length."""
+    largest = []
     for multiple in MULTIPLES:
         length = multiple * probe.shape.train_len
         if probe.supports_length(length):
-            found.append(_largest(probe, length, 1 if probe.moves_positions() else 1 / multiple))
-    return found
+            largest.append(_largest(probe, length, 1 if probe.moves_positions() else 1 / multiple))
+    return largest
 
 
 def _largest(probe: SchemeProbe, length: int, position_scale: float = 1) -> Tensor:
-    """(layers,) nats."""
+    """(layers,): largest change of a logit of the last token, in nats."""
     change = (last_token_logits(probe, length, position_scale) - content_logits(probe, length)).abs()
     return change.masked_fill(change.isinf(), 0).unflatten(0, (probe.shape.n_layers, -1)).flatten(1).amax(1)

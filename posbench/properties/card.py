@@ -1,4 +1,4 @@
-"""The card: what each number says of a property, in a few letters and one of four marks."""
+"""Columns of the property card: each turns the numbers of a scheme into a rating and a short text."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from posbench.properties.length_behavior import HIDDEN, POSITION_BLIND, UNDEFINED
+from posbench.properties.length_behavior import CHANGING, CONSTANT, HIDDEN, POSITION_BLIND, UNDEFINED
 from posbench.properties.measure import Row
 from posbench.properties.ratings import NO, NOT_APPLICABLE, PARTIAL, YES, Rating, format_compact
 
-NEARLY = 1e-3  # of what is to be reached
-EXCESS = 0.1  # nats beyond the range within the training length
+NEARLY = 1e-3  # relative error of a linear map that counts as nearly exact
+EXCESS = 0.1  # nats beyond the range of logits at the training length
+BEHAVIORS = {
+    UNDEFINED: "undefined",
+    HIDDEN: "masked",
+    POSITION_BLIND: "no positions",
+    CONSTANT: "constant",
+    CHANGING: "changing",
+}
 
 
 @dataclass(frozen=True)
 class Column:
-    title: str  # two lines
+    """A column of the card: title (two lines), meaning for the caption, and the rating of a scheme's numbers."""
+
+    title: str
     meaning: str
     of: Callable[[Row], Rating]
 
@@ -43,9 +52,9 @@ def _unique(row: Row) -> Rating:
     if row["indistinguishable_fraction"] == 0:
         return Rating(YES, f"≥ {format_compact(row['min_logit_difference'])}")
     return (
-        Rating(NO, "all alike")
+        Rating(NO, "all equal")
         if row["indistinguishable_fraction"] == 1
-        else Rating(PARTIAL, f"{100 * row['indistinguishable_fraction']:.0f}% alike")
+        else Rating(PARTIAL, f"{100 * row['indistinguishable_fraction']:.0f}% equal")
     )
 
 
@@ -58,25 +67,25 @@ def _distances(row: Row) -> Rating:
 
 def _relative(row: Row) -> Rating:
     if _position_blind(row):
-        return Rating(NOT_APPLICABLE, "position_blind")
+        return Rating(NOT_APPLICABLE, BEHAVIORS[POSITION_BLIND])
     if not row["shift_change"] <= 0:
-        return Rating(NO, f"off {format_compact(row['shift_change'])}")
+        return Rating(NO, f"off by {format_compact(row['shift_change'])}")
     spread = row["diagonal_spread"]
     if spread == 0:
         return Rating(YES, "exact")
-    return Rating(PARTIAL, "not the mask" if math.isinf(spread) else f"index {format_compact(spread)}")
+    return Rating(PARTIAL, "except mask" if math.isinf(spread) else f"index: {format_compact(spread)}")
 
 
 def _linear(row: Row) -> Rating:
-    missed = [
+    errors = [
         row[key] for key in ("linear_embedding_missed", "linear_vector_missed") if not math.isnan(row[key])
     ]
-    if not missed:
+    if not errors:
         return Rating(NOT_APPLICABLE)
-    worst = max(missed)
+    worst = max(errors)
     if worst < NEARLY:
         return Rating(PARTIAL, "nearly") if worst else Rating(YES, "exact")
-    return Rating(NO, f"misses {100 * min(1, worst):.0f}%")
+    return Rating(NO, f"error {100 * min(1, worst):.0f}%")
 
 
 def _norm(row: Row) -> Rating:
@@ -91,7 +100,7 @@ def _orthogonal(row: Row) -> Rating:
     if math.isnan(entry):
         return Rating(NOT_APPLICABLE)
     return (
-        Rating(NO, "not linear" if math.isinf(entry) else f"off {format_compact(entry)}")
+        Rating(NO, "not linear" if math.isinf(entry) else f"off by {format_compact(entry)}")
         if entry
         else Rating(YES, "exact")
     )
@@ -106,21 +115,23 @@ def _bounded(row: Row) -> Rating:
 
 def _decay(row: Row) -> Rating:
     sign = {"falls": YES, "envelope falls": PARTIAL}.get(row["decay"], NO)
-    words = row["decay"].replace("envelope falls", "envelope")
-    return Rating(sign, f"{words}, a layer" if row["curves"] > 1 and row["decay"] == "flat" else words)
+    text = row["decay"].replace("envelope falls", "envelope").replace("no", "no decay")
+    return Rating(sign, f"{text} in a layer" if row["curves"] > 1 and row["decay"] == "flat" else text)
 
 
-def _past(multiple: int) -> Callable[[Row], Rating]:
+def _beyond(multiple: int) -> Callable[[Row], Rating]:
     def of(row: Row) -> Rating:
-        kind, seen, excess = (row[f"{key}_{multiple}x"] for key in ("behavior", "visible_fraction", "excess"))
+        kind, visible, excess = (
+            row[f"{key}_{multiple}x"] for key in ("behavior", "visible_fraction", "excess")
+        )
         if kind == UNDEFINED:
-            return Rating(NO, kind)
+            return Rating(NO, BEHAVIORS[kind])
         if kind in {HIDDEN, POSITION_BLIND}:
-            return Rating(YES, kind)
-        words = kind if seen == 1 else f"{100 * seen:.1g}% seen"
+            return Rating(YES, BEHAVIORS[kind])
+        text = BEHAVIORS[kind] if visible == 1 else f"{100 * visible:.1g}% visible"
         if excess <= EXCESS:
-            return Rating(YES, words)
-        return Rating(PARTIAL, f"{words} +{format_compact(excess)}")
+            return Rating(YES, text)
+        return Rating(PARTIAL, f"{text} +{format_compact(excess)}")
 
     return of
 
@@ -134,51 +145,51 @@ def _axial_2d(row: Row) -> Rating:
 COLUMNS: Sequence[Column] = (
     Column(
         "order\nsensitivity",
-        "change of the last output, in parts of its size, when one layer's earlier tokens change places",
+        "relative change of a layer's last output if the earlier tokens are permuted",
         _order,
     ),
-    Column("comes\nfrom", "a formula, training, or a new draw in each step of training", _source),
+    Column("source of\npositions", "a formula, training, or random draws in each step of training", _source),
     Column(
-        "positions\ntold apart",
-        "least difference (nats) between what a query says of two of 64 positions where one token stands everywhere, or how many of their pairs are alike",
+        "positions\ndistinct",
+        "smallest difference between the logits of two of 64 positions (nats) if all tokens are equal, or the fraction of equal pairs",
         _unique,
     ),
     Column(
         "distances in\nembeddings",
-        "least |PE(p) - PE(p')| / least distance of two different tokens with their positions, of 50 tokens at 64 positions",
+        "smallest |PE(p) - PE(p')| / smallest distance between two different tokens with positions, of 50 tokens at 64 positions",
         _distances,
     ),
     Column(
-        "relative:\nm - n alone",
-        "largest change of a logit (nats) under a shift of all positions; 'index' and 'mask': it holds for positions, and what follows from a token's index differs by so much",
+        "relative:\nonly m - n",
+        "largest change of a logit (nats) if all positions are shifted; ‘index’ and ‘mask’: relative except for effects of token indices, which change logits by this much, or of the mask",
         _relative,
     ),
     Column(
         "linear\nstep",
-        "whether one matrix takes PE(p), or a turned vector, to p + k: what it misses of positions that it was not fitted to",
+        "whether one matrix maps PE(p), or a transformed vector at p, to p + k: its error at positions that it was not fitted to",
         _linear,
     ),
-    Column("norm of\nq, k kept", "largest relative change, constant factors among them", _norm),
+    Column("norm of\nq, k kept", "largest relative change, constant factors included", _norm),
     Column("orthogonal\nmap of q, k", "largest entry of AᵀA - I", _orthogonal),
     Column(
         "bounded",
-        "largest change of a logit to 16 times the training length (nats); open circle: it grows on, with positions or with the number of tokens",
+        "largest change of a logit up to 16 times the training length (nats); ↑: it keeps growing with positions, tokens or both",
         _bounded,
     ),
     Column(
         "decays with\ndistance",
-        "the curves of the other figure: always falls, only its envelope does, flat in some layer, or neither",
+        "whether the logit of equal vectors, or only its envelope, falls with distance (the curves are another figure)",
         _decay,
     ),
     Column(
-        "at 4 times\nits length",
-        "what is said of the farther half of the keys; '+': by how many nats logits leave the range that they have within the training length",
-        _past(4),
+        "at 4 × the\ntrain. length",
+        "logits of the more distant half of the keys: undefined, masked, constant, changing with position, or without positions; ‘+’: nats by which they leave their range at the training length",
+        _beyond(4),
     ),
-    Column("at 16 times\nits length", "the same", _past(16)),
+    Column("at 16 × the\ntrain. length", "likewise", _beyond(16)),
     Column(
         "in two\ndimensions",
-        "half of the dimensions for rows, half for columns, where the scheme acts on single vectors; whether logits stay under a shift",
+        "with half of the dimensions for rows and half for columns, for schemes that act on single vectors: whether logits change under a shift",
         _axial_2d,
     ),
     Column("parameters", "at this size", lambda row: Rating("", f"{row['parameters']:,}")),
@@ -186,7 +197,7 @@ COLUMNS: Sequence[Column] = (
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
-    """Schemes that act on the same parts stand together."""
+    """Sorts schemes by the parts of the model that they act on, then by name."""
     return sorted(rows, key=lambda row: (_family(row), row["scheme"]))
 
 

@@ -1,4 +1,4 @@
-"""What a scheme costs a forward pass, against no scheme: measured where it runs, and no two runs alike."""
+"""Time and memory of a forward pass relative to no scheme. Measured, so results differ between runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ SECONDS = 0.5
 
 
 def cost(settings: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, float]:
-    """Time as a ratio with its 95% interval, and MiB at the peak beside those of no scheme."""
+    """Returns the time ratio with its 95% interval, and the peak memory in MiB, relative to no scheme.
+
+    Args:
+        settings: build settings of the scheme.
+        seconds: duration of the timing.
+    """
     ids = torch.randint(VOCABULARY, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
     shape = SIZE.shape(LENGTH)
     ours, plain = (
@@ -43,24 +48,24 @@ def cost(settings: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, flo
 
 
 def machine() -> str:
-    """Where it was measured."""
+    """Returns a description of the machine and the model of the measurement."""
     return (
-        f"measured on one machine ({platform.machine()}, {torch.get_num_threads()} thread, "
+        f"one machine ({platform.machine()}, threads: {torch.get_num_threads()}, "
         f"torch {torch.__version__}), with {SIZE.n_layers} layers, width {SIZE.d_model}, {SIZE.n_heads} heads, "
         f"{BATCH} sequences of {LENGTH} tokens, float32, without gradients"
     )
 
 
 def _peak(model: GPT, ids: torch.Tensor) -> float:
-    """MiB: the most that torch's allocator held at once beyond what it held before."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # it would tell of every start and stop
+    """Returns the peak of memory allocated by torch during a forward pass, in MiB."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # no messages at start and stop
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as ran:
         model(ids)
     assert ran.profiler is not None
     assert ran.profiler.kineto_results is not None
     events = [one for one in ran.profiler.kineto_results.events() if one.name() == "[memory]"]
-    held = peak = 0
+    allocated = peak = 0
     for event in sorted(events, key=lambda one: one.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
     return peak / 2**20

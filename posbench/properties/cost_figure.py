@@ -1,10 +1,9 @@
-"""What every scheme costs a forward pass: time with its interval, and memory at the peak."""
+"""Figure of costs: time of a forward pass with its interval, and peak memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -17,26 +16,25 @@ DOT = "#0072B2"
 
 
 def draw(rows: Sequence[Row], title: str, caption: str) -> Drawing:
-    """Schemes from the fastest to the slowest."""
+    """Draws schemes from the fastest to the slowest."""
     rows = sorted(rows, key=lambda row: row["time_ratio"])
     figure, panels = captioned_subplots(
         title, caption, panel=(2.9, 0.17 * len(rows) + 0.2), columns=2, gap=(0.35, 0.5), right=0.3
     )
-    # Names need more room at the left than other figures' numbers.
+    # Names of schemes are wider than the tick labels of other figures.
     figure.set_figwidth(figure.get_figwidth() + 0.9)
     shift = 0.9 / figure.get_figwidth()
     for axes in panels.flat:
         box = axes.get_position()
         axes.set_position([box.x0 * (1 - shift) + shift, box.y0, box.width * (1 - shift), box.height])
-    places = np.arange(len(rows))
     time, memory = panels[0]
-    for place, row in zip(places, rows, strict=True):
-        time.plot([row["time_low"], row["time_high"]], [place, place], color=DOT, linewidth=1.2)
-        time.plot(row["time_ratio"], place, "o", color=DOT, markersize=4)
-        memory.plot([0, row["extra_mib"]], [place, place], color=DOT, linewidth=2)
-        memory.plot(row["extra_mib"], place, "o", color=DOT, markersize=4)
+    for y, row in enumerate(rows):
+        time.plot([row["time_low"], row["time_high"]], [y, y], color=DOT, linewidth=1.2)
+        time.plot(row["time_ratio"], y, "o", color=DOT, markersize=4)
+        memory.plot([0, row["extra_mib"]], [y, y], color=DOT, linewidth=2)
+        memory.plot(row["extra_mib"], y, "o", color=DOT, markersize=4)
     _axes(time, rows, "time of a forward pass (1 = no scheme)", 1)
-    _axes(memory, rows, "extra memory at the peak (MiB)", 0)
+    _axes(memory, rows, "additional peak memory (MiB)", 0)
     time.set_xscale("log")
     time.xaxis.set_major_locator(_ticks(rows))
     time.xaxis.set_minor_locator(NullLocator())

@@ -1,4 +1,4 @@
-"""Long-range decay: the mean logit by distance where queries and keys are one constant vector."""
+"""Long-range decay: the mean logit by distance if all queries and keys are the same constant vector."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from numpy.typing import NDArray
 
 from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, logits, normalised
 
-HEAD_DIM = 64  # rotations of few dimensions say little
-FALL = 0.05  # of the logit without a scheme
+HEAD_DIM = 64  # rotations of few dimensions are not representative
+FALL = 0.05  # relative to the logit without a scheme
 KINDS = ("falls", "envelope falls", "flat", "no")
 
 
 def curves(probe: SchemeProbe) -> NDArray[np.float64]:
-    """(layers, N): mean over heads of the last token's logits at distances 0 .. N-1, NaN where hidden.
+    """(layers, N): mean over heads of the last token's logits at distances 0 .. N-1; NaN if masked.
 
-    In parts of the logit without a scheme. To 16 times the training length, or as far as there is an answer.
+    Logits are relative to the logit without a scheme. N is 16 times the training length, or the longest multiple
+    that the scheme supports.
     """
     wide = probe.with_shape(head_dim=HEAD_DIM, d_model=HEAD_DIM * probe.shape.n_heads)
     train_len = probe.shape.train_len
     length = wide.longest(*(multiple * train_len for multiple in MULTIPLES))
     x_BSW = torch.ones(1, length, wide.shape.d_model, dtype=torch.float64)
     last = slice(length - 1, length)
-    alone = float(normalised(x_BSW[:, :1]).square().sum()) / probe.shape.n_heads / HEAD_DIM**0.5
-    alone = alone if wide.scheme.traits.softmax_attention else 1.0
-    found = []
+    reference = float(normalised(x_BSW[:, :1]).square().sum()) / probe.shape.n_heads / HEAD_DIM**0.5
+    reference = reference if wide.scheme.traits.softmax_attention else 1.0
+    means = []
     for inputs in wide.attention_inputs(x_BSW, wide.geometry(length), projected=False):
-        said_HS = logits(wide.scheme, inputs, last)[0, :, 0] / alone
-        found.append(torch.where(said_HS > -torch.inf, said_HS, torch.nan).mean(0).flip(0))
-    return torch.stack(found).numpy()
+        logit_HS = logits(wide.scheme, inputs, last)[0, :, 0] / reference
+        means.append(torch.where(logit_HS > -torch.inf, logit_HS, torch.nan).mean(0).flip(0))
+    return torch.stack(means).numpy()
 
 
 def envelope(curve_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The least curve that never rises and lies above: at n the largest value from n on."""
+    """(N,): the smallest non-increasing curve above a curve; at n, its largest value from n on."""
     filled = np.where(np.isnan(curve_N), -np.inf, curve_N)
     above = np.maximum.accumulate(filled[::-1])[::-1]
     return np.where(np.isinf(above), np.nan, above)
 
 
 def distinct(curve_LN: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """The curves of the layers, those that are alike once."""
+    """Returns the curves of the layers without duplicates."""
     kept: list[NDArray[np.float64]] = []
     for curve in curve_LN:
         if not any(np.allclose(curve, other, rtol=0, atol=EXACT, equal_nan=True) for other in kept):
@@ -51,20 +52,20 @@ def distinct(curve_LN: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 
 
 def decay(curve_LN: NDArray[np.float64]) -> dict[str, object]:
-    """What the curves of a scheme say: of layers that differ, the one that decays least.
+    """Returns the kind of decay of a scheme: of different layers, the one that decays least.
 
-    falls: it never rises. envelope falls: it rises, and its envelope over the last quarter lies under the first
-    value by 5% of the logit without a scheme. flat: nothing changes. no: none of these.
+    falls: the curve never rises. envelope falls: it rises, but its envelope over the last quarter is lower than the
+    first value by 5% of the logit without a scheme. flat: the curve is constant. no: none of these.
     """
-    found = [_of_one(curve) for curve in distinct(curve_LN)]
+    kinds = [_of_one(curve) for curve in distinct(curve_LN)]
     order: Sequence[str] = ("flat", "no", "envelope falls", "falls")
-    least = min(found, key=lambda one: order.index(str(one["decay"])))
-    return {"curves": len(found), **least}
+    least = min(kinds, key=lambda one: order.index(str(one["decay"])))
+    return {"curves": len(kinds), **least}
 
 
 def _of_one(curve: NDArray[np.float64]) -> dict[str, object]:
-    seen = np.flatnonzero(~np.isnan(curve))
-    curve = curve[seen]
+    visible = np.flatnonzero(~np.isnan(curve))
+    curve = curve[visible]
     above = envelope(curve)
     far = float(above[3 * len(curve) // 4])
     steps = np.diff(curve)
@@ -80,7 +81,7 @@ def _of_one(curve: NDArray[np.float64]) -> dict[str, object]:
         "decay": kind,
         "envelope_far": far,
         "least": float(curve.min()),
-        "first_rise": float(seen[rises[0] + 1]) if len(rises) else np.nan,
-        "first_negative": float(seen[below[0]]) if len(below) else np.nan,
-        "farthest": float(seen[-1]),
+        "first_rise": float(visible[rises[0] + 1]) if len(rises) else np.nan,
+        "first_negative": float(visible[below[0]]) if len(below) else np.nan,
+        "farthest": float(visible[-1]),
     }

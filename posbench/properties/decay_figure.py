@@ -1,4 +1,4 @@
-"""Curves of decay in small multiples: the exact mean logit by distance, and the envelope above it."""
+"""Figure of decay: the mean logit by distance and its envelope, a panel per scheme."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from posbench.report.figures.canvas import GREY, captioned_subplots
 
 CURVE, ENVELOPE = "#0072B2", "#E69F00"
 ACROSS = 7
-LOW, HIGH = -1.0, 2.0  # of the logit without a scheme
+LOW, HIGH = -1.0, 2.0  # limits of y, relative to the logit without a scheme
 
 
 def draw(rows: Sequence[Row], curves: Mapping[str, NDArray[np.float64]], title: str, caption: str) -> Drawing:
-    """A panel a scheme; layers that differ have a line each."""
+    """Draws a panel per scheme, with a line for each different layer."""
     down = -(-len(rows) // ACROSS)
     across = min(ACROSS, len(rows))
     figure, panels = captioned_subplots(
         title, caption, panel=(1.55, 0.92), columns=across, rows=down, gap=(0.14, 0.32), share_axes=True
     )
     shown = []
-    for place, axes in enumerate(panels.flat):
-        if place >= len(rows):
+    for i, axes in enumerate(panels.flat):
+        if i >= len(rows):
             axes.set_axis_off()
             continue
-        row = rows[place]
+        row = rows[i]
         layers = distinct(curves[row["scheme"]])
         for number, curve in enumerate(layers):
             _curve(axes, curve, number)
             shown += _numbers(row["scheme"], number, curve)
         axes.set_title(row["scheme"], fontsize=8.5, fontweight="bold", pad=3)
         _note(axes, row, layers)
-        _axes(axes, below=place + across >= len(rows))
+        _axes(axes, below=i + across >= len(rows))
     figure.text(
         0.16 / figure.get_figwidth(), 0.5, "mean logit, 1 = no scheme", rotation=90, va="center", fontsize=9
     )
@@ -53,16 +53,16 @@ def _curve(axes: Axes, curve: NDArray[np.float64], number: int) -> None:
     style = ("-", (0, (3, 1.5)), ":")[number % 3]
     axes.plot(distance[1:], envelope(curve)[1:], color=ENVELOPE, linewidth=1, zorder=3)
     axes.plot(distance[1:], curve[1:], color=CURVE, linewidth=1.1, linestyle=style, zorder=4)
-    seen = np.flatnonzero(~np.isnan(curve))
-    alone = seen[(np.diff(seen, prepend=-2) > 1) & (np.diff(seen, append=len(curve) + 2) > 1)]
-    axes.plot(alone, curve[alone], ".", color=CURVE, markersize=3, zorder=4)
-    last = seen[-1]
+    visible = np.flatnonzero(~np.isnan(curve))
+    isolated = visible[(np.diff(visible, prepend=-2) > 1) & (np.diff(visible, append=len(curve) + 2) > 1)]
+    axes.plot(isolated, curve[isolated], ".", color=CURVE, markersize=3, zorder=4)
+    last = visible[-1]
     if last < MULTIPLES[-1] * TRAIN_LEN - 1:
         axes.plot(last, curve[last], marker="x", color=CURVE, markersize=5, markeredgewidth=1.4, zorder=5)
 
 
 def _note(axes: Axes, row: Row, layers: Sequence[NDArray[np.float64]]) -> None:
-    """Where a line leaves the picture, and why one ends."""
+    """Notes the values of lines beyond the limits, and why a line ends."""
     notes = []
     highest, lowest = (edge([edge(curve[~np.isnan(curve)]) for curve in layers]) for edge in (max, min))
     if highest > HIGH:
@@ -92,9 +92,9 @@ def _axes(axes: Axes, below: bool) -> None:
 
 def _numbers(scheme: str, number: int, curve: NDArray[np.float64]) -> list[dict[str, object]]:
     above = envelope(curve)
-    kept = sorted({*range(min(64, len(curve))), *np.geomspace(1, len(curve), 128).astype(int) - 1, 725})
+    distances = sorted({*range(min(64, len(curve))), *np.geomspace(1, len(curve), 128).astype(int) - 1, 725})
     return [
         {"scheme": scheme, "curve": number, "distance": n, "mean": curve[n], "envelope": above[n]}
-        for n in kept
+        for n in distances
         if n < len(curve) and not np.isnan(curve[n])
     ]

@@ -1,4 +1,4 @@
-"""Determinism: whether positions come from a formula, from training, or from chance."""
+"""Determinism: positions from a formula, from training, or from random draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ SOURCES = ("formula", "trained", "random")
 
 
 def determinism(probe: SchemeProbe) -> dict[str, object]:
-    """Largest differences between two evaluations, between two seeds, and between two passes of training."""
+    """Returns the source of positions, the number of parameters, and the largest differences of logits (nats).
+
+    Differences are those between two evaluations, between two seeds, and between two passes in training mode.
+    """
     again = SchemeProbe.of(probe.settings, probe.shape)
     other = SchemeProbe.of(probe.settings, probe.shape, seed=1)
     first = _logits(probe)
@@ -36,8 +39,8 @@ def determinism(probe: SchemeProbe) -> dict[str, object]:
 def _logits(probe: SchemeProbe) -> Tensor:
     length = probe.shape.train_len
     x_BSW = draw(1, length, probe.shape.d_model, seed=6)
-    sites = probe.attention_inputs(x_BSW, probe.geometry(length))
-    return torch.stack([logits(probe.scheme, inputs) for inputs in sites])
+    layers = probe.attention_inputs(x_BSW, probe.geometry(length))
+    return torch.stack([logits(probe.scheme, inputs) for inputs in layers])
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What a scheme acts on, as its hooks tell."""
+"""Parts of the model that a scheme acts on, according to its hooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from posbench.position.scheme import AttentionInputs
 from posbench.properties.probe import SchemeProbe, draw
 
-# In the order in which a model meets them.
+# In the order of the forward pass.
 PARTS = (
     "embeddings",
     "positions",
@@ -22,28 +22,28 @@ PARTS = (
 
 
 def acts_on(probe: SchemeProbe) -> tuple[str, ...]:
-    """The parts of a model that the scheme changes, somewhere in twice the training length if it has an answer."""
+    """Returns the parts of PARTS that the scheme changes, within twice the training length if it supports that."""
     scheme = probe.scheme
     length = probe.longest(probe.shape.train_len, 2 * probe.shape.train_len)
     x_BSW = draw(1, length, probe.shape.d_model, seed=0)
     geo = probe.geometry(length)
-    found = {"positions"} if probe.moves_positions() else set()
+    changed = {"positions"} if probe.moves_positions() else set()
     for inputs in probe.attention_inputs(x_BSW, geo):
         if not torch.equal(scheme.embed(x_BSW, geo, inputs.layer), x_BSW):
-            found.add("embeddings")
-        found |= _by_pairs(probe, inputs)
-    return tuple(part for part in PARTS if part in found)
+            changed.add("embeddings")
+        changed |= _attention_parts(probe, inputs)
+    return tuple(part for part in PARTS if part in changed)
 
 
-def _by_pairs(probe: SchemeProbe, inputs: AttentionInputs) -> set[str]:
-    scheme, found = probe.scheme, set()
+def _attention_parts(probe: SchemeProbe, inputs: AttentionInputs) -> set[str]:
+    scheme, changed = probe.scheme, set()
     if scheme.attention(inputs, torch.zeros_like(inputs.k_BHSD), _never) is not None:
         return {"attention"}
     q, k = scheme.qk(inputs)
     if q.shape != inputs.q_BHTD.shape or not (
         torch.equal(q, inputs.q_BHTD) and torch.equal(k, inputs.k_BHSD)
     ):
-        found.add("q and k")
+        changed.add("q and k")
     hooks = {
         "logit_scale": "logit scale",
         "attention_bias": "logits",
@@ -51,8 +51,8 @@ def _by_pairs(probe: SchemeProbe, inputs: AttentionInputs) -> set[str]:
         "mask": "mask",
         "softmax_normalizer": "softmax",
     }
-    return found | {part for hook, part in hooks.items() if getattr(scheme, hook)(inputs) is not None}
+    return changed | {part for hook, part in hooks.items() if getattr(scheme, hook)(inputs) is not None}
 
 
 def _never(call: object) -> tuple[torch.Tensor, None]:
-    raise AssertionError("attention in place of pairs asks no kernel")
+    raise AssertionError("schemes that replace attention call no kernel")

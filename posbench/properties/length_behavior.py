@@ -1,4 +1,4 @@
-"""What a scheme says past the training length: nothing, the same again, or something new."""
+"""Behaviour beyond the training length: logits of distant keys, and the range of logits."""
 
 from __future__ import annotations
 
@@ -16,51 +16,52 @@ UNDEFINED, HIDDEN, POSITION_BLIND, CONSTANT, CHANGING = (
 
 
 def length_behavior(probe: SchemeProbe) -> dict[str, object]:
-    """At each multiple of the training length: what the last token says of the farther half of its keys.
+    """Returns the behaviour of the last token's logits at each multiple of the training length.
 
-    undefined: no answer. hidden: they are not seen. position_blind: all positions are alike. constant: the farther half
-    is alike. changing: it is not. Beside it the share of them that is seen by some layer, and by how much
-    logits leave the range that they have within the training length (nats).
+    It is given by the more distant half of the keys. undefined: the scheme does not support the length. hidden: they
+    are masked. position_blind: the logits of all positions are equal. constant: those of the distant half are equal.
+    changing: they are not. `visible_fraction` is the fraction of them that is visible in some layer, and `excess` the
+    largest distance of a logit from the range at the training length (nats).
     """
     train_len = probe.shape.train_len
-    said_1 = last_token_logits(probe, train_len)
-    low, high = _range(said_1)
-    found: dict[str, object] = {}
+    reference = last_token_logits(probe, train_len)
+    low, high = _range(reference)
+    behavior: dict[str, object] = {}
     for multiple in MULTIPLES:
         length = multiple * train_len
         key = f"{multiple}x"
         if not probe.supports_length(length):
-            found |= {
+            behavior |= {
                 f"behavior_{key}": UNDEFINED,
                 f"visible_fraction_{key}": 0.0,
                 f"excess_{key}": float("nan"),
             }
             continue
-        said = last_token_logits(probe, length)
-        seen = said > -torch.inf
-        excess = torch.where(seen, torch.maximum(said - high, low - said), 0).max()
-        found |= {
-            f"behavior_{key}": _kind(said, seen),
-            f"visible_fraction_{key}": float(seen[:, : length // 2].any(0).double().mean()),
+        logit_PS = last_token_logits(probe, length)
+        visible = logit_PS > -torch.inf
+        excess = torch.where(visible, torch.maximum(logit_PS - high, low - logit_PS), 0).max()
+        behavior |= {
+            f"behavior_{key}": _kind(logit_PS, visible),
+            f"visible_fraction_{key}": float(visible[:, : length // 2].any(0).double().mean()),
             f"excess_{key}": max(0.0, float(excess)),
         }
-    return found
+    return behavior
 
 
-def _kind(said: torch.Tensor, seen: torch.Tensor) -> str:
-    half = said.shape[1] // 2
-    if not seen[:, :half].any():
+def _kind(logit_PS: torch.Tensor, visible: torch.Tensor) -> str:
+    half = logit_PS.shape[1] // 2
+    if not visible[:, :half].any():
         return HIDDEN
-    low, high = _range(said)
-    if seen.all() and (high - low).max() < EXACT:
+    low, high = _range(logit_PS)
+    if visible.all() and (high - low).max() < EXACT:
         return POSITION_BLIND
-    low, high = _range(said[:, :half])
-    spread = (high - low)[seen[:, :half].any(1)]
+    low, high = _range(logit_PS[:, :half])
+    spread = (high - low)[visible[:, :half].any(1)]
     return CONSTANT if spread.max() < EXACT else CHANGING
 
 
-def _range(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(P, 1) each: the least and the greatest that is seen."""
-    seen = said > -torch.inf
-    low = torch.where(seen, said, torch.inf).amin(1, keepdim=True)
-    return low, said.amax(1, keepdim=True)
+def _range(logit_PS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(P, 1) each: smallest and largest logit of the visible keys."""
+    visible = logit_PS > -torch.inf
+    low = torch.where(visible, logit_PS, torch.inf).amin(1, keepdim=True)
+    return low, logit_PS.amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Every property of a scheme, as one row of numbers and words."""
+"""All properties of a scheme, as one row of numbers and strings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PROPERTIES: tuple[Callable[[SchemeProbe], Mapping[str, object]], ...] = (
 
 @torch.no_grad()
 def measure(name: str, settings: Mapping[str, Any]) -> tuple[Row, NDArray[np.float64]]:
-    """The row of a scheme, and its (layers, N) curves of decay."""
+    """Returns the row of a scheme and its (layers, N) curves of decay."""
     probe = SchemeProbe.of(settings)
     row: Row = {"scheme": name}
     for one in PROPERTIES:
@@ -50,7 +50,7 @@ def measure(name: str, settings: Mapping[str, Any]) -> tuple[Row, NDArray[np.flo
 
 
 def rounded(row: Row) -> Row:
-    """Rounding errors are 0 and other numbers have four digits, so that any machine writes the same bytes."""
+    """Returns a row with four digits and without rounding errors, so that all machines write the same bytes."""
 
     def one(value: Any) -> Any:
         if not isinstance(value, float) or not np.isfinite(value):

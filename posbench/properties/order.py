@@ -1,4 +1,4 @@
-"""Permutation equivariance: f(Px) = Pf(x) without a mask and a scheme, and what each scheme does about it."""
+"""Order sensitivity: f(Px) = Pf(x) holds without mask and scheme, and a scheme breaks it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VOCABULARY = 50
 
 @torch.no_grad()
 def permutation_control() -> dict[str, float]:
-    """The largest |f(Px) - Pf(x)| of a model of two layers without any scheme: without the mask, and with it."""
+    """Returns the largest |f(Px) - Pf(x)| of a two-layer model without a scheme, without and with the causal mask."""
     size = Size(SHAPE.n_layers, SHAPE.d_model, SHAPE.n_heads)
     model = GPT(size, VOCABULARY, PositionScheme(), seed=0).double()
     ids = torch.randint(VOCABULARY, (2, SHAPE.train_len), generator=torch.Generator().manual_seed(1))
@@ -31,16 +31,16 @@ def permutation_control() -> dict[str, float]:
 
 
 def unmasked(call: AttentionCall) -> tuple[Tensor, None]:
-    """A kernel that lets every token see every token."""
+    """Attention kernel without a mask."""
     weight = torch.softmax(call.scale * call.q_BHTE @ call.k_BHSE.transpose(-1, -2), -1)
     return weight @ call.v_BHSD, None
 
 
 def order_sensitivity(probe: SchemeProbe) -> float:
-    """How much the last token's output of one layer changes when the tokens before it change places.
+    """Returns the largest change of the last token's output of a layer if the tokens before it are permuted.
 
-    The last row of a causal mask hides nothing: what is left is the scheme's own. In parts of the outputs' root
-    mean square, the largest of all layers.
+    The causal mask hides no token from the last one, so the change is due to the scheme. It is relative to the root
+    mean square of the outputs; the largest of all layers.
     """
     length = probe.shape.train_len
     x_BSW = draw(2, length, probe.shape.d_model, seed=4)
@@ -54,10 +54,10 @@ def order_sensitivity(probe: SchemeProbe) -> float:
 
 
 def _outputs(probe: SchemeProbe, x_BSW: Tensor) -> list[Tensor]:
-    """(B, H, D) of the last token, by layer; values are the keys of another projection."""
+    """(B, H, D) outputs of the last token, by layer."""
     scheme, outputs = probe.scheme, []
     for inputs in probe.attention_inputs(x_BSW, probe.geometry(x_BSW.shape[1])):
-        # Values come from the tokens alone: a position added to them would be felt whatever attention does.
+        # Values contain no positions, which would change the output even with equal attention.
         v = x_BSW.unflatten(-1, (probe.shape.n_heads, -1)).transpose(1, 2)
         own = scheme.attention(inputs, v, KernelDispatcher("dense"))
         outputs.append(

@@ -1,4 +1,4 @@
-"""A scheme by itself: its hooks called as one attention layer calls them, and its logits laid open."""
+"""A scheme in isolation: its hooks called as by attention layers, and its logits."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 TRAIN_LEN = 64
 SHAPE = ModelShape(n_layers=2, n_heads=4, head_dim=8, d_model=32, train_len=TRAIN_LEN)
 MULTIPLES = (1, 4, 16)
-EXACT = 1e-9  # what differs by less is equal: rounding in float64 leaves some 1e-12
+EXACT = 1e-9  # smaller differences count as equal; rounding errors in float64 are about 1e-12
 
 
 @dataclass(frozen=True)
 class SchemeProbe:
-    """A scheme in float64 as it is evaluated, and the shape that it was built for."""
+    """A scheme in float64 and evaluation mode, and the shape that it was built for."""
 
     settings: Mapping[str, Any]
     shape: ModelShape
@@ -39,11 +39,11 @@ class SchemeProbe:
         return cls(settings, shape, scheme.double().eval().requires_grad_(False))
 
     def with_shape(self, **changed: int) -> SchemeProbe:
-        """The same scheme in another shape."""
+        """Returns the scheme built for another shape."""
         return SchemeProbe.of(self.settings, replace(self.shape, **changed))
 
     def supports_length(self, length: int) -> bool:
-        """Whether the scheme has an answer at this length."""
+        """Returns whether the scheme is defined at a length (tokens)."""
         try:
             self.scheme.check(length)
         except (UndefinedError, LengthError):
@@ -51,31 +51,33 @@ class SchemeProbe:
         return True
 
     def longest(self, *lengths: int) -> int:
-        """The longest of some lengths that has an answer."""
+        """Returns the longest of some lengths that the scheme supports."""
         return max(length for length in lengths if self.supports_length(length))
 
     def geometry(self, length: int, shift: float = 0, position_scale: float = 1) -> Geometry:
-        """The first tokens, where the scheme feels them, or moved from there."""
-        placed = self.scheme.assign_positions(Geometry.from_range(0, length))
+        """Returns the first tokens at the positions that the scheme assigns, which can be shifted or scaled."""
+        geo = self.scheme.assign_positions(Geometry.from_range(0, length))
         if position_scale != 1:
-            return placed.with_positions(placed.q_pos_T * position_scale, placed.k_pos_S * position_scale)
+            return geo.with_positions(geo.q_pos_T * position_scale, geo.k_pos_S * position_scale)
         return (
-            placed.with_positions(placed.q_pos_T + shift, placed.k_pos_S + shift, placed.position_offset)
+            geo.with_positions(geo.q_pos_T + shift, geo.k_pos_S + shift, geo.position_offset)
             if shift
-            else placed
+            else geo
         )
 
     def moves_positions(self) -> bool:
-        """Whether the scheme feels tokens elsewhere than at their indices."""
+        """Returns whether the scheme assigns positions other than the indices of tokens."""
         geo = self.geometry(self.shape.train_len)
         return not torch.equal(geo.q_pos_T.double(), geo.q_index_T.double())
 
     def attention_inputs(
         self, x_BSW: Tensor, geo: Geometry, projected: bool = True
     ) -> Iterator[AttentionInputs]:
-        """Every layer on the token embeddings and what the scheme has made of them; blocks add nothing.
+        """Yields the inputs of attention in every layer, with the scheme's embeddings but without block outputs.
 
-        Queries and keys are two random projections of the normalised stream, or both that stream itself.
+        Args:
+            x_BSW: token embeddings.
+            projected: queries and keys are random projections of the normalised stream, not the stream itself.
         """
         for layer in range(self.shape.n_layers):
             x_BSW = self.scheme.embed(x_BSW, geo, layer)
@@ -88,33 +90,33 @@ class SchemeProbe:
             yield AttentionInputs(layer, geo, h_BSW, h_BSW, q, k)
 
     def repeated_tokens(self, count: int, length: int) -> Tensor:
-        """(count, length, W): sequences that repeat one token each, each another, as embeddings are drawn."""
+        """(count, length, W): embeddings of sequences that repeat one random token each."""
         return draw(count, 1, self.shape.d_model, seed=3).expand(-1, length, -1)
 
 
 def draw(*size: int, seed: int) -> Tensor:
-    """Standard normal numbers of a generator of their own."""
+    """Returns standard normal numbers in float64."""
     return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def normalised(x_BSW: Tensor) -> Tensor:
-    """As the model's blocks read the stream."""
+    """Returns the residual stream as normalised in the model's blocks."""
     return F.rms_norm(x_BSW, x_BSW.shape[-1:], eps=1e-6)
 
 
 def logits(scheme: PositionScheme, inputs: AttentionInputs, rows: slice = slice(None)) -> Tensor:
-    """(B, H, R, S) for the queries in `rows`, -inf where nothing is seen.
+    """(B, H, R, S): logits of the queries in `rows`, -inf if masked.
 
-    Where attention by pairs is replaced there are no logits: the weights in their place, each over that of the
-    token itself, which no denominator changes.
+    For schemes that replace softmax attention, these are weights relative to the weight of the token itself, which
+    do not depend on the normalizer.
     """
     own = scheme.attention(inputs, _one_hot(inputs), KernelDispatcher("dense"))
     if own is not None:
         weight = own / own.diagonal(dim1=-2, dim2=-1)[..., None]
         return weight.masked_fill(~inputs.geo.visible(), -torch.inf)[:, :, rows]
-    found: list[Tensor] = []
+    by_region: list[Tensor] = []
 
-    def open_up(call: AttentionCall) -> tuple[Tensor, Tensor]:
+    def record(call: AttentionCall) -> tuple[Tensor, Tensor]:
         q, k = call.q_BHTE[:, :, rows], call.k_BHSE
         visible = call.geo.visible(call.masks, rows)
         content = call.scale * q @ k.transpose(-1, -2)
@@ -123,17 +125,17 @@ def logits(scheme: PositionScheme, inputs: AttentionInputs, rows: slice = slice(
             whole = content + call.bias.precompute(k).value_from_rows(
                 QueryRows(call.geo, rows, q, k, call.scale, content, visible)
             )
-        found.append(whole.masked_fill(~visible, -torch.inf))
+        by_region.append(whole.masked_fill(~visible, -torch.inf))
         return torch.zeros_like(call.v_BHSD), torch.zeros(call.q_BHTE.shape[:-1], dtype=q.dtype)
 
-    attend(scheme, inputs, torch.zeros_like(inputs.k_BHSD), open_up)
-    return torch.stack(found).amax(0)  # regions partition the pairs
+    attend(scheme, inputs, torch.zeros_like(inputs.k_BHSD), record)
+    return torch.stack(by_region).amax(0)  # regions partition the pairs
 
 
 def plain(scheme: PositionScheme, inputs: AttentionInputs) -> Tensor:
-    """(B, H) logits of the last token with itself where no scheme is; 1 where there are weights in their place."""
-    alike = (inputs.q_BHTD[:, :, -1] * inputs.k_BHSD[:, :, -1]).sum(-1) / inputs.q_BHTD.shape[-1] ** 0.5
-    return alike if scheme.traits.softmax_attention else torch.ones_like(alike)
+    """(B, H): logits of the last token with itself without a scheme; 1 for schemes that replace softmax attention."""
+    logit_BH = (inputs.q_BHTD[:, :, -1] * inputs.k_BHSD[:, :, -1]).sum(-1) / inputs.q_BHTD.shape[-1] ** 0.5
+    return logit_BH if scheme.traits.softmax_attention else torch.ones_like(logit_BH)
 
 
 def _one_hot(inputs: AttentionInputs) -> Tensor:
@@ -142,19 +144,19 @@ def _one_hot(inputs: AttentionInputs) -> Tensor:
 
 
 def last_token_logits(probe: SchemeProbe, length: int, position_scale: float = 1) -> Tensor:
-    """(P, S): what the last token says of every position where one token stands everywhere.
+    """(P, S): logits of the last token with every position of a sequence that repeats one token.
 
-    P runs over layers, heads and four different tokens. Positions with one column alike are not told apart.
+    P runs over layers, heads and four different tokens. The scheme cannot distinguish positions with equal columns.
     """
     geo = probe.geometry(length, position_scale=position_scale)
     last = slice(length - 1, length)
-    sites = probe.attention_inputs(probe.repeated_tokens(4, length), geo)
-    return torch.cat([logits(probe.scheme, inputs, last).flatten(0, 2) for inputs in sites])
+    layers = probe.attention_inputs(probe.repeated_tokens(4, length), geo)
+    return torch.cat([logits(probe.scheme, inputs, last).flatten(0, 2) for inputs in layers])
 
 
 def content_logits(probe: SchemeProbe, length: int) -> Tensor:
-    """(P, 1): the same of a scheme that says nothing."""
-    words = probe.repeated_tokens(4, 1)
-    nothing = replace(probe, scheme=PositionScheme())
-    sites = nothing.attention_inputs(words, nothing.geometry(1))
-    return torch.cat([plain(probe.scheme, inputs).flatten() for inputs in sites])[:, None]
+    """(P, 1): the same logits without a scheme."""
+    tokens = probe.repeated_tokens(4, 1)
+    without = replace(probe, scheme=PositionScheme())
+    layers = without.attention_inputs(tokens, without.geometry(1))
+    return torch.cat([plain(probe.scheme, inputs).flatten() for inputs in layers])[:, None]

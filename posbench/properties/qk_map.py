@@ -1,4 +1,4 @@
-"""What a scheme makes of queries and keys by their position: norms, and whether it is an orthogonal map."""
+"""Maps of queries and keys by position: whether they keep norms and are orthogonal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VECTORS = 16
 
 
 def transformed_qk(probe: SchemeProbe, vector_VD: Tensor, length: int) -> Iterator[Tensor]:
-    """(V, N, E) each: vectors at the first positions, as queries and as keys of each layer that moves them."""
+    """(V, N, E) each: vectors transformed at the first positions, as queries and as keys, if positions matter."""
     for q, k, _ in _maps(probe, vector_VD, length):
         for side in (q, k):
             if not torch.allclose(side, side[:, :1].expand_as(side), rtol=0, atol=EXACT):
@@ -23,7 +23,7 @@ def transformed_qk(probe: SchemeProbe, vector_VD: Tensor, length: int) -> Iterat
 
 
 def _maps(probe: SchemeProbe, vector_VD: Tensor, length: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """By layer and head: queries, keys, and whether anything was done to them."""
+    """Yields queries, keys, and whether the scheme changes them, by layer and head."""
     length = length if probe.supports_length(length) else probe.shape.train_len
     shape, geo = probe.shape, probe.geometry(length)
     stream = draw(1, length, shape.d_model, seed=10).expand(len(vector_VD), -1, -1)
@@ -39,9 +39,9 @@ def _maps(probe: SchemeProbe, vector_VD: Tensor, length: int) -> Iterator[tuple[
 
 
 def isometry(probe: SchemeProbe) -> dict[str, float]:
-    """The largest relative change of a norm, and the largest entry of A^T A - I, A the map at a position.
+    """Returns the largest relative change of a norm, and the largest entry of A^T A - I for the map A at a position.
 
-    NaN where queries and keys stay as they are; the second is inf where the map is not linear.
+    Both are NaN for schemes that do not change queries and keys; the second is inf if the map is not linear.
     """
     length = probe.shape.train_len
     vector_VD = draw(VECTORS, probe.shape.head_dim, seed=11)

@@ -1,4 +1,4 @@
-"""Marks: whether a scheme has a property, told apart without colour, and a number in few letters."""
+"""Ratings of properties, readable without colour, and compact numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ YES, PARTIAL, NO, NOT_APPLICABLE = "●", "◐", "○", "–"
 
 @dataclass(frozen=True)
 class Rating:
-    """YES where a scheme has a property, PARTIAL, NO, or NOT_APPLICABLE where it does not apply; and what was measured."""
+    """A mark (YES, PARTIAL, NO or NOT_APPLICABLE) for a property of a scheme, and the measured value."""
 
     sign: str
     text: str = ""
@@ -19,7 +19,7 @@ class Rating:
 
 
 def format_compact(value: float) -> str:
-    """Two digits, in as few letters as they take."""
+    """Formats a number with two digits in few characters."""
     size = abs(value)
     if size >= 1000:
         return f"{value / 1000:.2g}k"

@@ -1,4 +1,4 @@
-"""The files of the property card: the same bytes each time, and apart from them what a clock measured."""
+"""Files of the property card. All are reproducible to the byte, except for the measured costs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from posbench.report.figures import Drawing, house_style, save
 from posbench.report.tables.markup import Table, TableCell, to_latex, to_markdown
 
 COMMAND = "posbench properties results_dir=results/published"
-TITLE = "What makes a good position scheme, measured on each scheme's own definition"
-DECAY_TITLE = "Does a scheme say less of what is farther away?"
-COST_TITLE = "What a scheme costs a forward pass"
+TITLE = "Properties of position schemes, measured on their definitions"
+DECAY_TITLE = "Decay of logits with distance"
+COST_TITLE = "Cost of a forward pass"
 _SIGNS = {
     "●": r"$\bullet$",
     "◐": r"$\odot$",
@@ -34,7 +34,15 @@ _SIGNS = {
 
 
 def write(settings: Mapping[str, Mapping[str, Any]], folder: Path, costs: bool) -> list[Path]:
-    """Measure schemes, given what builds each by its name, and write tables and figures of them."""
+    """Measures schemes, writes their tables and figures, and returns the paths.
+
+    Args:
+        settings: build settings by name of the scheme.
+        costs: measure time and memory too.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     measured = [measure(name, build) for name, build in settings.items()]
     rows = ordered([rounded(row) for row, _ in measured])
     curves = {row["scheme"]: curve.round(9) for row, curve in measured}
@@ -87,29 +95,29 @@ def _caption() -> str:
     meanings = "; ".join(f"‘{column.title.replace(chr(10), ' ')}’: {column.meaning}" for column in COLUMNS)
     without = permutation_control()
     return (
-        "● has the property, ◐ in part, ○ has it not, – does not apply. Untrained schemes with the settings of their "
-        f"yaml and seed 0, in float64; {SHAPE.n_layers} layers, width {SHAPE.d_model}, {SHAPE.n_heads} heads, training "
-        f"length {SHAPE.train_len}; what is below 1e-9 counts as 0. {meanings}. Control: without mask and scheme, "
-        f"|f(Px) - Pf(x)| of a model of two layers is {0 if without['unmasked'] < 1e-9 else without['unmasked']:.2g}; "
-        f"with the causal mask alone it is {without['causal']:.2g}: the mask by itself tells of order. "
-        f"Made by {COMMAND}."
+        "● has the property, ◐ in part, ○ does not have it, – not applicable. Schemes are untrained (default settings, "
+        f"seed 0) and in float64, with {SHAPE.n_layers} layers, width {SHAPE.d_model}, {SHAPE.n_heads} heads and a "
+        f"training length of {SHAPE.train_len} tokens; values below 1e-9 count as 0. {meanings}. Control: the largest "
+        "|f(Px) - Pf(x)| of a two-layer model f without a scheme, under permutations P of its tokens, is "
+        f"{0 if without['unmasked'] < 1e-9 else without['unmasked']:.2g} without a mask and {without['causal']:.2g} with "
+        f"the causal mask, which by itself encodes order. Made by {COMMAND}."
     )
 
 
 def _decay_caption() -> str:
     return (
-        "Mean over heads of the logit between two tokens at a distance (logarithmic) where all queries and keys are "
-        "the constant vector of ones, head dimension 64, in parts of the logit without a scheme (8 nats): for a "
-        "rotation the mean cosine. Blue: the exact curve, to 16 times the training length of 64 (dashed); a second "
-        "line where layers differ. Orange: its envelope, the largest value from there on. A cross: nothing farther is "
-        "seen, or there is no answer. Untrained, seed 0: trained tables are random here. Where attention is no softmax "
-        f"of pairs: the weight over that of the token itself. Made by {COMMAND}."
+        "Mean over heads of the logit between two tokens by distance (logarithmic axis), if all queries and keys are "
+        "the vector of ones (head dimension 64), relative to the logit without a scheme (8 nats); for rotations, this "
+        "is the mean cosine. Blue: the curve, up to 16 times the training length of 64 (dashed); several lines if "
+        "layers differ. Orange: its envelope, the largest value at this distance or beyond. Cross: more distant tokens "
+        "are masked, or the scheme is undefined. Schemes are untrained (seed 0), so learned tables are random. For "
+        f"schemes that replace softmax attention: the weight relative to that of the token itself. Made by {COMMAND}."
     )
 
 
 def _cost_caption() -> str:
     return (
-        f"Not the same each time: {machine()}. Time: the median ratio of alternating pairs of passes with its 95% "
-        "interval. Memory: what torch's allocator held at its peak beyond no scheme's peak; kernels that write out "
-        f"pairs hold more, and what stays under the peak of the MLP is not seen. Made by {COMMAND}."
+        f"Measured on {machine()}; results differ between runs. Time: the median ratio of alternating passes, with its "
+        "95% interval. Memory: the peak of torch's allocator minus the peak without a scheme; kernels that store all "
+        f"pairs need more, and memory below the peak of the MLP does not show. Made by {COMMAND}."
     )

@@ -1,4 +1,4 @@
-"""One thread: tensors are tiny, and several threads wait for one another."""
+"""One thread per test, since tensors are too small for several."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The card: a row for every scheme, files of the same bytes, and the script."""
+"""The property card: a row for every scheme, reproducible files, and the script."""
 
 import math
 import subprocess
@@ -33,7 +33,7 @@ def test_every_scheme_has_a_row(name: str) -> None:
     assert not math.isinf(row["largest_change"])
 
 
-def test_the_same_bytes_each_time(tmp_path: Path) -> None:
+def test_files_are_reproducible(tmp_path: Path) -> None:
     first, second = (
         write({name: SCHEMES[name] for name in FEW}, tmp_path / folder, costs=False) for folder in "ab"
     )
@@ -53,7 +53,7 @@ def test_costs() -> None:
     assert found["peak_mib_without"] > 0
 
 
-def test_numbers_in_few_letters() -> None:
+def test_compact_numbers() -> None:
     given = (0.0, 0.00321, 0.0123, 1.25, 12.5, 255.75, 2413.0, -843.0)
     assert [format_compact(value) for value in given] == [
         "0",
@@ -67,7 +67,7 @@ def test_numbers_in_few_letters() -> None:
     ]
 
 
-def test_the_script(tmp_path: Path) -> None:
+def test_script(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "properties.py"
 
     def run(*arguments: str) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""Every property on schemes whose answer is known from their definition. Equal is within 1e-9 (float64)."""
+"""Properties of schemes whose values follow from their definition, within 1e-9 (float64)."""
 
 import functools
 import math
@@ -31,18 +31,18 @@ def probe(name: str) -> SchemeProbe:
     return SchemeProbe.of(yaml.safe_load((config_dir() / "scheme" / f"{name}.yaml").read_text())["build"])
 
 
-def test_attention_is_equivariant_without_mask_and_scheme_and_the_mask_ends_that() -> None:
+def test_attention_is_permutation_equivariant_without_mask_and_scheme() -> None:
     found = permutation_control()
     assert found["unmasked"] < 1e-12
     assert found["causal"] > 0.1
 
 
 @pytest.mark.parametrize(
-    ("name", "feels"),
+    ("name", "sensitive"),
     [("nope", False), ("linear_attention", False), ("sinusoidal", True), ("rope", True), ("alibi", True)],
 )
-def test_order_is_felt_by_the_scheme_alone(name: str, feels: bool) -> None:
-    assert (order_sensitivity(probe(name)) > EXACT) == feels
+def test_order_sensitivity(name: str, sensitive: bool) -> None:
+    assert (order_sensitivity(probe(name)) > EXACT) == sensitive
 
 
 @pytest.mark.parametrize(
@@ -62,21 +62,21 @@ def test_determinism(name: str, kind: str, of_the_seed: bool) -> None:
 
 
 def test_unique_positions() -> None:
-    """ALiBi's gentlest slope is 1/256, its steepest 1/4: neighbours differ by 1/4 somewhere. Shaw's clip is 16."""
+    """ALiBi's largest slope is 1/4, the difference between neighbours. Shaw clips distances at 16."""
     assert uniqueness.position_separation(probe("alibi"))["min_logit_difference"] == pytest.approx(0.25)
     assert uniqueness.position_separation(probe("nope")) == {
         "min_logit_difference": 0,
         "indistinguishable_fraction": 1,
     }
-    past = 64 - 16  # distances 16 .. 63 are one class
-    expected = past * (past - 1) / (64 * 63)
+    clipped = 64 - 16  # distances 16 .. 63 are equal
+    expected = clipped * (clipped - 1) / (64 * 63)
     assert uniqueness.position_separation(probe("shaw"))["indistinguishable_fraction"] == pytest.approx(
         expected
     )
 
 
 def test_distances_in_embeddings() -> None:
-    """Neighbours are nearest: 4 sum sin(theta / 2)^2."""
+    """The nearest positions are neighbours, at a squared distance of 4 sum sin(theta / 2)^2."""
     found = uniqueness.embedded(probe("sinusoidal"))
     theta = 10000.0 ** (-np.arange(16) / 16)
     assert found["position_distance"] == pytest.approx(2 * math.sqrt((np.sin(theta / 2) ** 2).sum()))
@@ -90,7 +90,7 @@ def test_relativity() -> None:
         assert relativity.along_diagonals(probe(name)) < EXACT
     for name in ("learned", "sinusoidal", "fire"):
         assert relativity.shifted(probe(name)) > 0.01
-    # A factor by the number of keys, and a global token, follow indices and no positions.
+    # A factor that depends on the number of keys, and a global token, depend on indices but not on positions.
     assert relativity.shifted(probe("log_n")) < EXACT < relativity.along_diagonals(probe("log_n"))
     assert relativity.along_diagonals(probe("longformer")) == math.inf
 
@@ -107,16 +107,16 @@ def test_linear_relation() -> None:
 def test_norm_and_orthogonality() -> None:
     for name in ("rope", "p_rope", "hope"):
         assert all(value < EXACT for value in isometry(probe(name)).values())
-    stretched = isometry(probe("xpos"))
-    assert stretched["norm_change"] > 0.01 < stretched["orthogonality"]
+    scaled = isometry(probe("xpos"))
+    assert scaled["norm_change"] > 0.01 < scaled["orthogonality"]
     assert isometry(probe("key_norm"))["orthogonality"] == math.inf
     assert all(math.isnan(value) for value in isometry(probe("alibi")).values())
 
 
 def test_boundedness() -> None:
-    steepest = bounds(probe("alibi"))
-    assert steepest["largest_change"] == pytest.approx(1023 / 4)
-    assert steepest["grows_with"] == "positions"
+    linear = bounds(probe("alibi"))
+    assert linear["largest_change"] == pytest.approx(1023 / 4)
+    assert linear["grows_with"] == "positions"
     for name in ("rope", "sinusoidal", "t5", "shaw", "learned"):
         assert bounds(probe(name))["grows_with"] == "nothing"
     assert bounds(probe("kerple_log"))["grows_with"] == "positions"
@@ -136,7 +136,7 @@ def test_boundedness() -> None:
         ("alibi", "changing"),
     ],
 )
-def test_past_the_training_length(name: str, kind: str) -> None:
+def test_behavior_beyond_the_training_length(name: str, kind: str) -> None:
     found = length_behavior(probe(name))
     assert found["behavior_16x"] == kind
     if name == "alibi":
@@ -144,7 +144,7 @@ def test_past_the_training_length(name: str, kind: str) -> None:
 
 
 def test_decay() -> None:
-    """The mean cosine at head dimension 64 is no monotone function and below zero at 725; only its envelope falls."""
+    """The mean cosine at head dimension 64 is not monotone and negative at 725; its envelope falls."""
     curve = decay.curves(probe("rope"))
     theta = 10000.0 ** (-np.arange(32) / 32)
     np.testing.assert_allclose(curve[0], np.cos(np.arange(1024)[:, None] * theta).mean(1), atol=1e-12)
@@ -160,16 +160,16 @@ def test_decay() -> None:
 
 
 def test_two_dimensions() -> None:
-    turned, added = axial_2d(probe("rope")), axial_2d(probe("sinusoidal"))
-    assert turned["axial_2d"]
-    assert turned["axial_2d_shift"] < EXACT < turned["axial_2d_min_logit_difference"]
+    rotated, added = axial_2d(probe("rope")), axial_2d(probe("sinusoidal"))
+    assert rotated["axial_2d"]
+    assert rotated["axial_2d_shift"] < EXACT < rotated["axial_2d_min_logit_difference"]
     assert added["axial_2d"]
     assert added["axial_2d_shift"] > 0.01
     assert not axial_2d(probe("alibi"))["axial_2d"]
     assert not axial_2d(probe("nope"))["axial_2d"]
 
 
-def test_what_a_scheme_acts_on() -> None:
+def test_parts_that_a_scheme_acts_on() -> None:
     assert acts_on(probe("nope")) == ()
     assert acts_on(probe("rope")) == ("q and k",)
     assert acts_on(probe("shaw")) == ("logits", "values")
