@@ -2,12 +2,15 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from posbench.errors import ConfigError, unknown
 
+# Whole numbers of settings stay below it, as they become 64-bit integers.
+LARGEST = 2**53
 Class = TypeVar("Class", bound=type)
 
 
@@ -75,7 +78,7 @@ def instantiate(settings: Mapping[str, Any], *args: Any) -> Any:
     for key, value in keywords.items():
         if not admits(hints.get(key, Any), value):
             raise ConfigError(
-                f"setting {key} of {target.__name__} is {value!r}: give {inspect.formatannotation(hints[key])}"
+                f"setting {key} of {target.__name__} is {value!r}: give {describe_type(hints[key])}"
             )
     return target(*args, **keywords)
 
@@ -88,8 +91,32 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def admits(annotation: Any, value: Any) -> bool:
-    """Returns whether a value has the annotated type; annotations other than unions of plain types admit all."""
-    allowed = set(get_args(annotation) if isinstance(annotation, UnionType) else [annotation])
-    if not allowed <= {bool, int, float, str, NoneType}:
+    """Returns whether a plain value, as yaml has them, is of an annotated type.
+
+    A number of type float is finite and may be an int, but a bool is neither. A class that yaml has no values of admits
+    none; an annotation that is not a type, such as Any, admits all.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (UnionType, Union):
+        return any(admits(each, value) for each in arguments)
+    if origin is Literal:
+        return value in arguments
+    kind = origin or annotation
+    if not isinstance(kind, type):
         return True
-    return type(value) in allowed or (type(value) is int and float in allowed)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is int:
+        return type(value) is int and abs(value) < LARGEST
+    if issubclass(kind, Mapping):
+        return isinstance(value, Mapping)
+    if issubclass(kind, Sequence) and kind is not str:
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(
+            admits(arguments[0], entry) for entry in value if arguments
+        )
+    return isinstance(value, kind)
+
+
+def describe_type(annotation: Any) -> str:
+    """Returns the name of an annotated type for a message, such as "int", "list[int]" or "float | None"."""
+    return inspect.formatannotation(annotation)

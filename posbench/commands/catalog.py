@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from posbench.commands.kinds import kind
 from posbench.commands.source import Definition, definition, parts
 from posbench.config import config_dir
+from posbench.config.keys import OPTION_SCHEMAS
+from posbench.config.validation import check_option
+from posbench.config.yaml_file import read_mapping
 from posbench.errors import unknown
 
 # Plural, as a user lists them -> config group.
@@ -111,9 +112,10 @@ def names(group: str) -> list[str]:
 def choice(group: str, name: str) -> Choice:
     """The choice of a name that the group has."""
     path = config_dir() / group / f"{name}.yaml"
-    text = path.read_text("utf-8")
-    content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return Choice(group, name, path, content, header(text), _definition(content))
+    content = read_mapping(path)
+    if group in OPTION_SCHEMAS:
+        check_option(str(path), content, OPTION_SCHEMAS[group])
+    return Choice(group, name, path, content, header(path.read_text("utf-8")), _definition(content))
 
 
 def header(text: str) -> str:

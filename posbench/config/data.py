@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 
+from posbench.config.setting import LABEL, MAX_COUNT, setting
+
 
 @dataclass
 class TokenizerSettings:
     """The tokenizer of a corpus."""
 
-    kind: str = "bytes"  # bytes, bpe (trained on the train split) or hugging_face
-    vocab_size: int = 8192  # bpe: ids to train, at least 257
+    kind: str = setting("bytes", choices=("bytes", "bpe", "hugging_face"))  # bytes, bpe (trained on the train split) or hugging_face
+    vocab_size: int = setting(8192, least=257, most=10**7)  # bpe: ids to train, at least 257
     name: str = ""  # hugging_face: a name on the hub, a saved folder or a tokenizer.json
 
 
@@ -16,25 +18,25 @@ class TokenizerSettings:
 class DataSettings:
     """A corpus. Only the fields that a source uses enter its fingerprint."""
 
-    name: str = "sources"  # label in rows, tables and figures
-    source: str = "sources"  # sources, stdlib, files or hub
+    name: str = setting("sources", pattern=LABEL)  # label in rows, tables and figures
+    source: str = setting("sources", choices=("sources", "stdlib", "files", "hub"))  # sources, stdlib, files or hub
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
-    num_keys: int = 88  # ids reserved for the keys of synthetic sequences, at least 2
-    num_values: int = 16  # ids reserved for their values, at least 2
-    bos: int | None = None  # id at the start of a document; null is a new one after those of the tokenizer
+    num_keys: int = setting(88, least=2, most=10**7)  # ids reserved for the keys of synthetic sequences, at least 2
+    num_values: int = setting(16, least=2, most=10**7)  # ids reserved for their values, at least 2
+    bos: int | None = setting(None, least=0, most=10**7)  # id at the start of a document; null is a new one after those of the tokenizer
     fingerprint: str = ""  # opens the corpus of this fingerprint from the cache, without reading its text
 
     text_column: str = "text"  # files, hub: column of the text
     name_column: str = ""  # files, hub: column of a document's name; empty is its file or split and its index
 
     path: str = ""  # files: a file, folder or glob, whose documents are split by hash ...
-    paths: dict[str, str] = field(default_factory=dict)  # ... or one for each of train, validation and test
+    paths: dict[str, str] = setting(dict, keys=("train", "validation", "test"))  # ... or one for each of train, validation and test
 
     repository: str = ""  # hub: name of the data set
     subset: str = ""  # hub: name of its configuration; empty is the default
     revision: str = ""  # hub: a commit, so that the text of a fingerprint never changes
     # hub: bytes of text after which the train split ends, with a whole document; 0 is no limit.
-    train_bytes: int = 0
+    train_bytes: int = setting(0, least=0)
     # hub: documents for each of test and validation, from the head of train; 0 uses the splits of the data set.
-    held_out: int = 0
+    held_out: int = setting(0, least=0, most=MAX_COUNT)
     lines: bool = False  # hub: rows are lines of Wikipedia articles, which are joined

@@ -8,11 +8,12 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 import hydra
+import yaml
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_store import ConfigStore
@@ -24,7 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from posbench.config import config_dir
-from posbench.config.keys import SCHEMAS, keys
+from posbench.config.keys import OPTION_SCHEMAS, SCHEMAS, keys
+from posbench.config.validation import check_option, validate
+from posbench.config.yaml_file import yaml_error
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
 from posbench.renamed import current_name
 
@@ -60,6 +63,9 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
         return 2
+    except yaml.YAMLError as error:
+        say(f"error: {yaml_error(error)}")
+        return 2
     except KeyboardInterrupt:
         say("stopped; the same command continues from here")
         return 130
@@ -85,13 +91,18 @@ def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
                 one.name,
                 {key: to_dataclass(entry, entries[key], f"{one.name}.{key}.") for key in entries},
             )
+    validate(found)
     return found
 
 
 def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
     """A plain dictionary as an object of a schema; `prefix` is where it stands."""
+    if not isinstance(plain, Mapping):
+        raise ConfigError(
+            f"{prefix.rstrip('. ')} is {plain!r}: give settings by name, such as {{{keys(schema)[0]}: ...}}"
+        )
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain or {}))  # type: ignore[return-value]
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error, schema, prefix)) from None
 
@@ -100,7 +111,7 @@ def load_option(group: str, name: str) -> dict[str, Any]:
     """The content of configs/<group>/<name>.yaml, found wherever Hydra's search path leads.
 
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if there is no such file, or it does not have the settings of its group.
     """
     # Hydra searches hydra.searchpath while it composes and forgets it afterwards.
     folders = [
@@ -120,7 +131,10 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
     found = repository.load_config(f"{group}/{name}")
     if found is None:
         raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))
-    return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
+    content = OmegaConf.to_container(found.config, resolve=True)
+    if group in OPTION_SCHEMAS:
+        check_option(f"{group}/{name}.yaml", content, OPTION_SCHEMAS[group])
+    return content  # type: ignore[return-value]
 
 
 def load_group(group: str) -> dict[str, dict[str, Any]]:

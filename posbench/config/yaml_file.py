@@ -1,0 +1,31 @@
+"""Reading yaml files that users write, and their mistakes as one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posbench.errors import ConfigError
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Reads a yaml file of settings by name; raises ConfigError for any other content."""
+    try:
+        content = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {yaml_error(error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): give a text file in UTF-8") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} has no settings by name: write lines such as name: {path.stem}")
+    return content
+
+
+def yaml_error(error: yaml.YAMLError) -> str:
+    """Returns a syntax error of yaml as one line: the file, the line and the problem."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"{mark.name}, line {mark.line + 1}: " if mark else ""
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())
+    return f"{where}not valid yaml ({problem}): mend this line"
