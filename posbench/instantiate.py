@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -74,6 +75,10 @@ def instantiate(settings: Mapping[str, Any], *args: Any) -> Any:
     for key in keywords:
         if key not in parameters:
             raise unknown(f"setting of {target.__name__}", key, list(parameters)[len(args) :])
+    for key, parameter in list(parameters.items())[len(args) :]:
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and key not in keywords:
+            raise ConfigError(f"{target.__name__} has no {key}: add this setting")
     hints = _hints(target)
     for key, value in keywords.items():
         if not admits(hints.get(key, Any), value):
@@ -111,12 +116,14 @@ def admits(annotation: Any, value: Any) -> bool:
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping)
     if issubclass(kind, Sequence) and kind is not str:
-        return isinstance(value, Sequence) and not isinstance(value, str) and all(
-            admits(arguments[0], entry) for entry in value if arguments
+        return (
+            isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and all(admits(arguments[0], entry) for entry in value if arguments)
         )
     return isinstance(value, kind)
 
 
 def describe_type(annotation: Any) -> str:
     """Returns the name of an annotated type for a message, such as "int", "list[int]" or "float | None"."""
-    return inspect.formatannotation(annotation)
+    return re.sub(r"\b(\w+\.)+", "", inspect.formatannotation(annotation))

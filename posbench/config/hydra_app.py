@@ -53,6 +53,7 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     def app(config: DictConfig) -> None:
         nonlocal n_failed
         try:
+            check_empty(HydraConfig.get().overrides.task)
             run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
@@ -105,6 +106,21 @@ def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error, schema, prefix)) from None
+
+
+def check_empty(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for an override by {}, which Hydra would merge into what is there and so ignore."""
+    for one in overrides:
+        key, _, value = one.lstrip("+~").partition("=")
+        if re.fullmatch(r"\{\s*\}", value):
+            raise ConfigError(
+                f"{key}={{}} changes nothing: remove an entry by '~{key}.NAME', all by '~{key}'"
+            )
+
+
+def given_keys() -> list[str]:
+    """The keys of the settings on the command line, without `+` and `~`."""
+    return [one.lstrip("+~").partition("=")[0] for one in HydraConfig.get().overrides.task]
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:

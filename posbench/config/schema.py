@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from posbench.config.data import DataSettings
+from posbench.config.lm import LMSettings
 from posbench.config.setting import (
+    DTYPES,
     FOLDER,
     FOLDER_NAME,
     LABEL,
@@ -20,7 +22,6 @@ from posbench.config.setting import (
     setting,
 )
 
-DTYPES = ("float32", "bfloat16")
 SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
 
 
@@ -76,22 +77,29 @@ class TrainSettings:
     steps: int = setting(300, least=1, most=MAX_COUNT)  # updates of the weights
     # Sequences of one step: the total over all ranks of torchrun and all micro-steps.
     batch_size: int = setting(48, least=1, most=MAX_COUNT)
-    grad_accum_steps: int = setting(1, least=1, most=MAX_COUNT)  # micro-steps of a step, whose gradients are summed; divides batch_size / ranks
-    synthetic_fraction: float = setting(0.5, least=0, most=1)  # synthetic sequences among those of a batch, 0 to 1; the others are text
-    query_fraction: float = setting(0.1, least=0, most=1)  # sequences in the evaluated form among the synthetic ones, 0 to 1
-    optimizer: str = setting("muon", choices=("muon", "adamw"))  # muon (for the matrices of the blocks, AdamW for all else) or adamw
+    # micro-steps of a step, whose gradients are summed; divides batch_size / ranks
+    grad_accum_steps: int = setting(1, least=1, most=MAX_COUNT)
+    # synthetic sequences among those of a batch, 0 to 1; the others are text
+    synthetic_fraction: float = setting(0.5, least=0, most=1)
+    # sequences in the evaluated form among the synthetic ones, 0 to 1
+    query_fraction: float = setting(0.1, least=0, most=1)
+    # muon (for the matrices of the blocks, AdamW for all else) or adamw
+    optimizer: str = setting("muon", choices=("muon", "adamw"))
     lr: float = setting(0.003, above=0, most=1000)  # peak learning rate of AdamW
     muon_lr: float = setting(0.02, above=0, most=1000)  # peak learning rate of Muon
     weight_decay: float = setting(0.0, least=0, most=1000)  # of AdamW, for matrices and embeddings
     beta1: float = setting(0.9, least=0, below=1)  # of AdamW
     beta2: float = setting(0.98, least=0, below=1)  # of AdamW
-    warmup_fraction: float = setting(0.05, least=0, most=1)  # share of the steps with a linear increase of the learning rates, 0 to 1
-    decay_fraction: float = setting(0.3, least=0, most=1)  # share of the steps with a linear decrease to zero, at the end, 0 to 1
+    # share of the steps with a linear increase of the learning rates, 0 to 1
+    warmup_fraction: float = setting(0.05, least=0, most=1)
+    # share of the steps with a linear decrease to zero, at the end, 0 to 1
+    decay_fraction: float = setting(0.3, least=0, most=1)
     max_grad_norm: float = setting(1.0, least=0)  # gradients are clipped to this norm; 0 does not clip
     dtype: str = setting("float32", choices=DTYPES)  # of the computation: float32, or bfloat16 by autocast
     val_interval: int = setting(100, least=1, most=MAX_COUNT)  # steps between two validations
     val_batches: int = setting(4, least=1, most=MAX_COUNT)  # batches of a validation
-    seed: int = setting(0, least=0, most=MAX_SEED)  # of the initial weights, the data and all random numbers of the training
+    # of the initial weights, the data and all random numbers of the training
+    seed: int = setting(0, least=0, most=MAX_SEED)
     # associative_recall, repeated, copy or reverse: the kind of the synthetic sequences.
     synthetic_task: str = setting("associative_recall", choices=SYNTHETIC_TASKS, hash_if_set=True)
 
@@ -101,41 +109,6 @@ class FinetuneTrainSettings(TrainSettings):
     """The settings of a fine-tuning, in which 0 steps are none."""
 
     steps: int = setting(0, least=0, most=MAX_COUNT)
-
-
-@dataclass
-class RopeScaling:
-    """RoPE scaling in transformers' form; which fields a type reads is up to transformers."""
-
-    rope_type: str = "default"
-    factor: float = setting(1.0, least=1, most=MAX_COUNT)
-    original_max_position_embeddings: int = setting(1, least=1, most=MAX_COUNT)
-    low_freq_factor: float = setting(1.0, above=0)
-    high_freq_factor: float = setting(4.0, above=0)
-    attention_factor: float = setting(1.0, above=0)
-    beta_fast: float = setting(32.0, above=0)
-    beta_slow: float = setting(1.0, above=0)
-    mscale: float = setting(1.0, above=0)
-    mscale_all_dim: float = setting(1.0, above=0)
-    short_factor: list[float] = setting(list, above=0, distinct=False)
-    long_factor: list[float] = setting(list, above=0, distinct=False)
-    truncate: bool = True
-    rope_theta: float = setting(10000.0, above=1)
-    partial_rotary_factor: float = setting(1.0, above=0, most=1)
-
-
-@dataclass
-class LMSettings:
-    """The model that scripts/evaluate.py measures: configs/lm."""
-
-    kind: str = setting("native", choices=("native", "hugging_face"))  # native (trained by scripts/train.py) or hugging_face (pretrained)
-    # The other fields are for hugging_face.
-    name: str = ""  # a folder, or a name on the hub
-    revision: str = ""  # on the hub: a commit, branch or tag; empty is main
-    dtype: str = setting("float32", choices=DTYPES)  # of the weights: float32 or bfloat16
-    black_box: bool = False  # true runs transformers' implementation even where the model can be converted
-    # RoPE scaling in transformers' form, in place of the model's own; empty keeps it.
-    rope_scaling: dict[str, Any] = setting(dict, keys_of=lambda: RopeScaling)
 
 
 @dataclass
@@ -150,25 +123,32 @@ class TaskSettings:
 class RuntimeSettings:
     """How and where a script runs: configs/runtime. No identity of a model or a cell depends on it."""
 
-    device: str = setting("auto", pattern=(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N"))  # cpu, cuda or cuda:N; auto is a GPU if there is one
+    # cpu, cuda or cuda:N; auto is a GPU if there is one
+    device: str = setting("auto", pattern=(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N"))
     # Attention kernel: dense, flex or sdpa; auto is the fastest that supports the scheme.
     kernel: str = setting("auto", choices=("auto", "dense", "flex", "sdpa"))
-    launcher: str = setting("inline", choices=("inline", "local"))  # inline (one job at a time in this process) or local (several worker processes)
+    # inline (one job at a time in this process) or local (several worker processes)
+    launcher: str = setting("inline", choices=("inline", "local"))
     # Processes of launcher local; 0 is workers_per_gpu for each GPU or, without one, a process for num_threads cores.
     num_workers: int = setting(0, least=0, most=MAX_PROCESSES)
-    workers_per_gpu: int = setting(1, least=1, most=MAX_PROCESSES)  # processes of launcher local that share a GPU
+    # processes of launcher local that share a GPU
+    workers_per_gpu: int = setting(1, least=1, most=MAX_PROCESSES)
     # Minutes that a sweep may take; jobs that would end later are left for its next run. null is no limit.
     max_minutes: float | None = setting(None, above=0, most=MAX_COUNT)
-    num_threads: int = setting(1, least=1, most=MAX_PROCESSES)  # CPU threads of a process; rounding can depend on it
+    # CPU threads of a process; rounding can depend on it
+    num_threads: int = setting(1, least=1, most=MAX_PROCESSES)
     # torch.compile for training: true, false, or auto (on a GPU, if it is one graph).
     compile: bool | str = setting("auto", choices=("auto", "true", "false"))
-    data_parallel: str = setting("auto", choices=("auto", "ddp", "fsdp"))  # under torchrun: ddp, fsdp, or auto (fsdp for large models)
+    # under torchrun: ddp, fsdp, or auto (fsdp for large models)
+    data_parallel: str = setting("auto", choices=("auto", "ddp", "fsdp"))
     results_dir: str = setting("results", pattern=FOLDER)  # folder of models, cells, tables and figures
     cache_dir: str = setting(".cache/posbench", pattern=FOLDER)  # folder of tokenized corpora
-    checkpoint_interval: int = setting(100, least=1, most=MAX_COUNT)  # steps between two checkpoints of a training
+    # steps between two checkpoints of a training
+    checkpoint_interval: int = setting(100, least=1, most=MAX_COUNT)
     # Tokens of an evaluation batch; halved when the device is out of memory.
     max_tokens_per_batch: int = setting(16384, least=1, most=10**12)
-    wandb_mode: str = setting("auto", choices=("auto", "online", "offline", "disabled"))  # online, offline, disabled, or auto (online with an API key, else offline)
+    # online, offline, disabled, or auto (online with an API key, else offline)
+    wandb_mode: str = setting("auto", choices=("auto", "online", "offline", "disabled"))
     wandb_project: str = setting("posbench", pattern=LABEL)  # project on Weights & Biases
 
 
@@ -214,7 +194,8 @@ class EvaluationSettings:
     """One task at several lengths: an entry of `evaluate` in a sweep."""
 
     task: str = ""  # name in configs/task; empty is the name of the entry
-    length_multiples: list[float] = setting(list, above=0, most=MAX_COUNT)  # lengths in multiples of the training length
+    # lengths in multiples of the training length
+    length_multiples: list[float] = setting(list, above=0, most=MAX_COUNT)
     lengths: list[int] = setting(list, least=1, most=MAX_COUNT)  # lengths in tokens, in addition to those
     # Keyword arguments in place of those in the task's file.
     settings: dict[str, Any] = field(default_factory=dict)
@@ -235,7 +216,8 @@ class VariantSettings:
 class FinetuneSettings(VariantSettings):
     """Fine-tuning of the trained models with an extension in place: an entry of `finetune` in a sweep."""
 
-    train: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)  # as ExtensionSettings.finetune
+    # as ExtensionSettings.finetune
+    train: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)
 
 
 @dataclass
@@ -261,7 +243,8 @@ class EvaluateScript(ModelSettings):
 class SweepScript:
     """Settings of scripts/sweep.py: an experiment."""
 
-    name: str = setting("experiment", pattern=(FOLDER_NAME, "the name of a folder"))  # folder of its tables and figures below runtime.results_dir
+    # folder of its tables and figures below runtime.results_dir
+    name: str = setting("experiment", pattern=(FOLDER_NAME, "the name of a folder"))
     size: SizeSettings = field(default_factory=SizeSettings)
     data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)

@@ -10,6 +10,7 @@ from typing import Any
 
 # The largest number of threads or processes: several for each core, so that a config fits small and large machines.
 MAX_PROCESSES = max(64, 4 * (os.cpu_count() or 1))
+DTYPES = ("float32", "bfloat16")
 MAX_SEED = 2**31 - 1
 # Bounds of counts, far above any experiment; what fits on this machine is estimated in posbench.sweep.feasibility.
 MAX_COUNT = 10**9
@@ -29,6 +30,7 @@ class Rule:
         lists_of: settings class of which a dictionary has some fields, each with a list of values.
         keys: names that a dictionary may have.
         target: whether a dictionary must name the class to create, in `_target_`.
+        used_with: another field, and its values with which this one has an effect.
         distinct: whether a list must not have a value twice.
     """
 
@@ -42,6 +44,7 @@ class Rule:
     lists_of: Callable[[], type] | None = None
     keys: Sequence[str] = ()
     target: bool = False
+    used_with: tuple[str, Sequence[str]] | None = None
     distinct: bool = True
 
     @property

@@ -23,7 +23,15 @@ FREE = Rule(distinct=False)
 def validate(settings: Any, prefix: str = "") -> None:
     """Raises ConfigError for the first value outside of its range; `prefix` is the key of `settings` and a dot."""
     for one in dataclasses.fields(settings):
-        check_value(f"{prefix}{one.name}", getattr(settings, one.name), one.metadata.get("rule", NO_RULE))
+        rule, value = one.metadata.get("rule", NO_RULE), getattr(settings, one.name)
+        check_value(f"{prefix}{one.name}", value, rule)
+        if rule.used_with and value and value != one.default:
+            other, values = rule.used_with
+            if getattr(settings, other) not in values:
+                raise ConfigError(
+                    f"{prefix}{one.name} changes nothing with {prefix}{other} {getattr(settings, other)}: remove it, or give "
+                    f"{prefix}{other} {' or '.join(values)}"
+                )
 
 
 def check_value(key: str, value: Any, rule: Rule) -> None:
@@ -126,6 +134,6 @@ def check_partial(key: str, values: Mapping[Any, Any], schema: type) -> None:
                 raise ConfigError(f"{prefix}{name} {value!r}: give settings by name")
             check_partial(f"{prefix}{name}", value, hints[name])
             continue
+        check_value(f"{prefix}{name}", value, rules[name])
         if not admits(hints[name], value):
             raise ConfigError(f"{prefix}{name} {value!r}: give {describe_type(hints[name])}")
-        check_value(f"{prefix}{name}", value, rules[name])
