@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from posbench.errors import ConfigError, unknown
 
-# Whole numbers of settings stay below it, as they become 64-bit integers.
-LARGEST = 2**53
+# Whole numbers of settings stay below it: seeds, and counts far above any use.
+LARGEST = 2**31
 Class = TypeVar("Class", bound=type)
 
 

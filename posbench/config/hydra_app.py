@@ -47,11 +47,12 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     sys.argv = [f"posbench {name}", *arguments]  # Hydra reads its arguments from nowhere else
     schema = SCHEMAS[name]
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
-    n_failed = 0
+    n_failed, composed = 0, False
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
-        nonlocal n_failed
+        nonlocal n_failed, composed
+        composed = True
         try:
             check_empty(HydraConfig.get().overrides.task)
             run(to_settings(schema, config))
@@ -64,7 +65,9 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
         return 2
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if composed:
+            raise
         say(f"error: {yaml_error(error)}")
         return 2
     except KeyboardInterrupt:
@@ -144,7 +147,10 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
     for provider, folder in folders:
         path.append(provider, folder)
     repository = ConfigRepository(path)
-    found = repository.load_config(f"{group}/{name}")
+    try:
+        found = repository.load_config(f"{group}/{name}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{group}/{name}.yaml: {yaml_error(error)}") from None
     if found is None:
         raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))
     content = OmegaConf.to_container(found.config, resolve=True)
@@ -176,6 +182,10 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
         parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
         present = [f"{prefix}{key.rpartition('.')[0]}.{name}" for name in parent]
         return unknown_key(f"{prefix}{key}", keys(schema, prefix), present)
+    if composing := re.match(r"In '(\S+)': \w+ raised while composing config:\n(.+)", text):
+        return (
+            f"{composing[1]}.yaml: {composing[2]}; posbench describe shows the settings of others of its kind"
+        )
     first = str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__
     if "is not a ListConfig" in first:
         first = "give a list, such as [0,1]"
