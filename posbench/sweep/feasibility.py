@@ -25,6 +25,8 @@ PARAMETER_BYTES = 16
 ACTIVATION_BYTES = 32
 # Bytes of a prompt, all of which are in memory at once, besides the ids of its tokens.
 PROMPT_BYTES = 1000
+# Prompts of an evaluation, which are all generated before it starts.
+MAX_PROMPTS = 10**7
 ID_BYTES = 8
 # Settings of tasks whose product is the number of prompts.
 COUNTS = ("num_examples", "num_contexts", "num_positions", "num_depths")
@@ -105,11 +107,15 @@ def evaluation_flops(
     for count in counts.values():
         prompts *= count
     train_len = settings.train.seq_len
+    named = f"{name} with {', '.join(f'{key} {count}' for key, count in counts.items())}"
+    fewer = f"give fewer {' or '.join(key.removeprefix('num_') for key in counts)}"
+    if prompts > MAX_PROMPTS:
+        raise ConfigError(f"{named} has {prompts:.15g} prompts and the limit is {MAX_PROMPTS}: {fewer}")
     for length in [*evaluation.lengths, *(multiple * train_len for multiple in evaluation.length_multiples)]:
         check_bytes(
-            f"{name} with {', '.join(f'{key} {count}' for key, count in counts.items())} at {length:.15g} tokens",
+            f"{named} at {length:.15g} tokens",
             prompts * (PROMPT_BYTES + ID_BYTES * length),
-            f"give fewer {' or '.join(key.removeprefix('num_') for key in counts)} or a shorter length",
+            f"{fewer} or a shorter length",
         )
         flops += prompts * length * (2.0 * n_parameters(settings) + 2.0 * width * length)
     return flops

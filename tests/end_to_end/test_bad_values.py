@@ -12,7 +12,7 @@ from posbench.config.keys import SCHEMAS
 from posbench.data import batches, corpus, tokenizer
 from posbench.kernels import dispatcher
 from posbench.runtime import distributed
-from posbench.sweep import launcher
+from posbench.sweep import feasibility, launcher
 from posbench.tracking import wandb
 
 MINIATURE = ("sweep", "experiment=miniature")
@@ -34,7 +34,7 @@ BAD_VALUES = {
     ("evaluate", "evaluation.length_multiples=[nan]"): "evaluation.length_multiples nan",
     ("evaluate", "evaluation.length_multiples=[-1]"): "above 0",
     ("evaluate", "evaluation.seed=-1"): "evaluation.seed -1",
-    ("train", "scheme.build.rope_theta=nan"): "rope_theta of RoPE is nan: give float",
+    ("train", "scheme.build.rope_theta=nan"): "scheme.build.rope_theta nan: give a finite number",
     # zero and negative counts
     ("train", "size.n_layers=0"): "size.n_layers 0: give a number at least 1",
     ("train", "size.d_model=0"): "size.d_model 0",
@@ -50,7 +50,13 @@ BAD_VALUES = {
     ("train", "train.batch_size=1000000000000"): "train.batch_size 1000000000000",
     ("train", "train.batch_size=1000000000"): "GB of memory",
     ("train", "train.steps=100000000000000000000"): "train.steps 100000000000000000000",
-    ("train", "train.steps=1000000000", "size.d_model=6144", "train.seq_len=4096"): "years on this machine",
+    (
+        "train",
+        "train.batch_size=1",
+        "size.d_model=6144",
+        "train.seq_len=4096",
+        "train.steps=1000000000",
+    ): "years on this machine",
     ("train", "size.n_layers=1000000"): "size.n_layers 1000000",
     ("train", "size.n_layers=100000", "size.d_model=6000"): "GB of memory",
     ("train", "runtime.num_threads=100000"): "runtime.num_threads 100000",
@@ -132,7 +138,7 @@ BAD_FILES = {
     "name: x\nbuild: {_target_: posbench.schemes.nope.NoPE}\nextra: 3": "extra",
     "name:\nbuild: {_target_: posbench.schemes.nope.NoPE}": "None",
     "name: x": "build",
-    "name: x\nbuild: 3": "3",
+    "name: x\nbuild: 3": "ict[str, Any]",
     "name: x\nbuild: {rope_theta: 3}": "_target_",
     b"\xff\xfename": "UTF-8",
 }
@@ -143,6 +149,8 @@ def folder(monkeypatch, tmp_path):
     """Runs in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["posbench"])
+    monkeypatch.setattr(feasibility, "machine_bytes", lambda: 64e9)
+    monkeypatch.setattr(feasibility, "n_gpus", lambda: 0)
 
 
 def posbench(capsys, *arguments: str) -> str:
