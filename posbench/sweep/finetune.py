@@ -33,7 +33,7 @@ def finetune_settings(base_settings: TrainSettings, finetune: dict[str, Any]) ->
         ConfigError: if a key is unknown, or a value is of a wrong type or out of its range.
     """
     if "steps" not in finetune:
-        raise ConfigError("finetune without steps: give a number of steps, 0 for none")
+        raise ConfigError("finetune steps None: give a number of steps, 0 for none")
     check_partial("finetune", finetune, FinetuneTrainSettings)
     if finetune["steps"] == 0:
         return None
