@@ -1,5 +1,6 @@
 """Shards: the tokens of a split in one memory-mapped file, document after document, each after a bos."""
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,10 +61,13 @@ def write(
     starts, names = [0], []
     with (folder / f"{split}.bin").open("wb") as file:
         for name, ids in documents:
-            np.concatenate([[bos], ids]).astype(dtype).tofile(file)
+            # Not tofile, whose error for a full disk does not say so.
+            file.write(np.concatenate([[bos], ids]).astype(dtype).tobytes())
             starts.append(starts[-1] + 1 + len(ids))
             names.append(name)
-    np.save(folder / f"{split}.starts.npy", np.array(starts, dtype=np.int64))
+    content = io.BytesIO()
+    np.save(content, np.array(starts, dtype=np.int64))
+    (folder / f"{split}.starts.npy").write_bytes(content.getvalue())
     (folder / f"{split}.names.json").write_text(json.dumps(names), "utf-8")
     return len(names), starts[-1]
 
