@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from posbench.errors import ConfigError
@@ -37,6 +38,7 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     temporary = temporary or _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(path.parent)
         _delete(temporary)
         yield temporary
         _sync(temporary)
@@ -82,9 +84,13 @@ def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log
     """
     names = (path.with_name(f"{path.name}.damaged-{n}") for n in itertools.count(1))
     target = next(name for name in names if not name.exists())
-    with suppress(FileNotFoundError):  # another process was faster
+    try:
         path.rename(target)
-        report(f"{path} cannot be used ({reason}): it is set aside as {target.name} and made again")
+    except FileNotFoundError:  # another process was faster
+        return
+    except OSError as error:
+        raise write_error(path, error) from None
+    report(f"{path} cannot be used ({reason}): it is set aside as {target.name} and made again")
 
 
 def remove(path: Path) -> None:
@@ -107,6 +113,9 @@ def remove_leftovers(folder: Path, locked: bool = False) -> None:
         with suppress(OSError):  # another process was faster
             if match and (locked or _is_dead(int(match[1]), match[2], path.stat().st_mtime)):
                 _delete(path)
+
+
+_remove_leftovers_once = lru_cache(maxsize=None)(remove_leftovers)
 
 
 def _temporary(path: Path) -> Path:
