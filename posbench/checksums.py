@@ -7,6 +7,7 @@ The other files of a folder are listed with their SHA-256 in a JSON file of that
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def verify(path: Path) -> None:
     """Raises DamageError if a file fails the checksum that it contains. A file of an older version contains none."""
-    if not _is_sealed(*_state(path)):
+    if not _once(_is_sealed, path):
         raise DamageError(f"{path.name} does not match its checksum")
 
 
@@ -70,7 +71,7 @@ def verify_listed(folder: Path, digests: Mapping[str, str]) -> None:
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal, computed once per process for each state of the file."""
-    return _file_digest(*_state(path))
+    return _once(_file_digest, path)
 
 
 def _own_digest(content: bytes) -> tuple[str, tuple[int, int]]:
@@ -84,18 +85,21 @@ def _own_digest(content: bytes) -> tuple[str, tuple[int, int]]:
     return known.hexdigest(), (start, end)
 
 
-def _state(path: Path) -> tuple[Path, int, int, int]:
-    """Returns what changes when a file is written again."""
+def _once(function: Any, path: Path) -> Any:
+    """Calls a cached function of a path and of what changes when the file is written again."""
     stat = path.stat()
-    return path, stat.st_size, stat.st_mtime_ns, stat.st_ino
+    # Two writes in one tick of the clock of the file system have the same time.
+    is_recent = time.time() - stat.st_ctime < 1.0
+    function = function.__wrapped__ if is_recent else function
+    return function(path, stat.st_size, stat.st_ctime_ns, stat.st_ino)
 
 
 @lru_cache(maxsize=100_000)
-def _file_digest(path: Path, size: int, time: int, inode: int) -> str:
+def _file_digest(path: Path, size: int, changed: int, inode: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=100_000)
-def _is_sealed(path: Path, size: int, time: int, inode: int) -> bool:
+def _is_sealed(path: Path, size: int, changed: int, inode: int) -> bool:
     return verify_bytes(path.read_bytes())

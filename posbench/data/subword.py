@@ -55,7 +55,7 @@ class Subword:
         return self._lengths[ids]
 
     def save(self, folder: Path) -> None:
-        self._encoder.save(str(folder / FILE))
+        (folder / FILE).write_text(self._encoder.to_str(pretty=True), "utf-8")
 
 
 def open_file(path: Path) -> Tokenizer:
