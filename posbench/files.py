@@ -96,7 +96,7 @@ def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log
 def remove(path: Path) -> None:
     """Removes a file or folder; other processes find a folder whole or not at all."""
     if path.is_dir():
-        doomed = _temporary(path)
+        doomed = _temporary(path.with_name(f"{path.name}.old"))
         path.rename(doomed)
         path = doomed
     _delete(path)
@@ -159,5 +159,8 @@ def _sync_one(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot do this for a folder
+            raise
     finally:
         os.close(handle)
