@@ -44,8 +44,7 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         _sync(temporary)
         if temporary.is_dir():
             remove(path)  # os.replace does not replace a folder that has content
-        os.replace(temporary, path)
-        _sync_one(path.parent)
+        os.replace(temporary, path)  # if a crash undoes it, the file is absent or old, and is made again
     except OSError as error:
         raise write_error(path, error) from None
     finally:
