@@ -206,8 +206,8 @@ def _read(path: Path) -> pa.Table:
             return _renamed(pq.read_table(path, page_checksum_verification=True))
         except _UNREADABLE as error:
             fault = str(error).splitlines()[0]
-    set_aside(path, fault)
-    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run again to compute it anew")
+    set_aside(path, fault, report=lambda line: None)
+    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run posbench sweep again to make it")
 
 
 def _renamed(old: pa.Table) -> pa.Table:

@@ -200,7 +200,8 @@ class Worker:
             return
         model, steps = job.model, job.model.train.steps
         folder = self.results_folder.model_dir(model)
-        remove_leftovers(folder, locked=True)
+        if world().is_main_process:
+            remove_leftovers(folder, locked=True)
         with explain_oom(model):
             trainer = Trainer(
                 model.settings, self.corpus(model), folder, self.runtime, self.finetune_start(model)
