@@ -1,10 +1,6 @@
 """Rows, one number each: their schema, and the store that keeps the rows of a cell in one parquet file."""
 
-import json
-import logging
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from posbench.errors import ConfigError, DataError
-from posbench.files import atomic_path
+from posbench import checksums
+from posbench.errors import DataError
+from posbench.files import set_aside, write_bytes
 
 SCHEMA_VERSION = 3
 STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from harmless to worst
@@ -97,7 +94,6 @@ _CATEGORICAL = pa.schema(
 )
 
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # torn, gone, or with bytes that are no text
-_log = logging.getLogger(__name__)
 
 
 class RowStore:
@@ -110,21 +106,24 @@ class RowStore:
         return self.root / f"{cell}.parquet"
 
     def has(self, cell: str) -> bool:
-        """Whether the cell is done; a torn file or one of another version is set aside, with a warning."""
+        """Whether the cell is done; a damaged file or one of another version is set aside, with a warning."""
         path = self.path(cell)
         if not path.exists():
             return False
-        fault = _fault(path)
-        if fault:
-            _set_aside(path, fault)
+        sidecar = path.with_suffix(".json")
+        if fault := _fault(path):
+            set_aside(path, fault)
+        elif sidecar.exists() and (fault := _sidecar_fault(sidecar)):
+            set_aside(sidecar, fault)
+            set_aside(path, fault)
         return not fault
 
     def write(self, cell: str, rows: list[dict[str, Any]], run_metadata: dict[str, Any]) -> None:
         """The rows are a pure function of the cell; what is not (times, versions, dates) is the sidecar's."""
         table = _table_of(rows)
         # The sidecar goes first, so that a cell that is there has one.
-        with _replacing(self.path(cell).with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(run_metadata, indent=1, sort_keys=True, default=str) + "\n")
+        sidecar = dict(sorted(run_metadata.items()))
+        write_bytes(self.path(cell).with_suffix(".json"), checksums.dump_json(sidecar))
         _write(table, self.path(cell))
 
     def read(self, cell: str) -> pd.DataFrame:
@@ -133,7 +132,7 @@ class RowStore:
     def run_metadata(self, cell: str) -> dict[str, Any]:
         """What was true of the run that made a cell; nothing if its file is gone."""
         try:
-            return json.loads(self.path(cell).with_suffix(".json").read_text())
+            return checksums.read_json(self.path(cell).with_suffix(".json"))
         except (OSError, ValueError):
             return {}
 
@@ -203,20 +202,11 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    with _replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """As atomic_path; a path that cannot be written is a ConfigError."""
-    try:
-        with atomic_path(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {path} ({error.strerror or error}): choose a results folder that can be written"
-        ) from None
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({checksums.KEY: checksums.BLANK})
+    write_bytes(path, checksums.seal(content.getvalue().to_pybytes()))
 
 
 def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
@@ -233,8 +223,8 @@ def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
             return _renamed(pq.read_table(path, page_checksum_verification=True))
         except _UNREADABLE as error:
             fault = str(error).splitlines()[0]
-    _set_aside(path, fault)
-    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run again to compute it anew")
+    set_aside(path, fault, report=lambda line: None)
+    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run posbench sweep again to make it")
 
 
 def _renamed(old: pa.Table) -> pa.Table:
@@ -252,8 +242,9 @@ def _renamed(old: pa.Table) -> pa.Table:
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with a file, from its footer alone, which a torn file lacks; '' if nothing is."""
+    """What is wrong with a file, from its checksum and its footer; '' if nothing is."""
     try:
+        checksums.verify(path)
         schema = pq.read_schema(path)
     except _UNREADABLE as error:
         return str(error).splitlines()[0]
@@ -266,10 +257,10 @@ def _fault(path: Path) -> str:
     return "" if schema.names == known else "other columns than the schema's"
 
 
-def _set_aside(path: Path, fault: str) -> None:
-    broken = path.with_name(path.name + ".broken")
-    _log.warning("%s cannot be used (%s): set aside as %s", path, fault, broken.name)
+def _sidecar_fault(path: Path) -> str:
+    """What is wrong with the metadata of a run; '' if nothing is."""
     try:
-        os.replace(path, broken)
-    except FileNotFoundError:
-        return  # another process was faster
+        checksums.read_json(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""

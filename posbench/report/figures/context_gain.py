@@ -22,7 +22,7 @@ def draw(
 ) -> Drawing:
     """The plain schemes, and beside them one `scheme` with its extensions, each line with its paired interval."""
     what = get_metric(metric)
-    chosen = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
+    chosen: list[dict[str, Any]] = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
     sides = []
     for one in chosen:
         rows = data.select(what.tasks[0], protocol="fixed_targets", **one)

@@ -73,7 +73,7 @@ def _subset_bytes(fontfile: Any, glyphs: frozenset[int]) -> _Subset:
     """The bytes of the subset, and its glyph indices by those of the whole font."""
     reduced, indices = _reduced(fontfile)
     if not glyphs <= indices.keys():
-        return _bytes_of(_subset(fontfile, glyphs))
+        return _bytes_of(_subset(fontfile, set(glyphs)))
     data, of_reduced = _bytes_of(_subset(_ReducedFont(reduced), {indices[glyph] for glyph in glyphs}))
     return data, {glyph: of_reduced[indices[glyph]] for glyph in glyphs}
 
