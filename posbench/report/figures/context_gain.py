@@ -1,5 +1,7 @@
 """The gain of context over the training length's: does more of it help, or harm?"""
 
+from typing import Any
+
 import pandas as pd
 
 from posbench.report.figures import Drawing
