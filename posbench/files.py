@@ -1,37 +1,64 @@
-"""Atomic writes: a file or folder appears under its name only once it is complete."""
+"""Atomic writes: a file or folder appears under its name only once it is complete and on the disk."""
 
+import itertools
+import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from posbench.errors import DataError
+from posbench.errors import ConfigError, DataError
+
+_log = logging.getLogger(__name__)
+
+# The names of temporary files end with the process id and the host; those of older versions, with the process id.
+_TEMPORARY = re.compile(r"\.(\d+)(?:@([^@]*))?\.tmp")
+FOREIGN_AGE = 86_400  # seconds after which a temporary file of another host is left over
 
 
 @contextmanager
 def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path`, to be written as a file or a folder, which then replaces `path`.
 
-    A process that is killed leaves `path` as it was. If the block raises, the temporary path is removed.
+    A process that is killed leaves `path` as it was, and a crash of the machine leaves the old or the new content. If
+    the block raises, the temporary path is removed.
 
     Args:
-        temporary: by default a hidden name with the process id, so that several processes can write at once. A
-            fixed name, which requires a lock, lets the next writer remove what a killed one has left.
+        temporary: by default a hidden name with the process id and the host, so that several processes can write at
+            once. A fixed name, which requires a lock, lets the next writer remove what a killed one has left.
+
+    Raises:
+        ConfigError: if the path cannot be written, for example because the disk is full.
     """
-    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove(temporary)
+    temporary = temporary or _temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(path.parent)
+        _delete(temporary)
         yield temporary
+        _sync(temporary)
         if temporary.is_dir():
-            _remove(path)  # os.replace does not replace a folder that has content
-        os.replace(temporary, path)
+            remove(path)  # os.replace does not replace a folder that has content
+        os.replace(temporary, path)  # if a crash undoes it, the file is absent or old, and is made again
+    except OSError as error:
+        raise write_error(path, error) from None
     finally:
-        _remove(temporary)
+        with suppress(OSError):
+            _delete(temporary)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 class Lock(FileLock):
@@ -52,12 +79,106 @@ class Lock(FileLock):
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically, with its line ends as they are."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_bytes(path, text.encode())
 
 
-def _remove(path: Path) -> None:
+def write_error(path: Path, error: Exception) -> ConfigError:
+    """Returns the error for a path that cannot be written."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    # Libraries in Rust and C++ mention the number of the operating system's error in their message.
+    if not reason and (number := re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE)):
+        reason = os.strerror(int(number[1]))
+    return ConfigError(
+        f"{path} cannot be written ({reason or ' '.join(str(error).split())}): make room or choose another folder, "
+        "then run the same command again"
+    )
+
+
+def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log.warning) -> None:
+    """Renames a damaged file or folder to a free name *.damaged-N, so that it can be inspected and is made again.
+
+    Args:
+        report: called with one line, unless another process was faster.
+    """
+    names = (path.with_name(f"{path.name}.damaged-{n}") for n in itertools.count(1))
+    target = next(name for name in names if not name.exists())
+    try:
+        path.rename(target)
+    except FileNotFoundError:  # another process was faster
+        return
+    except OSError as error:
+        raise write_error(path, error) from None
+    report(f"{path} cannot be used ({reason}): it is set aside as {target.name} and made again")
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder; other processes find a folder whole or not at all."""
     if path.is_dir():
+        doomed = _temporary(path.with_name(f"{path.name}.old"))
+        path.rename(doomed)
+        path = doomed
+    _delete(path)
+
+
+def remove_leftovers(folder: Path, locked: bool = False) -> None:
+    """Removes the temporary files in a folder whose writers are dead.
+
+    Args:
+        locked: whether the caller holds a lock that every writer of the folder needs, so that all writers are dead.
+    """
+    for path in folder.glob("*.tmp"):
+        match = _TEMPORARY.search(path.name)
+        with suppress(OSError):  # another process was faster
+            if match and (locked or _is_dead(int(match[1]), match[2], path.stat().st_mtime)):
+                _delete(path)
+
+
+_remove_leftovers_once = lru_cache(maxsize=None)(remove_leftovers)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
+
+
+def _host() -> str:
+    """Returns a name of the processes among which a process id is unique; containers can share a host name."""
+    with suppress(OSError):
+        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    return socket.gethostname()
+
+
+def _is_dead(pid: int, host: str | None, changed: float) -> bool:
+    if host not in (None, _host()):
+        return time.time() - changed > FOREIGN_AGE
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # the process of another user
+        return False
+    return False
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Writes a file, or a folder with its files, to the disk."""
+    for inner in path.iterdir() if path.is_dir() else ():
+        _sync_one(inner)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot do this for a folder
+            raise
+    finally:
+        os.close(handle)

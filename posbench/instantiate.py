@@ -6,13 +6,16 @@ its package, and nothing is called but classes derived from the base class that 
 
 import importlib
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from posbench.errors import ConfigError, unknown
 
+# Whole numbers of settings stay below it: seeds, and counts far above any use.
+LARGEST = 2**31
 Class = TypeVar("Class", bound=type)
 Base = TypeVar("Base")
 
@@ -113,11 +116,15 @@ def instantiate(settings: Mapping[str, Any], base: type[Base], *args: Any) -> Ba
     for key in keywords:
         if key not in parameters:
             raise unknown(f"setting of {target.__name__}", key, list(parameters)[len(args) :])
+    for key, parameter in list(parameters.items())[len(args) :]:
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and key not in keywords:
+            raise ConfigError(f"{target.__name__} has no {key}: add this setting")
     hints = _hints(target)
     for key, value in keywords.items():
         if not admits(hints.get(key, Any), value):
             raise ConfigError(
-                f"setting {key} of {target.__name__} is {value!r}: give {inspect.formatannotation(hints[key])}"
+                f"setting {key} of {target.__name__} is {value!r}: give {describe_type(hints[key])}"
             )
     try:
         inspect.signature(target).bind(*args, **keywords)
@@ -137,8 +144,34 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def admits(annotation: Any, value: Any) -> bool:
-    """Returns whether a value has the annotated type; annotations other than unions of plain types admit all."""
-    allowed = set(get_args(annotation) if isinstance(annotation, UnionType) else [annotation])
-    if not allowed <= {bool, int, float, str, NoneType}:
+    """Returns whether a plain value, as yaml has them, is of an annotated type.
+
+    A number of type float is finite and may be an int, but a bool is neither. A class that yaml has no values of admits
+    none; an annotation that is not a type, such as Any, admits all.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (UnionType, Union):
+        return any(admits(each, value) for each in arguments)
+    if origin is Literal:
+        return value in arguments
+    kind = origin or annotation
+    if not isinstance(kind, type):
         return True
-    return type(value) in allowed or (type(value) is int and float in allowed)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is int:
+        return type(value) is int and abs(value) < LARGEST
+    if issubclass(kind, Mapping):
+        return isinstance(value, Mapping)
+    if issubclass(kind, Sequence) and kind is not str:
+        return (
+            isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and all(admits(arguments[0], entry) for entry in value if arguments)
+        )
+    return isinstance(value, kind)
+
+
+def describe_type(annotation: Any) -> str:
+    """Returns the name of an annotated type for a message, such as "int", "list[int]" or "float | None"."""
+    return re.sub(r"\b(\w+\.)+", "", inspect.formatannotation(annotation))

@@ -1,9 +1,13 @@
 """Atomic writes: a reader sees the old content or the new one, never a part of it."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from posbench import files
+from posbench.errors import ConfigError
 from posbench.files import atomic_path, write_text
 
 
@@ -46,3 +50,57 @@ def test_the_remains_of_a_killed_writer_are_replaced(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "folder", partial) as temporary:
         temporary.mkdir()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("name", "locked", "kept"),
+    [
+        ("step-00000007.{dead}.tmp", False, False),  # of an older version
+        (".cell.parquet.{dead}.tmp", False, False),
+        (".cell.parquet.{dead}@{host}.tmp", False, False),
+        (".cell.parquet.{live}@{host}.tmp", False, True),
+        (".cell.parquet.{dead}@elsewhere.tmp", False, True),
+        (".cell.parquet.{dead}@elsewhere.tmp", True, False),
+        ("notes.tmp", True, True),
+    ],
+)
+def test_temporary_files_of_killed_writers_are_removed(
+    tmp_path: Path, name: str, locked: bool, kept: bool
+) -> None:
+    """Whole checkpoints under temporary names once stayed for ever: 21 after 50 deaths."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    path = tmp_path / name.format(dead=process.pid, live=os.getpid(), host=files._host())
+    path.mkdir()
+    files.remove_leftovers(tmp_path, locked)
+    assert path.exists() == kept
+
+
+def test_files_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was fsynced, so that a crash of the machine could leave an empty file under a final name."""
+    events: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append("fsync"))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append("replace"), replace(*names)))
+    with atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "file").touch()
+    assert events == ["fsync", "fsync", "replace"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), OSError("I/O error: full (os error 28)")])
+def test_a_full_disk_is_one_line(tmp_path: Path, error: OSError) -> None:
+    """A full disk was "cannot be written (None)" or a traceback."""
+
+    def fail() -> None:
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.touch()
+            raise error
+
+    with pytest.raises(
+        ConfigError, match=r"file cannot be written \((full|No space left on device)\): make room"
+    ):
+        fail()
+    assert not list(tmp_path.iterdir())

@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from posbench.commands.kinds import kind
 from posbench.commands.source import Definition, definition, parts
 from posbench.config import config_dir
+from posbench.config.keys import OPTION_SCHEMAS
+from posbench.config.validation import check_option
+from posbench.config.yaml_file import read_mapping
 from posbench.errors import unknown
 
 # Argument of `posbench list` -> config group.
@@ -113,9 +114,10 @@ def names(group: str) -> list[str]:
 def choice(group: str, name: str) -> Choice:
     """Reads the choice of a name, which the group must have."""
     path = config_dir() / group / f"{name}.yaml"
-    text = path.read_text("utf-8")
-    content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return Choice(group, name, path, content, header(text), _definition(content))
+    content = read_mapping(path)
+    if group in OPTION_SCHEMAS:
+        check_option(str(path), content, OPTION_SCHEMAS[group])
+    return Choice(group, name, path, content, header(path.read_text("utf-8")), _definition(content))
 
 
 def header(text: str) -> str:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from posbench.commands.source import definition, parts
 from posbench.config.checks import check, check_fingerprint
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
-from posbench.errors import unknown
-from posbench.instantiate import check_path
-from posbench.sweep import grid
+from posbench.errors import ConfigError, unknown
+from posbench.instantiate import admits, check_path, describe_type
+from posbench.sweep import feasibility, grid
 from posbench.sweep.finetune import finetune_settings
 
 # Config group -> how many arguments of a constructor are passed in code, not by settings.
 PASSED = {"scheme": 1, "extension": 2, "ensemble": 2, "task": 0}
+AUTO = "auto"
 
 
 def check_build(group: str, build: Mapping[str, Any] | None) -> None:
-    """Raises ConfigError for a setting that the class does not have, where its source text shows which it has."""
+    """Raises ConfigError for a setting that a class does not have, lacks, or has with another type.
+
+    The class is read from its source text; what the source does not show is checked when the object is created.
+    """
     for index, part in enumerate(parts(build)):
         check_path(part["_target_"])
         found = definition(part["_target_"])
@@ -26,16 +30,31 @@ def check_build(group: str, build: Mapping[str, Any] | None) -> None:
             continue
         # Inner parts are schemes.
         allowed = list(parameters)[PASSED[group if index == 0 else "scheme"] :]
-        for key in part:
-            if key not in ("_target_", *allowed):
+        annotations = found.annotations()
+        given = {key: value for key, value in part.items() if key != "_target_"}
+        for key, value in given.items():
+            if key not in allowed:
                 raise unknown(f"setting of {found.name}", key, allowed)
+            if (key, value) != ("max_context", AUTO) and not admits(annotations[key], value):
+                raise ConfigError(
+                    f"setting {key} of {found.name} is {value!r}: give {describe_type(annotations[key])}"
+                )
+        for key in allowed:
+            if parameters[key] is None and key not in given:
+                raise ConfigError(f"{found.name} has no {key}: add this setting to its file")
 
 
-def check_model(settings: ModelSettings) -> None:
-    """Raises ConfigError for settings of the training or of the scheme that are not possible."""
+def check_model(settings: ModelSettings) -> float:
+    """Raises ConfigError for settings of training or of the scheme that cannot be; returns the operations."""
     check(settings.train)
     check_fingerprint(settings.data)
     check_build("scheme", settings.scheme.build)
+    return feasibility.training_flops(settings, settings.train)
+
+
+def check_train(settings: ModelSettings) -> None:
+    """Raises ConfigError for a training that cannot be, or that takes many years."""
+    feasibility.check_flops(check_model(settings), "give fewer train.steps, or a smaller size or batch")
 
 
 def check_extension(extension: ExtensionSettings) -> None:
@@ -53,12 +72,20 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
     check_model(script)
     check_extension(extension)
-    check_build("task", script.task.build)
+    task = {**script.task.build, **script.evaluation.settings}
+    check_build("task", task)
+    flops = feasibility.evaluation_flops(script, script.task.name, task, script.evaluation)
+    feasibility.check_flops(flops, "give fewer examples or shorter lengths")
     return extension
 
 
-def check_sweep(script: SweepScript, load_option: grid.LoadOption) -> None:
-    """Raises ConfigError for a name without a file and for settings that are not possible."""
+def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterable[str] = ()) -> None:
+    """Raises ConfigError for a name without a file and for settings that are not possible.
+
+    Args:
+        given: keys on the command line. What an experiment sets there in vain is a mistake; in its file it is a
+            preference for other grids.
+    """
     axes, overrides = script.grid, script.overrides
     named = {
         "figure": script.figures,
@@ -71,12 +98,72 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption) -> None:
             load_option(group, name)
     for name in script.figures:
         check_path(load_option("figure", name).get("draw"), "draw")
+    if not script.evaluate:
+        raise ConfigError(
+            "evaluate is empty, so there is nothing to tabulate: give +evaluate.fixed_targets.length_multiples=[1,2], or "
+            "train without evaluation by posbench train"
+        )
+    tasks = {}
     for name, evaluation in script.evaluate.items():
         build = load_option("task", evaluation.task or name)["build"]
-        check_build("task", {**build, **evaluation.settings})
+        tasks[name] = {**build, **evaluation.settings}
+        check_build("task", tasks[name])
+    flops = 0.0
     for settings in grid.models(script, load_option):
-        check_model(settings)
-        for extension in grid.extensions(script, settings.scheme.name, load_option):
+        flops += check_model(settings)
+        extensions = grid.extensions(script, settings.scheme.name, load_option)
+        for extension in extensions:
             check_extension(extension)
-            if extension.finetune:
-                finetune_settings(settings.train, extension.finetune)
+            if extension.finetune and (train := finetune_settings(settings.train, extension.finetune)):
+                flops += feasibility.training_flops(settings, train)
+        for name, evaluation in script.evaluate.items():
+            repeats = 1 + len(extensions) * evaluation.include_extensions
+            flops += repeats * feasibility.evaluation_flops(settings, name, tasks[name], evaluation)
+    feasibility.check_flops(flops, "give fewer train.steps, examples or models, or shorter lengths")
+    check_effect(script, list(given))
+
+
+def check_effect(script: SweepScript, given: list[str]) -> None:
+    """Raises ConfigError for settings on the command line that would change nothing."""
+    axes = script.grid
+    entries = [
+        entry.extension or name for name, entry in [*script.variants.items(), *script.finetune.items()]
+    ]
+    used = {
+        "scheme": axes.scheme,
+        "extension": [*axes.extension, *entries],
+        "ensemble": axes.ensemble,
+    }
+    for group, names in used.items():
+        for name in getattr(script.overrides, group):
+            if name not in names and is_given(f"overrides.{group}.{name}", given):
+                raise ConfigError(
+                    f"overrides.{group}.{name} changes nothing, because grid.{group} is [{', '.join(names)}]: add "
+                    f"{name} to it, or remove the override"
+                )
+    if is_given("grid.extended_schemes", given):
+        for name in axes.extended_schemes:
+            if name not in axes.scheme:
+                raise unknown("scheme in grid.extended_schemes, not one of grid.scheme:", name, axes.scheme)
+    for key, values in {
+        "grid.extension": axes.extension,
+        "grid.ensemble": axes.ensemble,
+        "variants": script.variants,
+        "finetune": script.finetune,
+    }.items():
+        if not values or not is_given(key, given):
+            continue
+        if axes.extended_schemes and set(axes.extended_schemes).isdisjoint(axes.scheme):
+            raise ConfigError(
+                f"{key} changes nothing, because grid.extended_schemes [{', '.join(axes.extended_schemes)}] has none of "
+                f"grid.scheme [{', '.join(axes.scheme)}]: give grid.extended_schemes=[]"
+            )
+        if not any(evaluation.include_extensions for evaluation in script.evaluate.values()):
+            raise ConfigError(
+                f"{key} changes nothing, because every evaluation has include_extensions=false: set it to true"
+            )
+
+
+def is_given(key: str, given: list[str]) -> bool:
+    """Returns whether a key, one above or one below it is among the keys of the command line."""
+    return any(f"{one}.".startswith(f"{key}.") or f"{key}.".startswith(f"{one}.") for one in given)

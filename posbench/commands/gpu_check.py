@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from posbench.commands import text_table
 from posbench.commands.catalog import check_names, names
 from posbench.errors import ConfigError
+from posbench.files import write_text
 
 if TYPE_CHECKING:
     from posbench.benchmark.gpu_check import CheckResult, SchemeVariant
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         say(gpu_check.format_line(line))
     settings.results.mkdir(parents=True, exist_ok=True)
     gpu_check.table(lines).to_csv(settings.results / "report.csv", index=False)
-    (settings.results / "report.md").write_text(to_markdown(lines, skipped, settings.device))
+    write_text(settings.results / "report.md", to_markdown(lines, skipped, settings.device))
     failed = [line for line in lines if line.status != "ok"]
     print(f"{len(lines) - len(failed)} of {len(lines)} lines are ok: {settings.results / 'report.md'}")
     for line in failed:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Optional, Union
 
+# Names that annotations of settings use.
+TYPES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple)},
+    **{
+        "Any": Any,
+        "Mapping": Mapping,
+        "Sequence": Sequence,
+        "Literal": Literal,
+        "Optional": Optional,
+        "Union": Union,
+    },
+}
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -83,6 +95,33 @@ class Definition:
         first = self.node.bases[0] if self.node.bases else None
         base = self._named(first.id) if isinstance(first, ast.Name) else None
         return base.parameters() if base else None
+
+    def annotations(self) -> dict[str, Any]:
+        """Types of the parameters of the constructor or function, as far as the source shows them; else Any."""
+        for one in self.mro() if isinstance(self.node, ast.ClassDef) else [self]:
+            function = one.methods().get("__init__") if isinstance(one.node, ast.ClassDef) else one.node
+            if function is not None:
+                given = function.args
+                return {
+                    argument.arg: one._type(argument.annotation)
+                    for argument in [*given.posonlyargs, *given.args, *given.kwonlyargs]
+                }
+        return {}
+
+    def _type(self, annotation: ast.expr | None) -> Any:
+        """An annotation as a type. A class whose source is found becomes one that yaml has no values of."""
+        if annotation is None:
+            return Any
+        names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+        classes = {name: type(name, (), {}) for name in names - TYPES.keys() if self._is_class(name)}
+        try:
+            return eval(ast.unparse(annotation), {"__builtins__": {}}, {**TYPES, **classes})
+        except Exception:  # an annotation of other names
+            return Any
+
+    def _is_class(self, name: str) -> bool:
+        found = self._named(name)
+        return found is not None and isinstance(found.node, ast.ClassDef)
 
     def _named(self, name: str) -> Definition | None:
         """Finds the class of a name in this module, defined in it or imported from another."""

@@ -33,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: SweepScript) -> None:
     """Plans, trains, evaluates, tabulates and draws."""
-    from posbench.config.hydra_app import load_option
+    from posbench.config.hydra_app import given_keys, load_option
 
-    checks.check_sweep(script, load_option)
+    checks.check_sweep(script, load_option, given_keys())
     from posbench.report import experiment
     from posbench.runtime.distributed import world
     from posbench.sweep.jobs import ResultsFolder

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: TrainScript) -> None:
     """Trains the model of these settings unless it is there."""
-    checks.check_model(script)
+    checks.check_train(script)
     from posbench.runtime.distributed import world
     from posbench.sweep.cell import Plan
     from posbench.sweep.jobs import ResultsFolder

@@ -8,12 +8,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 import hydra
 import hydra._internal.hydra
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -27,8 +28,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from posbench.config import config_dir
-from posbench.config.keys import SCHEMAS, keys
+from posbench.config.keys import OPTION_SCHEMAS, SCHEMAS, keys
 from posbench.config.overrides import with_quotes
+from posbench.config.validation import check_option, validate
+from posbench.config.yaml_file import yaml_error
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
 from posbench.instantiate import allow
 from posbench.names import check_name
@@ -49,16 +52,18 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
     sys.argv = [f"posbench {name}", *arguments]  # Hydra reads its arguments from nowhere else
     schema = SCHEMAS[name]
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
-    n_failed = 0
+    n_failed, composed = 0, False
 
     # hydra.main has no argument for its loader.
     hydra._internal.hydra.ConfigLoaderImpl = SafeLoader  # type: ignore[misc]
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
-        nonlocal n_failed
+        nonlocal n_failed, composed
+        composed = True
         try:
             allow_packages(config.allow)
+            check_empty(HydraConfig.get().overrides.task)
             run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
@@ -71,6 +76,11 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
         return 2
     except (HydraException, OmegaConfBaseException) as error:
         say(f"error: {one_line(error, schema)}")
+        return 2
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if composed:
+            raise
+        say(f"error: {yaml_error(error)}")
         return 2
     return 2 if n_failed else 0
 
@@ -114,6 +124,7 @@ def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
                 {key: to_dataclass(entry, entries[key], f"{one.name}.{key}.") for key in entries},
             )
     check_names(found)
+    validate(found)
     return found
 
 
@@ -139,17 +150,36 @@ def allow_packages(packages: Any) -> None:
 
 def to_dataclass(schema: type[Settings], plain: Any, prefix: str) -> Settings:
     """Converts a plain dictionary to an object of a schema; `prefix` is its place in the settings, for errors."""
+    if not isinstance(plain, Mapping):
+        raise ConfigError(
+            f"{prefix.rstrip('. ')} is {plain!r}: give settings by name, such as {{{keys(schema)[0]}: ...}}"
+        )
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain or {}))  # type: ignore[return-value]
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error, schema, prefix)) from None
+
+
+def check_empty(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for an override by {}, which Hydra would merge into what is there and so ignore."""
+    for one in overrides:
+        key, _, value = one.lstrip("+~").partition("=")
+        if re.fullmatch(r"\{\s*\}", value):
+            raise ConfigError(
+                f"{key}={{}} changes nothing: remove an entry by '~{key}.NAME', all by '~{key}'"
+            )
+
+
+def given_keys() -> list[str]:
+    """The keys of the settings on the command line, without `+` and `~`."""
+    return [one.lstrip("+~").partition("=")[0] for one in HydraConfig.get().overrides.task]
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:
     """Returns the content of <group>/<name>.yaml from the first folder of Hydra's search path that has it.
 
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if there is no such file, or it does not have the settings of its group.
     """
     # Hydra adds hydra.searchpath to its search path only while it composes.
     folders = [
@@ -169,10 +199,16 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
     for provider, folder in folders:
         path.append(provider, folder)
     repository = ConfigRepository(path)
-    found = repository.load_config(f"{group}/{name}")
+    try:
+        found = repository.load_config(f"{group}/{name}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{group}/{name}.yaml: {yaml_error(error)}") from None
     if found is None:
         raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))
-    return OmegaConf.to_container(found.config, resolve=True)  # type: ignore[return-value]
+    content = OmegaConf.to_container(found.config, resolve=True)
+    if group in OPTION_SCHEMAS:
+        check_option(f"{group}/{name}.yaml", content, OPTION_SCHEMAS[group])
+    return content  # type: ignore[return-value]
 
 
 def load_group(group: str) -> dict[str, dict[str, Any]]:
@@ -198,6 +234,10 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
         parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
         present = [f"{prefix}{key.rpartition('.')[0]}.{name}" for name in parent]
         return unknown_key(f"{prefix}{key}", keys(schema, prefix), present)
+    if composing := re.match(r"In '(\S+)': \w+ raised while composing config:\n(.+)", text):
+        return (
+            f"{composing[1]}.yaml: {composing[2]}; posbench describe shows the settings of others of its kind"
+        )
     first = str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__
     if "is not a ListConfig" in first:
         first = "give a list, such as [0,1]"

@@ -15,6 +15,16 @@ SCHEMAS = {
     "properties": schema.PropertiesScript,
 }
 
+# Config group -> the settings in its files.
+OPTION_SCHEMAS = {
+    "scheme": schema.SchemeSettings,
+    "extension": schema.ExtensionSettings,
+    "ensemble": schema.EnsembleSettings,
+    "task": schema.TaskSettings,
+    "size": schema.SizeSettings,
+    "data": schema.DataSettings,
+}
+
 
 def keys(schema: type, prefix: str = "") -> list[str]:
     """Returns every dotted key of a schema."""

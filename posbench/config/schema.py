@@ -10,16 +10,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from posbench.config.data import DataSettings
-from posbench.identity import HASH_IF_SET
-from posbench.names import NAME
+from posbench.config.lm import LMSettings
+from posbench.config.setting import (
+    DTYPES,
+    FOLDER,
+    MAX_COUNT,
+    MAX_PROCESSES,
+    MAX_SEED,
+    setting,
+)
+
+SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
 
 
 @dataclass
 class SchemeSettings:
     """A position scheme: configs/scheme."""
 
-    name: str = field(default="", metadata=NAME)  # label in rows, tables and figures
-    build: dict[str, Any] = field(default_factory=dict)  # a posbench.position.scheme.PositionScheme
+    name: str = setting("", is_name=True)  # label in rows, tables and figures
+    build: dict[str, Any] = setting(dict, target=True)  # a posbench.position.scheme.PositionScheme
 
 
 @dataclass
@@ -29,109 +38,115 @@ class ExtensionSettings:
     Without `build` and `ensemble` the model is evaluated as it is.
     """
 
-    name: str = field(default="none", metadata=NAME)  # label in rows, tables and figures
-    build: dict[str, Any] | None = None  # a posbench.position.extension.Extension
+    name: str = setting("none", is_name=True)  # label in rows, tables and figures
+    build: dict[str, Any] | None = setting(None, target=True)  # a posbench.position.extension.Extension
     # Fine-tuning with the extension in place before the evaluation: keys of TrainSettings and their values, in place
     # of those of sweep.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
-    finetune: dict[str, Any] = field(default_factory=dict)
-    ensemble: dict[str, Any] | None = None  # the `build` of EnsembleSettings
+    finetune: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)
+    ensemble: dict[str, Any] | None = setting(None, target=True)  # the `build` of EnsembleSettings
 
 
 @dataclass
 class EnsembleSettings:
     """A wrapper of a trained model that combines its predictions over parts of the context: configs/ensemble."""
 
-    name: str = field(default="none", metadata=NAME)  # label in the column `extension` of rows
-    build: dict[str, Any] | None = None  # such as posbench.lm.nbce.NBCE; null is none
+    name: str = setting("none", is_name=True)  # label in the column `extension` of rows
+    build: dict[str, Any] | None = setting(None, target=True)  # such as posbench.lm.nbce.NBCE; null is none
 
 
 @dataclass
 class SizeSettings:
     """The size of a model: configs/size."""
 
-    name: str = field(default="tiny", metadata=NAME)  # label in rows, tables and figures
-    n_layers: int = 3  # transformer blocks
-    d_model: int = 96  # width of the residual stream; a multiple of n_heads
-    n_heads: int = 6  # attention heads in each layer
-    mlp_ratio: int = 4  # hidden width of the MLP in multiples of d_model
+    name: str = setting("tiny", is_name=True)  # label in rows, tables and figures
+    n_layers: int = setting(3, least=1, most=10**5)  # transformer blocks
+    d_model: int = setting(96, least=1, most=10**6)  # width of the residual stream; a multiple of n_heads
+    n_heads: int = setting(6, least=1, most=10**5)  # attention heads in each layer
+    mlp_ratio: int = setting(4, least=1, most=1000)  # hidden width of the MLP in multiples of d_model
     # Width of a head; null is d_model / n_heads.
-    head_dim: int | None = field(default=None, metadata=HASH_IF_SET)
+    head_dim: int | None = setting(None, least=1, most=10**5, hash_if_set=True)
 
 
 @dataclass
 class TrainSettings:
     """One training, pretraining or fine-tuning."""
 
-    seq_len: int = 64  # tokens of a sequence
-    steps: int = 300  # updates of the weights
+    seq_len: int = setting(64, least=1, most=MAX_COUNT)  # tokens of a sequence
+    steps: int = setting(300, least=1, most=MAX_COUNT)  # updates of the weights
     # Sequences of one step: the total over all ranks of torchrun and all micro-steps.
-    batch_size: int = 48
-    grad_accum_steps: int = 1  # micro-steps of a step, whose gradients are summed; divides batch_size / ranks
-    synthetic_fraction: float = 0.5  # synthetic sequences among those of a batch, 0 to 1; the others are text
-    query_fraction: float = 0.1  # sequences in the evaluated form among the synthetic ones, 0 to 1
-    optimizer: str = "muon"  # muon (for the matrices of the blocks, AdamW for all else) or adamw
-    lr: float = 0.003  # peak learning rate of AdamW
-    muon_lr: float = 0.02  # peak learning rate of Muon
-    weight_decay: float = 0.0  # of AdamW, for matrices and embeddings
-    beta1: float = 0.9  # of AdamW
-    beta2: float = 0.98  # of AdamW
-    warmup_fraction: float = 0.05  # share of the steps with a linear increase of the learning rates, 0 to 1
-    decay_fraction: float = 0.3  # share of the steps with a linear decrease to zero, at the end, 0 to 1
-    max_grad_norm: float = 1.0  # gradients are clipped to this norm; 0 does not clip
-    dtype: str = "float32"  # of the computation: float32, or bfloat16 by autocast
-    val_interval: int = 100  # steps between two validations
-    val_batches: int = 4  # batches of a validation
-    seed: int = 0  # of the initial weights, the data and all random numbers of the training
+    batch_size: int = setting(48, least=1, most=MAX_COUNT)
+    # micro-steps of a step, whose gradients are summed; divides batch_size / ranks
+    grad_accum_steps: int = setting(1, least=1, most=MAX_COUNT)
+    # synthetic sequences among those of a batch, 0 to 1; the others are text
+    synthetic_fraction: float = setting(0.5, least=0, most=1)
+    # sequences in the evaluated form among the synthetic ones, 0 to 1
+    query_fraction: float = setting(0.1, least=0, most=1)
+    # muon (for the matrices of the blocks, AdamW for all else) or adamw
+    optimizer: str = setting("muon", choices=("muon", "adamw"))
+    lr: float = setting(0.003, above=0, most=1000)  # peak learning rate of AdamW
+    muon_lr: float = setting(0.02, above=0, most=1000)  # peak learning rate of Muon
+    weight_decay: float = setting(0.0, least=0, most=1000)  # of AdamW, for matrices and embeddings
+    beta1: float = setting(0.9, least=0, below=1)  # of AdamW
+    beta2: float = setting(0.98, least=0, below=1)  # of AdamW
+    # share of the steps with a linear increase of the learning rates, 0 to 1
+    warmup_fraction: float = setting(0.05, least=0, most=1)
+    # share of the steps with a linear decrease to zero, at the end, 0 to 1
+    decay_fraction: float = setting(0.3, least=0, most=1)
+    max_grad_norm: float = setting(1.0, least=0)  # gradients are clipped to this norm; 0 does not clip
+    dtype: str = setting("float32", choices=DTYPES)  # of the computation: float32, or bfloat16 by autocast
+    val_interval: int = setting(100, least=1, most=MAX_COUNT)  # steps between two validations
+    val_batches: int = setting(4, least=1, most=MAX_COUNT)  # batches of a validation
+    # of the initial weights, the data and all random numbers of the training
+    seed: int = setting(0, least=0, most=MAX_SEED)
     # associative_recall, repeated, copy or reverse: the kind of the synthetic sequences.
-    synthetic_task: str = field(default="associative_recall", metadata=HASH_IF_SET)
+    synthetic_task: str = setting("associative_recall", choices=SYNTHETIC_TASKS, hash_if_set=True)
 
 
 @dataclass
-class LMSettings:
-    """The model that posbench evaluate measures: configs/lm."""
+class FinetuneTrainSettings(TrainSettings):
+    """The settings of a fine-tuning, in which 0 steps are none."""
 
-    kind: str = "native"  # native (trained by posbench train) or hugging_face (pretrained)
-    # The other fields are for hugging_face.
-    name: str = ""  # a folder, or a name on the hub
-    revision: str = ""  # on the hub: a commit, branch or tag; empty is main
-    dtype: str = "float32"  # of the weights: float32 or bfloat16
-    black_box: bool = False  # true runs transformers' implementation even where the model can be converted
-    train_len: int = 0  # training length in tokens; 0 is that of config.json
-    # RoPE scaling in transformers' form, in place of the model's own; empty keeps it.
-    rope_scaling: dict[str, Any] = field(default_factory=dict)
+    steps: int = setting(0, least=0, most=MAX_COUNT)
 
 
 @dataclass
 class TaskSettings:
     """A task: configs/task."""
 
-    name: str = field(default="perplexity", metadata=NAME)  # label
-    build: dict[str, Any] = field(default_factory=dict)  # a posbench.tasks.task.Task
+    name: str = setting("perplexity", is_name=True)  # label
+    build: dict[str, Any] = setting(dict, target=True)  # a posbench.tasks.task.Task
 
 
 @dataclass
 class RuntimeSettings:
     """How and where a script runs: configs/runtime. No identity of a model or a cell depends on it."""
 
-    device: str = "auto"  # cpu, cuda or cuda:N; auto is a GPU if there is one
+    # cpu, cuda or cuda:N; auto is a GPU if there is one
+    device: str = setting("auto", pattern=(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N"))
     # Attention kernel: dense, flex or sdpa; auto is the fastest that supports the scheme.
-    kernel: str = "auto"
-    launcher: str = "inline"  # inline (one job at a time in this process) or local (several worker processes)
+    kernel: str = setting("auto", choices=("auto", "dense", "flex", "sdpa"))
+    # inline (one job at a time in this process) or local (several worker processes)
+    launcher: str = setting("inline", choices=("inline", "local"))
     # Processes of launcher local; 0 is workers_per_gpu for each GPU or, without one, a process for num_threads cores.
-    num_workers: int = 0
-    workers_per_gpu: int = 1  # processes of launcher local that share a GPU
+    num_workers: int = setting(0, least=0, most=MAX_PROCESSES)
+    # processes of launcher local that share a GPU
+    workers_per_gpu: int = setting(1, least=1, most=MAX_PROCESSES)
     # Minutes that a sweep may take; jobs that would end later are left for its next run. null is no limit.
-    max_minutes: float | None = None
-    num_threads: int = 1  # CPU threads of a process; rounding can depend on it
+    max_minutes: float | None = setting(None, above=0, most=MAX_COUNT)
+    # CPU threads of a process; rounding can depend on it
+    num_threads: int = setting(1, least=1, most=MAX_PROCESSES)
     # torch.compile for training: true, false, or auto (on a GPU, if it is one graph).
-    compile: bool | str = "auto"
-    data_parallel: str = "auto"  # under torchrun: ddp, fsdp, or auto (fsdp for large models)
-    results_dir: str = "results"  # folder of models, cells, tables and figures
-    cache_dir: str = ".cache/posbench"  # folder of tokenized corpora
-    checkpoint_interval: int = 100  # steps between two checkpoints of a training
+    compile: bool | str = setting("auto", choices=("auto", "true", "false"))
+    # under torchrun: ddp, fsdp, or auto (fsdp for large models)
+    data_parallel: str = setting("auto", choices=("auto", "ddp", "fsdp"))
+    results_dir: str = setting("results", pattern=FOLDER)  # folder of models, cells, tables and figures
+    cache_dir: str = setting(".cache/posbench", pattern=FOLDER)  # folder of tokenized corpora
+    # steps between two checkpoints of a training
+    checkpoint_interval: int = setting(100, least=1, most=MAX_COUNT)
     # Tokens of an evaluation batch; halved when the device is out of memory.
-    max_tokens_per_batch: int = 16384
-    wandb_mode: str = "auto"  # online, offline, disabled, or auto (online with an API key, else offline)
+    max_tokens_per_batch: int = setting(16384, least=1, most=10**12)
+    # online, offline, disabled, or auto (online with an API key, else offline)
+    wandb_mode: str = setting("auto", choices=("auto", "online", "offline", "disabled"))
     wandb_project: str = ""  # project on Weights & Biases; empty is WANDB_PROJECT or, without one, posbench
 
 
@@ -150,13 +165,13 @@ class GridSettings:
     """The models of a sweep, the Cartesian product of these lists, and the extensions that each is evaluated with."""
 
     scheme: list[str] = field(default_factory=list)  # names in configs/scheme; at least one
-    seed: list[int] = field(default_factory=lambda: [0])  # values of train.seed; at least one
+    seed: list[int] = setting(lambda: [0], least=0, most=MAX_SEED)  # values of train.seed; at least one
     size: list[str] = field(default_factory=list)  # names in configs/size; empty is the setting `size` alone
     # Keys of TrainSettings, each with the list of its values.
-    train: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = setting(dict, lists_of=lambda: TrainSettings)
     # Values of train.lr, with train.muon_lr in proportion. All are trained; for each scheme, only the rate with the
     # lowest validation loss is evaluated. Empty is train.lr alone.
-    lr: list[float] = field(default_factory=list)
+    lr: list[float] = setting(list, above=0, most=1000)
     extension: list[str] = field(default_factory=list)  # names in configs/extension, in addition to none
     ensemble: list[str] = field(default_factory=list)  # names in configs/ensemble, in addition to those
     # Schemes to evaluate with extensions, ensembles, variants and fine-tuning; empty is every scheme that allows them.
@@ -177,12 +192,13 @@ class EvaluationSettings:
     """One task at several lengths: an entry of `evaluate` in a sweep."""
 
     task: str = ""  # name in configs/task; empty is the name of the entry
-    length_multiples: list[float] = field(default_factory=list)  # lengths in multiples of the training length
-    lengths: list[int] = field(default_factory=list)  # lengths in tokens, in addition to those
+    # lengths in multiples of the training length
+    length_multiples: list[float] = setting(list, above=0, most=MAX_COUNT)
+    lengths: list[int] = setting(list, least=1, most=MAX_COUNT)  # lengths in tokens, in addition to those
     # Keyword arguments in place of those in the task's file.
     settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0  # of the prompts
-    dtype: str = "float32"  # of the computation: float32, or bfloat16 by autocast
+    seed: int = setting(0, least=0, most=MAX_SEED)  # of the prompts
+    dtype: str = setting("float32", choices=DTYPES)  # of the computation: float32, or bfloat16 by autocast
     include_extensions: bool = True  # false evaluates models without extensions only
 
 
@@ -198,7 +214,8 @@ class VariantSettings:
 class FinetuneSettings(VariantSettings):
     """Fine-tuning of the trained models with an extension in place: an entry of `finetune` in a sweep."""
 
-    train: dict[str, Any] = field(default_factory=dict)  # as ExtensionSettings.finetune
+    # as ExtensionSettings.finetune
+    train: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)
 
 
 @dataclass
@@ -234,7 +251,7 @@ class SweepScript(Script):
     """Settings of posbench sweep: an experiment."""
 
     # Folder of its tables and figures below runtime.results_dir.
-    name: str = field(default="experiment", metadata=NAME)
+    name: str = setting("experiment", is_name=True)
     size: SizeSettings = field(default_factory=SizeSettings)
     data: DataSettings = field(default_factory=DataSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
@@ -254,8 +271,8 @@ class FiguresScript(Script):
     """Settings of posbench figures, which draws tables and figures from stored rows."""
 
     # Names of experiments; empty is all that have rows.
-    experiments: list[str] = field(default_factory=list, metadata=NAME)
-    results_dir: str = "results"  # folder of the experiments
+    experiments: list[str] = setting(list, is_name=True)
+    results_dir: str = setting("results", pattern=FOLDER)  # folder of the experiments
 
 
 @dataclass
@@ -264,4 +281,4 @@ class PropertiesScript(Script):
 
     schemes: list[str] = field(default_factory=list)  # names in configs/scheme; empty is all
     costs: bool = True  # false leaves out time and memory, which depend on the machine
-    results_dir: str = "results"  # folder of the table and the figure
+    results_dir: str = setting("results", pattern=FOLDER)  # folder of the table and the figure

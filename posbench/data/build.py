@@ -1,7 +1,5 @@
 """Builds the folder of a corpus: complete or not at all, and once even if several processes need it."""
 
-import itertools
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,12 +9,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from posbench import checksums
 from posbench.data import shard
 from posbench.data.source import Document, Source
 from posbench.data.splits import SPLITS
-from posbench.data.tokenizer import Tokenizer
+from posbench.data.subword import FILE
+from posbench.data.tokenizer import Bytes, Tokenizer
 from posbench.errors import DataError
-from posbench.files import Lock, atomic_path
+from posbench.files import Lock, atomic_path, set_aside, write_error
 
 META = "meta.json"  # written last
 
@@ -45,7 +45,8 @@ def ensure(
         bos: the id at the start of a document, by default the first id that the tokenizer does not use.
 
     Raises:
-        DataError: if the folder cannot be written, or a split has no documents.
+        ConfigError: if the folder cannot be written.
+        DataError: if a split has no documents.
     """
     if folder.exists() and find_damage(folder) is None:
         return
@@ -53,43 +54,38 @@ def ensure(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with Lock(folder.with_suffix(".lock")):
             if folder.exists() and (damage := find_damage(folder)):
-                aside = set_aside(folder)
-                say(f"{folder}: {damage}; it is set aside as {aside.name} and built again")
+                set_aside(folder, damage, say)
             if not folder.exists():
                 say(f"building the corpus {folder}")
                 with atomic_path(folder, folder.with_suffix(".partial")) as partial:
                     partial.mkdir()
                     fill(partial, *make_parts(), say, bos)
     except OSError as error:
-        raise DataError(
-            f"{folder.parent} cannot be written ({error.strerror or error}): free room there, or choose another "
-            "runtime.cache_dir"
-        ) from None
+        raise write_error(folder.parent, error) from None
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Reads the metadata of a corpus folder: the tokenizer's name, documents left out, and file sizes in bytes."""
-    return json.loads((folder / META).read_text("utf-8"))
+    """Reads the metadata of a corpus folder: the tokenizer's name, documents left out, sizes in bytes and checksums."""
+    return checksums.read_json(folder / META)
 
 
 def find_damage(folder: Path) -> str | None:
-    """Returns what is wrong with a corpus folder, or None if every file has the size that it was written with."""
+    """Returns what is wrong with a corpus folder, or None if every file is as it was written."""
     try:
-        sizes = read_meta(folder)["sizes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        meta = read_meta(folder)
+        for name, size in meta["sizes"].items():
+            path = folder / name
+            found = path.stat().st_size if path.exists() else 0
+            if found != size:
+                return f"{name} has {found} bytes, not {size}"
+        checksums.verify_listed(folder, meta.get("sha256", {}))
+        if meta["tokenizer"] != Bytes.name and FILE not in meta["sizes"]:
+            return f"{META} names the tokenizer {meta['tokenizer']!r}, whose {FILE} is missing"
+    except checksums.DamageError as error:
+        return str(error)
+    except (OSError, KeyError, TypeError, AttributeError):
         return f"{META} is missing or unreadable"
-    for name, size in sizes.items():
-        path = folder / name
-        found = path.stat().st_size if path.exists() else 0
-        if found != size:
-            return f"{name} has {found} bytes, not {size}"
     return None
-
-
-def set_aside(folder: Path) -> Path:
-    """Renames a damaged folder to a free name *.damaged-N, which is returned."""
-    names = (folder.with_suffix(f".damaged-{n}") for n in itertools.count(1))
-    return folder.rename(next(name for name in names if not name.exists()))
 
 
 def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int | None) -> None:
@@ -110,9 +106,11 @@ def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int 
         say(
             f"left out, because {tokenizer.name} does not decode them to the same text: {', '.join(left_out)}"
         )
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    meta = {"tokenizer": tokenizer.name, "left_out": left_out, "sizes": sizes}
-    (folder / META).write_text(json.dumps(meta, indent=1), "utf-8")
+    files = sorted(folder.iterdir())
+    sizes = {path.name: path.stat().st_size for path in files}
+    digests = {path.name: checksums.file_digest(path) for path in files}
+    meta = {"tokenizer": tokenizer.name, "left_out": left_out, "sizes": sizes, "sha256": digests}
+    (folder / META).write_bytes(checksums.dump_json(meta))
 
 
 def tokenize(

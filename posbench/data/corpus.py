@@ -18,7 +18,7 @@ from posbench.data.sources import PinnedSources
 from posbench.data.splits import SPLITS
 from posbench.data.stdlib import StandardLibrary
 from posbench.data.tokenizer import Tokenizer
-from posbench.data.vocabulary import Vocabulary
+from posbench.data.vocabulary import Vocabulary, check_bos
 from posbench.errors import DataError, LengthError, unknown
 
 FORMAT = "1"  # of the folder; part of every fingerprint
@@ -113,7 +113,10 @@ def _parts(config: DataSettings) -> tuple[Source, Tokenizer]:
         )
     source = open_source(config)
     texts = (document.text for document in source.documents("train"))
-    return source, tokenizer.make(config.tokenizer, texts)
+    made = tokenizer.make(config.tokenizer, texts)
+    if config.bos is not None:
+        check_bos(config.bos, made.vocab_size)
+    return source, made
 
 
 def open_source(config: DataSettings) -> Source:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+from posbench import checksums
 from posbench.data.sources import Entry, short_sha256
 from posbench.data.splits import SPLITS, split_by_hash
 
@@ -77,8 +78,8 @@ def main() -> None:
     """Writes the manifest and prints the sizes of its splits."""
     entries = split(distinct(candidates()))
     header = "# split, first 16 digits of sha256, bytes, package, path: written by posbench.data.manifest"
-    lines = [header, *(entry.line() for entry in entries)]
-    Path(__file__).with_name("sources.manifest").write_text("\n".join(lines) + "\n", "utf-8")
+    lines = [header, *(entry.line() for entry in entries), f"# {checksums.KEY}: {checksums.BLANK}", ""]
+    Path(__file__).with_name("sources.manifest").write_bytes(checksums.seal("\n".join(lines).encode()))
     for name in SPLITS:
         sizes = [entry.size for entry in entries if entry.split == name]
         long = ", ".join(f"{sum(s >= size for s in sizes)} from {size} bytes" for size in SIZES[1:])

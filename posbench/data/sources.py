@@ -9,6 +9,7 @@ from functools import cache
 from importlib import metadata, resources
 from typing import NamedTuple
 
+from posbench import checksums
 from posbench.config.data import DataSettings
 from posbench.data.source import Document, Source, digest
 from posbench.errors import DataError
@@ -42,7 +43,10 @@ def short_sha256(content: bytes) -> str:
 @cache
 def manifest() -> tuple[Entry, ...]:
     """Returns the entries of the manifest."""
-    lines = resources.files("posbench.data").joinpath("sources.manifest").read_text("utf-8").splitlines()
+    content = resources.files("posbench.data").joinpath("sources.manifest").read_bytes()
+    if not checksums.verify_bytes(content):
+        raise DataError("posbench/data/sources.manifest does not match its checksum: install posbench again")
+    lines = content.decode("utf-8").splitlines()
     return tuple(Entry.parse(line) for line in lines if not line.startswith("#"))
 
 

@@ -37,6 +37,8 @@ class Vocabulary:
             raise ConfigError(
                 f"data.num_keys={self.num_keys}, data.num_values={self.num_values}: retrieval needs at least 2 of each"
             )
+        if self.own_bos is not None:
+            check_bos(self.own_bos, self.tokenizer_vocab_size)
         if self.own_bos is not None and 2 * self._symbols >= self.tokenizer_vocab_size:
             raise ConfigError(
                 f"data.num_keys={self.num_keys}, data.num_values={self.num_values}: more than half of this model's {self.tokenizer_vocab_size} "
@@ -83,3 +85,11 @@ class Vocabulary:
         )
         ordinary = middle[middle != self.own_bos][: self._symbols]
         return np.random.default_rng(0).permutation(ordinary)  # mixes keys and values
+
+
+def check_bos(bos: int, tokenizer_vocab_size: int) -> None:
+    """Raises ConfigError for an id at the start of a document that the tokenizer does not have."""
+    if not 0 <= bos < tokenizer_vocab_size:
+        raise ConfigError(
+            f"data.bos {bos}: give an id of the tokenizer, 0 to {tokenizer_vocab_size - 1}, or null for a new one"
+        )

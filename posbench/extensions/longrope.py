@@ -30,8 +30,8 @@ class LongRoPE(FrequencyScaling):
         inner: PositionScheme,
         context: ExtensionContext,
         factor: float | str = "auto",
-        long_factor: list | None = None,
-        short_factor: list | None = None,
+        long_factor: list[float] | None = None,
+        short_factor: list[float] | None = None,
     ) -> None:
         super().__init__(inner, context, factor)
         train_len = context.shape.train_len

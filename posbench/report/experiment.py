@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from posbench import checksums
 from posbench.errors import DataError
-from posbench.files import write_text
+from posbench.files import write_bytes
 from posbench.report.report_writer import write_report
 from posbench.results.rows import read_rows, write_rows
 
@@ -30,7 +30,7 @@ def save_experiment(
     metadata = {"scheme_order": list(scheme_order), "figures": list(figures)} | (
         {"caption_note": caption_note} if caption_note else {}
     )
-    write_text(folder / METADATA_FILE, json.dumps(metadata, indent=1) + "\n")
+    write_bytes(folder / METADATA_FILE, checksums.dump_json(metadata))
 
 
 def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]]) -> list[Path]:
@@ -44,9 +44,9 @@ def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]])
     """
     if not (folder / ROWS_FILE).is_file() or not (folder / METADATA_FILE).is_file():
         raise DataError(
-            f"{folder} has no {ROWS_FILE} and {METADATA_FILE}: give a folder that posbench sweep has written"
+            f"{folder} has no {ROWS_FILE} with {METADATA_FILE}: {_remedy(folder)}, or give a folder that it has written"
         )
-    metadata = json.loads((folder / METADATA_FILE).read_text())
+    metadata = read_metadata(folder)
     configs = [load_option("figure", name) for name in metadata["figures"]]
     return write_report(
         read_rows(folder / ROWS_FILE, categorical=True),
@@ -55,6 +55,25 @@ def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]])
         metadata["scheme_order"],
         metadata.get("caption_note", ""),
     )
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Reads the metadata of an experiment; raises DataError if it is damaged."""
+    path = folder / METADATA_FILE
+    try:
+        metadata = checksums.read_json(path)
+        for name in ("scheme_order", "figures"):
+            if not isinstance(metadata.get(name), list) or not all(
+                isinstance(x, str) for x in metadata[name]
+            ):
+                raise checksums.DamageError(f"{name} is not a list of names")
+    except (OSError, checksums.DamageError) as error:
+        raise DataError(f"{path} cannot be used ({error}): {_remedy(folder)}") from None
+    return metadata
+
+
+def _remedy(folder: Path) -> str:
+    return f"run posbench sweep experiment={folder.name} again, with the settings that made it"
 
 
 def find_experiments(results: Path) -> list[Path]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from posbench import checksums
 from posbench.errors import ConfigError
-from posbench.files import write_text
+from posbench.files import write_bytes, write_text
 
 STAMP = "report.json"
 _log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def write_report(
                 path.unlink(missing_ok=True)
             outputs = {str(path.relative_to(out)): _digest(path) for path in written}
             before = {"inputs": inputs, "left_out": left_out, "outputs": outputs}
-            write_text(out / STAMP, json.dumps(before, indent=1) + "\n")
+            write_bytes(out / STAMP, checksums.dump_json(before))
         except OSError as error:
             raise ConfigError(
                 f"cannot write {out} ({error.strerror or error}): choose a folder that can be written"
@@ -128,7 +129,7 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
 
 def _stamp(out: Path) -> dict[str, Any]:
     try:
-        stamp = json.loads((out / STAMP).read_text())
+        stamp = checksums.read_json(out / STAMP)
         return {key: stamp[key] for key in ("inputs", "left_out", "outputs")}
     except (OSError, ValueError, KeyError, TypeError):
         return {"inputs": "", "left_out": [], "outputs": {}}

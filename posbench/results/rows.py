@@ -1,10 +1,6 @@
 """Schema of result rows, one number each, and the store with one parquet file of rows per cell."""
 
-import json
-import logging
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from posbench.errors import ConfigError, DataError
-from posbench.files import atomic_path
+from posbench import checksums
+from posbench.errors import DataError
+from posbench.files import set_aside, write_bytes
 
 SCHEMA_VERSION = 3
 STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from best to worst
@@ -96,8 +93,7 @@ _CATEGORICAL = pa.schema(
     ]
 )
 
-_UNREADABLE = (pa.ArrowException, OSError, ValueError)  # truncated, missing, or not UTF-8
-_log = logging.getLogger(__name__)
+_UNREADABLE = (pa.ArrowException, OSError, ValueError)  # torn, gone, or with bytes that are no text
 
 
 class RowStore:
@@ -110,13 +106,16 @@ class RowStore:
         return self.root / f"{cell}.parquet"
 
     def has(self, cell: str) -> bool:
-        """Returns whether the cell is finished; an unreadable or outdated file is set aside with a warning."""
+        """Returns whether the cell is finished; a damaged or outdated file is set aside with a warning."""
         path = self.path(cell)
         if not path.exists():
             return False
-        fault = _fault(path)
-        if fault:
-            _set_aside(path, fault)
+        sidecar = path.with_suffix(".json")
+        if fault := _fault(path):
+            set_aside(path, fault)
+        elif sidecar.exists() and (fault := _sidecar_fault(sidecar)):
+            set_aside(sidecar, fault)
+            set_aside(path, fault)
         return not fault
 
     def write(self, cell: str, rows: list[dict[str, Any]], run_metadata: dict[str, Any]) -> None:
@@ -129,9 +128,9 @@ class RowStore:
             ConfigError: the folder cannot be written.
         """
         table = _table_of(rows)
-        # The metadata goes first, so that every finished cell has one.
-        with _replacing(self.path(cell).with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(run_metadata, indent=1, sort_keys=True, default=str) + "\n")
+        # The sidecar goes first, so that a cell that is there has one.
+        sidecar = dict(sorted(run_metadata.items()))
+        write_bytes(self.path(cell).with_suffix(".json"), checksums.dump_json(sidecar))
         _write(table, self.path(cell))
 
     def read(self, cell: str) -> pd.DataFrame:
@@ -140,7 +139,7 @@ class RowStore:
     def run_metadata(self, cell: str) -> dict[str, Any]:
         """Returns the metadata of the run that computed a cell, or an empty dictionary if the file is missing."""
         try:
-            return json.loads(self.path(cell).with_suffix(".json").read_text())
+            return checksums.read_json(self.path(cell).with_suffix(".json"))
         except (OSError, ValueError):
             return {}
 
@@ -225,20 +224,11 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    with _replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """As `atomic_path`; raises ConfigError for a path that cannot be written."""
-    try:
-        with atomic_path(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {path} ({error.strerror or error}): choose a results folder that can be written"
-        ) from None
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({checksums.KEY: checksums.BLANK})
+    write_bytes(path, checksums.seal(content.getvalue().to_pybytes()))
 
 
 def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
@@ -255,8 +245,8 @@ def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
             return _renamed(pq.read_table(path, page_checksum_verification=True))
         except _UNREADABLE as error:
             fault = str(error).splitlines()[0]
-    _set_aside(path, fault)
-    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run again to compute it anew")
+    set_aside(path, fault, report=lambda line: None)
+    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run posbench sweep again to make it")
 
 
 def _renamed(old: pa.Table) -> pa.Table:
@@ -274,8 +264,9 @@ def _renamed(old: pa.Table) -> pa.Table:
 
 
 def _fault(path: Path) -> str:
-    """Returns the problem with a file according to its footer, which truncated files lack; '' if there is none."""
+    """Returns the problem with a file according to its checksum and its footer; '' if there is none."""
     try:
+        checksums.verify(path)
         schema = pq.read_schema(path)
     except _UNREADABLE as error:
         return str(error).splitlines()[0]
@@ -288,10 +279,10 @@ def _fault(path: Path) -> str:
     return "" if schema.names == known else "other columns than the schema's"
 
 
-def _set_aside(path: Path, fault: str) -> None:
-    broken = path.with_name(path.name + ".broken")
-    _log.warning("%s cannot be used (%s): set aside as %s", path, fault, broken.name)
+def _sidecar_fault(path: Path) -> str:
+    """Returns the problem with the metadata of a run; '' if there is none."""
     try:
-        os.replace(path, broken)
-    except FileNotFoundError:
-        return  # renamed by another process
+        checksums.read_json(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""

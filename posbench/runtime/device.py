@@ -24,6 +24,11 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r}: give auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r}: this machine has no CUDA device; give device=cpu or auto")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; give cuda:0 to "
+            f"cuda:{torch.cuda.device_count() - 1}"
+        )
     return device
 
 

@@ -25,7 +25,7 @@ from posbench.position.token_decay import TokenDecay
 class FoX(TokenDecay):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + sum over l = j+1 .. i of log sigmoid(w_h . x_l + b_h)."""
 
-    def __init__(self, shape: ModelShape, decay_times: list | None = None) -> None:
+    def __init__(self, shape: ModelShape, decay_times: list[float] | None = None) -> None:
         heads = shape.n_heads
         super().__init__(
             shape, torch.zeros(heads) if decay_times is None else gate_biases(decay_times, heads)

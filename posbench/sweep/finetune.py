@@ -13,12 +13,12 @@ An explicit factor stays as it is (YaRN's 32 was trained at 16 times the length)
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, get_type_hints
+from typing import Any
 
 from posbench.config.checks import check
-from posbench.config.schema import TrainSettings
-from posbench.errors import ConfigError, unknown
-from posbench.instantiate import admits
+from posbench.config.schema import FinetuneTrainSettings, TrainSettings
+from posbench.config.validation import check_partial
+from posbench.errors import ConfigError
 
 
 def finetune_settings(base_settings: TrainSettings, finetune: dict[str, Any]) -> TrainSettings | None:
@@ -32,14 +32,9 @@ def finetune_settings(base_settings: TrainSettings, finetune: dict[str, Any]) ->
     Raises:
         ConfigError: if a key is unknown, or a value is of a wrong type or out of its range.
     """
-    hints = get_type_hints(TrainSettings)
-    for key, value in finetune.items():
-        if key not in hints:
-            raise unknown("setting", f"finetune {key}", [f"finetune {name}" for name in hints])
-        if not admits(hints[key], value):
-            raise ConfigError(f"finetune {key} {value!r}: give {hints[key].__name__}")
-    if finetune.get("steps", -1) < 0:
-        raise ConfigError(f"finetune steps {finetune.get('steps')}: give a number of steps, 0 for none")
+    if "steps" not in finetune:
+        raise ConfigError("finetune steps None: give a number of steps, 0 for none")
+    check_partial("finetune", finetune, FinetuneTrainSettings)
     if finetune["steps"] == 0:
         return None
     length = max(1, finetune.get("seq_len", base_settings.seq_len))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from posbench.config.schema import (
@@ -14,9 +14,8 @@ from posbench.config.schema import (
     SchemeSettings,
     SizeSettings,
     SweepScript,
-    TrainSettings,
 )
-from posbench.errors import ConfigError, unknown
+from posbench.errors import ConfigError
 
 # (group, name) -> the content of configs/<group>/<name>.yaml.
 LoadOption = Callable[[str, str], dict[str, Any]]
@@ -30,12 +29,8 @@ def models(script: SweepScript, load_option: LoadOption) -> Iterator[ModelSettin
         raise ConfigError(
             "the grid has no scheme or no seed: give grid.scheme=[rope,alibi] and grid.seed=[0]"
         )
-    train_fields = [one.name for one in fields(TrainSettings)]
-    for key, values in axes.train.items():
-        if key not in train_fields:
-            raise unknown("setting", f"grid.train.{key}", [f"grid.train.{name}" for name in train_fields])
-        if not isinstance(values, list):
-            raise ConfigError(f"grid.train.{key} is {values!r}: give a list of values")
+    if "seed" in axes.train:
+        raise ConfigError("grid.train.seed: give the seeds as grid.seed")
     sizes = [SizeSettings(**load_option("size", name)) for name in axes.size] or [script.size]
     schemes = [with_overrides("scheme", name, script.overrides.scheme, load_option) for name in axes.scheme]
     if axes.lr and axes.train.keys() & {"lr", "muon_lr"}:
@@ -113,6 +108,10 @@ def with_overrides(
 ) -> dict[str, Any]:
     """Loads an option, with the overrides of the experiment in place of the settings in its file."""
     content = load_option(group, name)
-    if overrides.get(name):
+    if name in overrides:
+        if not isinstance(overrides[name], Mapping) or not overrides[name] or content["build"] is None:
+            raise ConfigError(
+                f"overrides.{group}.{name} is {overrides[name]!r}: give settings of {name} and their values, or remove it"
+            )
         content = {**content, "build": {**content["build"], **overrides[name]}}
     return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from filelock import Timeout
 from posbench.config.schema import ExtensionSettings, RuntimeSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import ConfigError
-from posbench.files import Lock
+from posbench.files import Lock, remove_leftovers
 from posbench.results.rows import RowStore
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import world
@@ -106,15 +106,17 @@ class ResultsFolder:
         return RowStore(self.path / "cells")
 
     def prepare(self) -> None:
-        """Creates the folders; raises ConfigError if they are not writable."""
+        """Creates the folders and removes what killed processes have left; raises ConfigError if they are not writable."""
         try:
             (self.path / "locks").mkdir(parents=True, exist_ok=True)
-            (self.path / "locks" / f"{os.getpid()}.tmp").touch()
-            (self.path / "locks" / f"{os.getpid()}.tmp").unlink()
+            with tempfile.TemporaryFile(dir=self.path / "locks"):
+                pass
         except OSError as error:
             raise ConfigError(
                 f"results folder {self.path} cannot be written ({error.strerror}): give another runtime.results_dir"
             ) from None
+        for folder in (self.path / "cells", *self.path.glob("models/*")):
+            remove_leftovers(folder)
 
     def lock(self, job: Job) -> Lock:
         """Returns the lock to hold while a job runs; the operating system releases it when the process dies."""
@@ -196,6 +198,8 @@ class Worker:
             return
         model, steps = job.model, job.model.train.steps
         folder = self.results_folder.model_dir(model)
+        if world().is_main_process:
+            remove_leftovers(folder, locked=True)
         with explain_oom(model):
             trainer = Trainer(
                 model.settings, self.corpus(model), folder, self.runtime, self.finetune_start(model)

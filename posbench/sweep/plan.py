@@ -5,9 +5,12 @@ Settings that are not possible are rejected here, before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from posbench.config.checks import check
 from posbench.config.schema import (
@@ -26,7 +29,7 @@ from posbench.lm.chunks import ChunkEnsemble
 from posbench.model.gpt import Size, build_scheme
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import ModelShape, PositionScheme
-from posbench.sweep import grid
+from posbench.sweep import feasibility, grid
 from posbench.sweep.cell import Cell, FineTuning, ModelPlan, Plan
 from posbench.sweep.finetune import extension_length, finetune_settings
 from posbench.sweep.grid import NONE, LoadOption
@@ -43,7 +46,31 @@ def model_shape(settings: ModelSettings) -> ModelShape:
 
 def build_untrained_scheme(settings: ModelSettings) -> PositionScheme:
     """Creates the untrained scheme of a model; raises for settings that it does not allow."""
+    if largest_integer(settings.scheme.build) > 10**6:
+        check_scheme_bytes(settings)
     return build_scheme(settings.scheme.build, model_shape(settings), settings.train.seed)
+
+
+def largest_integer(settings: Any) -> int:
+    """Returns the largest whole number in nested settings."""
+    if isinstance(settings, Mapping):
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        return max(map(largest_integer, settings), default=0)
+    return settings if isinstance(settings, int) else 0
+
+
+def check_scheme_bytes(settings: ModelSettings) -> None:
+    """Raises ConfigError for a scheme whose parameters cannot fit in memory, which it is created without."""
+    try:
+        with torch.device("meta"):
+            scheme = build_scheme(settings.scheme.build, model_shape(settings), settings.train.seed)
+    except (NotImplementedError, RuntimeError):  # a scheme whose parameters depend on computed values
+        return
+    count = sum(parameter.numel() for parameter in [*scheme.parameters(), *scheme.buffers()])
+    feasibility.check_bytes(
+        f"scheme {settings.scheme.name}", feasibility.PARAMETER_BYTES * count, "give smaller settings"
+    )
 
 
 def apply_extension(

@@ -14,7 +14,7 @@ from posbench.errors import PosbenchError
 from posbench.results import gate
 from posbench.runtime.distributed import world
 from posbench.sweep import launcher
-from posbench.sweep.cell import Cell, Plan
+from posbench.sweep.cell import Cell, ModelPlan, Plan
 from posbench.sweep.estimates import format_duration, with_estimates
 from posbench.sweep.jobs import Job, ResultsFolder
 from posbench.sweep.oom_report import oom_report_lines
@@ -29,11 +29,13 @@ def pending_jobs(
     required = {cell.model.id for cell in plan.cells if not results_folder.is_evaluated(cell, runtime)}
     # A model whose cells are all measured is not required. A model without cells is: the plan is to train it.
     required |= {model.id for model in plan.models} - {cell.model.id for cell in plan.cells}
-    missing = [model for model in plan.all_models if not results_folder.is_trained(model)]
-    required |= {
-        model.fine_tuning.base_model.id for model in missing if model.fine_tuning and model.id in required
-    }
-    jobs = [Job(experiment, model) for model in missing if model.id in required]
+    missing: list[ModelPlan] = []
+    # A base model stands before the models that are fine-tuned from it. Other models are not read, which takes time.
+    for model in reversed(plan.all_models):
+        if model.id in required and not results_folder.is_trained(model):
+            missing.insert(0, model)
+            required |= {model.fine_tuning.base_model.id} if model.fine_tuning else set()
+    jobs = [Job(experiment, model) for model in missing]
     for _, cells in groupby(plan.cells, key=lambda cell: (cell.model.id, cell.extension.name)):
         todo = tuple(cell for cell in cells if not results_folder.is_evaluated(cell, runtime))
         if todo:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from posbench.files import atomic_path
-
-log = logging.getLogger(__name__)
+from posbench import checksums
+from posbench.files import atomic_path, set_aside
 
 # Version of the layout, including the names of parameters.
 FORMAT = 3
@@ -25,31 +21,32 @@ def write(folder: Path, tensors: dict[str, dict[str, Tensor]], metadata: dict[st
     """Writes one safetensors file for each group of `tensors`, and the metadata, in place of an existing `folder`."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        sizes = {}
         for name, group in tensors.items():
-            path = temporary / f"{name}.safetensors"
-            save_file({key: tensor.contiguous() for key, tensor in group.items()}, path)
-            sizes[path.name] = path.stat().st_size
-        (temporary / "metadata.json").write_text(
-            json.dumps({"format": FORMAT, "sizes": sizes, **metadata}, indent=1)
-        )
+            _save(group, temporary / f"{name}.safetensors")
+        files = sorted(temporary.iterdir())
+        sizes = {path.name: path.stat().st_size for path in files}
+        digests = {path.name: checksums.file_digest(path) for path in files}
+        document = {"format": FORMAT, "sizes": sizes, "sha256": digests, **metadata}
+        (temporary / "metadata.json").write_bytes(checksums.dump_json(document))
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
     """Returns the metadata of a complete checkpoint of this format, or None if there is none.
 
-    A folder that is damaged, incomplete or of another format is set aside with a warning.
+    A folder that is damaged, incomplete or of another format is set aside with a warning. Every file is verified, once
+    per process.
     """
     if not folder.is_dir():
         return None
     try:
-        metadata = json.loads((folder / "metadata.json").read_text())
+        metadata = checksums.read_json(folder / "metadata.json")
         if metadata["format"] != FORMAT:
             raise ValueError(f"format {metadata['format']}, this version writes {FORMAT}")
         for name, size in metadata["sizes"].items():
             if (folder / name).stat().st_size != size:
                 raise ValueError(f"{name} has {(folder / name).stat().st_size} bytes of {size}")
-    except (OSError, ValueError, KeyError) as error:
+        checksums.verify_listed(folder, metadata.get("sha256", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         set_aside(folder, error)
         return None
     return metadata
@@ -64,9 +61,8 @@ def tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict
         return None
 
 
-def set_aside(folder: Path, reason: object) -> None:
-    """Renames a broken folder to <name>.broken, so that it can be inspected and its content is made again."""
-    broken = folder.with_name(folder.name + ".broken")
-    shutil.rmtree(broken, ignore_errors=True)
-    folder.rename(broken)
-    log.warning("%s is broken (%s): set aside as %s and made again", folder, reason, broken.name)
+def _save(group: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file({key: tensor.contiguous() for key, tensor in group.items()}, path)
+    except SafetensorError as error:  # for example a full disk
+        raise OSError(str(error)) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from posbench.files import remove
 from posbench.runtime.distributed import World, distribute_like, gather_full_tensor
 from posbench.training import checkpoints
 
@@ -93,7 +93,7 @@ def save(
     older = [path for path in checkpoint_folders(folder) if path != current]
     checkpoints.write(current, {"model": weights, "optimizer": state}, {"step": step, **metadata})
     for path in older:
-        shutil.rmtree(path)
+        remove(path)
 
 
 def finish(folder: Path, model: nn.Module, metadata: dict[str, Any], world: World) -> None:
@@ -103,7 +103,7 @@ def finish(folder: Path, model: nn.Module, metadata: dict[str, Any], world: Worl
         return
     checkpoints.write(folder / "final", {"model": weights}, metadata)
     for path in checkpoint_folders(folder):
-        shutil.rmtree(path)
+        remove(path)
 
 
 def full_state_dict(model: nn.Module) -> dict[str, Tensor]:

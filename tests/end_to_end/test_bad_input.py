@@ -85,7 +85,7 @@ def test_sweep_rejects_bad_input(script, overrides, expected):
         ("evaluate.key_value.multiples=[1]", "evaluate.key_value.length_multiples"),
         ("+evaluate.fixed_targets.extensions=false", "evaluate.fixed_targets.include_extensions"),
         ("+grid.train.length=[16]", "grid.train.seq_len"),
-        ("+finetune.pi={train: {steps: 2, length: 32}}", "finetune seq_len"),
+        ("+finetune.pi={train: {steps: 2, length: 32}}", "finetune.pi.train.seq_len"),
         ("overrides.scheme.rope.base=500", "overrides.scheme.rope.rope_theta"),
         ("evaluate.key_value.settings.contexts=4", "evaluate.key_value.settings.num_contexts"),
         ("+overrides.scheme.rope.base=500", "rope_theta"),

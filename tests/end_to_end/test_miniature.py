@@ -165,7 +165,7 @@ def test_two_sweeps_at_once_share_the_jobs(started, tmp_path, uninterrupted):
     # Every model was trained by one process alone.
     trained = sum(text.count("train ") for text in output)
     assert trained >= 3
-    assert not list(results.rglob("*.tmp")) + list(results.rglob("*.broken"))
+    assert not list(results.rglob("*.tmp")) + list(results.rglob("*.damaged-*"))
 
 
 @pytest.mark.parametrize("damage", ["cut short", "another version"])
@@ -190,8 +190,8 @@ def test_damaged_files_are_reported_set_aside_and_computed_again(script, tmp_pat
     assert result.code == 0, result
     rows = "miniature/rows.parquet"
     assert (results / rows).read_bytes() == (uninterrupted / rows).read_bytes()
-    assert list(results.glob("models/*/final.broken"))
-    assert list(results.glob("cells/*.broken"))
+    assert list(results.glob("models/*/final.damaged-1"))
+    assert list(results.glob("cells/*.damaged-1"))
 
 
 def test_a_model_that_diverges_becomes_rows(script, tmp_path):

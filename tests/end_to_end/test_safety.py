@@ -113,8 +113,8 @@ def test_a_module_of_others_is_not_imported(way, script, foreign, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-TARGETS = """os.system subprocess.Popen shutil.rmtree posbench.files._remove posbench.training.muon.Muon
-posbench.training.checkpoints.shutil.rmtree posbench.data.build.json.loads builtins.exec exec posbench.__main__.main
+TARGETS = """os.system subprocess.Popen shutil.rmtree posbench.files._delete posbench.training.muon.Muon
+posbench.files.shutil.rmtree posbench.checksums.json.loads builtins.exec exec posbench.__main__.main
 posbench.lm.interface.Prompt posbench..files posbench.files. ../x"""
 
 

@@ -136,7 +136,7 @@ def test_broken_cell_is_set_aside(tmp_path, some, damage, caplog):
     assert len(caplog.messages) == 1
     assert "\n" not in caplog.messages[0]
     assert not path.exists()
-    assert path.with_name("abc.parquet.broken").exists()
+    assert path.with_name("abc.parquet.damaged-1").exists()
     store.write("abc", some, {})
     assert path.read_bytes() == whole
 
@@ -188,7 +188,7 @@ def test_missing_column_raises(tmp_path, some):
 
 def test_folder_that_cannot_be_written_raises(tmp_path, some):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="choose a results folder") as error:
+    with pytest.raises(ConfigError, match="choose another folder") as error:
         RowStore(tmp_path / "file" / "cells").write("abc", some, {})
     assert "\n" not in str(error.value)
 

@@ -97,7 +97,7 @@ def test_a_torn_checkpoint_is_set_aside_and_training_starts_before_it(corpus, tm
     state = path / "optimizer.safetensors"
     state.write_bytes(state.read_bytes()[:-10])
     assert same(whole, train(corpus, tmp_path / "cut"))
-    assert list((tmp_path / "cut").glob("*.broken"))
+    assert list((tmp_path / "cut").glob("*.damaged-1"))
 
 
 def test_gradient_accumulation_changes_only_rounding(corpus, tmp_path):

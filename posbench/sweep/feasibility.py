@@ -1,0 +1,121 @@
+"""Estimates of memory and work from settings alone: what this machine could never do is refused before it starts.
+
+The estimates are lower bounds and the limits are generous, several times the memory of the machine and ten years of
+its peak speed, so that nothing possible is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from posbench.config.schema import EvaluationSettings, ModelSettings, TrainSettings
+from posbench.errors import ConfigError
+
+# Upper bounds of a core's and a GPU's floating-point operations per second, and of a GPU's bytes.
+CORE_SPEED, GPU_SPEED, GPU_BYTES = 1e11, 2e15, 2e11
+MEMORY_MARGIN = 4
+YEAR = 365.25 * 24 * 3600
+MAX_YEARS = 10
+# Bytes of a trained parameter: weight, gradient and two moments in float32.
+PARAMETER_BYTES = 16
+# Bytes of a token that training keeps for each layer and unit of the width, at the least.
+ACTIVATION_BYTES = 32
+# Bytes of a prompt, all of which are in memory at once, besides the ids of its tokens.
+PROMPT_BYTES = 1000
+# Prompts of an evaluation, which are all generated before it starts.
+MAX_PROMPTS = 10**7
+ID_BYTES = 8
+# Settings of tasks whose product is the number of prompts.
+COUNTS = ("num_examples", "num_contexts", "num_positions", "num_depths")
+
+
+def n_machines() -> int:
+    """Returns the number of processes of torchrun, an upper bound of the number of machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def n_gpus() -> int:
+    """Returns the number of NVIDIA GPUs of this machine, without torch."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def machine_bytes() -> float:
+    """Returns the memory of this machine, or that of its GPUs if it is larger."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(memory, GPU_BYTES * n_gpus()) * n_machines()
+
+
+def check_bytes(what: str, needed: float, remedy: str) -> None:
+    """Raises ConfigError if `needed` bytes are far more than this machine has."""
+    if needed > MEMORY_MARGIN * machine_bytes():
+        raise ConfigError(
+            f"{what} needs at least {needed / 1e9:.3g} GB of memory and this machine has {machine_bytes() / 1e9:.3g} GB: {remedy}"
+        )
+
+
+def check_flops(flops: float, remedy: str) -> None:
+    """Raises ConfigError for a number of floating-point operations that takes this machine many years."""
+    speed = max(CORE_SPEED * (os.cpu_count() or 1), GPU_SPEED * n_gpus()) * n_machines()
+    if flops > MAX_YEARS * YEAR * speed:
+        raise ConfigError(
+            f"this takes at least {flops / speed / YEAR:.3g} years on this machine, the limit is {MAX_YEARS}: {remedy}"
+        )
+
+
+def n_parameters(settings: ModelSettings) -> float:
+    """Returns the number of parameters of a model, without those of its scheme."""
+    size = settings.size
+    heads = size.n_heads * size.head_dim if size.head_dim else size.d_model
+    layer = size.d_model * (4 * heads + 2 * size.mlp_ratio * size.d_model)
+    symbols = settings.data.num_keys + settings.data.num_values
+    return size.n_layers * layer + 2 * symbols * size.d_model
+
+
+def training_flops(settings: ModelSettings, train: TrainSettings) -> float:
+    """Returns the operations of a training; raises ConfigError if it cannot fit in memory."""
+    parameters, size = n_parameters(settings), settings.size
+    check_bytes(
+        f"a model with size.n_layers {size.n_layers} and size.d_model {size.d_model}",
+        PARAMETER_BYTES * parameters,
+        "give a smaller size",
+    )
+    tokens = train.batch_size * train.seq_len
+    width = size.n_layers * size.d_model
+    check_bytes(
+        f"a step with train.batch_size {train.batch_size} and train.seq_len {train.seq_len}",
+        tokens * max(ID_BYTES, ACTIVATION_BYTES * width / train.grad_accum_steps),
+        "give a smaller train.batch_size or train.seq_len",
+    )
+    return train.steps * tokens * (6.0 * parameters + 6.0 * width * train.seq_len)
+
+
+def evaluation_flops(
+    settings: ModelSettings, name: str, task: Mapping[str, Any], evaluation: EvaluationSettings
+) -> float:
+    """Returns the operations of an evaluation; raises ConfigError if its prompts cannot fit in memory.
+
+    Args:
+        name: of the task.
+        task: keyword arguments of the task.
+    """
+    flops, width = 0.0, settings.size.n_layers * settings.size.d_model
+    counts = {key: task[key] for key in COUNTS if isinstance(task.get(key), int)}
+    prompts = 1.0
+    for count in counts.values():
+        prompts *= count
+    train_len = settings.train.seq_len
+    named = f"{name} with {', '.join(f'{key} {count}' for key, count in counts.items())}"
+    fewer = f"give fewer {' or '.join(key.removeprefix('num_') for key in counts)}"
+    if prompts > MAX_PROMPTS:
+        raise ConfigError(f"{named} has {prompts:.15g} prompts and the limit is {MAX_PROMPTS}: {fewer}")
+    for length in [*evaluation.lengths, *(multiple * train_len for multiple in evaluation.length_multiples)]:
+        check_bytes(
+            f"{named} at {length:.15g} tokens",
+            prompts * (PROMPT_BYTES + ID_BYTES * length),
+            f"{fewer} or a shorter length",
+        )
+        flops += prompts * length * (2.0 * n_parameters(settings) + 2.0 * width * length)
+    return flops

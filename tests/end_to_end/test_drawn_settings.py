@@ -1,0 +1,215 @@
+"""Settings of every command, drawn at random: no traceback, no hang, and nothing that is accepted without an effect.
+
+The commands run up to the point where work would start. POSBENCH_EXAMPLES sets the number of drawn command lines.
+"""
+
+import os
+import signal
+import time
+from dataclasses import asdict
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import strategies as st
+
+import posbench.properties.report
+import posbench.sweep.run
+from posbench.commands import run
+from posbench.config.keys import SCHEMAS, typed_keys
+from posbench.sweep import launcher
+from posbench.sweep.jobs import ResultsFolder
+from posbench.sweep.run import SweepSummary
+from posbench.sweep.time_budget import TimeBudget
+
+EXAMPLES = int(os.environ.get("POSBENCH_EXAMPLES", "60"))
+SECONDS = 10
+SMALL = ("size.n_layers=1", "size.d_model=16", "size.n_heads=2", "train.seq_len=16")
+COMMANDS = {
+    "train": SMALL,
+    "evaluate": (*SMALL, "task=key_value"),
+    "sweep": ("experiment=miniature", "grid.extension=[pi]", "grid.scheme=[rope]", "figures=[fixed_targets]"),
+    "figures": (),
+    "properties": ("schemes=[rope]",),
+}
+# Settings of dictionaries that the schemas leave open.
+OPEN_KEYS = {
+    "train": ["scheme.build.rope_theta", "scheme.build.interleaved", "+scheme.build.unknown"],
+    "evaluate": [
+        "task.build.num_contexts",
+        "task.build.query_aware",
+        "+evaluation.settings.num_contexts",
+        "+lm.rope_scaling.factor",
+        "+extension.build.factor",
+    ],
+    "sweep": [
+        *(f"+grid.train.{key}" for key in ("steps", "seed", "lr", "batch_size", "optimizer", "unknown")),
+        *(f"+overrides.scheme.{key}" for key in ("rope", "rop", "alibi", "t5.num_buckets", "rope.unknown")),
+        *(f"+overrides.extension.{key}" for key in ("pi", "pi.factor", "yarn.beta_fast")),
+        *(f"+variants.{key}" for key in ("pi", "mine", "mine.extension", "pi.settings")),
+        *(f"+finetune.{key}" for key in ("pi", "pi.train", "mine.train.steps")),
+        *(
+            f"evaluate.{key}"
+            for key in ("key_value", "key_value.settings", "prefix.lengths", "attention.seed")
+        ),
+        *(f"evaluate.key_value.settings.{key}" for key in ("num_contexts", "+query_aware")),
+        *(
+            f"+evaluate.{key}"
+            for key in ("mine", "copy.task", "passkey.lengths", "key_value_uuid.settings.num_keys")
+        ),
+        "overrides.scheme.rope.rope_theta",
+        "~evaluate",
+        "~grid",
+    ],
+    "figures": ["+unknown"],
+    "properties": ["+unknown"],
+}
+NUMBERS = [
+    "0",
+    "1",
+    "2",
+    "3",
+    "-1",
+    "7",
+    "1000000",
+    "1000000000000",
+    "100000000000000000000",
+    "1.5",
+    "-0.5",
+    "1e308",
+]
+OTHERS = [
+    "nan",
+    "inf",
+    "-inf",
+    "null",
+    "true",
+    "false",
+    "''",
+    "many",
+    "auto",
+    "rope",
+    "pi",
+    "bfloat16",
+    "cuda:99",
+    "meta",
+    "'../up'",
+    "'ä €'",
+    "???",
+    "'${nothing}'",
+]
+SCALARS = st.sampled_from([*NUMBERS, *OTHERS]) | st.integers().map(str) | st.floats().map(str)
+LISTS = st.lists(SCALARS, max_size=3).map(lambda values: f"[{','.join(values)}]")
+DICTIONARIES = st.dictionaries(
+    st.sampled_from(["steps", "lr", "extension", "train", "factor", "unknown", "task", "lengths"]),
+    SCALARS,
+    max_size=2,
+).map(lambda values: "{" + ",".join(f"{key}: {value}" for key, value in values.items()) + "}")
+
+
+@st.composite
+def command_lines(draw):
+    """A command and one override or two."""
+    command = draw(st.sampled_from([*COMMANDS, "sweep", "sweep"]))
+    keys = [*typed_keys(SCHEMAS[command]), *OPEN_KEYS[command]]
+    keys = [key for key in keys if not key.endswith(("_dir", "fingerprint", "launcher"))]
+    overrides = []
+    for key in draw(st.lists(st.sampled_from(keys), min_size=1, max_size=2, unique=True)):
+        value = draw(st.one_of(SCALARS, SCALARS, LISTS, DICTIONARIES))
+        plus = "+" if "+" in key else ""
+        overrides.append(key if key.startswith("~") else f"{plus}{key.replace('+', '')}={value}")
+    return command, overrides
+
+
+class Planned:
+    """Stands for the start of the work: keeps what would be done."""
+
+    def __init__(self) -> None:
+        self.work = None
+
+    def run_plan(self, plan, runtime, experiment, say=print):
+        launcher.check_runtime(runtime)
+        TimeBudget(runtime.max_minutes)
+        models = [(model.id, repr(model.settings)) for model in plan.all_models]
+        self.work = repr(
+            [models, [(cell.id, repr(cell.task)) for cell in plan.cells], asdict(runtime), experiment]
+        )
+        return SweepSummary(0, 1)
+
+    def write(self, builds, folder, costs):
+        self.work = repr([builds, costs])
+        return []
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder of tokenized corpora."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def too_long(*_):
+    raise TimeoutError(f"no answer within {SECONDS} s")
+
+
+def test_drawn_settings(monkeypatch, capsys, tmp_path, cache):
+    """One setting in three with a value without sense was a traceback, a hang, or accepted in silence."""
+    planned = Planned()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["posbench"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(posbench.sweep.run, "run_plan", planned.run_plan)
+    monkeypatch.setattr(posbench.properties.report, "write", planned.write)
+    monkeypatch.setattr(ResultsFolder, "is_trained", lambda self, model: True)
+    signal.signal(signal.SIGALRM, too_long)
+
+    def call(command, overrides):
+        GlobalHydra.instance().clear()
+        planned.work = None
+        where = [] if command in ("figures", "properties") else [f"runtime.cache_dir={cache}"]
+        signal.alarm(SECONDS)
+        try:
+            status = run([command, *COMMANDS[command], *where, *overrides])
+        finally:
+            signal.alarm(0)
+        lines = [
+            line
+            for line in capsys.readouterr().err.splitlines()
+            if "corpus" not in line and " tokens in " not in line
+        ]
+        return status, lines, planned.work
+
+    usual = {command: call(command, [])[2] for command in COMMANDS}
+    counts = {"accepted": 0, "refused": 0}
+    slowest = 0.0
+
+    @seed(0)
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(command_lines())
+    def check(drawn):
+        nonlocal slowest
+        command, overrides = drawn
+        started = time.perf_counter()
+        status, lines, work = call(command, overrides)
+        slowest = max(slowest, time.perf_counter() - started)
+        note(f"posbench {command} {' '.join(overrides)}: {status} {lines}")
+        counts["accepted" if status == 0 else "refused"] += 1
+        if status:
+            assert status == 2
+            assert len(lines) == 1
+        elif command != "figures" and len(overrides) == 1 and not is_default(command, overrides[0]):
+            assert work != usual[command], "accepted without an effect"
+
+    check()
+    with capsys.disabled():
+        print(f"\n{counts}, slowest {slowest:.1f} s")
+
+
+def is_default(command, override):
+    """Whether an override gives a value that is there already, or one that only names tables."""
+    key, _, value = override.partition("=")
+    usual = ("name", "figures", "grid.extended_schemes", "evaluate.key_value.include_extensions")
+    given = dict(one.split("=", 1) for one in COMMANDS[command])
+    return key in usual or given.get(key) == value or value.strip("'\"") in DEFAULTS.get(key, ())
+
+
+DEFAULTS = {}
