@@ -170,11 +170,7 @@ def test_train_rejects_bad_input(script):
     assert_error(script("train", "scheme.build._target_=nowhere.Nothing"), "'nowhere'", "allow=[nowhere]")
     allowed = script("train", "scheme.build._target_=nowhere.Nothing", "allow=[nowhere]")
     assert_error(allowed, "nowhere.Nothing", "PYTHONPATH")
-    muon = [
-        "scheme.build._target_=posbench.training.muon.Muon",
-        "~scheme.build.rope_theta",
-        "+scheme.build.lr=0.1",
-    ]
+    muon = ["scheme=nope", "scheme.build._target_=posbench.training.muon.Muon", "+scheme.build.lr=0.1"]
     assert_error(script("train", *muon), "PositionScheme")
 
 
