@@ -115,8 +115,8 @@ class Definition:
         names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
         classes = {name: type(name, (), {}) for name in names - TYPES.keys() if self._is_class(name)}
         try:
-            return eval(ast.unparse(annotation), {"__builtins__": {}}, {**TYPES, **classes})
-        except Exception:  # an annotation of other names
+            return _evaluate(annotation, {**TYPES, **classes})
+        except (KeyError, TypeError, ValueError):  # an annotation of other names or of another form
             return Any
 
     def _is_class(self, name: str) -> bool:
@@ -165,6 +165,22 @@ def _in_tree(path: Path, tree: ast.Module, name: str) -> Definition | None:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return Definition(path, ast.get_docstring(tree) or "", node, tree)
     return None
+
+
+def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """Returns the type that an annotation of these names means; calls nothing from the source."""
+    match node:
+        case ast.Name():
+            return names[node.id]
+        case ast.Constant():
+            return node.value
+        case ast.Tuple():
+            return tuple(_evaluate(one, names) for one in node.elts)
+        case ast.Subscript():
+            return _evaluate(node.value, names)[_evaluate(node.slice, names)]
+        case ast.BinOp(op=ast.BitOr()):
+            return _evaluate(node.left, names) | _evaluate(node.right, names)
+    raise ValueError(f"not an annotation of types: {ast.unparse(node)}")
 
 
 def _parameters(function: ast.FunctionDef) -> dict[str, ast.expr | None] | None:

@@ -188,9 +188,7 @@ def load_option(group: str, name: str) -> dict[str, Any]:
     ]
     folders += [("hydra.searchpath", folder) for folder in HydraConfig.get().searchpath]
     check_name(group, name)
-    content = copy.deepcopy(_read_option(tuple(folders), group, name))
-    check_name(f"name of {group} {name}", content.get("name"))
-    return content
+    return copy.deepcopy(_read_option(tuple(folders), group, name))
 
 
 @cache
@@ -206,6 +204,8 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
     if found is None:
         raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))
     content = OmegaConf.to_container(found.config, resolve=True)
+    if isinstance(content, Mapping):
+        check_name(f"name of {group} {name}", content.get("name"))
     if group in OPTION_SCHEMAS:
         check_option(f"{group}/{name}.yaml", content, OPTION_SCHEMAS[group])
     return content  # type: ignore[return-value]

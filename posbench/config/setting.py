@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from posbench.identity import HASH_IF_SET
 from posbench.names import NAME
 
 # The largest number of threads or processes: several for each core, so that a config fits small and large machines.
@@ -70,7 +71,7 @@ def setting(
         is_name: whether it holds a name, or names, that posbench.names.check_name must allow.
         rule: arguments of Rule.
     """
-    metadata = {"rule": Rule(**rule), "hash_if_set": hash_if_set} | (NAME if is_name else {})
+    metadata = {"rule": Rule(**rule)} | (HASH_IF_SET if hash_if_set else {}) | (NAME if is_name else {})
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -170,7 +170,8 @@ def test_train_rejects_bad_input(script):
     assert_error(script("train", "scheme.build._target_=nowhere.Nothing"), "'nowhere'", "allow=[nowhere]")
     allowed = script("train", "scheme.build._target_=nowhere.Nothing", "allow=[nowhere]")
     assert_error(allowed, "nowhere.Nothing", "PYTHONPATH")
-    assert_error(script("train", "scheme.build._target_=posbench.training.muon.Muon"), "PositionScheme")
+    muon = ["scheme=nope", "scheme.build._target_=posbench.training.muon.Muon", "+scheme.build.lr=0.1"]
+    assert_error(script("train", *muon), "PositionScheme")
 
 
 @pytest.mark.parametrize(
