@@ -10,6 +10,7 @@ SMOKE = {
     "test_masks.py",
     "test_repository.py",
     "test_wandb.py",
+    "sweep/test_labels.py",
     "commands/test_completion.py::test_a_group_lists_its_choices",
     "commands/test_help.py::test_a_mistake_is_one_line",
     "commands/test_help.py::test_without_a_command_all_are_shown",
