@@ -125,6 +125,7 @@ BAD_VALUES = {
     ("train", "runtime.device=mps"): "auto, cpu, cuda or cuda:N",
     ("train", "runtime.device=meta"): "auto, cpu, cuda or cuda:N",
     ("train", "runtime.results_dir=''"): "runtime.results_dir '': give a folder",
+    ("train", "scheme.name='${nothing}'"): "Interpolation key 'nothing' not found",
     ("train", "data.path=/x"): "data.path changes nothing with data.source sources",
     ("evaluate", "evaluation.task=key_value"): "give task=NAME",
     ("evaluate", "evaluation.include_extensions=false"): "give task=NAME",
