@@ -80,8 +80,6 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
     kinds = [f"{kind} over {clusters}" if "bootstrap" in kind else kind for kind in kinds]
     spread = f"; {intervals}: {', '.join(kinds)}" if kinds else "; no interval"
-    # With one seed, intervals cover the choice of documents but not the variance between trainings.
-    spread += " (not over trainings)" if kinds and one else ""
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 
@@ -108,8 +106,8 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
         return "Gate: not applied, since no model was evaluated at its training length."
     below = pd.concat([shown[shown["status"] == "not_learned"] for _, shown, _ in sides])
     return (
-        f"Gate: models below an accuracy of {MIN_ACCURACY:.2f} at the training length have not learned the task and "
-        f"are not judged at longer contexts ({_names(below) or 'none'})."
+        f"Gate: models with an accuracy below {MIN_ACCURACY:.2f} at the training length are not judged at longer "
+        f"contexts ({_names(below) or 'none'})."
     )
 
 
