@@ -98,11 +98,11 @@ def baselines(rows: pd.DataFrame, metric: Metric) -> str:
 
 def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
     """Returns the accuracy that counts as learned, and the models below it."""
-    judged = [rows.loc[rows["metric"].isin(GATE_METRICS), ["eval_len", "train_len"]] for rows, *_ in sides]
-    judged = [lengths for lengths in judged if len(lengths)]
-    if not judged:
+    judged = [rows["metric"].isin(GATE_METRICS) for rows, *_ in sides]
+    at_home = [rows["eval_len"] == rows["train_len"] for rows, *_ in sides]
+    if not any(mask.any() for mask in judged):
         return ""
-    if not any((lengths["eval_len"] == lengths["train_len"]).any() for lengths in judged):
+    if not any((mask & home).any() for mask, home in zip(judged, at_home, strict=True)):
         return "Gate: not applied, since no model was evaluated at its training length."
     below = pd.concat([shown[shown["status"] == "not_learned"] for _, shown, _ in sides])
     return (
