@@ -69,6 +69,11 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
     Raises:
         ConfigError: if both are given, or for a setting that does not exist.
     """
+    if script.evaluation.task or not script.evaluation.include_extensions:
+        raise ConfigError(
+            "evaluation.task and evaluation.include_extensions change nothing here, they are for sweeps: give task=NAME "
+            "and extension=NAME"
+        )
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
     check_model(script)
     check_extension(extension)

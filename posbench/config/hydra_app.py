@@ -68,6 +68,11 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
             say(f"error: {error}")
+        except (
+            OmegaConfBaseException
+        ) as error:  # an interpolation, to which Hydra would add a line of its own
+            n_failed += 1
+            say(f"error: {one_line(error, schema)}")
 
     try:
         app()

@@ -172,11 +172,7 @@ def read_rows(path: Path | str, categorical: bool = False) -> pd.DataFrame:
 
 
 def _table_of(rows: list[dict[str, Any]] | dict[str, list[Any]]) -> pa.Table:
-    """Returns a table with the schema's columns and types, from a list of rows or a dictionary of columns.
-
-    Raises:
-        DataError: columns are unknown or missing, or values have the wrong type.
-    """
+    """Returns a table of the schema from rows or columns; raises a DataError for other columns or types."""
     if isinstance(rows, list):
         given: set[str] = set().union(*rows) if rows else set(COLUMNS)
         columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
@@ -204,11 +200,7 @@ def _array(name: str, values: list[Any]) -> pa.Array:
 
 
 def _check(table: pa.Table) -> None:
-    """Checks that statuses are known and that rows with status 'ok' hold finite numbers.
-
-    Raises:
-        DataError: one of them is violated; a NaN would otherwise spread into means.
-    """
+    """Raises a DataError for unknown statuses, and for status 'ok' without a finite number, which would spoil means."""
     finite = pc.fill_null(pc.is_finite(table["value_sum"]), False)
     others = ", ".join(STATUSES[1:])
     for status in sorted(pc.unique(table["status"]).to_pylist()):

@@ -97,10 +97,21 @@ def _draws(clusters: int, seed: int) -> Floats:
 
 
 def _percentiles(estimate: float, values_R: Floats, level: float, clusters: int) -> Interval:
-    low, high = np.quantile(values_R, [0.5 - level / 2, 0.5 + level / 2])
+    low, high = _quantiles(values_R, [0.5 - level / 2, 0.5 + level / 2])
     # A p-value from the fraction of draws is at least 1 / RESAMPLES: too large for Holm's correction in large tables.
     p = _t_test(estimate, float(values_R.std(ddof=1)), clusters - 1)
     return Interval(estimate, float(low), float(high), f"{level:.0%} cluster bootstrap", p)
+
+
+def _quantiles(values_R: Floats, at: Sequence[float]) -> Floats:
+    """np.quantile to the bit, which takes three times as long for a few thousand values."""
+    sorted_R = np.sort(values_R)
+    if np.isnan(sorted_R[-1]):
+        return np.full(len(at), np.nan)
+    rank = (len(sorted_R) - 1) * np.asarray(at)
+    below = np.floor(rank).astype(int)
+    weight, low, high = rank - below, sorted_R[below], sorted_R[np.minimum(below + 1, len(sorted_R) - 1)]
+    return np.where(weight < 0.5, low + (high - low) * weight, high - (high - low) * (1 - weight))
 
 
 def _t_test(estimate: float, error: float, degrees_of_freedom: int) -> float:

@@ -125,7 +125,10 @@ BAD_VALUES = {
     ("train", "runtime.device=mps"): "auto, cpu, cuda or cuda:N",
     ("train", "runtime.device=meta"): "auto, cpu, cuda or cuda:N",
     ("train", "runtime.results_dir=''"): "runtime.results_dir '': give a folder",
+    ("train", "scheme.name='${nothing}'"): "Interpolation key 'nothing' not found",
     ("train", "data.path=/x"): "data.path changes nothing with data.source sources",
+    ("evaluate", "evaluation.task=key_value"): "give task=NAME",
+    ("evaluate", "evaluation.include_extensions=false"): "give task=NAME",
     ("evaluate", "lm.name=x"): "lm.name changes nothing with lm.kind native",
 }
 # Content of a yaml file that a user writes -> a part of the error line.

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from posbench.results.statistics import cluster_bootstrap, holm, paired_cluster_bootstrap, t_interval
+from posbench.results.statistics import (
+    _quantiles,
+    cluster_bootstrap,
+    holm,
+    paired_cluster_bootstrap,
+    t_interval,
+)
 
 
 def test_student_interval_equals_scipy():
@@ -55,6 +61,14 @@ def test_cluster_bootstrap_is_token_weighted_and_equals_scipy(documents):
     width = reference.high - reference.low
     assert found.low == pytest.approx(reference.low, abs=0.06 * width)
     assert found.high == pytest.approx(reference.high, abs=0.06 * width)
+
+
+def test_quantiles_equal_numpy():
+    generator = np.random.default_rng(1)
+    for values in (generator.normal(size=2000), generator.integers(0, 9, 1997) / 8, np.array([3.0, 1.0])):
+        for at in ([0.025, 0.975], [0.05, 0.5]):
+            np.testing.assert_array_equal(_quantiles(values, at), np.quantile(values, at))
+    assert np.isnan(_quantiles(np.array([1.0, np.nan]), [0.5])).all()
 
 
 def test_bootstrap_is_seeded(documents):

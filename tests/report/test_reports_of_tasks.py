@@ -162,7 +162,7 @@ def test_captions_name_protocol_counts_seeds_interval_and_kernel(rows, path, mon
     assert " documents with " in caption or " contexts with " in caption
     if "retrieval" in path.stem or settings.get("retrieval_metric"):
         assert "Chance: 0.06; random value of the context: " in caption
-        assert "Gate: models below an accuracy of 0.90 at the training length" in caption
+        assert "Gate: models with an accuracy below 0.90 at the training length" in caption
 
 
 def test_ranking_shows_baselines_and_the_gate(rows):

@@ -62,11 +62,11 @@ def draw(
     ]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="uniform over all tokens"))
     notes = [
-        "The look-up head of a model is its head with the largest weight on the answer at the shortest context. "
-        "Panels C to G are means over all layers and heads.",
+        "Look-up head: a model's head with the largest weight on the answer at the shortest context. C to G: means "
+        "over all layers and heads.",
         "Entropy: 1 is uniform over all tokens, 0 a single token; attention to no token counts as one more token.",
         BUCKETS,
-        "Attention is also shown for models that have not learned the task.",
+        "Models that have not learned the task are included.",
     ]
     sides = [
         (found, aggregate(found, retrieval, within_seed=False), retrieval),

@@ -27,8 +27,8 @@ def draw(
     colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
     notes = [
         BUCKETS,
-        "Lines are means over heads and end at the longest distance of their context; a missing line has no number, "
-        "such as beyond the length that a scheme was built for. Dotted: uniform attention at the longest context.",
+        "Lines are means over heads; a missing line has no number, such as beyond the length that a scheme was built "
+        "for. Dotted: uniform attention at the longest context.",
     ]
     figure, axes = captioned_subplots(
         title,

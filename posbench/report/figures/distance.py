@@ -15,7 +15,7 @@ DISTANCE = Metric(
     None,
     is_fraction=True,
 )
-BUCKETS = "A point sums the keys from its distance up to the next power of two; distance 0 is the query token itself."
+BUCKETS = "Each point sums the keys from its distance up to the next; 0 is the query token itself."
 
 
 def distance_axis(panel: Axes, longest: int) -> None:

@@ -19,8 +19,8 @@ from posbench.report.tables.metrics import METRICS, Metric
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 MARKERS = 14  # largest number of markers on a line
-CROSS = "A cross marks the end of a line that has no value at longer contexts."
-NOT_DRAWN = "intervals, only in the csv since all lines share their documents"
+CROSS = "Cross: no value at longer contexts."
+NOT_DRAWN = "intervals, in the csv"
 
 
 def drawn_bands(shown: pd.DataFrame) -> str:

@@ -47,7 +47,7 @@ def draw(
     lengths = sorted(by_length["eval_len"].unique())
     series = data.series(by_length)
     down = -(-len(series) // COLUMNS)
-    note = "Numbers are per cent; rows are context lengths in tokens and multiples of the training length."
+    note = "Rows: context lengths in tokens and multiples of the training length; numbers: per cent."
     marks = [METRICS[str(name)].label for name in baselines] + ["gate"] * (what.name in GATE_METRICS)
     note += f" Lines on the colour scale: {', '.join(marks)}." if marks else ""
     figure, axes = captioned_subplots(

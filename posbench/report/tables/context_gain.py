@@ -13,12 +13,18 @@ from posbench.report.tables.captions import caption
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
-from posbench.report.tables.selection import SERIES_COLUMNS, ordered_series, propagate_gate, series_label
+from posbench.report.tables.selection import (
+    SERIES_COLUMNS,
+    conclusive,
+    ordered_series,
+    propagate_gate,
+    series_label,
+)
 from posbench.report.tables.summary import (
     CLUSTER,
     NO_INTERVAL,
     aggregate,
-    conclusive_sums,
+    metric_sums,
     paired_intervals,
 )
 
@@ -43,7 +49,8 @@ def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """
     numbers = aggregate(rows, metric)
     targets = [*SERIES_COLUMNS, "train_seed", *CLUSTER]
-    sums = conclusive_sums(propagate_gate(rows), metric, ["eval_len", *targets])
+    rows = propagate_gate(rows)
+    sums = metric_sums(rows, metric, ["eval_len", *targets], conclusive(rows))
     sums = sums[["numerator", "denominator"]]
     at_home = sums.index.get_level_values("eval_len") == int(rows["train_len"].iat[0])
     home = sums[at_home].droplevel("eval_len").add_suffix("_a")

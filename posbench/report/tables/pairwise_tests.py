@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.selection import (
     SERIES_COLUMNS,
+    conclusive,
     ordered_series,
     propagate_gate,
     series_label,
 )
-from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, conclusive_sums, worst_status
+from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, metric_sums, worst_status
 from posbench.results.rows import STATUSES
 from posbench.results.statistics import Interval, holm, paired_cluster_bootstrap, t_interval
 
@@ -37,7 +38,8 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
     the numbers of documents (or contexts) and seeds that both series have.
     """
     rows = propagate_gate(rows)
-    sums = conclusive_sums(rows, metric, ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER])
+    by = ["eval_len", *SERIES_COLUMNS, "train_seed", *CLUSTER]
+    sums = metric_sums(rows, metric, by, conclusive(rows))
     worst = worst_status(rows, ["eval_len", *SERIES_COLUMNS]).to_dict()
     empty = sums.iloc[:0]
     series = ordered_series(rows, order)

@@ -21,13 +21,18 @@ SUMMARY = ["estimate", "low", "high", "interval_method", "seeds", "seeds_left_ou
 NO_INTERVAL = Interval(math.nan, math.nan, math.nan, "")
 
 
-def metric_sums(rows: pd.DataFrame, metric: Metric, by: Sequence[str]) -> pd.DataFrame:
+def metric_sums(
+    rows: pd.DataFrame, metric: Metric, by: Sequence[str], chosen: pd.Series | bool = True
+) -> pd.DataFrame:
     """Returns the sums numerator, denominator and n of a metric, by group.
+
+    Args:
+        chosen: mask of the rows to sum.
 
     Raises:
         DataError: rows of the metric's denominator are missing.
     """
-    measured = rows["value_sum"].notna()
+    measured = rows["value_sum"].notna() & chosen
     of_metric = rows.loc[measured & (rows["metric"] == metric.row_metric), [*by, "value_sum", "n"]]
     of_metric = of_metric.assign(numerator=of_metric["value_sum"] * metric.scale)
     sums = of_metric.groupby(list(by))[["numerator", "n"]].sum()
@@ -42,12 +47,6 @@ def metric_sums(rows: pd.DataFrame, metric: Metric, by: Sequence[str]) -> pd.Dat
     return sums
 
 
-def conclusive_sums(rows: pd.DataFrame, metric: Metric, by: Sequence[str]) -> pd.DataFrame:
-    """Returns the sums of a metric over conclusive rows, by group."""
-    chosen = rows["metric"].isin(metric.row_metrics) & conclusive(rows)
-    return metric_sums(rows.loc[chosen, [*by, "metric", "value_sum", "n"]], metric, by)
-
-
 def aggregate(
     rows: pd.DataFrame, metric: Metric, by: Sequence[str] = ("eval_len",), within_seed: bool = True
 ) -> pd.DataFrame:
@@ -59,7 +58,7 @@ def aggregate(
     """
     rows = propagate_gate(rows)
     group = [*SERIES_COLUMNS, *by]
-    sums = conclusive_sums(rows, metric, [*group, "train_seed", *CLUSTER])
+    sums = metric_sums(rows, metric, [*group, "train_seed", *CLUSTER], conclusive(rows))
     numerator, denominator, n = (sums[name].to_numpy() for name in ("numerator", "denominator", "n"))
     codes = dict(zip(sums.index.names, sums.index.codes, strict=True))
     seed_N = codes["train_seed"]
