@@ -89,7 +89,7 @@ def plan(script: EvaluateScript) -> ModelPlan:
     own = model.pretrained.scaling
     if own.name != "none" and script.extension.build is not None:
         print(
-            f"{script.extension.name} takes the place of {own.name}, the scaling in the configuration of "
+            f"{script.extension.name} replaces {own.name}, the scaling in the configuration of "
             f"{model.pretrained.label}"
         )
     return model

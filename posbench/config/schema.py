@@ -83,8 +83,8 @@ class TrainSettings:
     query_fraction: float = setting(0.1, least=0, most=1)
     # muon (for the matrices of the blocks, AdamW for all else) or adamw
     optimizer: str = setting("muon", choices=("muon", "adamw"))
-    lr: float = setting(0.003, above=0, most=1000)  # peak learning rate of AdamW
-    muon_lr: float = setting(0.02, above=0, most=1000)  # peak learning rate of Muon
+    lr: float = setting(0.003, above=0, most=1e30)  # peak learning rate of AdamW
+    muon_lr: float = setting(0.02, above=0, most=1e30)  # peak learning rate of Muon
     weight_decay: float = setting(0.0, least=0, most=1000)  # of AdamW, for matrices and embeddings
     beta1: float = setting(0.9, least=0, below=1)  # of AdamW
     beta2: float = setting(0.98, least=0, below=1)  # of AdamW

@@ -16,7 +16,7 @@ from posbench.config.data import DataSettings, TokenizerSettings
 from posbench.data import subword, table
 from posbench.data.corpus import open_corpus
 from posbench.data.files import Files
-from posbench.errors import DataError
+from posbench.errors import ConfigError, DataError
 from posbench.tasks.passages import load_questions
 
 ROWS = [{"text": f"text {n}", "other": {"deep": [n]}} for n in range(6)]
@@ -139,7 +139,7 @@ def test_a_corpus_without_room_says_why(kind: str, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
-        with pytest.raises(DataError, match=r"cache cannot be written \(File too large\): free room"):
+        with pytest.raises(ConfigError, match=r"cannot be written \(File too large\): make room"):
             open_corpus(settings, tmp_path / "cache", lambda line: None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -22,7 +22,8 @@ from posbench.lm.hf_config import inspect_pretrained, load_hf_model
 from posbench.lm.hf_weights import from_hf_state_dict
 from posbench.lm.hugging_face import HFLM, candidate_logprobs, score_targets
 from posbench.lm.interface import Prompt
-from posbench.position.extension import ExtensionContext
+from posbench.position.extension import Extension, ExtensionContext
+from posbench.position.scheme import PositionScheme
 
 
 def edit(folder: Path, **config: Any) -> Path:
@@ -42,14 +43,14 @@ def difference(folder: Path) -> float:
     model, shape = load_hf_model(found), found.architecture.shape(found.train_len)
     texts = hf_check.check_texts([20, 3 * TRAIN_LEN], VOCABULARY, torch.device("cpu"))
     theirs = hf_check.transformers_logits(model, texts, "it")
-    scheme = instantiate(found.scheme, shape)
+    scheme = instantiate(found.scheme, PositionScheme, shape)
     made = from_hf_state_dict(dict(model.state_dict()), found.architecture, scheme, "it")
     ours = []
     for ids in texts:
         length = ids.shape[1]
         if found.scaling.build is not None:
             context = ExtensionContext(shape, length)
-            made = made.with_scheme(instantiate(found.scaling.build, scheme, context))
+            made = made.with_scheme(instantiate(found.scaling.build, Extension, scheme, context))
         with torch.no_grad():
             ours.append(made.head(made(ids, length=length)[0][0, -hf_check.POSITIONS :]))
     return hf_check.largest_difference(ours, theirs)

@@ -185,7 +185,7 @@ def test_format_errors_name_line_and_field(write, line, message):
 )
 def test_half_of_a_surrogate_pair_is_an_error_of_one_line(write, changes):
     """A lone surrogate escape, which JSON allows, was a TypeError of the tokenizer."""
-    with pytest.raises(DataError, match=r"line 2 has half of a surrogate pair") as caught:
+    with pytest.raises(DataError, match=r"line 2 is not JSON") as caught:
         load_questions(Path(write([row(0), row(1, **changes)])))
     assert "\n" not in str(caught.value)
     str(caught.value).encode()
@@ -198,7 +198,7 @@ def test_damaged_gzip_files_are_errors_of_one_line(write, start):
     content = bytearray(path.read_bytes())
     content[start : start + 30] = bytes(range(97, 127))
     path.write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read") as caught:
+    with pytest.raises(DataError, match="is not readable") as caught:
         load_questions(path)
     assert "\n" not in str(caught.value)
 
@@ -206,7 +206,7 @@ def test_damaged_gzip_files_are_errors_of_one_line(write, start):
 def test_a_pipe_or_deep_nesting_is_an_error(write, tmp_path):
     """A pipe was waited for without end."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="it is not a file"):
+    with pytest.raises(DataError, match="not a regular file"):
         load_questions(tmp_path / "pipe")
     with pytest.raises(DataError, match="line 1 is not JSON"):
         load_questions(Path(write(["[" * 100_000])))

@@ -126,7 +126,7 @@ def models(rows: pd.DataFrame) -> str:
         return f"Models: {size}, {span} parameters, trained on {train_tokens / 1e6:.2f}M tokens in sequences of {train_len}."
     return (
         f"Models: {size}, {span} parameters, pretrained in sequences of {train_len}. Every prompt begins with the "
-        "beginning-of-text token, at every length."
+        "token that begins a text, at every length."
     )
 
 
