@@ -260,8 +260,8 @@ def test_the_run_around_this_process_is_left_alone(tmp_path: Path, given: list[s
         for record in records(path)
         if record.WhichOneof("record_type") == "run"
     ]
-    assert [(run.project, run.entity, run.run_group, run.display_name) for run in runs] == [
+    assert {(run.project, run.entity, run.run_group, run.display_name) for run in runs} == {
         (project, "team", "demo", f"rope-{seed}") for seed in range(2)
-    ]
+    }
     assert len({run.run_id for run in runs} - {"outside"}) == 2
     assert not any(run.notes or run.sweep_id or list(run.tags) for run in runs)
