@@ -116,16 +116,16 @@ def instantiate(settings: Mapping[str, Any], base: type[Base], *args: Any) -> Ba
     for key in keywords:
         if key not in parameters:
             raise unknown(f"setting of {target.__name__}", key, list(parameters)[len(args) :])
-    for key, parameter in list(parameters.items())[len(args) :]:
-        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        if named and parameter.default is parameter.empty and key not in keywords:
-            raise ConfigError(f"{target.__name__} has no {key}: add this setting")
     hints = _hints(target)
     for key, value in keywords.items():
         if not admits(hints.get(key, Any), value):
             raise ConfigError(
                 f"setting {key} of {target.__name__} is {value!r}: give {describe_type(hints[key])}"
             )
+    for key, parameter in list(parameters.items())[len(args) :]:
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and key not in keywords:
+            raise ConfigError(f"{target.__name__} has no {key}: add this setting")
     try:
         inspect.signature(target).bind(*args, **keywords)
     except TypeError as error:
