@@ -151,7 +151,7 @@ class RowStore:
 
 def write_rows(rows: pd.DataFrame, path: Path | str) -> None:
     """Writes collected rows, such as the rows.parquet of an experiment."""
-    _write(_table_of({name: rows[name].tolist() for name in rows}), Path(path))
+    _write(_table_of({name: rows[name] for name in rows}), Path(path))
 
 
 def read_rows(path: Path | str, categorical: bool = False) -> pd.DataFrame:
@@ -171,11 +171,11 @@ def read_rows(path: Path | str, categorical: bool = False) -> pd.DataFrame:
     return frame
 
 
-def _table_of(rows: list[dict[str, Any]] | dict[str, list[Any]]) -> pa.Table:
+def _table_of(rows: list[dict[str, Any]] | dict[str, pd.Series]) -> pa.Table:
     """Returns a table of the schema from rows or columns; raises a DataError for other columns or types."""
     if isinstance(rows, list):
         given: set[str] = set().union(*rows) if rows else set(COLUMNS)
-        columns = {name: [row.get(name) for row in rows] for name in COLUMNS}
+        columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in COLUMNS}
     else:
         given, columns = set(rows), rows
     if unknown := sorted(given - set(COLUMNS)):
@@ -188,7 +188,7 @@ def _table_of(rows: list[dict[str, Any]] | dict[str, list[Any]]) -> pa.Table:
     return table
 
 
-def _array(name: str, values: list[Any]) -> pa.Array:
+def _array(name: str, values: list[Any] | pd.Series) -> pa.Array:
     try:
         array = pa.array(values, _TYPES[name], from_pandas=name in NULLABLE)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
