@@ -1,4 +1,4 @@
-"""Alternating timings of two functions, so that other load on the machine affects both alike."""
+"""Alternating timings of two functions, so that other load on the machine affects both equally."""
 
 import gc
 import time

@@ -73,7 +73,7 @@ def prepare_output() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status: 0, 2 for a mistake of the user, or one that the command defines."""
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions through argcomplete
+    if "_ARGCOMPLETE" in os.environ:  # the shell runs the command for completions, through argcomplete
         load("completion").complete()
     name, *rest = arguments or HELP_FLAGS
     if name in HELP_FLAGS:

@@ -108,7 +108,7 @@ def fingerprint(config: DataSettings) -> str:
 def _parts(config: DataSettings) -> tuple[Source, Tokenizer]:
     if config.fingerprint and config.fingerprint != (found := fingerprint(config)):
         raise DataError(
-            f"data={config.name} has fingerprint {found} here, data.fingerprint asks for "
+            f"data={config.name} has fingerprint {found} here, data.fingerprint is "
             f"{config.fingerprint}: copy that folder into the cache, or remove the setting"
         )
     source = open_source(config)

@@ -1,6 +1,6 @@
 """Batches of prompts: equal shapes share a forward pass, continuations of one context share its prefill.
 
-Sequences of different lengths are never padded to one shape, so no position scheme ever sees padding.
+Sequences of different lengths are never padded to one shape, so no position scheme receives padding.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Size:
     Attributes:
         n_layers: number of blocks.
         d_model: width of the residual stream.
-        n_heads: number of heads, of queries, keys and values alike.
+        n_heads: number of heads of queries, keys and values.
         mlp_ratio: hidden units of the MLP over d_model.
         head_dim: dimensions of a head; None for d_model / n_heads.
     """

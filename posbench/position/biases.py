@@ -52,7 +52,7 @@ class QueryRows:
 
     @property
     def keys_before_first_row(self) -> int | None:
-        """Number of keys before the first row; each later row sees one more. None if indices are not consecutive."""
+        """Number of keys before the first row; each later row attends to one more. None if indices are not consecutive."""
         before = self.geo.index_offset
         return None if before is None else before + (self.rows.start or 0)
 
@@ -202,7 +202,7 @@ class ElementwiseBias(AttentionBias):
 
 @dataclass(frozen=True, eq=False)
 class RowwiseBias(AttentionBias):
-    """A function of a query's logits over all keys that it sees, in all heads.
+    """A function of a query's logits over all keys that it attends to, in all heads.
 
     If the bias of a pair depends on other pairs of the row, the pairs cannot be split into regions: such a
     scheme is not `lse_mergeable`.

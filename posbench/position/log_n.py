@@ -9,7 +9,7 @@ from posbench.position.scheme import AttentionInputs
 
 
 def log_n_scale(inputs: AttentionInputs, log_base: int) -> Tensor:
-    """Returns log_b(i + 1) for each query i, (T,) float64; i + 1 is the number of keys that a causal query sees.
+    """Returns log_b(i + 1) for each query i, (T,) float64; i + 1 is the number of keys that a causal query attends to.
 
     Exactly 1 where i + 1 equals `log_base`.
     """

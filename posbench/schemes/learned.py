@@ -1,7 +1,7 @@
 """Learned absolute positions: a trained vector for each position, added to the embeddings.
 
 Devlin et al. BERT. NAACL 2019, section 3. arXiv:1810.04805. Also the positions of GPT-2.
-Past its last row the table is undefined unless `out_of_range` says otherwise (posbench/position/position_table.py).
+Past its last row the table is undefined unless `out_of_range` is set (posbench/position/position_table.py).
 Rows are drawn at standard deviation 1, as this project's token embeddings are (both 0.02 in GPT-2).
 """
 

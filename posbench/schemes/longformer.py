@@ -1,9 +1,10 @@
-"""Longformer: a sliding window, and a few global tokens at the start that all tokens see.
+"""Longformer: a sliding window, and a few global tokens at the start to which all tokens attend.
 
 Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 3.1. arXiv:2004.05150.
-The causal half: of its two-sided window of 2w the past w, and the first tokens of a sequence as global tokens, which
-all later tokens see; a global token sees only global tokens, since no other precedes it. Not implemented: dilation,
-window sizes that grow with the layer, and the second projections of global tokens, none of which concerns positions.
+The causal half: of its two-sided window of 2w the past w, and the first tokens of a sequence as global tokens, to
+which all later tokens attend; a global token attends only to global tokens, since no other precedes it. Not
+implemented: dilation, window sizes that grow with the layer, and the second projections of global tokens, none of
+which concerns positions.
 It encodes no order within the window, so its configuration stacks it on RoPE.
 """
 

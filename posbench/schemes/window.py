@@ -1,4 +1,4 @@
-"""Sliding window: each token sees the nearest tokens only.
+"""Sliding window: each token attends to the nearest tokens only.
 
 Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 3.1. arXiv:2004.05150. The causal
 half of its window, as in Mistral 7B, section 2, arXiv:2310.06825; one size for all layers, the token itself

@@ -28,7 +28,7 @@ BACKEND = "inductor"
 
 
 def should_compile(setting: bool | str, device: torch.device) -> bool:
-    """Returns whether runtime.compile asks for compilation on a device; `auto` does on a GPU.
+    """Returns whether to compile on a device under runtime.compile; `auto` compiles on a GPU.
 
     Raises:
         ConfigError: if the setting is not auto, true or false.

@@ -120,7 +120,7 @@ def test_a_pinned_corpus_opens_without_its_text(
 
 
 def test_a_pinned_fingerprint_rejects_other_text(config: DataSettings, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.fingerprint asks for 0123456789abcdef"):
+    with pytest.raises(DataError, match=r"data\.fingerprint is 0123456789abcdef"):
         open_corpus(replace(config, fingerprint="0123456789abcdef"), tmp_path, silent)
 
 

@@ -83,9 +83,9 @@ class FigureData:
         rows = self.rows[chosen]
         rows = rows if of is None else rows_of_metric(rows, of)
         if rows.empty:
-            asked = ", ".join(f"{key} {value}" for key, value in wanted.items() if value)
+            requested = ", ".join(f"{key} {value}" for key, value in wanted.items() if value)
             raise MissingRowsError(
-                f"no rows of task {task} with {asked or 'any protocol'}: evaluate them first"
+                f"no rows of task {task} with {requested or 'any protocol'}: evaluate them first"
             )
         for column in ["protocol", "variant", *SETTING_COLUMNS]:
             found = sorted(rows[column].unique())
