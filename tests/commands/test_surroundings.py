@@ -31,3 +31,14 @@ def test_surroundings(program: str, variables: dict[str, str], tmp_path: Path) -
         cwd=tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_folder_of_the_same_name_on_the_path_hides_nothing(tmp_path: Path) -> None:
+    """A clone beside a script was taken for the package, and its results/ for posbench.results: a traceback."""
+    (tmp_path / "posbench" / "results").mkdir(parents=True)
+    command = [sys.executable, "-c", "import posbench.results.rows as rows; print(rows.SCHEMA_VERSION)"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert found.stdout.strip().isdigit(), found.stderr
