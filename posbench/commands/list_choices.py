@@ -19,7 +19,15 @@ HEADER = ("name", "kind", "paper", "summary")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("group", nargs="?", choices=GROUPS, help="the group to list, by default all")
+    # "scheme", as in scheme=rope, lists the schemes too.
+    plural = {folder: group for group, folder in GROUPS.items()}
+    parser.add_argument(
+        "group",
+        nargs="?",
+        type=lambda name: plural.get(name, name),
+        choices=GROUPS,
+        help="the group to list, by default all",
+    )
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
 
 

@@ -1,6 +1,6 @@
 """Runs an experiment: trains every model of a grid, evaluates each, and writes rows, tables and figures.
 
-Everything goes to results/NAME. What is finished is not computed again: the same command continues an interrupted
+Everything goes to results/NAME, whose tables and figures are replaced; name=mine writes to results/mine. What is finished is not computed again: the same command continues an interrupted
 sweep, and two sweeps on one results folder share the work.
 
 most used settings:
@@ -8,11 +8,12 @@ most used settings:
   'grid.scheme=[rope,alibi]'           schemes to train (posbench list schemes)
   'grid.extension=[pi,yarn]'           extensions to try on the trained models (posbench list extensions)
   'grid.seed=[0,1,2]'                  one training per scheme and seed
+  name=mine                            folder under results/; by default the experiment's name
   runtime.results_dir=results/mine     where everything is written
 
 examples:
   posbench sweep experiment=demo
-  posbench sweep experiment=demo 'grid.scheme=[rope,alibi]' train.seq_len=64
+  posbench sweep experiment=demo name=short 'grid.scheme=[rope,alibi]' train.seq_len=32
   posbench sweep experiment=demo 'grid.seed=[0,1,2]' size=small runtime.results_dir=results/small
   posbench sweep experiment=demo overrides.scheme.rope.rope_theta=10000
   posbench sweep experiment=demo +evaluate.sliding.length_multiples=[1,2,4] +evaluate.sliding.settings.stride=16

@@ -10,11 +10,28 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from posbench.config.keys import typed_keys
+from posbench.errors import ConfigError
 
 QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+# Options of Hydra, without and with a value.
+FLAGS = ("--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--version", "--experimental-rerun")
+VALUED = (
+    "--cfg",
+    "-c",
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+    "--info",
+    "-i",
+)
 # An element of a list of texts, in quotes or not.
 ELEMENT = re.compile(rf"({QUOTED})|[^\s,\[\]][^,\[\]]*(?<!\s)")
 
@@ -25,8 +42,33 @@ def quote_texts(schema: type, arguments: Sequence[str]) -> list[str]:
     Values that are in quotes already stay as they are, and so do the lists of values of --multirun.
     """
     types = typed_keys(schema)
+    arguments = options_last(arguments)
     is_multirun = not {"-m", "--multirun"}.isdisjoint(arguments)
     return [_quote_argument(types, argument, is_multirun) for argument in arguments]
+
+
+def options_last(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with options behind the overrides, where Hydra accepts both.
+
+    Raises:
+        ConfigError: for an option that neither Hydra nor posbench has.
+    """
+    overrides, options = [], []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        name, equals, _ = argument.partition("=")
+        if name not in {*FLAGS, *VALUED}:
+            word = name.lstrip("-").replace("-", "_")
+            value = rest[0] if rest and not equals and "=" not in rest[0] else "VALUE"
+            raise ConfigError(f"unknown option {name}: settings have no dashes, write {word}={value}")
+        options.append(argument)
+        if name in VALUED and not equals and rest:
+            options.append(rest.pop(0))
+    return [*overrides, *options]
 
 
 def _quote_argument(types: dict[str, object], argument: str, is_multirun: bool) -> str:
@@ -37,6 +79,8 @@ def _quote_argument(types: dict[str, object], argument: str, is_multirun: bool) 
         kind = str
     if not equals or key.startswith("-") or re.fullmatch(QUOTED, value) or (is_multirun and "," in value):
         return argument
+    if get_origin(kind) is list and "," in value and not value.startswith("["):
+        raise ConfigError(f"{argument}: a list has brackets, write '{key}=[{value}]'")
     if kind is str:
         return f"{key}={_quote(value)}"
     if kind == list[str] and re.fullmatch(r"\[.*\]", value, re.DOTALL):

@@ -48,6 +48,9 @@ def test_the_examples_compose(posbench, name):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["train", "--scheme", "alibi"], ["unknown option --scheme", "write scheme=alibi"]),
+        (["train", "--config-dir", ".", "scheme=rop"], ["unknown scheme 'rop'"]),
+        (["sweep", "grid.scheme=rope,alibi"], ["write 'grid.scheme=[rope,alibi]'"]),
         (["swep"], ["unknown command 'swep'", "did you mean 'sweep'"]),
         (["list", "schemas"], ["schemas", "schemes", "--help"]),
         (["completion", "tcsh"], ["tcsh", "bash", "--help"]),
