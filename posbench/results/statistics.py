@@ -117,7 +117,7 @@ def _over_clusters(estimate: float, influence_C: Floats) -> Interval:
     if len(influence_C) < 2:
         return _no_interval(estimate)
     below, above = (float(multiple) for multiple in t_multiples(influence_C))
-    method = f"{LEVEL:.0%} skewness-adjusted cluster t"
+    method = f"{LEVEL:.0%} cluster t adjusted for skewness"
     return _interval(estimate, float(cluster_error(influence_C)), len(influence_C), method, (below, above))
 
 
