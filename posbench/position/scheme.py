@@ -16,6 +16,18 @@ from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
 
 
+# Hooks that only softmax attention over pairs of a query and a key uses.
+PAIR_HOOKS = (
+    "regions",
+    "mask",
+    "qk",
+    "logit_scale",
+    "attention_bias",
+    "relative_values",
+    "softmax_normalizer",
+)
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """The sizes of a model that a scheme may depend on.
