@@ -22,7 +22,8 @@ def call_of(tokens: int = KEYS, queries: int = QUERIES, decay: float = 1.4) -> t
     """Returns a call in float64 with the bias of FoX or Cable, and the decays of the tokens, (1, H, S)."""
     draw = torch.Generator().manual_seed(0)
     q, k, v = (
-        torch.randn(1, HEADS, count, 4, generator=draw, dtype=torch.float64) for count in (queries, tokens, tokens)
+        torch.randn(1, HEADS, count, 4, generator=draw, dtype=torch.float64)
+        for count in (queries, tokens, tokens)
     )
     decay_BHS = decay * torch.rand(1, HEADS, tokens, generator=draw, dtype=torch.float64)
     total_BHS = decay_BHS.cumsum(-1)

@@ -52,7 +52,11 @@ def test_missing_tests_have_a_reason(rows):
 def test_one_seed_is_paired_by_document(rows):
     found = pairwise_tests(of(rows, "fixed_targets", ["alibi", "kerple_log"]), BITS, ORDER)
     line = pair(found, 128, "alibi", "kerple_log")
-    assert (line["seeds"], line["n_docs"], line["interval_method"]) == (1, 16, "95% cluster t adjusted for skewness")
+    assert (line["seeds"], line["n_docs"], line["interval_method"]) == (
+        1,
+        16,
+        "95% cluster t adjusted for skewness",
+    )
     # Losses of documents have a standard deviation of 0.25 bits, paired differences one of 0.07.
     assert line["high"] - line["low"] < 0.1
 

@@ -115,7 +115,12 @@ def test_a_window_includes_the_query_and_is_none_where_it_hides_nothing() -> Non
 RANDOMIZED = {"_target_": "posbench.schemes.randomized.Randomized", "base_scheme": ROPE}
 LEARNED, SINUSOIDAL, ALIBI, LINEAR = (
     {"_target_": f"posbench.schemes.{name}"}
-    for name in ("learned.Learned", "sinusoidal.Sinusoidal", "alibi.ALiBi", "linear_attention.LinearAttention")
+    for name in (
+        "learned.Learned",
+        "sinusoidal.Sinusoidal",
+        "alibi.ALiBi",
+        "linear_attention.LinearAttention",
+    )
 )
 
 
