@@ -19,7 +19,7 @@ class PositionTable(PositionScheme):
         out_of_range: one of `OUT_OF_RANGE`.
     """
 
-    decayed_parameters = ("row_NW",)
+    decayed_parameters: tuple[str, ...] = ("row_NW",)
 
     def __init__(self, row_NW: Tensor, out_of_range: str) -> None:
         super().__init__()

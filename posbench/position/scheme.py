@@ -15,7 +15,6 @@ from posbench.position.biases import AttentionBias, RelativeValues
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
 
-
 # Hooks that only softmax attention over pairs of a query and a key uses.
 PAIR_HOOKS = (
     "regions",

@@ -4,11 +4,12 @@ Ruoss et al. Randomized Positional Encodings Boost Length Generalization of Tran
 arXiv:2305.16843.
 In training, positions are drawn in every step, once for the batch, from torch's global generator. The paper draws in
 evaluation as well; here that draw is fixed by the declared length, so that evaluations are reproducible: a prefix
-alone has other positions than in a longer text. Around a bias of distance, such as ALiBi, positions are drawn and all
-distances are differences of them, as the paper describes; DeepMind's code (github.com/google-deepmind/
-randomized_positional_encodings) draws sorted distances for its relative schemes instead, those from 0 upwards for each
-query, so that the distances from two queries to a key are not differences of positions. The scheme starts in evaluation mode. Extensions that stretch
+alone has other positions than in a longer text. The scheme starts in evaluation mode. Extensions that stretch
 positions or frequencies do not apply: the positions that they would reach are trained.
+Positions are drawn for every inner scheme. The authors' code (github.com/google-deepmind/
+randomized_positional_encodings) draws positions for sinusoids, learned tables and rotations, but sorted distances
+0 = d_0 < d_1 < ... for ALiBi and relative encodings: two tokens i - j apart have the distance d_(i - j) there, and
+P_i - P_j here.
 """
 
 from collections.abc import Mapping

@@ -79,7 +79,7 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
     kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
     kinds = [f"{kind} over {clusters}" if "cluster" in kind else kind for kind in kinds]
-    few = "one seed" if not one else f"one of the {clusters}"
+    few = f"one {clusters.removesuffix('s')}" if one else "one seed"
     some = f" (none from {few} alone)" if (drawn["interval_method"] == "").any() else ""
     spread = f"; {intervals}: {', '.join(kinds)}{some}" if kinds else "; no interval"
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
