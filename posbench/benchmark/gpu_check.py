@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -141,9 +142,7 @@ def compared(variant: SchemeVariant, dtype: str, device: str) -> CheckResult:
         found, others = computed(model, fused, length, dtype, cuda)
         values = float((found - wanted).abs().max())
         if cuda:
-            gradients = max(
-                (relative_error(one, other) for one, other in zip(others, slopes, strict=True)), default=0.0
-            )
+            gradients = largest_error(others, slopes)
         status = verdict(dtype, values, gradients)
     except Exception as error:  # of a compiler or a device; the other variants go on
         status = f"FAILED: {format_error(error)}"
@@ -167,6 +166,12 @@ def computed(
     parameters = list(model.parameters())
     found = torch.autograd.grad((hidden * weight).sum(), parameters, allow_unused=True)
     return hidden.detach(), [one.float() for one in found if one is not None]
+
+
+def largest_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+    """Returns the largest relative error of the gradients, 0 without any; NaN if one is, which Python's max drops."""
+    errors = [relative_error(one, other) for one, other in zip(found, wanted, strict=True)]
+    return float(np.max(errors, initial=0.0))
 
 
 def relative_error(one: Tensor, other: Tensor) -> float:

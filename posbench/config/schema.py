@@ -85,7 +85,9 @@ class TrainSettings:
     optimizer: str = setting("muon", choices=("muon", "adamw"))
     lr: float = setting(0.003, above=0, most=1e30)  # peak learning rate of AdamW
     muon_lr: float = setting(0.02, above=0, most=1e30)  # peak learning rate of Muon
-    weight_decay: float = setting(0.0, least=0, most=1000)  # of AdamW, for matrices and embeddings
+    # Decoupled weight decay of both optimizers, for weight matrices and embeddings: a step with learning rate r
+    # multiplies them by 1 - r * weight_decay.
+    weight_decay: float = setting(0.0, least=0, most=1000)
     beta1: float = setting(0.9, least=0, below=1)  # of AdamW
     beta2: float = setting(0.98, least=0, below=1)  # of AdamW
     # share of the steps with a linear increase of the learning rates, 0 to 1

@@ -1,7 +1,9 @@
 """Self-Extend: true distances within a window, and distances between groups beyond it.
 
 Jin et al. LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning. ICML 2024, section 3.2.
-arXiv:2401.01325. The formula and the floor of w / G are those of the authors' github.com/datamllab/LongLM.
+arXiv:2401.01325. The formula is that of the authors' github.com/datamllab/LongLM, whose files differ in w / G: it has a
+floor, as here, in the first patches and in decoding with FlashAttention, and none in other forward passes of
+self_extend_patch/. The two are equal where G divides w.
 Deviations: for any scheme that depends on distances only, not just rotations; the paper sets G by hand, the default
 is the smallest G that its rule (L - w) G + w allows.
 """

@@ -27,9 +27,9 @@ from posbench.position.geometry import Geometry
 
 # Largest size of an additive mask that is written out at once in evaluation: 64 MiB in float32.
 MASK = 1 << 24
-# Largest number of keys for which a separable bias is passed as its column alone. The column may be a cumulative sum,
-# whose differences float32 rounds too coarsely for more keys.
-MAX_COLUMN_KEYS = 2048
+# Largest number of keys, and largest value in nats, for which a separable bias is passed as its column alone. The
+# column may be a cumulative sum, whose differences float32 rounds too coarsely for more.
+MAX_COLUMN_KEYS, MAX_COLUMN = 2048, 4096
 
 
 def why_unsupported(call: AttentionCall) -> str | None:
@@ -140,7 +140,7 @@ def _biased(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
 def square_bias(call: AttentionCall) -> Tensor | None:
     """Returns bias and masks as one additive mask (B or 1, H or 1, T or 1, S), or None; causality is optional in it."""
     attention_bias, geo, dtype = call.bias, call.geo, call.q_BHTE.dtype
-    if isinstance(attention_bias, SeparableBias) and not call.masks and len(geo.k_pos_S) <= MAX_COLUMN_KEYS:
+    if isinstance(attention_bias, SeparableBias) and not call.masks and _column_suffices(attention_bias):
         # The row of a separable bias cancels in the softmax.
         return attention_bias.column_BHS[:, :, None].to(dtype)
     if isinstance(attention_bias, DistanceBias) and not call.masks and geo.position_offset is not None:
@@ -156,6 +156,13 @@ def square_bias(call: AttentionCall) -> Tensor | None:
         bias = bias.masked_fill(~geo.visible(call.masks), -torch.inf)
     bias = bias[(None,) * (4 - bias.dim())]
     return bias.expand(*bias.shape[:3], len(geo.k_pos_S))
+
+
+def _column_suffices(bias: SeparableBias) -> bool:
+    if bias.column_BHS.shape[-1] > MAX_COLUMN_KEYS:
+        return False
+    # A graph cannot branch on a value.
+    return torch.compiler.is_compiling() or bool(bias.column_BHS.detach().abs().amax() <= MAX_COLUMN)
 
 
 def _call(call: AttentionCall, q_BHTE: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -50,7 +50,7 @@ def transformers_logits(model: Any, texts: list[Tensor], name: str) -> list[Tens
 
 def largest_difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
     """Returns the largest difference of logits, relative to the largest of transformers' logits."""
-    scale = max(float(one.abs().max()) for one in theirs)
+    scale = float(torch.stack([one.abs().max() for one in theirs]).max())
     differences = [(one - other).abs().max() for one, other in zip(ours, theirs, strict=True)]
     return float(torch.stack(differences).max()) / scale  # NaN if any logit is NaN
 

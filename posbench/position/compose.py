@@ -8,6 +8,7 @@ from functools import reduce
 from operator import mul
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, IncompatibleError
@@ -16,7 +17,7 @@ from posbench.position.biases import AttentionBias, RelativeValues, add
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
 from posbench.position.masks import and_masks
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+from posbench.position.scheme import PAIR_HOOKS, AttentionInputs, ModelShape, PositionScheme, Traits
 
 
 @register("scheme/stack")
@@ -29,6 +30,10 @@ class Stack(PositionScheme):
 
     Args:
         schemes: the members, or the settings that build them.
+
+    Raises:
+        ConfigError: if a member replaces attention and a subclass has hooks of softmax attention, which it would
+            ignore.
     """
 
     def __init__(self, shape: ModelShape, schemes: Sequence[Mapping[str, Any] | PositionScheme]) -> None:
@@ -50,6 +55,9 @@ class Stack(PositionScheme):
             reads_hidden_states=any(member.traits.reads_hidden_states for member in members),
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )
+        if not self.traits.softmax_attention:
+            own = [hook for hook in PAIR_HOOKS if getattr(type(self), hook) is not getattr(Stack, hook)]
+            refuse_hooks(own, type(self), members)
 
     def _members(self) -> list[PositionScheme]:
         return list(self.members)  # type: ignore[arg-type]
@@ -77,7 +85,9 @@ class Stack(PositionScheme):
     def regions(self, inputs: AttentionInputs) -> list[Region]:
         # torch.compile does not support := in comprehensions.
         split = [
-            regions for regions in (member.regions(inputs) for member in self._members()) if len(regions) > 1
+            regions
+            for regions in (member.regions(inputs) for member in self._members())
+            if len(regions) > 1 or regions[0].geo is not inputs.geo or regions[0].mask is not None
         ]
         if len(split) > 1:
             raise IncompatibleError(
@@ -119,18 +129,30 @@ class Stack(PositionScheme):
         return replaced[0] if replaced else None
 
 
+def refuse_hooks(hooks: Sequence[str], owner: type, members: Sequence[PositionScheme]) -> None:
+    """Raises ConfigError if a scheme around members that replace softmax attention has hooks that it would ignore."""
+    if hooks:
+        name = next(type(member).__name__ for member in members if not member.traits.softmax_attention)
+        raise ConfigError(
+            f"{owner.__name__} around {name}: {name} replaces softmax attention, which would ignore {' and '.join(hooks)} "
+            f"of {owner.__name__}; choose a base scheme with softmax attention"
+        )
+
+
 @register("scheme/layered")
 class Layered(PositionScheme):
     """A different scheme for each layer.
 
-    The scheme of layer 0 assigns the positions of all layers and embeds before the first block.
+    The scheme of layer 0 assigns the positions of all layers and embeds before the first block; a scheme that stands
+    only in later layers can do neither.
 
     Args:
         schemes: the members, or the settings that build them.
         layers: index of the member that each layer uses; by default layer n uses member n modulo their number.
 
     Raises:
-        ConfigError: if `layers` does not name a member for every layer.
+        ConfigError: if `layers` does not name a member for every layer and every member, or a member would be
+            ignored: it assigns positions or embeds tokens before the first block, and does not stand in layer 0.
     """
 
     def __init__(
@@ -147,6 +169,10 @@ class Layered(PositionScheme):
                 f"layers {list(layers)} of a layered scheme: give each of the {shape.n_layers} layers a number "
                 f"from 0 to {count - 1}"
             )
+        if layers is not None and set(layers) != set(range(count)):
+            raise ConfigError(
+                f"layers {list(layers)} of a layered scheme: give each of its {count} schemes a layer, or remove it"
+            )
         self.members = stacked.members
         self.layers = list(range(count) if layers is None else layers)
         self.version = stacked.version
@@ -154,6 +180,31 @@ class Layered(PositionScheme):
             stacked.traits,
             unbounded_context=any(member.traits.unbounded_context for member in stacked._members()),
         )
+        self._refuse_ignored(shape)
+
+    @torch.no_grad()
+    def _refuse_ignored(self, shape: ModelShape) -> None:
+        """Raises ConfigError if a member that does not stand in layer 0 does what only the one of layer 0 can do."""
+        geo = Geometry.from_range(0, min(2, shape.train_len))
+        x_BTW = torch.ones(1, len(geo.q_index_T), shape.d_model)
+
+        def embeds(member: PositionScheme, layer: int) -> bool:
+            return not torch.equal(member.embed(x_BTW, geo, layer), x_BTW)
+
+        for first in range(1, shape.n_layers):
+            member = self._at(first)
+            own = [layer for layer in range(shape.n_layers) if self._at(layer) is member]
+            if own[0] != first:
+                continue
+            with torch.random.fork_rng(devices=[]):
+                moves = member.assign_positions(geo) is not geo
+                unread = embeds(member, 0) and not any(embeds(member, layer) for layer in own)
+            if moves or unread:
+                what = "assigns positions" if moves else "embeds tokens before the first block"
+                raise ConfigError(
+                    f"layered scheme: {type(member).__name__} {what}, which only the scheme of layer 0 can, and stands "
+                    f"in layer {first} first: give it layer 0, or apply it to all layers by a stack"
+                )
 
     def _at(self, layer: int) -> PositionScheme:
         return self.members[self.layers[layer % len(self.layers)]]  # type: ignore[return-value]

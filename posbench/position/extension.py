@@ -13,7 +13,7 @@ from posbench.errors import ConfigError, IncompatibleError
 from posbench.position.biases import AttentionBias, RelativeValues
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
+from posbench.position.scheme import PAIR_HOOKS, AttentionInputs, ModelShape, PositionScheme
 
 Setting = TypeVar("Setting")
 
@@ -37,18 +37,6 @@ class ExtensionContext:
                 f"{setting} {count!r}: give a whole number of tokens of at least {least}, or null for the default"
             )
         return count
-
-
-# Hooks that only softmax attention over pairs of a query and a key uses.
-PAIR_HOOKS = (
-    "regions",
-    "mask",
-    "qk",
-    "logit_scale",
-    "attention_bias",
-    "relative_values",
-    "softmax_normalizer",
-)
 
 
 class Extension(PositionScheme):

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from posbench.errors import ConfigError
-from posbench.position.compose import Layered
+from posbench.position.compose import Layered, refuse_hooks
 from posbench.position.geometry import Mask
 from posbench.position.masks import and_masks
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
@@ -24,6 +24,8 @@ class LayerHybrid(Layered):
     ) -> None:
         layers = every_nth(shape.n_layers, no_rope_layer_interval)
         super().__init__(shape, [base_scheme, PositionScheme()], layers)
+        if not self.traits.softmax_attention and type(self).local_mask is not LayerHybrid.local_mask:
+            refuse_hooks(["local_mask"], type(self), list(self.members))  # type: ignore[arg-type]
 
     def local_mask(self, inputs: AttentionInputs) -> Mask | None:
         """Returns the mask of a local layer, combined with that of `base_scheme`; None hides nothing."""

@@ -19,6 +19,8 @@ class PositionTable(PositionScheme):
         out_of_range: one of `OUT_OF_RANGE`.
     """
 
+    decayed_parameters: tuple[str, ...] = ("row_NW",)
+
     def __init__(self, row_NW: Tensor, out_of_range: str) -> None:
         super().__init__()
         if out_of_range not in OUT_OF_RANGE:

@@ -15,6 +15,17 @@ from posbench.position.biases import AttentionBias, RelativeValues
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry, Mask, Region
 
+# Hooks that only softmax attention over pairs of a query and a key uses.
+PAIR_HOOKS = (
+    "regions",
+    "mask",
+    "qk",
+    "logit_scale",
+    "attention_bias",
+    "relative_values",
+    "softmax_normalizer",
+)
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -133,10 +144,13 @@ class PositionScheme(nn.Module):
     Attributes:
         traits: what the scheme guarantees.
         version: raised whenever the numbers that the scheme computes change; part of a model's identity.
+        decayed_parameters: names of the scheme's own weight matrices and embedding tables, a matrix for each layer
+            stacked or not: weight decay applies to these, and not to biases, gains and other scalars.
     """
 
     traits: Traits = Traits(relative=True)
     version: int = 1
+    decayed_parameters: tuple[str, ...] = ()
 
     def check(self, length: int) -> None:
         """Raises UndefinedError or LengthError if the scheme is undefined for a sequence of `length` tokens."""

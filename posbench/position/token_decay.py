@@ -15,6 +15,7 @@ class TokenDecay(PositionScheme):
     """
 
     traits = Traits(relative=True, pairwise=False, reads_hidden_states=True)
+    decayed_parameters = ("weight_LHW",)
 
     def __init__(self, shape: ModelShape, init_bias_H: Tensor) -> None:
         super().__init__()

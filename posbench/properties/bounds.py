@@ -37,7 +37,7 @@ def bounds(probe: SchemeProbe) -> dict[str, object]:
 
 
 def _grows(largest: list[Tensor]) -> bool:
-    steps = [far > GROWTH * near + EXACT for near, far in pairwise(largest)]
+    steps = [~(far <= GROWTH * near + EXACT) for near, far in pairwise(largest)]
     return bool(steps) and bool(torch.stack(steps).all(0).any())
 
 

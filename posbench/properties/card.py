@@ -35,11 +35,8 @@ def _position_blind(row: Row) -> bool:
 
 
 def _order(row: Row) -> Rating:
-    return (
-        Rating(YES, format_compact(row["order_sensitivity"]))
-        if row["order_sensitivity"]
-        else Rating(NO, "none")
-    )
+    change = row["order_sensitivity"]
+    return Rating(YES if change > 0 else NO, format_compact(change) if change else "none")
 
 
 def _source(row: Row) -> Rating:
@@ -62,7 +59,7 @@ def _distances(row: Row) -> Rating:
     if math.isnan(row["position_distance"]):
         return Rating(NOT_APPLICABLE)
     both = (row["position_distance"], row["token_distance"])
-    return Rating(YES if min(both) > 0 else NO, " / ".join(map(format_compact, both)))
+    return Rating(YES if all(one > 0 for one in both) else NO, " / ".join(map(format_compact, both)))
 
 
 def _relative(row: Row) -> Rating:
@@ -107,6 +104,8 @@ def _orthogonal(row: Row) -> Rating:
 
 
 def _bounded(row: Row) -> Rating:
+    if math.isnan(row["largest_change"]):
+        return Rating(NO, "not a number")
     if row["grows_with"] == "nothing":
         return Rating(YES, f"± {format_compact(row['largest_change'])}")
     words = row["grows_with"].replace("positions and tokens", "both")

@@ -31,6 +31,7 @@ def curves(probe: SchemeProbe) -> NDArray[np.float64]:
     means = []
     for inputs in wide.attention_inputs(x_BSW, wide.geometry(length), projected=False):
         logit_HS = logits(wide.scheme, inputs, last)[0, :, 0] / reference
+        logit_HS = logit_HS.masked_fill(logit_HS.isnan(), torch.inf)  # NaN stands for masked keys
         means.append(torch.where(logit_HS > -torch.inf, logit_HS, torch.nan).mean(0).flip(0))
     return torch.stack(means).numpy()
 

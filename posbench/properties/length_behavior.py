@@ -38,12 +38,12 @@ def length_behavior(probe: SchemeProbe) -> dict[str, object]:
             }
             continue
         logit_PS = last_token_logits(probe, length)
-        visible = logit_PS > -torch.inf
+        visible = ~logit_PS.isneginf()
         excess = torch.where(visible, torch.maximum(logit_PS - high, low - logit_PS), 0).max()
         behavior |= {
             f"behavior_{key}": _kind(logit_PS, visible),
             f"visible_fraction_{key}": float(visible[:, : length // 2].any(0).double().mean()),
-            f"excess_{key}": max(0.0, float(excess)),
+            f"excess_{key}": float(excess.clamp(min=0)),  # keeps NaN
         }
     return behavior
 
@@ -62,6 +62,6 @@ def _kind(logit_PS: torch.Tensor, visible: torch.Tensor) -> str:
 
 def _range(logit_PS: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(P, 1) each: smallest and largest logit of the visible keys."""
-    visible = logit_PS > -torch.inf
+    visible = ~logit_PS.isneginf()
     low = torch.where(visible, logit_PS, torch.inf).amin(1, keepdim=True)
     return low, logit_PS.amax(1, keepdim=True)

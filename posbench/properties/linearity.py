@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,23 +25,24 @@ def of_embeddings(probe: SchemeProbe) -> float:
     position_NW = encoding(longer, LENGTH)
     if position_NW is None:
         return math.nan
-    return max(_error(position_NW[:-step], position_NW[step:]) for step in STEPS)
+    return float(np.max([_error(position_NW[:-step], position_NW[step:]) for step in STEPS]))
 
 
 def of_vectors(probe: SchemeProbe) -> float:
     """Returns the same error for queries and keys: M_k maps random vectors, transformed at p, to p + k."""
     length = probe.shape.train_len
     vector_VD = draw(VECTORS, probe.shape.head_dim, seed=9)
-    worst = math.nan
+    errors = []
     for at_VND in transformed_qk(probe, vector_VD, length + max(STEPS[:2])):
         for step in STEPS[:2]:
-            error = _error(at_VND[:, :-step].flatten(0, 1), at_VND[:, step:].flatten(0, 1))
-            worst = max(error, 0.0 if math.isnan(worst) else worst)
-    return worst
+            errors.append(_error(at_VND[:, :-step].flatten(0, 1), at_VND[:, step:].flatten(0, 1)))
+    return float(np.max(errors)) if errors else math.nan
 
 
 def _error(from_NW: Tensor, to_NW: Tensor) -> float:
     """Returns the root mean square error of a linear fit, relative to the standard deviation of its targets."""
+    if not (from_NW.isfinite().all() and to_NW.isfinite().all()):
+        return math.inf
     fitted = torch.linalg.lstsq(from_NW[::2], to_NW[::2], rcond=1e-13, driver="gelsd").solution
     predicted, target = from_NW[1::2] @ fitted, to_NW[1::2]
     error = (predicted - target).square().mean() / (target - target.mean(0)).square().mean()

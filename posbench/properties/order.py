@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +50,7 @@ def order_sensitivity(probe: SchemeProbe) -> float:
     worst = 0.0
     for straight, other in zip(_outputs(probe, x_BSW), _outputs(probe, permuted), strict=True):
         change = (straight - other).abs().max() / straight.square().mean().sqrt()
-        worst = max(worst, float(change))
+        worst = float(np.maximum(worst, float(change)))  # keeps NaN
     return worst
 
 

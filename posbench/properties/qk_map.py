@@ -68,4 +68,5 @@ def isometry(probe: SchemeProbe) -> dict[str, float]:
 
 
 def _larger(one: float, other: float) -> float:
+    other = math.inf if math.isnan(other) else other  # NaN stands for schemes that change neither
     return other if math.isnan(one) else max(one, other)

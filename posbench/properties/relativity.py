@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,9 +47,9 @@ def along_diagonals(probe: SchemeProbe) -> float:
         logit_BHTS = logits(probe.scheme, inputs)
         for distance in range(length):
             diagonal = logit_BHTS.diagonal(-distance, -2, -1)
-            visible = diagonal > -torch.inf
+            visible = ~diagonal.isneginf()
             if not visible.any():
                 continue
             spread = float((diagonal.amax(-1) - diagonal.amin(-1)).max()) if visible.all() else math.inf
-            worst = max(worst, spread)
+            worst = float(np.maximum(worst, spread))  # keeps NaN
     return worst

@@ -37,9 +37,10 @@ def embedded(probe: SchemeProbe) -> dict[str, float]:
     distance = torch.cdist(embedded_VNW.flatten(0, 1), embedded_VNW.flatten(0, 1))
     token = torch.arange(TOKENS).repeat_interleave(length)
     distance[token[:, None] == token] = torch.inf
+    # Embeddings that are NaN are not distinct; NaN stands for schemes without embeddings.
     return {
-        "position_distance": float(torch.pdist(position_NW).min()),
-        "token_distance": float(distance.min()),
+        "position_distance": float(torch.pdist(position_NW).nan_to_num(nan=0.0, posinf=math.inf).min()),
+        "token_distance": float(distance.nan_to_num(nan=0.0, posinf=math.inf).min()),
         "token_distance_without": float(torch.pdist(token_VW).min()),
     }
 
@@ -55,5 +56,5 @@ def position_separation(probe: SchemeProbe) -> dict[str, float]:
     pairs = difference_SS[torch.triu_indices(len(difference_SS), len(difference_SS), 1).unbind()]
     return {
         "min_logit_difference": float(pairs.min()),
-        "indistinguishable_fraction": float((pairs < EXACT).double().mean()),
+        "indistinguishable_fraction": float((~(pairs >= EXACT)).double().mean()),
     }

@@ -64,7 +64,7 @@ _TYPES: dict[str, pa.DataType] = {
     "protocol": pa.string(),
     "eval_len": pa.int64(),
     "eval_seed": pa.int64(),
-    "doc_id": pa.string(),  # of a document or context: the cluster of the bootstrap
+    "doc_id": pa.string(),  # of a document or context: the cluster of an interval
     "example": pa.int64(),
     "position": pa.int64(),  # of a token, the end of a bucket of tokens, or the index of the queried record
     "depth": pa.float64(),  # relative position of the queried record: 0 first, 1 last

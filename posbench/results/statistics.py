@@ -1,16 +1,18 @@
-"""Confidence intervals (Student's t over seeds, cluster bootstrap within a seed), paired differences, Holm's p."""
+"""Confidence intervals (Student's t over seeds, cluster t within a seed), paired differences, Holm's p."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit  # scipy.stats costs a second of imports for the same quantiles
 
 LEVEL = 0.95
-RESAMPLES = 2000
+# Factors of the skewness by which `t_multiples` lengthens and shortens the sides of an interval.
+LENGTHEN, SHORTEN = 10.0, 0.3
+# Largest error, relative to the estimate, that is rounding and no spread.
+ROUNDING = 1e-12
 Floats = NDArray[np.float64]
 
 
@@ -30,7 +32,7 @@ class Interval:
     p_value: float = float("nan")
 
 
-def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+def t_interval(values: ArrayLike) -> Interval:
     """Returns the mean of independent trainings with Student's t interval.
 
     A bootstrap over three seeds would cover 73% in place of 95%.
@@ -40,42 +42,57 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     if seeds < 2:
         return _no_interval(estimate)
     error = float(values_S.std(ddof=1)) / math.sqrt(seeds)
-    half_width = float(stdtrit(seeds - 1, 0.5 + level / 2)) * error
-    method = f"{level:.0%} Student's t over {seeds} seeds"
-    p = _t_test(estimate, error, seeds - 1)
-    return Interval(estimate, estimate - half_width, estimate + half_width, method, p)
+    return _interval(estimate, error, seeds, f"{LEVEL:.0%} Student's t over {seeds} seeds")
 
 
-def cluster_bootstrap(sums: ArrayLike, counts: ArrayLike, level: float = LEVEL, seed: int = 0) -> Interval:
-    """Returns sum(sums) / sum(counts) with a percentile bootstrap over whole clusters (documents or contexts).
+def cluster_interval(sums: ArrayLike, counts: ArrayLike) -> Interval:
+    """Returns sum(sums) / sum(counts) with the interval of `t_multiples` over clusters (documents or contexts).
 
-    Sums and counts are drawn together, so that documents are weighted by their tokens.
+    Clusters are weighted by their counts, such as documents by their tokens.
     """
-    sums_C, counts_C = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    estimate = float(sums_C.sum() / counts_C.sum())
-    if len(sums_C) < 2:
-        return _no_interval(estimate)
-    draws_RC = _draws(len(sums_C), seed)
-    return _percentiles(estimate, (draws_RC @ sums_C) / (draws_RC @ counts_C), level, len(sums_C))
+    return _over_clusters(*_ratio(sums, counts))
 
 
-def paired_cluster_bootstrap(
-    a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], level: float = LEVEL, seed: int = 0
-) -> Interval:
+def paired_cluster_interval(a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike]) -> Interval:
     """Returns the difference of two ratios, each given as (sums, counts) over the same clusters.
 
-    Clusters are drawn for both at once, so that the difficulty of a document cancels. A cluster may have a count of
-    zero in one of them; draws in which all counts of one are zero are dropped.
+    The difficulty of a document cancels. A cluster may have a count of zero in one of them.
     """
-    (a_C, na_C), (b_C, nb_C) = ([np.asarray(x, dtype=float) for x in pair] for pair in (a, b))
-    estimate = float(a_C.sum() / na_C.sum() - b_C.sum() / nb_C.sum())
-    if len(a_C) < 2:
-        return _no_interval(estimate)
-    draws_RC = _draws(len(a_C), seed)
+    (ratio_a, influence_a_C), (ratio_b, influence_b_C) = _ratio(*a), _ratio(*b)
+    return _over_clusters(ratio_a - ratio_b, influence_a_C - influence_b_C)
+
+
+def cluster_error(influence_C: Floats) -> Floats:
+    """Returns the standard error, (...), from what each cluster adds to the deviation of an estimate, (..., C).
+
+    It is the standard error of the cluster bootstrap in closed form, to first order in 1 / C, times
+    sqrt(C / (C - 1)): resampling C clusters underestimates the variance by that factor.
+    """
+    clusters = influence_C.shape[-1]
+    return np.sqrt(clusters / (clusters - 1) * np.square(influence_C).sum(-1))
+
+
+def t_multiples(influence_C: Floats) -> tuple[Floats, Floats]:
+    """Returns the lengths (...) of an interval below and above its estimate, in standard errors.
+
+    Both are the quantile of Student's t with C - 1 degrees of freedom if the clusters are not skewed. The mean of
+    skewed data has its errors on the side of the tail, so that this side is longer by LENGTHEN / C and the other
+    shorter by SHORTEN, times the skewness relative to the largest that C numbers can have. In simulation the interval
+    covers 95 to 96% of means of 3 to 64 normal and 92 to 94% of exponential clusters, where Student's t covers 95 and
+    88 to 94%. The lengths matter with few clusters: with 3 the interval is twice as wide as Student's, with 8 a tenth.
+    """
+    clusters = influence_C.shape[-1]
+    quantile = stdtrit(clusters - 1, 0.5 + LEVEL / 2)
+    squares = np.square(influence_C).sum(-1)
+    cubes = np.power(influence_C, 3).sum(-1)
+    largest = max(clusters - 2, 1) / math.sqrt(clusters * (clusters - 1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        difference_R = (draws_RC @ a_C) / (draws_RC @ na_C) - (draws_RC @ b_C) / (draws_RC @ nb_C)
-    difference_R = difference_R[np.isfinite(difference_R)]
-    return _percentiles(estimate, difference_R, level, len(a_C))
+        skewness = np.nan_to_num(cubes / squares**1.5 / largest) if clusters > 2 else np.zeros_like(squares)
+
+    def multiple(towards_tail: Floats) -> Floats:
+        return quantile * (1 + np.where(towards_tail > 0, LENGTHEN / clusters, SHORTEN) * towards_tail)
+
+    return multiple(-skewness), multiple(skewness)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -88,37 +105,35 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted_M.tolist()
 
 
-@lru_cache(maxsize=4)
-def _draws(clusters: int, seed: int) -> Floats:
-    """(resamples, clusters): how often each resample draws each cluster; the same for every series."""
-    generator = np.random.default_rng(seed)
-    counts_RC = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=RESAMPLES)
-    return counts_RC.astype(float)
+def _ratio(sums: ArrayLike, counts: ArrayLike) -> tuple[float, Floats]:
+    """Returns sum(sums) / sum(counts), and what each cluster adds to its deviation."""
+    sums_C, counts_C = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    total = counts_C.sum()
+    ratio = float(sums_C.sum() / total)
+    return ratio, (sums_C - ratio * counts_C) / total
 
 
-def _percentiles(estimate: float, values_R: Floats, level: float, clusters: int) -> Interval:
-    low, high = _quantiles(values_R, [0.5 - level / 2, 0.5 + level / 2])
-    # A p-value from the fraction of draws is at least 1 / RESAMPLES: too large for Holm's correction in large tables.
-    p = _t_test(estimate, float(values_R.std(ddof=1)), clusters - 1)
-    return Interval(estimate, float(low), float(high), f"{level:.0%} cluster bootstrap", p)
+def _over_clusters(estimate: float, influence_C: Floats) -> Interval:
+    if len(influence_C) < 2:
+        return _no_interval(estimate)
+    below, above = (float(multiple) for multiple in t_multiples(influence_C))
+    method = f"{LEVEL:.0%} cluster t adjusted for skewness"
+    return _interval(estimate, float(cluster_error(influence_C)), len(influence_C), method, (below, above))
 
 
-def _quantiles(values_R: Floats, at: Sequence[float]) -> Floats:
-    """np.quantile to the bit, which takes three times as long for a few thousand values."""
-    sorted_R = np.sort(values_R)
-    if np.isnan(sorted_R[-1]):
-        return np.full(len(at), np.nan)
-    rank = (len(sorted_R) - 1) * np.asarray(at)
-    below = np.floor(rank).astype(int)
-    weight, low, high = rank - below, sorted_R[below], sorted_R[np.minimum(below + 1, len(sorted_R) - 1)]
-    return np.where(weight < 0.5, low + (high - low) * weight, high - (high - low) * (1 - weight))
-
-
-def _t_test(estimate: float, error: float, degrees_of_freedom: int) -> float:
-    """Returns the two-sided p; without any variance it is 0, or 1 for an estimate of zero."""
-    if error == 0:
-        return 0.0 if estimate else 1.0
-    return 2 * float(stdtr(degrees_of_freedom, -abs(estimate) / error))
+def _interval(
+    estimate: float, error: float, n: int, method: str, multiples: tuple[float, float] | None = None
+) -> Interval:
+    """Returns the interval and p of n independent values: where the interval ends at 0, p is 1 - LEVEL."""
+    quantile = float(stdtrit(n - 1, 0.5 + LEVEL / 2))
+    below, above = multiples or (quantile, quantile)
+    if error > ROUNDING * abs(estimate):
+        to_zero = abs(estimate) / error * quantile / (below if estimate > 0 else above)
+        p = 2 * float(stdtr(n - 1, -to_zero))
+    else:
+        # Without spread the t statistic is infinite. All that is known is that n values have the same sign.
+        p = math.ldexp(1.0, 1 - min(n, 1000)) if estimate else 1.0
+    return Interval(estimate, estimate - below * error, estimate + above * error, method, p)
 
 
 def _no_interval(estimate: float) -> Interval:

@@ -25,6 +25,7 @@ class CoPE(PositionScheme):
     """
 
     traits = Traits(relative=True, lse_mergeable=False)
+    decayed_parameters = ("vector_LPD",)
 
     def __init__(self, shape: ModelShape, npos_max: int = 64) -> None:
         super().__init__()

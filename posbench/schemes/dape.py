@@ -35,6 +35,8 @@ class DAPE(Stack):
     With a kernel of N keys f is two convolutions along the keys of a row.
     """
 
+    decayed_parameters = ("in_LKCN", "out_LHKN")
+
     def __init__(
         self,
         shape: ModelShape,

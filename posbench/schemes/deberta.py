@@ -27,6 +27,7 @@ class DeBERTa(PositionScheme):
     """logit(i, j) = [q_i . k_j + q_i . (P[d(i, j)] W_K) + k_j . (P[d(j, i)] W_Q)] / sqrt(3D), d clipped or in buckets."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+    decayed_parameters = ("row_NW", "key_LWHD", "query_LWHD")
 
     def __init__(
         self,

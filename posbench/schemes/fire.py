@@ -27,6 +27,7 @@ class FIRE(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + f_h(psi(i - j) / psi(max(i, T))), psi(x) = log(|c| x + 1), f an MLP."""
 
     traits = Traits(relative=False, capabilities=frozenset({"positions"}))
+    decayed_parameters = ("in_LK", "out_LHK")
 
     def __init__(
         self, shape: ModelShape, mlp_width: int = 32, init_c: float = 0.1, init_threshold: float | None = None

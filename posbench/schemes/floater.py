@@ -28,6 +28,7 @@ class Floater(PositionScheme):
     """x + p(t) before block n, with dp/dt = h(t, p), p(0) = start_n, t = step * position, h = tanh([p, t] A + a) B + b."""
 
     traits = Traits(relative=False, capabilities=frozenset({"positions"}))
+    decayed_parameters = ("into_VW", "out_WW")
 
     def __init__(self, shape: ModelShape, step: float | None = None, knots: int = 32) -> None:
         super().__init__()

@@ -37,6 +37,7 @@ class GrapeA(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) - (i - j) * slope_h softplus(omega_lh) softplus(v_lh . q_i / sqrt(D))."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+    decayed_parameters = ("v_LHD",)
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()

@@ -20,6 +20,8 @@ from posbench.position.scheme import ModelShape
 class Multiplicative(PositionTable):
     """x_p * W[p] elementwise before the first block, W with a row for each position of the training length."""
 
+    decayed_parameters = ()  # the rows are factors around 1
+
     def __init__(self, shape: ModelShape, out_of_range: str = "undefined", deviation: float = 0.1) -> None:
         if not 0 < deviation < 1:
             raise ConfigError(

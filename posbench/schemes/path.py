@@ -23,6 +23,7 @@ class PaTH(PositionScheme):
     """logit(i, j) = q_i . (H_i ... H_j+1 k_j) / sqrt(D), H_l = I - beta_l w_l w_l^T, |w_l| = 1, 0 < beta_l < 2."""
 
     traits = Traits(relative=True, lse_mergeable=False, reads_hidden_states=True)
+    decayed_parameters = ("down_LRW", "up_LWR", "tap_LWN", "beta_LHW")
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ class Shaw(PositionScheme):
     """logit(i, j) = q_i . (k_j + aK[c]) / sqrt(D), output_i = sum_j softmax_ij (v_j + aV[c]), c = min(i - j, max_relative_position)."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+    decayed_parameters = ("key_LKD", "value_LKD")
 
     def __init__(self, shape: ModelShape, max_relative_position: int = 16) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ class TransformerXL(PositionScheme):
     """logit(i, j) = [(q_i + u) . k_j + (q_i + v) . (W_R r_(i-j))] / sqrt(D), r_n = [sin(n theta) | cos(n theta)]."""
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+    decayed_parameters = ("key_LWHD",)
 
     def __init__(self, shape: ModelShape, base: float = 10000.0) -> None:
         super().__init__()

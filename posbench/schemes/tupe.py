@@ -26,6 +26,8 @@ from posbench.position.scheme import AttentionInputs, ModelShape
 class TUPE(PositionTable):
     """logit(i, j) = q_i . k_j / sqrt(2D) + (LN(p_i) U_Q) . (LN(p_j) U_K) / sqrt(2D) + b(i - j); the last two are theta at j = 0."""
 
+    decayed_parameters = ("row_NW", "query_WHD", "key_WHD")
+
     def __init__(
         self,
         shape: ModelShape,

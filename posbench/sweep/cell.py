@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from posbench.config.schema import ExtensionSettings, ModelSettings, TaskSettings, TrainSettings
 from posbench.identity import hashed_fields, identity
@@ -56,10 +57,10 @@ class ModelPlan:
         if self.fine_tuning:
             extension = [by_name(self.fine_tuning.extension.build), self.fine_tuning.extension_version]
             return identity(
-                ["finetuned", self.fine_tuning.base_model.id, extension, hashed_fields(self.train)]
+                ["finetuned", self.fine_tuning.base_model.id, extension, _hashed_training(self.train)]
             )
         size = {key: value for key, value in hashed_fields(settings.size).items() if key != "name"}
-        return identity(["model", *scheme, size, [self.corpus, *symbols], hashed_fields(settings.train)])
+        return identity(["model", *scheme, size, [self.corpus, *symbols], _hashed_training(settings.train)])
 
     @property
     def label(self) -> str:
@@ -109,3 +110,11 @@ class Plan:
         """The models of the plan and those that are fine-tuned from them, base models first."""
         models = [*self.models, *(cell.model for cell in self.cells)]
         return list({model.id: model for model in models}.values())
+
+
+def _hashed_training(train: TrainSettings) -> dict[str, Any]:
+    """Returns the settings of a training that enter an id, and the version of weight decay where there is some.
+
+    Version 1 decayed by a parameter's number of dimensions, and no matrices of Muon.
+    """
+    return hashed_fields(train) | ({"weight_decay_version": 2} if train.weight_decay else {})

@@ -66,10 +66,11 @@ def settings_but_rate(model: ModelPlan) -> str:
 
 
 def final_validation_loss(folders: Sequence[Path]) -> float:
-    """Returns the mean final validation loss of trained models in nats per token; infinite if one has diverged."""
+    """Returns the mean final validation loss of trained models in nats per token; infinite if one has diverged or is NaN."""
     losses = []
     for folder in folders:
         metadata = checkpoints.read_metadata(folder / "final")
         log = metadata["log_history"] if metadata and metadata["status"] == "ok" else []
         losses.append(log[-1].get("validation_loss", math.inf) if log else math.inf)
-    return sum(losses) / len(losses)
+    mean = sum(losses) / len(losses)
+    return math.inf if math.isnan(mean) else mean  # NaN would be the minimum where it comes first

@@ -3,7 +3,8 @@
 Keller Jordan et al. Muon: An optimizer for hidden layers in neural networks. 2024.
 https://kellerjordan.github.io/posts/muon. Unlike in torch.optim.Muon, the iteration runs in float32, and matrices of
 the same shape are processed as one batch, since small models are bound by the number of kernel launches. Under FSDP
-every rank orthogonalises whole matrices.
+every rank orthogonalises whole matrices. Weight decay is decoupled, as in Jordan's code and in Liu et al. Muon is
+Scalable for LLM Training. 2025, section 2.2 (arXiv:2502.16982): every step multiplies the matrices by 1 - lr * decay.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """w <- w - lr * sqrt(max(1, rows / columns)) * orthogonalise((1 - momentum) * g + momentum * m), m the running mean.
+    """w <- (1 - lr * weight_decay) * w - lr * sqrt(max(1, rows / columns)) * orthogonalise(u).
+
+    u = (1 - momentum) * g + momentum * m, g the gradient and m its running mean.
 
     Args:
         matrices: parameters, each with the number of matrices stacked in its rows, which are orthogonalised one by one.
@@ -31,12 +34,14 @@ class Muon(torch.optim.Optimizer):
         matrices: Iterable[tuple[torch.nn.Parameter, int]],
         lr: float,
         momentum: float = 0.95,
+        weight_decay: float = 0.0,
         update: Callable[..., None] | None = None,
     ) -> None:
         pairs = list(matrices)
         self._stacked = {id(parameter): count for parameter, count in pairs}
         self._update = update
-        super().__init__([parameter for parameter, _ in pairs], {"lr": lr, "momentum": momentum})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__([parameter for parameter, _ in pairs], defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -56,6 +61,7 @@ class Muon(torch.optim.Optimizer):
                 [self._stacked[id(parameter)] for parameter in members],
                 lr,
                 group["momentum"],
+                group["weight_decay"],
             )
 
 
@@ -66,6 +72,7 @@ def muon_update(
     stacked: list[int],
     lr: float | Tensor,
     momentum: float,
+    weight_decay: float = 0.0,
 ) -> None:
     """Updates all matrices in place, without synchronising with the device."""
     by_shape: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, Tensor]]] = {}
@@ -79,6 +86,8 @@ def muon_update(
         parts = orthogonal.split([len(matrices) for _, matrices in members])
         for (parameter, _), part in zip(members, parts, strict=True):
             update = distribute_like(part.flatten(0, 1), parameter)
+            if weight_decay:
+                parameter.mul_(1 - lr * weight_decay)
             if isinstance(lr, Tensor):
                 parameter.sub_(update * (lr * scale))
             else:

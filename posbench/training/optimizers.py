@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from posbench.config.schema import TrainSettings
 from posbench.model.gpt import GPT
+from posbench.position.scheme import PositionScheme
 from posbench.training.compile import compile_module
 from posbench.training.muon import Muon, muon_update
+
+WEIGHTED = (nn.Linear, nn.Embedding, nn.Conv1d)
 
 
 def lr_multiplier(settings: TrainSettings, step: int) -> float:
@@ -23,7 +27,7 @@ def build_optimizers(
     """Returns the optimizers, each with its peak learning rate.
 
     Under `muon` the matrices of the blocks are updated by Muon and all other parameters, among them embeddings and
-    those of the scheme, by AdamW.
+    those of the scheme, by AdamW. Weight decay applies to `decayed_parameters` under both.
 
     Args:
         compiles: whether to compile the update of Muon; that of AdamW is fused.
@@ -35,14 +39,32 @@ def build_optimizers(
         by_muon = {id(parameter) for parameter, _ in matrices}
         others = [parameter for parameter in others if id(parameter) not in by_muon]
         update = compile_module(muon_update) if compiles else None
-        optimizers.append((Muon(matrices, settings.muon_lr, update=update), settings.muon_lr))
+        muon = Muon(matrices, settings.muon_lr, weight_decay=settings.weight_decay, update=update)
+        optimizers.append((muon, settings.muon_lr))
+    decayed = decayed_parameters(model)
     adamw = torch.optim.AdamW(
         [
-            {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
+            {"params": [p for p in others if id(p) in decayed], "weight_decay": settings.weight_decay},
+            {"params": [p for p in others if id(p) not in decayed], "weight_decay": 0.0},
         ],
         lr=settings.lr,
         betas=(settings.beta1, settings.beta2),
         fused=True,
     )
     return [*optimizers, (adamw, settings.lr)]
+
+
+def decayed_parameters(model: nn.Module) -> set[int]:
+    """Returns the `id` of each parameter to which weight decay applies, by its role and not its shape.
+
+    These are the weights of linear layers, convolutions and embeddings, and the parameters that a scheme declares in
+    `PositionScheme.decayed_parameters`. Biases, norms, gains and scalars do not decay, also where they are stacked by
+    layer and head.
+    """
+    found = set()
+    for module in model.modules():
+        if isinstance(module, WEIGHTED):
+            found.add(id(module.weight))
+        elif isinstance(module, PositionScheme):
+            found |= {id(getattr(module, name)) for name in module.decayed_parameters}
+    return found

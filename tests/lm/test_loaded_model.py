@@ -20,7 +20,7 @@ from posbench.instantiate import instantiate
 from posbench.lm import hf_check
 from posbench.lm.hf_config import inspect_pretrained, load_hf_model
 from posbench.lm.hf_weights import from_hf_state_dict
-from posbench.lm.hugging_face import HFLM, candidate_logprobs, score_targets
+from posbench.lm.hugging_face import HFLM
 from posbench.lm.interface import Prompt
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import PositionScheme
@@ -270,23 +270,3 @@ def test_broken_folders_are_errors_of_one_line(name: str, black_box: bool, tmp_p
         load_hf_model(inspect_pretrained(settings_of(folder, black_box=black_box)))
     assert isinstance(caught.value, DataError)
     assert "\n" not in str(caught.value)
-
-
-def test_logits_are_normalized_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log-probabilities of all scored positions were in memory at once: 5 GB at 8k tokens and 152k ids."""
-    logits = torch.randn(3, 50, VOCABULARY, generator=torch.Generator().manual_seed(0))
-    target = torch.randint(VOCABULARY, (3, 50), generator=torch.Generator().manual_seed(1))
-    ids = torch.arange(5) * 7
-    sizes: list[int] = []
-    inner = torch.Tensor.logsumexp
-    monkeypatch.setattr(
-        torch.Tensor, "logsumexp", lambda x, *a, **k: (sizes.append(x.numel()), inner(x, *a, **k))[1]
-    )
-    monkeypatch.setattr("posbench.lm.hugging_face.SOFTMAX_LOGITS", 4 * VOCABULARY)
-    logprob, greedy = score_targets(logits, target)
-    candidates = candidate_logprobs(logits[:, 0], ids)
-    assert max(sizes) <= 4 * VOCABULARY
-    nats = logits.log_softmax(-1)
-    torch.testing.assert_close(logprob.float(), nats.gather(-1, target[..., None])[..., 0])
-    torch.testing.assert_close(candidates.float(), nats[:, 0, ids])
-    assert torch.equal(greedy, logits.argmax(-1))

@@ -78,7 +78,9 @@ def test_bands_require_several_seeds(rows, rows_of_three_seeds):
     for given, several in ((rows, False), (rows_of_three_seeds, True)):
         figure, shown = context_growth.draw(FigureData.of(given, ORDER, None, False))
         assert ("bands: 95% Student's t over 3 seeds" in texts(figure)) == several
-        assert ("intervals, in the csv: 95% cluster bootstrap over documents" in texts(figure)) != several
+        assert (
+            "intervals, in the csv: 95% cluster t adjusted for skewness over documents" in texts(figure)
+        ) != several
         assert shown["low"].notna().any()
         bands = [
             path for band in figure.axes[0].collections for path in band.get_paths() if len(path.vertices)

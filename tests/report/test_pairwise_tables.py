@@ -52,7 +52,11 @@ def test_missing_tests_have_a_reason(rows):
 def test_one_seed_is_paired_by_document(rows):
     found = pairwise_tests(of(rows, "fixed_targets", ["alibi", "kerple_log"]), BITS, ORDER)
     line = pair(found, 128, "alibi", "kerple_log")
-    assert (line["seeds"], line["n_docs"], line["interval_method"]) == (1, 16, "95% cluster bootstrap")
+    assert (line["seeds"], line["n_docs"], line["interval_method"]) == (
+        1,
+        16,
+        "95% cluster t adjusted for skewness",
+    )
     # Losses of documents have a standard deviation of 0.25 bits, paired differences one of 0.07.
     assert line["high"] - line["low"] < 0.1
 
@@ -113,8 +117,8 @@ def test_printed_tables(printed):
 def test_captions_name_the_test(printed, rows_of_three_seeds):
     text = to_markdown(printed["key_value-synthetic_records-exact_match-differences"])
     for fact in (
-        "intervals of the differences: 95% cluster bootstrap over contexts",
-        "Test: bootstrap over contexts, paired by contexts",
+        "intervals of the differences: 95% cluster t adjusted for skewness over contexts",
+        "Test: cluster t adjusted for skewness over contexts, paired by contexts",
         "results hold for these models",
         "after Holm's correction for the",
         "Not beaten: ",

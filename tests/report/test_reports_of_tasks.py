@@ -141,7 +141,12 @@ def test_variants_are_compared_in_rows_of_panels(tmp_path):
     assert set(plain["variant"]) == {""}
 
 
-FACTS = ("training seed", "95% cluster bootstrap", "Attention kernel: sdpa in float32", "Models: tiny")
+FACTS = (
+    "training seed",
+    "95% cluster t adjusted for skewness",
+    "Attention kernel: sdpa in float32",
+    "Models: tiny",
+)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

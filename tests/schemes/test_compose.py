@@ -7,11 +7,12 @@ import torch
 from calls import SHAPE, attention, attention_inputs, logits, values
 
 from posbench.errors import ConfigError, IncompatibleError, UndefinedError
+from posbench.instantiate import instantiate
 from posbench.position.compose import Layered, Stack
-from posbench.position.geometry import Geometry
+from posbench.position.geometry import Geometry, Region
 from posbench.position.hybrid import every_nth
 from posbench.position.local_attention import sliding_window, tokens_within_train_len
-from posbench.position.scheme import Traits
+from posbench.position.scheme import AttentionInputs, PositionScheme, Traits
 from posbench.schemes.alibi import ALiBi
 from posbench.schemes.learned import Learned
 from posbench.schemes.nope import NoPE
@@ -109,3 +110,72 @@ def test_a_window_includes_the_query_and_is_none_where_it_hides_nothing() -> Non
     window = sliding_window(2, inputs)
     assert window is not None
     assert (window(i[:, None], i) & inputs.geo.visible()).sum(-1).tolist() == [1, 2, 2, 2, 2, 2]
+
+
+RANDOMIZED = {"_target_": "posbench.schemes.randomized.Randomized", "base_scheme": ROPE}
+LEARNED, SINUSOIDAL, ALIBI, LINEAR = (
+    {"_target_": f"posbench.schemes.{name}"}
+    for name in (
+        "learned.Learned",
+        "sinusoidal.Sinusoidal",
+        "alibi.ALiBi",
+        "linear_attention.LinearAttention",
+    )
+)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("scheme", "does"),
+    [(RANDOMIZED, "assigns positions"), (LEARNED, "embeds tokens"), (SINUSOIDAL, "embeds tokens")],
+)
+def test_what_only_layer_0_can_do_is_refused_in_later_layers(scheme: dict, does: str, wrapped: bool) -> None:
+    """Layered ignored the positions and input embeddings of members past layer 0 in silence."""
+    if wrapped:
+        scheme = {"_target_": "posbench.position.compose.Stack", "schemes": [ALIBI, scheme]}
+    with pytest.raises(ConfigError, match=f"{does}.* stands in layer 1 first"):
+        Layered(SHAPE, [ALIBI, scheme])
+    layered = Layered(replace(SHAPE, n_layers=4), [scheme, ALIBI], [0, 1, 1, 0])
+    assert [type(layered._at(layer)).__name__ for layer in (1, 2)] == ["ALiBi", "ALiBi"]
+
+
+def test_embeddings_before_every_block_may_stand_in_any_layer() -> None:
+    floater = {"_target_": "posbench.schemes.floater.Floater"}
+    geo, x_BTW = Geometry.from_range(0, 4), torch.ones(1, 4, SHAPE.d_model)
+    layered = Layered(SHAPE, [ALIBI, floater])
+    assert not torch.equal(layered.embed(x_BTW, geo, 1), x_BTW)
+
+
+def test_the_check_of_a_layered_scheme_draws_no_random_numbers() -> None:
+    """Initial weights come after it from the same generator."""
+    torch.manual_seed(0)
+    Layered(SHAPE, [NoPE(SHAPE), ALiBi(SHAPE)])
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+
+
+def test_a_member_without_a_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="give each of its 2 schemes a layer"):
+        Layered(SHAPE, [ALIBI, ROPE], layers=[0, 0])
+
+
+@pytest.mark.parametrize("name", ["ssmax.SSMax", "key_norm.KeyNorm", "learned_sink.LearnedSink", "swan.SWAN"])
+def test_hooks_that_linear_attention_would_ignore_are_refused(name: str) -> None:
+    """SSMax around linear attention was linear attention: what replaces attention never calls the hooks of a wrapper."""
+    settings = {"_target_": f"posbench.schemes.{name}", "base_scheme": LINEAR}
+    with pytest.raises(ConfigError, match=r"around LinearAttention: .* would ignore"):
+        instantiate(settings, PositionScheme, SHAPE)
+
+
+def test_a_single_region_with_other_positions_survives_a_stack() -> None:
+    """A stack dropped the geometry and the mask of a member with one region."""
+
+    class Shifted(NoPE):
+        def regions(self, inputs: AttentionInputs) -> list[Region]:
+            geo = inputs.geo
+            return [Region(geo.with_positions(geo.q_pos_T + 3, geo.k_pos_S))]
+
+    inputs = attention_inputs()
+    stack = Stack(SHAPE, [ALiBi(SHAPE), Shifted(SHAPE)])
+    assert torch.equal(stack.regions(inputs)[0].geo.q_pos_T, inputs.geo.q_pos_T + 3)

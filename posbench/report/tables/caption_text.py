@@ -31,7 +31,7 @@ VARIANTS = {
     "": "question after the context",
     "query_aware": "question before and after the context",
 }
-# Clusters of the bootstrap, and the items that are counted in them.
+# Clusters of the intervals, and the items that are counted in them.
 SAMPLE_UNITS = {
     "key_value": ("contexts", "questions"),
     "passkey": ("contexts", "questions"),
@@ -61,5 +61,5 @@ def capital(sentence: str) -> str:
 
 
 def cluster_name(task: str) -> str:
-    """Returns the clusters that the bootstrap of a task draws, such as documents."""
+    """Returns the clusters of the intervals of a task, such as documents."""
     return SAMPLE_UNITS.get(task, ("documents", ""))[0]

@@ -78,8 +78,10 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     one = set(drawn["seeds"]) <= {1}
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
     kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
-    kinds = [f"{kind} over {clusters}" if "bootstrap" in kind else kind for kind in kinds]
-    spread = f"; {intervals}: {', '.join(kinds)}" if kinds else "; no interval"
+    kinds = [f"{kind} over {clusters}" if "cluster" in kind else kind for kind in kinds]
+    few = f"one {clusters.removesuffix('s')}" if one else "one seed"
+    some = f" (none from {few} alone)" if (drawn["interval_method"] == "").any() else ""
+    spread = f"; {intervals}: {', '.join(kinds)}{some}" if kinds else "; no interval"
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 

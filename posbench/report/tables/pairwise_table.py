@@ -115,7 +115,7 @@ def _reading_guide(
         tests.append("Student's t over seeds, paired by seed")
     if one:
         tests.append(
-            f"bootstrap over {clusters}, paired by {clusters}, with t on its standard error "
+            f"cluster t adjusted for skewness over {clusters}, paired by {clusters} "
             "(with one seed, results hold for these models, not for other trainings)"
         )
     pairs = chosen_pairs(ranked)

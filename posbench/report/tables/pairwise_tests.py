@@ -23,7 +23,7 @@ from posbench.report.tables.selection import (
 )
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, metric_sums, worst_status
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import Interval, holm, paired_cluster_bootstrap, t_interval
+from posbench.results.statistics import Interval, holm, paired_cluster_interval, t_interval
 
 COLUMNS = ["eval_len", "a", "b", "a_minus_b", "low", "high", "interval_method", "seeds", "n_docs"]
 COLUMNS += ["p_value", "p_holm", "conclusion"]
@@ -93,7 +93,7 @@ def _difference(seed_of: NDArray, a: NDArray, b: NDArray) -> Interval:
         return NO_INTERVAL
     (numerator_a, denominator_a), (numerator_b, denominator_b) = a, b
     if len(seeds) == 1:
-        return paired_cluster_bootstrap((numerator_a, denominator_a), (numerator_b, denominator_b))
+        return paired_cluster_interval((numerator_a, denominator_a), (numerator_b, denominator_b))
     by_seed = [
         np.bincount(seed_of, side) for side in (numerator_a, denominator_a, numerator_b, denominator_b)
     ]

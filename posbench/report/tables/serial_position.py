@@ -49,7 +49,7 @@ _SIDES = ["numerator", "denominator"]
 def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Returns a line per series and length: accuracy overall and of the three parts, primacy and recency.
 
-    Intervals of the indices are a bootstrap over contexts with all their records, or Student's t over several
+    Intervals of the indices are a cluster t over contexts with all their records, or Student's t over several
     seeds. Rows without a depth are dropped.
 
     Raises:

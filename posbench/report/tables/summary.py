@@ -14,7 +14,7 @@ from posbench.errors import DataError
 from posbench.report.tables.metrics import BASELINES, METRICS, Metric
 from posbench.report.tables.selection import SERIES_COLUMNS, conclusive, propagate_gate
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import Interval, cluster_bootstrap, paired_cluster_bootstrap, t_interval
+from posbench.results.statistics import Interval, cluster_interval, paired_cluster_interval, t_interval
 
 CLUSTER = ["eval_seed", "doc_id"]
 SUMMARY = ["estimate", "low", "high", "interval_method", "seeds", "seeds_left_out", "n_docs", "n", "status"]
@@ -90,7 +90,7 @@ def worst_status(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
 def paired_intervals(pairs: pd.DataFrame, by: Sequence[str]) -> dict[tuple, Interval]:
     """Returns the difference of two ratios, a minus b, with its interval, by group.
 
-    The interval is Student's t over the differences of seeds, or a bootstrap over clusters if there is one seed.
+    The interval is Student's t over the differences of seeds, or a cluster t over clusters if there is one seed.
     Seeds with a denominator of zero do not count; groups without a seed are missing.
 
     Args:
@@ -112,7 +112,7 @@ def paired_intervals(pairs: pd.DataFrame, by: Sequence[str]) -> dict[tuple, Inte
         else:
             here = clusters[by_seed.index[seeds[0]]]
             a, b = ((numerator[here], denominator[here]) for numerator, denominator in sides)
-            intervals[key] = paired_cluster_bootstrap(a, b)
+            intervals[key] = paired_cluster_interval(a, b)
     return intervals
 
 
@@ -121,7 +121,7 @@ def _interval(numerator: NDArray, denominator: NDArray, seed_N: NDArray, within_
         return NO_INTERVAL
     if seed_N.max() > 0 or not within_seed:
         return t_interval(np.bincount(seed_N, numerator) / np.bincount(seed_N, denominator))
-    return cluster_bootstrap(numerator, denominator)
+    return cluster_interval(numerator, denominator)
 
 
 def baseline_values(rows: pd.DataFrame, names: Sequence[str] = BASELINES) -> pd.DataFrame:
