@@ -47,7 +47,7 @@ class OnLayers(Extension):
         self.version = self.extended.version
         self.moves_positions = type(self.extended).assign_positions is not Extension.assign_positions
         both = inner.traits, self.extended.traits
-        flags = {
+        flags: dict[str, Any] = {
             name: all(getattr(traits, name) for traits in both)
             for name in ("relative", "prefix_stable", "shared_prefill", "lse_mergeable", "pairwise")
         }
