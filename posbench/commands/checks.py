@@ -7,7 +7,7 @@ from typing import Any
 
 from posbench.commands.source import definition, parts
 from posbench.config.checks import check, check_fingerprint
-from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
+from posbench.config.schema import ON_LAYERS, EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits, check_path, describe_type
 from posbench.sweep import feasibility, grid
@@ -23,13 +23,14 @@ def check_build(group: str, build: Mapping[str, Any] | None) -> None:
 
     The class is read from its source text; what the source does not show is checked when the object is created.
     """
+    # Inner parts are schemes, but for the extension inside OnLayers.
+    outer = 2 if build and build.get("_target_") == ON_LAYERS else 1
     for index, part in enumerate(parts(build)):
         check_path(part["_target_"])
         found = definition(part["_target_"])
         if found is None or (parameters := found.parameters()) is None:
             continue
-        # Inner parts are schemes.
-        allowed = list(parameters)[PASSED[group if index == 0 else "scheme"] :]
+        allowed = list(parameters)[PASSED[group if index < outer else "scheme"] :]
         annotations = found.annotations()
         given = {key: value for key, value in part.items() if key != "_target_"}
         for key, value in given.items():

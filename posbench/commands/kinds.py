@@ -25,6 +25,7 @@ HOOKS = {
     "logit_scale": "logit scaling",
     "softmax_normalizer": "softmax normalizer",
     "attention": "linear",
+    "attention_output": "output gate",
 }
 # Hooks of LayerHybrid, which apply those of a scheme in some layers.
 IN_SOME_LAYERS = {"local_mask": "mask", "global_logit_scale": "logit_scale"}

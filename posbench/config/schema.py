@@ -19,7 +19,9 @@ from posbench.config.setting import (
     MAX_SEED,
     setting,
 )
+from posbench.errors import ConfigError
 
+ON_LAYERS = "posbench.position.on_layers.OnLayers"
 SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
 
 
@@ -40,10 +42,29 @@ class ExtensionSettings:
 
     name: str = setting("none", is_name=True)  # label in rows, tables and figures
     build: dict[str, Any] | None = setting(None, target=True)  # a posbench.position.extension.Extension
+    layers: Any = (
+        "all"  # layers that it changes: all, full (without a window), windowed, or a list of indices
+    )
     # Fine-tuning with the extension in place before the evaluation: keys of TrainSettings and their values, in place
     # of those of sweep.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
     finetune: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)
     ensemble: dict[str, Any] | None = setting(None, target=True)  # the `build` of EnsembleSettings
+
+    def __post_init__(self) -> None:
+        if self.layers == "all" or (self.build or {}).get("_target_") == ON_LAYERS:
+            return
+        is_list = isinstance(self.layers, list) and all(type(layer) is int for layer in self.layers)
+        if not is_list and self.layers not in ("full", "windowed"):
+            raise ConfigError(
+                f"extension.layers {self.layers!r}: give all, full, windowed or a list of indices from 0"
+            )
+        if self.build is None:
+            raise ConfigError(
+                f"extension.layers {self.layers} without an extension: choose one, such as extension=yarn"
+            )
+        listed = "_".join(map(str, self.layers)) if isinstance(self.layers, list) else self.layers
+        self.name = f"{self.name}_{listed}"
+        self.build = {"_target_": ON_LAYERS, "layers": self.layers, "extension": self.build}
 
 
 @dataclass

@@ -98,6 +98,7 @@ class Attention(nn.Module):
         out_BHTD = scheme.attention(*parts[0], kernel) if cache is None else None
         if out_BHTD is None:
             out_BHTD = attend_to(scheme, parts, kernel)
+        out_BHTD = scheme.attention_output(out_BHTD, x_BTW, self.layer)
         return self.out(out_BHTD.transpose(1, 2).flatten(-2)), new.compact() if use_cache else None
 
     def _for_queries(self, x_BHSD: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from posbench.position.scheme import PAIR_HOOKS, AttentionInputs, ModelShape, Po
 class Stack(PositionScheme):
     """Several schemes on every layer.
 
-    Embeddings, queries and keys pass through the members in order; biases are added, logit scales multiplied and
+    Embeddings, queries, keys and outputs pass through the members in order; biases are added, logit scales multiplied and
     masks combined with AND. At most one member may split the pairs into regions, add to the values, change the
     softmax normalizer or replace attention.
 
@@ -117,6 +117,10 @@ class Stack(PositionScheme):
 
     def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
         return self._single("relative_values", inputs)
+
+    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        members = self._members()
+        return reduce(lambda out, member: member.attention_output(out, x_BTW, layer), members, out_BHTD)
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         return self._single("softmax_normalizer", inputs)
@@ -236,6 +240,9 @@ class Layered(PositionScheme):
 
     def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
         return self._at(inputs.layer).relative_values(inputs)
+
+    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        return self._at(layer).attention_output(out_BHTD, x_BTW, layer)
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         return self._at(inputs.layer).softmax_normalizer(inputs)

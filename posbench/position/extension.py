@@ -139,6 +139,9 @@ class Extension(PositionScheme):
     def relative_values(self, inputs: AttentionInputs) -> RelativeValues | None:
         return self.inner.relative_values(inputs)
 
+    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        return self.inner.attention_output(out_BHTD, x_BTW, layer)
+
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         return self.inner.softmax_normalizer(inputs)
 

@@ -135,7 +135,9 @@ class PositionScheme(nn.Module):
             relative_values(inputs)           RelativeValues, added to the values by pair     None
 
     The kernel then runs once per region; outputs merge by log-sum-exp, and the function from `softmax_normalizer`
-    replaces the merged log-sum-exp as the logarithm of the softmax's denominator.
+    replaces the merged log-sum-exp as the logarithm of the softmax's denominator. Last, once per layer, the model calls
+
+            attention_output(out_BHTD, x_BTW, layer)   (B, H, T, D) before the output projection   out_BHTD
 
     One object serves all layers of a model. `__init__` may draw parameters from the global generator: the model
     builds the scheme under a seed of its own, so that no other initial weight changes. Constants are plain
@@ -166,6 +168,15 @@ class PositionScheme(nn.Module):
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
         """Returns the (B, H, T, D) output of an attention that is no softmax over pairs, or None for `attend`."""
         return None
+
+    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        """Returns the (B, H, T, D) output of the heads before the output projection.
+
+        Args:
+            out_BHTD: output of attention.
+            x_BTW: normalised residual stream at the queries.
+        """
+        return out_BHTD
 
     def softmax_normalizer(self, inputs: AttentionInputs) -> Callable[[Tensor], Tensor] | None:
         """Returns a map from the (B, H, T) log-sum-exp of the visible logits to the log of the denominator."""

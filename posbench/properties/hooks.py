@@ -18,6 +18,7 @@ PARTS = (
     "mask",
     "softmax",
     "attention",
+    "output",
 )
 
 
@@ -32,6 +33,8 @@ def acts_on(probe: SchemeProbe) -> tuple[str, ...]:
         if not torch.equal(scheme.embed(x_BSW, geo, inputs.layer), x_BSW):
             changed.add("embeddings")
         changed |= _attention_parts(probe, inputs)
+        if not torch.equal(scheme.attention_output(inputs.q_BHTD, x_BSW, inputs.layer), inputs.q_BHTD):
+            changed.add("output")
     return tuple(part for part in PARTS if part in changed)
 
 

@@ -113,5 +113,8 @@ def with_overrides(
             raise ConfigError(
                 f"overrides.{group}.{name} is {overrides[name]!r}: give settings of {name} and their values, or remove it"
             )
-        content = {**content, "build": {**content["build"], **overrides[name]}}
+        own = dict(overrides[name])
+        if "layers" in own and group == "extension":  # of the extension, not of its class
+            content = {**content, "layers": own.pop("layers")}
+        content = {**content, "build": {**content["build"], **own}}
     return content

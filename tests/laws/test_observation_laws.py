@@ -18,17 +18,22 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
 class ValueRecorder(AttentionWeightRecorder):
-    """Also records the values of each layer, and whether its softmax has the usual denominator."""
+    """Also records the values and the output of attention, and whether the softmax has the usual denominator."""
 
     def __init__(self, inner: PositionScheme) -> None:
         super().__init__(inner)
         self.values: list[Tensor] = []
         self.usual: list[bool] = []
+        self.outputs: list[Tensor] = []
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> None:
         self.values.append(v_BHSD)
         self.usual.append(self.inner.softmax_normalizer(inputs) is None)
         super().attention(inputs, v_BHSD, kernel)
+
+    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        self.outputs.append(out_BHTD[:, :, -1].flatten(1))
+        return super().attention_output(out_BHTD, x_BTW, layer)
 
 
 def without_relative_values(call: AttentionCall) -> tuple[Tensor, Tensor]:
@@ -41,18 +46,16 @@ def without_relative_values(call: AttentionCall) -> tuple[Tensor, Tensor]:
 def test_weighted_values_equal_the_output(variant: Variant) -> None:
     """In every layer: 1e-12. Weights sum to 1 where the denominator is unchanged."""
     built = build(variant)
-    ids, outputs = tokens(2, built.length), []
+    ids = tokens(2, built.length)
     recorder = ValueRecorder(built.scheme)
     observed = built.model.with_scheme(recorder)
-    for block in built.model.blocks:
-        block.attention.out.register_forward_pre_hook(lambda module, inputs: outputs.append(inputs[0][:, -1]))
     if not built.scheme.traits.softmax_attention:
         with pytest.raises(UndefinedError, match="without weights"):
             observed(ids)
         return
     observed(ids, kernel=without_relative_values)
     for weight_BHS, v_BHSD, usual, output in zip(
-        recorder.weights_LBHS, recorder.values, recorder.usual, outputs, strict=True
+        recorder.weights_LBHS, recorder.values, recorder.usual, recorder.outputs, strict=True
     ):
         assert weight_BHS.shape == (2, 4, built.length)
         summed = torch.einsum("bhs,bhsd->bhd", weight_BHS, v_BHSD).flatten(1)

@@ -95,6 +95,7 @@ def structure(scheme: PositionScheme) -> set[str]:
         found |= (
             {"own attention"} if scheme.attention(inputs, v, KernelDispatcher("auto")) is not None else set()
         )
+        found |= {"changes outputs"} if scheme.attention_output(q, stream, layer) is not q else set()
         found |= {"regions"} if len(scheme.regions(inputs)) > 1 else set()
         for hook in ("mask", "logit_scale", "relative_values", "softmax_normalizer"):
             found |= {hook} if getattr(scheme, hook)(inputs) is not None else set()

@@ -1,0 +1,130 @@
+"""Linear recurrences in place of attention: a state (D, E) that decays, computed in chunks of tokens.
+
+Yang et al. Gated Delta Networks. ICLR 2025, section 3.3. arXiv:2412.06464, for the chunks of the delta rule; Dao, Gu.
+Transformers are SSMs. ICML 2024, section 6. arXiv:2405.21060, for those of a decay alone. Memory is linear in the
+length. There are no logits that an extension could mask, split or scale.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from posbench.position.numerics import upcast
+from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+
+TAPS = 4  # tokens of a convolution
+CHUNK, SMALL_CHUNK = (
+    64,
+    16,
+)  # tokens; the smaller one with a decay for each channel, whose pairs hold D numbers
+EPSILON = 1e-5  # of norms of heads
+
+
+class Recurrence(PositionScheme):
+    """Convolves queries, keys and values over the last TAPS tokens, and applies SiLU; subclasses have the state.
+
+    A cache holds keys and values before the convolution but no queries. Over a cache, the convolution therefore reads
+    zeros in place of earlier queries, and `shared_prefill` is False.
+
+    Args:
+        bias: whether the convolution has a bias.
+    """
+
+    traits = Traits(relative=True, shared_prefill=False, softmax_attention=False, reads_hidden_states=True)
+
+    def __init__(self, shape: ModelShape, bias: bool = False) -> None:
+        super().__init__()
+        self.n_heads, channels = shape.n_heads, 3 * shape.n_heads * shape.head_dim
+        self.conv_LCN = nn.Parameter((2 * torch.rand(shape.n_layers, channels, TAPS) - 1) * TAPS**-0.5)
+        self.conv_bias_LC = nn.Parameter(torch.zeros(shape.n_layers, channels)) if bias else None
+
+    def convolve(self, inputs: AttentionInputs, v_BHSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries, keys and values, (B, H, S, D) each, of the same type as their sum over taps."""
+        q_BHSD = F.pad(inputs.q_BHTD, (0, 0, v_BHSD.shape[2] - inputs.q_BHTD.shape[2], 0))
+        x_BCS = torch.cat((q_BHSD, inputs.k_BHSD, v_BHSD), 1).mT.flatten(1, 2)
+        bias = None if self.conv_bias_LC is None else self.conv_bias_LC[inputs.layer].to(x_BCS.dtype)
+        taps = self.conv_LCN[inputs.layer][:, None].to(x_BCS.dtype)
+        mixed_BCS = F.silu(F.conv1d(F.pad(x_BCS, (TAPS - 1, 0)), taps, bias, groups=len(taps)))
+        q, k, v = upcast(mixed_BCS).unflatten(1, (3, self.n_heads, -1)).mT.unbind(1)
+        return q, k, v
+
+
+def initial_rates(low: float, high: float, *size: int) -> Tensor:
+    """Returns log A for rates A drawn uniformly."""
+    return torch.empty(size).uniform_(low, high).log()
+
+
+def initial_step_biases(*size: int) -> Tensor:
+    """Returns biases whose softplus is drawn log-uniformly between 0.001 and 0.1."""
+    step = torch.empty(size).uniform_(math.log(0.001), math.log(0.1)).exp().clamp(min=1e-4)
+    return step + torch.log(-torch.expm1(-step))
+
+
+def normalize(x_BHTD: Tensor) -> Tensor:
+    """Returns vectors of length 1."""
+    return x_BHTD * torch.rsqrt(x_BHTD.square().sum(-1, keepdim=True) + 1e-6)
+
+
+def rms_norm(x_BHTD: Tensor, weight_D: Tensor) -> Tensor:
+    """Returns the RMSNorm of every head."""
+    return F.rms_norm(x_BHTD, x_BHTD.shape[-1:], weight_D.to(x_BHTD.dtype), EPSILON)
+
+
+def recur(
+    q_BHSD: Tensor, k_BHSD: Tensor, v_BHSE: Tensor, log_decay_BHSD: Tensor, beta_BHS: Tensor | None = None
+) -> Tensor:
+    """Returns o_i = S_i^T q_i, (B, H, S, E), of a state S (D, E) that is 0 before the first token.
+
+    S_i = A_i S_(i-1) + k_i v_i^T, or with beta the delta rule
+    S_i = (I - beta_i k_i k_i^T) A_i S_(i-1) + beta_i k_i v_i^T; A_i = diag(exp(log_decay_i)).
+
+    Args:
+        log_decay_BHSD: at most 0; (B, H, S, 1) where all channels decay equally.
+    """
+    tokens, size = q_BHSD.shape[2], CHUNK if log_decay_BHSD.shape[-1] == 1 else SMALL_CHUNK
+    beta_BHSD = None if beta_BHS is None else beta_BHS[..., None]
+    parts = (q_BHSD, k_BHSD, v_BHSE, log_decay_BHSD, *([] if beta_BHSD is None else [beta_BHSD]))
+    q, k, v, decay, *rest = (split_chunks(part, size) for part in parts)
+    total = decay.cumsum(3)  # from the start of the chunk, the token's own decay included
+    ends = total[:, :, :, -1:]
+    carried_k = k * (ends - total).exp()
+    read_q, within = q * total.exp(), pair_products(q, k, total)
+    if rest:
+        beta = rest[0]
+        system = beta * pair_products(k, k, total).tril(-1)
+        v, written_k = torch.linalg.solve_triangular(
+            system, beta * torch.cat((v, k * total.exp()), -1), upper=False, unitriangular=True
+        ).split((v.shape[-1], k.shape[-1]), -1)
+    state, outs = None, []
+    for chunk in range(q.shape[2]):
+        new = v[:, :, chunk]
+        if state is not None and rest:
+            new = new - written_k[:, :, chunk] @ state
+        out, added = within[:, :, chunk] @ new, carried_k[:, :, chunk].mT @ new
+        if state is None:
+            state = added
+        else:
+            out = out + read_q[:, :, chunk] @ state
+            state = ends[:, :, chunk].exp().mT * state + added
+        outs.append(out)
+    return torch.cat(outs, 2)[:, :, :tokens]
+
+
+def split_chunks(x_BHSD: Tensor, size: int) -> Tensor:
+    """Splits the tokens into chunks, (B, H, N, C, D); the last one is padded with zeros."""
+    return F.pad(x_BHSD, (0, 0, 0, -x_BHSD.shape[2] % size)).unflatten(2, (-1, size))
+
+
+def pair_products(a: Tensor, b: Tensor, total: Tensor) -> Tensor:
+    """Returns sum_d a_id b_jd exp(total_id - total_jd), (B, H, N, C, C), for j <= i, and 0 elsewhere."""
+    size = a.shape[3]
+    later = torch.ones(size, size, dtype=torch.bool, device=a.device).triu(1)
+    # Differences first: exp(-total) alone would overflow where the decay is strong.
+    decay = (total[..., :, None, :] - total[..., None, :, :]).masked_fill(later[..., None], -torch.inf).exp()
+    if decay.shape[-1] == 1:
+        return a @ b.mT * decay[..., 0]
+    return torch.einsum("bhnid,bhnjd,bhnijd->bhnij", a, b, decay)
