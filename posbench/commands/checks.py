@@ -7,7 +7,8 @@ from typing import Any
 
 from posbench.commands.source import definition, parts
 from posbench.config.checks import check, check_fingerprint
-from posbench.config.schema import ON_LAYERS, EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
+from posbench.config.extension import ON_LAYERS
+from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits, check_path, describe_type
 from posbench.sweep import feasibility, grid

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from posbench.config.data import DataSettings
+from posbench.config.extension import EnsembleSettings, ExtensionSettings
 from posbench.config.lm import LMSettings
 from posbench.config.setting import (
     DTYPES,
@@ -19,10 +20,7 @@ from posbench.config.setting import (
     MAX_SEED,
     setting,
 )
-from posbench.errors import ConfigError
-
-ON_LAYERS = "posbench.position.on_layers.OnLayers"
-SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
+from posbench.config.train import FinetuneTrainSettings, TrainSettings
 
 
 @dataclass
@@ -31,48 +29,6 @@ class SchemeSettings:
 
     name: str = setting("", is_name=True)  # label in rows, tables and figures
     build: dict[str, Any] = setting(dict, target=True)  # a posbench.position.scheme.PositionScheme
-
-
-@dataclass
-class ExtensionSettings:
-    """A context extension of a trained scheme, or an ensemble in its place: configs/extension.
-
-    Without `build` and `ensemble` the model is evaluated as it is.
-    """
-
-    name: str = setting("none", is_name=True)  # label in rows, tables and figures
-    build: dict[str, Any] | None = setting(None, target=True)  # a posbench.position.extension.Extension
-    layers: Any = (
-        "all"  # layers that it changes: all, full (without a window), windowed, or a list of indices
-    )
-    # Fine-tuning with the extension in place before the evaluation: keys of TrainSettings and their values, in place
-    # of those of sweep.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
-    finetune: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)
-    ensemble: dict[str, Any] | None = setting(None, target=True)  # the `build` of EnsembleSettings
-
-    def __post_init__(self) -> None:
-        if self.layers == "all" or (self.build or {}).get("_target_") == ON_LAYERS:
-            return
-        is_list = isinstance(self.layers, list) and all(type(layer) is int for layer in self.layers)
-        if not is_list and self.layers not in ("full", "windowed"):
-            raise ConfigError(
-                f"extension.layers {self.layers!r}: give all, full, windowed or a list of indices from 0"
-            )
-        if self.build is None:
-            raise ConfigError(
-                f"extension.layers {self.layers} without an extension: choose one, such as extension=yarn"
-            )
-        listed = "_".join(map(str, self.layers)) if isinstance(self.layers, list) else self.layers
-        self.name = f"{self.name}_{listed}"
-        self.build = {"_target_": ON_LAYERS, "layers": self.layers, "extension": self.build}
-
-
-@dataclass
-class EnsembleSettings:
-    """A wrapper of a trained model that combines its predictions over parts of the context: configs/ensemble."""
-
-    name: str = setting("none", is_name=True)  # label in the column `extension` of rows
-    build: dict[str, Any] | None = setting(None, target=True)  # such as posbench.lm.nbce.NBCE; null is none
 
 
 @dataclass
@@ -86,50 +42,6 @@ class SizeSettings:
     mlp_ratio: int = setting(4, least=1, most=1000)  # hidden width of the MLP in multiples of d_model
     # Width of a head; null is d_model / n_heads.
     head_dim: int | None = setting(None, least=1, most=10**5, hash_if_set=True)
-
-
-@dataclass
-class TrainSettings:
-    """One training, pretraining or fine-tuning."""
-
-    seq_len: int = setting(64, least=1, most=MAX_COUNT)  # tokens of a sequence
-    steps: int = setting(300, least=1, most=MAX_COUNT)  # updates of the weights
-    # Sequences of one step: the total over all ranks of torchrun and all micro-steps.
-    batch_size: int = setting(48, least=1, most=MAX_COUNT)
-    # micro-steps of a step, whose gradients are summed; divides batch_size / ranks
-    grad_accum_steps: int = setting(1, least=1, most=MAX_COUNT)
-    # synthetic sequences among those of a batch, 0 to 1; the others are text
-    synthetic_fraction: float = setting(0.5, least=0, most=1)
-    # sequences in the evaluated form among the synthetic ones, 0 to 1
-    query_fraction: float = setting(0.1, least=0, most=1)
-    # muon (for the matrices of the blocks, AdamW for all else) or adamw
-    optimizer: str = setting("muon", choices=("muon", "adamw"))
-    lr: float = setting(0.003, above=0, most=1e30)  # peak learning rate of AdamW
-    muon_lr: float = setting(0.02, above=0, most=1e30)  # peak learning rate of Muon
-    # Decoupled weight decay of both optimizers, for weight matrices and embeddings: a step with learning rate r
-    # multiplies them by 1 - r * weight_decay.
-    weight_decay: float = setting(0.0, least=0, most=1000)
-    beta1: float = setting(0.9, least=0, below=1)  # of AdamW
-    beta2: float = setting(0.98, least=0, below=1)  # of AdamW
-    # share of the steps with a linear increase of the learning rates, 0 to 1
-    warmup_fraction: float = setting(0.05, least=0, most=1)
-    # share of the steps with a linear decrease to zero, at the end, 0 to 1
-    decay_fraction: float = setting(0.3, least=0, most=1)
-    max_grad_norm: float = setting(1.0, least=0)  # gradients are clipped to this norm; 0 does not clip
-    dtype: str = setting("float32", choices=DTYPES)  # of the computation: float32, or bfloat16 by autocast
-    val_interval: int = setting(100, least=1, most=MAX_COUNT)  # steps between two validations
-    val_batches: int = setting(4, least=1, most=MAX_COUNT)  # batches of a validation
-    # of the initial weights, the data and all random numbers of the training
-    seed: int = setting(0, least=0, most=MAX_SEED)
-    # associative_recall, repeated, copy or reverse: the kind of the synthetic sequences.
-    synthetic_task: str = setting("associative_recall", choices=SYNTHETIC_TASKS, hash_if_set=True)
-
-
-@dataclass
-class FinetuneTrainSettings(TrainSettings):
-    """The settings of a fine-tuning, in which 0 steps are none."""
-
-    steps: int = setting(0, least=0, most=MAX_COUNT)
 
 
 @dataclass

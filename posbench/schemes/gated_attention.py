@@ -26,6 +26,8 @@ class GatedAttention(Stack):
         gate: "elementwise", a gate for each of the D elements of a head, or "headwise", one for each head.
     """
 
+    decayed_parameters = ("weight_LGW",)
+
     def __init__(
         self,
         shape: ModelShape,

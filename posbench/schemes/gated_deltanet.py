@@ -30,6 +30,8 @@ class GatedDeltaNet(Recurrence):
     a_i = exp(-A_h softplus(w_h . x_i + c_h)), b_i = sigmoid(u_h . x_i).
     """
 
+    decayed_parameters = ("conv_LCN", "decay_LHW", "beta_LHW", "gate_LCW")
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__(shape)
         layers, heads, width = shape.n_layers, shape.n_heads, shape.d_model

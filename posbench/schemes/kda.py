@@ -30,6 +30,11 @@ class KDA(Recurrence):
     a_i = exp(-A_h softplus(W x_i + c)) for each of the D channels, b_i = sigmoid(u_h . x_i).
     """
 
+    decayed_parameters = (
+        *("conv_LCN", "decay_down_LDW", "decay_up_LCD"),
+        *("gate_down_LDW", "gate_up_LCD", "beta_LHW"),
+    )
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__(shape)
         layers, heads, width, dim = shape.n_layers, shape.n_heads, shape.d_model, shape.head_dim

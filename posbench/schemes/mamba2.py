@@ -23,6 +23,8 @@ class Mamba2(Recurrence):
     t_i = softplus(w_h . x_i + c_h).
     """
 
+    decayed_parameters = ("conv_LCN", "step_LHW", "gate_LCW")
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__(shape, bias=True)
         layers, heads, width = shape.n_layers, shape.n_heads, shape.d_model

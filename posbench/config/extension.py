@@ -1,0 +1,54 @@
+"""Settings of context extensions and of ensembles, which configs/extension and configs/ensemble fill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from posbench.config.setting import setting
+from posbench.config.train import FinetuneTrainSettings
+from posbench.errors import ConfigError
+
+ON_LAYERS = "posbench.position.on_layers.OnLayers"
+
+
+@dataclass
+class ExtensionSettings:
+    """A context extension of a trained scheme, or an ensemble in its place: configs/extension.
+
+    Without `build` and `ensemble` the model is evaluated as it is.
+    """
+
+    name: str = setting("none", is_name=True)  # label in rows, tables and figures
+    build: dict[str, Any] | None = setting(None, target=True)  # a posbench.position.extension.Extension
+    layers: Any = (
+        "all"  # layers that it changes: all, full (without a window), windowed, or a list of indices
+    )
+    # Fine-tuning with the extension in place before the evaluation: keys of TrainSettings and their values, in place
+    # of those of sweep.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
+    finetune: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)
+    ensemble: dict[str, Any] | None = setting(None, target=True)  # the `build` of EnsembleSettings
+
+    def __post_init__(self) -> None:
+        if self.layers == "all" or (self.build or {}).get("_target_") == ON_LAYERS:
+            return
+        is_list = isinstance(self.layers, list) and all(type(layer) is int for layer in self.layers)
+        if not is_list and self.layers not in ("full", "windowed"):
+            raise ConfigError(
+                f"extension.layers {self.layers!r}: give all, full, windowed or a list of indices from 0"
+            )
+        if self.build is None:
+            raise ConfigError(
+                f"extension.layers {self.layers} without an extension: choose one, such as extension=yarn"
+            )
+        listed = "_".join(map(str, self.layers)) if isinstance(self.layers, list) else self.layers
+        self.name = f"{self.name}_{listed}"
+        self.build = {"_target_": ON_LAYERS, "layers": self.layers, "extension": self.build}
+
+
+@dataclass
+class EnsembleSettings:
+    """A wrapper of a trained model that combines its predictions over parts of the context: configs/ensemble."""
+
+    name: str = setting("none", is_name=True)  # label in the column `extension` of rows
+    build: dict[str, Any] | None = setting(None, target=True)  # such as posbench.lm.nbce.NBCE; null is none
