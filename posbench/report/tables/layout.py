@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from posbench import escaping
+from posbench.report.identities import report_rows
 from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import context_gain_table
@@ -38,7 +40,9 @@ def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: boo
 
     Raises:
         IncompatibleError: a table would mix kernels.
+        DataError: a table would average different models or evaluations.
     """
+    rows = report_rows(rows)
     for setting_name, setting in _groups(rows, SETTING_COLUMNS):
         protocols = list(_groups(setting, PROTOCOL, always=("task", "protocol")))
         yield models_table(setting, protocols, order, _joined("models", setting_name))
@@ -121,4 +125,5 @@ def _groups(
 
 
 def _joined(*words: str) -> str:
-    return "-".join(word for word in words if word)
+    """Returns the name of a table, which becomes a file."""
+    return escaping.file_name("-".join(word for word in words if word))
