@@ -50,9 +50,8 @@ def report_rows(rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     printable = {name: _printable(rows[name]) for name in _PRINTED}
     rows = rows.assign(**{name: column for name, column in printable.items() if column is not rows[name]})
-    first_N = _first_of_cell(rows)
-    rows, first_N = _without_repeated_cells(rows, first_N)
-    _check(_cells(rows, first_N))
+    rows = _without_repeated_cells(rows)
+    _check(_cells(rows))
     return rows
 
 
@@ -67,53 +66,64 @@ def _printable(column: pd.Series) -> pd.Series:
 def _first_of_cell(rows: pd.DataFrame) -> np.ndarray:
     """(N,) index of the first row of each row's cell."""
     codes_N = _codes(rows["cell_id"])
-    cells, first = np.unique(codes_N, return_index=True)
-    return first[np.searchsorted(cells, codes_N)]
+    first = np.zeros(codes_N.max() + 1, dtype=int)
+    first[codes_N[::-1]] = np.arange(len(rows))[::-1]
+    return first[codes_N]
 
 
 def _codes(column: pd.Series) -> np.ndarray:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy()
+    if column.dtype == np.int64:
+        return column.to_numpy()
     return np.nan_to_num(column.to_numpy(dtype=float, na_value=np.nan), nan=-1.0)
 
 
-def _without_repeated_cells(rows: pd.DataFrame, first_N: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+def _equal_to_first(rows: pd.DataFrame, first_N: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+    """(N,) whether a row has the values of its cell's first row in the given columns."""
+    equal_N = np.ones(len(rows), dtype=bool)
+    for name in columns:
+        codes_N = _codes(rows[name])
+        equal_N &= codes_N == codes_N[first_N]
+    return equal_N
+
+
+def _without_repeated_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Drops the repetitions of a cell whose rows are there several times, as of a plan that names a model twice.
 
     A row may occur twice in a cell, such as a question that was drawn twice; of a repeated cell every row does.
     """
-    like_first_N = np.ones(len(rows), dtype=bool)
-    for name in (*_IDENTITY, *_MEASUREMENT):
-        codes_N = _codes(rows[name])
-        like_first_N &= codes_N == codes_N[first_N]
-    candidates = np.bincount(first_N[like_first_N], minlength=len(rows)) > 1
-    suspect_N = candidates[first_N]
+    first_N = _first_of_cell(rows)
+    alike_N = _equal_to_first(rows, first_N, _MEASUREMENT)
+    suspect_N = (np.bincount(first_N[alike_N], minlength=len(rows)) > 1)[first_N]
     if not suspect_N.any():
-        return rows, first_N
+        return rows
     hashes = pd.util.hash_pandas_object(rows[suspect_N], index=False)
     by_row = hashes.groupby(hashes.to_numpy())
     count, occurrence = by_row.transform("size"), by_row.cumcount()
     repeats = count.groupby(first_N[suspect_N]).transform("min")
     keep_N = np.ones(len(rows), dtype=bool)
     keep_N[suspect_N] = (occurrence < count // repeats).to_numpy()
-    if keep_N.all():
-        return rows, first_N
-    rows = rows[keep_N].reset_index(drop=True)
-    return rows, _first_of_cell(rows)
+    return rows if keep_N.all() else rows[keep_N]
 
 
-def _cells(rows: pd.DataFrame, first_N: np.ndarray) -> pd.DataFrame:
+def _cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns a line for each cell, or several for a cell whose rows differ in their labels."""
-    same_N = np.ones(len(rows), dtype=bool)
-    for name in _IDENTITY:
-        codes_N = _codes(rows[name])
-        same_N &= codes_N == codes_N[first_N]
-    chosen_N = ~same_N
-    chosen_N[np.unique(first_N)] = True
+    first_N = _first_of_cell(rows)
+    chosen_N = ~_equal_to_first(rows, first_N, _IDENTITY)
+    chosen_N[first_N] = True
     return rows.loc[chosen_N, _IDENTITY].drop_duplicates()
 
 
 def _check(cells: pd.DataFrame) -> None:
+    named: dict[str, tuple[str, str]] = {}
+    for series in cells[SERIES_COLUMNS].drop_duplicates().itertuples(index=False, name=None):
+        other = named.setdefault(series_label(*series), series)
+        if other != series:
+            raise DataError(
+                f"scheme {series[0]!r} with extension {series[1]!r} and scheme {other[0]!r} with extension {other[1]!r} "
+                f"have one label, {series_label(*series)!r}: give one of them another name"
+            )
     for group, single in _SINGLE:
         found = cells.groupby(group, observed=True, sort=False)[single].nunique()
         for column in single:

@@ -136,6 +136,17 @@ class RowStore:
     def read(self, cell: str) -> pd.DataFrame:
         return read_rows(self.path(cell))
 
+    def is_of_kernel(self, cell: str, kernel: str) -> bool:
+        """Returns whether the rows of a cell come from a kernel, which is not a part of its identity.
+
+        Args:
+            kernel: as in runtime.kernel; rows of every kernel are of "auto", and rows without attention of every kernel.
+        """
+        if kernel == "auto":
+            return True
+        ran = set(pq.read_table(self.path(cell), columns=["kernel"])["kernel"].to_pylist())
+        return ran <= {kernel, "none", "transformers"}
+
     def run_metadata(self, cell: str) -> dict[str, Any]:
         """Returns the metadata of the run that computed a cell, or an empty dictionary if the file is missing."""
         try:
