@@ -47,6 +47,7 @@ _MARKDOWN = re.compile(
     re.VERBOSE,
 )
 
+
 def printable(text: str) -> str:
     """Returns text on one line without control characters, lone surrogates and marks of direction."""
     if text.isascii() and text.isprintable():

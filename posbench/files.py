@@ -79,7 +79,9 @@ def staged(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         yield temporary
         for name in names:
             if (folder / name).is_symlink():
-                raise ConfigError(f"{folder / name} is a link: remove it, so that a folder can take its place")
+                raise ConfigError(
+                    f"{folder / name} is a link: remove it, so that a folder can take its place"
+                )
             (folder / name).mkdir(exist_ok=True)
             _sync(temporary / name)
             for path in sorted((temporary / name).iterdir()):

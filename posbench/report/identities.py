@@ -139,7 +139,9 @@ def _refusal(key: dict[str, Any], column: str, same: pd.DataFrame) -> str:
     where = [series_label(key["scheme"], key["extension"])]
     where += [" ".join(str(key[name]) for name in PROTOCOL_COLUMNS if key.get(name))] if "task" in key else []
     where += [f"at {key['eval_len']} tokens"] if "eval_len" in key else []
-    differing = [name for name in _WORDS if same[name].nunique() > 1 and name != column]
+    differing = [
+        name for name in ("n_params", "dtype", "eval_seed") if same[name].nunique() > 1 and name != column
+    ]
     also = "".join(f", {name} {_listed(same[name].unique())}" for name in differing)
     remedy = (
         "run posbench sweep again, which labels models by the settings in which they differ"

@@ -90,7 +90,9 @@ def _tables(
         found = [replace(table, caption=f"{table.caption} {note}") for table in found]
     for table in found:
         if f"{table.name}.md" in texts:
-            raise DataError(f"two tables have the name {table.name}: give the corpora, sizes or variants other names")
+            raise DataError(
+                f"two tables have the name {table.name}: give the corpora, sizes or variants other names"
+            )
         texts[f"{table.name}.md"] = to_markdown(table)
         texts[f"{table.name}.tex"] = to_latex(table)
         texts[f"{table.name}.csv"] = to_csv(table.numbers)
@@ -113,7 +115,9 @@ def _figures(
     data = FigureData.of(rows, order)
     for name, count in Counter(config.get("name") for config in configs).items():
         if count > 1:
-            raise ConfigError(f"two figures have the name {name}: give each yaml of configs/figure another name:")
+            raise ConfigError(
+                f"two figures have the name {name}: give each yaml of configs/figure another name:"
+            )
     for config in configs:
         try:
             paths += draw_from_data(config, data, folder)

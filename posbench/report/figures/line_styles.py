@@ -52,7 +52,10 @@ def assign_line_styles(series: Sequence[Series]) -> dict[Series, LineStyle]:
         if extension != "none":
             number = _of_extension(scheme, number, extensions.index(extension), numbers)
         numbers[scheme, extension] = number
-    return {key: LineStyle.from_index(number, escaping.figure(series_label(*key))) for key, number in numbers.items()}
+    return {
+        key: LineStyle.from_index(number, escaping.figure(series_label(*key)))
+        for key, number in numbers.items()
+    }
 
 
 def _of_extension(scheme: str, plain: int, extension: int, numbers: Mapping[Series, int]) -> int:

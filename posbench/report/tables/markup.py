@@ -63,7 +63,18 @@ def to_markdown(table: Table) -> str:
     lines = [f"| {' | '.join(map(_markdown_cell, table.header))} |", f"|{rule}"]
     lines += [f"| {' | '.join(formatted(cell) for cell in line)} |" for line in table.body]
     notes = [f"{mark} {escaping.markdown(note)}  " for note, mark in marks.items()]
-    text = "\n".join([f"**{escaping.markdown(table.title)}**", "", *lines, "", *notes, "", escaping.markdown(table.caption), ""])
+    text = "\n".join(
+        [
+            f"**{escaping.markdown(table.title)}**",
+            "",
+            *lines,
+            "",
+            *notes,
+            "",
+            escaping.markdown(table.caption),
+            "",
+        ]
+    )
     return "\n".join([text, *(to_markdown(other) for other in table.more)])
 
 
@@ -76,7 +87,9 @@ def to_latex(table: Table) -> str:
         return (rf"\textbf{{{text}}}" if cell.best else text) + escaping.latex(marks.get(cell.note, ""))
 
     lines = [escaping.latex_line(formatted(cell) for cell in line) for line in table.body]
-    notes = [rf"\\ \footnotesize {escaping.latex(mark)} {escaping.latex(note)}" for note, mark in marks.items()]
+    notes = [
+        rf"\\ \footnotesize {escaping.latex(mark)} {escaping.latex(note)}" for note, mark in marks.items()
+    ]
     columns = "".join("l" if left else "r" for left in table.left())
     text = "\n".join(
         [
