@@ -95,6 +95,6 @@ def terminal(text: str) -> str:
 def file_name(text: str, most: int = 120) -> str:
     """Returns text as the name of a file; text that cannot be one gets a checksum, so that names stay distinct."""
     name = re.sub(r"[^A-Za-z0-9._+-]", "_", text).lstrip(".")
-    if name == text and len(name) <= most:
+    if name == text and 0 < len(name) <= most:
         return name
     return f"{name[:most]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"

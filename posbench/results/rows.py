@@ -202,7 +202,7 @@ def _table_of(rows: list[dict[str, Any]] | dict[str, list[Any]]) -> pa.Table:
 def _array(name: str, values: list[Any]) -> pa.Array:
     try:
         array = pa.array(values, _TYPES[name], from_pandas=name in NULLABLE)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"row column {name!r} must hold {_TYPES[name]}: {reason}") from None
     if array.null_count and name not in NULLABLE:

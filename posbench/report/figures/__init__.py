@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -124,7 +125,10 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         _place_empty_labels(figure)
-        with reduced_fonts():
+        with reduced_fonts(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Glyph .* missing"
+            )  # shown as a box; a label may have any letter
             for path in paths[:2]:
                 figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])
         paths[2].write_bytes(to_csv(shown).encode())

@@ -8,7 +8,7 @@ import pandas as pd
 
 from posbench.errors import ConfigError, unknown
 from posbench.report.figures.line_styles import LineStyle, assign_line_styles
-from posbench.report.identities import report_rows
+from posbench.report.tables.identities import report_rows
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.selection import (
     SERIES_COLUMNS,

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from posbench import escaping
-from posbench.report.identities import report_rows
 from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import context_gain_table
 from posbench.report.tables.formatting import format_cell, format_number
+from posbench.report.tables.identities import report_rows
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import METRICS, Metric, metrics_for_task
 from posbench.report.tables.models_table import models_table
