@@ -121,7 +121,7 @@ class RowStore:
     def write(self, cell: str, rows: list[dict[str, Any]], run_metadata: dict[str, Any]) -> None:
         """Writes the rows of a cell, and `run_metadata` (times, versions, dates) to a json file beside them.
 
-        Rows are a function of the cell alone; everything that differs between runs belongs to the metadata.
+        Rows are a function of the cell, to rounding; everything that differs between runs belongs to the metadata.
 
         Raises:
             DataError: rows violate the schema.
