@@ -126,4 +126,5 @@ def _groups(
 
 def _joined(*words: str) -> str:
     """Returns the name of a table, which becomes a file."""
-    return escaping.file_name("-".join(word for word in words if word))
+    name = "-".join(word for word in words if word)
+    return escaping.file_name(name) if name else ""
