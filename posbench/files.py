@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -59,6 +59,38 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes bytes atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def staged(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yields a temporary folder with some folders inside, whose files move to those of `folder` if the block succeeds.
+
+    Each file replaces the one of its name at once; other files stay.
+
+    Raises:
+        ConfigError: if one of the folders is a link, whose files may belong to others, or cannot be written.
+    """
+    temporary = _temporary(folder / "files")
+    try:
+        _remove_leftovers_once(folder)
+        _delete(temporary)
+        for name in names:
+            (temporary / name).mkdir(parents=True)
+        yield temporary
+        for name in names:
+            if (folder / name).is_symlink():
+                raise ConfigError(
+                    f"{folder / name} is a link: remove it, so that a folder can take its place"
+                )
+            (folder / name).mkdir(exist_ok=True)
+            _sync(temporary / name)
+            for path in sorted((temporary / name).iterdir()):
+                os.replace(path, folder / name / path.name)
+    except OSError as error:
+        raise write_error(folder, error) from None
+    finally:
+        with suppress(OSError):
+            _delete(temporary)
 
 
 class Lock(FileLock):

@@ -4,6 +4,8 @@ import gc
 import hashlib
 import json
 import logging
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,10 +16,12 @@ from typing import Any
 import pandas as pd
 
 from posbench import checksums
-from posbench.errors import ConfigError
-from posbench.files import write_bytes, write_text
+from posbench.errors import ConfigError, DataError
+from posbench.files import staged, write_bytes
 
 STAMP = "report.json"
+FOLDERS = TABLES, FIGURES = "tables", "figures"
+_OWN = re.compile(rf"({TABLES}|{FIGURES})/(?!\.)[^/\\\0]+")  # names of the files of a report
 _log = logging.getLogger(__name__)
 
 
@@ -30,8 +34,9 @@ def write_report(
 ) -> list[Path]:
     """Writes tables/ and figures/ under `out` and returns the paths of all files, redrawn or not.
 
-    Equal rows, settings and code give equal bytes. A figure without rows is skipped with a warning. Files of an
-    earlier report that are no longer part of it are deleted.
+    Equal rows, settings and code give equal bytes. A figure without rows is skipped with a warning. The files are
+    drawn beside the report and replace it once all of them are there. Files of an earlier report that are no longer
+    part of it are deleted.
 
     Args:
         order: schemes in the order of tables and legends.
@@ -39,9 +44,9 @@ def write_report(
 
     Raises:
         ConfigError: a figure has invalid settings, or the folder cannot be written.
+        DataError: rows of different models or evaluations have the same labels.
     """
     out = Path(out)
-    # Strings as categories are grouped by their integer codes, which is most of the work.
     rows = rows.astype(dict.fromkeys(rows.select_dtypes("str"), "category"))
     inputs = _inputs(rows, figure_configs, [*order, note] if note else order)
     before = _stamp(out)
@@ -54,18 +59,19 @@ def write_report(
         try:
             # Tables have no settings: they mix kernels if a figure of the report may.
             mix_kernels = any(config.get("mix_kernels") for config in figure_configs)
-            written = _tables(rows, out / "tables", order, mix_kernels, note)
-            written += _figures(rows, figure_configs, out / "figures", order, left_out)
-            for path in set(paths) - set(written):
-                path.unlink(missing_ok=True)
-            outputs = {str(path.relative_to(out)): _digest(path) for path in written}
+            with staged(out, FOLDERS) as drawn:
+                written = _tables(rows, drawn / TABLES, order, mix_kernels, note)
+                written += _figures(rows, figure_configs, drawn / FIGURES, order, left_out)
+                outputs = {f"{path.parent.name}/{path.name}": _digest(path) for path in written}
+            for name in before["outputs"].keys() - outputs.keys():
+                _remove(out / name)
             before = {"inputs": inputs, "left_out": left_out, "outputs": outputs}
             write_bytes(out / STAMP, checksums.dump_json(before))
         except OSError as error:
             raise ConfigError(
                 f"cannot write {out} ({error.strerror or error}): choose a folder that can be written"
             ) from None
-        paths = written
+        paths = [out / name for name in outputs]
     for reason in before["left_out"]:
         _log.warning("%s", reason)
     return paths
@@ -76,19 +82,22 @@ def _tables(
 ) -> list[Path]:
     # Slow to import, and not needed where nothing changed.
     from posbench.report.tables.layout import build_tables
-    from posbench.report.tables.markup import to_latex, to_markdown
+    from posbench.report.tables.markup import to_csv, to_latex, to_markdown
 
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {}
     found = list(build_tables(rows, order, mix_kernels))
     if note:
         found = [replace(table, caption=f"{table.caption} {note}") for table in found]
     for table in found:
+        if f"{table.name}.md" in texts:
+            raise DataError(
+                f"two tables have the name {table.name}: give the corpora, sizes or variants other names"
+            )
         texts[f"{table.name}.md"] = to_markdown(table)
         texts[f"{table.name}.tex"] = to_latex(table)
-        texts[f"{table.name}.csv"] = _csv(table.numbers)
+        texts[f"{table.name}.csv"] = to_csv(table.numbers)
     for name, text in texts.items():
-        write_text(folder / name, text)
+        (folder / name).write_bytes(text.encode())
     return [folder / name for name in texts]
 
 
@@ -104,6 +113,11 @@ def _figures(
 
     paths = []
     data = FigureData.of(rows, order)
+    for name, count in Counter(config.get("name") for config in configs).items():
+        if count > 1:
+            raise ConfigError(
+                f"two figures have the name {name}: give each yaml of configs/figure another name:"
+            )
     for config in configs:
         try:
             paths += draw_from_data(config, data, folder)
@@ -122,6 +136,7 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
         for file in sorted(folder.iterdir(), key=lambda each: each.name):
             if file.name.endswith((".mplstyle", ".py")):
                 digest.update(file.read_bytes())
+    digest.update(files("posbench").joinpath("escaping.py").read_bytes())
     for name in ("rows.py", "statistics.py", "gate.py"):
         digest.update((results / name).read_bytes())
     return digest.hexdigest()
@@ -130,8 +145,10 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
 def _stamp(out: Path) -> dict[str, Any]:
     try:
         stamp = checksums.read_json(out / STAMP)
-        return {key: stamp[key] for key in ("inputs", "left_out", "outputs")}
-    except (OSError, ValueError, KeyError, TypeError):
+        # A results folder can come from others: nothing outside the two folders of a report is one of its files.
+        outputs = {name: str(digest) for name, digest in stamp["outputs"].items() if _OWN.fullmatch(name)}
+        return {"inputs": stamp["inputs"], "left_out": list(stamp["left_out"]), "outputs": outputs}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {"inputs": "", "left_out": [], "outputs": {}}
 
 
@@ -139,5 +156,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, float_format="%.8g", lineterminator="\n")
+def _remove(path: Path) -> None:
+    """Removes a file of a report, or a link in its place, but nothing behind a link."""
+    if not path.parent.is_symlink() and (path.is_symlink() or path.is_file()):
+        path.unlink(missing_ok=True)

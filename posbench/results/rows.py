@@ -121,7 +121,7 @@ class RowStore:
     def write(self, cell: str, rows: list[dict[str, Any]], run_metadata: dict[str, Any]) -> None:
         """Writes the rows of a cell, and `run_metadata` (times, versions, dates) to a json file beside them.
 
-        Rows are a function of the cell alone; everything that differs between runs belongs to the metadata.
+        Rows are a function of the cell, to rounding; everything that differs between runs belongs to the metadata.
 
         Raises:
             DataError: rows violate the schema.
@@ -135,6 +135,17 @@ class RowStore:
 
     def read(self, cell: str) -> pd.DataFrame:
         return read_rows(self.path(cell))
+
+    def is_of_kernel(self, cell: str, kernel: str) -> bool:
+        """Returns whether the rows of a cell come from a kernel, which is not a part of its identity.
+
+        Args:
+            kernel: as in runtime.kernel; rows of every kernel are of "auto", and rows without attention of every kernel.
+        """
+        if kernel == "auto":
+            return True
+        ran = set(pq.read_table(self.path(cell), columns=["kernel"])["kernel"].to_pylist())
+        return ran <= {kernel, "none", "transformers"}
 
     def run_metadata(self, cell: str) -> dict[str, Any]:
         """Returns the metadata of the run that computed a cell, or an empty dictionary if the file is missing."""
@@ -191,7 +202,7 @@ def _table_of(rows: list[dict[str, Any]] | dict[str, pd.Series]) -> pa.Table:
 def _array(name: str, values: list[Any] | pd.Series) -> pa.Array:
     try:
         array = pa.array(values, _TYPES[name], from_pandas=name in NULLABLE)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"row column {name!r} must hold {_TYPES[name]}: {reason}") from None
     if array.null_count and name not in NULLABLE:

@@ -1,4 +1,4 @@
-"""Measures cells. The rows of a cell depend on the cell alone; a failure that belongs to the cell is a row too."""
+"""Measures cells. The rows of a cell depend on the cell (to rounding: docs/tasks.md); a failure that belongs to the cell is a row too."""
 
 from __future__ import annotations
 

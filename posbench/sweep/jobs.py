@@ -124,8 +124,8 @@ class ResultsFolder:
         return Lock(self.path / "locks" / f"{job.model.id}.{'train' if not job.cells else extension}.lock")
 
     def is_evaluated(self, cell: Cell, runtime: RuntimeSettings) -> bool:
-        """Returns whether a cell has rows; if another device was out of memory, it has to be measured again."""
-        if not self.store.has(cell.id):
+        """Returns whether a cell has rows of the wanted kernel; a shortage of memory counts on its own device only."""
+        if not self.store.has(cell.id) or not self.store.is_of_kernel(cell.id, runtime.kernel):
             return False
         run_metadata = self.store.run_metadata(cell.id)
         if run_metadata.get("status") != "out_of_memory":

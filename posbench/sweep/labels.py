@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from posbench import escaping
 from posbench.errors import ConfigError
 from posbench.instantiate import by_name, instantiate
 from posbench.sweep.cell import Cell, ModelPlan, Plan
@@ -23,14 +24,14 @@ def with_distinct_labels(plan: Plan) -> Plan:
         ConfigError: if two evaluations of one model would be averaged, such as one task with two settings.
     """
     shared = _sharing_a_label(plan.cells)
+    if not shared:
+        return plan
     families = defaultdict(list)
     for model in plan.all_models:
         families[_family(model)].append(model)
     labels: dict[str, str] = {}
     for family in {_family(cell.model) for cells in shared for cell in cells}:
         labels |= _labels(families[family])
-    if not labels:
-        return plan
     models = {model.id: _relabelled(model, labels) for model in plan.all_models}
     cells = [replace(cell, model=models[cell.model.id]) for cell in plan.cells]
     for same in _sharing_a_label(cells):
@@ -74,10 +75,11 @@ def _family(model: ModelPlan) -> tuple[Any, ...]:
 
 def _settings(model: ModelPlan) -> dict[str, Any]:
     """The settings that can tell models of one family apart, by their names on the command line."""
-    scheme = by_name(model.settings.scheme.build)
+    scheme, data = by_name(model.settings.scheme.build), model.settings.data
     train = {key: value for key, value in asdict(model.settings.train).items() if key != "seed"}
     size = {key: value for key, value in asdict(model.settings.size).items() if key != "name"}
-    return {**train, **size, **scheme, "corpus": model.corpus}
+    symbols = {"num_keys": data.num_keys, "num_values": data.num_values}
+    return {**train, **size, **scheme, **symbols, "corpus": model.corpus}
 
 
 def _labels(models: Sequence[ModelPlan]) -> dict[str, str]:
@@ -86,10 +88,16 @@ def _labels(models: Sequence[ModelPlan]) -> dict[str, str]:
     keys = list(dict.fromkeys(key for one in settings.values() for key in one))
     differ = [key for key in keys if len({repr(one.get(key)) for one in settings.values()}) > 1]
     return {
-        model.id: f"{model.settings.scheme.name} ({', '.join(f'{key} {settings[model.id].get(key)}' for key in differ)})"
+        model.id: f"{model.settings.scheme.name} ({', '.join(_setting(key, settings[model.id]) for key in differ)})"
         for model in models
         if differ
     }
+
+
+def _setting(key: str, settings: dict[str, Any]) -> str:
+    """Returns a setting for a label; the class of a scheme stands for itself."""
+    value = escaping.printable(str(settings.get(key)))
+    return value if key == "_target_" else f"{key} {value}"
 
 
 def _relabelled(model: ModelPlan, labels: dict[str, str]) -> ModelPlan:

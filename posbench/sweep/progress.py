@@ -7,6 +7,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from posbench import escaping
 from posbench.sweep.jobs import Job
 
 
@@ -69,10 +70,10 @@ class Bars(Lines):
         self.bars.stop()
 
     def job_started(self, job: Job) -> None:
-        self.tasks[id(job)] = self.bars.add_task(job.label, total=None, note="")
+        self.tasks[id(job)] = self.bars.add_task(escaping.terminal(job.label), total=None, note="")
 
     def job_progress(self, job: Job, done: int, total: int, note: str) -> None:
-        self.bars.update(self.tasks[id(job)], completed=done, total=total, note=note)
+        self.bars.update(self.tasks[id(job)], completed=done, total=total, note=escaping.terminal(note))
 
     def say(self, text: str) -> None:
         self.ended += 1

@@ -82,7 +82,7 @@ def test_invalid_figure_raises(few, tmp_path):
 
 def test_folder_that_cannot_be_written_raises(few, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="choose a folder") as error:
+    with pytest.raises(ConfigError, match="choose another folder") as error:
         write_report(few, FIGURES, tmp_path / "file", ORDER)
     assert "\n" not in str(error.value)
 

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -15,10 +16,12 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from posbench import escaping
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import locate
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.pdf_fonts import reduced_fonts
+from posbench.report.tables.markup import to_csv
 
 Drawing = tuple[Figure, pd.DataFrame]
 SHARED = ("filters", "mix_kernels")  # settings of every figure; all others are arguments of its function
@@ -48,6 +51,8 @@ def draw_from_data(config: Mapping[str, Any], data: FigureData, out_dir: Path | 
     """Draws the figure of a configs/figure yaml from rows that several figures share; see `draw_figure`."""
     settings = dict(config)
     name, target = (_pop(settings, key) for key in ("name", "draw"))
+    if escaping.file_name(name) != name:
+        raise ConfigError(f"figure name {name!a:.80}: give one of letters, digits and . _ + -, at most 120")
     data = data.narrowed(settings.pop("filters", None), bool(settings.pop("mix_kernels", False)))
     function = _function(target)
     _check(name, settings, function)
@@ -120,10 +125,13 @@ def save(figure: Figure, shown: pd.DataFrame, stem: Path) -> list[Path]:
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         _place_empty_labels(figure)
-        with reduced_fonts():
+        with reduced_fonts(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Glyph .* missing"
+            )  # shown as a box; a label may have any letter
             for path in paths[:2]:
                 figure.savefig(path, metadata=_NO_DATES[path.suffix[1:]])
-        shown.to_csv(paths[2], index=False, float_format="%.8g", lineterminator="\n")
+        paths[2].write_bytes(to_csv(shown).encode())
     except OSError as error:
         raise ConfigError(
             f"cannot write {stem.parent} ({error.strerror or error}): choose a folder that can be written"

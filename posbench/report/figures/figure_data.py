@@ -8,6 +8,7 @@ import pandas as pd
 
 from posbench.errors import ConfigError, unknown
 from posbench.report.figures.line_styles import LineStyle, assign_line_styles
+from posbench.report.tables.identities import report_rows
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.selection import (
     SERIES_COLUMNS,
@@ -41,6 +42,7 @@ class FigureData:
         filters: Mapping[str, Any] | None = None,
         mix_kernels: bool = False,
     ) -> "FigureData":
+        rows = report_rows(rows)
         # Styles are assigned from all rows, so that a series looks the same in every figure.
         line_styles = assign_line_styles(ordered_series(rows, order))
         # Before any filter, since extensions are gated by the scheme without extension.

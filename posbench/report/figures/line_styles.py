@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from posbench import escaping
 from posbench.report.tables.selection import series_label
 
 # Distinguishable with common colour blindness, and in grey by their markers. The lengths of the lists are coprime.
@@ -51,7 +52,10 @@ def assign_line_styles(series: Sequence[Series]) -> dict[Series, LineStyle]:
         if extension != "none":
             number = _of_extension(scheme, number, extensions.index(extension), numbers)
         numbers[scheme, extension] = number
-    return {key: LineStyle.from_index(number, series_label(*key)) for key, number in numbers.items()}
+    return {
+        key: LineStyle.from_index(number, escaping.figure(series_label(*key)))
+        for key, number in numbers.items()
+    }
 
 
 def _of_extension(scheme: str, plain: int, extension: int, numbers: Mapping[Series, int]) -> int:

@@ -1,7 +1,7 @@
 """Sentences of captions about protocols, tasks, variants, corpora and statuses."""
 
 PROTOCOLS = {
-    "fixed_targets": "Fixed targets: the last {targets}tokens of each document are predicted from ever longer contexts.",
+    "fixed_targets": "Fixed targets: the last {targets}tokens of each {text} are predicted from ever longer contexts.",
     "non_overlapping": "Non-overlapping windows of each length; all their tokens count. Early tokens, which are hard "
     "for every model, are rarer in longer windows.",
     "sliding": "Sliding windows ({variant}): only the tokens that are new to a window count.",

@@ -42,7 +42,7 @@ def caption(
     """
     sentences = []
     for rows, shown, metric in sides:
-        sentences += [protocol(rows, shown), variants(rows), counts(rows, shown, metric, intervals)]
+        sentences += [protocol(rows, metric), variants(rows), counts(rows, shown, metric, intervals)]
         sentences += [baselines(rows, metric)]
     sentences += [gate(sides), *more]
     for rows, shown, _ in sides:
@@ -53,12 +53,19 @@ def caption(
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
-def protocol(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
-    """Returns the description of the protocol or task."""
-    drawn = shown[shown["seeds"] > 0]
-    per_document = (drawn["n"] / drawn["seeds"] / drawn["n_docs"]).unique()
-    targets = f"{per_document[0]:g} " if len(per_document) == 1 and per_document[0] % 1 == 0 else ""
-    return _description(rows).format(targets=targets, variant=rows["variant"].iat[0])
+def protocol(rows: pd.DataFrame, metric: Metric) -> str:
+    """Returns the description of the protocol or task, with the targets of a row if all rows have as many."""
+    description = _description(rows)
+    if "{targets}" not in description:
+        return description.replace("{variant}", str(rows["variant"].iat[0]))
+    measured = rows[(rows["metric"] == metric.row_metric) & rows["value_sum"].notna()]
+    targets = measured["n"].unique()
+    texts = measured[["eval_seed", "doc_id", "example"]].drop_duplicates()
+    several = texts.duplicated(["eval_seed", "doc_id"]).any()
+    return description.format(
+        targets=f"{targets[0]} " if len(targets) == 1 else "",
+        text="segment of a document" if several else "document",
+    )
 
 
 def variants(rows: pd.DataFrame) -> str:

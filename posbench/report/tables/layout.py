@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from posbench import escaping
 from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import context_gain_table
 from posbench.report.tables.formatting import format_cell, format_number
+from posbench.report.tables.identities import report_rows
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import METRICS, Metric, metrics_for_task
 from posbench.report.tables.models_table import models_table
@@ -38,7 +40,9 @@ def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: boo
 
     Raises:
         IncompatibleError: a table would mix kernels.
+        DataError: a table would average different models or evaluations.
     """
+    rows = report_rows(rows)
     for setting_name, setting in _groups(rows, SETTING_COLUMNS):
         protocols = list(_groups(setting, PROTOCOL, always=("task", "protocol")))
         yield models_table(setting, protocols, order, _joined("models", setting_name))
@@ -121,4 +125,6 @@ def _groups(
 
 
 def _joined(*words: str) -> str:
-    return "-".join(word for word in words if word)
+    """Returns the name of a table, which becomes a file."""
+    name = "-".join(word for word in words if word)
+    return escaping.file_name(name) if name else ""

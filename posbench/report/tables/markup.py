@@ -2,28 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
+from posbench import escaping
+
 _MARKS = ["†", "‡", "§", "¶", "‖", "#"]
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "_": r"\_",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "$": r"\$",
-    "{": r"\{",
-    "}": r"\}",
-    "–": "--",
-    "<": "$<$",
-    "×": r"$\times$",
-    "†": r"$^\dagger$",
-    "‡": r"$^\ddagger$",
-    "§": r"$^\S$",
-    "¶": r"$^\P$",
-    "‖": r"$^\|$",
-}
 
 
 @dataclass(frozen=True)
@@ -71,14 +56,25 @@ def to_markdown(table: Table) -> str:
     marks = table.footnotes()
 
     def formatted(cell: TableCell) -> str:
-        text = f"**{cell.text}**" if cell.best else cell.text
-        return text.replace("|", "\\|") + marks.get(cell.note, "")
+        text = _markdown_cell(cell.text)
+        return (f"**{text}**" if cell.best else text) + marks.get(cell.note, "")
 
     rule = "".join(" :-- |" if left else " --: |" for left in table.left())
-    lines = [f"| {' | '.join(table.header)} |", f"|{rule}"]
+    lines = [f"| {' | '.join(map(_markdown_cell, table.header))} |", f"|{rule}"]
     lines += [f"| {' | '.join(formatted(cell) for cell in line)} |" for line in table.body]
-    notes = [f"{mark} {note}  " for note, mark in marks.items()]
-    text = "\n".join([f"**{table.title}**", "", *lines, "", *notes, "", table.caption, ""])
+    notes = [f"{mark} {escaping.markdown(note)}  " for note, mark in marks.items()]
+    text = "\n".join(
+        [
+            f"**{escaping.markdown(table.title)}**",
+            "",
+            *lines,
+            "",
+            *notes,
+            "",
+            escaping.markdown(table.caption),
+            "",
+        ]
+    )
     return "\n".join([text, *(to_markdown(other) for other in table.more)])
 
 
@@ -87,21 +83,23 @@ def to_latex(table: Table) -> str:
     marks = table.footnotes()
 
     def formatted(cell: TableCell) -> str:
-        text = _escaped(cell.text)
-        return (rf"\textbf{{{text}}}" if cell.best else text) + _escaped(marks.get(cell.note, ""))
+        text = escaping.latex(cell.text)
+        return (rf"\textbf{{{text}}}" if cell.best else text) + escaping.latex(marks.get(cell.note, ""))
 
-    lines = [" & ".join(formatted(cell) for cell in line) + r" \\" for line in table.body]
-    notes = [rf"\\ \footnotesize {_escaped(mark)} {_escaped(note)}" for note, mark in marks.items()]
+    lines = [escaping.latex_line(formatted(cell) for cell in line) for line in table.body]
+    notes = [
+        rf"\\ \footnotesize {escaping.latex(mark)} {escaping.latex(note)}" for note, mark in marks.items()
+    ]
     columns = "".join("l" if left else "r" for left in table.left())
     text = "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escaped(f'{table.title}. {table.caption}')}}}",
+            rf"\caption{{{escaping.latex(f'{table.title}. {table.caption}')}}}",
             rf"\label{{tab:{table.name}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            " & ".join(_escaped(name) for name in table.header) + r" \\",
+            escaping.latex_line(map(escaping.latex, table.header)),
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -114,5 +112,17 @@ def to_latex(table: Table) -> str:
     return "\n".join([text, *(to_latex(other) for other in table.more)])
 
 
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+def _markdown_cell(text: str) -> str:
+    return escaping.markdown(text).replace("|", "\\|")
+
+
+def to_csv(numbers: pd.DataFrame) -> str:
+    """Returns numbers as csv, with eight significant digits."""
+    words = [name for name in numbers if not pd.api.types.is_numeric_dtype(numbers[name])]
+    safe = {name: numbers[name].map(_csv_cell, na_action="ignore") for name in words}
+    frame = numbers.assign(**safe).rename(columns=_csv_cell)
+    return frame.to_csv(index=False, float_format="%.8g", lineterminator="\n")
+
+
+def _csv_cell(value: Any) -> Any:
+    return escaping.csv(value) if isinstance(value, str) else value

@@ -1,0 +1,159 @@
+"""The rows of a report: no cell twice, and under each label one model and one evaluation.
+
+Tables and figures group rows by labels, such as the name of a scheme. Rows of two models or of two evaluations under
+one label would become one number.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from posbench import escaping
+from posbench.errors import DataError
+from posbench.report.tables.selection import SERIES_COLUMNS, SETTING_COLUMNS, series_label
+
+PROTOCOL_COLUMNS = ["task", "protocol", "variant"]
+_LABELS = [*SETTING_COLUMNS, *SERIES_COLUMNS]
+_EVALUATION = [*_LABELS, *PROTOCOL_COLUMNS]
+# Columns by which a report groups rows -> the columns that may have one value in each group.
+_SINGLE: list[tuple[list[str], list[str]]] = [
+    (_LABELS, ["n_params"]),
+    (_EVALUATION, ["dtype", "eval_seed"]),
+    ([*_EVALUATION, "train_seed"], ["model_id"]),
+    ([*_EVALUATION, "train_seed", "eval_len"], ["cell_id"]),
+]
+_PRINTED = ["scheme", "extension", "model_size", "corpus", "task", "variant", "protocol", "kernel", "dtype"]
+_IDENTITY = list(dict.fromkeys(column for group, single in _SINGLE for column in [*group, *single]))
+# A row is the same measurement as another of its cell if these columns are equal, most of the time.
+_MEASUREMENT = ["metric", "doc_id", "example", "position", "depth", "layer", "head", "value_sum", "n"]
+_WORDS = {
+    "model_id": "models",
+    "cell_id": "evaluations",
+    "n_params": "numbers of parameters",
+    "dtype": "dtypes",
+    "eval_seed": "evaluation seeds",
+}
+
+
+def report_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows that tables and figures are made of: strings as categories, each cell once, printable labels.
+
+    Raises:
+        DataError: rows of several models or evaluations have the same labels, so that a report would average them.
+    """
+    # Strings as categories are grouped by their integer codes, which is most of the work.
+    words = [name for name in rows if not pd.api.types.is_numeric_dtype(rows[name])]
+    rows = rows.astype(dict.fromkeys(words, "category"))
+    if rows.empty:
+        return rows
+    printable = {name: _printable(rows[name]) for name in _PRINTED}
+    rows = rows.assign(**{name: column for name, column in printable.items() if column is not rows[name]})
+    rows = _without_repeated_cells(rows)
+    _check(_cells(rows))
+    return rows
+
+
+def _printable(column: pd.Series) -> pd.Series:
+    """Returns a column of categories without characters that no format can hold."""
+    clean = [escaping.printable(str(name)) for name in column.cat.categories]
+    if clean == list(column.cat.categories):
+        return column
+    return column.astype(str).map(escaping.printable).astype("category")
+
+
+def _first_of_cell(rows: pd.DataFrame) -> np.ndarray:
+    """(N,) index of the first row of each row's cell."""
+    codes_N = _codes(rows["cell_id"])
+    first = np.zeros(codes_N.max() + 1, dtype=int)
+    first[codes_N[::-1]] = np.arange(len(rows))[::-1]
+    return first[codes_N]
+
+
+def _codes(column: pd.Series) -> np.ndarray:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy()
+    if column.dtype == np.int64:
+        return column.to_numpy()
+    return np.nan_to_num(column.to_numpy(dtype=float, na_value=np.nan), nan=-1.0)
+
+
+def _equal_to_first(rows: pd.DataFrame, first_N: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+    """(N,) whether a row has the values of its cell's first row in the given columns."""
+    equal_N = np.ones(len(rows), dtype=bool)
+    for name in columns:
+        codes_N = _codes(rows[name])
+        equal_N &= codes_N == codes_N[first_N]
+    return equal_N
+
+
+def _without_repeated_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drops the repetitions of a cell whose rows are there several times, as of a plan that names a model twice.
+
+    A row may occur twice in a cell, such as a question that was drawn twice; of a repeated cell every row does.
+    """
+    first_N = _first_of_cell(rows)
+    alike_N = _equal_to_first(rows, first_N, _MEASUREMENT)
+    suspect_N = (np.bincount(first_N[alike_N], minlength=len(rows)) > 1)[first_N]
+    if not suspect_N.any():
+        return rows
+    hashes = pd.util.hash_pandas_object(rows[suspect_N], index=False)
+    by_row = hashes.groupby(hashes.to_numpy())
+    count, occurrence = by_row.transform("size"), by_row.cumcount()
+    repeats = count.groupby(first_N[suspect_N]).transform("min")
+    keep_N = np.ones(len(rows), dtype=bool)
+    keep_N[suspect_N] = (occurrence < count // repeats).to_numpy()
+    return rows if keep_N.all() else rows[keep_N]
+
+
+def _cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns a line for each cell, or several for a cell whose rows differ in their labels."""
+    first_N = _first_of_cell(rows)
+    chosen_N = ~_equal_to_first(rows, first_N, _IDENTITY)
+    chosen_N[first_N] = True
+    return rows.loc[chosen_N, _IDENTITY].drop_duplicates()
+
+
+def _check(cells: pd.DataFrame) -> None:
+    named: dict[str, tuple[str, str]] = {}
+    for series in cells[SERIES_COLUMNS].drop_duplicates().itertuples(index=False, name=None):
+        other = named.setdefault(series_label(*series), series)
+        if other != series:
+            raise DataError(
+                f"scheme {series[0]!r} with extension {series[1]!r} and scheme {other[0]!r} with extension {other[1]!r} "
+                f"have one label, {series_label(*series)!r}: give one of them another name"
+            )
+    for group, single in _SINGLE:
+        found = cells.groupby(group, observed=True, sort=False)[single].nunique()
+        for column in single:
+            if not (several := found[column] > 1).any():
+                continue
+            key = dict(zip(group, several.idxmax(), strict=True))
+            same = cells[np.logical_and.reduce([cells[name] == value for name, value in key.items()])]
+            raise DataError(_refusal(key, column, same))
+
+
+def _refusal(key: dict[str, Any], column: str, same: pd.DataFrame) -> str:
+    """The message about several identities under one label: where, what differs, and what to do."""
+    where = [series_label(key["scheme"], key["extension"])]
+    where += [" ".join(str(key[name]) for name in PROTOCOL_COLUMNS if key.get(name))] if "task" in key else []
+    where += [f"at {key['eval_len']} tokens"] if "eval_len" in key else []
+    differing = [
+        name for name in ("n_params", "dtype", "eval_seed") if same[name].nunique() > 1 and name != column
+    ]
+    also = "".join(f", {name} {_listed(same[name].unique())}" for name in differing)
+    remedy = (
+        "run posbench sweep again, which labels models by the settings in which they differ"
+        if same["model_id"].nunique() > 1
+        else "evaluate them in different experiments (name=...)"
+    )
+    return (
+        f"{', '.join(where)}: rows of this label come from {same[column].nunique()} {_WORDS[column]} "
+        f"({_listed(same[column].unique())}{also}), which a report would average: {remedy}"
+    )
+
+
+def _listed(values: Sequence[Any], most: int = 3) -> str:
+    texts = sorted(map(str, values))
+    return " and ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
