@@ -47,11 +47,11 @@ class LayerHybrid(Layered):
         return self.layers[layer] == 1
 
 
-def every_nth(n_layers: int, n: int) -> list[int]:
+def every_nth(n_layers: int, n: int, setting: str = "no_rope_layer_interval") -> list[int]:
     """Returns 1 for every n-th layer and 0 for the others; the last layer alone is 1 where there are fewer than n."""
     if n < 2 or n_layers < 2:
         raise ConfigError(
-            f"no_rope_layer_interval {n} of {n_layers} layers: give at least 2, in a model of at least 2 layers"
+            f"{setting} {n} of {n_layers} layers: give at least 2, in a model of at least 2 layers"
         )
     step = min(n, n_layers)
     return [int((layer + 1) % step == 0) for layer in range(n_layers)]
