@@ -1,7 +1,7 @@
 """BAM: a generalized Gaussian of the distance as a trained prior on attention, with a shape and a scale for each head.
 
 Bianchessi et al. Bayesian Attention Mechanism: A Probabilistic Framework for Positional Encoding and Context Length
-Extrapolation. 2025, section 4. arXiv:2505.22842. As in the authors' code: shared by the layers, initialized as ALiBi
+Extrapolation. 2025. arXiv:2505.22842. As in the authors' code: shared by the layers, initialized as ALiBi
 (shape 1, ALiBi's slopes as scales), and a location of 0 that is not trained.
 """
 

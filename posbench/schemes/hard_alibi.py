@@ -1,6 +1,6 @@
 """Hard-ALiBi: the first heads attend to the nearest 1, 2, 3, ... tokens only, the others have no positions.
 
-Jelassi et al. Repeat After Me: Transformers are Better than State Space Models at Copying. ICML 2024, section 4.
+Jelassi et al. Repeat After Me: Transformers are Better than State Space Models at Copying. ICML 2024.
 arXiv:2402.01032. As in the authors' code: head 1 attends to its own token. Their number of such heads is 8; here it
 is half of the heads by default. A hidden pair gets -10^4 nats, so that its weight is exactly 0.
 """

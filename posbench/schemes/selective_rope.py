@@ -1,9 +1,10 @@
 """Selective RoPE: each token turns each pair of every head by an angle computed from it and the three tokens before.
 
-Movahedi et al. Selective Rotary Position Embedding. ICLR 2026, section 4. arXiv:2511.17388. As in the authors' code
+Movahedi et al. Selective Rotary Position Embedding. ICLR 2026. arXiv:2511.17388. As in the authors' code
 (github.com/timurcarstensen/selective-rope) in its configuration for language models: a projection of rank 32 of tokens
 whose slices by head have unit length, a causal convolution over 4 tokens without activation, no bias, and RoPE's
-frequencies of base 500000 as fixed temperatures. The phase gate is a setting, off there.
+frequencies of base 500000 as fixed temperatures; its phase gate is a setting, off there. Deviation: the taps start
+uniform within 1/2, as convolutions do in torch; theirs start at standard deviation 0.02, where angles are nearly 0.
 """
 
 import torch

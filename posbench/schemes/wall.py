@@ -2,8 +2,8 @@
 
 Averbuch, Pai. Wall Attention. Tilde Research, 2026. As in flash-linear-attention (layers/wall_attn.py):
 https://github.com/fla-org/flash-linear-attention. Gates start at sigmoid(8), where nearly nothing is forgotten. The
-product of gates between two tokens is split at the middle of blocks of 16 queries, so that no factor overflows unless
-a dimension forgets more than e^-80 within 8 tokens; the sums are in float64. Because every dimension of a pair has a
+product of gates between two tokens is split at the middle of blocks of 32 queries, so that no factor overflows unless
+a dimension forgets more than e^-80 within 16 tokens; the sums are in float64. Because every dimension of a pair has a
 factor of its own, logits are computed row by row, on a GPU too. The scalar gate by head is FoX, a scheme to stack.
 """
 
@@ -17,7 +17,7 @@ from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
 from posbench.position.content_rotation import project
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
-BLOCK, MAX_EXPONENT = 16, 80.0  # queries; nats, exp overflows float32 at 88
+BLOCK, MAX_EXPONENT = 32, 80.0  # queries; nats, exp overflows float32 at 88
 
 
 @register("scheme/wall")

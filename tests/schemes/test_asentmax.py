@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from calls import SHAPE, assert_same_gradients, attention, attention_inputs, causal, values
+from entmax import entmax15
 
 from posbench.errors import ConfigError
 from posbench.position.entmax import LogEntmax15
 from posbench.schemes.asentmax import ASEntmax
 
-entmax15 = pytest.importorskip("entmax").entmax15
 TOKENS = 20
 NAPE = {"_target_": "posbench.schemes.nape.NAPE"}
 ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
