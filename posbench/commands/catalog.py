@@ -53,8 +53,12 @@ class Choice:
 
     @property
     def about(self) -> str:
-        """The docstring of the module, or the comment above the file's content."""
-        if self.definition is None or self.group == "figure":
+        """The docstring of the module, or the comment above the file's content.
+
+        A scheme has such a comment where it is a composition that its parts do not describe.
+        """
+        described = self.group == "figure" or (self.group == "scheme" and self.header)
+        if self.definition is None or described:
             return self.header
         return self.definition.module_doc
 
@@ -63,7 +67,7 @@ class Choice:
         """One line: the first sentence of `about`, and the settings in which a variant differs from its class."""
         first = re.split(r"(?<=[.?!])\s", " ".join(self.about.split("\n\n")[0].split()), maxsplit=1)[0]
         first = first or str(self.content.get("title", ""))
-        changed = ", ".join(self.changed_settings())
+        changed = "" if self.group == "scheme" and self.header else ", ".join(self.changed_settings())
         return f"{first.rstrip('.')} ({changed})." if changed else first
 
     @property

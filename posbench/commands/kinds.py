@@ -53,11 +53,16 @@ def own_kinds(one: Definition) -> dict[str, str]:
     if "scale_inv_freq" in words:  # FrequencyScaling has it, and a `qk` that only passes it on
         del words["qk"]
     text = " ".join(ast.dump(base.node) for base in classes)
-    if "qk" in words and "'inv_freq'" not in text:  # changes queries and keys without a rotation
+    rotates = "'inv_freq'" in text or "id='rotate'" in text
+    if "qk" in words and rotates and "attr='x_BSW'" in text:  # by angles computed from tokens
+        words["qk"] = "content-dependent rotary"
+    if "qk" in words and not rotates:  # changes queries and keys without a rotation
         absolute = "arg='relative', value=Constant(value=False)" in text
         words["qk"] = "absolute" if absolute else "query and key scaling"
         if not absolute and "attention_bias" in words:
             del words["qk"]
+    if "attention" in words and "id='attend'" in text:  # combines several softmax attentions
+        words["attention"] = "combined softmaxes"
     if "attention_bias" in words and _reads_content(methods["attention_bias"]):
         words["attention_bias"] = "content-dependent bias"
     return words

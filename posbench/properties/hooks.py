@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from posbench.position.call import AttentionCall
 from posbench.position.scheme import AttentionInputs
 from posbench.properties.probe import SchemeProbe, draw
 
@@ -40,7 +41,7 @@ def acts_on(probe: SchemeProbe) -> tuple[str, ...]:
 
 def _attention_parts(probe: SchemeProbe, inputs: AttentionInputs) -> set[str]:
     scheme, changed = probe.scheme, set()
-    if scheme.attention(inputs, torch.zeros_like(inputs.k_BHSD), _never) is not None:
+    if scheme.attention(inputs, torch.zeros_like(inputs.k_BHSD), _zeros) is not None:
         return {"attention"}
     q, k = scheme.qk(inputs)
     if q.shape != inputs.q_BHTD.shape or not (
@@ -57,5 +58,6 @@ def _attention_parts(probe: SchemeProbe, inputs: AttentionInputs) -> set[str]:
     return changed | {part for hook, part in hooks.items() if getattr(scheme, hook)(inputs) is not None}
 
 
-def _never(call: object) -> tuple[torch.Tensor, None]:
-    raise AssertionError("schemes that replace attention call no kernel")
+def _zeros(call: AttentionCall) -> tuple[torch.Tensor, None]:
+    """Stands in for a kernel where only whether attention is replaced matters."""
+    return torch.zeros_like(call.v_BHSD[:, :, : call.q_BHTE.shape[2]]), None

@@ -119,6 +119,8 @@ ALLOWED = {
         "posbench.extensions.llama3.Llama3",
         "posbench.extensions.longrope.LongRoPE",
     },
+    # The keys of a pretrained family's configuration, by the family's name.
+    "posbench/lm/hf_weights.py": {"smollm3"},
     # New names beside the names that they replaced, for error messages.
     "posbench/renamed.py": {"fox", "linear_attention", "linear_attention_rope", "rnope", "swan"},
 }

@@ -1,0 +1,49 @@
+"""Selective attention: each token can lower the logits of earlier tokens for all tokens after it.
+
+Leviathan, Kalman, Matias. Selective Attention Improves Transformer. ICLR 2025, section 3. arXiv:2410.02703. The
+positive content logits of the first head, summed over the queries so far, are subtracted from those of every head; the
+first token is never lowered and no token lowers itself. The logits of earlier queries are needed, which a cache does
+not hold, so that prompts over one context are read anew. It encodes no order, so its configuration is on RoPE.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from posbench.instantiate import register
+from posbench.position.biases import AttentionBias, add
+from posbench.position.compose import Stack
+from posbench.position.geometry import Geometry
+from posbench.position.numerics import autocast_disabled, upcast
+from posbench.position.scheme import AttentionInputs, ModelShape
+
+
+@dataclass(frozen=True, eq=False)
+class Selection(AttentionBias):
+    """Minus the sum of what the queries before each query select, the same for all heads."""
+
+    selected_BTS: Tensor
+
+    def value(self, geo: Geometry, rows: slice) -> Tensor:
+        return -self.selected_BTS[:, None, rows, : len(geo.k_pos_S)]
+
+
+@register("scheme/selective_attention")
+class SelectiveAttention(Stack):
+    """logit(h, i, j) = s_hij - sum over l = j+1 .. i-1 of relu(s_1lj) for j > 0, s the logits of `base_scheme`."""
+
+    def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any]) -> None:
+        super().__init__(shape, [base_scheme])
+        self.traits = replace(self.traits, shared_prefill=False, pairwise=False)
+
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
+        q_BHTE, k_BHSE = self.qk(inputs)
+        geo = inputs.geo
+        with autocast_disabled(q_BHTE):
+            q_BTE, k_BSE = upcast(q_BHTE[:, 0]), upcast(k_BHSE[:, 0])
+            content_BTS = q_BTE @ k_BSE.mT * inputs.q_BHTD.shape[-1] ** -0.5
+        earlier_TS = (geo.k_index_S < geo.q_index_T[:, None]) & (geo.k_index_S > 0)
+        gate_BTS = content_BTS.relu() * earlier_TS
+        return add((super().attention_bias(inputs), Selection(gate_BTS.cumsum(1) - gate_BTS)))
