@@ -47,7 +47,7 @@ class OnLayers(Extension):
         self.version = self.extended.version
         self.moves_positions = type(self.extended).assign_positions is not Extension.assign_positions
         both = inner.traits, self.extended.traits
-        flags = {
+        flags: dict[str, Any] = {
             name: all(getattr(traits, name) for traits in both)
             for name in ("relative", "prefix_stable", "shared_prefill", "lse_mergeable", "pairwise")
         }
@@ -111,6 +111,27 @@ class OnLayers(Extension):
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
         return self._at(inputs.layer).attention(self._inputs(inputs), v_BHSD, kernel)
+
+
+@register("extension/chain")
+class Chain(Extension):
+    """Several extensions, each around the one before, such as those of different layers.
+
+    Args:
+        extensions: the settings that build them, the innermost first.
+    """
+
+    def __init__(
+        self, inner: PositionScheme, context: ExtensionContext, extensions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        for settings in extensions:
+            inner = instantiate(settings, Extension, inner, context)
+        super().__init__(inner, context)
+        self.version = inner.version
+
+    @staticmethod
+    def noop_settings(length: int) -> dict[str, Any]:
+        return {"extensions": []}
 
 
 def select_layers(
