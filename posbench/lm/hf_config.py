@@ -15,7 +15,7 @@ import torch
 from posbench.config.schema import ExtensionSettings, LMSettings
 from posbench.errors import ConfigError, DataError, IncompatibleError
 from posbench.identity import identity
-from posbench.lm import hf_positions, hf_weights
+from posbench.lm import hf_families, hf_positions, hf_rope_scaling
 from posbench.lm.hf_loading import from_pretrained, load_config, one_line_errors, source_id
 from posbench.lm.hugging_face import OpaquePositions
 from posbench.model.architecture import Architecture
@@ -39,6 +39,7 @@ class PretrainedInfo:
             value.
         train_len: training length in tokens, from the configuration.
         vocab_size: number of ids.
+        family: model type in transformers.
         black_box_reason: why it is not converted; empty for a converted model.
     """
 
@@ -51,6 +52,7 @@ class PretrainedInfo:
     model_dims: dict[str, int]
     train_len: int
     vocab_size: int
+    family: str
     black_box_reason: str = field(default="")
 
     @property
@@ -75,7 +77,7 @@ class PretrainedInfo:
         if self.architecture is None:
             raise IncompatibleError(
                 f"extension {extension.name} on {self.label}: a black box ({self.black_box_reason}) takes no extension; "
-                f"choose extension=none, a model of {', '.join(hf_weights.SUPPORTED_MODEL_TYPES)}, or transformers' own scaling by "
+                f"choose extension=none, a model of {', '.join(hf_families.SUPPORTED_MODEL_TYPES)}, or transformers' own scaling by "
                 "lm.rope_scaling"
             )
         return extension
@@ -108,8 +110,12 @@ def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
     try:
         if settings.black_box:
             raise IncompatibleError("as set by lm.black_box")
-        architecture = hf_weights.architecture_from_hf_config(config)
-        scheme, build = hf_positions.scheme_settings(config), hf_positions.scaling_settings(config)
+        architecture = hf_families.architecture_from_hf_config(config)
+        scheme, build = hf_positions.scheme_settings(config), hf_rope_scaling.scaling_settings(config)
+        if scheme["_target_"] == hf_positions.LEARNED and train_len != hf_positions.stated_len(config):
+            raise IncompatibleError(
+                f"its table has {hf_positions.stated_len(config)} positions, not the {train_len} of lm.train_len"
+            )
     except IncompatibleError as error:
         architecture, reason, scheme = None, str(error), opaque_scheme_settings(config, settings.name)
     return PretrainedInfo(
@@ -131,6 +137,7 @@ def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
         model_dims(config),
         train_len,
         int(config.vocab_size),
+        config.model_type,
         reason,
     )
 

@@ -17,7 +17,7 @@ from posbench.config.schema import LMSettings
 from posbench.data.network import need_hub
 from posbench.errors import ConfigError, DataError, IncompatibleError, PosbenchError, unknown
 from posbench.identity import identity
-from posbench.lm import hf_positions
+from posbench.lm import hf_positions, hf_rope_scaling
 from posbench.runtime.oom import is_out_of_memory
 
 REMEDY = "give a folder with config.json and weights, or a causal language model's name on the hub"
@@ -93,7 +93,7 @@ def override_rope_scaling(config: Any, settings: LMSettings) -> None:
     try:
         config.standardize_rope_params()
         config.validate_rope()
-        hf_positions.scaling_settings(config)
+        hf_rope_scaling.scaling_settings(config)
     except IncompatibleError:
         pass  # becomes a black box, which transformers scales
     except (KeyError, TypeError, ValueError) as error:

@@ -1,83 +1,136 @@
-"""Conversion of pretrained transformers decoders to GPTs of this package, so that every extension applies to them.
+"""Weights of transformers models under the names of a GPT of this package.
 
-Llama (with SmolLM and SmolLM2), Mistral, Qwen2, Qwen3 and SmolLM3: pre-norm, RMSNorm, SwiGLU, grouped-query attention,
-half-split rotation. These families share their module names in transformers; here the projections of queries, keys
-and values are one matrix. tests/lm/test_convert.py compares logits with transformers.
+The projections of queries, keys and values are one matrix here.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from posbench.errors import DataError, IncompatibleError
+from posbench.errors import DataError
 from posbench.model.architecture import Architecture
 from posbench.model.gpt import GPT
 from posbench.position.scheme import PositionScheme
 
-# Optional keys of a configuration that the code of each family in transformers reads. Others have no effect on it.
-KEYS_READ = {
-    "llama": ("attention_bias", "mlp_bias"),
-    "mistral": ("sliding_window",),
-    "qwen2": ("sliding_window", "layer_types"),
-    "qwen3": ("attention_bias", "sliding_window", "layer_types"),
-    "smollm3": ("attention_bias", "mlp_bias", "sliding_window", "layer_types", "no_rope_layers"),
-}
-SUPPORTED_MODEL_TYPES = tuple(KEYS_READ)
-# Modules of a block with one counterpart in transformers; weights and biases keep their names.
-MODULES = {
-    "attention_norm": "input_layernorm",
-    "attention.out": "self_attn.o_proj",
-    "attention.q_norm": "self_attn.q_norm",
-    "attention.k_norm": "self_attn.k_norm",
-    "mlp_norm": "post_attention_layernorm",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
-# Modules whose rows are concatenated to `qkv`.
-QKV_MODULES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+HEAD = "lm_head.weight"
 
 
-def architecture_from_hf_config(config: Any) -> Architecture:
-    """Returns the architecture that a transformers configuration describes.
+@dataclass(frozen=True)
+class WeightNames:
+    """Names of the weights of a family.
 
-    Raises:
-        IncompatibleError: if the GPT of this package does not implement it.
+    Attributes:
+        embedding, final_norm: modules outside the blocks.
+        block: prefix of a block, with its index as {}.
+        modules: module of a block of ours -> its modules there, whose rows are concatenated; weights and biases keep
+            their names.
+        tensors: parameter of a block of ours -> its name there.
+        scheme: end of a parameter's name in the scheme -> its name there; stacked over the layers if it is in a block.
+        transform: module of ours -> function of (tensor, architecture).
+        split: module of a block there -> the modules of ours that share its rows.
     """
-    family = config.model_type
-    if family not in SUPPORTED_MODEL_TYPES:
-        raise IncompatibleError(f"{family} is not one of {', '.join(SUPPORTED_MODEL_TYPES)}")
-    if config.hidden_act != "silu":
-        raise IncompatibleError(f"its MLP uses {config.hidden_act}, not silu")
-    attention_bias = bool(value_read(config, "attention_bias"))
-    return Architecture(
-        n_layers=config.num_hidden_layers,
-        d_model=config.hidden_size,
-        n_heads=config.num_attention_heads,
-        n_kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        gated_mlp=True,
-        norm_eps=config.rms_norm_eps,
-        qkv_bias=attention_bias or family == "qwen2",
-        out_bias=attention_bias,
-        mlp_bias=bool(value_read(config, "mlp_bias")),
-        qk_norm=family == "qwen3",
-        tie_embeddings=bool(config.tie_word_embeddings),
-    )
+
+    embedding: str = "model.embed_tokens"
+    final_norm: str = "model.norm"
+    block: str = "model.layers.{}."
+    modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    scheme: Mapping[str, str] = field(default_factory=dict)
+    transform: Mapping[str, Callable[[Tensor, Architecture], Tensor]] = field(default_factory=dict)
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def value_read(config: Any, key: str) -> Any:
-    """Returns the value of an optional key, or None if the code of the model's family does not read it."""
-    return getattr(config, key, None) if key in KEYS_READ[config.model_type] else None
+def by_head(tensor: Tensor, architecture: Architecture) -> Tensor:
+    """Returns rows in the order queries, keys, values of rows in the order heads, then these three."""
+    return tensor.unflatten(0, (architecture.n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+
+def transposed(tensor: Tensor, architecture: Architecture) -> Tensor:
+    """Returns the weight of a linear layer of GPT-2's Conv1D; biases are returned as they are."""
+    return tensor.t().contiguous()
+
+
+ATTENTION = {
+    "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention.out": ("self_attn.o_proj",),
+    "attention.q_norm": ("self_attn.q_norm",),
+    "attention.k_norm": ("self_attn.k_norm",),
+}
+MLP = {"gate": ("mlp.gate_proj",), "up": ("mlp.up_proj",), "down": ("mlp.down_proj",)}
+PRE_NORMS = {"attention_norm": ("input_layernorm",), "mlp_norm": ("post_attention_layernorm",)}
+POST_NORMS = {
+    "attention_post_norm": ("post_attention_layernorm",),
+    "mlp_post_norm": ("post_feedforward_layernorm",),
+}
+LLAMA = WeightNames(modules=ATTENTION | MLP | PRE_NORMS)
+NAMES = {
+    "gemma3_text": WeightNames(
+        modules=ATTENTION
+        | MLP
+        | POST_NORMS
+        | {"attention_norm": ("input_layernorm",), "mlp_norm": ("pre_feedforward_layernorm",)}
+    ),
+    "olmo3": WeightNames(modules=ATTENTION | MLP | POST_NORMS),
+    "gpt_oss": WeightNames(
+        modules=ATTENTION | PRE_NORMS | {"experts.router": ("mlp.router",)},
+        tensors={
+            "experts.gate_up_EWI": "mlp.experts.gate_up_proj",
+            "experts.gate_up_bias_EI": "mlp.experts.gate_up_proj_bias",
+            "experts.down_EIW": "mlp.experts.down_proj",
+            "experts.down_bias_EW": "mlp.experts.down_proj_bias",
+        },
+        scheme={"sink_LH": "self_attn.sinks"},
+    ),
+    "phi3": WeightNames(
+        modules=PRE_NORMS
+        | {
+            "attention.qkv": ("self_attn.qkv_proj",),
+            "attention.out": ("self_attn.o_proj",),
+            "down": ("mlp.down_proj",),
+        },
+        split={"mlp.gate_up_proj": ("gate", "up")},
+    ),
+    "gpt_neox": WeightNames(
+        "gpt_neox.embed_in",
+        "gpt_neox.final_layer_norm",
+        "gpt_neox.layers.{}.",
+        modules=PRE_NORMS
+        | {
+            "attention.qkv": ("attention.query_key_value",),
+            "attention.out": ("attention.dense",),
+            "up": ("mlp.dense_h_to_4h",),
+            "down": ("mlp.dense_4h_to_h",),
+        },
+        transform={"attention.qkv": by_head},
+    ),
+    "gpt2": WeightNames(
+        "transformer.wte",
+        "transformer.ln_f",
+        "transformer.h.{}.",
+        modules={
+            "attention_norm": ("ln_1",),
+            "attention.qkv": ("attn.c_attn",),
+            "attention.out": ("attn.c_proj",),
+            "mlp_norm": ("ln_2",),
+            "up": ("mlp.c_fc",),
+            "down": ("mlp.c_proj",),
+        },
+        scheme={"row_NW": "transformer.wpe.weight"},
+        transform=dict.fromkeys(("attention.qkv", "attention.out", "up", "down"), transposed),
+    ),
+}
 
 
 def from_hf_state_dict(
-    state_dict: dict[str, Tensor], architecture: Architecture, scheme: PositionScheme, name: str
+    state_dict: dict[str, Tensor],
+    architecture: Architecture,
+    scheme: PositionScheme,
+    name: str,
+    family: str = "llama",
 ) -> GPT:
     """Builds a GPT with the weights of a transformers model, in evaluation mode.
 
@@ -89,14 +142,16 @@ def from_hf_state_dict(
         architecture: see `architecture_from_hf_config`.
         scheme: position scheme of the GPT.
         name: name of the model in error messages.
+        family: model type in transformers.
 
     Raises:
         DataError: if the weights do not fit the architecture.
     """
+    names = NAMES.get(family, LLAMA)
     try:
-        tied = is_tied(state_dict["model.embed_tokens.weight"], state_dict["lm_head.weight"])
+        tied = is_tied(state_dict[f"{names.embedding}.weight"], state_dict[HEAD])
         architecture = replace(architecture, tie_embeddings=tied)
-        weights = rename_weights(state_dict, architecture)
+        weights = rename_weights(state_dict, architecture, names, scheme)
     except KeyError as error:
         raise DataError(f"{name} has no weight {error}; check that the folder is complete") from None
     unknown = [key for key in state_dict if not key.endswith("rotary_emb.inv_freq")]
@@ -123,21 +178,41 @@ def is_tied(embedding: Tensor, head: Tensor) -> bool:
     return embedding.shape == head.shape and embedding.data_ptr() == head.data_ptr()
 
 
-def rename_weights(state_dict: dict[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
+def rename_weights(
+    state_dict: dict[str, Tensor], architecture: Architecture, names: WeightNames, scheme: PositionScheme
+) -> dict[str, Tensor]:
     """Moves the tensors of a transformers state dict to a new one under the names of the GPT."""
-    weights = {
-        "embedding.weight": state_dict.pop("model.embed_tokens.weight"),
-        "final_norm.weight": state_dict.pop("model.norm.weight"),
-    }
-    head = state_dict.pop("lm_head.weight")
+    head = state_dict.pop(HEAD)
+    weights = {"embedding.weight": state_dict.pop(f"{names.embedding}.weight")}
     weights["head.weight"] = weights["embedding.weight"] if architecture.tie_embeddings else head
+    weights["final_norm.weight"] = state_dict.pop(f"{names.final_norm}.weight")
+    if architecture.norm == "layer":
+        weights["final_norm.bias"] = state_dict.pop(f"{names.final_norm}.bias")
+    for end, there in names.scheme.items():
+        if there in state_dict:
+            tensor = state_dict.pop(there)
+        else:
+            blocks = [names.block.format(layer) for layer in range(architecture.n_layers)]
+            tensor = torch.stack([state_dict.pop(f"{block}{there}") for block in blocks])
+        ours = [key for key in scheme.state_dict() if key.endswith(end)]
+        weights |= {f"scheme.{key}": tensor for key in ours}
     for layer in range(architecture.n_layers):
-        hf_block, block = f"model.layers.{layer}.", f"blocks.{layer}."
+        hf_block, block = names.block.format(layer), f"blocks.{layer}."
+        for hf_module, modules in names.split.items():
+            parts = state_dict.pop(f"{hf_block}{hf_module}.weight").chunk(len(modules))
+            weights |= {f"{block}{one}.weight": part for one, part in zip(modules, parts, strict=True)}
+        for parameter, there in names.tensors.items():
+            weights[block + parameter] = state_dict.pop(hf_block + there)
         for kind in ("weight", "bias"):
-            qkv = [f"{hf_block}{module}.{kind}" for module in QKV_MODULES]
-            if qkv[0] in state_dict:
-                weights[f"{block}attention.qkv.{kind}"] = torch.cat([state_dict.pop(key) for key in qkv])
-            for module, hf_module in MODULES.items():
-                if f"{hf_block}{hf_module}.{kind}" in state_dict:
-                    weights[f"{block}{module}.{kind}"] = state_dict.pop(f"{hf_block}{hf_module}.{kind}")
-    return weights
+            for module, hf_modules in names.modules.items():
+                keys = [f"{hf_block}{one}.{kind}" for one in hf_modules]
+                if keys[0] not in state_dict:
+                    continue
+                tensors = [state_dict.pop(key) for key in keys]
+                joined = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+                if module in names.transform:
+                    joined = names.transform[module](joined, architecture)
+                weights[f"{block}{module}.{kind}"] = joined
+    # gpt-oss keeps its norms in float32 when it is loaded in bfloat16, in which they are stored.
+    dtype = weights["embedding.weight"].dtype
+    return {key: tensor.to(dtype) if "norm" in key else tensor for key, tensor in weights.items()}

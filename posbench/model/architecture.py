@@ -10,7 +10,7 @@ from posbench.position.scheme import ModelShape
 
 @dataclass(frozen=True)
 class Architecture:
-    """A pre-norm decoder with RMSNorm and grouped-query attention.
+    """A decoder with grouped-query attention.
 
     Attributes:
         n_layers: number of blocks.
@@ -19,10 +19,19 @@ class Architecture:
         n_kv_heads: number of heads of keys and values; each serves n_heads / n_kv_heads query heads.
         head_dim: dimensions of a head; may differ from d_model / n_heads.
         intermediate_size: hidden units of the MLP.
-        gated_mlp: whether the MLP is down(silu(gate(x)) * up(x)) (SwiGLU) instead of down(gelu(up(x))).
+        gated_mlp: whether the MLP is down(f(gate(x)) * up(x)) instead of down(f(up(x))).
+        activation: f, a name in ACTIVATIONS of `gpt`.
+        n_experts: experts of a mixture in place of the MLP; 0 for an MLP.
+        experts_per_token, swiglu_alpha, swiglu_limit: see `MixtureOfExperts`.
+        norm: rms, offset_rms (weights are 1 + w) or layer (with biases).
         norm_eps: epsilon of every norm.
+        pre_norm, post_norm: whether attention and the MLP have a norm before, and a norm behind them.
+        parallel_residual: whether attention and the MLP read the same residual stream.
         qkv_bias, out_bias, mlp_bias: whether the projections have biases.
-        qk_norm: whether queries and keys are normalised per head before the scheme is applied.
+        qk_norm: norm of queries and keys before the scheme is applied: None, "head" or "projection" (over all heads).
+        query_scale: factor on queries; attention divides logits by sqrt(head_dim).
+        embedding_scale: factor on token embeddings.
+        logit_softcap: c of c tanh(logit / c); 0 for the logits themselves.
         tie_embeddings: whether the output head shares the weight of the token embedding.
     """
 
@@ -33,11 +42,23 @@ class Architecture:
     head_dim: int
     intermediate_size: int
     gated_mlp: bool = False
+    activation: str = "gelu"
+    n_experts: int = 0
+    experts_per_token: int = 0
+    swiglu_alpha: float = 1.702
+    swiglu_limit: float = 7.0
+    norm: str = "rms"
     norm_eps: float = 1e-6
+    pre_norm: bool = True
+    post_norm: bool = False
+    parallel_residual: bool = False
     qkv_bias: bool = True
     out_bias: bool = False
     mlp_bias: bool = False
-    qk_norm: bool = False
+    qk_norm: str | None = None
+    query_scale: float = 1.0
+    embedding_scale: float = 1.0
+    logit_softcap: float = 0.0
     tie_embeddings: bool = False
 
     @property

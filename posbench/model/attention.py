@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from posbench.model.architecture import Architecture
+from posbench.model.norm import build_norm
 from posbench.position.attention import attend_to
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry
@@ -61,8 +62,9 @@ class Attention(nn.Module):
         self.layer, self.head_dim, self.qkv_sizes = layer, config.head_dim, config.qkv_sizes
         self.queries_per_key = config.n_heads // config.n_kv_heads
         self.qkv = nn.Linear(config.d_model, sum(config.qkv_sizes), bias=config.qkv_bias)
-        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else nn.Identity()
+        self.norms_projection, self.query_scale = config.qk_norm == "projection", config.query_scale
+        widths = config.qkv_sizes[:2] if self.norms_projection else [config.head_dim] * 2
+        self.q_norm, self.k_norm = (build_norm(config, width, config.qk_norm is not None) for width in widths)
         self.out = nn.Linear(config.qkv_sizes[0], config.d_model, bias=config.out_bias)
 
     def forward(
@@ -81,12 +83,16 @@ class Attention(nn.Module):
             geo: geometry of the new tokens over all tokens, with the scheme's positions.
             cache: earlier tokens, in one sequence for all B or in B sequences.
         """
-        q, k, v = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for part in self.qkv(x_BTW).split(self.qkv_sizes, -1)
-        )
+        q, k, v = self.qkv(x_BTW).split(self.qkv_sizes, -1)
+        if self.norms_projection:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in (q, k, v))
+        if not self.norms_projection:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.query_scale != 1:
+            q = q * self.query_scale
         hidden_BTW = x_BTW if scheme.traits.reads_hidden_states else None
-        q, new = self.q_norm(q), LayerCache(self.k_norm(k), v, hidden_BTW)
+        new = LayerCache(k, v, hidden_BTW)
         if cache is not None and (use_cache or not _can_share(scheme, cache, new)):
             new, cache = cache.append(new), None
         parts, start = [], 0

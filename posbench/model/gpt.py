@@ -1,4 +1,4 @@
-"""A pre-norm GPT whose only source of position information is its scheme.
+"""A GPT whose only source of position information is its scheme.
 
 Models trained here have RMSNorm, a GELU MLP four times the width, and an untied head; `Architecture` has the switches
 of pretrained families. Token embeddings start at standard deviation 1: with a smaller one the identity of a token is
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.architecture import Architecture, Size
 from posbench.model.attention import Attention, LayerCache
+from posbench.model.mixture_of_experts import MixtureOfExperts
+from posbench.model.norm import build_norm
 from posbench.position.call import Kernel
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import ModelShape, PositionScheme
@@ -37,14 +41,28 @@ class KVCache:
         return self.layers[0].length
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); pretrained families have norms elsewhere."""
 
     def __init__(self, config: Architecture, layer: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.parallel_residual, self.activation = config.parallel_residual, ACTIVATIONS[config.activation]
+        self.attention_norm = build_norm(config, config.d_model, config.pre_norm)
         self.attention = Attention(config, layer)
-        self.mlp_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention_post_norm = build_norm(config, config.d_model, config.post_norm)
+        self.mlp_norm = build_norm(config, config.d_model, config.pre_norm)
+        self.mlp_post_norm = build_norm(config, config.d_model, config.post_norm)
+        self.experts = MixtureOfExperts(config) if config.n_experts else None
+        if self.experts is not None:
+            return
         wide = config.d_model, config.intermediate_size
         self.gate = nn.Linear(*wide, bias=config.mlp_bias) if config.gated_mlp else None
         self.up = nn.Linear(*wide, bias=config.mlp_bias)
@@ -60,11 +78,27 @@ class Block(nn.Module):
         use_cache: bool = False,
     ) -> tuple[Tensor, LayerCache | None]:
         out_BTW, cache = self.attention(self.attention_norm(x_BTW), scheme, geo, kernel, cache, use_cache)
-        x_BTW = x_BTW + out_BTW
-        h_BTW = self.mlp_norm(x_BTW)
+        attended_BTW = x_BTW + self.attention_post_norm(out_BTW)
+        h_BTW = self.mlp_norm(x_BTW if self.parallel_residual else attended_BTW)
+        return attended_BTW + self.mlp_post_norm(self.mlp(h_BTW)), cache
+
+    def mlp(self, h_BTW: Tensor) -> Tensor:
+        """Computes the MLP, or the mixture of experts in its place."""
+        if self.experts is not None:
+            return self.experts(h_BTW)
         up = self.up(h_BTW)
-        x_BTW = x_BTW + self.down(F.gelu(up) if self.gate is None else F.silu(self.gate(h_BTW)) * up)
-        return x_BTW, cache
+        return self.down(self.activation(up) if self.gate is None else self.activation(self.gate(h_BTW)) * up)
+
+
+class SoftcappedLinear(nn.Linear):
+    """c tanh(logit / c) of the logits, without a bias."""
+
+    def __init__(self, d_model: int, vocab_size: int, cap: float) -> None:
+        super().__init__(d_model, vocab_size, bias=False)
+        self.cap = cap
+
+    def forward(self, hidden_BTW: Tensor) -> Tensor:
+        return self.cap * (super().forward(hidden_BTW) / self.cap).tanh()
 
 
 class GPT(nn.Module):
@@ -78,8 +112,12 @@ class GPT(nn.Module):
         self.architecture = config = size.architecture if isinstance(size, Size) else size
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
-        self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
-        self.head = nn.Linear(config.d_model, vocab_size, bias=False)
+        self.final_norm = build_norm(config, config.d_model)
+        self.head = (
+            SoftcappedLinear(config.d_model, vocab_size, config.logit_softcap)
+            if config.logit_softcap
+            else nn.Linear(config.d_model, vocab_size, bias=False)
+        )
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         if seed is not None:
@@ -112,6 +150,8 @@ class GPT(nn.Module):
         self.scheme.check(max(length or 0, stop))
         geo = self.scheme.assign_positions(self.geometry(start, stop, length or stop, ids_BT.device))
         x_BTW = self.embedding(ids_BT)
+        if self.architecture.embedding_scale != 1:
+            x_BTW = x_BTW * x_BTW.new_tensor(self.architecture.embedding_scale)
         layers = []
         for layer, block in enumerate(self.blocks):
             x_BTW = self.scheme.embed(x_BTW, geo, layer)
@@ -161,7 +201,7 @@ def initialise(model: GPT, config: Architecture, seed: int) -> None:
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         with torch.no_grad():
             if "norm" in name:
-                parameter.fill_(1.0)
+                parameter.fill_(float(name.endswith("weight")))
             else:
                 parameter.normal_(0.0, _standard_deviation(name, config), generator=generator)
 

@@ -113,6 +113,27 @@ class OnLayers(Extension):
         return self._at(inputs.layer).attention(self._inputs(inputs), v_BHSD, kernel)
 
 
+@register("extension/chain")
+class Chain(Extension):
+    """Several extensions, each around the one before, such as those of different layers.
+
+    Args:
+        extensions: the settings that build them, the innermost first.
+    """
+
+    def __init__(
+        self, inner: PositionScheme, context: ExtensionContext, extensions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        for settings in extensions:
+            inner = instantiate(settings, Extension, inner, context)
+        super().__init__(inner, context)
+        self.version = inner.version
+
+    @staticmethod
+    def noop_settings(length: int) -> dict[str, Any]:
+        return {"extensions": []}
+
+
 def select_layers(
     scheme: PositionScheme, context: ExtensionContext, layers: str | Sequence[int]
 ) -> frozenset[int]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias
 from posbench.position.geometry import Geometry
-from posbench.position.rotary import compute_inv_freq, cos_sin
+from posbench.position.rotary import compute_inv_freq, cos_sin, rotary_dtype
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 
@@ -52,7 +52,7 @@ class SinusoidBias(AttentionBias):
         if geo.position_offset is None:
             return self.by_angle_addition(geo, rows)
         distance_N = torch.arange(geo.position_offset + len(geo.q_pos_T), device=geo.q_pos_T.device)
-        cos_NM, sin_NM = self.waves(distance_N)
+        cos_NM, sin_NM = self.waves(distance_N, self.q_BHTD.dtype)
         key_HND = torch.einsum("nw,whd->hnd", torch.cat((sin_NM, cos_NM), -1), self.key_WHD)
         logit_BHRN = self.q_BHTD[:, :, rows] @ key_HND.mT
         distance_RS = geo.distance(rows).clamp(min=0)
@@ -60,12 +60,14 @@ class SinusoidBias(AttentionBias):
 
     def by_angle_addition(self, geo: Geometry, rows: slice) -> Tensor:
         """a sin(i - j) + b cos(i - j) = (a sin i + b cos i) cos j + (b sin i - a cos i) sin j, for each frequency."""
-        a, b = torch.einsum("bhrd,whd->bhrw", self.q_BHTD[:, :, rows], self.key_WHD).chunk(2, -1)
-        cos_RM, sin_RM = (wave_TM[rows] for wave_TM in self.waves(geo.q_pos_T))
-        cos_SM, sin_SM = self.waves(geo.k_pos_S)
+        projected_BHRW = torch.einsum("bhrd,whd->bhrw", self.q_BHTD[:, :, rows], self.key_WHD)
+        # In bfloat16, the sum of products would be off by more than one rounding of the result.
+        a, b = projected_BHRW.to(rotary_dtype(self.q_BHTD)).chunk(2, -1)
+        cos_RM, sin_RM = (wave_TM[rows] for wave_TM in self.waves(geo.q_pos_T, a.dtype))
+        cos_SM, sin_SM = self.waves(geo.k_pos_S, a.dtype)
         rotated_BHRW = torch.cat((a * sin_RM + b * cos_RM, b * sin_RM - a * cos_RM), -1)
         return rotated_BHRW @ torch.cat((cos_SM, sin_SM), -1).T
 
-    def waves(self, pos_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines, (T, M) each, in the dtype of the queries."""
-        return cos_sin(pos_T, self.inv_freq_M.to(pos_T.device), self.q_BHTD.dtype)
+    def waves(self, pos_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Returns cosines and sines, (T, M) each."""
+        return cos_sin(pos_T, self.inv_freq_M.to(pos_T.device), dtype)

@@ -87,7 +87,7 @@ def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> lis
             raise ConfigError(
                 f"finetune.{name} without train: give steps, seq_len and other settings that differ"
             )
-        found.append(ExtensionSettings(name, content["build"], train))
+        found.append(ExtensionSettings(name, content["build"], finetune=train))
     return found
 
 

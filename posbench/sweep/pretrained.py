@@ -19,13 +19,14 @@ from posbench.config.schema import (
 )
 from posbench.data import hugging_face
 from posbench.data.corpus import Corpus, fingerprint, with_model_tokenizer
-from posbench.errors import DataError
+from posbench.errors import DataError, LengthError, UndefinedError
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm import hf_check
 from posbench.lm.hf_config import PretrainedInfo, inspect_pretrained, load_hf_model
 from posbench.lm.hf_weights import from_hf_state_dict
 from posbench.lm.hugging_face import HFLM
 from posbench.lm.interface import Prompt
+from posbench.position.scheme import PositionScheme
 from posbench.runtime.device import autocast_context, pick_device
 from posbench.sweep.cell import Cell, ModelPlan
 from posbench.sweep.evaluator import EvaluatedModel
@@ -76,6 +77,19 @@ def eos_ids(model: Any, tokenizer: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def defined_lengths(scheme: PositionScheme, lengths: list[int], train_len: int) -> list[int]:
+    """Returns the lengths, each reduced to the training length if the scheme is undefined there, as a table is."""
+
+    def defined(length: int) -> int:
+        try:
+            scheme.check(length)
+        except (LengthError, UndefinedError):
+            return min(length, train_len)
+        return length
+
+    return [defined(length) for length in lengths]
+
+
 class PretrainedModel(EvaluatedModel):
     """A pretrained model: converted to GPT, or a black box that runs transformers' implementation."""
 
@@ -97,13 +111,16 @@ class PretrainedModel(EvaluatedModel):
         self.black_box: torch.nn.Module | None = hf_model
         if pretrained.architecture is None:
             return
-        lengths = hf_check.check_lengths(pretrained.train_len, count, self.device)
+        scheme = build_untrained_scheme(plan.settings)
+        lengths = defined_lengths(
+            scheme, hf_check.check_lengths(pretrained.train_len, count, self.device), pretrained.train_len
+        )
         texts = hf_check.check_texts(lengths, pretrained.vocab_size, self.device)
         expected = hf_check.transformers_logits(hf_model, texts, pretrained.label)
         self.black_box, weights = None, hf_model.state_dict()
         del hf_model
         self.model = from_hf_state_dict(
-            weights, pretrained.architecture, build_untrained_scheme(plan.settings), pretrained.label
+            weights, pretrained.architecture, scheme, pretrained.label, pretrained.family
         )
         self.model.to(self.device)
         difference = hf_check.largest_difference([self.last_logits(ids) for ids in texts], expected)

@@ -92,7 +92,10 @@ def test_auto_does_not_fall_below_the_fine_tuned_length():
     factors = [
         [
             apply_extension(
-                build_untrained_scheme(settings), ExtensionSettings("pi", build, finetune), settings, length
+                build_untrained_scheme(settings),
+                ExtensionSettings("pi", build, finetune=finetune),
+                settings,
+                length,
             ).factor
             for length in (32, 64, 128, 256, 512)
         ]

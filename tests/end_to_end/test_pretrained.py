@@ -126,10 +126,17 @@ def test_retrieval_of_tokens_and_of_text(evaluate):
 
 
 def test_bad_input(evaluate):
-    assert_error(evaluate("table", *SHORT)[0], f"{2 * TRAIN_LEN} tokens", f"table of {TRAIN_LEN} positions")
+    boxed = "lm.black_box=true"
     assert_error(
-        evaluate("table", *SHORT, "extension=yarn")[0], "extension yarn on table", "black box", "rope_scaling"
+        evaluate("table", *SHORT, boxed)[0], f"{2 * TRAIN_LEN} tokens", f"table of {TRAIN_LEN} positions"
     )
+    assert_error(
+        evaluate("table", *SHORT, "extension=yarn", boxed)[0],
+        "extension yarn on table",
+        "black box",
+        "rope_scaling",
+    )
+    assert_error(evaluate("table", *SHORT, "extension=yarn")[0], "YaRN needs a scheme with inv_freq; Learned")
     assert_error(evaluate("nowhere", *SHORT)[0], "there is no such folder")
     assert_error(evaluate("text", *SHORT)[0], "text' cannot be loaded", "config.json")
     assert_error(evaluate("plain", *SHORT, "lm.kind=api")[0], "lm.kind 'api'", "hugging_face")

@@ -29,6 +29,19 @@ def test_dimensions_equal_transformers(dims: int, train_len: int, base: float, f
     assert scheme.qk_scale == pytest.approx(reference.attention_scaling**2, rel=1e-12)
 
 
+@pytest.mark.parametrize(("dims", "base", "train_len"), [(64, 150000.0, 4096), (16, 500.0, 64)])
+def test_fractional_dimensions_equal_transformers_without_truncation(
+    dims: int, base: float, train_len: int
+) -> None:
+    """gpt-oss: the ramp starts and ends between two frequencies."""
+    shape = head_shape(dims, train_len)
+    scheme = YaRN(Llama(shape, base), context(64, shape), 32.0, "fractional_dimensions")
+    reference = hugging_face("yarn", 32.0, shape, base, truncate=False).inv_freq.double()
+    torch.testing.assert_close(measured(scheme, shape), reference, rtol=2e-5, atol=1e-7)
+    whole = measured(YaRN(Llama(shape, base), context(64, shape), 32.0), shape)
+    assert (whole / reference - 1).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("factor", [1.0, 4.0])
 def test_attention_equals_transformers(factor: float) -> None:
     inputs, v = attention_inputs(64), values(64)
@@ -76,7 +89,9 @@ def test_temperature_equals_the_paper_or_is_off() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ConfigError, match=r"ramp of yarn 'dims'.*dimensions, rotations"):
+    with pytest.raises(
+        ConfigError, match=r"ramp of yarn 'dims'.*dimensions, fractional_dimensions, rotations"
+    ):
         YaRN(Llama(SHAPE), context(64), 4, "dims")
     for fast, slow in ((1.0, 32.0), (1.0, 1.0), (32.0, 0.0)):
         with pytest.raises(ConfigError, match="beta_fast > beta_slow > 0"):

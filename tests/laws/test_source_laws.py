@@ -108,11 +108,16 @@ def names_in(tree: ast.Module) -> tuple[set[str], set[str]]:
 ALLOWED = {
     # The speed goal compares this scheme with other implementations of it.
     "posbench/benchmark/models.py": {"posbench.schemes.rope.RoPE"},
-    # Reads the scheme and its scaling from the configuration of a pretrained model.
+    # Read the scheme and its scaling from the configuration of a pretrained model.
     "posbench/lm/hf_positions.py": {
         "posbench.schemes.rope.RoPE",
+        "posbench.schemes.partial_rope.PartialRoPE",
         "posbench.schemes.nope.NoPE",
+        "posbench.schemes.learned.Learned",
+        "posbench.schemes.learned_sink.LearnedSink",
         "posbench.schemes.window.Window",
+    },
+    "posbench/lm/hf_rope_scaling.py": {
         "posbench.extensions.pi.PositionInterpolation",
         "posbench.extensions.dynamic_ntk.DynamicNTK",
         "posbench.extensions.yarn.YaRN",

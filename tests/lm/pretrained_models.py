@@ -42,6 +42,54 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "use_sliding_window": True,
         "sliding_window": 8,
     },
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "head_dim": 8,
+        "query_pre_attn_scalar": 12,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "final_logit_softcapping": 5.0,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+    },
+    "olmo3": {
+        "model_type": "olmo3",
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        "head_dim": 8,
+        "sliding_window": 8,
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "swiglu_limit": 1.5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+    },
+    "phi3": {"model_type": "phi3", "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "phi3_window": {
+        "model_type": "phi3",
+        "sliding_window": 8,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5},
+    },
+    "pythia": {"model_type": "gpt_neox"},
+    "neox_sequential": {
+        "model_type": "gpt_neox",
+        "hidden_act": "gelu_fast",
+        "use_parallel_residual": False,
+        "attention_bias": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 1.0},
+    },
+    "gpt2": {"model_type": "gpt2"},
+    "gpt2_narrow": {
+        "model_type": "gpt2",
+        "n_inner": 40,
+        "scale_attn_weights": False,
+        "activation_function": "relu",
+        "tie_word_embeddings": False,
+    },
 }
 BEFORE = {"original_max_position_embeddings": TRAIN_LEN}
 SCALINGS: dict[str, dict[str, Any]] = {

@@ -1,6 +1,7 @@
 """Converted models against transformers: logits in float32 within 1e-4, and greedy tokens."""
 
 import contextlib
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import torch
 import yaml
 from pretrained_models import BEFORE, FAMILIES, SCALINGS, TRAIN_LEN, VOCABULARY, hf_model
 
-from posbench.errors import DataError, IncompatibleError
+from posbench.errors import ConfigError, DataError, IncompatibleError
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
-from posbench.lm.hf_positions import pretraining_len, scaling_settings, scheme_settings
-from posbench.lm.hf_weights import architecture_from_hf_config, from_hf_state_dict
+from posbench.lm.hf_families import architecture_from_hf_config
+from posbench.lm.hf_positions import pretraining_len, scheme_settings
+from posbench.lm.hf_rope_scaling import scaling_settings
+from posbench.lm.hf_weights import from_hf_state_dict
 from posbench.lm.hugging_face import HFLM
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
@@ -31,7 +34,7 @@ def ours(model: torch.nn.Module) -> GPT:
     positions = instantiate(
         scheme_settings(model.config), PositionScheme, own.shape(pretraining_len(model.config))
     )
-    return from_hf_state_dict(dict(model.state_dict()), own, positions, "it")
+    return from_hf_state_dict(dict(model.state_dict()), own, positions, "it", model.config.model_type)
 
 
 def around(made: GPT, model: torch.nn.Module, length: int) -> PositionScheme:
@@ -75,7 +78,8 @@ def check(model: torch.nn.Module, lengths: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_equals_transformers(family: str) -> None:
-    check(hf_model(**FAMILIES[family]), (TRAIN_LEN - 5, LONG))
+    table = family.startswith("gpt2")  # ends at the training length
+    check(hf_model(**FAMILIES[family]), (TRAIN_LEN - 5, TRAIN_LEN - 4 if table else LONG))
 
 
 @pytest.mark.parametrize("kind", SCALINGS)
@@ -96,7 +100,52 @@ def test_family_with_rope_scaling_equals_transformers(family: str, kind: str) ->
     check(hf_model(**FAMILIES[family], rope_parameters={"rope_theta": 500.0, **SCALINGS[kind]}), (LONG,))
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral", "smollm3_window"])
+PLAIN = {"rope_type": "default", "rope_theta": 100.0}
+TWO_FACTORS = {"short_factor": [1.0, 1.2], "long_factor": [1.0, 3.0]}
+
+
+def scaled(kind: str, **given: object) -> dict[str, object]:
+    return {"rope_theta": 500.0, **SCALINGS[kind], **given}
+
+
+# Rope parameters for each family that has a form of its own, for all layers or by layer type.
+FAMILY_SCALINGS: dict[str, tuple[str, dict[str, object]]] = {
+    **{
+        f"gemma3_full_{kind}": ("gemma3", {"full_attention": scaled(kind), "sliding_attention": PLAIN})
+        for kind in SCALINGS
+    },
+    "gemma3_both": ("gemma3", {"full_attention": scaled("yarn"), "sliding_attention": scaled("linear")}),
+    "gemma3_sliding": ("gemma3", {"full_attention": PLAIN, "sliding_attention": scaled("llama3")}),
+    "olmo3_yarn": ("olmo3", {"full_attention": scaled("yarn"), "sliding_attention": PLAIN}),
+    "olmo3_longrope": ("olmo3", {"full_attention": scaled("longrope"), "sliding_attention": PLAIN}),
+    **{f"gpt_oss_{kind}": ("gpt_oss", scaled(kind)) for kind in SCALINGS},
+    "gpt_oss_own": ("gpt_oss", scaled("yarn", truncate=False)),
+    "phi3_longrope": ("phi3", scaled("longrope")),
+    "phi3_longrope_attention_factor": ("phi3", scaled("longrope_attention_factor")),
+    "phi4_mini": ("phi3_window", scaled("longrope", partial_rotary_factor=0.5, **TWO_FACTORS)),
+    **{f"pythia_{kind}": ("pythia", scaled(kind)) for kind in SCALINGS if "longrope" not in kind},
+    "pythia_longrope": ("pythia", scaled("longrope", **TWO_FACTORS)),
+    "smollm3_yarn": ("smollm3", scaled("yarn")),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY_SCALINGS)
+def test_every_scaling_of_a_family_equals_transformers(name: str) -> None:
+    family, rope = FAMILY_SCALINGS[name]
+    given = dict(FAMILIES[family])
+    if family == "pythia":
+        given["hidden_size"] = 64  # a quarter of a head has two frequencies
+    if "longrope" in name or name == "phi4_mini":
+        given |= {"max_position_embeddings": 4 * TRAIN_LEN}
+        if family.startswith("phi3"):
+            given |= {"original_max_position_embeddings": TRAIN_LEN}
+    given["rope_parameters"] = copy.deepcopy(rope)  # transformers completes it in place
+    check(hf_model(**given), (TRAIN_LEN - 5, LONG))
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen3", "mistral", "smollm3_window", "gemma3", "olmo3", "gpt_oss", "pythia"]
+)
 def test_continuations_over_a_grouped_query_cache_equal_transformers(family: str) -> None:
     model = hf_model(**FAMILIES[family])
     made, rng = ours(model), np.random.default_rng(0)
@@ -118,15 +167,16 @@ def test_continuations_over_a_grouped_query_cache_equal_transformers(family: str
 
 
 @pytest.mark.parametrize("path", EXTENSIONS, ids=lambda path: path.stem)
-def test_every_extension_applies(path: Path) -> None:
+@pytest.mark.parametrize("family", ["qwen3", "gemma3", "gpt_oss", "pythia"])
+def test_every_extension_applies(path: Path, family: str) -> None:
     """Each changes the hidden states past the training length, and all stay finite."""
-    made = ours(hf_model(**FAMILIES["qwen3"]))
+    given = FAMILIES[family] | ({"hidden_size": 128} if family == "pythia" else {})
+    model = hf_model(**given)
+    made = ours(model)
     settings = yaml.safe_load(path.read_text())["build"]
     if settings is None:
         return
-    context = ExtensionContext(
-        architecture_from_hf_config(hf_model(**FAMILIES["qwen3"]).config).shape(TRAIN_LEN), LONG
-    )
+    context = ExtensionContext(architecture_from_hf_config(model.config).shape(TRAIN_LEN), LONG)
     ids = torch.arange(LONG)[None] * 7 % VOCABULARY
     with torch.no_grad():
         plain, _ = made(ids)
@@ -144,10 +194,8 @@ def test_unsupported_positions_are_incompatible() -> None:
     def rope(**given: object) -> dict[str, object]:
         return {"rope_theta": 500.0, "rope_type": "yarn", "factor": 4.0, **BEFORE, **given}
 
-    assert_incompatible("its MLP uses gelu", hidden_act="gelu")
+    assert_incompatible("its MLP uses mish, not one of silu, gelu", hidden_act="mish")
     assert_incompatible("attention_factor 0.5 is below 1", rope_parameters=rope(attention_factor=0.5))
-    assert_incompatible("truncate", rope_parameters=rope(truncate=False))
-    assert_incompatible("temperature in its rotary layers only", "smollm3", rope_parameters=rope())
     assert_incompatible(
         "window of 64 tokens is longer",
         "qwen2",
@@ -155,9 +203,61 @@ def test_unsupported_positions_are_incompatible() -> None:
         sliding_window=64,
         max_window_layers=0,
     )
-    config = hf_model("gpt_neox", hidden_size=32, num_attention_heads=4).config
-    with pytest.raises(IncompatibleError, match="gpt_neox is not one of llama, mistral"):
+    assert_incompatible("has scale_attn_by_inverse", "gpt2", scale_attn_by_inverse_layer_idx=True)
+    assert_incompatible("use_bidirectional_attention", "gemma3", use_bidirectional_attention=True)
+    config = hf_model("gptj", n_embd=32, n_head=4, n_layer=1, rotary_dim=8).config
+    with pytest.raises(IncompatibleError, match="gptj is not one of llama, mistral"):
         architecture_from_hf_config(config)
+
+
+def test_layer_types_and_scalings_that_are_not_known() -> None:
+    """A layer type that is not known was read as full attention, and a scaling by layer type not at all."""
+    config = hf_model(**FAMILIES["gemma3"]).config
+    config.rope_parameters["full_attention"] |= {"rope_type": "proportional"}
+    with pytest.raises(IncompatibleError, match=r"rope type 'proportional' is not one of linear, dynamic"):
+        scaling_settings(config)
+    config.rope_parameters["full_attention"] = None
+    with pytest.raises(IncompatibleError, match="layers without a rope_theta"):
+        scheme_settings(config)
+    for types in (["sliding_attention"] * 3, ["full_attention"] * 3 + ["chunked_attention"]):
+        config = hf_model(**FAMILIES["olmo3"]).config
+        config.layer_types = types
+        with pytest.raises(IncompatibleError, match="layer_types are not 4 of full_attention and sliding"):
+            scheme_settings(config)
+    both = {
+        "full_attention": scaled("yarn"),
+        "sliding_attention": scaled("yarn", original_max_position_embeddings=16),
+    }
+    config = hf_model(**FAMILIES["gemma3"] | {"rope_parameters": both}).config
+    with pytest.raises(IncompatibleError, match="begin at different lengths"):
+        scaling_settings(config)
+
+
+@pytest.mark.parametrize("layers", ["full", "windowed", [1, 3]])
+@pytest.mark.parametrize("family", ["gemma3", "olmo3", "gpt_oss"])
+def test_extensions_apply_by_layer(family: str, layers: str | list[int]) -> None:
+    """An extension on the full-attention layers equals the model's own scaling of that layer type."""
+    model = hf_model(**FAMILIES[family])
+    made, ids = ours(model), torch.arange(LONG)[None] * 7 % VOCABULARY
+    context = ExtensionContext(architecture_from_hf_config(model.config).shape(TRAIN_LEN), LONG)
+    yarn = {"_target_": "posbench.extensions.yarn.YaRN", "factor": 4.0}
+    on_layers = {"_target_": "posbench.position.on_layers.OnLayers", "extension": yarn, "layers": layers}
+    extended = instantiate(on_layers, Extension, made.scheme, context)
+    assert extended.layers == ({0, 2} if layers == "windowed" else {1, 3})
+    with torch.no_grad():
+        found = made.head(made.with_scheme(extended)(ids)[0])
+        if family == "gpt_oss" or layers == "windowed":
+            assert (found - made.head(made(ids)[0])).abs().max() > 1e-3
+            return
+        given = copy.deepcopy(FAMILIES[family])
+        rope = model.config.rope_parameters
+        given["rope_parameters"] = {
+            "sliding_attention": dict(rope["sliding_attention"]),
+            "full_attention": {**rope["full_attention"], **SCALINGS["yarn"]},
+        }
+        torch.testing.assert_close(found, hf_model(**given)(ids).logits, rtol=0, atol=3e-4)
+    with pytest.raises(ConfigError, match=r"extension.layers \[4\]: give distinct indices from 0 to 3"):
+        instantiate({**on_layers, "layers": [4]}, Extension, made.scheme, context)
 
 
 def test_weights_that_do_not_fit_the_architecture() -> None:

@@ -10,11 +10,13 @@ import torch
 from pretrained_models import BEFORE, SCALINGS, TRAIN_LEN, VOCABULARY, hf_model, saved
 
 from posbench.config.schema import ExtensionSettings, LMSettings
-from posbench.errors import ConfigError, DataError, IncompatibleError, LengthError
+from posbench.errors import ConfigError, DataError, IncompatibleError, LengthError, UndefinedError
 from posbench.extensions.yarn import YaRN
+from posbench.instantiate import instantiate
 from posbench.lm.hf_config import inspect_pretrained, load_hf_model
 from posbench.lm.hugging_face import HFLM, OpaquePositions, check_causal
 from posbench.lm.interface import Prompt
+from posbench.position.scheme import PositionScheme
 
 GPT2 = {"n_positions": TRAIN_LEN, "n_embd": 32, "n_layer": 2, "n_head": 4}
 NEOX = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "rotary_pct": 0.5}
@@ -157,8 +159,16 @@ def test_rope_scaling_can_be_replaced(tmp_path: Path) -> None:
 
 
 def test_a_table_of_positions_limits_the_length(tmp_path: Path) -> None:
+    """Converted, it is undefined past its table; unconverted, its placeholder knows the length."""
     folder = saved(tmp_path / "mine", "gpt2", **GPT2)
-    found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
+    converted = inspect_pretrained(LMSettings("hugging_face", str(folder)))
+    assert converted.architecture is not None
+    shape = converted.architecture.shape(TRAIN_LEN)
+    with pytest.raises(UndefinedError, match=f"table of {TRAIN_LEN} rows has no position {TRAIN_LEN}"):
+        instantiate(converted.scheme, PositionScheme, shape).check(TRAIN_LEN + 1)
+    other = inspect_pretrained(LMSettings("hugging_face", str(folder), train_len=16))
+    assert "its table has 32 positions, not the 16 of lm.train_len" in other.black_box_reason
+    found = inspect_pretrained(LMSettings("hugging_face", str(folder), black_box=True))
     assert found.architecture is None
     scheme = OpaquePositions(None, found.scheme["max_position_embeddings"])
     scheme.check(TRAIN_LEN)
@@ -167,21 +177,24 @@ def test_a_table_of_positions_limits_the_length(tmp_path: Path) -> None:
     for kind, given in (("bloom", {"n_layer": 2, "n_head": 4}), ("gpt_neox", NEOX)):
         folder = saved(tmp_path / kind, kind, **given)
         assert (
-            inspect_pretrained(LMSettings("hugging_face", str(folder))).scheme["max_position_embeddings"] == 0
+            inspect_pretrained(LMSettings("hugging_face", str(folder), black_box=True)).scheme[
+                "max_position_embeddings"
+            ]
+            == 0
         ), kind
 
 
 def test_a_black_box_takes_no_extension(tmp_path: Path) -> None:
-    folder = saved(tmp_path / "mine", "gpt2", **GPT2)
-    found = inspect_pretrained(LMSettings("hugging_face", str(folder)))
+    folder = saved(tmp_path / "mine", "bloom", n_layer=2, n_head=4)
+    found = inspect_pretrained(LMSettings("hugging_face", str(folder), train_len=TRAIN_LEN))
     with pytest.raises(
-        IncompatibleError, match=r"extension yarn on mine: a black box \(gpt2 is not one of llama"
+        IncompatibleError, match=r"extension yarn on mine: a black box \(bloom is not one of llama"
     ):
         found.resolve_extension(YARN)
     with pytest.raises(IncompatibleError, match="not available for unconverted models"):
         lm(load_hf_model(found)).attention_weights([])
     with pytest.raises(IncompatibleError, match="finetune"):
-        found.resolve_extension(ExtensionSettings("yarn", YARN.build, {"steps": 3}))
+        found.resolve_extension(ExtensionSettings("yarn", YARN.build, finetune={"steps": 3}))
 
 
 def test_a_model_that_attends_to_later_tokens_is_not_causal() -> None:

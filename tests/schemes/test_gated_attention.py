@@ -27,7 +27,7 @@ def test_a_layer_equals_qwen3_next(layer: int) -> None:
         attn_implementation="eager",
     )
     theirs = Qwen3NextAttention(config, layer).double()
-    architecture = Architecture(2, WIDTH, HEADS, HEADS, DIM, WIDTH, qkv_bias=False, qk_norm=True)
+    architecture = Architecture(2, WIDTH, HEADS, HEADS, DIM, WIDTH, qkv_bias=False, qk_norm="head")
     mine, scheme = Attention(architecture, layer).double(), GatedAttention(SHAPE, NOPE).double()
     query_and_gate = theirs.q_proj.weight.unflatten(0, (HEADS, 2, DIM))
     with torch.no_grad():
