@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
             raise unknown("command", name, COMMANDS)
         return load(name).main(rest)
     except PosbenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        signals.report_error(error)
         return 2
 
 

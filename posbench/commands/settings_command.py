@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from posbench.commands import HELP_FLAGS
+from posbench.runtime.signals import report_error
 
 FOOTER = """\
 options:
@@ -33,4 +34,5 @@ def main(command: str, doc: str | None, run: Callable[[Any], None], arguments: S
         command,
         lambda script: run(overrides.expand_home(script)),
         overrides.quote_texts(SCHEMAS[command], arguments),
+        report_error,
     )

@@ -40,11 +40,16 @@ from posbench.renamed import current_name
 Settings = TypeVar("Settings")
 
 
-def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> int:
+def run_app(
+    name: str, run: Callable[[Any], None], arguments: Sequence[str], report_error: Callable[[object], None]
+) -> int:
     """Composes configs/<name>.yaml with overrides and calls `run` with the settings, once per job of a multirun.
 
+    Args:
+        report_error: called with the one line of a mistake of the user.
+
     Returns:
-        The exit status: 2 after a mistake of the user, which is printed as one line. Other errors keep their traceback.
+        The exit status: 2 after a mistake of the user. Other errors keep their traceback.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Hydra would otherwise print its errors over many lines and exit.
@@ -67,25 +72,25 @@ def run_app(name: str, run: Callable[[Any], None], arguments: Sequence[str]) -> 
             run(to_settings(schema, config))
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
-            say(f"error: {error}")
+            report_error(error)
         except (
             OmegaConfBaseException
         ) as error:  # an interpolation, to which Hydra would add a line of its own
             n_failed += 1
-            say(f"error: {one_line(error, schema)}")
+            report_error(one_line(error, schema))
 
     try:
         app()
     except PosbenchError as error:
-        say(f"error: {error}")
+        report_error(error)
         return 2
     except (HydraException, OmegaConfBaseException) as error:
-        say(f"error: {one_line(error, schema)}")
+        report_error(one_line(error, schema))
         return 2
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         if composed:
             raise
-        say(f"error: {yaml_error(error)}")
+        report_error(yaml_error(error))
         return 2
     return 2 if n_failed else 0
 
@@ -107,12 +112,6 @@ class SafeLoader(ConfigLoaderImpl):
                         "remove it from the file"
                     )
         return found
-
-
-def say(text: str) -> None:
-    """Prints a line to stderr, on rank 0 only."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr)
 
 
 def to_settings(schema: type[Settings], config: DictConfig) -> Settings:

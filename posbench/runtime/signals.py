@@ -42,6 +42,19 @@ def exit_on_signals() -> None:
         signal.signal(number, _exit)
 
 
+def report_error(line: object) -> None:
+    """Prints the line of an error to stderr, on rank 0 only.
+
+    torchrun sends SIGTERM to the other ranks when one is gone, also to one that is about to say so: a signal after the
+    error of a rank prints no second line.
+    """
+    if "RANK" in os.environ:
+        for number in SIGNALS:
+            signal.signal(number, lambda number, frame: os._exit(128 + number))
+    if os.environ.get("RANK", "0") == "0":
+        print(f"error: {line}", file=sys.stderr)
+
+
 @contextmanager
 def interrupts() -> Iterator[None]:
     """Makes SIGINT and SIGTERM raise Interrupted inside the block, where something must be closed; a second one exits."""

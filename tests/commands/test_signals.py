@@ -65,3 +65,20 @@ def test_a_sweep_that_starts_ends_with_one_line(delay: float, tmp_path: Path) ->
     _, stderr = process.communicate(timeout=30)
     lines = [line for line in stderr.splitlines() if "building the corpus" not in line]
     assert (process.returncode, lines) == (143, ["stopped; the same command continues from here"])
+
+
+def test_a_rank_that_has_printed_its_error_prints_no_second_line() -> None:
+    """Fault: the SIGTERM of torchrun, sent after another rank was killed, came between the error and the exit."""
+    body = "signals.report_error('lost another rank'); print('ready', flush=True); time.sleep(30)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(body=body)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "RANK": "0"},
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (143, "error: lost another rank\n")

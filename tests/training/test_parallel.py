@@ -13,6 +13,7 @@ import pytest
 
 from posbench.errors import ConfigError
 from posbench.runtime.distributed import World, check
+from posbench.runtime.signals import STOPPED
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -109,6 +110,10 @@ def test_the_losses_and_rows_of_one_process(folders: tuple[Path, Path]) -> None:
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_run_and_the_next_continues(folders: tuple[Path, Path]) -> None:
+    """Fault: torchrun's SIGTERM to rank 0 could come before the error of its collective, or between error and exit.
+
+    Rank 0 says that it lost a rank, or that it was stopped; never both, never neither.
+    """
     folder, cache = folders
     where = [f"runtime.results_dir={folder / 'killed'}", f"runtime.cache_dir={cache}"]
     process = started(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
@@ -121,10 +126,9 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(folders: tuple[Path, 
     os.kill(int(children[1]), signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
     assert process.returncode != 0
-    errors = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, output
-    assert "lost another rank" in errors[0]
-    assert "start the same command again" in errors[0]
+    (line,) = (line for line in output.splitlines() if line.startswith(("error: ", "stopped")))
+    lost = "lost another rank" in line and "start the same command again" in line
+    assert lost or line == STOPPED.decode().strip(), output
     again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
     assert "Traceback" not in again
     assert log_history(folder / "killed")[-1]["step"] == 3000
