@@ -38,7 +38,6 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "matrix_lr": ("muon_lr",),
     "mlp": ("mlp_ratio",),
     "multiples": ("length_multiples",),
-    "parallel": ("data_parallel",),
     "per_gpu": ("workers_per_gpu",),
     "records": ("synthetic_fraction", "associative_recall", "synthetic_records"),
     "results": ("results_dir",),

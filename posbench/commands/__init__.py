@@ -87,8 +87,17 @@ def run(arguments: Sequence[str]) -> int:
             raise unknown("command", name, COMMANDS)
         return load(name).main(rest)
     except PosbenchError as error:
-        signals.report_error(error)
+        report_error(error)
         return 2
+
+
+def report_error(error: object) -> None:
+    """Prints the line of an error, once over all ranks, which end with it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from posbench.runtime.distributed import print_once
+
+        print_once()
+    signals.report_error(error)
 
 
 def load(name: str) -> Any:

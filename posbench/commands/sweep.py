@@ -21,6 +21,7 @@ examples:
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from posbench.commands import checks, settings_command
@@ -45,12 +46,13 @@ def run(script: SweepScript) -> None:
     from posbench.sweep.run import collect_rows, run_plan
     from posbench.tracking.wandb import log_report
 
-    plan = plan_sweep(script, load_option, Path(script.runtime.cache_dir))
+    plan = world().from_main(lambda: plan_sweep(script, load_option, Path(script.runtime.cache_dir)))
     note = ""
     if script.grid.lr:
         if run_plan(replace(plan, cells=[]), script.runtime, script.name).n_remaining:
             return
-        plan, note = select_learning_rates(plan, ResultsFolder.from_runtime(script.runtime))
+        trained = ResultsFolder.from_runtime(script.runtime)
+        plan, note = world().from_main(partial(select_learning_rates, plan, trained))
         if world().is_main_process:
             print(note)
     plan = with_distinct_labels(plan)

@@ -194,7 +194,7 @@ class Worker:
 
     def train(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> None:
         """Trains the model of a job, unless it is complete."""
-        if self.results_folder.is_trained(job.model):
+        if world().from_main(lambda: self.results_folder.is_trained(job.model)):
             return
         model, steps = job.model, job.model.train.steps
         folder = self.results_folder.model_dir(model)

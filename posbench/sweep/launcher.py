@@ -36,7 +36,7 @@ def check_runtime(runtime: RuntimeSettings) -> None:
         raise unknown("kernel", runtime.kernel, NAMES)
     compile.should_compile(runtime.compile, pick_device(runtime.device))
     WandbSettings(runtime.wandb_mode)
-    for name in ("num_threads", "workers_per_gpu", "checkpoint_interval", "max_tokens_per_batch"):
+    for name in ("num_threads", "workers_per_gpu", "max_tokens_per_batch"):
         if getattr(runtime, name) < 1:
             raise ConfigError(f"runtime.{name} {getattr(runtime, name)}: give at least 1")
 
@@ -104,7 +104,7 @@ def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDi
 def run_job(worker: Worker, job: Job, on_progress: ProgressCallback) -> tuple[str, str]:
     """Runs a job, which SIGINT and SIGTERM stop at its next checkpoint; returns its outcome, and the error if it failed."""
     try:
-        with stop_flag() as should_stop:
+        with stop_flag() as should_stop, world().fail_together():
             return worker.run(job, on_progress, should_stop), ""
     except TrainingInterrupted:  # the signal came to another rank
         raise Interrupted from None
