@@ -49,7 +49,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "validate_batches": ("val_batches",),
     "validate_every": ("val_interval",),
     "values": ("num_values",),
-    "wandb": ("wandb_mode",),
+    "wandb": ("wandb_mode", "tracker"),
     "warmup": ("warmup_fraction",),
     "width": ("d_model",),
     "workers": ("num_workers",),

@@ -20,6 +20,7 @@ from posbench.config.setting import (
     setting,
 )
 
+TRACKERS = ("wandb", "trackio", "tensorboard", "none")
 SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
 
 
@@ -145,9 +146,12 @@ class RuntimeSettings:
     checkpoint_interval: int | None = setting(None, least=1, most=MAX_COUNT)
     # Tokens of an evaluation batch; halved when the device is out of memory.
     max_tokens_per_batch: int = setting(16384, least=1, most=10**12)
-    # online, offline, disabled, or auto (online with an API key, else offline)
+    # Mirror of metrics, tables and figures: wandb, trackio, tensorboard or none. Results do not depend on it.
+    tracker: str = setting("wandb", choices=TRACKERS)
+    # of tracker wandb: online, offline, disabled, or auto (online with an API key, else offline)
     wandb_mode: str = setting("auto", choices=("auto", "online", "offline", "disabled"))
-    wandb_project: str = ""  # project on Weights & Biases; empty is WANDB_PROJECT or, without one, posbench
+    # project of tracker wandb or trackio; empty is WANDB_PROJECT or, without one, posbench
+    wandb_project: str = ""
 
 
 @dataclass

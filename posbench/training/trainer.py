@@ -125,6 +125,7 @@ class Trainer:
         self.steps_done = 0
         self.losses: list[Tensor] = []
         self.log_history: list[dict[str, float]] = []
+        self.speed: dict[str, float] = {}  # of this process' steps
         if saved:
             self.restore(saved)
         self.batches = Batches(
@@ -179,9 +180,7 @@ class Trainer:
         """Runs the remaining steps; returns the total number of steps, and "ok" or "diverged"."""
         step, losses, plan = self.steps_done, self.losses, self.plan
         tokens = plan.batch_size * plan.seq_len
-        meter = ThroughputMeter(
-            self.model, tokens, plan.seq_len, self.device, plan.dtype, self.world.world_size
-        )
+        meter = ThroughputMeter(self.model, tokens, plan.seq_len, self.device, self.world.world_size)
         meter.start(step)
         due = time.monotonic() + 60 * self.runtime.checkpoint_minutes
         while step < plan.steps:
@@ -206,6 +205,7 @@ class Trainer:
             loss = self.world.all_reduce_sum(torch.stack(losses).mean().item())
             losses.clear()
             speed = meter.read(step)
+            self.speed = meter.total()
             metrics = {"step": step, "loss": loss, "lr": plan.lr * lr_multiplier(plan, step - 1)}
             if not math.isfinite(loss):
                 return step, "diverged"
