@@ -70,6 +70,7 @@ class TrackedRun:
 
     def __init__(self, open_tracker: Open | None, info: RunInfo) -> None:
         self._open, self._info = open_tracker, info
+        self._opened = False
         self._run: Tracker | None = None
 
     def __enter__(self) -> TrackedRun:
@@ -120,9 +121,9 @@ class TrackedRun:
     def _call(self, call: Callable[[Tracker], object], ends: bool) -> None:
         """Opens the run unless it is open, and makes a call; in the thread."""
         try:
-            if self._run is None and self._open is not None and not ends:
-                opener, self._open = self._open, None  # once
-                self._run = opener(self._info)
+            if self._open is not None and not self._opened and not ends:
+                self._opened = True
+                self._run = self._open(self._info)
                 _THREAD.wait_before_other_hooks()
             if self._run is not None:
                 call(self._run)

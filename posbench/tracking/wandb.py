@@ -146,8 +146,11 @@ def open_wandb_run(settings: WandbSettings, info: RunInfo) -> WandbRun | None:
             try:
                 return WandbRun(_init("online", folder, key, settings, info), lock)
             except Exception as error:
+                import wandb
+
                 warn("is written offline from here on", error)
                 _unreachable.add(_server())
+                wandb.teardown()  # its service keeps the id of the run that it could not start
         return WandbRun(_init("offline", folder, None, settings, info), lock)
     except Exception:
         lock.release()

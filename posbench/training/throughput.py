@@ -45,13 +45,15 @@ _log = logging.getLogger(__name__)
 def flops_per_token(model: GPT, length: int) -> float:
     """Returns the FLOP of a training step per token at sequences of `length` tokens, 6 N + 12 L H Q T.
 
-    N counts the parameters of the blocks and of the head, without tables that are only looked up; L layers, H heads of Q
-    dimensions, T tokens. The half of attention that causality hides is counted, as in nanoGPT (estimate_mfu) and
-    torchtitan. The parameters of the scheme are not counted, so that all schemes of one size have the same number.
+    N counts the parameters without the tables that are only looked up; L layers, H heads of Q dimensions, T tokens. The
+    half of attention that causality hides is counted, as in nanoGPT (estimate_mfu) and torchtitan. The parameters of the
+    scheme are not counted, so that all schemes of one size have the same number.
     """
-    scheme = {id(parameter) for parameter in model.scheme.parameters()}
-    counted = [*model.blocks.parameters(), model.head.weight]
-    weights = sum(one.numel() for one in {id(one): one for one in counted}.values() if id(one) not in scheme)
+    looked_up = {id(model.embedding.weight)} - {
+        id(model.head.weight)
+    }  # a tied head multiplies by the embedding
+    left_out = looked_up | {id(parameter) for parameter in model.scheme.parameters()}
+    weights = sum(one.numel() for one in model.parameters() if id(one) not in left_out)
     shape = model.architecture
     return 6 * weights + 12 * shape.n_layers * shape.n_heads * shape.head_dim * length
 
@@ -76,7 +78,7 @@ def _device_peak(device: torch.device) -> float | None:
 def format_speed(metrics: Mapping[str, float]) -> str:
     """Returns the throughput among metrics in words, after a comma, and the MFU where it is known."""
     mfu = f", MFU {metrics['mfu']:.1%}" if "mfu" in metrics else ""
-    return f", {metrics['tokens_per_second']:.3g} tokens/s{mfu}" if "tokens_per_second" in metrics else ""
+    return f", {metrics['tokens_per_second']:,.0f} tokens/s{mfu}" if "tokens_per_second" in metrics else ""
 
 
 class ThroughputMeter:

@@ -194,6 +194,8 @@ class Trainer:
                     self.writer.wait()
                 self.world.any_rank(False)  # torchrun ends the others when one has ended
                 raise TrainingInterrupted
+            if self.writer:
+                self.writer.check()
             losses.append(self.step(step))
             step += 1
             interval = self.runtime.checkpoint_interval
@@ -281,18 +283,16 @@ class Trainer:
 
     def finish(self, step: int, status: str) -> dict[str, Any]:
         """Writes the final model, deletes the checkpoints, and returns the metadata."""
-        compiled = self.loss_module.status if isinstance(self.loss_module, CompiledLoss) else None
+        plan, compiled = self.plan, getattr(self.loss_module, "status", None)
         metadata = {
             "status": status,
             "step": step,
             # Of the pretraining alone, so that all extensions of a model have the same number in a figure.
-            "train_tokens": self.start.tokens
-            if self.start
-            else step * self.plan.batch_size * self.plan.seq_len,
+            "train_tokens": self.start.tokens if self.start else step * plan.batch_size * plan.seq_len,
             "n_params": self.model.parameter_count(),
             "kernel": self.kernel.ran,
             "compiled": compiled or str(self.compiles).lower(),
-            "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
+            "settings": asdict(self.settings) | ({"finetune": asdict(plan)} if self.start else {}),
             "log_history": self.log_history,
         }
         if self.folder and self.world.is_main_process:
