@@ -50,6 +50,11 @@ def main(*command: str) -> None:
     """Runs the command line, after the words of `command`, and exits with its status."""
     signals.exit_on_signals()
     prepare_output()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        with (
+            signals.delayed_signals()
+        ):  # before, a rank cannot know whether another one has printed the last line
+            import_module("posbench.runtime.distributed").print_once()
     try:
         status = run([*command, *sys.argv[1:]])
         sys.stdout.flush()
@@ -87,17 +92,8 @@ def run(arguments: Sequence[str]) -> int:
             raise unknown("command", name, COMMANDS)
         return load(name).main(rest)
     except PosbenchError as error:
-        report_error(error)
+        signals.report_error(error)
         return 2
-
-
-def report_error(error: object) -> None:
-    """Prints the line of an error, once over all ranks, which end with it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from posbench.runtime.distributed import print_once
-
-        print_once()
-    signals.report_error(error)
 
 
 def load(name: str) -> Any:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from posbench.commands import HELP_FLAGS, report_error
+from posbench.commands import HELP_FLAGS
+from posbench.runtime.signals import report_error
 
 FOOTER = """\
 options:

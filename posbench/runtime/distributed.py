@@ -179,7 +179,6 @@ def world() -> World:
     if size == 1:
         return World()
     found = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    print_once()
     # In Python, because torch would wait for a rank that does not come, deaf to signals.
     _store().add(_ARRIVED_KEY, 1)
     while _store().add(_ARRIVED_KEY, 0) < size:

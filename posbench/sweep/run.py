@@ -57,7 +57,7 @@ def run_plan(
     """Runs the jobs of a plan that are not done.
 
     Args:
-        experiment: the group of its runs on W&B.
+        experiment: the group of its runs in the tracker.
         say: called with each line for the user.
 
     Raises:

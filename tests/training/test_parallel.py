@@ -153,9 +153,11 @@ def test_a_rank_without_memory_is_named_and_the_next_run_continues(
     assert log_history(folder / "short")[-1]["step"] == 24
 
 
-# A mistake on rank 1 alone: its file of settings differs, or its corpus cannot be read.
+# A mistake on one rank alone: the rank, and what it runs first.
 MISTAKES = {
-    "in the settings": """
+    "in the settings": (
+        1,
+        """
 from posbench.commands import checks
 from posbench.errors import ConfigError
 
@@ -164,7 +166,22 @@ def fail(settings):
 
 checks.check_train = fail
 """,
-    "in a job": """
+    ),
+    "in the plan": (
+        0,
+        """
+from posbench.errors import DataError
+from posbench.sweep import plan
+
+def fail(settings):
+    raise DataError("words of rank 0")
+
+plan.plan_model = fail
+""",
+    ),
+    "in a job": (
+        1,
+        """
 from posbench.errors import DataError
 from posbench.sweep.jobs import Worker
 
@@ -173,29 +190,45 @@ def fail(worker, model):
 
 Worker.corpus = fail
 """,
-    "of every rank": "",
+    ),
 }
+
+
+def run_on_ranks(script: Path, results: Path, cache: Path, *settings: str) -> str:
+    """Runs a script that fails on two ranks; returns the one line that is printed."""
+    process = started(
+        TORCHRUN,
+        str(script),
+        *TINY,
+        f"runtime.results_dir={results}",
+        f"runtime.cache_dir={cache}",
+        *settings,
+    )
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "[rank" not in output, "no traceback of a rank"
+    (line,) = (line for line in output.splitlines() if line.startswith(("error: ", "stopped")))
+    return line
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", MISTAKES)
-def test_a_mistake_ends_all_ranks_with_its_words(
+def test_a_mistake_on_one_rank_ends_all_with_its_words(
     where: str, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Fault: a mistake on one rank alone was never printed, or left the others waiting for half an hour."""
+    rank, code = MISTAKES[where]
     (tmp_path / "one.py").write_text(
-        "import os, runpy\nif os.environ['RANK'] == '1':\n    pass\n"
-        + "".join(f"    {line}\n" for line in MISTAKES[where].splitlines())
+        f"import os, runpy\nif os.environ['RANK'] == '{rank}':\n    pass\n"
+        + "".join(f"    {line}\n" for line in code.splitlines())
         + f"runpy.run_path({str(ROOT / 'scripts' / 'train.py')!r}, run_name='__main__')\n"
     )
-    settings = [*TINY, f"runtime.results_dir={tmp_path}", f"runtime.cache_dir={folders[1]}"]
-    settings += ["scheme=alibo"] if where == "of every rank" else []
-    process = started(TORCHRUN, str(tmp_path / "one"), *settings)
-    output, _ = process.communicate(timeout=100)
-    assert process.returncode != 0
-    (line,) = (line for line in output.splitlines() if line.startswith(("error: ", "stopped")))
-    assert ("alibo" if where == "of every rank" else "words of rank 1") in line, output
-    assert "[rank" not in output, "no traceback of a rank"
+    assert f"words of rank {rank}" in run_on_ranks(tmp_path / "one", tmp_path, folders[1])
+
+
+@pytest.mark.slow
+def test_a_mistake_on_every_rank_is_printed_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "alibo" in run_on_ranks(ROOT / "scripts" / "train", tmp_path, folders[1], "scheme=alibo")
 
 
 def test_a_number_of_processes_that_does_not_divide_the_batch() -> None:
