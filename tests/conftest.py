@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent
 SMOKE = {
     "test_masks.py",
     "test_repository.py",
+    "test_tracking.py",
     "test_wandb.py",
     "sweep/test_labels.py",
     "commands/test_completion.py::test_a_group_lists_its_choices",

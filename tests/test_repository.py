@@ -74,7 +74,9 @@ def test_the_lock_pins_every_dependency_exactly() -> None:
     lock = (ROOT / "requirements-lock.txt").read_text().splitlines()
     assert [line for line in lock if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []  # no +cpu either
     pinned = {normal(line.split("==")[0]) for line in lock}
-    wanted = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    extras = {**PROJECT["optional-dependencies"]}
+    del extras["trackio"]  # it requires an older pillow than matplotlib draws the published figures with
+    wanted = [PROJECT["dependencies"], *extras.values()]
     assert {distribution(line) for lines in wanted for line in lines} - {"posbench"} <= pinned
 
 

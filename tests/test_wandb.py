@@ -1,7 +1,6 @@
-"""The W&B logger: content of an offline run, and errors of W&B, which never stop a run."""
+"""The adapter of W&B: content of an offline run, a dead network, and settings of the run around this process."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -16,7 +15,8 @@ import pandas as pd
 import pytest
 
 from posbench.errors import ConfigError
-from posbench.tracking.wandb import WandbLogger, WandbSettings, find_key, open_wandb_logger
+from posbench.tracking.run import RunInfo
+from posbench.tracking.wandb import WandbRun, WandbSettings, find_key, open_wandb_run
 
 KEY = "0123456789abcdef" * 3
 
@@ -29,19 +29,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def begin(folder: Path, mode: str = "auto", name: str = "rope-64-0") -> WandbLogger:
-    return open_wandb_logger(
-        WandbSettings(mode),
-        job_type="train",
-        name=name,
-        group="demo",
-        config={"train": {"seq_len": 64}},
-        folder=folder,
-    )
+def begin(folder: Path, id: str = "c7ce8e88646e3ac8") -> WandbRun:
+    info = RunInfo(id, "rope-64-0", "demo", "model", folder, config={"train": {"seq_len": 64}})
+    run = open_wandb_run(WandbSettings(), info)
+    assert run
+    return run
 
 
 def run_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    return sorted(folder.glob("wandb/wandb/offline-run-*/run-*.wandb"))
 
 
 def records(path: Path) -> Iterator:
@@ -69,29 +65,31 @@ def values(items: Iterable) -> dict[str, object]:
 
 
 def test_an_offline_run_has_everything(tmp_path: Path) -> None:
-    checkpoint, figure = tmp_path / "model.safetensors", tmp_path / "loss.png"
+    checkpoint, figure = tmp_path / "final" / "model.safetensors", tmp_path / "loss.png"
+    checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"weights")
     matplotlib.image.imsave(figure, np.zeros((4, 4)))
 
-    with begin(tmp_path / "results") as logger:
-        for step in range(1000):  # enough for records to cross a block
-            logger.log_training(step, {"loss": 1 / (step + 1)})
-        logger.log_evaluation(256, {"bits_per_byte": 2.5})
-        logger.log_table("retrieval", pd.DataFrame({"scheme": ["rope"], "accuracy": [float("nan")]}))
-        logger.log_figures([figure, figure.with_suffix(".pdf")])
-        logger.log_checkpoint(checkpoint, "rope 64:0", {"step": 1000})
-        logger.log_summary({"retrieval": 0.97})
+    run = begin(tmp_path / "results")
+    for step in range(1000):  # enough for records to cross a block
+        run.log_metrics("train/step", step, {"train/loss": 1 / (step + 1)})
+    run.log_metrics("eval/length", 256, {"eval/bits_per_byte": 2.5})
+    run.log_table("retrieval", pd.DataFrame({"scheme": ["rope"], "accuracy": [float("nan")]}))
+    run.log_figures([figure])
+    run.log_checkpoint(checkpoint.parent, "rope 64:0", {"step": 1000})
+    run.use_checkpoint("another")  # W&B has no record of it offline
+    run.log_summary({"retrieval": 0.97})
+    run.alert("diverged", "after 3 steps")
+    run.finish(True)
 
     (path,) = run_files(tmp_path / "results")
     found = list(records(path))
-    (run,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
-    assert (run.project, run.run_group, run.job_type, run.display_name) == (
-        "posbench",
-        "demo",
-        "train",
+    (written,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
+    assert (written.project, written.run_id, written.run_group, written.job_type, written.display_name) == (
+        *("posbench", "c7ce8e88646e3ac8", "demo", "model"),
         "rope-64-0",
     )
-    assert {update.key: json.loads(update.value_json) for update in run.config.update}["train"] == {
+    assert {update.key: json.loads(update.value_json) for update in written.config.update}["train"] == {
         "seq_len": 64
     }
 
@@ -107,17 +105,29 @@ def test_an_offline_run_has_everything(tmp_path: Path) -> None:
     assert (steps["train/*"], steps["eval/*"]) == ("train/step", "eval/length")
     artifacts = [record.artifact for record in found if record.WhichOneof("record_type") == "artifact"]
     assert {artifact.type: artifact.name for artifact in artifacts}["model"] == "rope-64-0"
+    alerts = [record.alert for record in found if record.WhichOneof("record_type") == "alert"]
+    assert [(alert.title, alert.level) for alert in alerts] == [("diverged", "ERROR")]
     summaries = [record.summary for record in found if record.WhichOneof("record_type") == "summary"]
     assert any(values(summary.update).get("retrieval") == 0.97 for summary in summaries)
 
 
-def test_a_process_can_have_several_runs(tmp_path: Path) -> None:
+def test_an_evaluation_writes_to_the_run_of_its_model(tmp_path: Path) -> None:
+    """Fault: every evaluation was a run of its own, so that no chart showed a model's lengths."""
     for number in range(3):
-        logger = begin(tmp_path, name=f"run-{number}")
-        logger.log_training(number, {"loss": 1.0})
+        run = begin(tmp_path)
+        run.log_metrics("eval/length", number, {"eval/loss": 1.0})
         if number != 1:  # one that was never closed
-            logger.close()
-    assert len(run_files(tmp_path)) == 3
+            run.finish(True)
+        else:
+            run._lock.release()
+            time.sleep(1)
+    runs = [
+        record.run
+        for path in run_files(tmp_path)
+        for record in records(path)
+        if record.WhichOneof("record_type") == "run"
+    ]
+    assert [run.run_id for run in runs] == ["c7ce8e88646e3ac8"] * 3
 
 
 def test_auto_is_online_with_a_key_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,37 +154,22 @@ def test_the_error_for_an_unknown_mode_has_the_known_ones() -> None:
         WandbSettings("ofline")
 
 
-def test_an_error_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logger = begin(tmp_path)
-    with caplog.at_level(logging.WARNING):
-        logger.log_checkpoint(tmp_path / "absent.safetensors", "rope")
-        logger.log_training(1, {"loss": 1.0})
-        logger.close()
-        blocked = tmp_path / "file"
-        blocked.touch()
-        begin(blocked).log_training(1, {"loss": 1.0})
-    warnings = [record.message for record in caplog.records if record.name == "posbench.tracking.wandb"]
-    assert [line.split(" (")[0] for line in warnings] == [
-        "W&B mirrors nothing more of this run",
-        "W&B mirrors nothing of this run",
-    ]
-    assert not any("\n" in line for line in warnings)
-
-
 SCRIPT = """
 import logging, os, signal, sys
-from posbench.tracking import wandb
+from pathlib import Path
+from posbench.config.schema import RuntimeSettings
+from posbench.tracking import tracker, wandb
+from posbench.tracking.run import RunInfo
 logging.basicConfig(format="%(message)s")
 wandb.CONNECT_TIMEOUT = 2.0
 for seed in range(2):
-    logger = wandb.open_wandb_logger(
-        wandb.WandbSettings(), job_type="train", name=f"rope-64-{seed}", group="demo", config={},
-        folder=sys.argv[1],
-    )
-    logger.log_training(1, {"loss": 1.0})
-    if "kill" in sys.argv:
-        os.kill(os.getpid(), signal.SIGKILL)
-    logger.close()
+    info = RunInfo(f"id{seed}", f"rope-64-{seed}", "demo", "model", Path(sys.argv[1]))
+    with tracker.open_run(RuntimeSettings(), info) as run:
+        run.log_training(1, {"loss": 1.0})
+        if "kill" in sys.argv:
+            assert tracker._THREAD.wait(60)
+            os.kill(os.getpid(), signal.SIGKILL)
+tracker._THREAD.wait(60)
 print("wandb" in sys.modules)
 """
 
@@ -220,11 +215,10 @@ ENVIRONMENT = """
 import os, sys
 from pathlib import Path
 from posbench.tracking import wandb
+from posbench.tracking.run import RunInfo
 for seed in range(2):
-    wandb.open_wandb_logger(
-        wandb.WandbSettings("offline", *sys.argv[2:]), job_type="train", name=f"rope-{seed}", group="demo", config={},
-        folder=sys.argv[1],
-    ).close()
+    info = RunInfo(f"id{seed}", f"rope-{seed}", "demo", "model", Path(sys.argv[1]))
+    wandb.open_wandb_run(wandb.WandbSettings("offline", *sys.argv[2:]), info).finish(True)
 """
 
 
@@ -263,5 +257,5 @@ def test_the_run_around_this_process_is_left_alone(tmp_path: Path, given: list[s
     assert {(run.project, run.entity, run.run_group, run.display_name) for run in runs} == {
         (project, "team", "demo", f"rope-{seed}") for seed in range(2)
     }
-    assert len({run.run_id for run in runs} - {"outside"}) == 2
+    assert {run.run_id for run in runs} == {"id0", "id1"}
     assert not any(run.notes or run.sweep_id or list(run.tags) for run in runs)

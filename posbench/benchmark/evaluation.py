@@ -100,7 +100,7 @@ def extensions(seconds: float) -> Iterator[Line]:
     settings = next(grid.models(script, load_option))
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        runtime = RuntimeSettings(device="cpu", results_dir=directory, wandb_mode="disabled")
+        runtime = RuntimeSettings(device="cpu", results_dir=directory, tracker="none")
         corpus = open_corpus(settings.data, Path(runtime.cache_dir))
         model = plan_model(replace(settings, train=replace(settings.train, steps=1)))
         Trainer(model.settings, corpus, folder / "model", runtime).run(lambda *_: None, lambda: False)

@@ -145,7 +145,7 @@ def our_step(shape: BenchmarkShape, scheme: str = SETTINGS["plain"], kernel: str
     # Unused ids extend the vocabulary to the size of the peer's.
     data = replace(data, num_keys=vocabulary.num_keys + shape.vocab_size - vocabulary.vocab_size)
     runtime = RuntimeSettings(
-        device=DEVICE, kernel=kernel, results_dir=tempfile.gettempdir(), wandb_mode="disabled", compile="auto"
+        device=DEVICE, kernel=kernel, results_dir=tempfile.gettempdir(), tracker="none", compile="auto"
     )
     settings = ModelSettings(
         SchemeSettings(scheme, hydra_app.load_group("scheme")[scheme]["build"]),

@@ -253,9 +253,7 @@ def training(name: str, device: str, corpus: Corpus, compiled: bool) -> CheckRes
     scheme = SchemeSettings(name, hydra_app.load_group("scheme")[name]["build"])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            runtime = RuntimeSettings(
-                device=device, compile=compiled, wandb_mode="disabled", results_dir=folder
-            )
+            runtime = RuntimeSettings(device=device, compile=compiled, tracker="none", results_dir=folder)
             trainer = Trainer(ModelSettings(scheme, size, data, train), corpus, Path(folder), runtime)
             losses = torch.stack([trainer.step(step).detach() for step in range(STEPS)]).cpu()
         some = max(1, STEPS // 5)

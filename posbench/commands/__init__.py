@@ -50,6 +50,11 @@ def main(*command: str) -> None:
     """Runs the command line, after the words of `command`, and exits with its status."""
     signals.exit_on_signals()
     prepare_output()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        with (
+            signals.delayed_signals()
+        ):  # before, a rank cannot know whether another one has printed the last line
+            import_module("posbench.runtime.distributed").print_once()
     try:
         status = run([*command, *sys.argv[1:]])
         sys.stdout.flush()

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posbench.commands import checks, settings_command
-from posbench.config.schema import EvaluateScript, ModelSettings
+from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings
 from posbench.errors import DataError, IncompatibleError, unknown
 
 if TYPE_CHECKING:
-    from posbench.sweep.cell import ModelPlan
+    from posbench.sweep.cell import Cell, ModelPlan
+    from posbench.sweep.jobs import ResultsFolder
 
 LM_KINDS = ("native", "hugging_face")
 
@@ -43,17 +44,32 @@ def run(script: EvaluateScript) -> None:
     if script.lm.kind not in LM_KINDS:
         raise unknown("lm.kind", script.lm.kind, LM_KINDS)
     extension = checks.check_evaluation(script)
-    from posbench.data.corpus import open_corpus
     from posbench.report.tables.layout import build_tables
     from posbench.report.tables.markup import to_markdown
     from posbench.runtime.distributed import world
     from posbench.sweep.cell import Plan
     from posbench.sweep.jobs import ResultsFolder
-    from posbench.sweep.plan import plan_cells
     from posbench.sweep.run import collect_rows, run_plan
 
-    model = plan(script)
     results_folder = ResultsFolder.from_runtime(script.runtime)
+    model, cells = world().from_main(lambda: plan_evaluation(script, extension, results_folder))
+    if (
+        run_plan(Plan([model], cells, []), script.runtime, "evaluate").n_remaining
+        or not world().is_main_process
+    ):
+        return
+    for table in build_tables(collect_rows(cells, results_folder), [model.settings.scheme.name]):
+        print(to_markdown(table))
+
+
+def plan_evaluation(
+    script: EvaluateScript, extension: ExtensionSettings, results_folder: ResultsFolder
+) -> tuple[ModelPlan, list[Cell]]:
+    """Plans the model that the settings name, and its cells."""
+    from posbench.data.corpus import open_corpus
+    from posbench.sweep.plan import plan_cells
+
+    model = plan(script)
     if not results_folder.is_trained(model):
         raise DataError(
             f"no trained model of {model.label} at {results_folder.model_dir(model)}: run posbench train "
@@ -68,13 +84,7 @@ def run(script: EvaluateScript) -> None:
             f"task {script.task.name} does not apply to this model, which was trained on other sequences "
             f"(train.synthetic_task={model.settings.train.synthetic_task}): choose another task or another model"
         )
-    if (
-        run_plan(Plan([model], cells, []), script.runtime, "evaluate").n_remaining
-        or not world().is_main_process
-    ):
-        return
-    for table in build_tables(collect_rows(cells, results_folder), [model.settings.scheme.name]):
-        print(to_markdown(table))
+    return model, cells
 
 
 def plan(script: EvaluateScript) -> ModelPlan:

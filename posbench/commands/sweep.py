@@ -22,6 +22,7 @@ examples:
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from posbench.commands import checks, settings_command
@@ -42,16 +43,18 @@ def run(script: SweepScript) -> None:
     from posbench.sweep.jobs import ResultsFolder
     from posbench.sweep.labels import with_distinct_labels
     from posbench.sweep.lr_selection import select_learning_rates
+    from posbench.sweep.model_run import checkpoint_name
     from posbench.sweep.plan import plan_sweep
     from posbench.sweep.run import collect_rows, run_plan
-    from posbench.tracking.wandb import log_report
+    from posbench.tracking.report import log_report
 
-    plan = plan_sweep(script, load_option, Path(script.runtime.cache_dir))
+    plan = world().from_main(lambda: plan_sweep(script, load_option, Path(script.runtime.cache_dir)))
     note = ""
     if script.grid.lr:
         if run_plan(replace(plan, cells=[]), script.runtime, script.name).n_remaining:
             return
-        plan, note = select_learning_rates(plan, ResultsFolder.from_runtime(script.runtime))
+        trained = ResultsFolder.from_runtime(script.runtime)
+        plan, note = world().from_main(partial(select_learning_rates, plan, trained))
         if world().is_main_process:
             print(note)
     plan = with_distinct_labels(plan)
@@ -62,8 +65,10 @@ def run(script: SweepScript) -> None:
     results_folder = ResultsFolder.from_runtime(script.runtime)
     folder = results_folder.path / script.name
     order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
-    experiment.save_experiment(folder, collect_rows(plan.cells, results_folder), order, script.figures, note)
+    rows = collect_rows(plan.cells, results_folder)
+    experiment.save_experiment(folder, rows, order, script.figures, note)
     drawn = experiment.draw_report(folder, load_option)
     if summary.n_completed:
-        log_report(folder, drawn, script.name, asdict(script), script.runtime)
+        models = [checkpoint_name(model) for model in plan.models if model.pretrained is None]
+        log_report(rows, drawn, models, script.name, asdict(script), script.runtime)
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")

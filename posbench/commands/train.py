@@ -36,7 +36,8 @@ def run(script: TrainScript) -> None:
     from posbench.sweep.plan import plan_model
     from posbench.sweep.run import run_plan
 
-    model = plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))
+    settings = ModelSettings(script.scheme, script.size, script.data, script.train)
+    model = world().from_main(lambda: plan_model(settings))
     if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
         return
     print(f"{model.label}: {ResultsFolder.from_runtime(script.runtime).model_dir(model)}")

@@ -22,6 +22,8 @@ from posbench.config.setting import (
 )
 from posbench.config.train import FinetuneTrainSettings, TrainSettings
 
+TRACKERS = ("wandb", "trackio", "tensorboard", "none")
+
 
 @dataclass
 class SchemeSettings:
@@ -72,17 +74,20 @@ class RuntimeSettings:
     num_threads: int = setting(1, least=1, most=MAX_PROCESSES)
     # torch.compile for training: true, false, or auto (on a GPU, if it is one graph).
     compile: bool | str = setting("auto", choices=("auto", "true", "false"))
-    # under torchrun: ddp, fsdp, or auto (fsdp for large models)
-    data_parallel: str = setting("auto", choices=("auto", "ddp", "fsdp"))
     results_dir: str = setting("results", pattern=FOLDER)  # folder of models, cells, tables and figures
     cache_dir: str = setting(".cache/posbench", pattern=FOLDER)  # folder of tokenized corpora
-    # steps between two checkpoints of a training
-    checkpoint_interval: int = setting(100, least=1, most=MAX_COUNT)
+    # Minutes between two checkpoints of a training, which is the most that a killed one repeats.
+    checkpoint_minutes: float = setting(2.0, above=0, most=MAX_COUNT)
+    # steps between two checkpoints, in addition; null is none
+    checkpoint_interval: int | None = setting(None, least=1, most=MAX_COUNT)
     # Tokens of an evaluation batch; halved when the device is out of memory.
     max_tokens_per_batch: int = setting(16384, least=1, most=10**12)
-    # online, offline, disabled, or auto (online with an API key, else offline)
+    # Mirror of metrics, tables and figures: wandb, trackio, tensorboard or none. Results do not depend on it.
+    tracker: str = setting("wandb", choices=TRACKERS)
+    # of tracker wandb: online, offline, disabled, or auto (online with an API key, else offline)
     wandb_mode: str = setting("auto", choices=("auto", "online", "offline", "disabled"))
-    wandb_project: str = ""  # project on Weights & Biases; empty is WANDB_PROJECT or, without one, posbench
+    # project of tracker wandb or trackio; empty is WANDB_PROJECT or, without one, posbench
+    wandb_project: str = ""
 
 
 @dataclass

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from statistics import median
 
 import torch
@@ -50,9 +50,10 @@ class SDPAAutotuner:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = True) -> Tensor:
         """Returns the (B, H, T, D) output."""
-        kind = (*call_kind(q, k, v), "causal" if causal else "whole")
+        kind = (str(q.device), *call_kind(q, k, v), "causal" if causal else "whole")
         if kind not in self.fastest:
-            self.fastest[kind] = self._time_backends(kind, trial(q, k, v, scale, causal))
+            with torch.cuda.device(q.device) if q.device.type == "cuda" else nullcontext():
+                self.fastest[kind] = self._time_backends(kind, trial(q, k, v, scale, causal))
         chosen = self.fastest[kind]
         if chosen is None:
             return attention(q, k, v, scale, causal)

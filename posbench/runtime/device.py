@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -30,6 +31,13 @@ def pick_device(name: str) -> torch.device:
             f"cuda:{torch.cuda.device_count() - 1}"
         )
     return device
+
+
+def free_memory() -> None:
+    """Gives memory that no object uses back to the device, where other processes may need it."""
+    gc.collect()  # of models in reference cycles, such as those of compiled code
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def autocast_context(device: torch.device, dtype: str) -> AbstractContextManager[Any]:

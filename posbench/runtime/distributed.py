@@ -1,31 +1,35 @@
 """Data parallelism over the processes that torchrun starts: all ranks run the same program in the same order.
 
 Each rank computes its shard of every batch and gradients are summed over the ranks, so that a step equals that of one
-process up to the order of summation. Only rank 0 writes files, takes locks and prints.
+process up to the order of summation (DDP; every rank holds the whole model). Only rank 0 plans, reads the results
+folder, writes files, takes locks and prints; a rank that fails prints its error instead and ends the others.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
-from posbench.errors import ConfigError, PosbenchError, unknown
+from posbench.errors import ConfigError, PosbenchError
+from posbench.runtime import signals
 
-# Number of parameters from which `auto` shards them over the ranks.
-FSDP_MIN_PARAMETERS = 200_000_000
-KINDS = ("auto", "ddp", "fsdp")
-# Key in the store under which a failing rank leaves its reason.
-_FAILURE_KEY = "posbench/failure"
+T = TypeVar("T")
+# Keys of the store: the number of ranks that are ready to join; the rank that prints the last line, and its words.
+_ARRIVED_KEY, _FAILURE_KEY = "posbench/arrived", "posbench/failure"
+TIMEOUT = timedelta(minutes=30)
 # Parts of the messages of errors that torch raises when another rank is gone.
 _LOST_CONNECTION = (
     "Connection closed",
@@ -74,14 +78,23 @@ class World:
                 dist.broadcast_object_list(values, src=0, group=_cpu_group())
         return values[0]
 
+    def from_main(self, make: Callable[[], T]) -> T:
+        """Returns on every rank what `make` returns on rank 0, the only one that calls it; an error ends every rank."""
+        with self.fail_together():
+            return self.broadcast_object(make() if self.is_main_process else None)
+
     def any_rank(self, value: bool) -> bool:
         """Returns whether the value is true on any rank; does not synchronise with the device."""
+        return bool(self.all_reduce_max(int(value)))
+
+    def all_reduce_max(self, value: int) -> int:
+        """Returns the largest of the values of the ranks; does not synchronise with the device."""
         if self.world_size == 1:
             return value
-        flag = torch.tensor([int(value)])
+        largest = torch.tensor([value])
         with catch_rank_failure(self):
-            dist.all_reduce(flag, dist.ReduceOp.MAX, group=_cpu_group())
-        return bool(flag)
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=_cpu_group())
+        return int(largest)
 
     def all_reduce_sum(self, value: float) -> float:
         """Returns the sum of the value over the ranks."""
@@ -101,11 +114,26 @@ class World:
             dist.all_gather_object(values, value, group=_cpu_group())
         return values
 
+    @contextmanager
+    def fail_together(self) -> Iterator[None]:
+        """Ends every rank with the words of the first on which the block raises a PosbenchError.
+
+        A rank that went on alone would answer the next message of the others with another one.
+        """
+        try:
+            with catch_rank_failure(self):
+                yield
+            return
+        except PosbenchError as error:
+            if self.world_size == 1 or isinstance(error, RankLostError):
+                raise
+            failure = self.announce_failure(str(error))
+        raise failure
+
     def announce_failure(self, reason: str) -> RankLostError:
         """Returns the error of a rank that cannot continue, after leaving its reason for the other ranks."""
         message = f"rank {self.rank} of {self.world_size}: {reason}"
-        with suppress(RuntimeError):  # the store goes with rank 0
-            _store().set(_FAILURE_KEY, message)
+        _first_words(self.rank, message)
         return RankLostError(message)
 
 
@@ -124,27 +152,52 @@ def catch_rank_failure(world: World) -> Iterator[None]:
         ) from None
 
 
+def _first_words(rank: int, words: str) -> int:
+    """Leaves the words of a rank in the store unless another rank has done so; returns the rank whose words are there."""
+    try:
+        return int(_store().compare_set(_FAILURE_KEY, "", f"{rank} {words}").decode().split()[0])
+    except RuntimeError:  # the store is gone with torchrun or rank 0
+        return 0
+
+
 def _announced_failure() -> str:
-    """Returns the reason that a failed rank has left; empty if it left none, such as one that was killed."""
-    with suppress(RuntimeError):  # the store goes with rank 0
+    """Returns the words of the rank that failed first; empty if there are none, as of one that was killed."""
+    with suppress(RuntimeError):
         if _store().check([_FAILURE_KEY]):
-            return _store().get(_FAILURE_KEY).decode()
+            return _store().get(_FAILURE_KEY).decode().partition(" ")[2]
     return ""
 
 
 @cache
 def world() -> World:
-    """Returns this process' place; the first call under torchrun joins the process group."""
+    """Returns this process' place; the first call under torchrun joins the process group.
+
+    Raises:
+        RankLostError: if another rank has failed before it joined.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
     found = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    # In Python, because torch would wait for a rank that does not come, deaf to signals.
+    _store().add(_ARRIVED_KEY, 1)
+    while _store().add(_ARRIVED_KEY, 0) < size:
+        if words := _announced_failure():
+            raise RankLostError(words)
+        time.sleep(0.02)
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(found.local_rank)
     atexit.register(dist.destroy_process_group)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(minutes=30))
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=_store(), rank=found.rank, world_size=size, timeout=TIMEOUT)
     return found
+
+
+def print_once() -> None:
+    """Lets only the first rank that fails or stops print its line, whichever it is."""
+    rank = int(os.environ["RANK"])
+    signals.may_print = lambda line: _first_words(rank, line) == rank
 
 
 @cache
@@ -153,15 +206,14 @@ def _cpu_group() -> dist.ProcessGroup:
     return dist.new_group(backend="gloo")
 
 
+@cache
 def _store() -> dist.Store:
-    """The key-value store of the process group; reading it does not wait for other ranks, as a collective would."""
-    return dist.distributed_c10d._get_default_store()
+    """The key-value store of the ranks; reading it does not wait for other ranks, as a collective would."""
+    return next(rendezvous("env://", timeout=TIMEOUT))[0]
 
 
-def check(kind: str, batch_size: int, grad_accum_steps: int, world_size: int) -> None:
-    """Raises ConfigError if `kind` is unknown or a batch cannot be divided among `world_size` processes."""
-    if kind not in KINDS:
-        raise unknown("runtime.data_parallel", kind, KINDS)
+def check(batch_size: int, grad_accum_steps: int, world_size: int) -> None:
+    """Raises ConfigError if a batch cannot be divided among `world_size` processes."""
     if batch_size % (world_size * grad_accum_steps):
         rows = batch_size // grad_accum_steps
         fits = [str(count) for count in range(1, rows + 1) if rows % count == 0]
@@ -171,36 +223,8 @@ def check(kind: str, batch_size: int, grad_accum_steps: int, world_size: int) ->
         )
 
 
-def parallelize(module: nn.Module, blocks: list[nn.Module], kind: str, world: World) -> nn.Module:
-    """Returns the module with gradients averaged over the ranks: by DDP, or by FSDP2 for a large one under `auto`.
-
-    Args:
-        blocks: submodules that FSDP2 gathers one at a time.
-    """
+def parallelize(module: nn.Module, world: World) -> nn.Module:
+    """Returns the module with gradients averaged over the ranks."""
     if world.world_size == 1:
         return module
-    count = sum(parameter.numel() for parameter in module.parameters())
-    if kind == "fsdp" or (kind == "auto" and count >= FSDP_MIN_PARAMETERS):
-        from torch.distributed.fsdp import fully_shard
-
-        for block in blocks:
-            fully_shard(block)
-        fully_shard(module)
-        return module
-    from torch.nn.parallel import DistributedDataParallel
-
     return DistributedDataParallel(module, gradient_as_bucket_view=True)
-
-
-def gather_full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns a sharded tensor whole, on every rank; any other tensor as it is."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def distribute_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Returns a whole tensor sharded as `other` is; as it is if `other` is not sharded."""
-    if not hasattr(other, "full_tensor"):
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor, other.device_mesh, other.placements, src_data_rank=None)  # type: ignore[attr-defined]

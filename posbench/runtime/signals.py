@@ -23,10 +23,10 @@ class Interrupted(BaseException):
         self.status = 128 + number
 
     def report(self) -> int:
-        """Prints the line, on rank 0 only, and returns the exit status."""
+        """Prints the line, once over all ranks, and returns the exit status."""
         with suppress(OSError, RuntimeError):  # no reader, or a signal inside another write
             sys.stdout.flush()
-        if os.environ.get("RANK", "0") == "0":
+        if not _reported and may_print(STOPPED.decode().strip()):
             with suppress(OSError):
                 os.write(2, STOPPED)
         return self.status
@@ -43,16 +43,21 @@ def exit_on_signals() -> None:
 
 
 def report_error(line: object) -> None:
-    """Prints the line of an error to stderr, on rank 0 only.
-
-    torchrun sends SIGTERM to the other ranks when one is gone, also to one that is about to say so: a signal after the
-    error of a rank prints no second line.
-    """
-    if "RANK" in os.environ:
-        for number in SIGNALS:
-            signal.signal(number, lambda number, frame: os._exit(128 + number))
-    if os.environ.get("RANK", "0") == "0":
+    """Prints the line of an error to stderr, once over all ranks."""
+    global _reported  # noqa: PLW0603
+    # A signal after the error prints no second line: torchrun sends one to the other ranks when one is gone.
+    _reported = "RANK" in os.environ
+    if may_print(str(line)):
         print(f"error: {line}", file=sys.stderr)
+
+
+def _on_rank_0(line: str) -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+# Returns whether this rank prints the line that ends the command; posbench.runtime.distributed knows what others do.
+may_print: Callable[[str], bool] = _on_rank_0
+_reported = False
 
 
 @contextmanager

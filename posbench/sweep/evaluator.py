@@ -48,8 +48,7 @@ class EvaluatedModel:
     """
 
     def __init__(self, plan: ModelPlan, folder: Path, corpus: Corpus, runtime: RuntimeSettings) -> None:
-        metadata = checkpoints.read_metadata(folder / "final")
-        weights = checkpoints.tensors(folder / "final", "model") if metadata is not None else None
+        metadata, weights = world().from_main(lambda: checkpoints.read(folder / "final", "model"))
         if metadata is None or weights is None:
             raise DataError(
                 f"no trained model of {plan.label} at {folder}: run posbench train with the same settings first"

@@ -7,28 +7,28 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from filelock import Timeout
 
-from posbench.config.schema import ExtensionSettings, RuntimeSettings
+from posbench.config.schema import RuntimeSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import ConfigError
 from posbench.files import Lock, remove_leftovers
 from posbench.results.rows import RowStore
-from posbench.runtime.device import pick_device
+from posbench.runtime.device import free_memory, pick_device
 from posbench.runtime.distributed import world
 from posbench.sweep.cell import Cell, ModelPlan
 from posbench.sweep.evaluator import EvaluatedModel, device_name
 from posbench.sweep.grid import NONE
+from posbench.sweep.model_run import checkpoint_name, means, open_model_run
 from posbench.sweep.oom_report import explain_oom
 from posbench.sweep.plan import apply_extension
 from posbench.sweep.pretrained import load_evaluated_model
-from posbench.tracking.wandb import WandbLogger, WandbSettings, open_wandb_logger
 from posbench.training import checkpoints
+from posbench.training.throughput import format_speed
 from posbench.training.trainer import FinetuneStart, Trainer, TrainingInterrupted
 
 # Called with the steps or cells that are done, their total, and a note to display.
@@ -40,7 +40,7 @@ class Job:
     """One unit of work: the training of a model, or the measurement of cells.
 
     Attributes:
-        experiment: the name of the experiment, which groups runs on W&B.
+        experiment: the name of the experiment, which groups the runs of a tracker.
         cells: cells of `model` with one extension; none for a training.
         estimated_seconds: of the training or of each cell; empty if not estimated.
         deadline: time at which the job must stop, in seconds of `time.time()`.
@@ -61,21 +61,6 @@ class Job:
         # The label of a fine-tuned model names its extension already.
         is_named = self.model.fine_tuning or extension == NONE
         return f"evaluate {self.model.label}" + ("" if is_named else f" + {extension.name}")
-
-    @property
-    def name(self) -> str:
-        """The name of its run on W&B: scheme[-extension]-length-seed."""
-        train = self.model.settings.train
-        parts = [self.model.settings.scheme.name, *([self.extension.name] if self.extension else [])]
-        parts = [part for part in parts if part != "none"]
-        return "-".join([*parts, str(train.seq_len), str(train.seed)])
-
-    @property
-    def extension(self) -> ExtensionSettings | None:
-        """The extension of its cells or of its fine-tuning."""
-        if self.cells:
-            return self.cells[0].extension
-        return self.model.fine_tuning.extension if self.model.fine_tuning else None
 
     @property
     def required_model_ids(self) -> set[str]:
@@ -162,6 +147,8 @@ class Worker:
         """
         if not (lock := self.acquire_lock(job)):
             return "busy"
+        if not job.cells or (self.last and self.last.plan.id != job.model.id):
+            self.last = None
         try:
             if job.cells:
                 self.evaluate(job, on_progress, should_stop)
@@ -173,6 +160,7 @@ class Worker:
             return "out_of_time"
         finally:
             lock.release()
+            free_memory()
         return "done"
 
     def acquire_lock(self, job: Job) -> Lock | None:
@@ -194,7 +182,7 @@ class Worker:
 
     def train(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> None:
         """Trains the model of a job, unless it is complete."""
-        if self.results_folder.is_trained(job.model):
+        if world().from_main(lambda: self.results_folder.is_trained(job.model)):
             return
         model, steps = job.model, job.model.train.steps
         folder = self.results_folder.model_dir(model)
@@ -204,16 +192,26 @@ class Worker:
             trainer = Trainer(
                 model.settings, self.corpus(model), folder, self.runtime, self.finetune_start(model)
             )
-        with open_job_logger(job, self.runtime) as run, explain_oom(model):
+        with open_model_run(job.model, job.experiment, self.runtime) as run, explain_oom(model):
+            if model.fine_tuning:
+                run.use_checkpoint(checkpoint_name(model.fine_tuning.base_model))
 
             def report(step: int, metrics: dict[str, float]) -> None:
                 run.log_training(step, metrics)
-                on_progress(step, steps, f"loss {metrics['loss']:.3f}")
+                on_progress(step, steps, f"loss {metrics['loss']:.3f}{format_speed(metrics)}")
 
             metadata = trainer.run(report, should_stop)
             last = metadata["log_history"][-1] if metadata["log_history"] else {}
-            run.log_summary({"status": metadata["status"], "n_params": metadata["n_params"], **last})
-            run.log_checkpoint(folder / "final", f"{job.name}-{job.model.id}", {"model": job.model.id})
+            numbers = {
+                "status": metadata["status"],
+                "n_params": metadata["n_params"],
+                **last,
+                **trainer.speed,
+            }
+            run.log_summary(numbers)
+            if metadata["status"] == "diverged":
+                run.alert("diverged", f"{model.label}: the loss is not finite after {metadata['step']} steps")
+            run.log_checkpoint(folder / "final", checkpoint_name(model), numbers)
 
     def finetune_start(self, model: ModelPlan) -> FinetuneStart | None:
         """Returns the start of the fine-tuning of a model, or None for a pretraining."""
@@ -244,7 +242,8 @@ class Worker:
             return
         expected = dict(zip((cell.id for cell in job.cells), job.estimated_seconds, strict=False))
         pace = 1.0  # measured over estimated seconds of the last cell, at least 1
-        with open_job_logger(job, self.runtime) as run:
+        measured: list[tuple[int, dict[str, float]]] = []
+        try:
             for index, cell in enumerate(todo):
                 is_late = time.time() + pace * expected.get(cell.id, 0.0) > job.deadline
                 if world().any_rank(should_stop() or is_late):
@@ -257,26 +256,10 @@ class Worker:
                 if expected.get(cell.id):
                     pace = max(1.0, (time.monotonic() - started) / expected[cell.id])
                 if world().is_main_process:
-                    run.log_evaluation(cell.length, means(self.results_folder.store.read(cell.id)))
+                    rows = self.results_folder.store.read(cell.id)
+                    measured.append((cell.length, means(rows, cell.extension.name)))
                 on_progress(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
-
-
-def open_job_logger(job: Job, runtime: RuntimeSettings) -> WandbLogger:
-    """Opens the W&B run of a job."""
-    settings = asdict(job.model.settings)
-    if job.extension:
-        settings["extension"] = asdict(job.extension)
-    return open_wandb_logger(
-        WandbSettings(runtime.wandb_mode, runtime.wandb_project),
-        job_type="evaluate" if job.cells else "train",
-        name=job.name,
-        group=job.experiment,
-        config={**settings, "model": job.model.id},
-        folder=Path(runtime.results_dir) / "wandb",
-    )
-
-
-def means(rows: pd.DataFrame) -> dict[str, float]:
-    """Returns the mean of each metric of a cell, by the name protocol/metric."""
-    sums = rows[rows["status"] == "ok"].groupby(["protocol", "metric"])[["value_sum", "n"]].sum()
-    return {f"{protocol}/{metric}": value / n for (protocol, metric), value, n in sums.itertuples()}
+        finally:  # at once, because other workers may write to the run of the same model
+            with open_model_run(job.model, job.experiment, self.runtime) as run:
+                for length, metrics in measured:
+                    run.log_evaluation(length, metrics)

@@ -21,7 +21,7 @@ from posbench.sweep.jobs import Job, ProgressCallback, Worker
 from posbench.sweep.progress import ProgressDisplay
 from posbench.sweep.time_budget import TimeBudget
 from posbench.sweep.worker_pool import run_in_processes
-from posbench.tracking.wandb import WandbSettings
+from posbench.tracking.tracker import check_tracker
 from posbench.training import compile
 from posbench.training.trainer import TrainingInterrupted
 
@@ -35,8 +35,8 @@ def check_runtime(runtime: RuntimeSettings) -> None:
     if runtime.kernel not in NAMES:
         raise unknown("kernel", runtime.kernel, NAMES)
     compile.should_compile(runtime.compile, pick_device(runtime.device))
-    WandbSettings(runtime.wandb_mode)
-    for name in ("num_threads", "workers_per_gpu", "checkpoint_interval", "max_tokens_per_batch"):
+    check_tracker(runtime)
+    for name in ("num_threads", "workers_per_gpu", "max_tokens_per_batch"):
         if getattr(runtime, name) < 1:
             raise ConfigError(f"runtime.{name} {getattr(runtime, name)}: give at least 1")
 
@@ -89,7 +89,7 @@ def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDi
         if runtime.device in ("auto", "cuda") and torch.cuda.is_available()
         else "cpu"
     )
-    quiet = runtime if here.is_main_process else replace(runtime, wandb_mode="disabled")
+    quiet = runtime if here.is_main_process else replace(runtime, tracker="none")
     worker = Worker(replace(quiet, device=device))
     while (job := here.broadcast_object(queue.next_blocking() if here.is_main_process else None)) is not None:
         started = time.monotonic()
@@ -104,7 +104,7 @@ def run_on_ranks(queue: JobQueue, runtime: RuntimeSettings, progress: ProgressDi
 def run_job(worker: Worker, job: Job, on_progress: ProgressCallback) -> tuple[str, str]:
     """Runs a job, which SIGINT and SIGTERM stop at its next checkpoint; returns its outcome, and the error if it failed."""
     try:
-        with stop_flag() as should_stop:
+        with stop_flag() as should_stop, world().fail_together():
             return worker.run(job, on_progress, should_stop), ""
     except TrainingInterrupted:  # the signal came to another rank
         raise Interrupted from None

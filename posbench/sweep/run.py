@@ -57,7 +57,7 @@ def run_plan(
     """Runs the jobs of a plan that are not done.
 
     Args:
-        experiment: the group of its runs on W&B.
+        experiment: the group of its runs in the tracker.
         say: called with each line for the user.
 
     Raises:
@@ -68,11 +68,12 @@ def run_plan(
         say = lambda text: None  # noqa: E731
     time_budget = TimeBudget(runtime.max_minutes)
     results_folder = ResultsFolder.from_runtime(runtime)
-    results_folder.prepare()
+    here.from_main(results_folder.prepare)
     launcher.check_runtime(runtime)
     for line in plan.skipped:
         say(f"left out: {line}")
-    jobs = with_estimates(pending_jobs(plan, results_folder, runtime, experiment), runtime)
+    pending = here.from_main(lambda: pending_jobs(plan, results_folder, runtime, experiment))
+    jobs = with_estimates(pending, runtime)
     trainings = sum(not job.cells for job in jobs)
     cells = sum(len(job.cells) for job in jobs)
     workers = len(launcher.worker_devices(runtime, len(jobs)))

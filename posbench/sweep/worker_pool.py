@@ -122,13 +122,11 @@ class _WorkerProcess:
             self.connection.send(job)
 
     def close(self) -> None:
-        """Ends the process: at once if it has no job, after a checkpoint if it runs one."""
+        """Ends the process: after what its tracker has left if it has no job, after a checkpoint if it runs one."""
         self.connection.close()
-        if self.job is None:
-            self.process.kill()
-        else:
+        if self.job is not None or not self.ready:
             self.process.terminate()
-        self.process.join(30)
+        self.process.join(40)
         if self.process.is_alive():
             self.process.kill()
 

@@ -1,23 +1,23 @@
-"""Weights & Biases as a write-only mirror: results are in files, and nothing is read back.
+"""Weights & Biases; the only module that imports wandb, which it does only if there is something to write.
 
-The mirror never prompts, raises or ends a run: at the first error it logs a one-line warning and stops. This is the only
-module that imports wandb, and it does so only if there is something to write.
+All files of a model are one run, whose id is that of the model: its training, and each evaluation, resume it.
 """
 
 from __future__ import annotations
 
-import logging
 import netrc
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from posbench.config.schema import RuntimeSettings
 from posbench.errors import unknown
+from posbench.files import Lock
+from posbench.tracking.run import RunInfo, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MODES = ("auto", "online", "offline", "disabled")
 CONNECT_TIMEOUT = 15.0  # seconds to wait for the server at the start of a run
 UPLOAD_TIMEOUT = 120.0  # seconds to wait for uploads at the end of a run; what is left stays in the folder
+LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes to the same run
 # The old and the new host of the server; a key for one is valid for both.
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 # Variables that describe the server and the user. All others describe a run, which may be the one that started this
@@ -35,7 +36,6 @@ KEPT_VARIABLES = re.compile(
     r"INSECURE_.*|HTTPS?_.*|.*PROXY|CA_.*)"
 )
 
-_log = logging.getLogger(__name__)
 _unreachable: set[str] = set()
 
 
@@ -68,131 +68,93 @@ class WandbSettings:
         return "online" if find_key() else "offline"
 
 
-class WandbLogger:
-    """A W&B run. All methods do nothing after the first error, or if the mode is disabled."""
+class WandbRun:
+    """A W&B run. Its methods raise the errors of wandb."""
 
-    def __init__(self, run: wandb.Run | None = None) -> None:
-        self._run = run
+    def __init__(self, run: wandb.Run, lock: Lock) -> None:
+        self._run, self._lock, self._opened = run, lock, time.monotonic()
 
-    def __enter__(self) -> WandbLogger:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.close(exit_code=0 if kind is None else 1)
-
-    def log_training(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs training metrics against train/step."""
-        self._write(lambda run: run.log({"train/step": step, **_prefixed("train", metrics)}))
-
-    def log_evaluation(self, length: int, metrics: Mapping[str, float]) -> None:
-        """Logs evaluation metrics against eval/length, in tokens."""
-        self._write(lambda run: run.log({"eval/length": length, **_prefixed("eval", metrics)}))
+    def log_metrics(self, axis: str, at: int, metrics: Mapping[str, float]) -> None:
+        """Logs metrics against an axis, train/step or eval/length, which W&B shows as the x axis of their charts."""
+        self._run.log({axis: at, **metrics})
 
     def log_table(self, name: str, frame: pd.DataFrame) -> None:
         """Logs a table."""
+        import wandb
 
-        def write(run: wandb.Run) -> None:
-            import wandb
+        self._run.log({f"tables/{name}": wandb.Table(dataframe=frame.reset_index(drop=True))})
 
-            run.log({f"tables/{name}": wandb.Table(dataframe=frame.reset_index(drop=True))})
+    def log_figures(self, paths: Iterable[Path]) -> None:
+        """Logs PNG files as images of their names."""
+        import wandb
 
-        self._write(write)
+        self._run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in paths})
 
-    def log_figures(self, paths: Iterable[Path | str]) -> None:
-        """Logs PNG files as images of their names; skips other files, such as their PDF versions."""
+    def log_checkpoint(self, folder: Path, name: str, metadata: Mapping[str, Any]) -> None:
+        """Logs a folder as an artifact of type `model`, of which this run is the producer."""
+        import wandb
 
-        def write(run: wandb.Run) -> None:
-            import wandb
+        artifact = wandb.Artifact(artifact_name(name), type="model", metadata=dict(metadata))
+        # Checkpoints are never modified, so W&B does not have to keep a copy in the user's home.
+        artifact.add_dir(str(folder), policy="immutable")
+        self._run.log_artifact(artifact)
 
-            images = {f"figures/{Path(path).stem}": path for path in paths if Path(path).suffix == ".png"}
-            if images:
-                run.log({name: wandb.Image(str(path)) for name, path in images.items()})
-
-        self._write(write)
-
-    def log_checkpoint(self, path: Path | str, name: str, metadata: Mapping[str, Any] | None = None) -> None:
-        """Logs a file or folder as an artifact of type `model`."""
-
-        def write(run: wandb.Run) -> None:
-            import wandb
-
-            artifact = wandb.Artifact(
-                re.sub(r"[^\w.-]", "-", name), type="model", metadata=dict(metadata or {})
-            )
-            # Checkpoints are never modified, so W&B does not have to keep a copy in the user's home.
-            if Path(path).is_dir():
-                artifact.add_dir(str(path), policy="immutable")
-            else:
-                artifact.add_file(str(path), policy="immutable")
-            run.log_artifact(artifact)
-
-        self._write(write)
+    def use_checkpoint(self, name: str) -> None:
+        """Records that this run reads the artifact of another; W&B has no such record of offline runs."""
+        if not self._run.offline:
+            self._run.use_artifact(f"{artifact_name(name)}:latest")
 
     def log_summary(self, numbers: Mapping[str, Any]) -> None:
         """Sets values of the summary of the run."""
-        self._write(lambda run: run.summary.update(dict(numbers)))
+        self._run.summary.update(dict(numbers))
 
-    def close(self, exit_code: int = 0) -> None:
+    def alert(self, title: str, text: str) -> None:
+        """Sends an alert to the user."""
+        self._run.alert(title, text, level="ERROR")
+
+    def finish(self, succeeded: bool) -> None:
         """Ends the run; online, waits up to UPLOAD_TIMEOUT for uploads."""
-        self._write(lambda run: run.finish(exit_code=exit_code))
-        self._run = None
-
-    def _write(self, write: Callable[[wandb.Run], object]) -> None:
-        if self._run is None:
-            return
         try:
-            write(self._run)
-        except Exception as error:
-            _warn("mirrors nothing more of this run", error)
-            self._run = None
+            self._run.finish(exit_code=0 if succeeded else 1)
+            # The folder of a run is named by its second: another of this id in the same one would overwrite it.
+            time.sleep(max(0.0, self._opened + 1.0 - time.monotonic()))
+        finally:
+            self._lock.release()
 
 
-def open_wandb_logger(
-    settings: WandbSettings,
-    *,
-    job_type: str,
-    name: str,
-    group: str,
-    config: Mapping[str, Any],
-    folder: Path | str,
-) -> WandbLogger:
-    """Starts a run and ends the previous run of the process.
+def artifact_name(name: str) -> str:
+    """Returns a name with the characters that W&B allows."""
+    return re.sub(r"[^\w.-]", "-", name)
 
-    Args:
-        settings: mode, project and entity.
-        job_type: train, evaluate or report.
-        name: display name of the run, scheme-length-seed.
-        group: name of the experiment.
-        config: resolved settings.
-        folder: folder of the files of wandb.
-    """
+
+def open_wandb_run(settings: WandbSettings, info: RunInfo) -> WandbRun | None:
+    """Starts or resumes a run; ends the previous run of the process. Returns None if W&B is disabled."""
     mode = settings.resolved()
     if mode == "disabled":
-        return WandbLogger()
+        return None
     key = find_key() if mode == "online" else None
     if mode == "online" and (key is None or _server() in _unreachable):
         if key is None:
-            _warn("is written offline", "mode online, but neither WANDB_API_KEY nor netrc has a key")
+            warn("is written offline", "mode online, but neither WANDB_API_KEY nor netrc has a key")
         mode = "offline"
-    arguments = {
-        "project": settings.project or os.environ.get("WANDB_PROJECT") or "posbench",
-        "entity": settings.entity,
-        "job_type": job_type,
-        "name": name,
-        "group": group,
-        "config": dict(config),
-    }
-    if mode == "online":
-        try:
-            return WandbLogger(_init("online", Path(folder), key, arguments))
-        except Exception as error:
-            _warn("is written offline from here on", error)
-            _unreachable.add(_server())
+    folder = info.results_dir / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder / f"{info.id}.lock")
+    lock.acquire(timeout=LOCK_TIMEOUT)
     try:
-        return WandbLogger(_init("offline", Path(folder), None, arguments))
-    except Exception as error:
-        _warn("mirrors nothing of this run", error)
-        return WandbLogger()
+        if mode == "online":
+            try:
+                return WandbRun(_init("online", folder, key, settings, info), lock)
+            except Exception as error:
+                import wandb
+
+                warn("is written offline from here on", error)
+                _unreachable.add(_server())
+                wandb.teardown()  # its service keeps the id of the run that it could not start
+        return WandbRun(_init("offline", folder, None, settings, info), lock)
+    except Exception:
+        lock.release()
+        raise
 
 
 def find_key() -> str | None:
@@ -219,8 +181,7 @@ def _server() -> str:
     return os.environ.get("WANDB_BASE_URL", "")
 
 
-def _init(mode: str, folder: Path, key: str | None, arguments: dict[str, Any]) -> wandb.Run:
-    folder.mkdir(parents=True, exist_ok=True)
+def _init(mode: str, folder: Path, key: str | None, settings: WandbSettings, info: RunInfo) -> wandb.Run:
     os.environ["WANDB_SILENT"] = "true"  # for output before the settings of the run apply
     for kind in ("DATA", "CACHE"):  # by default in the user's home, which may be small or read-only
         os.environ.setdefault(f"WANDB_{kind}_DIR", str(folder.resolve() / kind.lower()))
@@ -230,7 +191,15 @@ def _init(mode: str, folder: Path, key: str | None, arguments: dict[str, Any]) -
     import wandb
 
     run = wandb.init(
-        **arguments,
+        project=settings.project or os.environ.get("WANDB_PROJECT") or "posbench",
+        entity=settings.entity,
+        id=info.id,
+        # An offline run cannot ask the server; `wandb sync` joins the runs of one id.
+        resume="allow" if mode == "online" else None,
+        job_type=info.job_type,
+        name=info.name,
+        group=info.group,
+        config=dict(info.config),
         mode=mode,  # type: ignore[arg-type]
         dir=str(folder),
         reinit="finish_previous",
@@ -248,30 +217,3 @@ def _init(mode: str, folder: Path, key: str | None, arguments: dict[str, Any]) -
     run.define_metric("train/*", step_metric="train/step")
     run.define_metric("eval/*", step_metric="eval/length")
     return run
-
-
-def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in metrics.items()}
-
-
-def _warn(consequence: str, error: object) -> None:
-    line = " ".join(str(error).split()) or type(error).__name__
-    _log.warning(
-        "W&B %s (%s); results are in files as always, wandb_mode=disabled silences this", consequence, line
-    )
-
-
-def log_report(
-    folder: Path, paths: Sequence[Path], name: str, config: dict[str, Any], runtime: RuntimeSettings
-) -> None:
-    """Logs the tables and figures of a report as a W&B run."""
-    import pandas as pd
-
-    settings = WandbSettings(runtime.wandb_mode, runtime.wandb_project)
-    with open_wandb_logger(
-        settings, job_type="report", name=name, group=name, config=config, folder=folder.parent / "wandb"
-    ) as run:
-        for path in paths:
-            if path.suffix == ".csv" and path.parent.name == "tables":
-                run.log_table(path.stem, pd.read_csv(path))
-        run.log_figures(paths)

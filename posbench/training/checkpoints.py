@@ -52,6 +52,12 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
     return metadata
 
 
+def read(folder: Path, name: str) -> tuple[dict[str, Any] | None, dict[str, Tensor] | None]:
+    """Returns the metadata of a complete checkpoint and one group of its tensors, or None where there is none."""
+    metadata = read_metadata(folder)
+    return metadata, tensors(folder, name) if metadata is not None else None
+
+
 def tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor] | None:
     """Loads one group of tensors, or sets the folder aside with a warning and returns None if it cannot be read."""
     try:

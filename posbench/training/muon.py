@@ -2,9 +2,9 @@
 
 Keller Jordan et al. Muon: An optimizer for hidden layers in neural networks. 2024.
 https://kellerjordan.github.io/posts/muon. Unlike in torch.optim.Muon, the iteration runs in float32, and matrices of
-the same shape are processed as one batch, since small models are bound by the number of kernel launches. Under FSDP
-every rank orthogonalises whole matrices. Weight decay is decoupled, as in Jordan's code and in Liu et al. Muon is
-Scalable for LLM Training. 2025, section 2.2 (arXiv:2502.16982): every step multiplies the matrices by 1 - lr * decay.
+the same shape are processed as one batch, since small models are bound by the number of kernel launches. Weight
+decay is decoupled, as in Jordan's code and in Liu et al. Muon is Scalable for LLM Training. 2025, section 2.2
+(arXiv:2502.16982): every step multiplies the matrices by 1 - lr * decay.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-
-from posbench.runtime.distributed import distribute_like, gather_full_tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -78,14 +76,14 @@ def muon_update(
     by_shape: dict[tuple[int, ...], list[tuple[torch.nn.Parameter, Tensor]]] = {}
     for parameter, gradient, running, count in zip(parameters, gradients, momenta, stacked, strict=True):
         running.lerp_(gradient, 1 - momentum)
-        matrices = gather_full_tensor(gradient.lerp(running, momentum)).unflatten(0, (count, -1))
+        matrices = gradient.lerp(running, momentum).unflatten(0, (count, -1))
         by_shape.setdefault(tuple(matrices.shape[1:]), []).append((parameter, matrices))
     for shape, members in by_shape.items():
         orthogonal = orthogonalise(torch.cat([matrices for _, matrices in members]))
         scale = max(1.0, shape[0] / shape[1]) ** 0.5
         parts = orthogonal.split([len(matrices) for _, matrices in members])
         for (parameter, _), part in zip(members, parts, strict=True):
-            update = distribute_like(part.flatten(0, 1), parameter)
+            update = part.flatten(0, 1)
             if weight_decay:
                 parameter.mul_(1 - lr * weight_decay)
             if isinstance(lr, Tensor):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from posbench.files import remove
-from posbench.runtime.distributed import World, distribute_like, gather_full_tensor
 from posbench.training import checkpoints
 
 # Each optimizer with its peak learning rate.
@@ -37,30 +38,20 @@ class TrainingState:
     optimizer: dict[str, Tensor]
 
     def restore(self, optimizers: Optimizers) -> None:
-        """Loads the state of the optimizers into `optimizers`, sharded as their parameters are."""
+        """Loads the state of the optimizers into `optimizers`."""
         for which, (optimizer, _) in enumerate(optimizers):
             groups = optimizer.state_dict()["param_groups"]
-            parameters = [one for group in optimizer.param_groups for one in group["params"]]
             state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in self.optimizer.items():
                 owner, index, name = key.split("/")
                 if int(owner) == which:
-                    parameter = parameters[int(index)]
-                    same_shape = tensor.shape == parameter.shape
-                    value = distribute_like(tensor, parameter) if same_shape else tensor
-                    state.setdefault(int(index), {})[name] = value
+                    state.setdefault(int(index), {})[name] = tensor
             optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def load_latest(folder: Path, device: torch.device, world: World) -> TrainingState | None:
-    """Loads the newest complete checkpoint, the same on every rank; broken ones are set aside."""
-    chosen = (
-        next((path for path in checkpoint_folders(folder) if _read(path, device)), None)
-        if world.is_main_process
-        else None
-    )
-    chosen = world.broadcast_object(chosen)
-    return _read(chosen, device) if chosen else None
+def load_latest(folder: Path) -> TrainingState | None:
+    """Loads the newest complete checkpoint; broken ones are set aside."""
+    return next(filter(None, map(_read, checkpoint_folders(folder))), None)
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
@@ -68,44 +59,78 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if FOLDER.fullmatch(path.name)), reverse=True)
 
 
-def _read(path: Path, device: torch.device) -> TrainingState | None:
+def _read(path: Path) -> TrainingState | None:
     metadata = checkpoints.read_metadata(path)
-    model = metadata and checkpoints.tensors(path, "model", device)
-    state = model and checkpoints.tensors(path, "optimizer", device)
+    model = metadata and checkpoints.tensors(path, "model")
+    state = model and checkpoints.tensors(path, "optimizer")
     return TrainingState(metadata, model, state) if metadata and model and state else None
 
 
-def save(
-    folder: Path, step: int, model: nn.Module, optimizers: Optimizers, metadata: dict[str, Any], world: World
+class CheckpointWriter:
+    """Writes the checkpoints of a training in a background thread, one at a time.
+
+    The thread writes a copy in the memory of the host, so that training goes on meanwhile. A process that is killed
+    leaves each checkpoint whole or absent. An error of a write is raised by the next call.
+
+    Args:
+        folder: of the training.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._thread: ThreadPoolExecutor | None = None
+        self._write: Future[None] | None = None
+
+    def save(self, step: int, model: nn.Module, optimizers: Optimizers, metadata: dict[str, Any]) -> None:
+        """Copies the state after `step` steps and starts to write it, then deletes older checkpoints."""
+        self.wait()
+        weights = {name: _copy(tensor) for name, tensor in model.state_dict().items()}
+        state = {
+            f"{which}/{index}/{name}": _copy(tensor)
+            for which, (optimizer, _) in enumerate(optimizers)
+            for index, entry in optimizer.state_dict()["state"].items()
+            for name, tensor in entry.items()
+        }
+        content = {"model": weights, "optimizer": state}
+        # Of the history as it is now: training goes on to append to it.
+        metadata = copy.deepcopy({"step": step, **metadata})
+        self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._write = self._thread.submit(_replace, self.folder, step, content, metadata)
+
+    def check(self) -> None:
+        """Raises the error of a write that has failed; does not wait for one in progress."""
+        if self._write and self._write.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the write in progress, if there is one."""
+        write, self._write = self._write, None
+        if write:
+            write.result()
+
+    def close(self) -> None:
+        """Ends the thread after the write in progress."""
+        thread, self._thread = self._thread, None
+        if thread:
+            thread.shutdown(wait=True)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _replace(
+    folder: Path, step: int, content: dict[str, dict[str, Tensor]], metadata: dict[str, Any]
 ) -> None:
-    """Writes a checkpoint after `step` steps and then deletes older ones. All ranks must call this."""
-    # Gathering sharded tensors is a collective operation, so it comes before the other ranks return.
-    weights = full_state_dict(model)
-    state = {
-        f"{which}/{index}/{name}": gather_full_tensor(tensor)
-        for which, (optimizer, _) in enumerate(optimizers)
-        for index, entry in optimizer.state_dict()["state"].items()
-        for name, tensor in entry.items()
-    }
-    if not world.is_main_process:
-        return
     current = folder / f"step-{step:08d}"
     older = [path for path in checkpoint_folders(folder) if path != current]
-    checkpoints.write(current, {"model": weights, "optimizer": state}, {"step": step, **metadata})
+    checkpoints.write(current, content, metadata)
     for path in older:
         remove(path)
 
 
-def finish(folder: Path, model: nn.Module, metadata: dict[str, Any], world: World) -> None:
-    """Writes the final model and then deletes the checkpoints. All ranks must call this."""
-    weights = full_state_dict(model)
-    if not world.is_main_process:
-        return
-    checkpoints.write(folder / "final", {"model": weights}, metadata)
+def finish(folder: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Writes the final model and then deletes the checkpoints."""
+    checkpoints.write(folder / "final", {"model": model.state_dict()}, metadata)
     for path in checkpoint_folders(folder):
         remove(path)
-
-
-def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the state dict with sharded tensors gathered."""
-    return {name: gather_full_tensor(tensor) for name, tensor in model.state_dict().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -40,6 +41,8 @@ Report = Callable[[int, dict[str, float]], None]
 LOG_INTERVAL = 25
 # Batches made ahead for a GPU. On a CPU a second thread would compete with training.
 PREFETCH_DEPTH = 2
+# What all ranks do before a step; of several, the largest.
+SAVE, STOP = 1, 2
 
 
 def build_model(settings: ModelSettings, vocab_size: int) -> GPT:
@@ -96,20 +99,16 @@ class Trainer:
         plan, vocabulary = self.plan, corpus.vocabulary
         check(plan)
         check_corpus(corpus, plan.seq_len)
-        distributed.check(
-            runtime.data_parallel, plan.batch_size, plan.grad_accum_steps, self.world.world_size
-        )
+        distributed.check(plan.batch_size, plan.grad_accum_steps, self.world.world_size)
         self.device = pick_device(runtime.device)
         self.kernel = KernelDispatcher(runtime.kernel)
         model = start.model if start else build_model(settings, vocabulary.vocab_size)
         self.model = model.to(self.device)
-        saved = resume.load_latest(folder, self.device, self.world) if folder else None
+        saved = self.world.from_main(lambda: resume.load_latest(folder)) if folder else None
         if saved:
             self.model.load_state_dict(saved.model)
         loss_module = LossModule(start.extended if start else self.model, self.kernel)
-        parallel = distributed.parallelize(
-            loss_module, list(self.model.blocks), runtime.data_parallel, self.world
-        )
+        parallel = distributed.parallelize(loss_module, self.world)
         gpu, single = self.device.type == "cuda", self.world.world_size == 1
         self.compiles = should_compile(runtime.compile, self.device)
         self.collate = partial(collate, pad_targets=self.compiles or gpu, pin_memory=gpu)
@@ -118,13 +117,15 @@ class Trainer:
         if self.compiles and single:
             required = runtime.compile is True
             self.loss_module: Any = CompiledLoss(loss_module, self.kernel, gpu and small, required)
-        else:  # the hooks of DDP and FSDP break the graph
+        else:  # the hooks of DDP break the graph
             self.loss_module = compile_module(parallel, fullgraph=False) if self.compiles else parallel
         self.optimizers = build_optimizers(self.model, plan, self.compiles and single)
         self.prefetcher = Prefetcher(self.micro_batches, plan.steps, PREFETCH_DEPTH if gpu else 0)
+        self.writer = resume.CheckpointWriter(folder) if folder and self.world.is_main_process else None
         self.steps_done = 0
         self.losses: list[Tensor] = []
         self.log_history: list[dict[str, float]] = []
+        self.speed: dict[str, float] = {}  # of this process' steps
         if saved:
             self.restore(saved)
         self.batches = Batches(
@@ -159,14 +160,18 @@ class Trainer:
         Raises:
             TrainingInterrupted: after writing a checkpoint, if `stop` returns True before a step.
         """
-        assert self.folder is not None
-        metadata = checkpoints.read_metadata(self.folder / "final")
+        final = self.folder / "final" if self.folder else Path()
+        metadata = self.world.from_main(lambda: checkpoints.read_metadata(final))
         if metadata is not None:
             return metadata
         try:
             step, status = self.steps(report, stop)
+            if self.writer:
+                self.writer.wait()
         finally:
             self.prefetcher.close()
+            if self.writer:
+                self.writer.close()
             if self.compiles:
                 free_compiled_code(self.device)
         return self.finish(step, status)
@@ -175,17 +180,26 @@ class Trainer:
         """Runs the remaining steps; returns the total number of steps, and "ok" or "diverged"."""
         step, losses, plan = self.steps_done, self.losses, self.plan
         tokens = plan.batch_size * plan.seq_len
-        meter = ThroughputMeter(
-            self.model, tokens, plan.seq_len, self.device, plan.dtype, self.world.world_size
-        )
+        meter = ThroughputMeter(self.model, tokens, plan.seq_len, self.device, self.world.world_size)
         meter.start(step)
+        due = time.monotonic() + 60 * self.runtime.checkpoint_minutes
         while step < plan.steps:
-            if self.world.any_rank(stop()):
+            # One message between the ranks for both; the clock of any of them counts.
+            action = self.world.all_reduce_max(STOP if stop() else SAVE * (time.monotonic() >= due))
+            if action:
                 self.save(step, losses)
+                due = time.monotonic() + 60 * self.runtime.checkpoint_minutes
+            if action == STOP:
+                if self.writer:
+                    self.writer.wait()
+                self.world.any_rank(False)  # torchrun ends the others when one has ended
                 raise TrainingInterrupted
+            if self.writer:
+                self.writer.check()
             losses.append(self.step(step))
             step += 1
-            if step % self.runtime.checkpoint_interval == 0 and step < plan.steps:
+            interval = self.runtime.checkpoint_interval
+            if interval and step % interval == 0 and step < plan.steps:
                 self.save(step, losses)
             validating = step % plan.val_interval == 0 or step == plan.steps
             if step % LOG_INTERVAL and not validating:
@@ -193,6 +207,7 @@ class Trainer:
             loss = self.world.all_reduce_sum(torch.stack(losses).mean().item())
             losses.clear()
             speed = meter.read(step)
+            self.speed = meter.total()
             metrics = {"step": step, "loss": loss, "lr": plan.lr * lr_multiplier(plan, step - 1)}
             if not math.isfinite(loss):
                 return step, "diverged"
@@ -216,7 +231,7 @@ class Trainer:
             with self.no_sync(index + 1 < len(micro_batches)):
                 # The quotient is a new tensor: a CUDA graph writes its loss to the same memory every time.
                 loss = self.loss(tensors) / n_targets
-                # DDP and FSDP average gradients over the ranks, and their sum is needed.
+                # DDP averages gradients over the ranks, and their sum is needed.
                 (loss * self.world.world_size).backward()
             losses.append(loss.detach())
         if self.plan.max_grad_norm:
@@ -252,39 +267,34 @@ class Trainer:
         """Returns the loss on held-out text, in nats per token."""
         self.model.eval()
         nats, count = 0.0, self.plan.val_batches
-        # Under FSDP a forward pass is a collective operation, so every rank runs as many; excess ones are discarded.
-        for first in range(0, count, self.world.world_size):
-            index = first + self.world.rank
-            batch = self.held_out.get_batch(min(index, count - 1))
-            loss = self.loss(self.collate(batch)).item() / int(batch.loss_mask.sum())
-            nats += loss if index < count else 0.0
+        for index in range(self.world.rank, count, self.world.world_size):
+            batch = self.held_out.get_batch(index)
+            nats += self.loss(self.collate(batch)).item() / int(batch.loss_mask.sum())
         return self.world.all_reduce_sum(nats) / count
 
     def save(self, step: int, losses: list[Tensor]) -> None:
-        """Writes a checkpoint, with the losses that are not reported yet."""
+        """Starts to write a checkpoint, with the losses that are not reported yet."""
         metadata = {
             "log_history": self.log_history,
             "losses": [self.world.all_reduce_sum(loss.item()) for loss in losses],
         }
-        assert self.folder is not None
-        resume.save(self.folder, step, self.model, self.optimizers, metadata, self.world)
+        if self.writer:
+            self.writer.save(step, self.model, self.optimizers, metadata)
 
     def finish(self, step: int, status: str) -> dict[str, Any]:
         """Writes the final model, deletes the checkpoints, and returns the metadata."""
-        compiled = self.loss_module.status if isinstance(self.loss_module, CompiledLoss) else None
+        plan, compiled = self.plan, getattr(self.loss_module, "status", None)
         metadata = {
             "status": status,
             "step": step,
             # Of the pretraining alone, so that all extensions of a model have the same number in a figure.
-            "train_tokens": self.start.tokens
-            if self.start
-            else step * self.plan.batch_size * self.plan.seq_len,
+            "train_tokens": self.start.tokens if self.start else step * plan.batch_size * plan.seq_len,
             "n_params": self.model.parameter_count(),
             "kernel": self.kernel.ran,
             "compiled": compiled or str(self.compiles).lower(),
-            "settings": asdict(self.settings) | ({"finetune": asdict(self.plan)} if self.start else {}),
+            "settings": asdict(self.settings) | ({"finetune": asdict(plan)} if self.start else {}),
             "log_history": self.log_history,
         }
-        assert self.folder is not None
-        resume.finish(self.folder, self.model, metadata, self.world)
+        if self.folder and self.world.is_main_process:
+            resume.finish(self.folder, self.model, metadata)
         return metadata

@@ -11,7 +11,6 @@ from posbench.commands import catalog, run
 from posbench.config.keys import SCHEMAS
 from posbench.data import batches, corpus, tokenizer
 from posbench.kernels import dispatcher
-from posbench.runtime import distributed
 from posbench.sweep import feasibility, launcher
 from posbench.tracking import wandb
 
@@ -229,7 +228,6 @@ def test_the_choices_beside_a_field_are_those_of_the_code():
     }
     assert found["train.runtime.kernel"] == set(dispatcher.NAMES)
     assert found["train.runtime.launcher"] == set(launcher.LAUNCHERS)
-    assert found["train.runtime.data_parallel"] == set(distributed.KINDS)
     assert found["train.runtime.wandb_mode"] == set(wandb.MODES)
     assert found["train.train.synthetic_task"] == set(batches.SYNTHETIC_TASKS)
     assert found["train.data.source"] == set(corpus.SOURCES)

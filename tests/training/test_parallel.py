@@ -81,15 +81,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_losses_and_rows_of_one_process(folders: tuple[Path, Path]) -> None:
     folder, cache = folders
     found = {}
-    ways = {"one": ([sys.executable], "auto"), "ddp": (TORCHRUN, "ddp"), "fsdp": (TORCHRUN, "fsdp")}
-    for name, (launch, kind) in ways.items():
+    for name, launch in {"one": [sys.executable], "ddp": TORCHRUN}.items():
         where = [f"runtime.results_dir={folder / name}", f"runtime.cache_dir={cache}"]
-        ended(launch, "train", *TINY, *where, f"runtime.data_parallel={kind}", "train.grad_accum_steps=2")
+        ended(launch, "train", *TINY, *where, "train.grad_accum_steps=2")
         found[name] = log_history(folder / name)
-    for name in ("ddp", "fsdp"):
-        for one, other in zip(found["one"], found[name], strict=True):
-            assert one.keys() == other.keys()
-            assert all(abs(one[key] - other[key]) < TOLERANCE for key in one), (name, one, other)
+    for one, other in zip(found["one"], found["ddp"], strict=True):
+        assert one.keys() == other.keys()
+        assert all(abs(one[key] - other[key]) < TOLERANCE for key in one), (one, other)
     task = [
         "task=fixed_targets",
         "evaluation.length_multiples=[1,4]",
@@ -155,15 +153,91 @@ def test_a_rank_without_memory_is_named_and_the_next_run_continues(
     assert log_history(folder / "short")[-1]["step"] == 24
 
 
+# A mistake on one rank alone: the rank, and what it runs first.
+MISTAKES = {
+    "in the settings": (
+        1,
+        """
+from posbench.commands import checks
+from posbench.errors import ConfigError
+
+def fail(settings):
+    raise ConfigError("words of rank 1")
+
+checks.check_train = fail
+""",
+    ),
+    "in the plan": (
+        0,
+        """
+from posbench.errors import DataError
+from posbench.sweep import plan
+
+def fail(settings):
+    raise DataError("words of rank 0")
+
+plan.plan_model = fail
+""",
+    ),
+    "in a job": (
+        1,
+        """
+from posbench.errors import DataError
+from posbench.sweep.jobs import Worker
+
+def fail(worker, model):
+    raise DataError("words of rank 1")
+
+Worker.corpus = fail
+""",
+    ),
+}
+
+
+def run_on_ranks(script: Path, results: Path, cache: Path, *settings: str) -> str:
+    """Runs a script that fails on two ranks; returns the one line that is printed."""
+    process = started(
+        TORCHRUN,
+        str(script),
+        *TINY,
+        f"runtime.results_dir={results}",
+        f"runtime.cache_dir={cache}",
+        *settings,
+    )
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert "[rank" not in output, "no traceback of a rank"
+    (line,) = (line for line in output.splitlines() if line.startswith(("error: ", "stopped")))
+    return line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", MISTAKES)
+def test_a_mistake_on_one_rank_ends_all_with_its_words(
+    where: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Fault: a mistake on one rank alone was never printed, or left the others waiting for half an hour."""
+    rank, code = MISTAKES[where]
+    (tmp_path / "one.py").write_text(
+        f"import os, runpy\nif os.environ['RANK'] == '{rank}':\n    pass\n"
+        + "".join(f"    {line}\n" for line in code.splitlines())
+        + f"runpy.run_path({str(ROOT / 'scripts' / 'train.py')!r}, run_name='__main__')\n"
+    )
+    assert f"words of rank {rank}" in run_on_ranks(tmp_path / "one", tmp_path, folders[1])
+
+
+@pytest.mark.slow
+def test_a_mistake_on_every_rank_is_printed_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert "alibo" in run_on_ranks(ROOT / "scripts" / "train", tmp_path, folders[1], "scheme=alibo")
+
+
 def test_a_number_of_processes_that_does_not_divide_the_batch() -> None:
     with pytest.raises(
         ConfigError,
         match=r"train.batch_size 8 in 2 parts cannot be divided among 3 processes: start 1, 2, 4 of them",
     ):
-        check("auto", 8, 2, 3)
-    check("auto", 8, 2, 4)
-    with pytest.raises(ConfigError, match=r"runtime.data_parallel 'dp'.*ddp"):
-        check("dp", 8, 1, 1)
+        check(8, 2, 3)
+    check(8, 2, 4)
 
 
 def test_shards_cover_all_items_once() -> None:

@@ -1,0 +1,51 @@
+"""A worker gives the memory of a model back before its next job, for the other workers of its GPU."""
+
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+from posbench.config import hydra_app
+from posbench.config.data import DataSettings
+from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.model.gpt import GPT
+from posbench.sweep.jobs import Job, Worker
+from posbench.sweep.plan import plan_model
+
+
+@pytest.mark.parametrize("scheme", ["rope", "t5"])
+def test_no_model_stays_after_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Fault: the model evaluated last, and cycles of compiled code, kept their memory during the next training."""
+    (tmp_path / "text").mkdir()
+    for index in range(40):
+        (tmp_path / "text" / f"{index}.txt").write_text("for self in return if def\n" * 40)
+    runtime = RuntimeSettings(
+        device="cpu", tracker="none", results_dir=str(tmp_path / "results"), cache_dir=str(tmp_path / "cache")
+    )
+    settings = ModelSettings(
+        SchemeSettings(scheme, hydra_app.load_group("scheme")[scheme]["build"]),
+        SizeSettings("mini", n_layers=1, d_model=16, n_heads=2),
+        DataSettings(source="files", path=str(tmp_path / "text")),
+        TrainSettings(seq_len=8, steps=2, batch_size=2, val_batches=1, synthetic_fraction=0.0),
+    )
+    made: list[weakref.ref[GPT]] = []
+    create = GPT.__init__
+
+    def remember(model: GPT, *args: object, **settings: object) -> None:
+        create(model, *args, **settings)  # type: ignore[arg-type]
+        made.append(weakref.ref(model))
+
+    monkeypatch.setattr(GPT, "__init__", remember)
+    plan, emptied = plan_model(settings), []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    worker = Worker(runtime)
+    worker.results_folder.prepare()
+    assert worker.run(Job("test", plan), lambda *_: None, lambda: False) == "done"
+    assert made
+    assert emptied
+    assert not [one for one in made if one() is not None]
+    assert worker.last is None

@@ -1,0 +1,296 @@
+"""Trackers: no error, delay or absence of one changes a run; what each adapter writes, without a network."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from posbench.config.schema import RuntimeSettings
+from posbench.errors import ConfigError
+from posbench.tracking import run as run_module
+from posbench.tracking import tracker, wandb
+from posbench.tracking.report import cells_table, log_report
+from posbench.tracking.run import RunInfo
+from posbench.tracking.wandb import WandbSettings, open_wandb_run
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A thread and warnings of this test alone, and no key of the user."""
+    monkeypatch.setattr(tracker, "_THREAD", tracker._Thread())
+    monkeypatch.setattr(run_module, "_given", set())
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+
+
+def info(folder: Path, id: str = "id") -> RunInfo:
+    return RunInfo(id, "rope-64-0", "demo", "model", folder, config={"train": {"seq_len": 64}})
+
+
+class Recorder:
+    """Records calls; each method sleeps or raises first, as it is made."""
+
+    def __init__(self, before: Callable[[str], None] = lambda name: None) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.before = before
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def call(*args: Any) -> None:
+            self.before(name)
+            self.calls.append((name, *args))
+
+        return call
+
+
+def every_call(run: tracker.TrackedRun) -> None:
+    run.log_training(1, {"loss": 1.0})
+    run.log_evaluation(64, {"loss": 1.0})
+    run.log_summary({"status": "ok"})
+    run.alert("diverged", "after 3 steps")
+
+
+def test_calls_arrive_in_order(tmp_path: Path) -> None:
+    recorder: Any = Recorder()
+    with tracker.open_run(RuntimeSettings(), info(tmp_path), lambda info: recorder) as run:
+        every_call(run)
+    assert tracker._THREAD.wait(10)
+    assert recorder.calls == [
+        ("log_metrics", "train/step", 1, {"train/loss": 1.0}),
+        ("log_metrics", "eval/length", 64, {"eval/loss": 1.0}),
+        ("log_summary", {"status": "ok"}),
+        ("alert", "diverged", "after 3 steps"),
+        ("finish", True),
+    ]
+
+
+@pytest.mark.parametrize("where", ["open", "log_metrics", "finish"])
+def test_a_tracker_that_raises_gives_one_warning_and_stops_nothing(
+    where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault: an error while a run was opened or closed could end a training."""
+
+    def fail(name: str) -> None:
+        if name == where:
+            raise RuntimeError("no\nnetwork")
+
+    def open_tracker(info: RunInfo) -> Any:
+        fail("open")
+        return Recorder(fail)
+
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            with tracker.open_run(RuntimeSettings(), info(tmp_path), open_tracker) as run:
+                every_call(run)
+        assert tracker._THREAD.wait(10)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "no network" in line
+    assert "runtime.tracker=none silences this" in line
+    assert "\n" not in line
+
+
+def test_a_tracker_that_sleeps_delays_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault: the start of every run waited up to 15 seconds for a server that does not answer, its end 120."""
+    monkeypatch.setattr(tracker, "EXIT_TIMEOUT", 0.2)
+    monkeypatch.setattr(tracker, "MAX_CALLS", 100)
+    monkeypatch.setattr(tracker, "_THREAD", tracker._Thread())
+    began, network = time.monotonic(), threading.Event()
+    recorder: Any = Recorder(lambda name: network.wait(30))
+    with tracker.open_run(RuntimeSettings(), info(tmp_path), lambda info: recorder) as run:
+        for _ in range(1000):
+            every_call(run)
+    tracker._THREAD.wait_at_exit()
+    assert time.monotonic() - began < 2
+    network.set()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert all("the tracker is too slow" in line for line in lines)
+
+
+SLEEPER = """
+import sys, time
+from pathlib import Path
+from posbench.config.schema import RuntimeSettings
+from posbench.tracking import tracker
+from posbench.tracking.run import RunInfo
+tracker.EXIT_TIMEOUT = 0.3
+def opener(info):
+    time.sleep(3600)
+with tracker.open_run(RuntimeSettings(), RunInfo("id", "n", "g", "model", Path(".")), opener) as run:
+    run.log_training(1, {})
+"""
+
+
+def test_a_process_ends_although_its_tracker_hangs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SLEEPER], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.count("\n") == 1
+    assert "the tracker is too slow" in done.stderr
+
+
+def test_a_tracker_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=r"runtime.tracker trackio is not installed: run pip install 'posbench"
+    ):
+        tracker.check_tracker(RuntimeSettings(tracker="trackio"))
+    tracker.check_tracker(RuntimeSettings(tracker="wandb"))
+    with pytest.raises(
+        ConfigError, match=r"unknown runtime.tracker 'mlflow': choose one of none, tensorboard"
+    ):
+        tracker.check_tracker(RuntimeSettings(tracker="mlflow"))
+
+
+class FakeWandb(types.ModuleType):
+    """Records what the adapter does online, where tests have no network."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.calls: list[tuple[str, Any]] = []
+        self.Settings = dict
+        self.Table = lambda dataframe: ("table", len(dataframe))
+        self.Image = lambda path: ("image", Path(path).name)
+        self.run = self
+
+    offline = False
+
+    def init(self, **arguments: Any) -> "FakeWandb":
+        self.calls.append(("init", arguments))
+        return self
+
+    def Artifact(self, name: str, **arguments: Any) -> Any:
+        self.calls.append(("artifact", (name, arguments["type"])))
+        return types.SimpleNamespace(name=name, add_dir=lambda *args, **kwargs: None)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {}
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self.calls.append((name, args))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    module = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.setattr(wandb.time, "sleep", lambda seconds: None)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_RUN_ID", "outside")
+    for name in ("WANDB_MODE", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    return module
+
+
+def test_online_a_run_is_resumed_by_the_id_of_its_model(fake: FakeWandb, tmp_path: Path) -> None:
+    for _ in range(2):
+        run = open_wandb_run(WandbSettings("online"), info(tmp_path, "model1"))
+        assert run
+        run.log_metrics("eval/length", 64, {"eval/perplexity/loss": 1.0})
+        run.use_checkpoint("model-base")
+        run.log_checkpoint(tmp_path, "model-model1", {})
+        run.alert("diverged", "after 3 steps")
+        run.finish(True)
+    starts = [arguments for name, arguments in fake.calls if name == "init"]
+    assert [(one["id"], one["resume"], one["mode"]) for one in starts] == [("model1", "allow", "online")] * 2
+    defined = [arguments for name, arguments in fake.calls if name == "define_metric"]
+    assert ("eval/*",) in defined
+    assert ("log", ({"eval/length": 64, "eval/perplexity/loss": 1.0},)) in fake.calls
+    assert ("use_artifact", ("model-base:latest",)) in fake.calls
+    assert ("artifact", ("model-model1", "model")) in fake.calls
+    assert ("alert", ("diverged", "after 3 steps")) in fake.calls
+
+
+def rows() -> pd.DataFrame:
+    cell = {"scheme": "rope", "task": "perplexity", "metric": "nll", "status": "ok"}
+    return pd.DataFrame(
+        [
+            {"cell_id": "a", "eval_len": 64, "value_sum": 6.0, "n": 2, "doc_id": "1", **cell},
+            {"cell_id": "a", "eval_len": 64, "value_sum": 2.0, "n": 2, "doc_id": "2", **cell},
+            {"cell_id": "b", "eval_len": 128, "value_sum": None, "n": 0, "doc_id": "", **cell}
+            | {"status": "out_of_memory"},
+        ]
+    )
+
+
+def test_the_table_of_cells_has_a_line_for_each_metric() -> None:
+    table = cells_table(rows())
+    assert list(table["cell_id"]) == ["a", "b"]
+    assert (table["mean"][0], table["n"][0]) == (2.0, 4)
+    assert np.isnan(table["mean"][1])
+
+
+def test_a_report_has_its_tables_figures_and_models(fake: FakeWandb, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "loss.csv").write_text("a,b\n1,2\n")
+    paths = [
+        tmp_path / "tables" / "loss.csv",
+        tmp_path / "figures" / "loss.png",
+        tmp_path / "figures" / "loss.pdf",
+    ]
+    log_report(
+        rows(),
+        paths,
+        ["model-1"],
+        "demo",
+        {},
+        RuntimeSettings(results_dir=str(tmp_path), wandb_mode="online"),
+    )
+    assert tracker._THREAD.wait(10)
+    logged = [arguments[0] for name, arguments in fake.calls if name == "log"]
+    assert logged == [
+        {"tables/cells": ("table", 2)},
+        {"tables/loss": ("table", 1)},
+        {"figures/loss": ("image", "loss.png")},
+    ]
+    assert ("use_artifact", ("model-1:latest",)) in fake.calls
+
+
+def write_everything(name: str, folder: Path) -> None:
+    image = folder / "loss.png"
+    matplotlib.image.imsave(image, np.zeros((4, 4)))
+    with tracker.open_run(RuntimeSettings(tracker=name), info(folder)) as run:
+        every_call(run)
+        run.log_table("cells", pd.DataFrame({"scheme": ["rope"]}))
+        run.log_figures([image])
+        run.log_checkpoint(folder, "model-id", {})
+        run.use_checkpoint("model-base")
+    assert tracker._THREAD.wait(60)
+
+
+def test_tensorboard_has_scalars_tables_and_figures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    write_everything("tensorboard", tmp_path)
+    assert not caplog.records
+    found = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "rope-64-0-id"))
+    found.Reload()
+    assert [(one.step, one.value) for one in found.Scalars("eval/loss")] == [(64, 1.0)]
+    assert found.Tags()["images"] == ["figures/loss"]
+    assert {tag.removesuffix("/text_summary") for tag in found.Tags()["tensors"]} == {
+        *("config", "summary", "alerts", "tables/cells")
+    }
+
+
+def test_trackio_has_the_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if not tracker.find_spec("trackio"):
+        pytest.skip("trackio is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    write_everything("trackio", tmp_path)
+    assert list((tmp_path / "trackio").glob("*.db"))
+    assert capfd.readouterr().out == ""
