@@ -10,8 +10,8 @@ from posbench.config.checks import check, check_fingerprint
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits, check_path, describe_type
-from posbench.sweep import feasibility, grid
-from posbench.sweep.finetune import finetune_settings
+from posbench.plan import feasibility, grid
+from posbench.plan.finetune import finetune_settings
 
 # Config group -> how many arguments of a constructor are passed in code, not by settings.
 PASSED = {"scheme": 1, "extension": 2, "ensemble": 2, "task": 0}

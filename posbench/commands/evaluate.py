@@ -29,7 +29,7 @@ from posbench.config.schema import EvaluateScript, ModelSettings
 from posbench.errors import DataError, IncompatibleError, unknown
 
 if TYPE_CHECKING:
-    from posbench.sweep.cell import ModelPlan
+    from posbench.plan.cell import ModelPlan
 
 LM_KINDS = ("native", "hugging_face")
 
@@ -44,12 +44,12 @@ def run(script: EvaluateScript) -> None:
         raise unknown("lm.kind", script.lm.kind, LM_KINDS)
     extension = checks.check_evaluation(script)
     from posbench.data.corpus import open_corpus
+    from posbench.plan.cell import Plan
+    from posbench.plan.plan import plan_cells
     from posbench.report.tables.layout import build_tables
     from posbench.report.tables.markup import to_markdown
     from posbench.runtime.distributed import world
-    from posbench.sweep.cell import Plan
     from posbench.sweep.jobs import ResultsFolder
-    from posbench.sweep.plan import plan_cells
     from posbench.sweep.run import collect_rows, run_plan
 
     model = plan(script)
@@ -79,8 +79,8 @@ def run(script: EvaluateScript) -> None:
 
 def plan(script: EvaluateScript) -> ModelPlan:
     """Plans the model that the settings name."""
-    from posbench.sweep.plan import plan_model
-    from posbench.sweep.pretrained import plan_pretrained
+    from posbench.evaluation.pretrained import plan_pretrained
+    from posbench.plan.plan import plan_model
 
     if script.lm.kind == "native":
         return plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))

@@ -36,12 +36,12 @@ def run(script: SweepScript) -> None:
     from posbench.config.hydra_app import given_keys, load_option
 
     checks.check_sweep(script, load_option, given_keys())
+    from posbench.plan.labels import with_distinct_labels
+    from posbench.plan.plan import plan_sweep
     from posbench.report import experiment
     from posbench.runtime.distributed import world
     from posbench.sweep.jobs import ResultsFolder
-    from posbench.sweep.labels import with_distinct_labels
     from posbench.sweep.lr_selection import select_learning_rates
-    from posbench.sweep.plan import plan_sweep
     from posbench.sweep.run import collect_rows, run_plan
     from posbench.tracking.wandb import log_report
 

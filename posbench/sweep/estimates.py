@@ -11,12 +11,12 @@ import torch
 
 from posbench.config.schema import RuntimeSettings, SizeSettings
 from posbench.data.corpus import Corpus, open_corpus
+from posbench.evaluation.oom_report import explain_oom
 from posbench.identity import identity
 from posbench.instantiate import by_name, instantiate
+from posbench.plan.cell import Cell, ModelPlan
 from posbench.runtime.device import pick_device
-from posbench.sweep.cell import Cell, ModelPlan
 from posbench.sweep.jobs import Job, ResultsFolder
-from posbench.sweep.oom_report import explain_oom
 from posbench.tasks.task import Task
 from posbench.training import resume
 from posbench.training.trainer import Trainer

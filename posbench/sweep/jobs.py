@@ -17,16 +17,16 @@ from filelock import Timeout
 from posbench.config.schema import ExtensionSettings, RuntimeSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import ConfigError
+from posbench.evaluation.evaluator import EvaluatedModel, device_name
+from posbench.evaluation.oom_report import explain_oom
+from posbench.evaluation.pretrained import load_evaluated_model
 from posbench.files import Lock, remove_leftovers
+from posbench.plan.cell import Cell, ModelPlan
+from posbench.plan.grid import NONE
+from posbench.plan.plan import apply_extension
 from posbench.results.rows import RowStore
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import world
-from posbench.sweep.cell import Cell, ModelPlan
-from posbench.sweep.evaluator import EvaluatedModel, device_name
-from posbench.sweep.grid import NONE
-from posbench.sweep.oom_report import explain_oom
-from posbench.sweep.plan import apply_extension
-from posbench.sweep.pretrained import load_evaluated_model
 from posbench.tracking.wandb import WandbLogger, WandbSettings, open_wandb_logger
 from posbench.training import checkpoints
 from posbench.training.trainer import FinetuneStart, Trainer, TrainingInterrupted

@@ -15,7 +15,7 @@ from pathlib import Path
 from posbench.errors import ConfigError
 from posbench.identity import hashed_fields, identity
 from posbench.instantiate import by_name
-from posbench.sweep.cell import ModelPlan, Plan
+from posbench.plan.cell import ModelPlan, Plan
 from posbench.sweep.jobs import ResultsFolder
 from posbench.training import checkpoints
 

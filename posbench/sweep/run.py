@@ -11,13 +11,13 @@ import pandas as pd
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import PosbenchError
+from posbench.evaluation.oom_report import oom_report_lines
+from posbench.plan.cell import Cell, ModelPlan, Plan
 from posbench.results import gate
 from posbench.runtime.distributed import world
 from posbench.sweep import launcher
-from posbench.sweep.cell import Cell, ModelPlan, Plan
 from posbench.sweep.estimates import format_duration, with_estimates
 from posbench.sweep.jobs import Job, ResultsFolder
-from posbench.sweep.oom_report import oom_report_lines
 from posbench.sweep.progress import open_progress_display
 from posbench.sweep.time_budget import TimeBudget
 

@@ -11,8 +11,9 @@ from posbench.commands import catalog, run
 from posbench.config.keys import SCHEMAS
 from posbench.data import batches, corpus, tokenizer
 from posbench.kernels import dispatcher
+from posbench.plan import feasibility
 from posbench.runtime import distributed
-from posbench.sweep import feasibility, launcher
+from posbench.sweep import launcher
 from posbench.tracking import wandb
 
 MINIATURE = ("sweep", "experiment=miniature")

@@ -84,7 +84,7 @@ def test_fine_tuned_models_continue_from_their_base_model(script, rows, tmp_path
 
 def test_auto_does_not_fall_below_the_fine_tuned_length():
     from posbench.config.schema import ExtensionSettings, ModelSettings
-    from posbench.sweep.plan import apply_extension, build_untrained_scheme
+    from posbench.plan.plan import apply_extension, build_untrained_scheme
 
     settings = ModelSettings()
     settings.scheme.build = {"_target_": "posbench.schemes.rope.RoPE"}
@@ -206,7 +206,7 @@ def test_fine_tuning_waits_for_its_base_model_and_is_dropped_with_it():
     from dataclasses import replace
 
     from posbench.config.schema import ExtensionSettings, ModelSettings, TrainSettings
-    from posbench.sweep.cell import FineTuning, ModelPlan
+    from posbench.plan.cell import FineTuning, ModelPlan
     from posbench.sweep.job_queue import JobQueue
     from posbench.sweep.jobs import Job
 

@@ -7,7 +7,7 @@ import pytest
 
 from posbench.config.schema import ModelSettings, TrainSettings
 from posbench.errors import ConfigError
-from posbench.sweep.cell import ModelPlan
+from posbench.plan.cell import ModelPlan
 from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job
 from posbench.sweep.time_budget import TimeBudget

@@ -9,8 +9,8 @@ import pytest
 
 from posbench.config.schema import ModelSettings, RuntimeSettings
 from posbench.errors import ConfigError
+from posbench.plan.cell import ModelPlan
 from posbench.sweep import launcher, worker_pool
-from posbench.sweep.cell import ModelPlan
 from posbench.sweep.job_queue import JobQueue
 from posbench.sweep.jobs import Job
 

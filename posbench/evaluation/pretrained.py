@@ -20,16 +20,16 @@ from posbench.config.schema import (
 from posbench.data import hugging_face
 from posbench.data.corpus import Corpus, fingerprint, with_model_tokenizer
 from posbench.errors import DataError
+from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm import hf_check
 from posbench.lm.hf_config import PretrainedInfo, inspect_pretrained, load_hf_model
 from posbench.lm.hf_weights import from_hf_state_dict
 from posbench.lm.hugging_face import HFLM
 from posbench.lm.interface import Prompt
+from posbench.plan.cell import Cell, ModelPlan
+from posbench.plan.plan import apply_extension, build_untrained_scheme
 from posbench.runtime.device import autocast_context, pick_device
-from posbench.sweep.cell import Cell, ModelPlan
-from posbench.sweep.evaluator import EvaluatedModel
-from posbench.sweep.plan import apply_extension, build_untrained_scheme
 from posbench.tasks.task import Task
 
 
