@@ -49,14 +49,14 @@ def run(script: EvaluateScript) -> None:
     from posbench.report.tables.layout import build_tables
     from posbench.report.tables.markup import to_markdown
     from posbench.runtime.distributed import world
-    from posbench.sweep.jobs import ResultsFolder
+    from posbench.sweep.results_folder import ResultsFolder
     from posbench.sweep.run import collect_rows, run_plan
 
     model = plan(script)
     results_folder = ResultsFolder.from_runtime(script.runtime)
-    if not results_folder.is_trained(model):
+    if not model.pretrained and not results_folder.is_trained(model.id):
         raise DataError(
-            f"no trained model of {model.label} at {results_folder.model_dir(model)}: run posbench train "
+            f"no trained model of {model.label} at {results_folder.model_dir(model.id)}: run posbench train "
             "with the same settings first"
         )
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))

@@ -33,10 +33,10 @@ def run(script: TrainScript) -> None:
     from posbench.plan.cell import Plan
     from posbench.plan.plan import plan_model
     from posbench.runtime.distributed import world
-    from posbench.sweep.jobs import ResultsFolder
+    from posbench.sweep.results_folder import ResultsFolder
     from posbench.sweep.run import run_plan
 
     model = plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))
     if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
         return
-    print(f"{model.label}: {ResultsFolder.from_runtime(script.runtime).model_dir(model)}")
+    print(f"{model.label}: {ResultsFolder.from_runtime(script.runtime).model_dir(model.id)}")

@@ -6,13 +6,13 @@ from multiprocessing import Pipe
 from types import SimpleNamespace
 
 import pytest
+from posbench.sweep.job_queue import JobQueue
+from posbench.sweep.jobs import Job
 
 from posbench.config.schema import ModelSettings, RuntimeSettings
 from posbench.errors import ConfigError
 from posbench.plan.cell import ModelPlan
 from posbench.sweep import launcher, worker_pool
-from posbench.sweep.job_queue import JobQueue
-from posbench.sweep.jobs import Job
 
 
 class RecordedProgress:
