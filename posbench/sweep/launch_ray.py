@@ -62,8 +62,10 @@ def workers(
         raise ConfigError("runtime.launcher ray needs Ray: pip install 'posbench[ray]'") from None
     if not stay and settings.address is None:
         raise ConfigError("runtime.wait=false needs a cluster that stays: give runtime.ray.address")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {} if settings.address else {"include_dashboard": False}
     try:
-        ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise ConfigError(
