@@ -25,7 +25,7 @@ def by(sweep, model, evaluation: bool):
 
 def test_a_sweep_is_read_as_it_was_written(results, write):
     base = model()
-    sweep = write([cell(base), cell(base, 128), cell(base, 64, "pi"), cell(tuned(base))])
+    sweep = write([cell(base), cell(base, 128), cell(base, 32, "pi"), cell(tuned(base))])
     found = read_sweep(results.path, sweep.id)
     assert found.jobs == sweep.jobs
     assert found.runtime == sweep.runtime
