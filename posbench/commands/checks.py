@@ -7,7 +7,7 @@ from typing import Any
 
 from posbench.commands.source import definition, parts
 from posbench.config.checks import check, check_fingerprint
-from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
+from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript, TrainScript
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits, check_path, describe_type
 from posbench.plan import feasibility, grid
@@ -52,8 +52,9 @@ def check_model(settings: ModelSettings) -> float:
     return feasibility.training_flops(settings, settings.train)
 
 
-def check_train(settings: ModelSettings) -> None:
+def check_train(settings: TrainScript) -> None:
     """Raises ConfigError for a training that cannot be, or that takes many years."""
+    feasibility.use_machines_of(settings.runtime)
     feasibility.check_flops(check_model(settings), "give fewer train.steps, or a smaller size or batch")
 
 
@@ -74,6 +75,7 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
             "evaluation.task and evaluation.include_extensions change nothing here, they are for sweeps: give task=NAME "
             "and extension=NAME"
         )
+    feasibility.use_machines_of(script.runtime)
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
     check_model(script)
     check_extension(extension)
@@ -91,6 +93,7 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterab
         given: keys on the command line. What an experiment sets there in vain is a mistake; in its file it is a
             preference for other grids.
     """
+    feasibility.use_machines_of(script.runtime)
     axes, overrides = script.grid, script.overrides
     named = {
         "figure": script.figures,

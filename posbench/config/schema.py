@@ -20,6 +20,7 @@ from posbench.config.setting import (
     setting,
 )
 
+ONE_LINE = r"[^\n\r\0]+", "a text of one line"
 SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
 
 
@@ -124,8 +125,8 @@ class SlurmSettings:
     workers: int = setting(
         4, least=1, most=10**5
     )  # width of the array; there are never more workers than jobs
-    partition: str | None = None
-    account: str | None = None
+    partition: str | None = setting(None, pattern=ONE_LINE)
+    account: str | None = setting(None, pattern=ONE_LINE)
     minutes: int = setting(240, least=1, most=MAX_COUNT)  # time limit of a worker, which is requeued after it
     gpus: int = setting(0, least=0, most=1024)  # GPUs of a worker
     cpus: int = setting(1, least=1, most=MAX_PROCESSES)  # CPU cores of a worker

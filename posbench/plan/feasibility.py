@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posbench.config.schema import EvaluationSettings, ModelSettings, TrainSettings
+from posbench.config.schema import EvaluationSettings, ModelSettings, RuntimeSettings, TrainSettings
 from posbench.errors import ConfigError
 from posbench.plan.cost import COUNTS, evaluation_cost, n_parameters, n_prompts, training_cost
 
@@ -20,6 +20,8 @@ CORE_SPEED, GPU_SPEED, GPU_BYTES = 1e11, 2e15, 2e11
 MEMORY_MARGIN = 4
 YEAR = 365.25 * 24 * 3600
 MAX_YEARS = 10
+RAY_GPUS = 1000  # of a cluster whose size is not known before it is asked
+_of_cluster = 0
 # Bytes of a trained parameter: weight, gradient and two moments in float32.
 PARAMETER_BYTES = 16
 # Bytes of a token that training keeps for each layer and unit of the width, at the least.
@@ -37,8 +39,15 @@ def n_machines() -> int:
 
 
 def n_gpus() -> int:
-    """Returns the number of NVIDIA GPUs of this machine, without torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    """Returns the number of NVIDIA GPUs of this machine, without torch, or that of the workers of a cluster."""
+    return max(_of_cluster, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+
+
+def use_machines_of(runtime: RuntimeSettings) -> None:
+    """Makes the limits of this process those of the machines on which the workers will run."""
+    global _of_cluster  # noqa: PLW0603
+    widths = {"slurm": runtime.slurm.workers * max(1, runtime.slurm.gpus), "ray": RAY_GPUS}
+    _of_cluster = widths.get(runtime.launcher, 0)
 
 
 def machine_bytes() -> float:

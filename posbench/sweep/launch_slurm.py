@@ -106,10 +106,10 @@ def submit(worker: SlurmWorker, folder: Path, name: str, settings: SlurmSettings
 
 
 def in_queue(name: str) -> int:
-    """Returns the number of workers of a name that wait or run."""
+    """Returns the number of workers of a name that wait or run; one that is held does neither."""
     try:
         listed = subprocess.run(
-            ["squeue", "--noheader", "--array", "--name", name, "--format", "%i"],
+            ["squeue", "--noheader", "--array", "--name", name, "--format", "%i %r"],
             capture_output=True,
             text=True,
             check=True,
@@ -120,4 +120,4 @@ def in_queue(name: str) -> int:
         ) from None
     except subprocess.CalledProcessError as error:
         raise ConfigError(f"squeue failed ({' '.join(error.stderr.split())}): is Slurm running?") from None
-    return len(listed.stdout.split())
+    return sum("held" not in line.lower() for line in listed.stdout.splitlines())

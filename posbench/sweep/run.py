@@ -100,7 +100,7 @@ def run_plan(
         write_sweep(results_folder.path, sweep)
     run, failed_before = uuid4().hex[:8], state.failed
     with Board(reader, jobs) if world().is_main_process else _silent() as board, interrupts():
-        launch(sweep, runtime, results_folder, run, len(jobs), deadline, board.refresh)
+        launch(sweep, runtime, reader, run, len(jobs), deadline, board.refresh)
     if not runtime.wait and reader.read().left:
         say(
             f"{len(jobs)} jobs are submitted; posbench status {results_folder.path} shows them, and the same command collects"
@@ -120,13 +120,14 @@ def run_plan(
 def launch(
     sweep: Sweep,
     runtime: RuntimeSettings,
-    results_folder: ResultsFolder,
+    reader: StateReader,
     run: str,
     jobs: int,
     deadline: float,
     refresh: Callable[[], None],
 ) -> None:
     """Starts workers as the settings say and returns when they have ended, or at once with runtime.wait=false."""
+    results_folder = reader.results_folder
     assignment = Assignment(results_folder.path.absolute(), sweep.id, run, allowed_packages())
     devices = launch_local.devices(runtime, jobs) if runtime.launcher == "local" else [runtime.device]
     if (
@@ -151,6 +152,8 @@ def launch(
     with starting as wait:
         while runtime.wait and wait(0.5):
             refresh()
+            if runtime.launcher == "slurm" and not reader.state.left:
+                break  # workers that still wait in the queue find nothing to do
 
 
 class _Silent:

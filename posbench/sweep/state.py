@@ -60,6 +60,7 @@ class StateReader:
         self, sweep: Sweep, results_folder: ResultsFolder, runtime: RuntimeSettings | None = None
     ) -> None:
         self.sweep, self.results_folder, self.runtime = sweep, results_folder, runtime
+        self.state = State()  # as it was read last
         self.models: set[str] = set()
         self.cells: set[str] = set()
         self.required: set[str] = set()
@@ -109,6 +110,7 @@ class StateReader:
                 state.ready.append(job)
             else:
                 state.waiting.append(job)
+        self.state = state
         return state
 
     def is_measured(self, job: Job, present: set[str]) -> bool:

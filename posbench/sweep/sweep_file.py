@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from posbench.plan.cell import Cell, ModelPlan, Plan
 
 FORMAT = 1
+STARTS = ("launcher", "wait", "slurm", "ray", "num_workers", "workers_per_gpu")
 # Names from the file that become names of files.
 SAFE = re.compile(r"[\w+-][\w.+-]*")
 
@@ -69,7 +70,8 @@ def make_sweep(name: str, plan: Plan, jobs: list[Job], runtime: RuntimeSettings)
     document = {
         "format": FORMAT,
         "name": name,
-        "runtime": asdict(runtime),
+        # How workers are started is no part of the sweep, so that those of another start are known as its own.
+        "runtime": {key: value for key, value in asdict(runtime).items() if key not in STARTS},
         "jobs": [asdict(job) for job in jobs],
         "models": {model.id: _model_document(model) for model in plan.all_models},
         "extensions": extensions,

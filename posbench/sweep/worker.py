@@ -74,7 +74,8 @@ class Worker:
             try:
                 self.run_job(job, claimed[1] if claimed else None, should_stop)
             except TrainingInterrupted:
-                if world().any_rank(should_stop()):
+                stopped = should_stop()
+                if world().any_rank(stopped) and not stopped:
                     raise Interrupted from None
                 return
             self.on_change()

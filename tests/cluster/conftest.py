@@ -1,52 +1,44 @@
 """Sweeps on clusters of two nodes on this machine, whose rows are compared with those of one process."""
 
-import re
-import shlex
-import sys
-import time
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clusters import LONGER
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+from posbench.files import Lock
 
-import soak  # noqa: E402
-
-# Trainings of a few seconds, so that one can be struck.
-LONGER = ("train.steps=600", "train.val_interval=200", "runtime.checkpoint_interval=50")
+import soak  # isort: skip - of scripts/, which clusters adds to the path
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cluster"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(shared: Path) -> Path:
     """A folder of tokenized corpora."""
-    return tmp_path_factory.mktemp("cache")
+    return shared / "cache"
 
 
 @pytest.fixture(scope="session")
-def expected(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> bytes:
+def expected(shared: Path, cache: Path) -> bytes:
     """The rows of a sweep in one process."""
-    results = tmp_path_factory.mktemp("inline")
-    soak.finish(soak.sweep(results, cache, "inline", *LONGER))
+    results = shared / "inline"
+    with Lock(shared / "inline.lock"):
+        if not (results / "miniature" / "report.json").exists():
+            soak.finish(soak.sweep(results, cache, "inline", *LONGER))
     return soak.rows(results)
 
 
-def documented(*words: str) -> list[str]:
-    """The overrides of the first command of docs/cluster.md that contains some words."""
-    page = (ROOT / "docs" / "cluster.md").read_text()
-    lines = [line for line in page.splitlines() if all(word in line for word in ("posbench sweep", *words))]
-    return shlex.split(lines[0])[2:]
-
-
-def scripts() -> list[str]:
-    """The batch scripts of docs/cluster.md."""
-    return re.findall(r"```sbatch\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
-
-
-def wait_until(reached: Callable[[], object], seconds: float = 300.0) -> None:
-    """Waits until a function returns something true."""
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end, "never reached"
-        time.sleep(0.05)
+@pytest.fixture(autouse=True)
+def alone(shared: Path) -> Iterator[None]:
+    """One test at a time has the cluster."""
+    with Lock(shared / "cluster.lock"):
+        yield

@@ -1,12 +1,13 @@
 """Workers as Ray actors on two nodes, by the command of docs/cluster.md: a node that is lost stops nothing."""
 
 import pytest
-import soak
-from conftest import LONGER, documented, wait_until
+from clusters import LONGER, documented, wait_until
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'posbench[ray]'")
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+import soak  # isort: skip - of scripts/, which clusters adds to the path
+
+pytestmark = pytest.mark.ray
 COMMAND = documented("runtime=ray")
 
 

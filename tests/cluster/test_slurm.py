@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-import soak
-from conftest import LONGER, ROOT, documented, scripts, wait_until
+from clusters import LONGER, ROOT, documented, scripts, wait_until
 
 from posbench.config.schema import SlurmSettings
 from posbench.sweep import launch_slurm
 from posbench.sweep.sweep_file import Assignment
+
+import soak  # isort: skip - of scripts/, which clusters adds to the path
 
 
 def nodes() -> str:
@@ -28,7 +29,6 @@ def nodes() -> str:
 
 pytestmark = [
     pytest.mark.slurm,
-    pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(
         nodes() != "n1 n2", reason="no Slurm of nodes n1 and n2: run tests/cluster/slurm_up.sh as root"
     ),
@@ -44,7 +44,7 @@ COMMAND = [*documented("runtime=slurm", "runtime.wait=false")[:-1], *HERE]
 
 
 @pytest.fixture(autouse=True)
-def empty_queue():
+def empty_queue(alone):
     """Cancels what a test has left in the queue."""
     yield
     subprocess.run(["scancel", "--user", "root"], check=False)
@@ -89,7 +89,7 @@ def test_a_task_is_preempted_and_a_node_is_lost(tmp_path, cache, expected):
 
 def test_five_hundred_workers_are_submitted_within_ten_seconds(tmp_path):
     assignment = Assignment(tmp_path, "0" * 16, "run", frozenset())
-    settings = SlurmSettings(workers=500, cpus=1, sbatch={"hold": True})
+    settings = SlurmSettings(workers=500, cpus=1, sbatch={"begin": "now+1hour"})
     began = time.monotonic()
     with launch_slurm.workers(assignment, settings, 2000):
         seconds = time.monotonic() - began

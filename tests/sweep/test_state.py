@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from conftest import cell, finish, model, tuned
+from small_sweeps import cell, finish, model, tuned
 
 from posbench.plan.cell import Plan
 from posbench.plan.jobs import plan_jobs
@@ -29,6 +29,10 @@ def test_a_sweep_is_read_as_it_was_written(results, write):
     found = read_sweep(results.path, sweep.id)
     assert found.jobs == sweep.jobs
     assert found.runtime == sweep.runtime
+    assert (
+        write([found.cell(one) for job in found.jobs for one in job.cells], launcher="slurm", wait=False).id
+        == sweep.id
+    )
     for job in found.jobs:
         assert found.model(job.model).id == job.model
         assert [found.cell(one).id for one in job.cells] == list(job.cells)

@@ -4,7 +4,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import cell, finish, model, tuned
+from small_sweeps import cell, finish, model, tuned
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
