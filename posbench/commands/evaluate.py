@@ -44,12 +44,12 @@ def run(script: EvaluateScript) -> None:
         raise unknown("lm.kind", script.lm.kind, LM_KINDS)
     extension = checks.check_evaluation(script)
     from posbench.data.corpus import open_corpus
+    from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
     from posbench.plan.plan import plan_cells
     from posbench.report.tables.layout import build_tables
     from posbench.report.tables.markup import to_markdown
     from posbench.runtime.distributed import world
-    from posbench.sweep.results_folder import ResultsFolder
     from posbench.sweep.run import collect_rows, run_plan
 
     model = plan(script)
@@ -79,8 +79,8 @@ def run(script: EvaluateScript) -> None:
 
 def plan(script: EvaluateScript) -> ModelPlan:
     """Plans the model that the settings name."""
-    from posbench.evaluation.pretrained import plan_pretrained
     from posbench.plan.plan import plan_model
+    from posbench.plan.pretrained import plan_pretrained
 
     if script.lm.kind == "native":
         return plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))

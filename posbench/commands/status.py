@@ -26,10 +26,10 @@ def main(arguments: Sequence[str]) -> int:
     from posbench.commands.arguments import parser
 
     folder = parser("status").parse_args(arguments).results_dir
-    from posbench.sweep.results_folder import ResultsFolder
+    from posbench.evaluation.results_folder import ResultsFolder
+    from posbench.plan.sweep_file import find_sweeps, read_sweep
     from posbench.sweep.state import StateReader
     from posbench.sweep.status import report
-    from posbench.sweep.sweep_file import find_sweeps, read_sweep
 
     sweeps = [read_sweep(folder, sweep) for sweep in find_sweeps(folder)]
     if not sweeps:

@@ -49,10 +49,10 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
 
     if script.runtime.launcher == "local" and "WORLD_SIZE" not in os.environ and not dry_run:
         launch_local.warm_up()
+    from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.lr_selection import select_learning_rates
     from posbench.report import experiment
     from posbench.runtime.distributed import world
-    from posbench.sweep.results_folder import ResultsFolder
     from posbench.sweep.run import collect_rows, run_plan
     from posbench.tracking.wandb import log_report
 

@@ -30,10 +30,10 @@ def main(arguments: Sequence[str]) -> int:
 def run(script: TrainScript) -> None:
     """Trains the model of these settings unless it is there."""
     checks.check_train(script)
+    from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
     from posbench.plan.plan import plan_model
     from posbench.runtime.distributed import world
-    from posbench.sweep.results_folder import ResultsFolder
     from posbench.sweep.run import run_plan
 
     model = plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))

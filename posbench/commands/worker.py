@@ -34,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     given = parser("worker").parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     signal.signal(signal.SIGUSR2, lambda number, frame: signal.raise_signal(signal.SIGTERM))
+    from posbench.plan.sweep_file import Assignment
     from posbench.runtime.signals import stop_flag
-    from posbench.sweep.sweep_file import Assignment
     from posbench.sweep.worker import run_worker
 
     with stop_flag() as should_stop:

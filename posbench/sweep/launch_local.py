@@ -15,8 +15,8 @@ from typing import Any
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import PosbenchError
+from posbench.plan.sweep_file import Assignment
 from posbench.runtime.signals import SIGNALS, Interrupted, delayed_signals, stop_flag
-from posbench.sweep.sweep_file import Assignment
 
 MAX_DEATHS = 3  # for each worker, after which the sweep ends
 STOP_SECONDS = 60.0  # for a checkpoint, after which a worker is killed

@@ -11,7 +11,7 @@ from typing import Any
 
 from posbench.config.schema import RaySettings
 from posbench.errors import ConfigError, PosbenchError
-from posbench.sweep.sweep_file import Assignment
+from posbench.plan.sweep_file import Assignment
 
 STOP_SECONDS = 60.0  # for checkpoints at the end
 

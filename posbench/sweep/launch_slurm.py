@@ -17,7 +17,7 @@ from typing import Any
 
 from posbench.config.schema import SlurmSettings
 from posbench.errors import ConfigError
-from posbench.sweep.sweep_file import Assignment
+from posbench.plan.sweep_file import Assignment
 from posbench.sweep.worker import run_worker
 
 POLL_SECONDS = 5.0

@@ -15,18 +15,18 @@ import pandas as pd
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, PosbenchError
 from posbench.evaluation.oom_report import oom_report_lines
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allowed_packages
 from posbench.plan.cell import Cell, Plan
 from posbench.plan.jobs import plan_jobs
+from posbench.plan.sweep_file import Assignment, Sweep, make_sweep, write_sweep
 from posbench.results import gate
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import world
 from posbench.runtime.signals import interrupts, stop_flag
 from posbench.sweep import launch_local
-from posbench.sweep.results_folder import ResultsFolder
 from posbench.sweep.state import State, StateReader
 from posbench.sweep.status import Board, format_amount
-from posbench.sweep.sweep_file import Assignment, Sweep, make_sweep, write_sweep
 from posbench.sweep.worker import Worker, set_device
 from posbench.tracking.wandb import WandbSettings
 from posbench.training import compile

@@ -14,13 +14,13 @@ from posbench.data.corpus import Corpus, open_corpus
 from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.evaluation.oom_report import explain_oom
 from posbench.evaluation.pretrained import load_evaluated_model
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.files import remove_leftovers
 from posbench.plan.cell import ModelPlan
 from posbench.plan.job import Job
 from posbench.plan.plan import apply_extension
+from posbench.plan.sweep_file import Sweep
 from posbench.runtime.distributed import world
-from posbench.sweep.results_folder import ResultsFolder
-from posbench.sweep.sweep_file import Sweep
 from posbench.tracking.wandb import WandbLogger, WandbSettings, open_wandb_logger
 from posbench.training.trainer import FinetuneStart, Trainer, TrainingInterrupted
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from posbench import checksums
 from posbench.config.schema import RuntimeSettings
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.files import is_dead, write_bytes, write_text
 from posbench.plan.job import Job
 from posbench.plan.lr_selection import best_rate
+from posbench.plan.sweep_file import Sweep
 from posbench.sweep.claims import LEASE, host, parse_lease
-from posbench.sweep.results_folder import ResultsFolder
-from posbench.sweep.sweep_file import Sweep
 
 
 @dataclass

@@ -16,15 +16,15 @@ import torch
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import PosbenchError
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allow
 from posbench.plan.job import Job
+from posbench.plan.sweep_file import Assignment, Sweep, read_sweep
 from posbench.runtime.distributed import RankLostError, world
 from posbench.runtime.signals import Interrupted
 from posbench.sweep.claims import Claim, Claims, LeaseLostError
-from posbench.sweep.results_folder import ResultsFolder
 from posbench.sweep.run_job import JobRunner
 from posbench.sweep.state import State, StateReader, write_record
-from posbench.sweep.sweep_file import Assignment, Sweep, read_sweep
 from posbench.training.trainer import TrainingInterrupted
 
 MAX_CRASHES = 3  # processes that die with one job before it counts as failed

@@ -6,8 +6,8 @@ import pytest
 
 from posbench.config.schema import SlurmSettings
 from posbench.errors import ConfigError
+from posbench.plan.sweep_file import Assignment
 from posbench.sweep import launch_slurm
-from posbench.sweep.sweep_file import Assignment
 
 WORKER = launch_slurm.SlurmWorker(Assignment(Path("results"), "0" * 16, "run", frozenset()))
 

@@ -11,8 +11,8 @@ import pytest
 from clusters import LONGER, ROOT, documented, scripts, wait_until
 
 from posbench.config.schema import SlurmSettings
+from posbench.plan.sweep_file import Assignment
 from posbench.sweep import launch_slurm
-from posbench.sweep.sweep_file import Assignment
 
 import soak  # isort: skip - of scripts/, which clusters adds to the path
 

@@ -18,7 +18,7 @@ import posbench.sweep.run
 from posbench.commands import run
 from posbench.config import hydra_app
 from posbench.config.keys import SCHEMAS, typed_keys
-from posbench.sweep.results_folder import ResultsFolder
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.sweep.run import SweepSummary, check_runtime
 
 EXAMPLES = int(os.environ.get("POSBENCH_EXAMPLES", "60"))

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from posbench.config.schema import RuntimeSettings
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.plan.cell import Cell, Plan
 from posbench.plan.jobs import plan_jobs
-from posbench.sweep.results_folder import ResultsFolder
-from posbench.sweep.sweep_file import Sweep, make_sweep, write_sweep
+from posbench.plan.sweep_file import Sweep, make_sweep, write_sweep
 
 
 @pytest.fixture

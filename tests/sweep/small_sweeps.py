@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from posbench import checksums
 from posbench.config.schema import ExtensionSettings, ModelSettings, TaskSettings, TrainSettings
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.plan.cell import Cell, FineTuning, ModelPlan
 from posbench.plan.job import Job
-from posbench.sweep.results_folder import ResultsFolder
 
 TASK = TaskSettings(
     "fixed_targets", {"_target_": "posbench.tasks.fixed_targets.FixedTargets", "num_examples": 4}

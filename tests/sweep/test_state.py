@@ -10,9 +10,9 @@ from small_sweeps import cell, finish, model, tuned
 
 from posbench.plan.cell import Plan
 from posbench.plan.jobs import plan_jobs
+from posbench.plan.sweep_file import read_sweep
 from posbench.sweep.claims import Claims
 from posbench.sweep.state import StateReader, write_record
-from posbench.sweep.sweep_file import read_sweep
 
 
 def labels(jobs) -> set[str]:

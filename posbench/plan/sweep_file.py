@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from posbench.plan.cell import Cell, ModelPlan, Plan
 
 FORMAT = 1
-STARTS = ("launcher", "wait", "slurm", "ray", "num_workers", "workers_per_gpu")
+STARTS = ("launcher", "wait", "slurm", "ray", "num_workers", "workers_per_gpu", "results_dir")
 # Names from the file that become names of files.
 SAFE = re.compile(r"[\w+-][\w.+-]*")
 
@@ -156,7 +156,7 @@ class Sweep:
         content = self.document["models"][model]
         settings = _settings(ModelSettings, content["settings"])
         if content["pretrained"]:
-            from posbench.evaluation.pretrained import plan_pretrained
+            from posbench.plan.pretrained import plan_pretrained
 
             found = plan_pretrained(_settings(LMSettings, content["pretrained"]), settings.data)
         else:
