@@ -21,7 +21,7 @@ from posbench.plan.sweep_file import Assignment
 from posbench.sweep.worker import run_worker
 
 POLL_SECONDS = 5.0
-KILL_SECONDS = 600  # after SIGTERM; Slurm kills the worker before
+KILL_SECONDS = 120  # after SIGTERM; Slurm kills the worker before
 # Values of options of sbatch, which are lines of a script.
 OPTION, VALUE = re.compile(r"[a-z][a-z-]*"), re.compile(r"[^\n\r\0]*")
 

@@ -113,7 +113,8 @@ def run_plan(
     if failures := [f"{job.label}: {record['error']}" for job, record in failed.items()]:
         raise PosbenchError(f"{len(failures)} jobs failed, the first: {failures[0]}; run again to retry them")
     if state.left:
-        say(f"time is up: {len(state.left)} of {len(jobs)} jobs are left; the same command continues")
+        reason = "time is up" if runtime.max_minutes else "the workers have ended"
+        say(f"{reason}: {len(state.left)} of {len(jobs)} jobs are left; the same command continues")
     return SweepSummary(len(jobs) - len(state.left), len(state.left))
 
 

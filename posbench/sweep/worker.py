@@ -173,6 +173,7 @@ class Worker:
             if world().world_size > 1:
                 raise
             line = " ".join(f"{type(error).__name__}: {error}".split())
+            line += f" (traceback in {self.results_folder.path}/jobs/{job.name}.log)"
             outcome = {"outcome": "failed", "error": line, "traceback": traceback.format_exc()}
         finally:
             if claim:
