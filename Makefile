@@ -8,7 +8,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep figures benchmark test smoke check gpu-check clean
+.PHONY: help install demo sweep figures benchmark test smoke soak check gpu-check clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -40,13 +40,19 @@ test: .venv/.ready ## run the tests, one process a core
 smoke: .venv/.ready ## run a subset of the tests that touches every layer, in a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m smoke $(ARGS)
 
+soak: .venv/.ready ## kill sweeps at random moments for ARGS="--minutes 20" and compare their rows
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/soak.py $(ARGS)
+
 check: .venv/.ready ## check format, lint, types and import layers
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-gpu-check: .venv/.ready ## on a GPU: every scheme against the specification, a report, tests that need one
+gpu-soak: .venv/.ready ## kill sweeps at random moments for ARGS="--minutes 20" and compare their rows
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/soak.py $(ARGS)
+
+check: .venv/.ready ## on a GPU: every scheme against the specification, a report, tests that need one
 	$(BIN)/posbench gpu-check --max-minutes 5 $(ARGS); checked=$$?; \
 		$(BIN)/python -m pytest -m gpu -rs; status=$$?; [ $$status -eq 5 ] && status=0; \
 		exit $$(( checked > status ? checked : status ))

@@ -161,7 +161,7 @@ def remove_leftovers(folder: Path, locked: bool = False) -> None:
     for path in folder.glob("*.tmp"):
         match = _TEMPORARY.search(path.name)
         with suppress(OSError):  # another process was faster
-            if match and (locked or _is_dead(int(match[1]), match[2], path.stat().st_mtime)):
+            if match and (locked or is_dead(int(match[1]), match[2], path.stat().st_mtime)):
                 _delete(path)
 
 
@@ -169,18 +169,24 @@ _remove_leftovers_once = lru_cache(maxsize=None)(remove_leftovers)
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}@{_host()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}@{host()}.tmp")
 
 
-def _host() -> str:
+def host() -> str:
     """Returns a name of the processes among which a process id is unique; containers can share a host name."""
     with suppress(OSError):
         return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
     return socket.gethostname()
 
 
-def _is_dead(pid: int, host: str | None, changed: float) -> bool:
-    if host not in (None, _host()):
+def is_dead(pid: int, name: str | None, changed: float) -> bool:
+    """Returns whether a process has ended; for one of another host, whether its file changed FOREIGN_AGE ago.
+
+    Args:
+        name: its host, as `host` returns it.
+        changed: seconds of the clock when it last wrote.
+    """
+    if name not in (None, host()):
         return time.time() - changed > FOREIGN_AGE
     try:
         os.kill(pid, 0)

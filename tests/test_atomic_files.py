@@ -70,7 +70,7 @@ def test_temporary_files_of_killed_writers_are_removed(
     """Whole checkpoints under temporary names once stayed for ever: 21 after 50 deaths."""
     process = subprocess.Popen(["true"])
     process.wait()
-    path = tmp_path / name.format(dead=process.pid, live=os.getpid(), host=files._host())
+    path = tmp_path / name.format(dead=process.pid, live=os.getpid(), host=files.host())
     path.mkdir()
     files.remove_leftovers(tmp_path, locked)
     assert path.exists() == kept

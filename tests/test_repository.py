@@ -17,7 +17,19 @@ from posbench.data.sources import manifest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-TARGETS = ("install", "demo", "sweep", "figures", "benchmark", "test", "smoke", "check", "gpu-check", "clean")
+TARGETS = (
+    "install",
+    "demo",
+    "sweep",
+    "figures",
+    "benchmark",
+    "test",
+    "smoke",
+    "soak",
+    "check",
+    "gpu-check",
+    "clean",
+)
 
 
 def tracked() -> list[Path]:

@@ -26,14 +26,14 @@ from posbench.config.schema import (
     TrainSettings,
 )
 from posbench.data.corpus import open_corpus
+from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
+from posbench.plan import grid
+from posbench.plan.plan import plan_cells, plan_model
 from posbench.results.rows import RowStore
-from posbench.sweep import grid
-from posbench.sweep.evaluator import EvaluatedModel
-from posbench.sweep.plan import plan_cells, plan_model
 from posbench.training.trainer import Trainer
 
 # Tokens of context and the goal: longer contexts save more.

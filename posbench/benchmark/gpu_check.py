@@ -30,6 +30,7 @@ from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.data.corpus import Corpus, open_corpus
 from posbench.errors import IncompatibleError, LengthError, UndefinedError, format_error, unknown
+from posbench.evaluation.evaluator import device_name
 from posbench.instantiate import instantiate
 from posbench.kernels.dense import dense
 from posbench.kernels.dispatcher import KernelDispatcher
@@ -39,7 +40,6 @@ from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.call import AttentionCall, Kernel
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.runtime.device import autocast_context
-from posbench.sweep.evaluator import device_name
 from posbench.training.trainer import Trainer
 
 SIZE, VOCABULARY = Size(n_layers=2, d_model=256, n_heads=4), 64

@@ -8,11 +8,11 @@ from typing import Any
 from posbench.commands.source import definition, parts
 from posbench.config.checks import check, check_fingerprint
 from posbench.config.extension import ON_LAYERS
-from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript
+from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript, TrainScript
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits, check_path, describe_type
-from posbench.sweep import feasibility, grid
-from posbench.sweep.finetune import finetune_settings
+from posbench.plan import feasibility, grid
+from posbench.plan.finetune import finetune_settings
 
 # Config group -> how many arguments of a constructor are passed in code, not by settings.
 PASSED = {"scheme": 1, "extension": 2, "ensemble": 2, "task": 0}
@@ -54,8 +54,9 @@ def check_model(settings: ModelSettings) -> float:
     return feasibility.training_flops(settings, settings.train)
 
 
-def check_train(settings: ModelSettings) -> None:
+def check_train(settings: TrainScript) -> None:
     """Raises ConfigError for a training that cannot be, or that takes many years."""
+    feasibility.use_machines_of(settings.runtime)
     feasibility.check_flops(check_model(settings), "give fewer train.steps, or a smaller size or batch")
 
 
@@ -76,6 +77,7 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
             "evaluation.task and evaluation.include_extensions change nothing here, they are for sweeps: give task=NAME "
             "and extension=NAME"
         )
+    feasibility.use_machines_of(script.runtime)
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
     check_model(script)
     check_extension(extension)
@@ -93,6 +95,7 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterab
         given: keys on the command line. What an experiment sets there in vain is a mistake; in its file it is a
             preference for other grids.
     """
+    feasibility.use_machines_of(script.runtime)
     axes, overrides = script.grid, script.overrides
     named = {
         "figure": script.figures,

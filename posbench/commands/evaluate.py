@@ -29,8 +29,8 @@ from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSetti
 from posbench.errors import DataError, IncompatibleError, unknown
 
 if TYPE_CHECKING:
-    from posbench.sweep.cell import Cell, ModelPlan
-    from posbench.sweep.jobs import ResultsFolder
+    from posbench.evaluation.results_folder import ResultsFolder
+    from posbench.plan.cell import Cell, ModelPlan
 
 LM_KINDS = ("native", "hugging_face")
 
@@ -44,11 +44,11 @@ def run(script: EvaluateScript) -> None:
     if script.lm.kind not in LM_KINDS:
         raise unknown("lm.kind", script.lm.kind, LM_KINDS)
     extension = checks.check_evaluation(script)
+    from posbench.evaluation.results_folder import ResultsFolder
+    from posbench.plan.cell import Plan
     from posbench.report.tables.layout import build_tables
     from posbench.report.tables.markup import to_markdown
     from posbench.runtime.distributed import world
-    from posbench.sweep.cell import Plan
-    from posbench.sweep.jobs import ResultsFolder
     from posbench.sweep.run import collect_rows, run_plan
 
     results_folder = ResultsFolder.from_runtime(script.runtime)
@@ -67,12 +67,12 @@ def plan_evaluation(
 ) -> tuple[ModelPlan, list[Cell]]:
     """Plans the model that the settings name, and its cells."""
     from posbench.data.corpus import open_corpus
-    from posbench.sweep.plan import plan_cells
+    from posbench.plan.plan import plan_cells
 
     model = plan(script)
-    if not results_folder.is_trained(model):
+    if not model.pretrained and not results_folder.is_trained(model.id):
         raise DataError(
-            f"no trained model of {model.label} at {results_folder.model_dir(model)}: run posbench train "
+            f"no trained model of {model.label} at {results_folder.model_dir(model.id)}: run posbench train "
             "with the same settings first"
         )
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
@@ -89,8 +89,8 @@ def plan_evaluation(
 
 def plan(script: EvaluateScript) -> ModelPlan:
     """Plans the model that the settings name."""
-    from posbench.sweep.plan import plan_model
-    from posbench.sweep.pretrained import plan_pretrained
+    from posbench.plan.plan import plan_model
+    from posbench.plan.pretrained import plan_pretrained
 
     if script.lm.kind == "native":
         return plan_model(ModelSettings(script.scheme, script.size, script.data, script.train))

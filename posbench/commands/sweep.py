@@ -17,52 +17,59 @@ examples:
   posbench sweep experiment=demo 'grid.seed=[0,1,2]' size=small runtime.results_dir=results/small
   posbench sweep experiment=demo overrides.scheme.rope.rope_theta=10000
   posbench sweep experiment=demo +evaluate.sliding.length_multiples=[1,2,4] +evaluate.sliding.settings.stride=16
-  posbench sweep experiment=extrapolation runtime.launcher=local runtime.workers_per_gpu=4 runtime.max_minutes=55
+  posbench sweep experiment=extrapolation runtime.workers_per_gpu=4 runtime.max_minutes=55
+  posbench sweep experiment=extrapolation runtime=slurm runtime.wait=false
+  posbench sweep experiment=demo --dry-run      only list the jobs, their tokens and operations, and what is done
 """
 
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from posbench.commands import checks, settings_command
 from posbench.config.schema import SweepScript
+from posbench.sweep import launch_local
+
+DRY_RUN = "--dry-run"
 
 
 def main(arguments: Sequence[str]) -> int:
-    return settings_command.main("sweep", __doc__, run, arguments)
+    rest = [argument for argument in arguments if argument != DRY_RUN]
+    return settings_command.main("sweep", __doc__, partial(run, dry_run=DRY_RUN in arguments), rest)
 
 
-def run(script: SweepScript) -> None:
+def run(script: SweepScript, dry_run: bool = False) -> None:
     """Plans, trains, evaluates, tabulates and draws."""
     from posbench.config.hydra_app import given_keys, load_option
 
     checks.check_sweep(script, load_option, given_keys())
+    from posbench.plan.labels import with_distinct_labels
+    from posbench.plan.plan import plan_sweep
+
+    if script.runtime.launcher == "local" and "WORLD_SIZE" not in os.environ and not dry_run:
+        launch_local.warm_up()
+    from posbench.evaluation.results_folder import ResultsFolder
+    from posbench.plan.lr_selection import select_learning_rates
     from posbench.report import experiment
     from posbench.runtime.distributed import world
-    from posbench.sweep.jobs import ResultsFolder
-    from posbench.sweep.labels import with_distinct_labels
-    from posbench.sweep.lr_selection import select_learning_rates
     from posbench.sweep.model_run import checkpoint_name
-    from posbench.sweep.plan import plan_sweep
     from posbench.sweep.run import collect_rows, run_plan
     from posbench.tracking.report import log_report
 
     plan = world().from_main(lambda: plan_sweep(script, load_option, Path(script.runtime.cache_dir)))
-    note = ""
-    if script.grid.lr:
-        if run_plan(replace(plan, cells=[]), script.runtime, script.name).n_remaining:
-            return
-        trained = ResultsFolder.from_runtime(script.runtime)
-        plan, note = world().from_main(partial(select_learning_rates, plan, trained))
-        if world().is_main_process:
-            print(note)
-    plan = with_distinct_labels(plan)
-    summary = run_plan(plan, script.runtime, script.name)
+    note, selects_rate = "", bool(script.grid.lr)
+    plan = plan if selects_rate else with_distinct_labels(plan)
+    summary = run_plan(plan, script.runtime, script.name, selects_rate=selects_rate, dry_run=dry_run)
     # Tables and figures of an unfinished experiment would look like those of a finished one.
-    if summary.n_remaining or not world().is_main_process:
+    if summary.n_remaining or dry_run or not world().is_main_process:
         return
     results_folder = ResultsFolder.from_runtime(script.runtime)
+    if selects_rate:
+        plan, note = select_learning_rates(plan, results_folder.path / "models")
+        print(note)
+        plan = with_distinct_labels(plan)
     folder = results_folder.path / script.name
     order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
     rows = collect_rows(plan.cells, results_folder)

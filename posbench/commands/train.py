@@ -30,14 +30,14 @@ def main(arguments: Sequence[str]) -> int:
 def run(script: TrainScript) -> None:
     """Trains the model of these settings unless it is there."""
     checks.check_train(script)
+    from posbench.evaluation.results_folder import ResultsFolder
+    from posbench.plan.cell import Plan
+    from posbench.plan.plan import plan_model
     from posbench.runtime.distributed import world
-    from posbench.sweep.cell import Plan
-    from posbench.sweep.jobs import ResultsFolder
-    from posbench.sweep.plan import plan_model
     from posbench.sweep.run import run_plan
 
     settings = ModelSettings(script.scheme, script.size, script.data, script.train)
     model = world().from_main(lambda: plan_model(settings))
     if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
         return
-    print(f"{model.label}: {ResultsFolder.from_runtime(script.runtime).model_dir(model)}")
+    print(f"{model.label}: {ResultsFolder.from_runtime(script.runtime).model_dir(model.id)}")

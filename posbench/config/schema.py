@@ -23,6 +23,7 @@ from posbench.config.setting import (
 from posbench.config.train import FinetuneTrainSettings, TrainSettings
 
 TRACKERS = ("wandb", "trackio", "tensorboard", "none")
+ONE_LINE = r"[^\n\r\0]+", "a text of one line"
 
 
 @dataclass
@@ -55,6 +56,36 @@ class TaskSettings:
 
 
 @dataclass
+class SlurmSettings:
+    """The array of workers of launcher slurm: configs/runtime/slurm.yaml. A field that is null is left to the cluster."""
+
+    workers: int = setting(
+        4, least=1, most=10**5
+    )  # width of the array; there are never more workers than jobs
+    partition: str | None = setting(None, pattern=ONE_LINE)
+    account: str | None = setting(None, pattern=ONE_LINE)
+    minutes: int = setting(240, least=1, most=MAX_COUNT)  # time limit of a worker, which is requeued after it
+    gpus: int = setting(0, least=0, most=1024)  # GPUs of a worker
+    cpus: int = setting(1, least=1, most=MAX_PROCESSES)  # CPU cores of a worker
+    memory_gb: float | None = setting(None, above=0, most=10**6)
+    # Seconds before the time limit at which a worker is signalled to write a checkpoint.
+    signal_seconds: int = setting(120, least=1, most=10**5)
+    requeues: int = setting(100, least=0, most=MAX_COUNT)  # how often a worker is requeued at its time limit
+    # Other options of sbatch by name, such as {constraint: a100, qos: low}.
+    sbatch: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RaySettings:
+    """The actors of launcher ray: configs/runtime/ray.yaml."""
+
+    address: str | None = None  # of a running cluster, such as auto or ray://host:10001; null starts Ray here
+    workers: int = setting(0, least=0, most=10**5)  # number of actors; 0 is as many as the cluster can hold
+    gpus: float = setting(0.0, least=0, most=1024)  # GPUs of a worker, which can be a fraction
+    cpus: float = setting(1.0, above=0, most=MAX_PROCESSES)  # CPU cores of a worker
+
+
+@dataclass
 class RuntimeSettings:
     """How and where a script runs: configs/runtime. No identity of a model or a cell depends on it."""
 
@@ -62,13 +93,15 @@ class RuntimeSettings:
     device: str = setting("auto", pattern=(r"auto|cpu|cuda(:\d{1,3})?", "auto, cpu, cuda or cuda:N"))
     # Attention kernel: dense, flex or sdpa; auto is the fastest that supports the scheme.
     kernel: str = setting("auto", choices=("auto", "dense", "flex", "sdpa"))
-    # inline (one job at a time in this process) or local (several worker processes)
-    launcher: str = setting("inline", choices=("inline", "local"))
+    # inline (one job at a time in this process), local (several worker processes), slurm (a job array) or ray (actors)
+    launcher: str = setting("local", choices=("inline", "local", "slurm", "ray"))
+    # false submits the workers of slurm or ray and leaves; the same command collects their results later.
+    wait: bool = True
     # Processes of launcher local; 0 is workers_per_gpu for each GPU or, without one, a process for num_threads cores.
     num_workers: int = setting(0, least=0, most=MAX_PROCESSES)
     # processes of launcher local that share a GPU
     workers_per_gpu: int = setting(1, least=1, most=MAX_PROCESSES)
-    # Minutes that a sweep may take; jobs that would end later are left for its next run. null is no limit.
+    # Minutes after which a worker stops at its next checkpoint or cell. null is no limit.
     max_minutes: float | None = setting(None, above=0, most=MAX_COUNT)
     # CPU threads of a process; rounding can depend on it
     num_threads: int = setting(1, least=1, most=MAX_PROCESSES)
@@ -88,6 +121,10 @@ class RuntimeSettings:
     wandb_mode: str = setting("auto", choices=("auto", "online", "offline", "disabled"))
     # project of tracker wandb or trackio; empty is WANDB_PROJECT or, without one, posbench
     wandb_project: str = ""
+    # Seconds without a sign of a worker on another machine after which its job is taken over.
+    lease_seconds: float = setting(90.0, least=1, most=10**5)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from posbench.names import NAME
 MAX_PROCESSES = max(64, 4 * (os.cpu_count() or 1))
 DTYPES = ("float32", "bfloat16")
 MAX_SEED = 2**31 - 1
-# Bounds of counts, far above any experiment; what fits on this machine is estimated in posbench.sweep.feasibility.
+# Bounds of counts, far above any experiment; what fits on this machine is estimated in posbench.plan.feasibility.
 MAX_COUNT = 10**9
 
 

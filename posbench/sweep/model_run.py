@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from posbench.config.schema import RuntimeSettings
-from posbench.sweep.cell import ModelPlan
-from posbench.sweep.grid import NONE
+from posbench.plan.cell import ModelPlan
+from posbench.plan.grid import NONE
 from posbench.tracking.run import RunInfo
 from posbench.tracking.tracker import TrackedRun, open_run
 

@@ -42,6 +42,8 @@ def answer(*arguments: str, cwd=None) -> tuple[int, float, list[str], bool]:
         ["describe", "yarn"],
         ["completion", "bash"],
         ["gpu-check", "--help"],
+        ["status", "--help"],
+        ["worker", "--help"],
     ],
     ids=" ".join,
 )

@@ -18,8 +18,11 @@ import pytest
 from posbench import checksums
 from posbench.data import build
 from posbench.errors import DataError
+from posbench.evaluation.results_folder import ResultsFolder
+from posbench.plan.sweep_file import read_sweep
 from posbench.report import experiment, report_writer
 from posbench.results.rows import RowStore, read_rows
+from posbench.sweep.state import read_record
 from posbench.training import checkpoints
 
 RUN = (
@@ -90,6 +93,8 @@ KINDS: dict[str, Callable[[Path], bool]] = {
     "step-00000007/metadata.json": is_no_checkpoint,
     "results/cells/*.parquet": is_no_cell,
     "results/cells/*.json": is_no_cell,
+    "results/sweeps/*.json": lambda path: raises(lambda path: read_sweep(path.parents[1], path.stem), path),
+    "results/jobs/*.json": lambda path: not read_record(ResultsFolder(path.parents[1]), path.stem),
     "results/miniature/rows.parquet": lambda path: raises(read_rows, path),
     "results/miniature/experiment.json": lambda path: raises(experiment.read_metadata, path.parent),
     # The report is drawn again.
@@ -212,7 +217,7 @@ def test_several_processes_find_one_damaged_model(intact: Path, tmp_path: Path) 
         ((), 1_000, "cache/"),  # the tokenizer
         ((), 50_000, "cache/"),  # the tokens
         (("cache",), 30_000, "results/models/"),
-        (("cache", "results/models"), 1_000, "results/cells/"),
+        (("cache", "results/models"), 1_000, "results/sweeps/"),
     ],
 )
 def test_files_that_cannot_grow_are_one_line(
@@ -231,7 +236,7 @@ def test_files_that_cannot_grow_are_one_line(
     assert unwritable in line
     assert "cannot be written (File too large): make room" in line
     assert not [*folder.rglob("*.tmp"), *folder.rglob("*.partial"), *folder.rglob("*.damaged-*")]
-    if "cells" in unwritable:
+    if "sweeps" in unwritable:
         assert sweep(folder).returncode == 0
         rows = "results/miniature/rows.parquet"
         assert (folder / rows).read_bytes() == (intact / rows).read_bytes()

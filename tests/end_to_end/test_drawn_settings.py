@@ -18,10 +18,8 @@ import posbench.sweep.run
 from posbench.commands import run
 from posbench.config import hydra_app
 from posbench.config.keys import SCHEMAS, typed_keys
-from posbench.sweep import launcher
-from posbench.sweep.jobs import ResultsFolder
-from posbench.sweep.run import SweepSummary
-from posbench.sweep.time_budget import TimeBudget
+from posbench.evaluation.results_folder import ResultsFolder
+from posbench.sweep.run import SweepSummary, check_runtime
 
 EXAMPLES = int(os.environ.get("POSBENCH_EXAMPLES", "60"))
 SECONDS = 10
@@ -128,9 +126,8 @@ class Planned:
     def __init__(self) -> None:
         self.work = None
 
-    def run_plan(self, plan, runtime, experiment, say=print):
-        launcher.check_runtime(runtime)
-        TimeBudget(runtime.max_minutes)
+    def run_plan(self, plan, runtime, experiment, **_):
+        check_runtime(runtime)
         models = [(model.id, repr(model.settings)) for model in plan.all_models]
         self.work = repr(
             [models, [(cell.id, repr(cell.task)) for cell in plan.cells], asdict(runtime), experiment]

@@ -84,7 +84,7 @@ def test_fine_tuned_models_continue_from_their_base_model(script, rows, tmp_path
 
 def test_auto_does_not_fall_below_the_fine_tuned_length():
     from posbench.config.schema import ExtensionSettings, ModelSettings
-    from posbench.sweep.plan import apply_extension, build_untrained_scheme
+    from posbench.plan.plan import apply_extension, build_untrained_scheme
 
     settings = ModelSettings()
     settings.scheme.build = {"_target_": "posbench.schemes.rope.RoPE"}
@@ -205,39 +205,13 @@ def test_a_fine_tuning_at_an_undefined_length_is_left_out(script):
     assert "left out: learned + yarn_2" in result.out
 
 
-def test_fine_tuning_waits_for_its_base_model_and_is_dropped_with_it():
+def test_fine_tuned_models_have_identities_of_their_own():
     from dataclasses import replace
 
     from posbench.config.schema import ExtensionSettings, ModelSettings, TrainSettings
-    from posbench.sweep.cell import FineTuning, ModelPlan
-    from posbench.sweep.job_queue import JobQueue
-    from posbench.sweep.jobs import Job
+    from posbench.plan.cell import FineTuning, ModelPlan
 
     base = ModelPlan(ModelSettings(), "corpus", 1)
     child = replace(base, fine_tuning=FineTuning(base, ExtensionSettings("pi"), 1, TrainSettings()))
-    cell = ("a cell",)
-    train, tune = Job("x", base), Job("x", child)
-    jobs = [Job("x", child, cell), tune, train, Job("x", base, cell)]
-    queue = JobQueue(jobs)
-    assert queue.next_ready() is train
-    assert queue.next_ready() is None
-    queue.mark_finished(train)
-    assert {queue.next_ready(), queue.next_ready()} == {tune, jobs[3]}
-    assert queue.next_ready() is None
-    queue.mark_finished(tune)
-    assert queue.next_ready() is jobs[0]
-
-    queue = JobQueue(jobs)
-    assert queue.next_ready() is train
-    queue.mark_finished(train, succeeded=False)
-    assert not queue.pending
-    assert (
-        len(
-            {
-                base.id,
-                child.id,
-                replace(child, fine_tuning=replace(child.fine_tuning, extension_version=2)).id,
-            }
-        )
-        == 3
-    )
+    other = replace(child, fine_tuning=replace(child.fine_tuning, extension_version=2))
+    assert len({base.id, child.id, other.id}) == 3

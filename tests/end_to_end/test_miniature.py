@@ -87,6 +87,16 @@ def test_a_finished_sweep_is_quick(tmp_path, uninterrupted, cache):
     assert seconds < 10  # of CPU; five is the goal
 
 
+def test_a_dry_run_lists_the_jobs_and_writes_nothing(script, tmp_path):
+    result = script("sweep", MINIATURE, "--dry-run")
+    assert result.code == 0, result
+    assert "3 models, 3 to train; 88 cells, 88 to measure; " in result.out
+    lines = [line for line in result.out.splitlines() if line.startswith("to do: ")]
+    assert len(lines) == 9
+    assert "to do: train rope, miniature, length 16, seed 0, 3.84 ktokens, 153 MFLOP" in lines
+    assert not (tmp_path / "results").exists()
+
+
 def test_figures_need_no_torch(tmp_path, uninterrupted):
     results = tmp_path / "results"
     shutil.copytree(uninterrupted / "miniature", results / "miniature")

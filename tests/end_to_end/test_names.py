@@ -18,6 +18,8 @@ BAD_NAMES = [
     "models",
     "Models",
     "locks",
+    "jobs",
+    "sweeps",
     "published",
     "step-1",
     "STEP-00000007",

@@ -27,15 +27,15 @@ from posbench.config.schema import (
     TrainSettings,
 )
 from posbench.errors import ConfigError, DataError
+from posbench.plan.cell import Cell, FineTuning, ModelPlan, Plan
+from posbench.plan.finetune import finetune_settings
+from posbench.plan.labels import with_distinct_labels
 from posbench.report import figures
 from posbench.report.figures import draw_from_data
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.identities import report_rows
 from posbench.report.tables.layout import build_tables
 from posbench.results.rows import read_rows, write_rows
-from posbench.sweep.cell import Cell, FineTuning, ModelPlan, Plan
-from posbench.sweep.finetune import finetune_settings
-from posbench.sweep.labels import with_distinct_labels
 
 ROOT = Path(posbench.__file__).parents[1]
 ROPE = {"_target_": "posbench.schemes.rope.RoPE"}

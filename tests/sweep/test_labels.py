@@ -12,8 +12,8 @@ from posbench.config.schema import (
     TrainSettings,
 )
 from posbench.errors import ConfigError
-from posbench.sweep.cell import Cell, ModelPlan, Plan
-from posbench.sweep.labels import with_distinct_labels
+from posbench.plan.cell import Cell, ModelPlan, Plan
+from posbench.plan.labels import with_distinct_labels
 
 ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
 FIXED = {"_target_": "posbench.tasks.fixed_targets.FixedTargets", "max_context": 64, "num_examples": 2}

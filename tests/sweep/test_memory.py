@@ -9,9 +9,13 @@ import torch
 from posbench.config import hydra_app
 from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.model.gpt import GPT
-from posbench.sweep.jobs import Job, Worker
-from posbench.sweep.plan import plan_model
+from posbench.plan.cell import Plan
+from posbench.plan.jobs import plan_jobs
+from posbench.plan.plan import plan_model
+from posbench.plan.sweep_file import make_sweep
+from posbench.sweep.run_job import JobRunner
 
 
 @pytest.mark.parametrize("scheme", ["rope", "t5"])
@@ -39,13 +43,15 @@ def test_no_model_stays_after_its_training(
         made.append(weakref.ref(model))
 
     monkeypatch.setattr(GPT, "__init__", remember)
-    plan, emptied = plan_model(settings), []
+    plan, emptied = Plan([plan_model(settings)], [], []), []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
-    worker = Worker(runtime)
-    worker.results_folder.prepare()
-    assert worker.run(Job("test", plan), lambda *_: None, lambda: False) == "done"
+    (job,) = jobs = plan_jobs(plan)
+    results_folder = ResultsFolder.from_runtime(runtime)
+    results_folder.prepare()
+    runner = JobRunner(make_sweep("test", plan, jobs, runtime), results_folder, runtime)
+    assert runner.run(job, lambda *_: None, lambda: False) == 1
     assert made
     assert emptied
     assert not [one for one in made if one() is not None]
-    assert worker.last is None
+    assert runner.last is None

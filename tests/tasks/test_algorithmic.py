@@ -17,8 +17,8 @@ from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
 from posbench.lm.interface import Scores
-from posbench.sweep.grid import NONE
-from posbench.sweep.plan import plan_cells, plan_model
+from posbench.plan.grid import NONE
+from posbench.plan.plan import plan_cells, plan_model
 from posbench.tasks.algorithmic import Algorithmic
 
 VOCABULARY = Vocabulary("bytes", 256)

@@ -7,7 +7,7 @@ from test_tasks import Text
 from posbench.config.schema import FinetuneSettings, GridSettings, SweepScript, VariantSettings
 from posbench.errors import ConfigError
 from posbench.lm.interface import Scores
-from posbench.sweep import grid
+from posbench.plan import grid
 from posbench.tasks.position_resolution import PositionResolution
 
 FILE = {"name": "pi", "build": {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": "auto"}}

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, IncompatibleError, format_error
-from posbench.sweep import launcher
+from posbench.sweep import launch_local, run
 from posbench.training import compile
 from posbench.training.muon import Muon, muon_update
 from posbench.training.trainer import Trainer
@@ -154,7 +154,7 @@ def test_the_setting() -> None:
     assert compile.should_compile("auto", torch.device("cuda"))
     assert not compile.should_compile("auto", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"runtime.compile 'yes': give auto, true or false"):
-        launcher.check_runtime(RuntimeSettings(device="cpu", compile="yes"))
+        run.check_runtime(RuntimeSettings(device="cpu", compile="yes"))
 
 
 @pytest.mark.parametrize("shapes", [[(8, 8), (8, 8), (24, 8)], [(4, 16)]])
@@ -187,16 +187,11 @@ def test_bfloat16_is_close_to_float32(small_trainer, tmp_path, dtype) -> None:
 
 def test_several_workers_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    one, several = RuntimeSettings(launcher="local"), RuntimeSettings(launcher="local", workers_per_gpu=2)
-    assert launcher.worker_devices(one, 9) == ["cuda:0", "cuda:1"]
-    assert launcher.worker_devices(several, 9) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
-    assert launcher.worker_devices(several, 3) == ["cuda:0", "cuda:1", "cuda:0"]
-    assert (
-        launcher.worker_devices(RuntimeSettings(launcher="local", workers_per_gpu=2, num_workers=3), 9)[2]
-        == "cuda:0"
-    )
-    with pytest.raises(ConfigError, match=r"runtime.workers_per_gpu 0: give at least 1"):
-        launcher.check_runtime(RuntimeSettings(device="cpu", workers_per_gpu=0))
+    one, several = RuntimeSettings(), RuntimeSettings(workers_per_gpu=2)
+    assert launch_local.devices(one, 9) == ["cuda:0", "cuda:1"]
+    assert launch_local.devices(several, 9) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert launch_local.devices(several, 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert launch_local.devices(RuntimeSettings(workers_per_gpu=2, num_workers=3), 9)[2] == "cuda:0"
 
 
 def test_a_compiler_error_is_formatted_as_one_line() -> None:

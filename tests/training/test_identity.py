@@ -15,7 +15,7 @@ from posbench.config.schema import (
 )
 from posbench.identity import hashed_fields
 from posbench.instantiate import by_name, locate
-from posbench.sweep.cell import FineTuning, ModelPlan
+from posbench.plan.cell import FineTuning, ModelPlan
 
 ROPE = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE", "rope_theta": 500.0})
 PI = ExtensionSettings("pi", {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": 4})

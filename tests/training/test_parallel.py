@@ -171,7 +171,7 @@ checks.check_train = fail
         0,
         """
 from posbench.errors import DataError
-from posbench.sweep import plan
+from posbench.plan import plan
 
 def fail(settings):
     raise DataError("words of rank 0")
@@ -183,12 +183,12 @@ plan.plan_model = fail
         1,
         """
 from posbench.errors import DataError
-from posbench.sweep.jobs import Worker
+from posbench.sweep.run_job import JobRunner
 
 def fail(worker, model):
     raise DataError("words of rank 1")
 
-Worker.corpus = fail
+JobRunner.corpus = fail
 """,
     ),
 }

@@ -7,9 +7,9 @@ from torch import nn
 from posbench.config import hydra_app
 from posbench.config.schema import ModelSettings, SchemeSettings, TrainSettings
 from posbench.model.gpt import GPT, Size, build_scheme
+from posbench.plan.cell import ModelPlan
 from posbench.position.compose import Stack
 from posbench.position.scheme import ModelShape, PositionScheme
-from posbench.sweep.cell import ModelPlan
 from posbench.training.muon import Muon, muon_update
 from posbench.training.optimizers import build_optimizers, decayed_parameters
 

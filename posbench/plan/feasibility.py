@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posbench.config.schema import EvaluationSettings, ModelSettings, TrainSettings
+from posbench.config.schema import EvaluationSettings, ModelSettings, RuntimeSettings, TrainSettings
 from posbench.errors import ConfigError
+from posbench.plan.cost import COUNTS, evaluation_cost, n_parameters, n_prompts, training_cost
 
 # Upper bounds of a core's and a GPU's floating-point operations per second, and of a GPU's bytes.
 CORE_SPEED, GPU_SPEED, GPU_BYTES = 1e11, 2e15, 2e11
 MEMORY_MARGIN = 4
 YEAR = 365.25 * 24 * 3600
 MAX_YEARS = 10
+RAY_GPUS = 1000  # of a cluster whose size is not known before it is asked
+_of_cluster = 0
 # Bytes of a trained parameter: weight, gradient and two moments in float32.
 PARAMETER_BYTES = 16
 # Bytes of a token that training keeps for each layer and unit of the width, at the least.
@@ -28,8 +31,6 @@ PROMPT_BYTES = 1000
 # Prompts of an evaluation, which are all generated before it starts.
 MAX_PROMPTS = 10**7
 ID_BYTES = 8
-# Settings of tasks whose product is the number of prompts.
-COUNTS = ("num_examples", "num_contexts", "num_positions", "num_depths")
 
 
 def n_machines() -> int:
@@ -38,8 +39,15 @@ def n_machines() -> int:
 
 
 def n_gpus() -> int:
-    """Returns the number of NVIDIA GPUs of this machine, without torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    """Returns the number of NVIDIA GPUs of this machine, without torch, or that of the workers of a cluster."""
+    return max(_of_cluster, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+
+
+def use_machines_of(runtime: RuntimeSettings) -> None:
+    """Makes the limits of this process those of the machines on which the workers will run."""
+    global _of_cluster  # noqa: PLW0603
+    widths = {"slurm": runtime.slurm.workers * max(1, runtime.slurm.gpus), "ray": RAY_GPUS}
+    _of_cluster = widths.get(runtime.launcher, 0)
 
 
 def machine_bytes() -> float:
@@ -65,15 +73,6 @@ def check_flops(flops: float, remedy: str) -> None:
         )
 
 
-def n_parameters(settings: ModelSettings) -> float:
-    """Returns the number of parameters of a model, without those of its scheme."""
-    size = settings.size
-    heads = size.n_heads * size.head_dim if size.head_dim else size.d_model
-    layer = size.d_model * (4 * heads + 2 * size.mlp_ratio * size.d_model)
-    symbols = settings.data.num_keys + settings.data.num_values
-    return size.n_layers * layer + 2 * symbols * size.d_model
-
-
 def training_flops(settings: ModelSettings, train: TrainSettings) -> float:
     """Returns the operations of a training; raises ConfigError if it cannot fit in memory."""
     parameters, size = n_parameters(settings), settings.size
@@ -89,7 +88,7 @@ def training_flops(settings: ModelSettings, train: TrainSettings) -> float:
         tokens * max(ID_BYTES, ACTIVATION_BYTES * width / train.grad_accum_steps),
         "give a smaller train.batch_size or train.seq_len",
     )
-    return train.steps * tokens * (6.0 * parameters + 6.0 * width * train.seq_len)
+    return training_cost(settings, train).flops
 
 
 def evaluation_flops(
@@ -101,11 +100,9 @@ def evaluation_flops(
         name: of the task.
         task: keyword arguments of the task.
     """
-    flops, width = 0.0, settings.size.n_layers * settings.size.d_model
+    flops = 0.0
     counts = {key: task[key] for key in COUNTS if isinstance(task.get(key), int)}
-    prompts = 1.0
-    for count in counts.values():
-        prompts *= count
+    prompts = n_prompts(task)
     train_len = settings.train.seq_len
     named = f"{name} with {', '.join(f'{key} {count}' for key, count in counts.items())}"
     fewer = f"give fewer {' or '.join(key.removeprefix('num_') for key in counts)}"
@@ -117,5 +114,5 @@ def evaluation_flops(
             prompts * (PROMPT_BYTES + ID_BYTES * length),
             f"{fewer} or a shorter length",
         )
-        flops += prompts * length * (2.0 * n_parameters(settings) + 2.0 * width * length)
+        flops += evaluation_cost(settings, task, length).flops
     return flops

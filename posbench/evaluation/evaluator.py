@@ -24,12 +24,12 @@ from posbench.lm.chunks import ChunkEnsemble
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
+from posbench.plan.cell import Cell, ModelPlan
+from posbench.plan.plan import apply_extension
 from posbench.results.rows import RowStore
 from posbench.runtime.device import autocast_context, pick_device
 from posbench.runtime.distributed import world
 from posbench.runtime.oom import is_out_of_memory
-from posbench.sweep.cell import Cell, ModelPlan
-from posbench.sweep.plan import apply_extension
 from posbench.tasks.task import Task
 from posbench.training import checkpoints
 from posbench.training.trainer import build_model

@@ -27,12 +27,12 @@ from posbench.errors import IncompatibleError, LengthError, UndefinedError
 from posbench.instantiate import instantiate
 from posbench.lm.chunks import ChunkEnsemble
 from posbench.model.gpt import Size, build_scheme
+from posbench.plan import feasibility, grid
+from posbench.plan.cell import Cell, FineTuning, ModelPlan, Plan
+from posbench.plan.finetune import extension_length, finetune_settings
+from posbench.plan.grid import NONE, LoadOption
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import ModelShape, PositionScheme
-from posbench.sweep import feasibility, grid
-from posbench.sweep.cell import Cell, FineTuning, ModelPlan, Plan
-from posbench.sweep.finetune import extension_length, finetune_settings
-from posbench.sweep.grid import NONE, LoadOption
 from posbench.tasks.task import Task
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from posbench.errors import ConfigError
+from posbench.plan.cell import Cell, ModelPlan
 from posbench.results.rows import RowStore
 from posbench.runtime.distributed import catch_rank_failure, world
 from posbench.runtime.oom import is_out_of_memory
-from posbench.sweep.cell import Cell, ModelPlan
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Plans and loads pretrained models, so that they are measured like models that posbench trains."""
+"""Loads pretrained models, so that they are measured like models that posbench trains."""
 
 from __future__ import annotations
 
@@ -8,63 +8,24 @@ from typing import Any
 
 import torch
 
-from posbench.config.data import DataSettings
 from posbench.config.schema import (
-    LMSettings,
-    ModelSettings,
     RuntimeSettings,
-    SchemeSettings,
-    SizeSettings,
-    TrainSettings,
 )
 from posbench.data import hugging_face
-from posbench.data.corpus import Corpus, fingerprint, with_model_tokenizer
-from posbench.errors import DataError, LengthError, UndefinedError
+from posbench.data.corpus import Corpus
+from posbench.errors import LengthError, UndefinedError
+from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm import hf_check
-from posbench.lm.hf_config import PretrainedInfo, inspect_pretrained, load_hf_model
+from posbench.lm.hf_config import PretrainedInfo, load_hf_model
 from posbench.lm.hf_weights import from_hf_state_dict
 from posbench.lm.hugging_face import HFLM
 from posbench.lm.interface import Prompt
+from posbench.plan.cell import Cell, ModelPlan
+from posbench.plan.plan import apply_extension, build_untrained_scheme
 from posbench.position.scheme import PositionScheme
 from posbench.runtime.device import autocast_context, pick_device
-from posbench.sweep.cell import Cell, ModelPlan
-from posbench.sweep.evaluator import EvaluatedModel
-from posbench.sweep.plan import apply_extension, build_untrained_scheme
 from posbench.tasks.task import Task
-
-
-def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
-    """Plans a pretrained model, on data that is encoded by its own tokenizer.
-
-    Raises:
-        DataError: if the model cannot be found, or the tokenizer has more ids than the model embeds.
-    """
-    pretrained = inspect_pretrained(lm)
-    data = with_model_tokenizer(data, lm.name)
-    tokenizer, size = hugging_face.load(data.tokenizer.name), pretrained.vocab_size
-    if tokenizer.vocab_size > size:
-        excess = f"tokens up to id {tokenizer.vocab_size - 1}, such as {tokenizer.token(size)!r} (id {size})"
-        raise DataError(
-            f"tokenizer {data.tokenizer.name!r} has {excess}, and the ids of {pretrained.label} end at {size - 1}: "
-            "remove these tokens from its files, or give another tokenizer by data.tokenizer.name"
-        )
-    dims = pretrained.model_dims
-    settings = ModelSettings(
-        SchemeSettings(pretrained.label, pretrained.scheme),
-        SizeSettings(
-            pretrained.label,
-            dims["n_layers"],
-            dims["d_model"],
-            dims["n_heads"],
-            round(dims["intermediate_size"] / dims["d_model"]),
-            dims["head_dim"],
-        ),
-        data,
-        TrainSettings(seq_len=pretrained.train_len),
-    )
-    version = build_untrained_scheme(settings).version
-    return ModelPlan(settings, fingerprint(data), version, pretrained=pretrained)
 
 
 def eos_ids(model: Any, tokenizer: str) -> tuple[int, ...]:

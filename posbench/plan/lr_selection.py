@@ -12,43 +12,56 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from posbench import checksums
 from posbench.errors import ConfigError
 from posbench.identity import hashed_fields, identity
 from posbench.instantiate import by_name
-from posbench.sweep.cell import ModelPlan, Plan
-from posbench.sweep.jobs import ResultsFolder
-from posbench.training import checkpoints
+from posbench.plan.cell import ModelPlan, Plan
 
 
-def select_learning_rates(plan: Plan, results_folder: ResultsFolder) -> tuple[Plan, str]:
+def select_learning_rates(plan: Plan, models: Path) -> tuple[Plan, str]:
     """Returns the plan with the models and cells of the selected rates, and a sentence that lists the rates.
+
+    Args:
+        models: the folder of all models.
 
     Raises:
         ConfigError: if a scheme has diverged at every rate.
     """
-    rates: dict[str, dict[float, list[ModelPlan]]] = {}
-    for model in plan.models:
-        rates.setdefault(settings_but_rate(model), {}).setdefault(model.settings.train.lr, []).append(model)
     kept: dict[str, ModelPlan] = {}
     selected = []
-    for tried in rates.values():
-        losses = {
-            rate: final_validation_loss([results_folder.model_dir(model) for model in models])
-            for rate, models in tried.items()
-        }
-        best = min(losses, key=lambda rate: losses[rate])
-        if not math.isfinite(losses[best]):
-            name = tried[best][0].label
-            raise ConfigError(f"{name} diverged at every rate of grid.lr {list(losses)}: give lower rates")
+    for tried in rates_tried(plan):
+        best = best_rate([[model.id for model in one] for one in tried], models)
+        if best is None:
+            rates = [one[0].settings.train.lr for one in tried]
+            raise ConfigError(
+                f"{tried[0][0].label} diverged at every rate of grid.lr {rates}: give lower rates"
+            )
         kept |= {model.id: model for model in tried[best]}
-        selected.append(f"{tried[best][0].settings.scheme.name} {best:g}")
+        settings = tried[best][0].settings
+        selected.append(f"{settings.scheme.name} {settings.train.lr:g}")
     cells = [cell for cell in plan.cells if base_of(cell.model).id in kept]
-    grid = ", ".join(f"{rate:g}" for rate in sorted({rate for tried in rates.values() for rate in tried}))
+    grid = ", ".join(f"{rate:g}" for rate in sorted({model.settings.train.lr for model in plan.models}))
     note = (
         f"Learning rate of each scheme by the lowest validation loss at the training length, of {grid}: "
         f"{', '.join(dict.fromkeys(selected))}."
     )
     return replace(plan, models=list(kept.values()), cells=cells), note
+
+
+def rates_tried(plan: Plan) -> list[list[list[ModelPlan]]]:
+    """Returns the models of each rate, for each group of models that differ only in rate and seed."""
+    groups: dict[str, dict[float, list[ModelPlan]]] = {}
+    for model in plan.models:
+        groups.setdefault(settings_but_rate(model), {}).setdefault(model.settings.train.lr, []).append(model)
+    return [list(rates.values()) for rates in groups.values()]
+
+
+def best_rate(tried: Sequence[Sequence[str]], models: Path) -> int | None:
+    """Returns the index of the rate with the lowest mean loss, given the ids of its models; None if all diverged."""
+    losses = [final_validation_loss([models / model for model in one]) for one in tried]
+    best = min(range(len(losses)), key=losses.__getitem__)
+    return best if math.isfinite(losses[best]) else None
 
 
 def base_of(model: ModelPlan) -> ModelPlan:
@@ -69,8 +82,11 @@ def final_validation_loss(folders: Sequence[Path]) -> float:
     """Returns the mean final validation loss of trained models in nats per token; infinite if one has diverged or is NaN."""
     losses = []
     for folder in folders:
-        metadata = checkpoints.read_metadata(folder / "final")
-        log = metadata["log_history"] if metadata and metadata["status"] == "ok" else []
+        try:
+            metadata = checksums.read_json(folder / "final" / "metadata.json")
+        except (OSError, checksums.DamageError):
+            metadata = {"status": "damaged"}
+        log = metadata["log_history"] if metadata["status"] == "ok" else []
         losses.append(log[-1].get("validation_loss", math.inf) if log else math.inf)
     mean = sum(losses) / len(losses)
     return math.inf if math.isnan(mean) else mean  # NaN would be the minimum where it comes first

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posbench.config.schema import ExtensionSettings, ModelSettings, TaskSettings, TrainSettings
 from posbench.identity import hashed_fields, identity
 from posbench.instantiate import by_name
-from posbench.lm.hf_config import PretrainedInfo
+
+if TYPE_CHECKING:
+    from posbench.lm.hf_config import PretrainedInfo
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any
 from posbench import escaping
 from posbench.errors import ConfigError
 from posbench.instantiate import by_name, instantiate
-from posbench.sweep.cell import Cell, ModelPlan, Plan
+from posbench.plan.cell import Cell, ModelPlan, Plan
 from posbench.tasks.task import Task
 
 

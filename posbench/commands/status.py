@@ -1,0 +1,41 @@
+"""Shows the sweeps of a results folder: what is done, running and where, failed and why, and left, with the time left.
+
+Everything is read from the folder, so it works from any machine and at any time.
+
+examples:
+  posbench status
+  posbench status results/mine
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from posbench.errors import DataError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results_dir", type=Path, nargs="?", default=Path("results"), help="(default: %(default)s)"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    from posbench.commands.arguments import parser
+
+    folder = parser("status").parse_args(arguments).results_dir
+    from posbench.evaluation.results_folder import ResultsFolder
+    from posbench.plan.sweep_file import find_sweeps, read_sweep
+    from posbench.sweep.state import StateReader
+    from posbench.sweep.status import report
+
+    sweeps = [read_sweep(folder, sweep) for sweep in find_sweeps(folder)]
+    if not sweeps:
+        raise DataError(f"no sweep in {folder}: run posbench sweep first, or give a results folder")
+    latest = {sweep.name: sweep for sweep in reversed(sweeps)}
+    for name, sweep in latest.items():
+        for line in report(name, StateReader(sweep, ResultsFolder(folder))):
+            print(line)
+    return 0

@@ -1,0 +1,83 @@
+"""The layout of a results folder, which is all that the processes of a sweep share."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from posbench.config.schema import RuntimeSettings
+from posbench.errors import ConfigError
+from posbench.files import remove_leftovers
+
+if TYPE_CHECKING:
+    from posbench.results.rows import RowStore
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """A results folder: models/, cells/, and of sweeps sweeps/ (what is to be done), locks/ and jobs/ (outcomes)."""
+
+    path: Path
+
+    @classmethod
+    def from_runtime(cls, runtime: RuntimeSettings) -> ResultsFolder:
+        """Returns the results folder of a run."""
+        return cls(Path(runtime.results_dir))
+
+    def model_dir(self, model: str) -> Path:
+        """Returns the folder of a model, given its id."""
+        return self.path / "models" / model
+
+    @cached_property
+    def store(self) -> RowStore:
+        """The rows of all cells."""
+        from posbench.results.rows import RowStore
+
+        return RowStore(self.path / "cells")
+
+    def prepare(self) -> None:
+        """Creates the folders and removes what killed processes have left; raises ConfigError if they are not writable."""
+        try:
+            (self.path / "locks").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path / "locks"):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"results folder {self.path} cannot be written ({error.strerror}): give another runtime.results_dir"
+            ) from None
+        for name in ("cells", "jobs", "locks", "sweeps"):
+            remove_leftovers(self.path / name)
+        for folder in self.path.glob("models/*"):
+            remove_leftovers(folder)
+
+    def has_model(self, model: str) -> bool:
+        """Returns whether a trained model is there, without reading it."""
+        return (self.model_dir(model) / "final").is_dir()
+
+    def is_trained(self, model: str) -> bool:
+        """Returns whether a model is complete; a damaged one is set aside."""
+        from posbench.training import checkpoints
+
+        return checkpoints.read_metadata(self.model_dir(model) / "final") is not None
+
+    def is_evaluated(self, cell: str, runtime: RuntimeSettings, verify: bool = True) -> bool:
+        """Returns whether a cell has rows of the wanted kernel; a shortage of memory counts on its own device only.
+
+        Args:
+            cell: its id.
+            verify: sets damaged rows aside; without it, rows that are there are taken as whole.
+        """
+        if not (self.store.has(cell) if verify else self.store.path(cell).exists()):
+            return False
+        if not self.store.is_of_kernel(cell, runtime.kernel):
+            return False
+        run_metadata = self.store.run_metadata(cell)
+        if run_metadata.get("status") != "out_of_memory":
+            return True
+        from posbench.evaluation.evaluator import device_name
+        from posbench.runtime.device import pick_device
+
+        return run_metadata.get("device") == device_name(pick_device(runtime.device))

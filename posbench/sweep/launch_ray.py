@@ -1,0 +1,113 @@
+"""Workers as Ray actors, with a share of a GPU or some cores each; an actor on a node that is lost starts on another."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from posbench.config.schema import RaySettings
+from posbench.errors import ConfigError, PosbenchError
+from posbench.plan.sweep_file import Assignment
+
+STOP_SECONDS = 60.0  # for checkpoints at the end
+
+
+class RayWorker:
+    """A worker in an actor."""
+
+    def work(self, folder: str, assignment: Assignment) -> str:
+        """Works until no job is left; returns an error, or nothing.
+
+        Args:
+            folder: the current one of the sweep, from which it names files.
+        """
+        from posbench.runtime.signals import Interrupted, stop_flag
+        from posbench.sweep.worker import run_worker
+
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        try:
+            with stop_flag() as should_stop:
+                run_worker(assignment, should_stop)
+        except PosbenchError as error:
+            return str(error)
+        except Interrupted:
+            pass
+        return ""
+
+    def leave(self) -> None:
+        """Ends the actor, which no process waits for."""
+        import ray
+
+        ray.actor.exit_actor()
+
+
+@contextmanager
+def workers(
+    assignment: Assignment, settings: RaySettings, jobs: int, stay: bool
+) -> Iterator[Callable[[float], bool]]:
+    """Starts the workers; yields a function that waits some seconds and returns whether one still works.
+
+    Args:
+        jobs: that are left, of which each worker needs one.
+        stay: whether this process waits for the workers; else they live on the cluster until no job is left.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("runtime.launcher ray needs Ray: pip install 'posbench[ray]'") from None
+    if not stay and settings.address is None:
+        raise ConfigError("runtime.wait=false needs a cluster that stays: give runtime.ray.address")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {} if settings.address else {"include_dashboard": False}
+    try:
+        ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(
+            f"runtime.ray.address {settings.address!r} has no cluster ({line}): start one by ray start"
+        ) from None
+    total = ray.cluster_resources()
+    fitting = [total.get("CPU", 0.0) / settings.cpus] + (
+        [total.get("GPU", 0.0) / settings.gpus] if settings.gpus else []
+    )
+    count = min(settings.workers or max(1, int(min(fitting))), jobs)
+    if min(fitting) < 1:
+        raise ConfigError(
+            f"no node has the {settings.cpus:g} CPUs and {settings.gpus:g} GPUs of a worker: give smaller runtime.ray.cpus "
+            "and runtime.ray.gpus"
+        )
+    actor: Any = ray.remote(RayWorker).options(
+        num_cpus=settings.cpus,
+        num_gpus=settings.gpus,
+        max_restarts=-1,
+        max_task_retries=-1,
+        lifetime=None if stay else "detached",
+    )
+    actors = [actor.remote() for _ in range(count)]
+    pending = [one.work.remote(os.getcwd(), assignment) for one in actors]
+    if not stay:
+        for one in actors:
+            one.leave.remote()
+
+    def wait(seconds: float) -> bool:
+        nonlocal pending
+        ended, pending = ray.wait(pending, num_returns=len(pending), timeout=seconds)
+        for error in ray.get(ended):
+            if error:
+                raise PosbenchError(error)
+        return bool(pending)
+
+    try:
+        yield wait
+    finally:
+        if stay:
+            with suppress(Exception):
+                for reference in pending:
+                    ray.cancel(reference)
+                ray.wait(pending, num_returns=len(pending), timeout=STOP_SECONDS)
+        ray.shutdown()

@@ -1,0 +1,123 @@
+"""Workers as a Slurm job array, through submitit.
+
+A worker that gets USR2, before its time limit or at a pre-emption, writes a checkpoint and is put back into the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from posbench.config.schema import SlurmSettings
+from posbench.errors import ConfigError
+from posbench.plan.sweep_file import Assignment
+from posbench.sweep.worker import run_worker
+
+POLL_SECONDS = 5.0
+KILL_SECONDS = 120  # after SIGTERM; Slurm kills the worker before
+# Values of options of sbatch, which are lines of a script.
+OPTION, VALUE = re.compile(r"[a-z][a-z-]*"), re.compile(r"[^\n\r\0]*")
+
+
+class SlurmWorker:
+    """The function that an array task runs; submitit calls `checkpoint` before it is put back into the queue."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self.assignment = assignment
+
+    def __call__(self, number: int) -> None:
+        requeue: Any = signal.getsignal(signal.SIGUSR2)
+        received: list[int] = []
+        for kind in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(kind, lambda got, frame: received.append(got))
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        run_worker(self.assignment, lambda: bool(received))
+        if signal.SIGUSR2 in received:
+            requeue(signal.SIGUSR2, None)
+        elif received:  # Slurm requeues a pre-empted job only if it has not ended by itself
+            time.sleep(KILL_SECONDS)
+
+    def checkpoint(self, number: int) -> Any:
+        """Returns what a requeued task runs: the same, which continues from the results folder."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, number)
+
+
+@contextmanager
+def workers(assignment: Assignment, settings: SlurmSettings, jobs: int) -> Iterator[Callable[[float], bool]]:
+    """Submits the workers that are not in the queue yet; yields a function that waits and returns whether one still works.
+
+    Args:
+        jobs: that are left, of which each worker needs one.
+    """
+    results_dir, sweep = assignment[:2]
+    name = f"posbench-{sweep}"
+    missing = min(settings.workers, jobs) - in_queue(name)
+    if missing > 0:
+        submit(SlurmWorker(assignment), Path(results_dir) / "slurm" / sweep, name, settings, missing)
+
+    def wait(seconds: float) -> bool:
+        time.sleep(max(seconds, POLL_SECONDS))
+        return in_queue(name) > 0
+
+    yield wait
+
+
+def submit(worker: SlurmWorker, folder: Path, name: str, settings: SlurmSettings, count: int) -> None:
+    """Submits an array of workers with one call of sbatch."""
+    try:
+        import submitit
+    except ImportError:
+        raise ConfigError("runtime.launcher slurm needs submitit: pip install 'posbench[slurm]'") from None
+    for key, value in settings.sbatch.items():
+        if not OPTION.fullmatch(key) or not VALUE.fullmatch(str(value)):
+            raise ConfigError(
+                f"runtime.slurm.sbatch.{key} {value!r}: give an option of sbatch and a value of one line"
+            )
+    executor = submitit.SlurmExecutor(folder / "%j", max_num_timeout=settings.requeues)
+    optional = {
+        "partition": settings.partition,
+        "account": settings.account,
+        "gpus_per_node": settings.gpus or None,
+        "mem": f"{round(1024 * settings.memory_gb)}M" if settings.memory_gb else None,
+    }
+    executor.update_parameters(
+        job_name=name,
+        time=settings.minutes,
+        cpus_per_task=settings.cpus,
+        signal_delay_s=settings.signal_seconds,
+        array_parallelism=count,
+        additional_parameters={"requeue": True, **settings.sbatch},
+        **{key: value for key, value in optional.items() if value is not None},
+    )
+    try:
+        executor.map_array(worker, range(count))
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"sbatch has refused the workers ({line}): change runtime.slurm") from None
+
+
+def in_queue(name: str) -> int:
+    """Returns the number of workers of a name that wait or run; one that is held does neither."""
+    try:
+        listed = subprocess.run(
+            ["squeue", "--noheader", "--array", "--name", name, "--format", "%i %r"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except FileNotFoundError:
+        raise ConfigError(
+            "runtime.launcher slurm: this machine has no squeue; start it on a login node"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise ConfigError(f"squeue failed ({' '.join(error.stderr.split())}): is Slurm running?") from None
+    return sum("held" not in line.lower() for line in listed.stdout.splitlines())

@@ -1,0 +1,160 @@
+"""The state of a sweep follows from the files of its results folder alone."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from small_sweeps import cell, finish, model, tuned
+
+from posbench.plan.cell import Plan
+from posbench.plan.jobs import plan_jobs
+from posbench.plan.sweep_file import read_sweep
+from posbench.sweep.claims import Claims
+from posbench.sweep.state import StateReader, write_record
+
+
+def labels(jobs) -> set[str]:
+    return {" ".join(job.label.split()[:1] + job.label.split(",")[2:]) for job in jobs}
+
+
+def by(sweep, model, evaluation: bool):
+    return next(job for job in sweep.jobs if job.model == model.id and bool(job.cells) is evaluation)
+
+
+def test_a_sweep_is_read_as_it_was_written(results, write):
+    base = model()
+    sweep = write([cell(base), cell(base, 128), cell(base, 32, "pi"), cell(tuned(base))])
+    found = read_sweep(results.path, sweep.id)
+    assert found.jobs == sweep.jobs
+    assert found.runtime == sweep.runtime
+    assert (
+        write([found.cell(one) for job in found.jobs for one in job.cells], launcher="slurm", wait=False).id
+        == sweep.id
+    )
+    for job in found.jobs:
+        assert found.model(job.model).id == job.model
+        assert [found.cell(one).id for one in job.cells] == list(job.cells)
+
+
+def test_jobs_wait_for_their_models(results, write):
+    """An evaluation waits for its training, and a fine-tuning for its base model."""
+    base = model()
+    child = tuned(base)
+    sweep = write([cell(base), cell(child)])
+    reader = StateReader(sweep, results)
+    state = reader.read()
+    assert state.ready == [by(sweep, base, False)]
+    assert len(state.waiting) == 3
+    finish(results, by(sweep, base, False))
+    state = reader.read()
+    assert set(state.ready) == {by(sweep, base, True), by(sweep, child, False)}
+    assert state.waiting == [by(sweep, child, True)]
+    finish(results, by(sweep, child, False))
+    assert set(reader.read().ready) == {by(sweep, base, True), by(sweep, child, True)}
+
+
+def test_a_model_is_not_trained_for_cells_that_are_there(results, write):
+    base = model()
+    child = tuned(base)
+    sweep = write([cell(base), cell(child)])
+    for job in sweep.jobs:
+        if job.cells:
+            finish(results, job)
+    assert not StateReader(sweep, results).read().left
+    (results.path / "cells" / f"{by(sweep, child, True).cells[0]}.parquet").unlink()
+    assert len(StateReader(sweep, results).read().left) == 3
+    finish(results, by(sweep, child, False))
+    assert StateReader(sweep, results).read().left == [by(sweep, child, True)]
+
+
+def test_only_the_best_rate_is_measured(results, write):
+    models = [model(seed, lr=lr) for lr in (0.1, 0.2) for seed in (0, 1)]
+    sweep = write([cell(one) for one in models], selects_rate=True)
+    reader = StateReader(sweep, results)
+    for one, loss in zip(models, (3.0, 1.0, 2.0, 1.0), strict=True):
+        assert not reader.read().unneeded
+        assert all(not job.cells for job in reader.read().ready)
+        finish(results, by(sweep, one, False), loss)
+    state = reader.read()
+    assert {job.model for job in state.ready} == {models[2].id, models[3].id}
+    assert {job.model for job in state.unneeded} == {models[0].id, models[1].id}
+    assert len(state.left) == 2
+
+
+def test_jobs_with_the_most_work_come_first():
+    short, long = model(0, steps=10), model(1, steps=20)
+    jobs = plan_jobs(Plan([short, long], [cell(short, 10**6), cell(short), cell(long)], []))
+    assert [job.model for job in jobs][:1] == [short.id], "its cells take longest"
+    assert (
+        jobs[0].weight
+        == jobs[0].flops + next(job for job in jobs if job.cells and job.model == short.id).flops
+    )
+
+
+def test_running_and_failed_jobs(results, write):
+    sweep = write([cell(model(seed)) for seed in range(3)])
+    running, failed, dead = (by(sweep, model(seed), False) for seed in range(3))
+    claim = Claims(results.path / "locks", "run", 90).acquire(running.name)
+    write_record(results, failed, "run", outcome="failed", error="no memory", traceback="Traceback")
+    process = subprocess.Popen(["true"])
+    process.wait()
+    lease = json.loads(claim.path.read_bytes()) | {"pid": process.pid}
+    (results.path / "locks" / f"{dead.name}.lease-1").write_text(json.dumps(lease))
+    state = StateReader(sweep, results).read()
+    assert list(state.running) == [running]
+    assert state.running[running]["pid"] == os.getpid()
+    assert state.failed[failed]["error"] == "no memory"
+    assert (results.path / "jobs" / f"{failed.name}.log").read_text() == "Traceback"
+    assert dead in state.ready, "its process is dead"
+    claim.release()
+    assert not StateReader(sweep, results).read().running
+
+
+def test_the_time_left_follows_from_finished_jobs(results, write):
+    sweep = write([cell(model(seed)) for seed in range(4)])
+    reader = StateReader(sweep, results)
+    assert reader.seconds_left(reader.read()) is None
+    for seed in range(2):
+        training = by(sweep, model(seed), False)
+        finish(results, training)
+        write_record(results, training, "run", outcome="done", seconds=10.0, flops=training.flops)
+        measuring = by(sweep, model(seed), True)
+        finish(results, measuring)
+        write_record(results, measuring, "run", outcome="done", seconds=1.0, flops=measuring.flops)
+    assert abs(reader.seconds_left(reader.read()) - 22.0) < 1e-6
+
+
+def test_the_status_of_two_thousand_jobs_within_two_seconds(results, write):
+    """Half of them done, some failed, some running; and without torch."""
+    models = [model(seed) for seed in range(1000)]
+    sweep = write([cell(one, length) for one in models for length in (64, 128)])
+    assert len(sweep.jobs) == 2000
+    for job in sweep.jobs[:1000]:
+        finish(results, job)
+        write_record(results, job, "run", outcome="done", seconds=1.0, flops=job.flops)
+    for job in sweep.jobs[1000:1020]:
+        write_record(results, job, "run", outcome="failed", error="no memory")
+    claims = Claims(results.path / "locks", "run", 90)
+    held = [claims.acquire(job.name) for job in sweep.jobs[1020:1030]]
+    code = (
+        "import sys; from posbench.commands import run; status = run(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "status", str(results.path)], capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - began
+    for claim in held:
+        claim.release()
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith(
+        "test: 1000 of 2000 jobs done, 10 running, 20 failed, 970 to start, about "
+    )
+    assert "failed: evaluate nope, tiny, length 64, seed" in ended.stdout
+    assert ": no memory" in ended.stdout
+    assert f"process {os.getpid()} on " in ended.stdout
+    assert seconds < 2.0, seconds
+    print(f"status of 2,000 jobs: {seconds:.2f} s")

@@ -1,0 +1,129 @@
+"""The loop of a worker: order, failures, deaths, deadlines and claims that are lost."""
+
+import subprocess
+import time
+
+import pytest
+from small_sweeps import cell, finish, model, tuned
+
+from posbench.config.schema import RuntimeSettings
+from posbench.errors import ConfigError
+from posbench.sweep import claims
+from posbench.sweep.state import StateReader, read_record
+from posbench.sweep.worker import MAX_CRASHES, Worker
+
+
+class Runner:
+    """Makes the files of jobs, or fails as the test says, in place of training and measuring."""
+
+    def __init__(self, results) -> None:
+        self.results, self.started, self.errors = results, [], {}
+
+    def run(self, job, on_progress, should_stop):
+        self.started.append(job.name)
+        on_progress(1, 2, "loss 1.0")
+        if error := self.errors.get(job.name):
+            raise error
+        if should_stop():
+            from posbench.training.trainer import TrainingInterrupted
+
+            raise TrainingInterrupted
+        finish(self.results, job)
+        return 1.0
+
+
+@pytest.fixture
+def work(results, monkeypatch):
+    """Runs a worker over a sweep and returns the names of the jobs that it started."""
+
+    def work(sweep, errors=(), run="run", **arguments):
+        worker = Worker(sweep, results, RuntimeSettings(device="cpu"), run, **arguments)
+        worker.runner = Runner(results)
+        worker.runner.errors = dict(errors)
+        # The files of these tests are empty.
+        worker.reader.runtime = None
+        worker.work(lambda: False)
+        return worker.runner.started
+
+    return work
+
+
+def test_every_job_runs_once_and_models_come_before_their_cells(results, write, work):
+    base = model()
+    sweep = write([cell(base), cell(base, 128, "pi"), cell(tuned(base)), cell(model(1))])
+    started = work(sweep)
+    assert sorted(started) == sorted(job.name for job in sweep.jobs)
+    for job in sweep.jobs:
+        for needed in job.requires:
+            assert started.index(f"{needed}.train") < started.index(job.name)
+    assert work(sweep) == []
+    assert all(read_record(results, job.name)["outcome"] == "done" for job in sweep.jobs)
+    assert not list(results.path.glob("locks/*.lease-*"))
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such thing"), TypeError("a bug\nof two lines")])
+def test_a_failure_is_recorded_and_tried_again_by_the_next_run_only(results, write, work, error):
+    one, other = model(0), model(1)
+    sweep = write([cell(one), cell(tuned(one)), cell(other)])
+    failing = f"{one.id}.train"
+    started = work(sweep, {failing: error})
+    assert sorted(started) == sorted([failing, f"{other.id}.train", f"{other.id}.none"])
+    record = read_record(results, failing)
+    assert (record["outcome"], record["run"]) == ("failed", "run")
+    assert "\n" not in record["error"]
+    assert (results.path / "jobs" / f"{failing}.log").exists() == isinstance(error, TypeError)
+    assert work(sweep) == [], "not again under the same command"
+    assert len(work(sweep, run="next")) == 4
+    assert not StateReader(sweep, results).read().left
+
+
+def test_a_job_that_kills_its_processes_fails(results, write, work):
+    """Fault: a job whose process ran out of memory and was killed would have been claimed again and again."""
+    sweep = write([cell(model())])
+    training = next(job for job in sweep.jobs if not job.cells)
+    claim = claims.Claims(results.path / "locks", "run", 90).acquire(training.name)
+    claim.crashes = MAX_CRASHES - 1
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    content = claim.content().replace(
+        f'"pid": {__import__("os").getpid()}'.encode(), f'"pid": {dead.pid}'.encode()
+    )
+    claim.release()
+    claim.path.write_bytes(content)
+    assert work(sweep) == []
+    assert "died 3 times" in read_record(results, training.name)["error"]
+    assert len(work(sweep, run="next")) == 2
+
+
+def test_a_worker_waits_for_the_jobs_of_others(results, write, work, monkeypatch):
+    sweep = write([cell(model())])
+    training, measuring = sorted(sweep.jobs, key=lambda job: bool(job.cells))
+    held = claims.Claims(results.path / "locks", "other", 90).acquire(training.name)
+    looks = []
+
+    def on_change():
+        looks.append(time.monotonic())
+        if len(looks) == 3:
+            finish(results, training)
+            held.release()
+
+    assert work(sweep, on_change=on_change) == [measuring.name]
+
+
+def test_a_deadline_ends_a_worker(results, write, work):
+    sweep = write([cell(model())])
+    assert work(sweep, deadline=time.monotonic()) == []
+
+
+def test_a_lost_claim_ends_its_job_without_a_record(results, write, work, monkeypatch):
+    sweep = write([cell(model())])
+    lost = []
+
+    def is_lost(claim):
+        lost.append(1)
+        return len(lost) == 1
+
+    monkeypatch.setattr(claims.Claim, "is_lost", property(is_lost))
+    started = work(sweep)
+    assert len(started) == 3, "the job was stopped, then claimed again"
+    assert len(lost) > 1
