@@ -23,7 +23,7 @@ from uuid import uuid4
 from filelock import Timeout
 
 from posbench import files
-from posbench.errors import ConfigError, PosbenchError
+from posbench.errors import ConfigError, DataError, PosbenchError
 
 LEASE = re.compile(r"(.+)\.lease-(\d+)")
 # Writes of a lease in the time after which it is stale.
@@ -60,6 +60,10 @@ class Claims:
 
     def acquire(self, name: str) -> Claim | None:
         """Claims a job, or returns None if another process holds it."""
+        if not self.folder.is_dir():  # the lock would make it anew
+            raise DataError(
+                f"{self.folder.parent} was removed or is not reachable: start the same command again"
+            )
         lock = files.Lock(self.folder / f"{name}.lock")
         try:
             lock.acquire(timeout=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from posbench.config.schema import RaySettings
 from posbench.errors import ConfigError, PosbenchError
 from posbench.plan.sweep_file import Assignment
 
+CONNECT_SECONDS = 10.0
 STOP_SECONDS = 60.0  # for checkpoints at the end
 
 
@@ -46,6 +48,13 @@ class RayWorker:
         ray.actor.exit_actor()
 
 
+def connect_to(address: str) -> None:
+    """Raises OSError if nothing answers at an address with a port, for which Ray would wait for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+
+
 @contextmanager
 def workers(
     assignment: Assignment, settings: RaySettings, jobs: int, stay: bool
@@ -65,11 +74,12 @@ def workers(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {} if settings.address else {"include_dashboard": False}
     try:
+        connect_to(settings.address or "")
         ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, OSError) as error:
         line = str(error).splitlines()[0]
         raise ConfigError(
-            f"runtime.ray.address {settings.address!r} has no cluster ({line}): start one by ray start"
+            f"runtime.ray.address {settings.address!r} has no cluster ({line}): start one by ray start, or give another"
         ) from None
     total = ray.cluster_resources()
     fitting = [total.get("CPU", 0.0) / settings.cpus] + (

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from posbench import files
+from posbench.errors import DataError
 from posbench.sweep import claims
 from posbench.sweep.claims import Claims, latest_lease, parse_lease
 
@@ -179,4 +180,6 @@ def test_a_removed_folder_ends_the_claim(tmp_path):
     assert not claim.renew()
     assert claim.is_lost
     claim.release()
+    with pytest.raises(DataError, match="was removed or is not reachable"):
+        Claims(folder, "a", 90).acquire("job")
     assert not folder.exists()
