@@ -155,7 +155,7 @@ def admits(annotation: Any, value: Any) -> bool:
     if origin is Literal:
         return value in arguments
     kind = origin or annotation
-    if not isinstance(kind, type):
+    if kind is Any or not isinstance(kind, type):
         return True
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
