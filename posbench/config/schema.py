@@ -20,7 +20,11 @@ from posbench.config.setting import (
     setting,
 )
 
-SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
+SYNTHETIC_TASKS = (
+    *("associative_recall", "repeated", "copy", "reverse", "unique_copy", "repeated_copy", "sort"),
+    *("binary_majority", "majority", "parity", "flip_flop", "mqar", "mqar_spread"),
+    *("multi_value", "multi_query", "variable_tracking"),
+)
 
 
 @dataclass
@@ -98,7 +102,7 @@ class TrainSettings:
     val_batches: int = setting(4, least=1, most=MAX_COUNT)  # batches of a validation
     # of the initial weights, the data and all random numbers of the training
     seed: int = setting(0, least=0, most=MAX_SEED)
-    # associative_recall, repeated, copy or reverse: the kind of the synthetic sequences.
+    # the kind of the synthetic sequences, one of SYNTHETIC_TASKS
     synthetic_task: str = setting("associative_recall", choices=SYNTHETIC_TASKS, hash_if_set=True)
 
 
