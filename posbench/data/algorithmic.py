@@ -146,9 +146,7 @@ def training_sequence(
     """
     max_count = num_symbols(length)
     count = (
-        max_count
-        if rng.random() < query_fraction
-        else int(rng.integers(min_symbols(rule), max_count + 1))
+        max_count if rng.random() < query_fraction else int(rng.integers(min_symbols(rule), max_count + 1))
     )
     sequence = example(rng, vocabulary, rule, count)
     ids = np.full(length + 1, sequence[-1])

@@ -61,9 +61,7 @@ class MQAR(Task):
             # The last entry separates these draws from those of training, so that no training sequence recurs.
             rng = np.random.default_rng([seed, length, index, 1])
             start = int(rng.integers(max(1, len(tokens) - length)))
-            made = mqar.sequence(
-                rng, vocabulary, self.layout, length, count, tokens[start : start + length]
-            )
+            made = mqar.sequence(rng, vocabulary, self.layout, length, count, tokens[start : start + length])
             doc = {"example": index, "sequence": made, "choices": vocabulary.num_values}
             # The last id is only predicted, and its prediction counts only where a query is the last token read.
             ids = np.append(made.ids, vocabulary.bos)
