@@ -87,7 +87,7 @@ def references(kind: str, text: str) -> set[str]:
             if assigned in holds:
                 holds.add(variable)
         return {one for one in holds if one.isalpha()}
-    asked = re.search(r"What are all the special magic numbers for (.*) mentioned in", text)[1]
+    asked = re.search(r"What are all the special magic numbers for (.*?) mentioned in", text)[1]
     pairs = re.findall(r"\nOne of the special magic numbers for ([\w-]+) is: (\d{7})\.\n", text)
     assert len(pairs) == 4
     return {value for key, value in pairs if key in re.split(", and |, ", asked)}
@@ -120,7 +120,7 @@ def test_the_score_is_the_share_of_references_in_the_text():
 def test_bad_settings_and_lengths():
     with pytest.raises(ConfigError, match="symbols, words"):
         MultiValue(1, "letters", "corpus", 30)
-    with pytest.raises(ConfigError, match="sentences, corpus"):
+    with pytest.raises(ConfigError, match="corpus, sentences"):
         MultiValue(1, "words", "essay", 30)
     with pytest.raises(ConfigError, match="max_new_tokens=0"):
         MultiQuery(1, "words", "corpus", 0)
