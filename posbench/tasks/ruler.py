@@ -1,4 +1,4 @@
-"""RULER's needles with several answers, and variable tracking, as symbols or as words; scored by recall of the answers.
+"""Base of RULER's tasks: needles in text and a question with several answers, as symbols or as words.
 
 Hsieh et al. RULER. COLM 2024. arXiv:2404.06654; the wording of prompts, numbers of needles and the score
 (`string_match_all`: the share of the answers that the generated text contains) are those of NVIDIA/RULER. The symbols
@@ -7,21 +7,18 @@ are those of `data.ruler`. Deviations of the words:
 - Lengths are exact in tokens: keys, variables and values have the same number of tokens each, and filler is cut between
   ids. Needles lie at random places of the filler, on lines of their own.
 - Running text of the corpus stands for the essays.
-- Variable tracking has no worked example before the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from posbench.data import ruler
 from posbench.data.corpus import Corpus
 from posbench.errors import LengthError, unknown
-from posbench.instantiate import register
 from posbench.lm.interface import Generated, Prompt
 from posbench.tasks.fixed_token_strings import FixedTokenCount
 from posbench.tasks.passkey import FILLERS, SENTENCES
@@ -31,28 +28,11 @@ from posbench.tasks.task import MetricValue, Task
 Strings = dict[str, FixedTokenCount]
 FORMS = ("symbols", "words")
 COUNT = ruler.COUNT
-NUMBERS = "special magic numbers for"
-ADJECTIVES = (
-    "amber brave calm dusty eager faint gentle humble icy jolly keen loud merry noble odd proud quiet rapid"
-)
-NOUNS = (
-    "apple bridge candle desert engine forest garden harbor island jungle kettle ladder meadow needle orchard"
-)
-
-
-def random_key(rng: np.random.Generator) -> str:
-    """Draws two words; the space before them is included because most tokenizers merge it with the first."""
-    return f" {rng.choice(ADJECTIVES.split())}-{rng.choice(NOUNS.split())}"
 
 
 def random_number(rng: np.random.Generator, digits: int) -> str:
     """Draws a number whose first digit is not 0."""
     return f" {int(rng.integers(10 ** (digits - 1), 10**digits))}"
-
-
-def random_variable(rng: np.random.Generator) -> str:
-    """Draws five capital letters."""
-    return " " + "".join(rng.choice(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), 5))
 
 
 def distinct(strings: FixedTokenCount, rng: np.random.Generator, count: int) -> tuple[list[str], np.ndarray]:
@@ -163,78 +143,3 @@ class RulerTask(Task):
             text = decode_until_special(prompt.doc["corpus"], generated.ids[0]).lower()
             found = sum(answer.strip().lower() in text for answer in answers)
         yield MetricValue("recall", float(found), len(answers), "fraction", f"text-{index}", index)
-
-
-class Numbers(RulerTask):
-    """Base of the tasks on magic numbers."""
-
-    draws = {"keys": random_key, "magic numbers": partial(random_number, digits=7)}
-
-    def texts(self, rng: np.random.Generator, corpus: Corpus, strings: Strings) -> Any:
-        _, key = distinct(strings["keys"], rng, COUNT if self.task == "multi_query" else 1)
-        answers, value = distinct(strings["magic numbers"], rng, COUNT)
-        encoded = partial(join, corpus)
-        asked: list[Any] = [key[0]]
-        for position in range(1, len(key)):
-            asked += [", and" if position + 1 == len(key) else ",", key[position]]
-        before = encoded(
-            "Some special magic numbers are hidden within the following text. Make sure to memorize it. I will quiz you "
-            "about the numbers afterwards.\n"
-        )
-        needles = [
-            encoded(f"One of the {NUMBERS}", key[position % len(key)], " is:", value[position], ".")
-            for position in rng.permutation(COUNT)
-        ]
-        mentioned = " mentioned in the provided text"
-        question = encoded(
-            *(
-                f"\nWhat are all the {NUMBERS}",
-                *asked,
-                f"{mentioned}? The {NUMBERS}",
-                *asked,
-                f"{mentioned} are",
-            )
-        )
-        return before, needles, question, answers
-
-
-@register("task/multi_value")
-class MultiValue(Numbers):
-    """All values of one key, hidden apart from each other; RULER's niah_multivalue."""
-
-    task = "multi_value"
-
-
-@register("task/multi_query")
-class MultiQuery(Numbers):
-    """The values of several keys, in one question; RULER's niah_multiquery."""
-
-    task = "multi_query"
-
-
-@register("task/variable_tracking")
-class VariableTracking(RulerTask):
-    """All variables that have a value through a chain of assignments; RULER's vt, one chain of four hops."""
-
-    task = "variable_tracking"
-
-    draws = {"variables": random_variable, "values": partial(random_number, digits=5)}
-
-    def texts(self, rng: np.random.Generator, corpus: Corpus, strings: Strings) -> Any:
-        variables, name = distinct(strings["variables"], rng, COUNT + 1)
-        _, (value,) = strings["values"].sample(rng, 1)
-        encoded = partial(join, corpus)
-        before = encoded(
-            "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
-        )
-        needles = [encoded("VAR", name[0], " =", value)]
-        needles += [encoded("VAR", name[hop], " = VAR", name[hop - 1]) for hop in range(1, COUNT + 1)]
-        question = encoded(
-            "\nQuestion: Find all variables that are assigned the value",
-            value,
-            " in the text above. Answer: According to the chain(s) of variable assignment in the text above, "
-            f"{COUNT + 1} variables are assigned the value",
-            value,
-            ", they are: ",
-        )
-        return before, needles, question, variables

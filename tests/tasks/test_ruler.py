@@ -14,8 +14,11 @@ from posbench.data.tokenizer import Bytes, Tokenizer
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
 from posbench.lm.interface import Generated
+from posbench.tasks.multi_query import MultiQuery
+from posbench.tasks.multi_value import MultiValue
 from posbench.tasks.passkey import FILLERS
-from posbench.tasks.ruler import MultiQuery, MultiValue, RulerTask, VariableTracking
+from posbench.tasks.ruler import RulerTask
+from posbench.tasks.variable_tracking import VariableTracking
 
 TASKS = {task.task: task for task in (MultiValue, MultiQuery, VariableTracking)}
 VOCABULARY = Vocabulary("bytes", 256)
