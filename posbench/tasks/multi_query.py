@@ -12,6 +12,10 @@ from posbench.tasks.multi_value import MagicNumbers
 
 @register("task/multi_query")
 class MultiQuery(MagicNumbers):
-    """The values of several keys, in one question; RULER's niah_multiquery."""
+    """The values of several keys, in one question; RULER's niah_multiquery.
+
+    Metric, for each prompt:
+        recall (fraction, 0 to 1): the share of the four values that the generated text contains.
+    """
 
     task = "multi_query"

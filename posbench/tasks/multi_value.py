@@ -64,6 +64,10 @@ class MagicNumbers(RulerTask):
 
 @register("task/multi_value")
 class MultiValue(MagicNumbers):
-    """All values of one key, hidden apart from each other; RULER's niah_multivalue."""
+    """All values of one key, hidden apart from each other; RULER's niah_multivalue.
+
+    Metric, for each prompt:
+        recall (fraction, 0 to 1): the share of the four values that the generated text contains.
+    """
 
     task = "multi_value"

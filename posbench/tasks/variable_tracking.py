@@ -23,7 +23,11 @@ def random_variable(rng: np.random.Generator) -> str:
 
 @register("task/variable_tracking")
 class VariableTracking(RulerTask):
-    """All variables that have a value through a chain of assignments; RULER's vt, one chain of four hops."""
+    """All variables that have a value through a chain of assignments; RULER's vt, one chain of four hops.
+
+    Metric, for each prompt:
+        recall (fraction, 0 to 1): the share of the five variables that the generated text contains.
+    """
 
     task = "variable_tracking"
 

@@ -10,7 +10,7 @@ from synthetic_rows import ORDER, TRAIN_LEN, completed
 from test_figure_kinds import CONFIGS, texts
 
 from posbench.errors import ConfigError
-from posbench.report.figures import draw_figure, effective_length, house_style
+from posbench.report.figures import draw_figure, effective_length, house_style, ranking
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.effective_length import (
     Threshold,
@@ -165,3 +165,17 @@ def test_the_figure_and_its_mistakes(tmp_path):
         longer = FigureData.of(rows[rows["eval_len"] > TRAIN_LEN], ORDER)
         with pytest.raises(MissingRowsError, match="evaluate it too"):
             effective_length.draw(longer)
+
+
+def test_the_ranking_has_a_column_of_effective_lengths(tmp_path):
+    """The ranking showed values at a few lengths, which do not say how far a scheme reaches."""
+    rows = pd.concat([made(CURVES), made(dict.fromkeys(CURVES, (1.0, 0.9, 0.6)), "key_value")])
+    settings = yaml.safe_load((CONFIGS / "ranking.yaml").read_text())
+    for column, shares in ((True, 3), (False, 0)):
+        paths = draw_figure(settings | {"effective_length": column}, rows, tmp_path, ORDER)
+        numbers = pd.read_csv(paths[2])
+        found = numbers[numbers["metric"] == "effective_length"]
+        assert len(found) == shares * len(CURVES)
+    with house_style():
+        figure, _ = ranking.draw(FigureData.of(rows, ORDER))
+        assert [axes.get_xlabel() for axes in figure.axes][2] == "effective length (tokens)"

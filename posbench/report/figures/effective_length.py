@@ -108,5 +108,12 @@ def draw_lengths(axes: Axes, shown: pd.DataFrame, names: Sequence[str], train_le
     axes.tick_params(axis="y", length=0)
     for text in axes.texts:
         text.set_visible(False)  # the legend is there; the caption names the dashed line
-    position = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(labels)}
-    axes.legend(**position, borderpad=0, fontsize=7, handletextpad=0.2, columnspacing=0.9)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=len(labels),
+        borderpad=0,
+        fontsize=7,
+        handletextpad=0.2,
+        columnspacing=0.9,
+    )
