@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from posbench.config.setting import DTYPES, MAX_COUNT, MAX_SEED, setting
 
-SYNTHETIC_TASKS = ("associative_recall", "repeated", "copy", "reverse")
+SYNTHETIC_TASKS = (
+    *("associative_recall", "repeated", "copy", "reverse", "unique_copy", "repeated_copy", "sort"),
+    *("binary_majority", "majority", "parity", "flip_flop", "mqar", "mqar_spread"),
+    *("multi_value", "multi_query", "variable_tracking"),
+)
 
 
 @dataclass

@@ -6,29 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posbench.data import algorithmic, associative_recall, repeated
+from posbench.data import synthetic
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
-from posbench.errors import unknown
-
-SYNTHETIC_TASKS = ("associative_recall", "repeated", *algorithmic.RULES)
-
-
-def check_synthetic_task(kind: str, length: int, num_keys: int, query_fraction: float) -> None:
-    """Checks that synthetic sequences of a kind can have exactly `length` tokens.
-
-    Raises:
-        ConfigError: if there is no such kind.
-        LengthError: if the kind does not allow the length.
-    """
-    if kind not in SYNTHETIC_TASKS:
-        raise unknown("train.synthetic_task", kind, SYNTHETIC_TASKS)
-    if kind == "associative_recall" and query_fraction:
-        associative_recall.num_records(length, num_keys)
-    elif kind == "repeated":
-        repeated.period_range(length)
-    elif kind in algorithmic.RULES:
-        algorithmic.num_symbols(length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +18,22 @@ class Batch:
     Attributes:
         ids: (B, L+1) int64 ids: the L inputs, and the same shifted by one as targets.
         loss_mask: (B, L) booleans, true for the targets that are in the loss.
+        own_targets: (B, L) int64 ids in place of the shifted ones, for sequences whose answers are not inputs.
     """
 
     ids: np.ndarray
     loss_mask: np.ndarray
+    own_targets: np.ndarray | None = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(B, L) int64 ids to be predicted."""
+        return self.ids[:, 1:] if self.own_targets is None else self.own_targets
+
+    def rows(self, part: slice) -> Batch:
+        """Returns some of the sequences."""
+        own = None if self.own_targets is None else self.own_targets[part]
+        return Batch(self.ids[part], self.loss_mask[part], own)
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class Batches:
         batch_size: B, the sequences of a step.
         synthetic_fraction: fraction of the sequences that are synthetic, rounded to whole sequences.
         query_fraction: probability of a synthetic sequence to have the evaluated form.
-        synthetic_task: kind of the synthetic sequences, one of SYNTHETIC_TASKS.
+        synthetic_task: kind of the synthetic sequences, one of config.schema.SYNTHETIC_TASKS.
     """
 
     shard: Shard
@@ -73,23 +65,19 @@ class Batches:
         ids = np.empty((self.batch_size, size), np.int64)
         loss_mask = np.ones((self.batch_size, size), bool)
         starts = rng.integers(len(self.shard.tokens) - size + 1, size=self.batch_size)
+        own_targets = None
         for row, start in enumerate(starts):
             text = self.shard.tokens[start : start + size]
-            if row < n_synthetic:
-                ids[row], loss_mask[row] = self.sequence(rng, text)
-            else:
+            if row >= n_synthetic:
                 ids[row] = text
-        return Batch(ids, loss_mask[:, 1:])
-
-    def sequence(self, rng: np.random.Generator, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the (L+1,) ids and (L+1,) loss mask of a synthetic sequence; `text` is (L+1,) ids of running text."""
-        if self.synthetic_task == "associative_recall":
-            return associative_recall.training_sequence(
-                rng, self.vocabulary, text, self.seq_len, self.query_fraction
+                continue
+            ids[row], loss_mask[row], *targets = synthetic.sequence(
+                self.synthetic_task, rng, self.vocabulary, text, self.seq_len, self.query_fraction
             )
-        if self.synthetic_task == "repeated":
-            ids = repeated.training_sequence(rng, text, self.seq_len, self.query_fraction)
-            return ids, np.ones(len(ids), bool)
-        return algorithmic.training_sequence(
-            rng, self.vocabulary, self.synthetic_task, self.seq_len, self.query_fraction
-        )
+            if targets:
+                own_targets = np.empty_like(ids) if own_targets is None else own_targets
+                own_targets[row] = targets[0]
+        if own_targets is not None:
+            own_targets[n_synthetic:] = ids[n_synthetic:]
+            own_targets = own_targets[:, 1:]
+        return Batch(ids, loss_mask[:, 1:], own_targets)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from posbench.config.checks import check
+from posbench.config.data import DataSettings
 from posbench.config.schema import (
     EvaluationSettings,
     ExtensionSettings,
@@ -21,8 +22,8 @@ from posbench.config.schema import (
     TaskSettings,
     TrainSettings,
 )
-from posbench.data.batches import check_synthetic_task
 from posbench.data.corpus import Corpus, check_corpus, fingerprint, open_corpus
+from posbench.data.synthetic import check_synthetic_task
 from posbench.errors import IncompatibleError, LengthError, UndefinedError
 from posbench.instantiate import instantiate
 from posbench.lm.chunks import ChunkEnsemble
@@ -86,14 +87,16 @@ def apply_extension(
 def plan_model(settings: ModelSettings) -> ModelPlan:
     """Plans one model; raises PosbenchError for settings that are not possible."""
     check(settings.train)
-    check_sequences(settings.train, settings.data.num_keys)
+    check_sequences(settings.train, settings.data)
     return ModelPlan(settings, fingerprint(settings.data), build_untrained_scheme(settings).version)
 
 
-def check_sequences(train: TrainSettings, num_keys: int) -> None:
+def check_sequences(train: TrainSettings, data: DataSettings) -> None:
     """Raises ConfigError or LengthError for synthetic sequences that are not possible."""
     if train.synthetic_fraction:
-        check_synthetic_task(train.synthetic_task, train.seq_len, num_keys, train.query_fraction)
+        check_synthetic_task(
+            train.synthetic_task, train.seq_len, data.num_keys, data.num_values, train.query_fraction
+        )
 
 
 def plan_finetuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corpus) -> ModelPlan:
@@ -113,7 +116,7 @@ def plan_finetuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corp
     except (LengthError, UndefinedError) as error:
         raise IncompatibleError(f"fine-tuning at length {train.seq_len}: {error}") from None
     check_corpus(corpus, train.seq_len)
-    check_sequences(train, model.settings.data.num_keys)
+    check_sequences(train, model.settings.data)
     version = 0 if extension.build is None else scheme.version
     return replace(model, fine_tuning=FineTuning(model, extension, version, train))
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 MIN_ACCURACY = 0.9
-GATE_METRICS = ("exact_match", "substring_match")  # the first that a task has decides
+GATE_METRICS = ("exact_match", "substring_match", "recall")  # the first that a task has decides
 
 
 def apply_gate(rows: pd.DataFrame) -> pd.DataFrame:

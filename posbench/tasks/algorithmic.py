@@ -1,4 +1,4 @@
-"""Copying and reversing of symbol sequences longer than those of training.
+"""Algorithms on symbol sequences longer than those of training, such as copying and reversing.
 
 Kazemnejad et al. The Impact of Positional Encoding on Length Generalization in Transformers. NeurIPS 2023,
 sections 3 and 4. arXiv:2305.19466. In the paper NoPE and T5's bias generalize to longer sequences than ALiBi and
@@ -25,8 +25,8 @@ from posbench.tasks.task import MetricValue, Task
 class Algorithmic(Task):
     """Exact match of the answer to a sequence of symbols.
 
-    Prompts: bos, (`length` - 2) / 2 random symbols, a separator; the answer is the symbols, copied or reversed, and an
-    end token.
+    Prompts: bos, (`length` - 2) / 2 random symbols, a separator; the answer is what the rule derives from the symbols,
+    and an end token. Where that is one symbol, such as a majority, prompts are shorter than `length`.
 
     Metrics, for each sequence:
         exact_match (fraction, 0 or 1): all symbols of the answer and its end token have the highest logit.
@@ -34,7 +34,7 @@ class Algorithmic(Task):
         logprob (nats, at most 0): log-probability of a symbol of the answer.
 
     Args:
-        rule: "copy" or "reverse"; evaluated for models that were trained with the same `train.synthetic_task`.
+        rule: one of `data.algorithmic.RULES`; evaluated for models trained with the same `train.synthetic_task`.
         num_examples: number of sequences.
     """
 
@@ -53,11 +53,15 @@ class Algorithmic(Task):
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         count = algorithmic.num_symbols(length)
         for index in range(self.num_examples):
-            # The last entry separates these draws from those of training, so that no training sequence recurs.
-            rng = np.random.default_rng([seed, length, index, 1])
-            ids = algorithmic.example(rng, corpus.vocabulary, self.rule, count).astype(np.int64)
-            split = count + 2
-            yield Prompt(ids[:split], ids[None, split:], count + 1, {"example": index})
+            yield self.prompt(index, count, length, corpus, seed)
+
+    def prompt(self, index: int, count: int, length: int, corpus: Corpus, seed: int) -> Prompt:
+        """Returns the prompt of a sequence with `count` symbols."""
+        # The last entry separates these draws from those of training, so that no training sequence recurs.
+        rng = np.random.default_rng([seed, length, index, 1])
+        ids = algorithmic.example(rng, corpus.vocabulary, self.rule, count).astype(np.int64)
+        split = count + 2
+        return Prompt(ids[:split], ids[None, split:], len(ids) - split, {"example": index})
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         index, symbols = prompt.doc["example"], prompt.n_scored - 1

@@ -21,7 +21,7 @@ def collate(batch: Batch, pad_targets: bool = False, pin_memory: bool = False) -
         pin_memory: uses page-locked memory, from which a GPU copies asynchronously.
     """
     target_index = np.flatnonzero(batch.loss_mask)
-    target = batch.ids[:, 1:].reshape(-1)[target_index]
+    target = batch.targets.reshape(-1)[target_index]
     if pad_targets:
         padding = (0, batch.loss_mask.size - len(target_index))
         target_index = np.pad(target_index, padding)

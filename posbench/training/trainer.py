@@ -16,7 +16,7 @@ from torch import Tensor
 
 from posbench.config.checks import check
 from posbench.config.schema import ModelSettings, RuntimeSettings, TrainSettings
-from posbench.data.batches import Batch, Batches
+from posbench.data.batches import Batches
 from posbench.data.corpus import Corpus, check_corpus
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
@@ -247,10 +247,10 @@ class Trainer:
         """Returns the number of scored targets of a step on all ranks, and this rank's micro-batches as CPU tensors."""
         batch = self.batches.get_batch(step + (self.start.steps if self.start else 0))
         mine = self.world.shard(self.plan.batch_size)
-        ids, loss_mask = batch.ids[mine], batch.loss_mask[mine]
-        size = len(ids) // self.plan.grad_accum_steps
-        rows = [slice(start, start + size) for start in range(0, len(ids), size)]
-        return int(batch.loss_mask.sum()), [self.collate(Batch(ids[part], loss_mask[part])) for part in rows]
+        own = batch.rows(mine)
+        size = len(own.ids) // self.plan.grad_accum_steps
+        rows = [slice(start, start + size) for start in range(0, len(own.ids), size)]
+        return int(batch.loss_mask.sum()), [self.collate(own.rows(part)) for part in rows]
 
     def no_sync(self, more: bool) -> AbstractContextManager[Any]:
         """Returns a context in which DDP does not reduce gradients, if more micro-batches follow."""

@@ -29,6 +29,23 @@ SMALL = {
         "task.build.max_new_tokens=4",
     ],
     "sliding": ["task.build.num_examples=1", "task.build.stride=16"],
+    "length_generalization": [
+        "task.build.num_examples=4",
+        "task.build.ranges=[[0,15],[16,30]]",
+        "evaluation.length_multiples=[]",
+    ],
+    "mqar": ["task.build.num_examples=1"],
+    "flip_flop": ["task.build.num_examples=1"],
+}
+# The training of models for tasks on sequences of their own, and settings of these tasks for pretrained models.
+TRAINED = {
+    "algorithmic": "copy",
+    "length_generalization": "unique_copy",
+    **{task: task for task in ("mqar", "flip_flop", "multi_value", "multi_query", "variable_tracking")},
+}
+WORDS = {
+    task: ["task.build.form=words", "evaluation.length_multiples=[]", "evaluation.lengths=[900]"]
+    for task in ("multi_value", "multi_query", "variable_tracking")
 }
 MODEL = [
     *("scheme=rope", "size.name=mini", "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "data=stdlib"),
@@ -73,7 +90,7 @@ def rows_of(results: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_on_a_native_model(script, tmp_path, questions, task):
-    trained = [*MODEL, "train.synthetic_task=copy"] if task == "algorithmic" else MODEL
+    trained = [*MODEL, f"train.synthetic_task={TRAINED[task]}"] if task in TRAINED else MODEL
     assert script("train", *trained).code == 0
     result = script("evaluate", *trained, *settings(task, questions))
     assert result.code == 0, result
@@ -87,7 +104,7 @@ def test_on_a_pretrained_model(script, tmp_path, questions, task, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     saved(tmp_path / "model", "llama")
     pretrained = ["lm=hugging_face", f"lm.name={tmp_path / 'model'}", "data=stdlib", "extension=yarn"]
-    result = script("evaluate", *pretrained, *settings(task, questions))
+    result = script("evaluate", *pretrained, *settings(task, questions), *WORDS.get(task, []))
     assert result.code == 0, result
     rows = rows_of(tmp_path / "results")
     assert set(rows["status"]) == {"ok"}, rows["status"].value_counts()

@@ -24,6 +24,15 @@ FEWER = {
         "grid.scheme=[nope,t5]",
         *(f"++evaluate.{name}.settings.num_examples=4" for name in ("copy", "reverse")),
     ],
+    "length_generalization": [
+        "grid.scheme=[shifted_learned,nope]",
+        "grid.size=[]",
+        *(f"++evaluate.{name}.settings.num_examples=4" for name in ("binary_majority", "unique_copy")),
+    ],
+    "mqar": [
+        "grid.scheme=[rope]",
+        *(f"++evaluate.{name}.settings.num_examples=2" for name in ("mqar", "mqar_4_pairs")),
+    ],
     "density": [
         "~finetune.tuned_k1",
         "~finetune.tuned_k4",
@@ -38,6 +47,8 @@ DRAWN = {
     "repetition": {"repetition"},
     "perplexity": {"context_gain", "loss_by_position"},
     "algorithmic": {"algorithmic"},
+    "length_generalization": {"length_generalization"},
+    "mqar": {"mqar"},
     "density": {"density"},
 }
 
@@ -51,7 +62,7 @@ def test_an_experiment_from_plan_to_figures(script, tmp_path, name):
     assert rows["value_sum"].notna().all()
     assert set(rows["status"]) <= {"ok", "not_learned"}
     assert {path.stem for path in (folder / "figures").glob("*.png")} >= DRAWN[name]
-    if name == "algorithmic":
+    if name in ("algorithmic", "length_generalization"):
         # Two rules, each evaluated on the models that were trained on it.
         assert rows.groupby("model_id")["variant"].nunique().eq(1).all()
         assert rows["model_id"].nunique() == 4

@@ -182,7 +182,11 @@ def test_tables_of_an_experiment(rows):
         ),
         *(f"key_value-synthetic_records-{m}" for m in ("exact_match", "logprob", "predicted_in_context")),
         "perplexity-fixed_targets-bits_per_byte-context_gain",
-        *(f"key_value-synthetic_records-exact_match-{kind}" for kind in ("differences", "serial_position")),
+        "perplexity-fixed_targets-bits_per_byte-effective_length",
+        *(
+            f"key_value-synthetic_records-exact_match-{kind}"
+            for kind in ("differences", "effective_length", "serial_position")
+        ),
     }
     bits = to_markdown(found["perplexity-fixed_targets-bits_per_byte"])
     lines = [line.split(" | ") for line in bits.splitlines() if line.startswith("|")]

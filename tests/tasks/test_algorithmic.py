@@ -12,8 +12,9 @@ from posbench.config.schema import (
     TrainSettings,
 )
 from posbench.data import algorithmic
-from posbench.data.batches import Batches, check_synthetic_task
+from posbench.data.batches import Batches
 from posbench.data.shard import Shard
+from posbench.data.synthetic import check_synthetic_task
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
 from posbench.lm.interface import Scores
@@ -94,11 +95,11 @@ def test_invalid_lengths_and_settings():
     with pytest.raises(LengthError, match="even length"):
         next(Algorithmic("copy", 1).prompts(41, Text(), 40, 0))
     with pytest.raises(ConfigError, match="copy, reverse"):
-        Algorithmic("sort", 1)
+        Algorithmic("shuffle", 1)
     with pytest.raises(ConfigError, match=r"train\.synthetic_task"):
-        check_synthetic_task("sort", 40, 88, 0.1)
+        check_synthetic_task("shuffle", 40, 88, 16, 0.1)
     with pytest.raises(LengthError, match="even length"):
-        check_synthetic_task("reverse", 41, 88, 0.0)
+        check_synthetic_task("reverse", 41, 88, 16, 0.0)
 
 
 def test_only_models_trained_on_a_rule_are_evaluated_on_it():

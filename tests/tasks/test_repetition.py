@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_tasks import Text
 
-from posbench.data.batches import Batches, check_synthetic_task
+from posbench.data.batches import Batches
 from posbench.data.shard import Shard
+from posbench.data.synthetic import check_synthetic_task
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, LengthError
 from posbench.lm.interface import Scores
@@ -70,4 +71,4 @@ def test_training_text_repeats_within_the_training_length():
     assert max(found) == 32
     assert 4 <= min(found) < 16
     with pytest.raises(LengthError, match="8 or more"):
-        check_synthetic_task("repeated", 7, 88, 0.0)
+        check_synthetic_task("repeated", 7, 88, 16, 0.0)

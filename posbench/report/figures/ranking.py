@@ -1,4 +1,4 @@
-"""Overview of many schemes: loss and retrieval, a row per scheme and a dot per length, best schemes first."""
+"""Overview of many schemes: loss, retrieval and effective length, a row per scheme, best schemes first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,8 +9,16 @@ from matplotlib.axes import Axes
 
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import BASELINE_STYLES, GREY, captioned_subplots, label_width
+from posbench.report.figures.effective_length import BEYOND, draw_lengths
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.captions import STATUS_NOTES, caption
+from posbench.report.tables.effective_length import (
+    LOSS,
+    NOTE,
+    SHARES,
+    effective_lengths,
+    nats_per_token,
+)
 from posbench.report.tables.metrics import METRICS, Metric, get_metric
 from posbench.report.tables.selection import SERIES_COLUMNS, expand_prefix_lengths, series_label
 from posbench.report.tables.summary import aggregate, baseline_values
@@ -31,9 +39,10 @@ def draw(
     retrieval_protocol: str | None = None,
     length_multiples: Sequence[float] = (1, 4, 16),
     extension: str | None = "none",
+    effective_length: bool = True,
 ) -> Drawing:
-    """Draws a loss and a retrieval accuracy at some multiples of the training length."""
-    sides = []
+    """Draws a loss and a retrieval accuracy at some multiples of the training length, and effective lengths."""
+    sides, lengths = [], []
     loss, found = get_metric(metric), get_metric(retrieval_metric, retrieval_task)
     for what, task, task_protocol in (
         (loss, loss.tasks[0], protocol),
@@ -43,18 +52,26 @@ def draw(
         shown = aggregate(expand_prefix_lengths(rows), what)
         wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples]
         sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
+        if effective_length and (what is found or task_protocol == "fixed_targets"):
+            of, thresholds = (what, SHARES) if what is found else (nats_per_token(what), LOSS)
+            lengths += [effective_lengths(rows, of, one).assign(metric=of.name) for one in thresholds]
+    lengths = [one for one in lengths if one["estimate"].notna().any()]
     names = ranked(sides[0][1], sides[0][2])
     baselines = baseline_values(sides[1][0], found.baselines)
-    notes = [f"No dot: {STATUS_NOTES['undefined'].lower()}, or not learned."]
+    notes = [
+        f"No dot: {STATUS_NOTES['undefined'].lower()}, or not learned.",
+        *([NOTE, BEYOND] if lengths else []),
+    ]
     figure, axes = captioned_subplots(
         title,
         caption(sides, *notes, intervals="intervals, in the csv", notes=False),
         panel=(3.4, ROW_INCHES * len(names) + 0.1),
-        columns=2,
+        columns=3 if lengths else 2,
+        gap=(1.0 if lengths else 0.3, 0.5),  # the legend of the accuracy extends into it
         left=label_width(names),
         right=0.9,
     )
-    for panel, (rows, shown, what) in zip(axes[0], sides, strict=True):
+    for panel, (rows, shown, what) in zip(axes[0], sides, strict=False):
         _panel(
             panel,
             shown,
@@ -66,11 +83,15 @@ def draw(
     _reference_lines(axes[0, 1], baselines.mean().to_dict(), found)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 1].set_yticks(range(len(names)), [""] * len(names))
+    if lengths:
+        draw_lengths(axes[0, 2], pd.concat(lengths), names, train_len)
+        axes[0, 2].set_yticks(range(len(names)), [""] * len(names))
     handles = axes[0, 0].get_legend_handles_labels()[0]
     texts = [f"{multiple * train_len:g} tokens, {multiple:g}×" for multiple in length_multiples]
     position = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
     axes[0, 0].legend(handles, texts, **position, borderpad=0, handletextpad=0.2)
-    return figure, pd.concat([shown.assign(metric=what.name) for _, shown, what in sides])
+    drawn = [shown.assign(metric=what.name) for _, shown, what in sides]
+    return figure, pd.concat([*drawn, *(one.assign(metric="effective_length") for one in lengths)])
 
 
 def ranked(shown: pd.DataFrame, what: Metric) -> list[str]:

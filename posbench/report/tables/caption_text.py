@@ -22,6 +22,17 @@ TASKS = {
     "probable than the next record's value (two tokens after the key's second occurrence), given the key.",
     "algorithmic": "Sequences to {variant}, teacher-forced; a whole answer is correct if every symbol of it is the "
     "model's first choice, which practically never happens by chance.",
+    "length_generalization": "Sequences under the rule {variant}, teacher-forced, by range of their number of symbols, the "
+    "largest of which is (length - 2) / 2; a whole answer is correct if every symbol of it is the model's first choice.",
+    "flip_flop": "Flip-flop language ({variant}): after a read, the bit of the last write is predicted; a whole answer is all "
+    "reads of a sequence.",
+    "mqar": "Multi-query associative recall: pairs of a key and a value, and later each key again; an answer is correct if "
+    "the key's value is the model's first choice.",
+    "multi_value": "RULER's multi-value needles ({variant}): one key has four values in the context, all of which are to be "
+    "generated.",
+    "multi_query": "RULER's multi-query needles ({variant}): the values of four keys are to be generated.",
+    "variable_tracking": "RULER's variable tracking ({variant}): five variables have one value through a chain of "
+    "assignments, and all are to be generated.",
     "attention": "Attention weights of the query token, from which the value is predicted, in contexts of key-value "
     "retrieval.",
 }
@@ -37,6 +48,12 @@ SAMPLE_UNITS = {
     "passkey": ("contexts", "questions"),
     "multi_document": ("contexts", "questions"),
     "algorithmic": ("sequences", "answers or symbols"),
+    "length_generalization": ("sequences", "answers or symbols"),
+    "flip_flop": ("sequences", "answers or symbols"),
+    "mqar": ("sequences", "queries"),
+    "multi_value": ("texts", "answers"),
+    "multi_query": ("texts", "answers"),
+    "variable_tracking": ("texts", "answers"),
     "repetition": ("documents", "tokens"),
     "position_resolution": ("contexts", "records"),
     "attention": ("contexts", "questions × heads"),

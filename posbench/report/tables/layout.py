@@ -8,6 +8,7 @@ from posbench import escaping
 from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import context_gain_table
+from posbench.report.tables.effective_length import effective_length_table
 from posbench.report.tables.formatting import format_cell, format_number
 from posbench.report.tables.identities import report_rows
 from posbench.report.tables.markup import Table, TableCell
@@ -28,7 +29,13 @@ from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 PROTOCOL = ["task", "protocol", "variant"]
-COMPARED = ("bits_per_byte", "exact_match", "substring_match", "token_accuracy")  # have pairwise tests
+COMPARED = (
+    "bits_per_byte",
+    "exact_match",
+    "substring_match",
+    "recall",
+    "token_accuracy",
+)  # have pairwise tests
 
 
 def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: bool = False) -> Iterator[Table]:
@@ -64,8 +71,13 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
         differences = pairwise_table(rows, table.numbers, tests, metric, f"{name}-differences")
         if differences is not None:
             yield differences
-    if metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets":
+    same_targets = metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets"
+    if same_targets:
         yield context_gain_table(rows, metric, order, f"{name}-context_gain")
+    if same_targets or metric.name in GATE_METRICS:
+        lengths = effective_length_table(rows, metric, order, f"{name}-effective_length")
+        if lengths is not None:
+            yield lengths
     if metric.name in GATE_METRICS and rows.loc[rows["metric"] == metric.row_metric, "depth"].nunique() > 1:
         yield serial_position(rows, metric, order, f"{name}-serial_position")
 

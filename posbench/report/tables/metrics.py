@@ -47,8 +47,10 @@ class Metric:
 
 BASELINES = ("chance", "random_in_context")
 _TEXT = ("perplexity", "longppl")
-_RETRIEVAL = ("key_value", "passkey", "multi_document")
-_ANSWERS = (*_RETRIEVAL, "algorithmic")
+_RETRIEVAL = ("key_value", "passkey", "multi_document", "mqar")
+_ALGORITHMS = ("algorithmic", "length_generalization", "flip_flop")
+_ANSWERS = (*_RETRIEVAL, *_ALGORITHMS)
+_RULER = ("multi_value", "multi_query", "variable_tracking")
 _ALL = [
     Metric("bits_per_byte", _TEXT, "nll", "bits per byte", True, "bytes", scale=1 / math.log(2)),
     Metric("perplexity", (*_TEXT, "repetition"), "nll", "perplexity per token", True, exponential=True),
@@ -63,7 +65,7 @@ _ALL = [
     ),
     Metric(
         "exact_match",
-        ("algorithmic",),
+        _ALGORITHMS,
         "exact_match",
         "accuracy of whole answers",
         False,
@@ -79,9 +81,8 @@ _ALL = [
         is_fraction=True,
         baselines=BASELINES,
     ),
-    Metric(
-        "symbol_accuracy", ("algorithmic",), "symbol_accuracy", "symbol accuracy", False, is_fraction=True
-    ),
+    Metric("recall", _RULER, "recall", "recall of the answers", False, is_fraction=True),
+    Metric("symbol_accuracy", _ALGORITHMS, "symbol_accuracy", "symbol accuracy", False, is_fraction=True),
     Metric(
         "token_accuracy",
         ("repetition",),

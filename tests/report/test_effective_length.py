@@ -1,0 +1,181 @@
+"""Effective length against a search along curves drawn by hand, and its values at the ends of what is measured."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from synthetic_rows import ORDER, TRAIN_LEN, completed
+from test_figure_kinds import CONFIGS, texts
+
+from posbench.errors import ConfigError
+from posbench.report.figures import draw_figure, effective_length, house_style, ranking
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
+from posbench.report.tables.effective_length import (
+    Threshold,
+    effective_length_table,
+    effective_lengths,
+    nats_per_token,
+)
+from posbench.report.tables.layout import build_tables
+from posbench.report.tables.markup import to_markdown
+from posbench.report.tables.metrics import METRICS, get_metric
+from posbench.results import gate
+
+LOSS, EXACT = nats_per_token(METRICS["bits_per_byte"]), get_metric("exact_match")
+LENGTHS = (64, 128, 256, 512)
+
+
+def made(
+    curves: dict[str, tuple], task: str = "perplexity", seeds: int = 1, spread: float = 0.0
+) -> pd.DataFrame:
+    """Rows of schemes with the given loss per token, or accuracy, at LENGTHS; None is undefined."""
+    generator, lines = np.random.default_rng(0), []
+    loss = task == "perplexity"
+    for scheme, values in curves.items():
+        for seed in range(seeds):
+            shift_D = generator.normal(0, spread, 16)
+            for length, value in zip(LENGTHS, values, strict=False):
+                common = {
+                    "scheme": scheme,
+                    "extension": "none",
+                    "model_id": f"{scheme}{seed}",
+                    "train_seed": seed,
+                }
+                common |= {
+                    "eval_len": length,
+                    "task": task,
+                    "cell_id": "c",
+                    "model_size": "tiny",
+                    "example": 0,
+                }
+                common |= {"protocol": "fixed_targets" if loss else "synthetic_records", "variant": ""}
+                common |= {"n_params": 1, "train_len": TRAIN_LEN, "train_tokens": 1, "corpus": "sources"}
+                common |= {"eval_seed": 0, "dtype": "float32", "kernel": "sdpa", "unit": ""}
+                if value is None:
+                    missing = {"metric": "nll" if loss else "exact_match", "value_sum": np.nan, "n": 0}
+                    lines.append(common | missing | {"doc_id": "", "status": "undefined"})
+                    continue
+                for document, shift in enumerate(shift_D):
+                    at = common | {"doc_id": f"d{document}", "status": "ok", "n": 10}
+                    noise = float(generator.normal(0, spread / 4)) if spread and length > TRAIN_LEN else 0.0
+                    if loss:
+                        lines.append(at | {"metric": "nll", "value_sum": 10 * (value + shift + noise)})
+                        lines.append(at | {"metric": "bytes", "value_sum": 10.0})
+                    else:
+                        lines.append(at | {"metric": "exact_match", "value_sum": 10 * (value + noise)})
+    return gate.apply_gate(completed(pd.DataFrame(lines)))
+
+
+def searched(values: tuple, passes) -> float:
+    """The first length, of a fine grid, at which the curve interpolated over log length fails; infinite without one."""
+    grid = np.geomspace(LENGTHS[0], LENGTHS[-1], 200_001)
+    curve = np.interp(np.log(grid), np.log(LENGTHS), values)
+    failing = np.nonzero(~passes(curve))[0]
+    return float(grid[failing[0]]) if len(failing) else math.inf
+
+
+CURVES = {
+    "alibi": (2.0, 1.9, 1.95, 2.05),  # never exceeds
+    "rope": (2.0, 2.04, 2.5, 3.0),
+    "t5": (2.0, 2.6, 2.0, 2.0),  # recovers, which does not count
+    "nope": (2.0, 2.05, 2.08, 2.3),
+}
+
+
+@pytest.mark.parametrize("nats", [0.05, 0.1, 0.4])
+def test_loss_crosses_where_a_search_finds_it(nats):
+    found = effective_lengths(made(CURVES), LOSS, Threshold(nats=nats)).set_index("scheme")["estimate"]
+    for scheme, values in CURVES.items():
+        expected = searched(values, lambda curve: curve <= 2.0 + nats + 1e-12)
+        assert found[scheme] == pytest.approx(expected, rel=1e-3), scheme
+
+
+@pytest.mark.parametrize("share", [0.85, 0.5])
+def test_scores_cross_where_a_search_finds_it(share):
+    curves = {"alibi": (1.0, 0.99, 0.9, 0.4), "rope": (0.98, 0.5, 0.3, 0.2), "t5": (0.95, 0.97, 0.96, 0.9)}
+    found = effective_lengths(made(curves, "key_value"), EXACT, Threshold(share)).set_index("scheme")[
+        "estimate"
+    ]
+    for scheme, values in curves.items():
+        expected = searched(values, lambda curve, base=values[0]: curve >= share * base - 1e-12)
+        assert found[scheme] == pytest.approx(expected, rel=1e-3), scheme
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_are_the_crossings_of_the_ends_of_the_paired_difference(seeds):
+    lines = effective_lengths(made(CURVES, seeds=seeds, spread=0.05), LOSS, Threshold()).set_index("scheme")
+    rope, alibi, nope = (lines.loc[name] for name in ("rope", "alibi", "nope"))
+    assert rope["low"] < rope["estimate"] < rope["high"] < 256
+    assert rope["low"] > 128
+    assert nope["low"] < nope["estimate"] < nope["high"]
+    assert math.isinf(alibi["estimate"])
+    assert ("seeds" in rope["interval_method"]) == (seeds == 3)
+
+
+def test_the_last_length_with_a_number_if_a_longer_one_is_undefined():
+    lines = effective_lengths(
+        made({"learned": (2.0, None, None, None), "rope": (2.0, 2.05, None)}), LOSS, Threshold()
+    )
+    lines = lines.set_index("scheme")
+    assert lines["estimate"].to_dict() == {"learned": 64.0, "rope": 128.0}
+    assert set(lines["status"]) == {"undefined"}
+
+
+def test_models_that_have_not_learned_the_task_have_none():
+    lines = effective_lengths(
+        made({"nope": (0.5, 0.5, 0.5), "rope": (1.0, 1.0, 1.0)}, "key_value"), EXACT, Threshold(0.5)
+    )
+    lines = lines.set_index("scheme")
+    assert math.isnan(lines.loc["nope", "estimate"])
+    assert lines.loc["nope", "status"] == "not_learned"
+    assert math.isinf(lines.loc["rope", "estimate"])
+
+
+def test_the_table_writes_what_is_beyond_the_longest_length():
+    found = {table.name: to_markdown(table) for table in build_tables(made(CURVES), ORDER)}
+    text = found["perplexity-fixed_targets-bits_per_byte-effective_length"]
+    assert "| scheme | loss within 0.1 nats |" in text
+    assert "| alibi | > 512 |" in text
+    assert "| t5 | 72" in text
+    retrieval = made({"rope": (1.0, 0.9, 0.6)}, "key_value")
+    text = to_markdown(effective_length_table(retrieval, EXACT, ORDER, "name"))
+    assert "| scheme | 85% of the base | 50% of the base |" in text
+    assert "> 256" in text
+    only_home = retrieval[retrieval["eval_len"] == TRAIN_LEN]
+    assert effective_length_table(only_home, EXACT, ORDER, "name") is None
+
+
+def test_the_figure_and_its_mistakes(tmp_path):
+    rows = pd.concat([made(CURVES), made(dict.fromkeys(CURVES, (1.0, 0.9, 0.6)), "key_value")])
+    settings = yaml.safe_load((CONFIGS / "effective_length.yaml").read_text())
+    paths = draw_figure(settings, rows, tmp_path, ORDER)
+    numbers = pd.read_csv(paths[2])
+    assert set(numbers["threshold"]) == {"loss within 0.1 nats", "85% of the base", "50% of the base"}
+    assert len(numbers) == 3 * len(CURVES)
+    data = FigureData.of(rows, ORDER)
+    with house_style():
+        figure, _ = effective_length.draw(data)
+        assert "beyond the longest measured length" in texts(figure)
+        with pytest.raises(ConfigError, match="nats 0: give a number above 0"):
+            effective_length.draw(data, nats=0)
+        with pytest.raises(ConfigError, match=r"share 1\.5: give numbers between 0 and 1"):
+            effective_length.draw(data, shares=[1.5])
+        longer = FigureData.of(rows[rows["eval_len"] > TRAIN_LEN], ORDER)
+        with pytest.raises(MissingRowsError, match="evaluate it too"):
+            effective_length.draw(longer)
+
+
+def test_the_ranking_has_a_column_of_effective_lengths(tmp_path):
+    """The ranking showed values at a few lengths, which do not say how far a scheme reaches."""
+    rows = pd.concat([made(CURVES), made(dict.fromkeys(CURVES, (1.0, 0.9, 0.6)), "key_value")])
+    settings = yaml.safe_load((CONFIGS / "ranking.yaml").read_text())
+    for column, shares in ((True, 3), (False, 0)):
+        paths = draw_figure(settings | {"effective_length": column}, rows, tmp_path, ORDER)
+        numbers = pd.read_csv(paths[2])
+        found = numbers[numbers["metric"] == "effective_length"]
+        assert len(found) == shares * len(CURVES)
+    with house_style():
+        figure, _ = ranking.draw(FigureData.of(rows, ORDER))
+        assert [axes.get_xlabel() for axes in figure.axes][2] == "effective length (tokens)"

@@ -1,0 +1,69 @@
+"""Randomly shifted learned positions against a table of ordinary learned positions. Tolerance 1e-12."""
+
+import pytest
+import torch
+from calls import SHAPE
+
+from posbench.errors import ConfigError, UndefinedError
+from posbench.position.geometry import Geometry
+from posbench.schemes.learned import Learned
+from posbench.schemes.shifted_learned import ShiftedLearned
+
+
+def scheme(max_position: int | None = None) -> ShiftedLearned:
+    torch.manual_seed(0)
+    return ShiftedLearned(SHAPE, max_position).double()
+
+
+def test_evaluation_is_that_of_learned_positions() -> None:
+    shifted, plain = scheme(), Learned(SHAPE).double()
+    with torch.no_grad():
+        plain.row_NW.copy_(shifted.row_NW[: SHAPE.train_len])
+    x_BTW, geo = (
+        torch.randn(3, SHAPE.train_len, SHAPE.d_model).double(),
+        Geometry.from_range(0, SHAPE.train_len),
+    )
+    assert not shifted.training
+    for layer in (0, 1):
+        torch.testing.assert_close(
+            shifted.embed(x_BTW, geo, layer), plain.embed(x_BTW, geo, layer), rtol=0, atol=1e-12
+        )
+
+
+def test_sequences_of_a_batch_begin_at_uniform_rows() -> None:
+    """Each sequence has consecutive rows; the first one is uniform over those that leave room for the sequence."""
+    shifted = scheme(20).train()
+    length = 12
+    with torch.no_grad():
+        shifted.row_NW.copy_(torch.arange(20.0)[:, None].expand(20, SHAPE.d_model))
+    torch.manual_seed(1)
+    added = shifted.embed(
+        torch.zeros(4000, length, SHAPE.d_model).double(), Geometry.from_range(0, length), 0
+    )
+    first = added[:, 0, 0]
+    assert torch.equal(added[:, :, 0], first[:, None] + torch.arange(length))
+    shares = torch.bincount(first.long(), minlength=20)[:9] / 4000
+    assert set(first.tolist()) == set(range(9))
+    assert (shares - 1 / 9).abs().max() < 0.03
+
+
+def test_training_draws_from_the_global_generator() -> None:
+    shifted, geo = scheme().train(), Geometry.from_range(0, 8)
+    x_BTW = torch.zeros(2, 8, SHAPE.d_model).double()
+    torch.manual_seed(3)
+    one, two = shifted.embed(x_BTW, geo, 0), shifted.embed(x_BTW, geo, 0)
+    torch.manual_seed(3)
+    assert torch.equal(shifted.embed(x_BTW, geo, 0), one)
+    assert not torch.equal(one, two)
+
+
+def test_lengths_and_settings() -> None:
+    shifted = scheme()
+    shifted.check(4 * SHAPE.train_len)
+    with pytest.raises(UndefinedError, match=f"{4 * SHAPE.train_len} rows"):
+        shifted.check(4 * SHAPE.train_len + 1)
+    with pytest.raises(
+        ConfigError, match=f"max_position 3: give at least the training length, {SHAPE.train_len}"
+    ):
+        scheme(3)
+    assert "positions" not in shifted.traits.capabilities
