@@ -8,7 +8,18 @@ RULE = "letters, digits and . _ + -, at most 64, the first a letter or a digit"
 FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 # Folders of a results folder that are not experiments.
 RESERVED = frozenset(
-    {"benchmark", "cells", "gpu-check", "locks", "models", "multirun", "properties", "published", "wandb"}
+    {
+        "benchmark",
+        "cells",
+        "gpu-check",
+        "locks",
+        "models",
+        "multirun",
+        "properties",
+        "published",
+        "search",
+        "wandb",
+    }
 )
 CHECKPOINT = re.compile(r"step-\d+", re.IGNORECASE)
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("train", "train one model"),
     "evaluate": ("evaluate", "evaluate one trained or pretrained model on one task"),
     "sweep": ("sweep", "run an experiment: train, evaluate, tabulate and draw"),
+    "search": ("search", "search the factors of LongRoPE for one model"),
     "figures": ("figures", "redraw tables and figures from stored rows, without torch"),
     "properties": ("properties", "measure the properties of position schemes before training"),
     "benchmark": ("benchmark", "time posbench beside other implementations"),
