@@ -18,6 +18,7 @@ RESERVED = frozenset(
         "multirun",
         "properties",
         "published",
+        "search",
         "slurm",
         "sweeps",
         "tensorboard",

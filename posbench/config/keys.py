@@ -6,10 +6,12 @@ import dataclasses
 from typing import get_type_hints
 
 from posbench.config import schema
+from posbench.config.search import SearchScript
 
 SCHEMAS = {
     "train": schema.TrainScript,
     "evaluate": schema.EvaluateScript,
+    "search": SearchScript,
     "sweep": schema.SweepScript,
     "figures": schema.FiguresScript,
     "properties": schema.PropertiesScript,

@@ -83,20 +83,25 @@ class FrequencyScaling(FactorExtension):
 
 
 def count_frequencies(inner: PositionScheme, context: ExtensionContext) -> set[int]:
-    """Returns the numbers of frequencies by which the layers of a scheme rotate, from a call of `qk` on one token."""
+    """Returns the numbers of frequencies by which the layers of a scheme rotate."""
+    return {len(inv_freq_M) for inv_freq_M in frequencies(inner, context)}
+
+
+def frequencies(inner: PositionScheme, context: ExtensionContext) -> list[Tensor]:
+    """Returns the frequencies by which the layers of a scheme rotate, from a call of `qk` on one token of each."""
     like = next(inner.parameters(), torch.empty(0))
     x_BTW = like.new_zeros(1, 1, context.shape.d_model)
     q_BHTD = like.new_zeros(1, context.shape.n_heads, 1, context.shape.head_dim)
-    counts: set[int] = set()
+    found: list[Tensor] = []
 
     def record(inv_freq_M: Tensor) -> Tensor:
-        counts.add(len(inv_freq_M))
+        found.append(inv_freq_M)
         return inv_freq_M
 
     geo = Geometry.from_range(0, 1, device=like.device)
     for layer in range(context.shape.n_layers):
         inner.qk(AttentionInputs(layer, geo, x_BTW, x_BTW, q_BHTD, q_BHTD, (record,)))
-    return counts
+    return found
 
 
 @dataclass(frozen=True)

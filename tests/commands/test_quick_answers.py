@@ -73,6 +73,7 @@ def test_help_and_lists(arguments):
         ["sweep", "train.optimizer=sgd"],
         ["sweep", "+grid.train.lrr=[1]"],
         ["train", "scheme=rop"],
+        ["search", "search.parents=99"],
         ["train", "+scheme.build.rope_thta=3"],
         ["evaluate", "task=key_valu"],
         ["evaluate", "extension=yarm"],

@@ -44,9 +44,7 @@ def difference(folder: Path) -> float:
     texts = hf_check.check_texts([20, 3 * TRAIN_LEN], VOCABULARY, torch.device("cpu"))
     theirs = hf_check.transformers_logits(model, texts, "it")
     scheme = instantiate(found.scheme, PositionScheme, shape)
-    made = from_hf_state_dict(
-        dict(model.state_dict()), found.architecture, scheme, "it", model.config.model_type
-    )
+    made = from_hf_state_dict(dict(model.state_dict()), found.architecture, scheme, "it", found.family)
     ours = []
     for ids in texts:
         length = ids.shape[1]
@@ -84,13 +82,9 @@ KEYS = {
         "smollm3",
         {"use_sliding_window": False, "sliding_window": 8, "layer_types": ["sliding_attention"] * 4},
     ),
-    "phi3, biases and layer types": (
-        "phi3",
-        {"attention_bias": True, "mlp_bias": True, "layer_types": ["sliding_attention"] * 4},
-    ),
+    "phi3, window layers": ("phi3", {"attention_bias": True, "layer_types": ["sliding_attention"] * 4}),
     "olmo3, layers without rotation": ("olmo3", {"no_rope_layers": [0, 1, 0, 1], "mlp_bias": True}),
     "gemma3, an attention softcap": ("gemma3", {"attn_logit_softcapping": 2.0, "mlp_bias": True}),
-    "gpt_oss, an activation": ("gpt_oss", {"mlp_bias": True}),
     "pythia, a window and grouped queries": ("pythia", {"sliding_window": 8, "num_key_value_heads": 2}),
     "original length of an unscaled rotation": (
         "llama",

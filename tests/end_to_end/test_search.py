@@ -1,0 +1,102 @@
+"""posbench search on a small trained model: a yaml that evaluate reads, exact continuation, and one-line errors."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+MODEL = ("size.n_layers=1", "size.d_model=16", "size.n_heads=2", "train.seq_len=16", "train.steps=20")
+EXAMPLES = "task.build.num_examples=2"
+SMALL = (
+    "search.population=5",
+    "search.parents=3",
+    "search.mutations=2",
+    "search.crossovers=2",
+    "search.iterations=2",
+)
+
+
+@pytest.fixture
+def search(script, tmp_path):
+    """Trains the model, once per test; returns a call of posbench search."""
+    assert script("train", *MODEL).code == 0
+
+    def call(*overrides: str):
+        examples = [] if any(one.startswith("task=") for one in overrides) else [EXAMPLES]
+        return script("search", *MODEL, *SMALL, *examples, *overrides)
+
+    return call
+
+
+def files(tmp_path: Path, name: str = "longrope_searched") -> tuple[dict, dict]:
+    folder = tmp_path / "results" / "search" / name
+    extension = yaml.safe_load((folder / "extension" / f"{name}.yaml").read_text())
+    return json.loads((folder / "candidates.json").read_text()), extension
+
+
+def test_the_result_is_an_extension_with_the_lowest_loss(search, script, tmp_path):
+    result = search()
+    assert result.code == 0, result
+    losses, extension = files(tmp_path)
+    best = min(losses["candidates"], key=lambda one: one[1])
+    assert extension["build"]["long_factor"] == best[0]
+    assert extension["build"]["factor"] == 4.0
+    for name in ("pi", "ntk", "yarn", "searched"):
+        assert f"{name} " in result.out
+    evaluated = script(
+        "evaluate",
+        *MODEL,
+        "extension=longrope_searched",
+        EXAMPLES,
+        "evaluation.length_multiples=[4]",
+        f"hydra.searchpath=[file://{tmp_path}/results/search/longrope_searched]",
+    )
+    assert evaluated.code == 0, evaluated
+    rows = pd.concat([pd.read_parquet(path) for path in (tmp_path / "results" / "cells").rglob("*.parquet")])
+    nll = rows[(rows["metric"] == "nll") & (rows["extension"] == "longrope_searched")]
+    assert nll["value_sum"].sum() / nll["n"].sum() == pytest.approx(best[1], abs=1e-9)
+
+
+def test_an_interrupted_search_continues_to_the_same_result(search, tmp_path):
+    assert search("search.name=whole").code == 0
+    assert search("search.name=parts", "search.iterations=0").code == 0
+    first, _ = files(tmp_path, "parts")
+    assert search("search.name=parts").code == 0
+    (whole, one), (parts, other) = files(tmp_path, "whole"), files(tmp_path, "parts")
+    assert parts["candidates"] == whole["candidates"]
+    assert parts["candidates"][: len(first["candidates"])] == first["candidates"]
+    assert one["build"] == other["build"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("task=key_value",), ("key_value", "at its training length of 16 tokens", "below 90%")),
+        (("task=passkey",), ("passkey at 16 tokens", "choose a length of")),
+        (("task=attention",), ("not nll or logprob", "task=fixed_targets")),
+        (("scheme=alibi",), ("LongRoPE needs a scheme with inv_freq", "ALiBi")),
+        (("search.parents=6",), ("search.parents 6: give at most search.population, 5",)),
+        (("search.length_multiple=1",), ("search.length_multiple 1.0", "above 1")),
+        (("train.steps=21",), ("no trained model", "posbench train")),
+        (("search.iterations=10000", "search.mutations=10000", "search.length_multiple=10000"), ("give fewer search",)),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(search, overrides, words):
+    """A search without a model that can find needles would choose factors by noise."""
+    result = search(*overrides)
+    lines = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert result.code == 2, result
+    assert len(lines) == 1, result.err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def test_losses_of_another_search_are_not_used(search):
+    assert search().code == 0
+    result = search("search.seed=1")
+    assert result.code == 2
+    assert (
+        "candidates.json is of another model, task, length or seed: choose another search.name" in result.err
+    )
