@@ -49,10 +49,7 @@ check: .venv/.ready ## check format, lint, types and import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-gpu-soak: .venv/.ready ## kill sweeps at random moments for ARGS="--minutes 20" and compare their rows
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/soak.py $(ARGS)
-
-check: .venv/.ready ## on a GPU: every scheme against the specification, a report, tests that need one
+gpu-check: .venv/.ready ## on a GPU: every scheme against the specification, a report, tests that need one
 	$(BIN)/posbench gpu-check --max-minutes 5 $(ARGS); checked=$$?; \
 		$(BIN)/python -m pytest -m gpu -rs; status=$$?; [ $$status -eq 5 ] && status=0; \
 		exit $$(( checked > status ? checked : status ))
