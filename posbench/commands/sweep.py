@@ -19,7 +19,8 @@ examples:
   posbench sweep experiment=demo +evaluate.sliding.length_multiples=[1,2,4] +evaluate.sliding.settings.stride=16
   posbench sweep experiment=extrapolation runtime.workers_per_gpu=4 runtime.max_minutes=55
   posbench sweep experiment=extrapolation runtime=slurm runtime.wait=false
-  posbench sweep experiment=demo --dry-run      only list the jobs, their tokens and operations, and what is done
+
+With --dry-run the jobs are listed with their tokens, their operations and whether they are done, and nothing runs.
 """
 
 import os

@@ -11,6 +11,7 @@ from typing import Any
 
 from posbench.config.data import DataSettings
 from posbench.config.extension import EnsembleSettings, ExtensionSettings
+from posbench.config.launchers import RaySettings, SlurmSettings
 from posbench.config.lm import LMSettings
 from posbench.config.setting import (
     DTYPES,
@@ -23,7 +24,6 @@ from posbench.config.setting import (
 from posbench.config.train import FinetuneTrainSettings, TrainSettings
 
 TRACKERS = ("wandb", "trackio", "tensorboard", "none")
-ONE_LINE = r"[^\n\r\0]+", "a text of one line"
 
 
 @dataclass
@@ -53,36 +53,6 @@ class TaskSettings:
 
     name: str = setting("perplexity", is_name=True)  # label
     build: dict[str, Any] = setting(dict, target=True)  # a posbench.tasks.task.Task
-
-
-@dataclass
-class SlurmSettings:
-    """The array of workers of launcher slurm: configs/runtime/slurm.yaml. A field that is null is left to the cluster."""
-
-    workers: int = setting(
-        4, least=1, most=10**5
-    )  # width of the array; there are never more workers than jobs
-    partition: str | None = setting(None, pattern=ONE_LINE)
-    account: str | None = setting(None, pattern=ONE_LINE)
-    minutes: int = setting(240, least=1, most=MAX_COUNT)  # time limit of a worker, which is requeued after it
-    gpus: int = setting(0, least=0, most=1024)  # GPUs of a worker
-    cpus: int = setting(1, least=1, most=MAX_PROCESSES)  # CPU cores of a worker
-    memory_gb: float | None = setting(None, above=0, most=10**6)
-    # Seconds before the time limit at which a worker is signalled to write a checkpoint.
-    signal_seconds: int = setting(120, least=1, most=10**5)
-    requeues: int = setting(100, least=0, most=MAX_COUNT)  # how often a worker is requeued at its time limit
-    # Other options of sbatch by name, such as {constraint: a100, qos: low}.
-    sbatch: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class RaySettings:
-    """The actors of launcher ray: configs/runtime/ray.yaml."""
-
-    address: str | None = None  # of a running cluster, such as auto or ray://host:10001; null starts Ray here
-    workers: int = setting(0, least=0, most=10**5)  # number of actors; 0 is as many as the cluster can hold
-    gpus: float = setting(0.0, least=0, most=1024)  # GPUs of a worker, which can be a fraction
-    cpus: float = setting(1.0, above=0, most=MAX_PROCESSES)  # CPU cores of a worker
 
 
 @dataclass

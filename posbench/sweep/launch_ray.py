@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from posbench.config.schema import RaySettings
+from posbench.config.launchers import RaySettings
 from posbench.errors import ConfigError, PosbenchError
 from posbench.plan.sweep_file import Assignment
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from posbench.config.schema import SlurmSettings
+from posbench.config.launchers import SlurmSettings
 from posbench.errors import ConfigError
 from posbench.plan.sweep_file import Assignment
 from posbench.sweep.worker import run_worker

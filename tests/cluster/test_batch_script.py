@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from posbench.config.schema import SlurmSettings
+from posbench.config.launchers import SlurmSettings
 from posbench.errors import ConfigError
 from posbench.plan.sweep_file import Assignment
 from posbench.sweep import launch_slurm

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clusters import LONGER, ROOT, documented, scripts, wait_until
 
-from posbench.config.schema import SlurmSettings
+from posbench.config.launchers import SlurmSettings
 from posbench.plan.sweep_file import Assignment
 from posbench.sweep import launch_slurm
 
