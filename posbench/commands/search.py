@@ -22,7 +22,7 @@ from posbench.commands import checks, settings_command
 from posbench.config.schema import EvaluationSettings
 from posbench.config.search import SearchScript
 from posbench.errors import ConfigError
-from posbench.sweep import feasibility
+from posbench.plan import feasibility
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +43,7 @@ def run(script: SearchScript) -> None:
     flops = feasibility.evaluation_flops(script, script.task.name, script.task.build, evaluation)
     feasibility.check_flops(count * flops, "give fewer search.iterations or examples, or a shorter length")
     from posbench.config.hydra_app import load_option
-    from posbench.sweep.search import run_search
+    from posbench.evaluation.search import run_search
 
     path = run_search(script, load_option)
     print(f"{path}: posbench evaluate ... extension={settings.name} --config-dir {path.parents[1]}")

@@ -1,17 +1,20 @@
 """Checks of numbers fail where a number is NaN: Python's max and a comparison with < drop it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from posbench import checksums
 from posbench.benchmark.gpu_check import TOLERANCE, largest_error, verdict
 from posbench.benchmark.line import Line
 from posbench.benchmark.paired import of_pairs
 from posbench.errors import IncompatibleError
 from posbench.lm.hf_check import check_difference, largest_difference
+from posbench.plan import lr_selection
 from posbench.position.biases import AttentionBias, DistanceBias
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
@@ -24,7 +27,6 @@ from posbench.properties.order import order_sensitivity
 from posbench.properties.probe import SchemeProbe
 from posbench.properties.qk_map import isometry
 from posbench.properties.ratings import YES
-from posbench.sweep import lr_selection
 
 NAN = math.nan
 GRADIENTS = [torch.ones(3), torch.ones(2), torch.ones(4)]
@@ -64,21 +66,15 @@ def test_a_measurement_that_is_nan_fails_its_line(least: bool) -> None:
     assert not Line("step", "peer", 1.0, of_pairs(pairs), least=least).passed
 
 
-@pytest.mark.parametrize("losses", [(NAN, 3.0, 2.0), (3.0, NAN, 2.0)])
-def test_a_validation_loss_that_is_nan_is_never_the_lowest(
-    losses: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("losses", [[NAN, 2.0, 1.0], [2.0, NAN, 1.0], [math.inf, NAN, 1.0]])
+def test_a_learning_rate_whose_loss_is_nan_is_not_selected(losses: list[float], tmp_path: Path) -> None:
     """NaN was the minimum where it came first."""
-
-    def metadata(folder: int) -> dict:
-        return {"status": "ok", "log_history": [{"validation_loss": losses[folder]}]}
-
-    class Folder(int):
-        def __truediv__(self, _: str) -> int:
-            return int(self)
-
-    monkeypatch.setattr(lr_selection.checkpoints, "read_metadata", metadata)
-    found = [lr_selection.final_validation_loss([Folder(each)]) for each in range(3)]
+    for index, loss in enumerate(losses):
+        final = tmp_path / str(index) / "final"
+        final.mkdir(parents=True)
+        metadata = {"status": "ok", "log_history": [{"validation_loss": loss}]}
+        (final / "metadata.json").write_bytes(checksums.dump_json(metadata))
+    found = [lr_selection.final_validation_loss([tmp_path / str(index)]) for index in range(3)]
     assert min(range(3), key=lambda each: found[each]) == 2
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from posbench.config.search import SearchSettings
-from posbench.sweep.evolution import Factors, mutate, on_grid, search
+from posbench.evaluation.evolution import Factors, mutate, on_grid, search
 
 K, TARGET = 4.0, (1.0, 1.3, 2.1, 3.4, 4.6)
 STARTS = [[K] * 5, [K ** (m / 4) for m in range(5)], [1.0, 1.0, 2.5, 4.0, 4.0]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_tasks import Text
 
-from posbench.config.schema import SYNTHETIC_TASKS
+from posbench.config.train import SYNTHETIC_TASKS
 from posbench.data import algorithmic, synthetic
 from posbench.data.batches import Batches
 from posbench.data.shard import Shard

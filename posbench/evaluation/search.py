@@ -17,20 +17,21 @@ from posbench.config.schema import EvaluationSettings, ExtensionSettings
 from posbench.config.search import SearchScript
 from posbench.data.corpus import open_corpus
 from posbench.errors import ConfigError, DataError, IncompatibleError
+from posbench.evaluation.evaluator import EvaluatedModel
+from posbench.evaluation.evolution import MARGIN, Factors, on_grid, search
+from posbench.evaluation.pretrained import load_evaluated_model
+from posbench.evaluation.results_folder import ResultsFolder
 from posbench.files import write_bytes, write_text
 from posbench.identity import identity
 from posbench.instantiate import by_name, instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.plan.cell import Cell, ModelPlan
+from posbench.plan.grid import LoadOption
+from posbench.plan.plan import build_task, build_untrained_scheme, model_shape, plan_model
+from posbench.plan.pretrained import plan_pretrained
 from posbench.position.extension import ExtensionContext
 from posbench.position.factor_extension import FrequencyScaling, NTKScaling, frequencies
 from posbench.results.gate import MIN_ACCURACY
-from posbench.sweep.cell import Cell, ModelPlan
-from posbench.sweep.evaluator import EvaluatedModel
-from posbench.sweep.evolution import MARGIN, Factors, on_grid, search
-from posbench.sweep.grid import LoadOption
-from posbench.sweep.jobs import ResultsFolder
-from posbench.sweep.plan import build_task, build_untrained_scheme, model_shape, plan_model
-from posbench.sweep.pretrained import load_evaluated_model, plan_pretrained
 from posbench.tasks.task import Task
 
 LONGROPE, YARN = "longrope", "yarn"  # in configs/extension
@@ -53,9 +54,9 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
     extension = ExtensionSettings(settings.name, load_option("extension", LONGROPE)["build"] | {"factor": k})
     starts = starting_factors(model, extension, load_option("extension", YARN)["build"], k, length)
     results_folder = ResultsFolder.from_runtime(script.runtime)
-    if not results_folder.is_trained(model):
+    if not model.pretrained and not results_folder.is_trained(model.id):
         raise DataError(
-            f"no trained model of {model.label} at {results_folder.model_dir(model)}: run posbench train with the "
+            f"no trained model of {model.label} at {results_folder.model_dir(model.id)}: run posbench train with the "
             "same settings first"
         )
     results_folder.prepare()
@@ -63,7 +64,7 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
     evaluation = EvaluationSettings(task=script.task.name)
     task, _ = build_task(script.task.name, evaluation, lambda group, name: task_content, length)
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
-    evaluated = load_evaluated_model(model, results_folder.model_dir(model), corpus, script.runtime)
+    evaluated = load_evaluated_model(model, results_folder.model_dir(model.id), corpus, script.runtime)
     none = ExtensionSettings()
     base = Cell(model, none, 0, task, 0, train_len, settings.seed, "float32")
     check_capable(evaluated, base)
