@@ -19,6 +19,7 @@ examples:
 
 from collections.abc import Sequence
 
+from posbench import checksums
 from posbench.commands import checks, settings_command
 from posbench.config.schema import ModelSettings, TrainScript
 
@@ -40,4 +41,7 @@ def run(script: TrainScript) -> None:
     model = world().from_main(lambda: plan_model(settings))
     if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
         return
-    print(f"{model.label}: {ResultsFolder.from_runtime(script.runtime).model_dir(model.id)}")
+    folder = ResultsFolder.from_runtime(script.runtime).model_dir(model.id)
+    log = checksums.read_json(folder / "final" / "metadata.json")["log_history"]
+    loss = f", validation loss {log[-1]['validation_loss']:.3f} nats" if log else ""
+    print(f"{model.label}: {folder}{loss}; posbench evaluate with the same settings measures it")

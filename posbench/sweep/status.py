@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from posbench import escaping
 from posbench.plan.job import Job
 from posbench.sweep.state import State, StateReader
 
@@ -64,7 +65,8 @@ class Board:
         if self.bars:
             self.show(state)
         elif began >= self.next_summary:
-            self.say(summary(state, self.reader.seconds_left(state)))
+            running = [f"{job.label} {running_line(lease)}" for job, lease in state.running.items()]
+            self.say("; ".join([summary(state, self.reader.seconds_left(state)), *running[:1]]))
             self.next_summary = began + SUMMARY_SECONDS
         now = time.monotonic()
         self.next = now + max(REFRESH_SECONDS, (now - began) / SHARE_OF_TIME)
@@ -95,9 +97,13 @@ class Board:
         now["all"] = (text, (len(state.done), len(state.done) + len(state.left), ""))
         for name, (label, (done, total, note)) in now.items():
             if name not in self.tasks:
-                self.tasks[name] = self.bars.add_task(label, total=None, note="")
+                self.tasks[name] = self.bars.add_task("", total=None, note="")
             self.bars.update(
-                self.tasks[name], description=label, completed=done, total=total or None, note=note
+                self.tasks[name],
+                description=escaping.terminal(label),
+                completed=done,
+                total=total or None,
+                note=escaping.terminal(note),
             )
 
     def say(self, text: str) -> None:

@@ -80,7 +80,8 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     """Returns the sample size of a point, the number of seeds, and the kind of interval."""
     drawn = shown[shown["seeds"] > 0]
     clusters, items = SAMPLE_UNITS.get(rows["task"].iat[0], ("documents", "tokens"))
-    n = f"{_span(drawn['n_docs'])} {clusters} with {_span(drawn['n'] // drawn['seeds'])} {items}"
+    items = "scored tokens" if items == "tokens" else items
+    n = f"{_span(drawn['n'] // drawn['seeds'])} {items} in {_span(drawn['n_docs'])} {clusters}"
     point = "per point" if "position" in shown else "per length"
     one = set(drawn["seeds"]) <= {1}
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
@@ -114,9 +115,11 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
     if not any((mask & home).any() for mask, home in zip(judged, at_home, strict=True)):
         return "Gate: not applied, since no model was evaluated at its training length."
     below = pd.concat([shown[shown["status"] == "not_learned"] for _, shown, _ in sides])
+    if not (names := _names(below)):
+        return f"Gate: all models reach an accuracy of {MIN_ACCURACY:.2f} at the training length."
     return (
         f"Gate: models with an accuracy below {MIN_ACCURACY:.2f} at the training length are not judged at longer "
-        f"contexts ({_names(below) or 'none'})."
+        f"contexts ({names})."
     )
 
 

@@ -57,10 +57,11 @@ def models_table(
         counts(part, accuracies, metric, "intervals")
         for (_, accuracies), (_, metric, part) in zip(found, home, strict=True)
     ]
+    trained = bool((models["train_tokens"] > 0).any())  # 0 of a pretrained model
     return Table(
         name=name,
-        title="The trained models",
-        caption=" ".join(dict.fromkeys([_BUDGETS, *samples])),
+        title="The trained models" if trained else "The models",
+        caption=" ".join(dict.fromkeys([*([_BUDGETS] if trained else []), *samples])),
         header=["scheme", "parameters", "training tokens", "seeds", *(column for column, _ in found)],
         body=body,
         numbers=numbers,
