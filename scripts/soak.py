@@ -197,7 +197,7 @@ def survive(
                 output, _ = process.communicate(timeout=PATIENCE)
                 status = {"kill all": -9, "SIGTERM": 143, "SIGINT": 130}[kind]
                 lines = [line for line in output.splitlines() if line == STOPPED]
-                ended_before = process.returncode == 0
+                ended_before = process.returncode == 0 or "tables and figures in" in output
                 if not ended_before and (
                     process.returncode != status or len(lines) != (status > 0) or "Traceback" in output
                 ):

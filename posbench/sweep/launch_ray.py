@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Any
 from posbench.config.launchers import RaySettings
 from posbench.errors import ConfigError, PosbenchError
 from posbench.plan.sweep_file import Assignment
+from posbench.runtime.signals import SIGNALS
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 60.0  # for checkpoints at the end
@@ -75,7 +77,10 @@ def workers(
     own: dict[str, Any] = {} if settings.address else {"include_dashboard": False}
     try:
         connect_to(settings.address or "")
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        for number, handler in handlers.items():  # Ray sets one of its own for SIGTERM
+            signal.signal(number, handler)
     except (ConnectionError, ValueError, OSError) as error:
         line = str(error).splitlines()[0]
         raise ConfigError(
