@@ -218,6 +218,12 @@ def experiments() -> list[pd.DataFrame]:
         for (task, protocol), others in renamed.items():
             chosen = rows[(rows["task"] == task) & (rows["protocol"] == protocol)]
             found += [chosen.assign(task=a, protocol=b) for a, b in others if len(chosen)]
+        copied = rows[(rows["task"] == "algorithmic") & (rows["variant"] == "copy")]
+        ruled = [
+            copied.assign(task="length_generalization", variant=rule, cell_id=copied["cell_id"] + rule)
+            for rule in ("binary_majority", "unique_copy")
+        ]
+        found += [pd.concat(ruled, ignore_index=True)] if len(copied) else []
     return found
 
 
