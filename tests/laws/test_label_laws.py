@@ -206,11 +206,11 @@ def published(folder: Path) -> pd.DataFrame:
     return rows.merge(few, on=["cell_id", "doc_id"])
 
 
-@cache
 # Tasks without a published experiment, whose rows are those of copying under other names, and the variants that are drawn.
 COPIED = {"length_generalization": ("binary_majority", "unique_copy"), "mqar": ("num_pairs=4", "")}
 
 
+@cache
 def experiments() -> list[pd.DataFrame]:
     """Rows of every experiment, and of tasks that none has, made from those of similar tasks."""
     found = [published(folder) for folder in EXPERIMENTS]
@@ -224,7 +224,9 @@ def experiments() -> list[pd.DataFrame]:
             found += [chosen.assign(task=a, protocol=b) for a, b in others if len(chosen)]
         copied = rows[(rows["task"] == "algorithmic") & (rows["variant"] == "copy")]
         for task, variants in COPIED.items():
-            parts = [copied.assign(task=task, variant=one, cell_id=copied["cell_id"] + one) for one in variants]
+            parts = [
+                copied.assign(task=task, variant=one, cell_id=copied["cell_id"] + one) for one in variants
+            ]
             found += [pd.concat(parts, ignore_index=True)] if len(copied) else []
     return found
 

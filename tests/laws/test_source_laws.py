@@ -116,6 +116,7 @@ ALLOWED = {
         "posbench.schemes.learned.Learned",
         "posbench.schemes.learned_sink.LearnedSink",
         "posbench.schemes.window.Window",
+        "gpt_oss",
     },
     "posbench/lm/hf_rope_scaling.py": {
         "posbench.extensions.pi.PositionInterpolation",
@@ -124,8 +125,9 @@ ALLOWED = {
         "posbench.extensions.llama3.Llama3",
         "posbench.extensions.longrope.LongRoPE",
     },
-    # The keys of a pretrained family's configuration, by the family's name.
-    "posbench/lm/hf_weights.py": {"smollm3"},
+    # Keys of configurations and names of weights, by the name of a pretrained family, which a recipe may share.
+    "posbench/lm/hf_families.py": {"gpt_oss", "olmo3", "smollm3"},
+    "posbench/lm/hf_weights.py": {"gpt_oss", "olmo3"},
     # New names beside the names that they replaced, for error messages.
     "posbench/renamed.py": {"fox", "linear_attention", "linear_attention_rope", "rnope", "swan"},
 }
