@@ -43,14 +43,18 @@ class Recurrence(PositionScheme):
         self.conv_bias_LC = nn.Parameter(torch.zeros(shape.n_layers, channels)) if bias else None
 
     def convolve(self, inputs: AttentionInputs, v_BHSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns queries, keys and values, (B, H, S, D) each, of the same type as their sum over taps."""
+        """Returns queries, keys and values, (B, H, S, D) each; values of another size, as probes have, stay as they are."""
         q_BHSD = F.pad(inputs.q_BHTD, (0, 0, v_BHSD.shape[2] - inputs.q_BHTD.shape[2], 0))
-        x_BCS = torch.cat((q_BHSD, inputs.k_BHSD, v_BHSD), 1).mT.flatten(1, 2)
-        bias = None if self.conv_bias_LC is None else self.conv_bias_LC[inputs.layer].to(x_BCS.dtype)
-        taps = self.conv_LCN[inputs.layer][:, None].to(x_BCS.dtype)
+        parts = [q_BHSD, inputs.k_BHSD, *([v_BHSD] if v_BHSD.shape[-1] == q_BHSD.shape[-1] else [])]
+        x_BCS = torch.cat(parts, 1).mT.flatten(1, 2)
+        channels = slice(x_BCS.shape[1])
+        bias = (
+            None if self.conv_bias_LC is None else self.conv_bias_LC[inputs.layer][channels].to(x_BCS.dtype)
+        )
+        taps = self.conv_LCN[inputs.layer][channels, None].to(x_BCS.dtype)
         mixed_BCS = F.silu(F.conv1d(F.pad(x_BCS, (TAPS - 1, 0)), taps, bias, groups=len(taps)))
-        q, k, v = upcast(mixed_BCS).unflatten(1, (3, self.n_heads, -1)).mT.unbind(1)
-        return q, k, v
+        q, k, *v = upcast(mixed_BCS).unflatten(1, (len(parts), self.n_heads, -1)).mT.unbind(1)
+        return q, k, v[0] if v else upcast(v_BHSD)
 
 
 def initial_rates(low: float, high: float, *size: int) -> Tensor:
