@@ -71,6 +71,7 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
         plan, note = select_learning_rates(plan, results_folder.path / "models")
         print(note)
         plan = with_distinct_labels(plan)
+    note = " ".join(filter(None, [note, training_note(script)]))
     folder = results_folder.path / script.name
     order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
     rows = collect_rows(plan.cells, results_folder)
@@ -80,3 +81,21 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
         models = [checkpoint_name(model) for model in plan.models if model.pretrained is None]
         log_report(rows, drawn, models, script.name, asdict(script), script.runtime)
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
+
+
+def training_note(script: SweepScript) -> str:
+    """Returns what captions say of the trainings and cannot read from rows: synthetic sequences, settings of schemes."""
+    sentences = []
+    train = script.train
+    if train.synthetic_fraction > 0 and not {"synthetic_fraction", "synthetic_task"} & set(script.grid.train):
+        kind = train.synthetic_task.replace("_", " ")
+        sentences.append(
+            f"{train.synthetic_fraction:.0%} of the training sequences are synthetic ({kind}), the others text."
+        )
+    for scheme, settings in script.overrides.scheme.items():
+        if scheme in script.grid.scheme:
+            changed = ", ".join(
+                f"{key} {value:g}" for key, value in settings.items() if isinstance(value, float)
+            )
+            sentences += [f"{scheme}: {changed}."] if changed else []
+    return " ".join(sentences)
