@@ -121,12 +121,12 @@ def test_the_setting_renames_the_extension_and_its_identity() -> None:
     """Two variants of one extension must not have one label."""
     build = {"_target_": "posbench.extensions.yarn.YaRN"}
     plain, full, listed = (
-        ExtensionSettings("yarn", dict(build), layers) for layers in ("all", "full", [0, 2])
+        ExtensionSettings("yarn", dict(build), layers=layers) for layers in ("all", "full", [0, 2])
     )
     assert (plain.name, full.name, listed.name) == ("yarn", "yarn_full", "yarn_0_2")
     assert plain.build == build
     assert ExtensionSettings(**vars(full)) == full
     with pytest.raises(ConfigError, match=r"extension.layers 'fll': give all, full, windowed or a list"):
-        ExtensionSettings("yarn", dict(build), "fll")
+        ExtensionSettings("yarn", dict(build), layers="fll")
     with pytest.raises(ConfigError, match="without an extension"):
         ExtensionSettings(layers="full")
