@@ -21,13 +21,13 @@ class ExtensionSettings:
 
     name: str = setting("none", is_name=True)  # label in rows, tables and figures
     build: dict[str, Any] | None = setting(None, target=True)  # a posbench.position.extension.Extension
-        "all"  # layers that it changes: all, full (without a window), windowed, or a list of indices
-    )
     # Fine-tuning with the extension in place before the evaluation: keys of TrainSettings and their values, in place
-    # of those of sweep.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
+    # of those of plan.finetune.finetune_settings. Requires `steps`; with 0 steps, the model is not fine-tuned.
     finetune: dict[str, Any] = setting(dict, keys_of=lambda: FinetuneTrainSettings)
     ensemble: dict[str, Any] | None = setting(None, target=True)  # the `build` of EnsembleSettings
     layers: Any = (
+        "all"  # layers that it changes: all, full (without a window), windowed, or a list of indices
+    )
 
     def __post_init__(self) -> None:
         if self.layers == "all" or (self.build or {}).get("_target_") == ON_LAYERS:
