@@ -32,7 +32,7 @@ from posbench.runtime.distributed import world
 from posbench.runtime.oom import is_out_of_memory
 from posbench.tasks.task import Task
 from posbench.training import checkpoints
-from posbench.training.trainer import build_model
+from posbench.training.trainer import TrainingInterrupted, build_model
 
 _log = logging.getLogger(__name__)
 
@@ -55,13 +55,19 @@ class EvaluatedModel:
             )
         self.plan, self.corpus, self.runtime, self.metadata = plan, corpus, runtime, metadata
         self.max_tokens_per_batch = runtime.max_tokens_per_batch
+        self.should_stop: Callable[[], bool] = lambda: False
         self.device = pick_device(runtime.device)
         self.model: GPT = build_model(plan.settings, corpus.vocabulary.vocab_size)
         self.model.load_state_dict(weights)
         self.model.to(self.device)
 
     def evaluate(self, cell: Cell, store: RowStore) -> str:
-        """Measures a cell, stores its rows and returns their status."""
+        """Measures a cell, stores its rows and returns their status.
+
+        Raises:
+            TrainingInterrupted: without rows, if `should_stop` returns True after a prompt; not on several ranks, which
+                stop between cells.
+        """
         started = time.monotonic()
         kernel = KernelDispatcher(self.runtime.kernel)
         task = instantiate(cell.task.build, Task)
@@ -104,7 +110,7 @@ class EvaluatedModel:
         while True:
             try:
                 method = getattr(self.lm_or_ensemble(cell, kernel), task.output_type)
-                results = run_distributed(method, prompts)
+                results = run_distributed(method, prompts, self.should_stop)
                 break
             except Exception as error:  # the same on every rank
                 if not is_out_of_memory(error) or self.max_tokens_per_batch < 2 * (longest + 1):
@@ -185,11 +191,18 @@ class EvaluatedModel:
         }
 
 
-def run_distributed(method: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt]) -> list[Any]:
+def run_distributed(
+    method: Callable[[list[Prompt]], Iterable[Any]], prompts: list[Prompt], should_stop: Callable[[], bool]
+) -> list[Any]:
     """Returns the results for all prompts, which the ranks share; an error of one rank is raised on every rank."""
     here = world()
     if here.world_size == 1:
-        return list(method(prompts))
+        results = []
+        for result in method(prompts):
+            results.append(result)
+            if should_stop():
+                raise TrainingInterrupted
+        return results
     own: Any
     try:
         own = list(method(prompts[here.shard(len(prompts))]))

@@ -29,12 +29,17 @@ ProgressCallback = Callable[[int, int, str], None]
 
 
 class JobRunner:
-    """Runs jobs of a sweep one after another in one process; keeps the corpora and the last model loaded."""
+    """Runs jobs of a sweep one after another in one process; keeps the corpora and the last model loaded.
+
+    Attributes:
+        is_interrupted: returns whether a signal has come, which ends a cell before it is measured.
+    """
 
     def __init__(self, sweep: Sweep, results_folder: ResultsFolder, runtime: RuntimeSettings) -> None:
         self.sweep, self.results_folder, self.runtime = sweep, results_folder, runtime
         self.corpora: dict[str, Corpus] = {}
         self.last: EvaluatedModel | None = None
+        self.is_interrupted: Callable[[], bool] = lambda: False
         torch.set_num_threads(runtime.num_threads)
 
     def run(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> float:
@@ -127,6 +132,7 @@ class JobRunner:
                 if self.last is None:
                     folder = self.results_folder.model_dir(model.id)
                     self.last = load_evaluated_model(model, folder, self.corpus(model), self.runtime)
+                self.last.should_stop = self.is_interrupted
                 self.last.evaluate(cell, self.results_folder.store)
                 if world().is_main_process:
                     rows = self.results_folder.store.read(cell.id)

@@ -66,6 +66,7 @@ class Worker:
         Raises:
             Interrupted: if `should_stop` has returned true on another rank.
         """
+        self.runner.is_interrupted = should_stop
         while True:
             claimed = self.next_claim(should_stop) if world().is_main_process else None
             job = world().broadcast_object(claimed[0] if claimed else None)
