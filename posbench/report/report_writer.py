@@ -40,7 +40,7 @@ def write_report(
 
     Args:
         order: schemes in the order of tables and legends.
-        note: sentence at the end of the captions of tables.
+        note: sentence at the end of all captions.
 
     Raises:
         ConfigError: a figure has invalid settings, or the folder cannot be written.
@@ -61,7 +61,7 @@ def write_report(
             mix_kernels = any(config.get("mix_kernels") for config in figure_configs)
             with staged(out, FOLDERS) as drawn:
                 written = _tables(rows, drawn / TABLES, order, mix_kernels, note)
-                written += _figures(rows, figure_configs, drawn / FIGURES, order, left_out)
+                written += _figures(rows, figure_configs, drawn / FIGURES, order, left_out, note)
                 outputs = {f"{path.parent.name}/{path.name}": _digest(path) for path in written}
             for name in before["outputs"].keys() - outputs.keys():
                 _remove(out / name)
@@ -107,9 +107,11 @@ def _figures(
     folder: Path,
     order: Sequence[str],
     left_out: list[str],
+    note: str,
 ) -> list[Path]:
     from posbench.report.figures import draw_from_data
     from posbench.report.figures.figure_data import FigureData, MissingRowsError
+    from posbench.report.tables.captions import EXPERIMENT_NOTE
 
     paths = []
     data = FigureData.of(rows, order)
@@ -118,11 +120,15 @@ def _figures(
             raise ConfigError(
                 f"two figures have the name {name}: give each yaml of configs/figure another name:"
             )
-    for config in configs:
-        try:
-            paths += draw_from_data(config, data, folder)
-        except MissingRowsError as reason:
-            left_out.append(f"figure {config['name']} is left out: {reason}")
+    token = EXPERIMENT_NOTE.set(note)
+    try:
+        for config in configs:
+            try:
+                paths += draw_from_data(config, data, folder)
+            except MissingRowsError as reason:
+                left_out.append(f"figure {config['name']} is left out: {reason}")
+    finally:
+        EXPERIMENT_NOTE.reset(token)
     return paths
 
 

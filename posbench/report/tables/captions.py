@@ -1,6 +1,7 @@
 """Captions of tables and figures, composed from sentences about their rows."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import pandas as pd
 
@@ -20,6 +21,8 @@ from posbench.report.tables.selection import SERIES_COLUMNS, series_label
 from posbench.report.tables.summary import baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
+# A sentence about the experiment, which the captions of its figures end with.
+EXPERIMENT_NOTE: ContextVar[str] = ContextVar("experiment_note", default="")
 NAMED = 6  # largest number of series that are named beside 'the rest'
 
 
@@ -49,7 +52,7 @@ def caption(
         sentences += [text(rows), models(rows)]
         if notes:
             sentences += [f"{STATUS_NOTES[status]} ({_names(lines)})." for status, lines in _failed(shown)]
-    sentences.append(kernels([rows for rows, *_ in sides]))
+    sentences += [kernels([rows for rows, *_ in sides]), EXPERIMENT_NOTE.get()]
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
