@@ -30,6 +30,8 @@ class ASEntmax(Stack):
     b is the bias of `base_scheme`; t is 1 for all heads but the last `num_scaled_heads`.
     """
 
+    decayed_parameters = ("beta_LHW", "gamma_LHW")
+
     def __init__(
         self, shape: ModelShape, base_scheme: Mapping[str, Any], num_scaled_heads: int | None = None
     ) -> None:

@@ -23,6 +23,8 @@ class CARoPE(AccumulatedRotation):
     f_ht = 1 / (1 + softplus(w_h . x_t)).
     """
 
+    decayed_parameters = ("weight_LHW",)
+
     def __init__(self, shape: ModelShape, interleaved: bool = True) -> None:
         super().__init__()
         if shape.head_dim % 2:

@@ -37,6 +37,8 @@ class GrapeAKeyGated(PositionScheme):
 
     traits = Traits(relative=True, capabilities=frozenset({"positions"}))
 
+    decayed_parameters = ("u_LHD",)
+
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.slope_H = alibi_slopes(shape.n_heads)

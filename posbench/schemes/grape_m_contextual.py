@@ -31,6 +31,8 @@ class GrapeMContextual(AccumulatedRotation):
         relative=True, pairwise=False, reads_hidden_states=True, capabilities=frozenset({"inv_freq"})
     )
 
+    decayed_parameters = ("weight_L1W",)
+
     def __init__(
         self,
         shape: ModelShape,

@@ -23,6 +23,8 @@ class Inkling(PositionScheme):
 
     traits = Traits(relative=True, reads_hidden_states=True, capabilities=frozenset({"positions"}))
 
+    decayed_parameters = ("weight_LRW", "profile_LRN")
+
     def __init__(self, shape: ModelShape, d_rel: int = 16, rel_extent: int | None = None) -> None:
         super().__init__()
         if d_rel < 1:

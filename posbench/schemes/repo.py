@@ -22,6 +22,8 @@ class RePo(PositionScheme):
 
     traits = Traits(relative=True, reads_hidden_states=True, capabilities=frozenset({"inv_freq"}))
 
+    decayed_parameters = ("gate_LUW", "content_LUW", "final_LHU")
+
     def __init__(self, shape: ModelShape, rope_theta: float = 500000.0, interleaved: bool = True) -> None:
         super().__init__()
         self.interleaved = interleaved

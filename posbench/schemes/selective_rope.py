@@ -28,6 +28,8 @@ class SelectiveRoPE(AccumulatedRotation):
     x^ is x with slices by head of unit length, c * a convolution over 4 tokens; with `use_gate` times sigmoid(g_h . x^_t).
     """
 
+    decayed_parameters = ("down_LRW", "up_LPR", "tap_LPN")
+
     def __init__(
         self,
         shape: ModelShape,

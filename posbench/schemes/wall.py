@@ -27,6 +27,8 @@ class Wall(PositionScheme):
 
     traits = Traits(relative=True, pairwise=False, reads_hidden_states=True)
 
+    decayed_parameters = ("weight_LGW",)
+
     def __init__(self, shape: ModelShape, gate_init_bias: float = 8.0) -> None:
         super().__init__()
         if not abs(gate_init_bias) <= 50:

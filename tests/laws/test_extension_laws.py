@@ -37,13 +37,17 @@ def test_noop_settings_change_nothing(variant: Variant) -> None:
     torch.testing.assert_close(extended(ids), plain(ids), rtol=0, atol=1e-12)
 
 
+# The scheme has no rotation by the slow frequencies that the extension changes, in heads of 8 dimensions.
+UNCHANGED = {"scale_invariant+clipped_rope"}
+
+
 @each_extended
 def test_changes_outputs_past_the_training_length(variant: Variant) -> None:
     extended, plain = build(variant), build(Variant(variant.scheme))
     if plain.length == TRAIN_LEN:
         pytest.skip(f"{variant.scheme} alone is undefined past its training length")
     ids = tokens(2, extended.length)
-    assert (extended(ids) - plain(ids)).abs().max() > 1e-6
+    assert ((extended(ids) - plain(ids)).abs().max() > 1e-6) == (str(variant) not in UNCHANGED)
 
 
 @each_extended

@@ -16,7 +16,9 @@ from posbench.training.optimizers import build_optimizers, decayed_parameters
 SIZE, TRAIN_LEN = Size(n_layers=2, d_model=32, n_heads=4), 16
 # The parameters of schemes that decay.
 DECAYED = {
+    "asentmax": "beta_LHW gamma_LHW",
     "cable": "weight_LHW",
+    "carope": "weight_LHW",
     "cope": "vector_LPD",
     "dape": "in_LKCN out_LHKN",
     "dape_v2": "in_LKCN out_LHKN",
@@ -25,14 +27,29 @@ DECAYED = {
     "fire": "in_LK out_LHK",
     "floater": "into_VW out_WW",
     "fox": "weight_LHW",
+    "gated_attention": "weight_LGW",
+    "gated_deltanet": "conv_LCN decay_LHW beta_LHW gate_LCW",
+    "gated_deltanet_hybrid": "members.0.conv_LCN members.0.decay_LHW members.0.beta_LHW members.0.gate_LCW members.1.weight_LGW",
     "grape_a": "v_LHD",
+    "grape_a_key_gated": "u_LHD",
+    "grape_m_contextual": "weight_L1W",
+    "inkling": "weight_LRW profile_LRN",
+    "kda": "conv_LCN decay_down_LDW decay_up_LCD gate_down_LDW gate_up_LCD beta_LHW",
+    "kimi_linear": "members.0.conv_LCN members.0.decay_down_LDW members.0.decay_up_LCD members.0.gate_down_LDW members.0.gate_up_LCD members.0.beta_LHW",
     "learned": "row_NW",
+    "mamba2": "conv_LCN step_LHW gate_LCW",
+    "mamba2_hybrid": "members.0.conv_LCN members.0.step_LHW members.0.gate_LCW",
     "path": "down_LRW up_LWR tap_LWN beta_LHW",
+    "qwen3_next": "weight_LGW",
     "randomized_learned": "members.0.row_NW",
+    "repo": "gate_LUW content_LUW final_LHU",
+    "selective_rope": "down_LRW up_LPR tap_LPN",
     "shaw": "key_LKD value_LKD",
+    "shifted_learned": "row_NW",
     "transformer_xl": "key_LWHD",
     "tupe": "row_NW query_WHD key_WHD",
     "tupe_r": "row_NW query_WHD key_WHD",
+    "wall": "weight_LGW",
 }
 
 
