@@ -18,6 +18,7 @@ from posbench.errors import PosbenchError
 from posbench.plan.sweep_file import Assignment
 from posbench.runtime.signals import SIGNALS, Interrupted, delayed_signals, stop_flag
 
+START_ATTEMPTS = 3
 MAX_DEATHS = 3  # for each worker, after which the sweep ends
 STOP_SECONDS = 60.0  # for a checkpoint, after which a worker is killed
 
@@ -57,8 +58,19 @@ def workers(assignment: Assignment, devices: list[str], deadline: float) -> Iter
         process = multiprocessing.get_context("forkserver").Process(
             target=serve, args=(theirs, assignment, devices[int(name)], deadline), name=name, daemon=True
         )
-        with delayed_signals():
-            process.start()
+        for attempt in range(START_ATTEMPTS):
+            try:
+                with delayed_signals():
+                    process.start()
+                break
+            except (
+                EOFError,
+                OSError,
+            ):  # the server of forks was killed; it is started again with the next process
+                if attempt == START_ATTEMPTS - 1:
+                    raise PosbenchError(
+                        "worker processes cannot be started: free memory or processes"
+                    ) from None
         theirs.close()
         running[name] = process, ours
 

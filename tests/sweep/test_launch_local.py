@@ -43,3 +43,12 @@ def test_a_worker_that_dies_is_replaced_a_number_of_times(tmp_path, monkeypatch,
         work(tmp_path, ["cpu"])
     assert len(started) == 1 + launch_local.MAX_DEATHS
     assert capsys.readouterr().err.count("a worker died (exit code -9); another one is started\n") == 3
+
+
+def test_a_killed_server_of_forks_is_started_again(tmp_path):
+    """Fault: a kill of the process from which workers are forked ended the sweep with a traceback, EOFError."""
+    launch_local.warm_up()
+    server = launch_local.multiprocessing.forkserver._forkserver
+    os.kill(server._forkserver_pid, signal.SIGKILL)
+    with pytest.raises(PosbenchError, match=r"0000\.json cannot be used"):
+        work(tmp_path, ["cpu"])
