@@ -66,7 +66,7 @@ VENV_IS_WHOLE := { $(BIN)/python $(SUPPORTED) && $(BIN)/python -m pip --version;
 	@$(VENV_IS_WHOLE) || $(PYTHON) $(SUPPORTED) 2>/dev/null || { \
 		echo "PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there): posbench needs Python" \
 			"3.11 to 3.13; name one, such as make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
-	@echo "Installing into .venv: two minutes and 1.6 GB, more with CUDA"
+	@echo "Installing into .venv: two minutes and 2 GB, more with CUDA"
 	@rm -f $@
 	@$(VENV_IS_WHOLE) || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
