@@ -176,7 +176,7 @@ def survive(
 
     Args:
         expected: the rows of an undisturbed sweep.
-        seconds: that an undisturbed sweep takes, within which it is struck.
+        seconds: that an undisturbed sweep takes; kills fall within them.
 
     Raises:
         FaultError: if the sweep did not survive.

@@ -1,6 +1,6 @@
 """Works on a sweep that posbench sweep has written to a results folder: claims the next job, runs it, and so on.
 
-Any number of workers can run at once, on any machine that sees the folder. A worker ends when no job is left. On
+Any number of workers can run at once, on any machine with access to the folder. A worker ends when no job is left. On
 SIGINT, SIGTERM and SIGUSR2 it stops at its next checkpoint or cell.
 
 examples:

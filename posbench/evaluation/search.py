@@ -175,5 +175,5 @@ def check_capable(model: EvaluatedModel, cell: Cell) -> None:
     if accuracy is not None and accuracy < MIN_ACCURACY:
         raise IncompatibleError(
             f"task={task}: {model.plan.label} answers {accuracy:.0%} at its training length of {cell.length} tokens, below "
-            f"{MIN_ACCURACY:.0%}, so that factors cannot be told apart: choose task=fixed_targets, or another model"
+            f"{MIN_ACCURACY:.0%}, which gives factors no difference in score: choose task=fixed_targets, or another model"
         )

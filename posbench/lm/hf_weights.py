@@ -135,7 +135,7 @@ def from_hf_state_dict(
     """Builds a GPT with the weights of a transformers model, in evaluation mode.
 
     The embeddings are tied if the loaded model ties them: transformers unties them if the file has an output matrix of
-    its own, whatever the configuration says.
+    its own, whatever the configuration has.
 
     Args:
         state_dict: state dict of the transformers model; emptied, so that no weight is in memory twice for long.

@@ -20,7 +20,7 @@ CORE_SPEED, GPU_SPEED, GPU_BYTES = 1e11, 2e15, 2e11
 MEMORY_MARGIN = 4
 YEAR = 365.25 * 24 * 3600
 MAX_YEARS = 10
-RAY_GPUS = 1000  # of a cluster whose size is not known before it is asked
+RAY_GPUS = 1000  # of a cluster, whose size is unknown here
 _of_cluster = 0
 # Bytes of a trained parameter: weight, gradient and two moments in float32.
 PARAMETER_BYTES = 16

@@ -40,7 +40,7 @@ class AttentionCall:
 class Kernel(Protocol):
     """Maps an AttentionCall to the (B, H, T, D) output and the (B, H, T) log-sum-exp.
 
-    The log-sum-exp may be None without `with_lse`; then every query must see a key. With it, a query that sees no
+    The log-sum-exp may be None without `with_lse`; then every query must have a visible key. With it, a query without a
     key gets an output of zeros and a log-sum-exp of -inf.
     """
 

@@ -24,7 +24,7 @@ class PairwiseMLP(torch.autograd.Function):
         weight_in, weight_out: (K, C, N) and (H, K, N), the two layers.
         slope: negative slope of the leaky ReLU; 0 is a ReLU.
         visible: (R, S), a factor on x and on the hidden layer, or None.
-        diagonal: row r sees no key after r + diagonal, and its outputs there are undefined; None for all keys.
+        diagonal: row r attends to no key after r + diagonal, and its outputs there are undefined; None for all keys.
     """
 
     @staticmethod
@@ -97,7 +97,7 @@ def _matrices(weight_in: Tensor, weight_out: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _tiles(x: Tensor, diagonal: int | None) -> Iterator[Tile]:
-    """Yields blocks of rows, each with the keys that its last row sees."""
+    """Yields blocks of rows, each with the keys that its last row attends to."""
     queries, keys = x.shape[2:]
     step = _tile_rows(x)
     for start in range(0, queries, step):

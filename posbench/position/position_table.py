@@ -58,5 +58,5 @@ class PositionTable(PositionScheme):
             pos_T = pos_T % size
         below_T = pos_T.long().clamp(max=size - 1)
         above_T = (below_T + 1) % size if self.out_of_range == "wrap" else (below_T + 1).clamp(max=size - 1)
-        # NaN, not a neighbouring row, for positions that were moved past the table: `check` sees lengths only.
+        # NaN, not a neighbouring row, for positions that were moved past the table: `check` is called with lengths only.
         return below_T, above_T, torch.where(pos_T < size, pos_T - below_T, torch.nan)

@@ -116,7 +116,7 @@ class World:
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """Ends every rank with the words of the first on which the block raises a PosbenchError.
+        """Ends every rank with the message of the first one on which the block raises a PosbenchError.
 
         A rank that went on alone would answer the next message of the others with another one.
         """
@@ -153,7 +153,7 @@ def catch_rank_failure(world: World) -> Iterator[None]:
 
 
 def _first_words(rank: int, words: str) -> int:
-    """Leaves the words of a rank in the store unless another rank has done so; returns the rank whose words are there."""
+    """Stores the message of a rank unless another rank has stored one; returns the rank whose message is stored."""
     try:
         return int(_store().compare_set(_FAILURE_KEY, "", f"{rank} {words}").decode().split()[0])
     except RuntimeError:  # the store is gone with torchrun or rank 0
@@ -161,7 +161,7 @@ def _first_words(rank: int, words: str) -> int:
 
 
 def _announced_failure() -> str:
-    """Returns the words of the rank that failed first; empty if there are none, as of one that was killed."""
+    """Returns the message of the rank that failed first; empty without one, as after a kill."""
     with suppress(RuntimeError):
         if _store().check([_FAILURE_KEY]):
             return _store().get(_FAILURE_KEY).decode().partition(" ")[2]

@@ -55,7 +55,7 @@ def _on_rank_0(line: str) -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-# Returns whether this rank prints the line that ends the command; posbench.runtime.distributed knows what others do.
+# Returns whether this rank prints the line that ends the command; posbench.runtime.distributed replaces it under torchrun.
 may_print: Callable[[str], bool] = _on_rank_0
 _reported = False
 

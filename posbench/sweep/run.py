@@ -65,7 +65,7 @@ def run_plan(
         experiment: the group of its runs in the tracker.
         say: called with each line for the user.
         selects_rate: whether only the models of the best learning rate are measured.
-        dry_run: says what would be done, and does nothing.
+        dry_run: only prints what would be done.
 
     Raises:
         PosbenchError: if some jobs failed, after all others have run.

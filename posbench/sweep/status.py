@@ -1,4 +1,4 @@
-"""Views of a sweep: a board on a terminal, plain lines elsewhere, and the report of posbench status; all say the same."""
+"""Views of a sweep: a board on a terminal, plain lines without one, and the report of posbench status, from one state."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ TILE, ROWS = 1 << 18, 128
 class BiasedAttention(torch.autograd.Function):
     """softmax(scale * q . k + bias) v and its log-sum-exp, causal, T == S; all in one dtype.
 
-    A row that sees no key gives zeros without a gradient; the caller sets its log-sum-exp.
+    A row without a visible key gives zeros without a gradient; the caller sets its log-sum-exp.
 
     Args:
         q, k: (B, H, T, E).

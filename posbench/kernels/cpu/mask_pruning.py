@@ -21,7 +21,7 @@ LONG, BLOCK = 2048, 256
 
 
 def is_mostly_hidden(call: AttentionCall) -> bool:
-    """Whether the last block of rows sees less than half of the keys, and the bias depends on positions alone."""
+    """Returns whether the last block of rows attends to less than half of the keys, and the bias depends on positions alone."""
     geo, keys = call.geo, len(call.geo.k_index_S)
     positional = call.bias is None or isinstance(call.bias, DistanceBias | ElementwiseBias)
     if not (positional and call.masks and geo.ordered) or keys < LONG:
@@ -65,7 +65,7 @@ def beyond_window_only(call: AttentionCall) -> int:
 
 
 def shift_to_causal(call: AttentionCall, window: int) -> AttentionCall:
-    """Returns the call over the queries that see any key and the keys that any query sees, which is plain causal."""
+    """Returns the call over the queries that attend to any key and the keys that any query attends to, plain causal."""
     seen = max(0, call.q_BHTE.shape[2] - window)
     geo = Geometry.from_range(0, seen, device=call.geo.q_index_T.device)
     q, k, v = call.q_BHTE[:, :, window:], call.k_BHSE[:, :, :seen], call.v_BHSD[:, :, :seen]
