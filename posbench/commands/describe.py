@@ -22,6 +22,7 @@ USES = {
     "scheme": ("posbench train scheme={name}", "posbench sweep experiment=demo 'grid.scheme=[{name}]'"),
     "extension": (
         "posbench evaluate scheme=SCHEME extension={name}",
+        "posbench evaluate scheme=SCHEME extension={name} extension.layers=full",
         "posbench sweep experiment=demo 'grid.extension=[{name}]'",
     ),
     "ensemble": (
