@@ -71,6 +71,7 @@ def workers(assignment: Assignment, devices: list[str], deadline: float) -> Iter
                     raise PosbenchError(
                         "worker processes cannot be started: free memory or processes"
                     ) from None
+                time.sleep(0.5)  # until the system has noticed the end of the server
         theirs.close()
         running[name] = process, ours
 
