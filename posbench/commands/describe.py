@@ -1,4 +1,4 @@
-"""Describes one choice: what it is, its formula, its paper, its settings with their defaults, and how to use it.
+"""Describes one choice: summary, formula, paper, settings with their defaults, and commands that use it.
 
 examples:
   posbench describe yarn

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(script: EvaluateScript) -> None:
-    """Evaluates what is not evaluated yet, and prints the tables."""
+    """Evaluates the cells without rows, and prints the tables."""
     if script.lm.kind not in LM_KINDS:
         raise unknown("lm.kind", script.lm.kind, LM_KINDS)
     extension = checks.check_evaluation(script)

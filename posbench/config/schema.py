@@ -1,7 +1,7 @@
 """The settings of the scripts as plain dataclasses, which configs/*.yaml fill; reading or making one needs no Hydra.
 
 `build` is a dictionary for posbench.instantiate: `_target_`, the dotted path of a class, and its keyword arguments.
-Empty lists and dictionaries mean none unless a comment says otherwise.
+An empty list or dictionary means none, except where a comment gives another meaning.
 """
 
 from __future__ import annotations

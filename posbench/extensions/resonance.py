@@ -1,7 +1,7 @@
 """Resonance RoPE: wavelengths are rounded to whole numbers of tokens, so that rotations repeat exactly.
 
-Wang et al. Resonance RoPE: Improving Context Length Generalization of Large Language Models. ACL Findings 2024,
-section 4. arXiv:2403.00071. With `factor` above 1 the wavelengths of YaRN are rounded, as in the authors'
+Wang et al. Resonance RoPE: Improving Context Length Generalization of Large Language Models. ACL Findings 2024.
+arXiv:2403.00071. With `factor` above 1 the wavelengths of YaRN are rounded, as in the authors'
 github.com/sheryc/resonance_rope.
 Deviations: around a trained model, where the paper trains with it.
 """

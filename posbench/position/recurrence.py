@@ -1,7 +1,7 @@
 """Linear recurrences in place of attention: a state (D, E) that decays, computed in chunks of tokens.
 
-Yang et al. Gated Delta Networks. ICLR 2025, section 3.3. arXiv:2412.06464, for the chunks of the delta rule; Dao, Gu.
-Transformers are SSMs. ICML 2024, section 6. arXiv:2405.21060, for those of a decay alone. Memory is linear in the
+Yang et al. Gated Delta Networks. ICLR 2025. arXiv:2412.06464, for the chunks of the delta rule; Dao, Gu.
+Transformers are SSMs. ICML 2024. arXiv:2405.21060, for those of a decay alone. Memory is linear in the
 length. There are no logits that an extension could mask, split or scale.
 """
 

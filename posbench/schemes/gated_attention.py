@@ -1,7 +1,7 @@
 """Gated attention: a sigmoid gate, computed from the query's token, on the output of every head.
 
-Qiu et al. Gated Attention for Large Language Models: Non-linearity, Sparsity, and Attention-Sink-Free. NeurIPS 2025,
-section 2.2, position G1. arXiv:2505.06708. As in the authors' code and in Qwen3-Next, the gate reads the normalised
+Qiu et al. Gated Attention for Large Language Models: Non-linearity, Sparsity, and Attention-Sink-Free. NeurIPS 2025.
+arXiv:2505.06708. As in the authors' code and in Qwen3-Next, the gate reads the normalised
 input of the layer, has no bias and stands before the output projection; its weights start at standard deviation 0.02,
 where every gate is about 1/2. It changes the output of another scheme.
 """

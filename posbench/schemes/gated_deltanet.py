@@ -1,6 +1,6 @@
 """Gated DeltaNet: a linear recurrence that forgets by a gate and overwrites by the delta rule.
 
-Yang, Kautz, Hatamizadeh. Gated Delta Networks: Improving Mamba2 with Delta Rule. ICLR 2025, sections 3.1 and 3.4.
+Yang, Kautz, Hatamizadeh. Gated Delta Networks: Improving Mamba2 with Delta Rule. ICLR 2025.
 arXiv:2412.06464. The layer of Qwen3-Next: convolutions of 4 tokens with SiLU, queries and keys of length 1, and a
 norm of each head, gated by SiLU. Deviation: keys and values have the size of the model's heads.
 """

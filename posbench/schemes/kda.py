@@ -1,6 +1,6 @@
 """Kimi Delta Attention (KDA): a gated delta rule with a decay for each channel of the keys.
 
-Kimi Team. Kimi Linear: An Expressive, Efficient Attention Architecture. 2025, sections 3 and 4. arXiv:2510.26692.
+Kimi Team. Kimi Linear: An Expressive, Efficient Attention Architecture. 2025. arXiv:2510.26692.
 The layer of Kimi Linear: convolutions of 4 tokens with SiLU, queries and keys of length 1, projections of the decay
 and the gate through the dimension of a head, and a norm of each head, gated by a sigmoid.
 """

@@ -1,6 +1,6 @@
 """Local and global layers: windowed layers, and every few layers a global one under a scheme of its own.
 
-Gemma Team. Gemma 3 Technical Report. 2025, section 2. arXiv:2503.19786. Also Gemma 4, gpt-oss (arXiv:2508.10925) and
+Gemma Team. Gemma 3 Technical Report. 2025. arXiv:2503.19786. Also Gemma 4, gpt-oss (arXiv:2508.10925) and
 OLMo 3 (arXiv:2512.13961), whose configurations stand in configs/scheme under their names; norms of queries and keys
 belong to the model. The global layer is the last of each n; a model of fewer than n layers has one, its last.
 """

@@ -1,7 +1,7 @@
 """Mamba-2: a state space model whose state decays by a gate, without a delta rule.
 
 Dao, Gu. Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality.
-ICML 2024, sections 5 and 7. arXiv:2405.21060. Queries, keys and values of the model are its C, B and x, with a group
+ICML 2024. arXiv:2405.21060. Queries, keys and values of the model are its C, B and x, with a group
 of B and C for each head. Deviations: the inner width is the model's, not twice as wide, and the block keeps its MLP.
 """
 

@@ -1,6 +1,6 @@
 """Hybrids of a linear recurrence and attention: every n-th layer is attention.
 
-Kimi Team. Kimi Linear: An Expressive, Efficient Attention Architecture. 2025, section 4. arXiv:2510.26692: three KDA
+Kimi Team. Kimi Linear: An Expressive, Efficient Attention Architecture. 2025. arXiv:2510.26692: three KDA
 layers for one of attention without positions (`kimi_linear`). Qwen3-Next: three layers of Gated DeltaNet for one of
 gated attention, which rotates a quarter of the dimensions (`gated_deltanet_hybrid`). The last layer of each n is
 attention; a model of fewer than n layers has one, its last.

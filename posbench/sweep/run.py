@@ -179,7 +179,7 @@ def amounts(jobs: Iterable[object]) -> str:
 
 
 def job_lines(state: State) -> Iterator[str]:
-    """Yields a line for each job: what it is, its cost, and whether it is done."""
+    """Yields a line for each job with its label, its cost and whether it is done."""
     for kind, jobs in {"done": state.done, "running": state.running, "to do": state.left}.items():
         for job in jobs:
             if kind != "to do" or job not in state.running:

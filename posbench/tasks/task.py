@@ -61,7 +61,7 @@ class Task:
     required_synthetic_task: str = ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        """Yields prompts of which the model reads exactly `length` tokens (`Prompt.length`), or fewer where the docstring of the task says so.
+        """Yields prompts of exactly `length` tokens (`Prompt.length`); a task with shorter prompts states it in its docstring.
 
         Args:
             length: tokens.

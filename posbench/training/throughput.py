@@ -12,8 +12,8 @@ import torch
 
 from posbench.model.gpt import GPT
 
-# FLOP per second of dense bfloat16 matrix products with accumulation in float32, from the vendors' data sheets, by words
-# in the name of the device. The first match counts.
+# FLOP per second of dense bfloat16 matrix products with accumulation in float32, by words in the name of the
+# device; the first match counts. Values of the vendors' data sheets as remembered, not compared with the sheets yet.
 PEAK_FLOPS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,

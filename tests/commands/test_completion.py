@@ -1,4 +1,4 @@
-"""Shell completion, as a shell asks for it through argcomplete."""
+"""Shell completion through argcomplete."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What rows depend on beside their cell: the kernel that is asked for, and the size of a batch in the seventh digit.
+"""Rows under runtime settings: another kernel is measured anew; the batch size may change the seventh digit.
 
 runtime.kernel=dense was once answered with stored rows of sdpa, and rows were said not to depend on the batch at all.
 """
