@@ -9,6 +9,7 @@ from posbench.commands.source import definition, parts
 from posbench.config.checks import check, check_fingerprint
 from posbench.config.extension import ON_LAYERS
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript, TrainScript
+from posbench.config.train import TrainSettings
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits, check_path, describe_type
 from posbench.plan import feasibility, grid
@@ -56,8 +57,30 @@ def check_model(settings: ModelSettings) -> float:
 
 def check_train(settings: TrainScript) -> None:
     """Raises ConfigError for a training that cannot be, or that takes many years."""
+    check_training_effect(settings.train, {})
     feasibility.use_machines_of(settings.runtime)
     feasibility.check_flops(check_model(settings), "give fewer train.steps, or a smaller size or batch")
+
+
+def check_training_effect(train: TrainSettings, axes: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a setting of a training that changes nothing.
+
+    Args:
+        axes: settings of a grid, each with its values.
+    """
+    defaults = TrainSettings()
+    needed = {
+        "muon_lr": ("optimizer", train.optimizer == "muon", "muon"),
+        "synthetic_task": ("synthetic_fraction", train.synthetic_fraction > 0, "a number above 0"),
+        "query_fraction": ("synthetic_fraction", train.synthetic_fraction > 0, "a number above 0"),
+    }
+    for name, (other, holds, allowed) in needed.items():
+        given = name in axes or getattr(train, name) != getattr(defaults, name)
+        if given and not holds and other not in axes:
+            raise ConfigError(
+                f"train.{name} changes nothing with train.{other} {getattr(train, other)}: remove it, or give "
+                f"train.{other} {allowed}"
+            )
 
 
 def check_extension(extension: ExtensionSettings) -> None:
@@ -96,6 +119,7 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterab
             preference for other grids.
     """
     feasibility.use_machines_of(script.runtime)
+    check_training_effect(script.train, script.grid.train)
     axes, overrides = script.grid, script.overrides
     named = {
         "figure": script.figures,

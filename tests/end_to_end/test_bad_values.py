@@ -19,6 +19,18 @@ PRETRAINED = ("evaluate", "lm=hugging_face", "lm.name=nowhere/model")
 
 # Command and overrides -> a part of the error line.
 BAD_VALUES = {
+    # settings that change nothing
+    (
+        "train",
+        "train.optimizer=adamw",
+        "train.muon_lr=0.5",
+    ): "train.muon_lr changes nothing with train.optimizer adamw",
+    (
+        "train",
+        "train.synthetic_fraction=0",
+        "train.synthetic_task=copy",
+    ): "train.synthetic_task changes nothing",
+    (*MINIATURE, "train.optimizer=adamw", "+grid.train.muon_lr=[0.1,0.2]"): "train.muon_lr changes nothing",
     # nan, infinities, negative numbers
     ("train", "train.lr=nan"): "train.lr nan: give a number above 0",
     ("train", "train.lr=0"): "train.lr 0.0",
