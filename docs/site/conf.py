@@ -38,6 +38,7 @@ html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["wrap.css"]
 html_extra_path = ["redirect"]
+html_show_copyright = False
 html_copy_source = html_show_sourcelink = False
 myst_heading_anchors = 4
 myst_links_external_new_tab = False
@@ -82,12 +83,12 @@ def as_rst(app: Sphinx, what: str, name: str, obj: object, options: object, line
         is_section = indent == 0 and line.rstrip(":") in SECTIONS
         # An indented line outside a section begins a list or a formula.
         opens = line.endswith(":") and not is_section and following.startswith(" " * (indent + 1))
-        if literal < 0:
-            line = line if re.match(r" *\*+\w+:", line) else re.sub(r"(?<!\\)([*|])", r"\\\1", line)
-        written.append(f"{line}:" if opens and literal < 0 else line)
-        if opens and literal < 0:
-            written.append("")
-            literal = indent
+        if literal >= 0:
+            written.append(line)
+            continue
+        text = line if re.match(r" *\*+\w+:", line) else re.sub(r"(?<!\\)([*|])", r"\\\1", line)
+        written += [f"{text}:", ""] if opens else [text]
+        literal = indent if opens else literal
     lines[:] = written
 
 

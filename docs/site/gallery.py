@@ -7,7 +7,6 @@ between its pixels: row i is the query, column j the key. Pairs that are masked 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,15 +31,26 @@ LENGTH = 64
 PIXELS = 3  # on a side, of a pair
 GAP = 8  # pixels between two maps
 FLAT = 1e-6  # a map with smaller differences shows nothing
-FAMILIES = (
-    ("hybrid by layer", "Different schemes in different layers"),
-    ("linear", "In place of softmax attention"),
-    ("absolute", "Positions in the embeddings"),
-    ("position mapping", "Other positions in training"),
-    ("content-dependent", "Positions that depend on the tokens"),
-    ("additive bias", "A bias on the logits by distance"),
-    ("rotary", "Rotations of queries and keys"),
-    ("", "Others"),
+# Title of a family -> a word of the kind of its schemes; each scheme is in the first family of MATCHED that matches.
+FAMILIES = {
+    "Positions in the embeddings": "absolute",
+    "A bias on the logits by distance": "additive bias",
+    "Rotations of queries and keys": "rotary",
+    "Other positions in training": "position mapping",
+    "Positions that depend on the tokens": "content-dependent",
+    "In place of softmax attention": "linear",
+    "Different schemes in different layers": "hybrid by layer",
+    "No positions": "",
+}
+MATCHED = (
+    "hybrid by layer",
+    "linear",
+    "absolute",
+    "position mapping",
+    "content-dependent",
+    "additive bias",
+    "rotary",
+    "",
 )
 SECTIONS = re.compile(r"^(Args|Attributes|Class attributes|Raises|Metrics).*:$", re.MULTILINE)
 HEAD = """# {title}
@@ -67,9 +77,9 @@ def write(folder: Path) -> None:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     schemes = [choice("scheme", name) for name in names("scheme")]
     parts = [HEAD.format(title="Gallery of schemes"), SCHEMES]
-    for title, members in grouped(schemes):
+    for title, word in FAMILIES.items():
         parts.append(f"## {title}\n\n")
-        for one in members:
+        for one in (one for one in schemes if family(one) == word):
             note = draw_scheme(one, folder / "pictures" / f"scheme-{one.name}.png")
             parts.append(entry(one, note, "png"))
     (folder / "schemes.md").write_text("".join(parts))
@@ -81,14 +91,9 @@ def write(folder: Path) -> None:
     (folder / "extensions.md").write_text("".join(parts))
 
 
-def grouped(schemes: list[Choice]) -> Iterator[tuple[str, list[Choice]]]:
-    """Yields the families of schemes, each scheme in the first whose word is part of its kind."""
-    left = list(schemes)
-    for word, title in FAMILIES:
-        members = [one for one in left if word in one.kind]
-        left = [one for one in left if one not in members]
-        if members:
-            yield title, members
+def family(one: Choice) -> str:
+    """Returns the word of FAMILIES for a scheme."""
+    return next(word for word in MATCHED if word in one.kind)
 
 
 def entry(one: Choice, note: str, ending: str) -> str:
@@ -120,7 +125,11 @@ def draw_scheme(one: Choice, path: Path) -> str:
     imsave(path, side_by_side([one for _, one in shown]))
     if shows_nothing(found):
         return f"all visible pairs are equal; {length} tokens"
-    where = "equal in all heads and layers" if len(shown) == 1 else ", ".join(name for name, _ in shown)
+    where = (
+        "equal in all heads and layers"
+        if len(shown) == 1
+        else f"from the left: {', '.join(name for name, _ in shown)}"
+    )
     weights = "" if probe.scheme.traits.softmax_attention else ", weights in place of logits"
     return f"{where}{note}{weights}; {length} tokens"
 
@@ -166,7 +175,7 @@ def maps(probe: SchemeProbe, tokens_BSW: torch.Tensor) -> list[tuple[str, np.nda
     found = []
     for inputs in probe.attention_inputs(tokens_BSW, probe.geometry(tokens_BSW.shape[1])):
         for head, map_TS in enumerate(logits(probe.scheme, inputs)[0]):
-            found.append((f"layer {inputs.layer + 1}, head {head + 1}", relative(map_TS)))
+            found.append((f"layer {inputs.layer + 1} head {head + 1}", relative(map_TS)))
     return found
 
 
