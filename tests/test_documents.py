@@ -58,6 +58,18 @@ def test_every_page_is_linked_from_the_readme_and_is_in_the_site() -> None:
     assert pages == {f"{name}.md" for name in listed} | {"index.md"}
 
 
+def test_the_numbers_of_the_pitfalls_are_the_published_ones() -> None:
+    tables = ROOT / "results" / "published" / "demo" / "tables"
+    rows = re.findall(
+        r"^\| (\w+), ([\w-]+ ?\w*) \| ([\d. |]+) \|$", (ROOT / "docs" / "pitfalls.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 2
+    for scheme, protocol, values in rows:
+        table = (tables / f"perplexity-{re.sub('[ -]', '_', protocol)}-bits_per_byte.md").read_text()
+        line = next(line for line in table.splitlines() if line.startswith(f"| {scheme} |"))
+        assert re.findall(r"[\d.]+(?= \[)", line) == values.split(" | ")
+
+
 def test_a_block_that_is_not_run_says_why() -> None:
     for page in PAGES:
         for block in blocks(page):

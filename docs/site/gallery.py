@@ -105,7 +105,7 @@ def entry(one: Choice, note: str, ending: str) -> str:
         formula = SECTIONS.split(one.definition.doc)[0].strip()
         text += f"```text\n{formula}\n```\n\n"
     picture = f"pictures/{one.group}-{one.name}.{ending}"
-    return f"{text}![{one.name}: {note}]({picture})\n\n{note.capitalize()}.\n\n"
+    return f"{text}![{one.name}: {note}]({picture})\n\n{note[0].upper()}{note[1:]}.\n\n"
 
 
 def draw_scheme(one: Choice, path: Path) -> str:
