@@ -141,6 +141,8 @@ def draw_extension(one: Choice, path: Path) -> str:
     context = ExtensionContext(shape, LENGTH if path.suffix == ".png" else 8 * shape.train_len)
     extended = instantiate(one.content["build"], Extension, probe.scheme, context)
     if path.suffix == ".svg":
+        assert isinstance(probe.scheme, RoPE)
+        assert isinstance(extended, FrequencyScaling)
         return draw_frequencies(probe.scheme, extended, path)
     tokens = probe.repeated_tokens(1, LENGTH)
     both = [maps(replace(probe, scheme=scheme), tokens)[0][1] for scheme in (probe.scheme, extended)]

@@ -38,8 +38,8 @@ QUESTION = {
 }
 HEAD = """# Tasks by example
 
-Written from the code when these pages are built: what a task measures is the docstring of its class, and the prompt is
-its first, with bytes as tokens and short settings. `⟨bos⟩`, `⟨key 3⟩` and `⟨value 1⟩` are reserved ids. `▶` begins what is
+Written from the code when these pages are built: the prompt is the first of a task, with bytes as tokens
+and short settings; what is measured is the docstring of its class. `⟨bos⟩`, `⟨key 3⟩` and `⟨value 1⟩` are reserved ids. `▶` begins what is
 scored, or what the model is to write. [Tasks and experiments](../tasks.md) says how to choose between tasks.
 
 """
@@ -72,15 +72,14 @@ def entry(one: Choice, corpus: Corpus) -> str:
     assert one.definition is not None
     paper = f" [{one.paper.removeprefix('https://')}]({address(one.paper)})" if one.paper else ""
     text = f"## {one.name}\n\n{one.summary}{paper}\n\n"
-    if one.definition.doc:
-        text += f"```text\n{one.definition.doc}\n```\n\n"
     prompt = first_prompt(one, corpus)
     what = (
-        "one of its prompts"
+        "One of its prompts"
         if len(prompt.continuations) == 1
-        else "a prompt, with the first of its questions"
+        else "A prompt, with the first of its questions"
     )
-    return f"{text}{what.capitalize()}, {prompt.length} tokens:\n\n```text\n{shown(prompt, corpus)}\n```\n\n"
+    text += f"{what}, {prompt.length} tokens:\n\n```text\n{shown(prompt, corpus)}\n```\n\n"
+    return text + (f"```text\n{one.definition.doc}\n```\n\n" if one.definition.doc else "")
 
 
 def first_prompt(one: Choice, corpus: Corpus) -> Prompt:
