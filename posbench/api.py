@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from posbench.errors import ConfigError, DataError, IncompatibleError, unknown
+from posbench.errors import ConfigError, DataError, IncompatibleError, PosbenchError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ def choices(group: str) -> pd.DataFrame:
 
 
 def train(
-    scheme: str = "rope",
+    scheme: str,
     size: str = "tiny",
     data: str = "sources",
     *,
@@ -180,6 +180,10 @@ def evaluate(
     script = _script(model, task, given)
     with _progress_on_stderr():
         _, rows = measure(script)
+    if rows is None:
+        raise PosbenchError(
+            "the evaluation has stopped before its end (runtime.max_minutes): the same call continues it"
+        )
     return rows
 
 
