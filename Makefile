@@ -8,7 +8,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep figures benchmark test smoke soak check gpu-check clean
+.PHONY: help install demo sweep figures benchmark test smoke soak check docs gpu-check clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -48,6 +48,10 @@ check: .venv/.ready ## check format, lint, types and import layers
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: .venv/.ready ## build the documentation into build/docs, without a network; warnings are errors
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -c docs/site . build/docs
+	@echo "open build/docs/index.html"
 
 gpu-check: .venv/.ready ## on a GPU: every scheme against the specification, a report, tests that need one
 	$(BIN)/posbench gpu-check --max-minutes 5 $(ARGS); checked=$$?; \

@@ -1,47 +1,20 @@
-"""The documentation is true: its commands compose, its links exist, its lists and its picture match the code."""
+"""The documentation is true: its links and anchors exist, its lists and its picture match the code, its site builds."""
 
 import re
-import shlex
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import grimp
 import networkx as nx
 import pytest
+from documentation import PAGES, ROOT, blocks
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + sorted(
-    (ROOT / "docs").glob("*.md")
-)
-HYDRA = ("train", "evaluate", "sweep", "figures", "properties")
+from posbench.commands.catalog import names
 
-
-def commands() -> list[str]:
-    """Every posbench command with Hydra overrides in the code blocks of the documentation."""
-    found = []
-    for page in PAGES:
-        for block in re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE):
-            for line in block.splitlines():
-                words = shlex.split(line, comments=True)
-                if "posbench" in words and words[words.index("posbench") + 1] in HYDRA:
-                    found.append(line.strip())
-    return found
-
-
-def test_there_are_commands() -> None:
-    assert len(commands()) >= 20
-
-
-@pytest.mark.parametrize("command", commands())
-def test_commands_compose(command: str, tmp_path: Path) -> None:
-    words = shlex.split(command.replace("$PWD", str(tmp_path)), comments=True)
-    words = words[words.index("posbench") + 1 :]
-    (tmp_path / "my_configs").mkdir()
-    run = [sys.executable, "-m", "posbench", *words, "--cfg", "job"]
-    ended = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert "Traceback" not in ended.stderr
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def test_the_reference_is_what_the_command_prints() -> None:
@@ -52,16 +25,115 @@ def test_the_reference_is_what_the_command_prints() -> None:
     assert (ROOT / "docs" / "reference.md").read_text() == head + printed, "write the file again"
 
 
+def slug(heading: str) -> str:
+    """Returns the anchor that GitHub and the site give a heading."""
+    plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+def prose(page: Path) -> str:
+    """Returns a page without its code blocks."""
+    return re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_exist(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name} links {target}"
+    for link in LINK.findall(prose(page)):
+        target, _, anchor = link.partition("#")
+        if link.startswith("http"):
+            continue
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name} links {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+            assert anchor in [slug(heading) for heading in headings], f"{page.name} links {link}"
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    linked = set(re.findall(r"\]\(docs/([^)#]+)\)", (ROOT / "README.md").read_text()))
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} == linked
+def test_every_page_is_linked_from_the_readme_and_is_in_the_site() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert pages == set(re.findall(r"\]\(docs/([^)#]+)\)", (ROOT / "README.md").read_text()))
+    listed = re.findall(r"^([\w-]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
+    assert pages == {f"{name}.md" for name in listed} | {"index.md"}
+
+
+def test_the_numbers_of_the_pitfalls_are_the_published_ones() -> None:
+    tables = ROOT / "results" / "published" / "demo" / "tables"
+    rows = re.findall(
+        r"^\| (\w+), ([\w-]+ ?\w*) \| ([\d. |]+) \|$",
+        (ROOT / "docs" / "pitfalls.md").read_text(),
+        re.MULTILINE,
+    )
+    assert len(rows) == 2
+    for scheme, protocol, values in rows:
+        table = (tables / f"perplexity-{re.sub('[ -]', '_', protocol)}-bits_per_byte.md").read_text()
+        line = next(line for line in table.splitlines() if line.startswith(f"| {scheme} |"))
+        assert re.findall(r"[\d.]+(?= \[)", line) == values.split(" | ")
+
+
+def test_a_block_that_is_not_run_says_why() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "bash":
+                assert re.fullmatch(r"(no-run: \w.+)?", block.info), f"{page.name}: {block.info}"
+
+
+class Page(HTMLParser):
+    """The links, pictures, scripts and anchors of a page of the site."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attributes}
+        self.anchors |= {given[key] for key in ("id", "name") if key in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload"):
+            self.loaded.append(given["href"])
+        elif "src" in given:
+            self.loaded.append(given["src"])
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_a_dead_link_or_a_network(tmp_path: Path) -> None:
+    build = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-c",
+        "docs/site",
+        ".",
+        str(tmp_path),
+    ]
+    ended = subprocess.run(build, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ended.returncode == 0, ended.stderr
+    pages = {path: Page(path) for path in tmp_path.rglob("*.html")}
+    assert len(pages) > 20
+    for path, page in pages.items():
+        for link in [*page.links, *page.loaded]:
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https", "mailto", "data"):
+                assert link not in page.loaded or parts.scheme == "data", f"{path.name} loads {link}"
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.exists(), f"{path.relative_to(tmp_path)} links {link}"
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in {"", *pages[target].anchors}, f"{path.name} links {link}"
+    for style in tmp_path.rglob("*.css"):
+        assert not re.search(r"url\(.?https?:|@import", style.read_text("utf-8")), style
+    for group in ("scheme", "extension"):
+        gallery = (tmp_path / "docs" / "generated" / f"{group}s.html").read_text("utf-8")
+        pictures = re.findall(rf"src=\"[^\"]*/{group}-(\w+)\.(?:png|svg)\"", gallery)
+        assert sorted(pictures) == [name for name in names(group) if (group, name) != ("extension", "none")]
+    prompts = (tmp_path / "docs" / "generated" / "prompts.html").read_text("utf-8")
+    assert re.findall(r"<h2>(\w+)<", prompts) == names("task")
 
 
 def test_the_picture_of_the_folders_is_the_import_graph() -> None:

@@ -27,6 +27,7 @@ TARGETS = (
     "smoke",
     "soak",
     "check",
+    "docs",
     "gpu-check",
     "clean",
 )

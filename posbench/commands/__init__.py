@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-import posbench
 from posbench.errors import PosbenchError, unknown
 from posbench.runtime import signals
 
@@ -88,7 +87,9 @@ def run(arguments: Sequence[str]) -> int:
         print(overview(), end="")
         return 0
     if name == "--version":
-        print(f"posbench {posbench.__version__}")
+        from importlib.metadata import version
+
+        print(f"posbench {version('posbench')}")
         return 0
     try:
         if name not in COMMANDS:

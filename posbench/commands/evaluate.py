@@ -29,6 +29,8 @@ from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSetti
 from posbench.errors import DataError, IncompatibleError, unknown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Cell, ModelPlan
 
@@ -41,13 +43,26 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: EvaluateScript) -> None:
     """Evaluates the cells without rows, and prints the tables."""
+    model, rows = measure(script)
+    if rows is None:
+        return
+    from posbench.report.tables.layout import build_tables
+    from posbench.report.tables.markup import to_markdown
+
+    for table in build_tables(rows, [model.settings.scheme.name]):
+        print(to_markdown(table))
+
+
+def measure(script: EvaluateScript) -> tuple[ModelPlan, pd.DataFrame | None]:
+    """Evaluates the cells without rows, and returns the model and the rows of all cells.
+
+    There are no rows on the other ranks, and where cells are left for another run.
+    """
     if script.lm.kind not in LM_KINDS:
         raise unknown("lm.kind", script.lm.kind, LM_KINDS)
     extension = checks.check_evaluation(script)
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
-    from posbench.report.tables.layout import build_tables
-    from posbench.report.tables.markup import to_markdown
     from posbench.runtime.distributed import world
     from posbench.sweep.run import collect_rows, run_plan
 
@@ -57,9 +72,8 @@ def run(script: EvaluateScript) -> None:
         run_plan(Plan([model], cells, []), script.runtime, "evaluate").n_remaining
         or not world().is_main_process
     ):
-        return
-    for table in build_tables(collect_rows(cells, results_folder), [model.settings.scheme.name]):
-        print(to_markdown(table))
+        return model, None
+    return model, collect_rows(cells, results_folder)
 
 
 def plan_evaluation(

@@ -18,6 +18,7 @@ examples:
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from posbench import checksums
 from posbench.commands import checks, settings_command
@@ -30,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: TrainScript) -> None:
     """Trains the model of these settings unless it is there."""
+    train(script)
+
+
+def train(script: TrainScript) -> Path:
+    """Trains the model of these settings unless it is there, prints a line about it, and returns its folder."""
     checks.check_train(script)
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
@@ -39,9 +45,10 @@ def run(script: TrainScript) -> None:
 
     settings = ModelSettings(script.scheme, script.size, script.data, script.train)
     model = world().from_main(lambda: plan_model(settings))
-    if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
-        return
     folder = ResultsFolder.from_runtime(script.runtime).model_dir(model.id)
+    if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
+        return folder
     log = checksums.read_json(folder / "final" / "metadata.json")["log_history"]
     loss = f", validation loss {log[-1]['validation_loss']:.3f} nats" if log else ""
     print(f"{model.label}: {folder}{loss}; posbench evaluate with the same settings measures it")
+    return folder

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_origin
 
 from posbench.config.keys import typed_keys
@@ -91,6 +91,21 @@ def _quote_argument(types: dict[str, object], argument: str, is_multirun: bool) 
 def _quote(text: str) -> str:
     """Returns a text in single quotes, with the escapes that Hydra removes."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+
+
+def override_value(value: Any) -> str:
+    """Returns a Python value in the grammar of Hydra's overrides."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{override_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(override_value, value)) + "]"
+    return _quote(str(value))
 
 
 def with_quotes(override: str) -> str:

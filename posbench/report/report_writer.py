@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ import pandas as pd
 from posbench import checksums
 from posbench.errors import ConfigError, DataError
 from posbench.files import staged, write_bytes
+from posbench.instantiate import locate
 
 STAMP = "report.json"
 FOLDERS = TABLES, FIGURES = "tables", "figures"
@@ -135,7 +137,7 @@ def _figures(
 
 
 def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Sequence[str]) -> str:
-    """Returns a hash of everything that determines the report: rows, settings, this code, matplotlib's version."""
+    """Returns a hash of everything that determines the report: rows, settings, code, matplotlib's version."""
     digest = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     settings = [list(rows.columns), [dict(config) for config in configs], list(order)]
     digest.update(json.dumps([*settings, version("matplotlib")], sort_keys=True, default=str).encode())
@@ -147,6 +149,12 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
     digest.update(files("posbench").joinpath("escaping.py").read_bytes())
     for name in ("rows.py", "statistics.py", "gate.py"):
         digest.update((results / name).read_bytes())
+    for config in configs:
+        draw = config.get("draw")
+        if isinstance(draw, str) and not draw.startswith("posbench."):
+            locate(draw, "draw")
+            module = sys.modules[draw.rpartition(".")[0]]
+            digest.update(Path(str(module.__file__)).read_bytes() if module.__file__ else b"")
     return digest.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """Reports have reproducible bytes, are drawn once, and import neither torch nor Hydra."""
 
+import importlib
 import logging
 import os
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 from test_figure_kinds import KINDS, config
 
 from posbench.errors import ConfigError
+from posbench.instantiate import allow
 from posbench.report.report_writer import write_report
 
 ORDER = ["rope", "alibi"]
@@ -56,6 +58,30 @@ def test_reports_are_redrawn_after_changes_only(few, tmp_path):
     assert written()
     few.loc[few.index[0], "value_sum"] += 0.5
     assert written()
+
+
+OWN_FIGURE = """
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+def draw(data):
+    return Figure(), pd.DataFrame({"number": [NUMBER]})
+"""
+
+
+def test_a_function_from_outside_that_has_changed_is_drawn_anew(few, tmp_path, monkeypatch):
+    """The code of a figure's function from outside was no part of what a report is drawn from: an edit changed nothing."""
+    monkeypatch.syspath_prepend(tmp_path)
+    allow(["own_figure"])
+    figures = [{"name": "own", "draw": "own_figure.draw"}]
+    for number in ("1", "2"):
+        monkeypatch.delitem(sys.modules, "own_figure", raising=False)
+        (tmp_path / "own_figure.py").write_text(OWN_FIGURE.replace("NUMBER", number) + "#" * int(number))
+        importlib.invalidate_caches()
+        write_report(few, figures, tmp_path / "report", ORDER)
+        assert number in (tmp_path / "report" / "figures" / "own.csv").read_text()
+    allow([])
 
 
 def test_files_of_an_earlier_report_are_deleted(few, tmp_path):

@@ -1,0 +1,112 @@
+"""`import posbench as pb`: the numbers of the commands, one line for a mistake, and nothing heavy imported ahead."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import posbench as pb
+from posbench.errors import ConfigError, DataError, PosbenchError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
+from pretrained_models import saved
+
+SIZE = {"size.n_layers": 1, "size.d_model": 16, "size.n_heads": 2}
+TRAIN = {"steps": 2, "seq_len": 16, "batch_size": 2, "val_batches": 1, "val_interval": 2}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    (tmp_path / "text").mkdir()
+    for name in range(12):
+        lines = (f"def f{name}(x):\n    return x + {line}\n" for line in range(60))
+        (tmp_path / "text" / f"{name}.txt").write_text("".join(lines))
+    return tmp_path / "text"
+
+
+def settings(results: Path, cache: Path, text: Path) -> dict[str, object]:
+    where = {"runtime.results_dir": results, "runtime.cache_dir": cache, "data.path": text}
+    return {**SIZE, **where, "train.synthetic_fraction": 0}
+
+
+def cells(results: Path) -> pd.DataFrame:
+    files = sorted((results / "cells").glob("*.parquet"))
+    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+
+
+def test_its_numbers_are_those_of_the_commands(script, cache, text, tmp_path):
+    given = settings(tmp_path / "python", cache, text)
+    model = pb.train("alibi", data="files", settings=given, **TRAIN)
+    extended = pb.load(
+        model.folder, "window", settings={"extension.build.window": 8, "runtime.cache_dir": cache}
+    )
+    rows = pd.concat(
+        [pb.evaluate(one, "fixed_targets", [16, 32], num_examples=2) for one in (model, extended)]
+    )
+    small = [f"{key}={value}" for key, value in SIZE.items()] + [
+        f"train.{key}={value}" for key, value in TRAIN.items()
+    ]
+    small += ["scheme=alibi", "data=files", f"data.path={text}", "train.synthetic_fraction=0"]
+    assert script("train", *small).code == 0
+    lengths = ["evaluation.lengths=[16,32]", "evaluation.length_multiples=[]", "task.build.num_examples=2"]
+    for extension in ([], ["extension=window", "extension.build.window=8"]):
+        result = script("evaluate", *small, *lengths, *extension)
+        assert result.code == 0, result
+    expected = cells(tmp_path / "results")
+    by = ["extension", "eval_len", "doc_id", "position", "metric"]
+
+    def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.sort_values(by, ignore_index=True)
+
+    pd.testing.assert_frame_equal(ordered(rows), ordered(expected), check_dtype=False)
+    pd.testing.assert_frame_equal(ordered(pb.rows(tmp_path / "results")), ordered(rows), check_dtype=False)
+
+
+def test_a_pretrained_model(cache, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    saved(tmp_path / "qwen", "qwen3", head_dim=16)
+    where = {"runtime.results_dir": tmp_path / "results", "runtime.cache_dir": cache, "data.path": text}
+    model = pb.load(tmp_path / "qwen", "yarn", data="files", settings=where)
+    rows = pb.evaluate(model, "fixed_targets", 64, num_examples=2)
+    assert set(rows["status"]) == {"ok"}
+    assert set(rows["extension"]) == {"yarn"}
+    assert set(rows["eval_len"]) == {64}
+
+
+def test_an_import_is_light():
+    heavy = "torch", "transformers", "pandas", "matplotlib", "hydra", "numpy"
+    code = f"import posbench, sys; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_choices_are_those_of_the_list():
+    found = pb.choices("schemes")
+    assert list(found.columns) == ["name", "kind", "paper", "summary"]
+    assert {"rope", "alibi"} <= set(found["name"])
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: pb.choices("scheme_"), "unknown group"),
+        (lambda: pb.train("rop"), "did you mean 'rope'?"),
+        (lambda: pb.train("rope", stepz=4), "did you mean 'train.steps'?"),
+        (lambda: pb.train("rope", steps=0), "train.steps 0"),
+        (lambda: pb.train("nope", settings={"scheme": 4}), "scheme 4: give a name"),
+        (lambda: pb.train("nope", settings={"scheme.build._target_": "mine.Root"}), "add allow=[mine]"),
+        (lambda: pb.load("tests"), "no model in tests"),
+        (lambda: pb.evaluate("tests"), "no model in tests"),
+        (lambda: pb.rows("configs"), "neither rows.parquet nor cells"),
+        (lambda: pb.rows("results/published"), "give one of results/published/algorithmic"),
+    ],
+)
+def test_a_mistake_is_one_line(call, expected, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(PosbenchError) as error:
+        call()
+    assert isinstance(error.value, ConfigError | DataError)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
