@@ -18,6 +18,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -59,8 +60,9 @@ def run_app(
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
     n_failed, composed = 0, False
 
-    # hydra.main has no argument for its loader.
+    # hydra.main has no argument for its classes.
     hydra._internal.hydra.ConfigLoaderImpl = SafeLoader  # type: ignore[misc]
+    hydra._internal.hydra.Hydra = OnceComposed  # type: ignore[misc]
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
@@ -93,6 +95,13 @@ def run_app(
         report_error(yaml_error(error))
         return 2
     return 2 if n_failed else 0
+
+
+class OnceComposed(Hydra):
+    """Hydra without the composition of all settings that only reads hydra.mode, which no yaml file sets."""
+
+    def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
+        return super().get_mode(config_name, overrides) if any("hydra" in one for one in overrides) else None
 
 
 class SafeLoader(ConfigLoaderImpl):

@@ -37,6 +37,7 @@ def test_it_is_trained_evaluated_tabulated_and_drawn(script, tmp_path, monkeypat
         "grid.scheme=[root,alibi]",
         "grid.extended_schemes=[root]",
         "grid.extension=[rerope,yarn]",
+        "figures=[fixed_targets]",
     )
     assert result.code == 0, result
     assert "left out: root + yarn" in result.out
