@@ -24,7 +24,7 @@ def undisturbed(shared: Path, cache: Path) -> tuple[bytes, float]:
 def test_killed_at_random_moments(launcher, tmp_path, cache, undisturbed):
     expected, seconds = undisturbed
     counts = soak.survive(
-        tmp_path / "results of a lab", cache, launcher, expected, 3, random.Random(launcher), seconds
+        tmp_path / "results of a lab", cache, launcher, expected, 2, random.Random(launcher), seconds
     )
     print(launcher, dict(counts))
     assert counts["sweeps"] == 1
