@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -226,7 +227,12 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
 
 def load_group(group: str) -> dict[str, dict[str, Any]]:
     """Returns the content of every yaml file of configs/<group> by name, without Hydra's search path."""
-    files = sorted((config_dir() / group).glob("*.yaml"))
+    return copy.deepcopy(_read_group(config_dir() / group))
+
+
+@cache
+def _read_group(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(folder.glob("*.yaml"))
     return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
 
 
