@@ -24,6 +24,7 @@ TARGETS = (
     "figures",
     "benchmark",
     "test",
+    "test-all",
     "smoke",
     "soak",
     "check",
