@@ -8,7 +8,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep figures benchmark test smoke soak check docs gpu-check clean
+.PHONY: help install demo sweep figures benchmark test test-slow smoke soak check docs gpu-check clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -34,8 +34,11 @@ figures: .venv/.ready ## redraw every figure and table from the rows, without to
 benchmark: .venv/.ready ## time it beside other implementations and its own goals; fails where it is slow
 	$(BIN)/posbench benchmark $(ARGS)
 
-test: .venv/.ready ## run the tests, one process a core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+test: .venv/.ready ## run the tests but those marked slow, one process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m 'not slow' $(ARGS)
+
+test-slow: .venv/.ready ## run the slow tests, which make test leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m slow $(ARGS)
 
 smoke: .venv/.ready ## run a subset of the tests that touches every layer, in a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m smoke $(ARGS)

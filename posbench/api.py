@@ -243,7 +243,7 @@ def _script(model: Model, task: str, given: Settings) -> EvaluateScript:
 
 
 def _compose(command: str, groups: Mapping[str, str], settings: Settings) -> Any:
-    from posbench.config.hydra_app import compose
+    from posbench.config.hydra_compose import compose
 
     chosen = {
         **groups,

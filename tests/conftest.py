@@ -1,5 +1,6 @@
 """The tests of `make smoke`: about a minute on two cores, and something of every layer."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_smoke(item):
             item.add_marker(pytest.mark.smoke)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what collection made out of later garbage collections, which commands run after every job."""
+    gc.collect()
+    gc.freeze()
 
 
 def is_smoke(item: pytest.Item) -> bool:

@@ -24,6 +24,7 @@ TARGETS = (
     "figures",
     "benchmark",
     "test",
+    "test-slow",
     "smoke",
     "soak",
     "check",

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -18,6 +19,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,7 +31,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from posbench.config import config_dir
 from posbench.config.keys import OPTION_SCHEMAS, SCHEMAS, keys
-from posbench.config.overrides import expand_home, override_value, with_quotes
+from posbench.config.overrides import with_quotes
 from posbench.config.validation import check_option, validate
 from posbench.config.yaml_file import yaml_error
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
@@ -59,8 +61,9 @@ def run_app(
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
     n_failed, composed = 0, False
 
-    # hydra.main has no argument for its loader.
+    # hydra.main has no argument for its classes.
     hydra._internal.hydra.ConfigLoaderImpl = SafeLoader  # type: ignore[misc]
+    hydra._internal.hydra.Hydra = OnceComposed  # type: ignore[misc]
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
@@ -95,38 +98,11 @@ def run_app(
     return 2 if n_failed else 0
 
 
-def compose(name: str, groups: Mapping[str, str], settings: Mapping[str, Any]) -> Any:
-    """Composes the settings of a command outside the command line.
+class OnceComposed(Hydra):
+    """Hydra without the composition of all settings that only reads hydra.mode, which no yaml file sets."""
 
-    Args:
-        name: of the command.
-        groups: config group -> name of its choice.
-        settings: value by dotted name; `allow` and `hydra.searchpath` are as on the command line.
-
-    Raises:
-        ConfigError: for a mistake in them.
-    """
-    schema = SCHEMAS[name]
-    ConfigStore.instance().store(name=f"{name}_settings", node=schema)
-    hydra._internal.hydra.ConfigLoaderImpl = SafeLoader  # type: ignore[misc]
-    given = [f"{group}={value}" for group, value in groups.items()]
-    given += [
-        f"{'' if key.startswith('hydra.') else '++'}{key}={override_value(value)}"
-        for key, value in settings.items()
-    ]
-    instance = GlobalHydra.instance()
-    before, instance.hydra = instance.hydra, None
-    try:
-        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-            config = hydra.compose(name, given)
-        allow_packages(config.allow)
-        return expand_home(to_settings(schema, config))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(one_line(error, schema)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(yaml_error(error)) from None
-    finally:
-        instance.hydra = before
+    def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
+        return super().get_mode(config_name, overrides) if any("hydra" in one for one in overrides) else None
 
 
 class SafeLoader(ConfigLoaderImpl):
@@ -251,7 +227,12 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
 
 def load_group(group: str) -> dict[str, dict[str, Any]]:
     """Returns the content of every yaml file of configs/<group> by name, without Hydra's search path."""
-    files = sorted((config_dir() / group).glob("*.yaml"))
+    return copy.deepcopy(_read_group(config_dir() / group))
+
+
+@cache
+def _read_group(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(folder.glob("*.yaml"))
     return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
 
 

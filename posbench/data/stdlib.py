@@ -14,6 +14,8 @@ from posbench.data.source import Document, Source, digest
 from posbench.data.splits import split_by_hash
 from posbench.errors import DataError
 
+# The fingerprint of modules by their paths, times and sizes: a command needs it several times.
+FINGERPRINTS: dict[tuple[tuple[str, int, int], ...], str] = {}
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
 
@@ -42,7 +44,13 @@ class StandardLibrary(Source):
         return split_by_hash(self.texts)
 
     def fingerprint(self) -> str:
-        return digest(part for name, text in self.texts.items() for part in (self.split_of[name], name, text))
+        stats = ((str(path), path.stat()) for path in modules(self.root))
+        stamp = tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+        if stamp not in FINGERPRINTS:
+            FINGERPRINTS[stamp] = digest(
+                part for name, text in self.texts.items() for part in (self.split_of[name], name, text)
+            )
+        return FINGERPRINTS[stamp]
 
     def documents(self, split: str) -> Iterator[Document]:
         for name, text in self.texts.items():

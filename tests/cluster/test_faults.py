@@ -20,16 +20,18 @@ def undisturbed(shared: Path, cache: Path) -> tuple[bytes, float]:
     return soak.rows(results), time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["inline", "local"])
 def test_killed_at_random_moments(launcher, tmp_path, cache, undisturbed):
     expected, seconds = undisturbed
     counts = soak.survive(
-        tmp_path / "results of a lab", cache, launcher, expected, 3, random.Random(launcher), seconds
+        tmp_path / "results of a lab", cache, launcher, expected, 2, random.Random(launcher), seconds
     )
     print(launcher, dict(counts))
     assert counts["sweeps"] == 1
 
 
+@pytest.mark.slow
 def test_three_sweeps_at_once(tmp_path, cache, undisturbed):
     """One of them is killed; the others take its job."""
     processes = [soak.sweep(tmp_path, cache, name) for name in ("local", "inline", "inline")]
@@ -61,6 +63,7 @@ def mounted(folder: Path, megabytes: int) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["inline", "local"])
 def test_a_results_folder_that_is_full(launcher, tmp_path, cache, undisturbed):
     """It ends with one line; after making room, the same command continues."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from posbench.config import hydra_app
 from posbench.config.overrides import expand_home, quote_texts, with_quotes
 from posbench.config.schema import RuntimeSettings, SweepScript
 
@@ -98,3 +99,23 @@ def test_a_home_folder_is_expanded_in_every_setting(monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.delenv("HOME")
     assert os.path.isabs(expand_home("~/res"))
+
+
+def test_settings_are_composed_once(posbench, monkeypatch, tmp_path) -> None:
+    """Fault: Hydra composed all settings twice, the first time to read hydra.mode alone: half of a mistake's answer."""
+    monkeypatch.chdir(tmp_path)
+    composed = []
+    load = hydra_app.SafeLoader.load_configuration
+    monkeypatch.setattr(
+        hydra_app.SafeLoader,
+        "load_configuration",
+        lambda *args, **settings: composed.append(args) or load(*args, **settings),
+    )
+    assert posbench("train", "train.lr=nan")[0] == 2
+    assert len(composed) == 1
+    for multirun in ("--multirun", "hydra.mode=MULTIRUN"):
+        lines = posbench("train", multirun, "train.lr=0,-1")[2].splitlines()
+        assert [line.split(":")[0] + line.split(":")[1] for line in lines] == [
+            "error train.lr 0.0",
+            "error train.lr -1.0",
+        ]

@@ -229,7 +229,13 @@ def test_an_extension_that_a_scheme_does_not_support(script):
     assert script("train", *small).code == 0
     assert_error(script("evaluate", *small, "extension=yarn"), "inv_freq", "ALiBi")
     # A grid leaves the combination out and reports it.
-    grid = ("grid.scheme=[alibi]", "grid.extension=[yarn]", "grid.extended_schemes=[]", "train.steps=2")
+    grid = (
+        "grid.scheme=[alibi]",
+        "grid.extension=[yarn]",
+        "grid.extended_schemes=[]",
+        "train.steps=2",
+        "figures=[]",
+    )
     result = script("sweep", *MINIATURE, *grid)
     assert result.code == 0
     assert "left out: alibi + yarn" in result.out

@@ -2,7 +2,13 @@
 
 import pandas as pd
 
-SMALL = ("experiment=miniature", "grid.scheme=[learned,rope]", "train.steps=3", "runtime.launcher=inline")
+SMALL = (
+    "experiment=miniature",
+    "grid.scheme=[learned,rope]",
+    "train.steps=3",
+    "runtime.launcher=inline",
+    "figures=[]",
+)
 
 
 def rows_of(tmp_path):

@@ -1,6 +1,7 @@
 """Every task of configs/task, by the command of the README, on a native model and on a local pretrained model."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -88,10 +89,20 @@ def rows_of(results: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in (results / "cells").rglob("*.parquet")])
 
 
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of results with one trained model by the synthetic task of its training."""
+    return tmp_path_factory.mktemp("trainings")
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_on_a_native_model(script, tmp_path, questions, task):
+def test_on_a_native_model(script, tmp_path, questions, trainings, task):
     trained = [*MODEL, f"train.synthetic_task={TRAINED[task]}"] if task in TRAINED else MODEL
-    assert script("train", *trained).code == 0
+    kept = trainings / TRAINED.get(task, "text")
+    if not kept.exists():
+        assert script("train", *trained).code == 0
+        shutil.copytree(tmp_path / "results", kept)
+    shutil.copytree(kept, tmp_path / "results", dirs_exist_ok=True)
     result = script("evaluate", *trained, *settings(task, questions))
     assert result.code == 0, result
     rows = rows_of(tmp_path / "results")

@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 
 MINIATURE = "experiment=miniature"
+# Drawing is half of the time of a sweep, and rows do not depend on it.
+NO_FIGURES = (MINIATURE, "figures=[]")
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +136,8 @@ def test_a_killed_sweep_ends_with_the_rows_of_an_uninterrupted_one(started, tmp_
         lambda: len(list(results.glob("cells/*.parquet"))) >= 20,
     ]
     for reached in points:
-        kill_when(started("sweep", MINIATURE), reached)
-    last = started("sweep", MINIATURE)
+        kill_when(started("sweep", *NO_FIGURES), reached)
+    last = started("sweep", *NO_FIGURES)
     output, _ = last.communicate(timeout=120)
     assert last.returncode == 0, output
     rows = "miniature/rows.parquet"
@@ -166,7 +168,7 @@ def test_an_interrupted_sweep_saves_checkpoints(started, tmp_path, uninterrupted
 
 
 def test_two_sweeps_at_once_share_the_jobs(started, tmp_path, uninterrupted):
-    both = [started("sweep", MINIATURE), started("sweep", MINIATURE)]
+    both = [started("sweep", *NO_FIGURES), started("sweep", *NO_FIGURES)]
     output = [process.communicate(timeout=180)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], output
     results = tmp_path / "results"
@@ -196,7 +198,7 @@ def test_damaged_files_are_reported_set_aside_and_computed_again(script, tmp_pat
     # A model is read only if one of its cells is missing.
     for cell in cells[1:]:
         cell.unlink()
-    result = script("sweep", MINIATURE, "runtime.launcher=inline")
+    result = script("sweep", *NO_FIGURES, "runtime.launcher=inline")
     assert result.code == 0, result
     rows = "miniature/rows.parquet"
     assert (results / rows).read_bytes() == (uninterrupted / rows).read_bytes()

@@ -12,10 +12,10 @@ def test_a_limit_that_is_no_number(script):
     assert (result.code, len(result.err.strip().splitlines())) == (2, 1)
 
 
-@pytest.mark.parametrize("launcher", ["inline", "local"])
-def test_at_its_end_it_saves_checkpoints_and_reports_what_is_left(started, tmp_path, launcher):
+@pytest.mark.parametrize(("launcher", "minutes"), [("inline", 0.2), ("local", 0.15)])
+def test_at_its_end_it_saves_checkpoints_and_reports_what_is_left(started, tmp_path, launcher, minutes):
     settings = ["grid.scheme=[nope,rope]", "train.steps=200000", f"runtime.launcher={launcher}"]
-    process = started("sweep", MINIATURE, "runtime.max_minutes=0.3", *settings)
+    process = started("sweep", MINIATURE, f"runtime.max_minutes={minutes}", *settings)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "Traceback" not in output
@@ -30,10 +30,10 @@ def test_at_its_end_it_saves_checkpoints_and_reports_what_is_left(started, tmp_p
 
 
 def test_a_budget_changes_no_row(script, tmp_path):
-    assert script("sweep", MINIATURE, "grid.scheme=[rope]", "runtime.launcher=inline").code == 0
+    settings = ["grid.scheme=[rope]", "runtime.launcher=inline", "figures=[]"]
+    assert script("sweep", MINIATURE, *settings).code == 0
     rows = tmp_path / "results" / "miniature" / "rows.parquet"
     free = rows.read_bytes()
     (tmp_path / "results").rename(tmp_path / "free")
-    limited = ["grid.scheme=[rope]", "runtime.launcher=inline", "runtime.max_minutes=30"]
-    assert script("sweep", MINIATURE, *limited).code == 0
+    assert script("sweep", MINIATURE, *settings, "runtime.max_minutes=30").code == 0
     assert rows.read_bytes() == free

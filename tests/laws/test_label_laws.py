@@ -198,9 +198,9 @@ EXPERIMENTS = sorted(path.parent for path in (ROOT / "results" / "published").gl
 
 @cache
 def published(folder: Path) -> pd.DataFrame:
-    """The rows of two documents or contexts of every cell of an experiment, of at most six schemes."""
+    """The rows of two documents or contexts of every cell of an experiment, of at most three schemes."""
     rows = read_rows(folder / "rows.parquet")
-    rows = rows[rows["scheme"].isin(rows["scheme"].unique()[:6])]
+    rows = rows[rows["scheme"].isin(rows["scheme"].unique()[:3])]
     documents = rows[["cell_id", "doc_id"]].drop_duplicates()
     few = documents[documents.groupby("cell_id").cumcount() < 2]
     return rows.merge(few, on=["cell_id", "doc_id"])

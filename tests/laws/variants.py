@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import posbench
 from posbench.errors import IncompatibleError, LengthError, UndefinedError
-from posbench.instantiate import instantiate
+from posbench.instantiate import instantiate, locate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.position.biases import AttentionBias, CompositeBias
@@ -117,32 +118,53 @@ def parts(bias: AttentionBias | None) -> tuple[AttentionBias, ...]:
 PLAIN = ("nope", "sinusoidal", "learned", "rope", "alibi", "t5")
 
 
+def kind(extension: str) -> frozenset[str]:
+    """Returns what an extension requires and the hooks that it overrides: all that an inner scheme depends on."""
+    target = locate(EXTENSIONS[extension]["_target_"])
+    hooks = {name for name in vars(PositionScheme) if not name.startswith("_") and hasattr(Extension, name)}
+    overridden = {hook for hook in hooks if getattr(target, hook) is not getattr(Extension, hook)}
+    return frozenset({*overridden, *target.requires, f"requires_relative {target.requires_relative}"})
+
+
 def group_extensions() -> tuple[list[Variant], list[Variant]]:
     """Returns a subset of the compatible pairs of scheme and extension, and all incompatible pairs.
 
-    The subset has, for each extension, the plain schemes and one scheme for every trait and hook that these lack.
-    Laws run on the subset, since all pairs would take much longer and test nothing more.
+    The subset has the plain schemes with each extension, and for each kind of extension one scheme for every trait and
+    hook that these lack, in turn with the extensions of the kind. Laws run on the subset, since all pairs would take
+    much longer and test nothing more; with POSBENCH_PAIRS=all in the environment they run on all.
     """
-    subset, incompatible = [], []
+    incompatible, able = [], dict[str, list[str]]()
     inner = {scheme: Variant(scheme).inner() for scheme in SCHEMES}
     structures = {scheme: structure(one) for scheme, one in inner.items()}
+    kinds: dict[frozenset[str], list[str]] = {}
     for extension in EXTENSIONS:
-        able = []
+        kinds.setdefault(kind(extension), []).append(extension)
+        able[extension] = []
         for scheme in SCHEMES:
             variant = Variant(scheme, extension)
             try:
                 variant.around(inner[scheme], TRAIN_LEN)
-                able.append(variant)
+                able[extension].append(scheme)
             except IncompatibleError:
                 incompatible.append(variant)
-        chosen = [variant for variant in able if variant.scheme in PLAIN]
-        covered = set().union(*(structures[variant.scheme] for variant in chosen))
-        while rest := [variant for variant in able if structures[variant.scheme] - covered]:
-            best = max(rest, key=lambda variant: len(structures[variant.scheme] - covered))
-            chosen.append(best)
-            covered |= structures[best.scheme]
-        subset += chosen
-    return subset, incompatible
+    if os.environ.get("POSBENCH_PAIRS") == "all":
+        return [Variant(scheme, extension) for extension in able for scheme in able[extension]], incompatible
+    chosen = {extension: [one for one in able[extension] if one in PLAIN] for extension in EXTENSIONS}
+    for members in kinds.values():
+        covered = set().union(*(structures[scheme] for one in members for scheme in chosen[one]))
+        while rest := [
+            scheme for scheme in SCHEMES if structures[scheme] - covered and able_in(members, able, scheme)
+        ]:
+            best = max(rest, key=lambda scheme: len(structures[scheme] - covered))
+            # The extension with the fewest schemes so far.
+            chosen[min(able_in(members, able, best), key=lambda one: len(chosen[one]))].append(best)
+            covered |= structures[best]
+    return [Variant(scheme, extension) for extension in chosen for scheme in chosen[extension]], incompatible
+
+
+def able_in(extensions: list[str], able: dict[str, list[str]], scheme: str) -> list[str]:
+    """Returns the extensions that support a scheme."""
+    return [one for one in extensions if scheme in able[one]]
 
 
 ALONE = [Variant(scheme) for scheme in SCHEMES]

@@ -144,15 +144,24 @@ def test_file_names_are_plain_and_distinct(one, other):
     assert (names[0] == names[1]) == (one == other)
 
 
-@pytest.mark.parametrize("label", [label for label in LABELS if label])
-def test_figures_and_tables_take_every_label(rows, tmp_path, label):
+@pytest.mark.parametrize("first", range(8))
+def test_figures_and_tables_take_every_label(rows, tmp_path, first):
+    """As the name of a scheme and of an extension, and with others as the name of a corpus."""
+    labels = [label for label in LABELS[first::8] if label]
     few = rows[(rows["scheme"] == "rope") & (rows["protocol"] == "fixed_targets") & (rows["eval_len"] <= 128)]
-    few = few[few["extension"].isin(["none", "pi"])]
-    few = few.assign(**{name: few[name].replace("rope", label) for name in ("scheme",)})
-    few = few.assign(corpus=label, extension=few["extension"].replace("pi", label))
+    few = few[few["extension"].isin(["none", "pi"])].assign(corpus=" ".join(labels))
+    own = {name: few[name].astype(str) for name in ("model_id", "cell_id")}
+    shown = [
+        few.assign(
+            scheme=label,
+            extension=few["extension"].replace("pi", label),
+            **{name: ids + f"-{n}" for name, ids in own.items()},
+        )
+        for n, label in enumerate(labels)
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        paths = write_report(few, [config("fixed_targets")], tmp_path)
+        paths = write_report(pd.concat(shown, ignore_index=True), [config("fixed_targets")], tmp_path)
     assert any(path.suffix == ".png" for path in paths)
 
 

@@ -25,12 +25,16 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture
 def small_trainer(words: Corpus) -> Callable[..., Trainer]:
     def make(
-        folder: Path, scheme: str = "rope", runtime: RuntimeSettings | None = None, **train: object
+        folder: Path,
+        scheme: str = "rope",
+        runtime: RuntimeSettings | None = None,
+        n_layers: int = 2,
+        **train: object,
     ) -> Trainer:
         chosen = {"seq_len": 16, "steps": 12, "batch_size": 8, "val_interval": 4, "val_batches": 1} | train
         settings = ModelSettings(
             SchemeSettings(scheme, hydra_app.load_group("scheme")[scheme]["build"]),
-            SizeSettings("mini", n_layers=2, d_model=16, n_heads=2),
+            SizeSettings("mini", n_layers=n_layers, d_model=16, n_heads=2),
             DataSettings(),
             TrainSettings(**chosen),  # type: ignore[arg-type]
         )

@@ -77,7 +77,8 @@ def test_masks_are_in_the_graph(small_trainer, tmp_path) -> None:
     ],
 )
 def test_other_schemes(small_trainer, tmp_path, scheme) -> None:
-    check(small_trainer, tmp_path, scheme)
+    """In one layer: a second is the same code, and dape_v2 compiles for 20 seconds a layer."""
+    check(small_trainer, tmp_path, scheme, n_layers=1)
 
 
 def test_a_whole_run_and_its_metadata(small_trainer, tmp_path) -> None:

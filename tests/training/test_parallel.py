@@ -114,7 +114,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(folders: tuple[Path, 
     """
     folder, cache = folders
     where = [f"runtime.results_dir={folder / 'killed'}", f"runtime.cache_dir={cache}"]
-    process = started(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
+    process = started(TORCHRUN, "train", *TINY, *where, "train.steps=400", "train.val_interval=200")
     deadline = time.monotonic() + 240
     while not any((folder / "killed").glob("models/*/step-*/metadata.json")):
         assert process.poll() is None, process.communicate()[0]
@@ -127,9 +127,9 @@ def test_a_killed_rank_ends_the_run_and_the_next_continues(folders: tuple[Path, 
     (line,) = (line for line in output.splitlines() if line.startswith(("error: ", "stopped")))
     lost = "lost another rank" in line and "start the same command again" in line
     assert lost or line == STOPPED.decode().strip(), output
-    again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=3000", "train.val_interval=1500")
+    again = ended(TORCHRUN, "train", *TINY, *where, "train.steps=400", "train.val_interval=200")
     assert "Traceback" not in again
-    assert log_history(folder / "killed")[-1]["step"] == 3000
+    assert log_history(folder / "killed")[-1]["step"] == 400
 
 
 @pytest.mark.slow
