@@ -49,7 +49,7 @@ def run(script: EvaluateScript) -> None:
     from posbench.report.tables.layout import build_tables
     from posbench.report.tables.markup import to_markdown
     from posbench.runtime.distributed import world
-    from posbench.sweep.run import collect_rows, run_plan
+    from posbench.sweep.run import run_plan
 
     results_folder = ResultsFolder.from_runtime(script.runtime)
     model, cells = world().from_main(lambda: plan_evaluation(script, extension, results_folder))
@@ -58,7 +58,7 @@ def run(script: EvaluateScript) -> None:
         or not world().is_main_process
     ):
         return
-    for table in build_tables(collect_rows(cells, results_folder), [model.settings.scheme.name]):
+    for table in build_tables(results_folder.collect(cells), [model.settings.scheme.name]):
         print(to_markdown(table))
 
 

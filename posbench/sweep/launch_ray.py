@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from posbench.config.launchers import RaySettings
+from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, PosbenchError
 from posbench.plan.sweep_file import Assignment
-from posbench.runtime.signals import SIGNALS
+from posbench.runtime.signals import SIGNALS, Interrupted, stop_flag
+from posbench.sweep.worker import run_worker
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 60.0  # for checkpoints at the end
@@ -29,9 +30,6 @@ class RayWorker:
         Args:
             folder: the current one of the sweep, from which it names files.
         """
-        from posbench.runtime.signals import Interrupted, stop_flag
-        from posbench.sweep.worker import run_worker
-
         if Path(folder).is_dir():
             os.chdir(folder)
         try:
@@ -50,48 +48,45 @@ class RayWorker:
         ray.actor.exit_actor()
 
 
-def connect_to(address: str) -> None:
-    """Raises OSError if nothing answers at an address with a port, for which Ray would wait for many minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+def connect(address: str | None) -> None:
+    """Joins a cluster, or starts one on this machine; raises ConfigError if there is none at the address."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own: dict[str, Any] = {} if address else {"include_dashboard": False}
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        if port.isdigit():  # Ray would wait for many minutes
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, ValueError, OSError) as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(
+            f"runtime.ray.address {address!r} has no cluster ({line}): start one by ray start, or give another"
+        ) from None
+    for number, handler in handlers.items():  # Ray sets one of its own for SIGTERM
+        signal.signal(number, handler)
 
 
 @contextmanager
 def workers(
-    assignment: Assignment, settings: RaySettings, jobs: int, stay: bool
+    assignment: Assignment, runtime: RuntimeSettings, jobs: int, deadline: float
 ) -> Iterator[Callable[[float], bool]]:
     """Starts the workers; yields a function that waits some seconds and returns whether one still works.
 
     Args:
         jobs: that are left, of which each worker needs one.
-        stay: whether this process waits for the workers; else they live on the cluster until no job is left.
     """
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("runtime.launcher ray needs Ray: pip install 'posbench[ray]'") from None
-    if not stay and settings.address is None:
-        raise ConfigError("runtime.wait=false needs a cluster that stays: give runtime.ray.address")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own: dict[str, Any] = {} if settings.address else {"include_dashboard": False}
-    try:
-        connect_to(settings.address or "")
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **own)
-        for number, handler in handlers.items():  # Ray sets one of its own for SIGTERM
-            signal.signal(number, handler)
-    except (ConnectionError, ValueError, OSError) as error:
-        line = str(error).splitlines()[0]
-        raise ConfigError(
-            f"runtime.ray.address {settings.address!r} has no cluster ({line}): start one by ray start, or give another"
-        ) from None
+    import ray
+
+    settings = runtime.ray
+    connect(settings.address)
     total = ray.cluster_resources()
-    fitting = [total.get("CPU", 0.0) / settings.cpus] + (
-        [total.get("GPU", 0.0) / settings.gpus] if settings.gpus else []
-    )
-    count = min(settings.workers or max(1, int(min(fitting))), jobs)
-    if min(fitting) < 1:
+    fitting = total.get("CPU", 0.0) / settings.cpus
+    if settings.gpus:
+        fitting = min(fitting, total.get("GPU", 0.0) / settings.gpus)
+    if fitting < 1:
         raise ConfigError(
             f"no node has the {settings.cpus:g} CPUs and {settings.gpus:g} GPUs of a worker: give smaller runtime.ray.cpus "
             "and runtime.ray.gpus"
@@ -101,26 +96,25 @@ def workers(
         num_gpus=settings.gpus,
         max_restarts=-1,
         max_task_retries=-1,
-        lifetime=None if stay else "detached",
+        lifetime=None if runtime.wait else "detached",  # on the cluster until no job is left
     )
-    actors = [actor.remote() for _ in range(count)]
+    actors = [actor.remote() for _ in range(min(settings.workers or int(fitting), jobs))]
     pending = [one.work.remote(os.getcwd(), assignment) for one in actors]
-    if not stay:
+    if not runtime.wait:
         for one in actors:
             one.leave.remote()
 
     def wait(seconds: float) -> bool:
         nonlocal pending
         ended, pending = ray.wait(pending, num_returns=len(pending), timeout=seconds)
-        for error in ray.get(ended):
-            if error:
-                raise PosbenchError(error)
+        for error in filter(None, ray.get(ended)):
+            raise PosbenchError(error)
         return bool(pending)
 
     try:
         yield wait
     finally:
-        if stay:
+        if runtime.wait:
             with suppress(Exception):
                 for reference in pending:
                     ray.cancel(reference)

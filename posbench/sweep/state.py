@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 import time
-from collections.abc import Iterable
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from posbench.files import is_dead, write_bytes, write_text
 from posbench.plan.job import Job
 from posbench.plan.lr_selection import best_rate
 from posbench.plan.sweep_file import Sweep
-from posbench.sweep.claims import LEASE, host, parse_lease
+from posbench.sweep.claims import LEASE, host, read_lease
 
 
 @dataclass
@@ -32,7 +33,6 @@ class State:
         running: that a process holds, with its lease.
         ready: that could start.
         waiting: for the training of a model.
-        held: names of all jobs with a lease, also of those that are done but for their record.
     """
 
     done: list[Job] = field(default_factory=list)
@@ -41,12 +41,11 @@ class State:
     running: dict[Job, dict[str, Any]] = field(default_factory=dict)
     ready: list[Job] = field(default_factory=list)
     waiting: list[Job] = field(default_factory=list)
-    held: set[str] = field(default_factory=set)
 
     @property
     def left(self) -> list[Job]:
         """All jobs that are neither done nor unneeded."""
-        return [*self.running, *self.ready, *self.waiting, *self.failed]
+        return [*self.ready, *self.failed, *self.running, *self.waiting]
 
 
 class StateReader:
@@ -54,15 +53,22 @@ class StateReader:
 
     Args:
         runtime: of a process that measures cells; what did not fit in the memory of another device is not done for it.
+
+    Attributes:
+        state: as it was read last.
+        cells, models: ids of those that are there.
+        required: ids of the models that must be trained.
+        best: the selected rate for each choice of rates.
+        records: how each job ended last, with the time of the file.
     """
 
     def __init__(
         self, sweep: Sweep, results_folder: ResultsFolder, runtime: RuntimeSettings | None = None
     ) -> None:
         self.sweep, self.results_folder, self.runtime = sweep, results_folder, runtime
-        self.state = State()  # as it was read last
-        self.models: set[str] = set()
+        self.state = State()
         self.cells: set[str] = set()
+        self.models: set[str] = set()
         self.required: set[str] = set()
         self.best: dict[tuple[tuple[str, ...], ...], int | None] = {}
         self.records: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -79,57 +85,37 @@ class StateReader:
 
     def read(self) -> State:
         """Reads the state."""
-        present = _names(self.results_folder.path / "cells")
-        state, leases, records = State(), self._leases(), self._records()
-        state.held = set(leases)
-        evaluations = [job for job in self.sweep.jobs if job.cells]
-        measured = {job.model for job in evaluations}
-        # A model whose cells are all measured is not required. One without cells is: the plan is to train it.
-        self.required = {model for model, job in self.sweep.trains.items() if not job.requires} - measured
-        for job in evaluations:
-            if not self.is_measured(job, present) and not self.is_unneeded(job):
-                self.required.update(job.requires, *job.rates)
-        for job in self.sweep.trains.values():  # a base model is required for what is fine-tuned from it
-            if job.model in self.required and not self.has_model(job.model):
-                self.required.update(job.requires, *job.rates)
-        for job in self.sweep.jobs:
-            is_done = (
-                self.is_measured(job, present)
-                if job.cells
-                else job.model not in self.required or self.has_model(job.model)
-            )
-            if is_done:
+        self._read_cells()
+        self._read_records()
+        leases, jobs = self._read_leases(), self.sweep.jobs
+        # A model is required for cells that are missing or, without cells, because the plan is to train it.
+        measured = {job.model for job in jobs if job.cells}
+        self.required = {job.model for job in jobs if not job.cells and not job.requires} - measured
+        for job in sorted(
+            jobs, key=lambda job: not job.cells
+        ):  # then base models, for what is tuned from them
+            is_required = bool(job.cells) or job.model in self.required
+            if is_required and not self.is_done(job) and not self.is_unneeded(job):
+                self.required.update(job.inputs)
+        state = self.state = State()
+        for job in jobs:
+            if self.is_done(job):
                 state.done.append(job)
             elif self.is_unneeded(job):
                 state.unneeded.append(job)
             elif job.name in leases:
                 state.running[job] = leases[job.name]
-            elif records.get(job.name, {}).get("outcome") == "failed":
-                state.failed[job] = records[job.name]
-            elif self.has_inputs(job):
-                state.ready.append(job)
+            elif self.record(job.name).get("outcome") == "failed":
+                state.failed[job] = self.record(job.name)
             else:
-                state.waiting.append(job)
-        self.state = state
+                (state.ready if self.has_inputs(job) else state.waiting).append(job)
         return state
 
-    def is_measured(self, job: Job, present: set[str]) -> bool:
-        """Returns whether all cells of a job have rows, given the names of the files of cells."""
-        for cell in job.cells:
-            if cell not in self.cells and f"{cell}.parquet" in present and self._fits(cell):
-                self.cells.add(cell)
-        return self.cells.issuperset(job.cells)
-
-    def _fits(self, cell: str) -> bool:
-        return self.runtime is None or self.results_folder.is_evaluated(cell, self.runtime, verify=False)
-
-    def has_cell(self, cell: str) -> bool:
-        """Returns whether a cell was measured when the state was read last."""
-        return cell in self.cells
-
-    def record(self, name: str) -> dict[str, Any]:
-        """Returns the record of how a job ended last, as it was read last; empty without one."""
-        return self.records.get(name, (0.0, {}))[1]
+    def is_done(self, job: Job) -> bool:
+        """Returns whether all that is required of a job was there when the state was read last."""
+        if job.cells:
+            return self.cells.issuperset(job.cells)
+        return job.model not in self.required or self.has_model(job.model)
 
     def has_model(self, model: str) -> bool:
         """Returns whether a model is trained."""
@@ -138,70 +124,70 @@ class StateReader:
         return model in self.models
 
     def has_inputs(self, job: Job) -> bool:
-        """Returns whether all models that a job needs are trained, also those that compete with its own."""
-        rivals = (model for models in job.rates for model in models)
-        return all(map(self.has_model, (*job.requires, *rivals)))
+        """Returns whether all models that a job needs are trained."""
+        return all(map(self.has_model, job.inputs))
 
     def is_unneeded(self, job: Job) -> bool:
         """Returns whether another learning rate than that of the job was selected."""
-        if not job.rates or not all(self.has_model(model) for models in job.rates for model in models):
+        if not job.rates or not all(map(self.has_model, chain(*job.rates))):
             return False
         if job.rates not in self.best:
             self.best[job.rates] = best_rate(job.rates, self.results_folder.path / "models")
         return self.best[job.rates] != job.rate
 
-    def _leases(self) -> dict[str, dict[str, Any]]:
-        """The leases of processes that are alive, or of which another machine must know, by the name of the job."""
-        folder, found = self.results_folder.path / "locks", {}
-        for name in _names(folder):
-            if match := LEASE.fullmatch(name):
-                lease = read_lease(folder / name)
+    def record(self, name: str) -> dict[str, Any]:
+        """Returns the record of how a job ended last, as it was read last; empty without one."""
+        return self.records.get(name, (0.0, {}))[1]
+
+    def seconds_left(self) -> float | None:
+        """Estimates the seconds until the end from those of finished jobs of each kind; None if none has finished."""
+        seconds, flops, left = Counter[bool](), Counter[bool](), 0.0
+        for job in self.state.done:
+            seconds[bool(job.cells)] += self.record(job.name).get("seconds", 0.0)
+            flops[bool(job.cells)] += self.record(job.name).get("flops", 0.0)
+        speeds = {kind: flops[kind] / seconds[kind] for kind in flops if flops[kind] and seconds[kind]}
+        if not speeds:
+            return None
+        for job in self.state.left:
+            done, total, _ = self.state.running.get(job, {}).get("progress", (0, 1, ""))
+            part = 1.0 - done / max(1, total)
+            left += part * job.flops / speeds.get(bool(job.cells), max(speeds.values()))
+        return left / max(1, len(self.state.running))
+
+    def _read_cells(self) -> None:
+        present = {entry.name for entry in self._entries("cells")}
+        missing = {cell for job in self.sweep.jobs for cell in job.cells} - self.cells
+        found = {cell for cell in missing if f"{cell}.parquet" in present}
+        if self.runtime:
+            found = {
+                cell for cell in found if self.results_folder.is_evaluated(cell, self.runtime, verify=False)
+            }
+        self.cells |= found
+
+    def _read_records(self) -> None:
+        for entry in self._entries("jobs"):
+            name, kind = os.path.splitext(entry.name)
+            if kind == ".json" and self.records.get(name, (0.0,))[0] != (changed := entry.stat().st_mtime):
+                self.records[name] = changed, read_record(self.results_folder, name)
+
+    def _read_leases(self) -> dict[str, dict[str, Any]]:
+        """Returns the leases that may be of live processes by job, with the seconds since they were written in `age`."""
+        found = {}
+        for entry in self._entries("locks"):
+            if match := LEASE.fullmatch(entry.name):
+                lease = read_lease(Path(entry.path))
                 if not (lease.get("host") == host() and is_dead(lease.get("pid", 0), None, 0.0)):
+                    with suppress(OSError):  # released just now
+                        lease["age"] = max(0.0, time.time() - entry.stat().st_mtime)
                     found[match[1]] = lease
         return found
 
-    def _records(self) -> dict[str, dict[str, Any]]:
-        folder, found = self.results_folder.path / "jobs", {}
-        for entry in _entries(folder):
-            name, kind = os.path.splitext(entry.name)
-            if kind == ".json":
-                changed = entry.stat().st_mtime
-                if self.records.get(name, (None,))[0] != changed:
-                    self.records[name] = changed, read_record(self.results_folder, name)
-                found[name] = self.records[name][1]
-        return found
-
-    def seconds_left(self, state: State) -> float | None:
-        """Estimates the seconds until the end from those of finished jobs; None if none has finished."""
-        speeds = {}
-        for kind in (True, False):
-            ended = [
-                self.records[job.name][1]
-                for job in state.done
-                if bool(job.cells) is kind and job.name in self.records
-            ]
-            seconds = sum(one.get("seconds", 0.0) for one in ended)
-            if seconds:
-                speeds[kind] = sum(one.get("flops", 0.0) for one in ended) / seconds
-        if not speeds:
-            return None
-        left = 0.0
-        for job in state.left:
-            done, total, _ = state.running.get(job, {}).get("progress", (0, 0, ""))
-            part = 1.0 - done / total if total else 1.0
-            left += (
-                part * job.flops / (speeds.get(bool(job.cells)) or next(iter(speeds.values())) or math.inf)
-            )
-        return left / max(1, len(state.running))
-
-
-def read_lease(path: Path) -> dict[str, Any]:
-    """Reads a lease, with the seconds since it was written in `age` if the machine that wrote it is another one."""
-    try:
-        lease = parse_lease(path.read_bytes())
-        return lease | {"age": max(0.0, time.time() - path.stat().st_mtime)}
-    except OSError:  # released just now
-        return {}
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.results_folder.path / folder) as found:
+                return list(found)
+        except OSError:
+            return []
 
 
 def read_record(results_folder: ResultsFolder, name: str) -> dict[str, Any]:
@@ -222,15 +208,3 @@ def write_record(
     if traceback:
         write_text(folder / f"{job.name}.log", traceback)
     write_bytes(folder / f"{job.name}.json", checksums.dump_json(document))
-
-
-def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except OSError:
-        return []
-
-
-def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in _entries(folder)}
