@@ -2,6 +2,7 @@
 
 import re
 from importlib.util import find_spec
+from shutil import which
 
 from posbench.config.data import DataSettings
 from posbench.config.schema import RuntimeSettings, TrainSettings
@@ -29,6 +30,8 @@ def check_launcher(runtime: RuntimeSettings) -> None:
         raise ConfigError(
             f"runtime.launcher {runtime.launcher} needs {needed}: pip install 'posbench[{runtime.launcher}]'"
         )
+    if runtime.launcher == "slurm" and not which("squeue"):
+        raise ConfigError("runtime.launcher slurm: this machine has no squeue; start it on a login node")
     if not runtime.wait and not needed:
         raise ConfigError(f"runtime.wait=false with runtime.launcher {runtime.launcher}: choose slurm or ray")
     if not runtime.wait and runtime.launcher == "ray" and runtime.ray.address is None:

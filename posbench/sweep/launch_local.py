@@ -43,9 +43,7 @@ def devices(runtime: RuntimeSettings, max_workers: int) -> list[str]:
 
 
 @contextmanager
-def workers(
-    assignment: Assignment, runtime: RuntimeSettings, jobs: int, deadline: float
-) -> Iterator[Callable[[float], bool]]:
+def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iterator[Callable[[float], bool]]:
     """Starts a worker for each device; yields a function that waits some seconds and returns whether one still works.
 
     Raises:
@@ -57,7 +55,7 @@ def workers(
 
     def start(device: str) -> None:
         ours, theirs = multiprocessing.Pipe()
-        arguments = theirs, assignment, device, deadline
+        arguments = theirs, assignment, device
         process = multiprocessing.get_context("forkserver").Process(target=serve, args=arguments, daemon=True)
         for _ in range(START_ATTEMPTS):
             # An error is the end of the server of forks, which the next attempt starts again.
@@ -104,14 +102,14 @@ def workers(
             process.kill()
 
 
-def serve(theirs: Connection, assignment: Assignment, device: str, deadline: float) -> None:
+def serve(theirs: Connection, assignment: Assignment, device: str) -> None:
     """Works until no job is left; stops at a checkpoint when the other end of the connection closes, or by a signal."""
     from posbench.sweep.worker import run_worker
 
     try:
         with stop_flag() as signalled:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # delayed since the start of the process
-            run_worker(assignment, lambda: signalled() or theirs.poll(), device, deadline)
+            run_worker(assignment, lambda: signalled() or theirs.poll(), device)
     except Interrupted as stopped:
         sys.exit(stopped.status)  # the sweep prints the line
     except PosbenchError as error:

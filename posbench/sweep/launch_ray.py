@@ -24,28 +24,26 @@ STOP_SECONDS = 60.0  # for checkpoints at the end
 class RayWorker:
     """A worker in an actor."""
 
-    def work(self, folder: str, assignment: Assignment) -> str:
+    def work(self, folder: str, assignment: Assignment, stays: bool) -> str:
         """Works until no job is left; returns an error, or nothing.
 
         Args:
             folder: the current one of the sweep, from which it names files.
+            stays: whether the sweep waits for the actor, which else ends itself.
         """
+        import ray
+
+        error = ""
         if Path(folder).is_dir():
             os.chdir(folder)
         try:
-            with stop_flag() as should_stop:
-                run_worker(assignment, should_stop)
-        except PosbenchError as error:
-            return str(error)
-        except Interrupted:
-            pass
-        return ""
-
-    def leave(self) -> None:
-        """Ends the actor, which no process waits for."""
-        import ray
-
-        ray.actor.exit_actor()
+            with stop_flag() as signalled:
+                run_worker(assignment, lambda: signalled() or ray.get_runtime_context().is_canceled())
+        except (PosbenchError, Interrupted) as ended:
+            error = str(ended) if isinstance(ended, PosbenchError) else ""
+        if not stays:
+            ray.actor.exit_actor()
+        return error
 
 
 def connect(address: str | None) -> None:
@@ -70,9 +68,7 @@ def connect(address: str | None) -> None:
 
 
 @contextmanager
-def workers(
-    assignment: Assignment, runtime: RuntimeSettings, jobs: int, deadline: float
-) -> Iterator[Callable[[float], bool]]:
+def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iterator[Callable[[float], bool]]:
     """Starts the workers; yields a function that waits some seconds and returns whether one still works.
 
     Args:
@@ -82,11 +78,9 @@ def workers(
 
     settings = runtime.ray
     connect(settings.address)
-    total = ray.cluster_resources()
-    fitting = total.get("CPU", 0.0) / settings.cpus
-    if settings.gpus:
-        fitting = min(fitting, total.get("GPU", 0.0) / settings.gpus)
-    if fitting < 1:
+    total, needed = ray.cluster_resources(), {"CPU": settings.cpus, "GPU": settings.gpus}
+    fitting = int(min(total.get(kind, 0.0) / amount for kind, amount in needed.items() if amount))
+    if not fitting:
         raise ConfigError(
             f"no node has the {settings.cpus:g} CPUs and {settings.gpus:g} GPUs of a worker: give smaller runtime.ray.cpus "
             "and runtime.ray.gpus"
@@ -98,11 +92,8 @@ def workers(
         max_task_retries=-1,
         lifetime=None if runtime.wait else "detached",  # on the cluster until no job is left
     )
-    actors = [actor.remote() for _ in range(min(settings.workers or int(fitting), jobs))]
-    pending = [one.work.remote(os.getcwd(), assignment) for one in actors]
-    if not runtime.wait:
-        for one in actors:
-            one.leave.remote()
+    actors = [actor.remote() for _ in range(min(settings.workers or fitting, jobs))]
+    pending = [one.work.remote(os.getcwd(), assignment, runtime.wait) for one in actors]
 
     def wait(seconds: float) -> bool:
         nonlocal pending

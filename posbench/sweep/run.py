@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from posbench.evaluation.oom_report import oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allowed_packages
 from posbench.plan.cell import Plan
+from posbench.plan.job import Job
 from posbench.plan.jobs import plan_jobs
-from posbench.plan.sweep_file import Assignment, Sweep, make_sweep, write_sweep
+from posbench.plan.sweep_file import Assignment, make_sweep, write_sweep
 from posbench.runtime.device import pick_device
 from posbench.runtime.distributed import world
 from posbench.runtime.signals import interrupts, stop_flag
 from posbench.sweep import launch_local, launch_ray, launch_slurm
-from posbench.sweep.state import State, StateReader
+from posbench.sweep.state import DONE, FAILED, LEFT, RUNNING, StateReader
 from posbench.sweep.status import Board, format_cost
 from posbench.sweep.worker import Worker, deadline_of, set_device
 from posbench.tracking.tracker import check_tracker
@@ -71,14 +73,14 @@ def run_plan(
     sweep = make_sweep(experiment, plan, plan_jobs(plan, selects_rate), runtime)
     reader = StateReader(sweep, results_folder, runtime if runtime.launcher in ("inline", "local") else None)
 
-    def first_state() -> State:
+    def first_state() -> dict[str, list[Job]]:
         if not dry_run:
             results_folder.prepare()
             reader.verify()
-        return reader.read()
+        return reader.read().jobs
 
-    before = world().from_main(first_state)
-    jobs = before.left
+    reader.jobs = world().from_main(first_state)
+    jobs, before = reader.left, reader.records.copy()
     trainings = sum(not job.cells for job in jobs)
     cells = sum(cell not in reader.cells for job in jobs for cell in job.cells)
     say(
@@ -86,54 +88,48 @@ def run_plan(
         + (f"; {format_cost(jobs)}" if jobs else "")
     )
     if dry_run:
-        to_do = [job for job in jobs if job not in before.running]
-        for kind, listed in {"done": before.done, "running": before.running, "to do": to_do}.items():
-            for job in listed:
-                say(f"{kind}: {job.label}, {format_cost([job])}")
+        for kind in (DONE, *LEFT):
+            for job in reader.jobs[kind]:
+                say(f"{kind if kind in (DONE, RUNNING) else 'to do'}: {job.label}, {format_cost([job])}")
     if dry_run or not jobs:
         return SweepSummary(0, len(jobs))
     if world().is_main_process:
         write_sweep(results_folder.path, sweep)
     with ExitStack() as stack, interrupts():
         board = stack.enter_context(Board(reader, jobs)) if world().is_main_process else None
-        refresh = board.refresh if board else lambda: None
-        launch(sweep, runtime, reader, len(jobs), deadline, refresh)
-    if not runtime.wait and reader.read().left:
-        say(
-            f"{len(jobs)} jobs are submitted; posbench status {results_folder.path} shows them, and the same command "
-            "collects"
-        )
+        launch(reader, deadline, board.refresh if board else lambda: None)
+    reader.jobs = world().from_main(lambda: reader.read().jobs)
+    if not runtime.wait and reader.left:
+        shown = f"posbench status {results_folder.path} shows them, and the same command collects"
+        say(f"{len(jobs)} jobs are submitted; {shown}")
         return SweepSummary(0, len(jobs))
-    state = world().from_main(reader.read)
     for line in oom_report_lines(plan.cells, results_folder.store):
         say(line)
-    failed = {job: record for job, record in state.failed.items() if record != before.failed.get(job)}
-    if failures := [f"{job.label}: {record['error']}" for job, record in failed.items()]:
-        raise PosbenchError(f"{len(failures)} jobs failed, the first: {failures[0]}; run again to retry them")
-    if state.left:
+    failed = [job for job in reader.jobs[FAILED] if reader.records.get(job.name) != before.get(job.name)]
+    if failed and world().is_main_process:
+        first = f"{failed[0].label}: {reader.record(failed[0].name)['error']}"
+        raise PosbenchError(f"{len(failed)} jobs failed, the first: {first}; run again to retry them")
+    if reader.left:
         reason = "time is up" if runtime.max_minutes else "the workers have ended"
-        say(f"{reason}: {len(state.left)} of {len(jobs)} jobs are left; the same command continues")
-    return SweepSummary(len(jobs) - len(state.left), len(state.left))
+        say(f"{reason}: {len(reader.left)} of {len(jobs)} jobs are left; the same command continues")
+    return SweepSummary(len(jobs) - len(reader.left), len(reader.left))
 
 
-def launch(
-    sweep: Sweep,
-    runtime: RuntimeSettings,
-    reader: StateReader,
-    jobs: int,
-    deadline: float,
-    refresh: Callable[[], None],
-) -> None:
+def launch(reader: StateReader, deadline: float, refresh: Callable[[], None]) -> None:
     """Starts workers as the settings say and returns when they have ended, or at once with runtime.wait=false."""
-    results_folder, run = reader.results_folder, uuid4().hex[:8]
+    runtime, run, jobs = reader.sweep.runtime, uuid4().hex[:8], len(reader.left)
     is_one = runtime.launcher == "local" and len(launch_local.devices(runtime, jobs)) == 1
     if is_one or runtime.launcher == "inline" or world().world_size > 1:
-        worker = Worker(sweep, results_folder, set_device(runtime), run, deadline, refresh)
+        worker = Worker(reader, set_device(runtime), run, deadline)
+        worker.on_change = refresh
         with stop_flag() as should_stop:
             worker.work(should_stop)
         return
-    assignment = Assignment(results_folder.path.absolute(), sweep.id, run, allowed_packages())
-    with LAUNCHERS[runtime.launcher](assignment, runtime, jobs, deadline) as wait:
+    folder = reader.results_folder.path.absolute()
+    # Other machines have other clocks; their workers count from their own start.
+    deadline = deadline if runtime.launcher == "local" else math.inf
+    assignment = Assignment(folder, reader.sweep.id, run, allowed_packages(), deadline)
+    with LAUNCHERS[runtime.launcher](assignment, runtime, jobs) as wait:
         # Workers that still wait for a place find nothing to do once no job is left.
-        while runtime.wait and reader.state.left and wait(0.5):
+        while runtime.wait and reader.left and wait(0.5):
             refresh()

@@ -7,7 +7,6 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,31 +20,10 @@ from posbench.plan.lr_selection import best_rate
 from posbench.plan.sweep_file import Sweep
 from posbench.sweep.claims import LEASE, host, read_lease
 
-
-@dataclass
-class State:
-    """The jobs of a sweep by what they are at one moment.
-
-    Attributes:
-        done: with all files there.
-        unneeded: of a rate of grid.lr that was not selected.
-        failed: that failed when they ran last, with the record of the failure.
-        running: that a process holds, with its lease.
-        ready: that could start.
-        waiting: for the training of a model.
-    """
-
-    done: list[Job] = field(default_factory=list)
-    unneeded: list[Job] = field(default_factory=list)
-    failed: dict[Job, dict[str, Any]] = field(default_factory=dict)
-    running: dict[Job, dict[str, Any]] = field(default_factory=dict)
-    ready: list[Job] = field(default_factory=list)
-    waiting: list[Job] = field(default_factory=list)
-
-    @property
-    def left(self) -> list[Job]:
-        """All jobs that are neither done nor unneeded."""
-        return [*self.ready, *self.failed, *self.running, *self.waiting]
+# What a job is: all its files are there, or it belongs to a rate of grid.lr that was not selected; else it is left. It
+# can start, failed when it ran last, is held by a process, or needs a model that is not trained.
+DONE, UNNEEDED = "done", "unneeded"
+LEFT = READY, FAILED, RUNNING, WAITING = "to start", "failed", "running", "waits for a model"
 
 
 class StateReader:
@@ -55,64 +33,66 @@ class StateReader:
         runtime: of a process that measures cells; what did not fit in the memory of another device is not done for it.
 
     Attributes:
-        state: as it was read last.
+        jobs: by what they are, as read last.
         cells, models: ids of those that are there.
         required: ids of the models that must be trained.
         best: the selected rate for each choice of rates.
-        records: how each job ended last, with the time of the file.
+        leases, records: of running jobs, and of how each job ended last with the time of the file, by name.
     """
 
     def __init__(
         self, sweep: Sweep, results_folder: ResultsFolder, runtime: RuntimeSettings | None = None
     ) -> None:
         self.sweep, self.results_folder, self.runtime = sweep, results_folder, runtime
-        self.state = State()
+        self.jobs: dict[str, list[Job]] = {}
         self.cells: set[str] = set()
         self.models: set[str] = set()
         self.required: set[str] = set()
         self.best: dict[tuple[tuple[str, ...], ...], int | None] = {}
+        self.leases: dict[str, dict[str, Any]] = {}
         self.records: dict[str, tuple[float, dict[str, Any]]] = {}
 
-    def verify(self) -> None:
-        """Sets damaged rows and models aside, so that they count as missing from here on."""
-        for job in self.sweep.jobs:
-            for cell in job.cells:
-                self.results_folder.store.has(cell)
-        self.read()
-        for model in self.required & self.models:
-            if not self.results_folder.is_trained(model):
-                self.models.remove(model)
+    @property
+    def left(self) -> list[Job]:
+        """All jobs that are neither done nor unneeded."""
+        return [job for kind in LEFT for job in self.jobs[kind]]
 
-    def read(self) -> State:
-        """Reads the state."""
-        self._read_cells()
-        self._read_records()
-        leases, jobs = self._read_leases(), self.sweep.jobs
+    def verify(self) -> None:
+        """Reads the state; sets damaged rows and models aside, so that they count as missing."""
+        for cell in chain(*(job.cells for job in self.sweep.jobs)):
+            self.results_folder.store.has(cell)
+        self.read()
+        self.models -= {one for one in self.required & self.models if not self.results_folder.is_trained(one)}
+        self.read()
+
+    def read(self) -> StateReader:
+        """Reads the state and returns this reader."""
+        self._read_files()
         # A model is required for cells that are missing or, without cells, because the plan is to train it.
-        measured = {job.model for job in jobs if job.cells}
-        self.required = {job.model for job in jobs if not job.cells and not job.requires} - measured
-        for job in sorted(
-            jobs, key=lambda job: not job.cells
-        ):  # then base models, for what is tuned from them
-            is_required = bool(job.cells) or job.model in self.required
-            if is_required and not self.is_done(job) and not self.is_unneeded(job):
+        measured = {job.model for job in self.sweep.jobs if job.cells}
+        trainings = list(self.sweep.trains.values())
+        self.required = {job.model for job in trainings if not job.requires} - measured
+        for job in [*(job for job in self.sweep.jobs if job.cells), *trainings]:
+            if not self.is_done(job) and not self.is_unneeded(job):
                 self.required.update(job.inputs)
-        state = self.state = State()
-        for job in jobs:
-            if self.is_done(job):
-                state.done.append(job)
-            elif self.is_unneeded(job):
-                state.unneeded.append(job)
-            elif job.name in leases:
-                state.running[job] = leases[job.name]
-            elif self.record(job.name).get("outcome") == "failed":
-                state.failed[job] = self.record(job.name)
-            else:
-                (state.ready if self.has_inputs(job) else state.waiting).append(job)
-        return state
+        self.jobs = {kind: [] for kind in (DONE, UNNEEDED, *LEFT)}
+        for job in self.sweep.jobs:
+            self.jobs[self._kind(job)].append(job)
+        return self
+
+    def _kind(self, job: Job) -> str:
+        if self.is_done(job):
+            return DONE
+        if self.is_unneeded(job):
+            return UNNEEDED
+        if job.name in self.leases:
+            return RUNNING
+        if self.record(job.name).get("outcome") == "failed":
+            return FAILED
+        return READY if self.has_inputs(job) else WAITING
 
     def is_done(self, job: Job) -> bool:
-        """Returns whether all that is required of a job was there when the state was read last."""
+        """Returns whether all that is required of a job is there."""
         if job.cells:
             return self.cells.issuperset(job.cells)
         return job.model not in self.required or self.has_model(job.model)
@@ -136,51 +116,45 @@ class StateReader:
         return self.best[job.rates] != job.rate
 
     def record(self, name: str) -> dict[str, Any]:
-        """Returns the record of how a job ended last, as it was read last; empty without one."""
+        """Returns the record of how a job ended last; empty without one."""
         return self.records.get(name, (0.0, {}))[1]
 
     def seconds_left(self) -> float | None:
         """Estimates the seconds until the end from those of finished jobs of each kind; None if none has finished."""
         seconds, flops, left = Counter[bool](), Counter[bool](), 0.0
-        for job in self.state.done:
+        for job in self.jobs[DONE]:
             seconds[bool(job.cells)] += self.record(job.name).get("seconds", 0.0)
             flops[bool(job.cells)] += self.record(job.name).get("flops", 0.0)
         speeds = {kind: flops[kind] / seconds[kind] for kind in flops if flops[kind] and seconds[kind]}
         if not speeds:
             return None
-        for job in self.state.left:
-            done, total, _ = self.state.running.get(job, {}).get("progress", (0, 1, ""))
+        for job in self.left:
+            done, total, _ = self.leases.get(job.name, {}).get("progress", (0, 1, ""))
             part = 1.0 - done / max(1, total)
             left += part * job.flops / speeds.get(bool(job.cells), max(speeds.values()))
-        return left / max(1, len(self.state.running))
+        return left / max(1, len(self.jobs[RUNNING]))
 
-    def _read_cells(self) -> None:
+    def _read_files(self) -> None:
         present = {entry.name for entry in self._entries("cells")}
-        missing = {cell for job in self.sweep.jobs for cell in job.cells} - self.cells
-        found = {cell for cell in missing if f"{cell}.parquet" in present}
-        if self.runtime:
-            found = {
-                cell for cell in found if self.results_folder.is_evaluated(cell, self.runtime, verify=False)
-            }
-        self.cells |= found
-
-    def _read_records(self) -> None:
+        for cell in chain(*(job.cells for job in self.sweep.jobs)):
+            if cell not in self.cells and f"{cell}.parquet" in present and self._fits(cell):
+                self.cells.add(cell)
         for entry in self._entries("jobs"):
             name, kind = os.path.splitext(entry.name)
             if kind == ".json" and self.records.get(name, (0.0,))[0] != (changed := entry.stat().st_mtime):
                 self.records[name] = changed, read_record(self.results_folder, name)
-
-    def _read_leases(self) -> dict[str, dict[str, Any]]:
-        """Returns the leases that may be of live processes by job, with the seconds since they were written in `age`."""
-        found = {}
+        self.leases = {}
         for entry in self._entries("locks"):
             if match := LEASE.fullmatch(entry.name):
                 lease = read_lease(Path(entry.path))
-                if not (lease.get("host") == host() and is_dead(lease.get("pid", 0), None, 0.0)):
-                    with suppress(OSError):  # released just now
-                        lease["age"] = max(0.0, time.time() - entry.stat().st_mtime)
-                    found[match[1]] = lease
-        return found
+                if lease.get("host") == host() and is_dead(lease.get("pid", 0), None, 0.0):
+                    continue
+                with suppress(OSError):  # released just now
+                    lease["age"] = max(0.0, time.time() - entry.stat().st_mtime)
+                self.leases[match[1]] = lease
+
+    def _fits(self, cell: str) -> bool:
+        return self.runtime is None or self.results_folder.is_evaluated(cell, self.runtime, verify=False)
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:

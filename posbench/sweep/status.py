@@ -7,18 +7,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from posbench.plan.job import Job
-from posbench.sweep.state import StateReader
+from posbench.sweep.state import DONE, FAILED, READY, RUNNING, UNNEEDED, WAITING, StateReader
 
 REFRESH_SECONDS = 0.5
 SUMMARY_SECONDS = 60.0  # between two plain lines that sum up
 SHARE_OF_TIME = 0.05  # that reading the state may take
 MAX_LINES = 20  # of each kind in a report
-KINDS = ("running", "failed", "to start", "waits for a model")
 
 
 class Board:
@@ -30,19 +28,17 @@ class Board:
 
     def __init__(self, reader: StateReader, jobs: Iterable[Job]) -> None:
         self.reader, self.jobs, self.ended = reader, {job.name: job for job in jobs}, 0
-        self.total, self.before = len(self.jobs), dict(reader.records)
-        self.live = Live(transient=True, auto_refresh=False) if Console().is_terminal else None
+        self.total, self.before = len(self.jobs), reader.records.copy()
+        self.live = Live(transient=True, auto_refresh=False)
         self.next, self.next_summary = 0.0, time.monotonic() + SUMMARY_SECONDS
 
     def __enter__(self) -> Board:
-        if self.live:
-            self.live.start()
+        self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.refresh(is_last=True)
-        if self.live:
-            self.live.stop()
+        self.live.stop()
 
     def refresh(self, is_last: bool = False) -> None:
         """Reads the state of the sweep and shows it, not more often than is useful."""
@@ -53,10 +49,9 @@ class Board:
         for line in self.ends(is_last):
             self.ended += 1
             self.say(f"[{self.ended}/{self.total}] {line}")
-        lines = list(report(self.reader, ["running"]))
-        if self.live:
-            self.live.update(Text("\n".join(lines)), refresh=True)
-        elif began >= self.next_summary:
+        lines = list(report(self.reader, [RUNNING]))
+        self.live.update(Text("\n".join(lines)), refresh=True)
+        if began >= self.next_summary and not self.live.console.is_terminal:
             self.say("; ".join(map(str.strip, lines[:2])))
             self.next_summary = began + SUMMARY_SECONDS
         now = time.monotonic()
@@ -64,47 +59,40 @@ class Board:
 
     def ends(self, is_last: bool) -> Iterator[str]:
         """Yields a line for each job that has ended since the last time; one without a record when all have ended."""
-        for job in self.reader.state.unneeded:
+        for job in self.reader.jobs[UNNEEDED]:
             self.total -= bool(self.jobs.pop(job.name, None))
-        done = {job.name for job in self.reader.state.done}
+        done = {job.name for job in self.reader.jobs[DONE]}
         for name, job in list(self.jobs.items()):
-            record = self.reader.records.get(name)
-            is_new = record != self.before.get(name)
-            if is_new and record and record[1].get("outcome") == "failed":
-                self.before[name] = record
-                yield f"{job.label} FAILED: {record[1]['error']}"
+            record = self.reader.record(name)
+            is_new = self.reader.records.get(name) != self.before.get(name)
+            if is_new and record["outcome"] == "failed":
+                self.before[name] = self.reader.records[name]
+                yield f"{job.label} FAILED: {record['error']}"
             elif name in done and (is_new or is_last):
                 del self.jobs[name]
-                yield (
-                    f"{job.label} ({record[1].get('seconds', 0.0):.0f} s)" if is_new and record else job.label
-                )
+                yield f"{job.label} ({record['seconds']:.0f} s)" if is_new else job.label
 
     def say(self, text: str) -> None:
         """Prints a line, above the report if there is one."""
-        if self.live:
-            self.live.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, flush=True)
+        self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def report(reader: StateReader, kinds: Iterable[str] = KINDS) -> Iterator[str]:
+def report(reader: StateReader, kinds: Iterable[str] = (RUNNING, FAILED, READY, WAITING)) -> Iterator[str]:
     """Yields lines about the sweep as its state was read last: the number of jobs, and the jobs of some kinds."""
-    state = reader.state
-    total, seconds_left = len(state.done) + len(state.left), reader.seconds_left()
-    parts = [f"{len(state.done)} of {total} jobs done", f"{len(state.running)} running"]
-    parts += [f"{len(state.failed)} failed"] if state.failed else []
-    parts += [f"{len(state.ready) + len(state.waiting)} to start"]
-    parts += (
-        [f"about {format_duration(seconds_left)} left"] if state.left and seconds_left is not None else []
-    )
+    done, left, seconds = len(reader.jobs[DONE]), len(reader.left), reader.seconds_left()
+    running, failed = len(reader.jobs[RUNNING]), len(reader.jobs[FAILED])
+    parts = [f"{done} of {done + left} jobs done", f"{running} running"]
+    parts += [f"{failed} failed"] if failed else []
+    parts += [f"{left - running - failed} to start"]
+    parts += [f"about {format_duration(seconds)} left"] if left and seconds is not None else []
     yield ", ".join(parts)
-    running = [f"{job.label}: {running_note(lease)}" for job, lease in state.running.items()]
-    failed = [f"{job.label}: {record['error']}" for job, record in state.failed.items()]
-    ready, waiting = ([job.label for job in jobs] for jobs in (state.ready, state.waiting))
-    for kind, lines in zip(KINDS, (running, failed, ready, waiting), strict=True):
-        if kind in kinds:
-            more = [f"{len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
-            yield from (f"  {kind}: {line}" for line in lines[:MAX_LINES] + more)
+    for kind in kinds:
+        for job in reader.jobs[kind][:MAX_LINES]:
+            note = running_note(reader.leases[job.name]) if kind == RUNNING else ""
+            note = reader.record(job.name)["error"] if kind == FAILED else note
+            yield f"  {kind}: {job.label}" + (f": {note}" if note else "")
+        if (more := len(reader.jobs[kind]) - MAX_LINES) > 0:
+            yield f"  {kind}: {more} more"
 
 
 def running_note(lease: dict[str, Any]) -> str:
@@ -124,11 +112,8 @@ def format_duration(seconds: float) -> str:
 
 def format_cost(jobs: Sequence[Job]) -> str:
     """Returns the tokens and operations of jobs, such as "1.2 Mtokens, 3.2 GFLOP"."""
-    texts = []
-    for unit, number in {
-        "tokens": sum(job.tokens for job in jobs),
-        "FLOP": sum(job.flops for job in jobs),
-    }.items():
+    texts, tokens, flops = [], sum(job.tokens for job in jobs), sum(job.flops for job in jobs)
+    for number, unit in ((tokens, "tokens"), (flops, "FLOP")):
         power = min(5, int(math.log10(max(number, 1.0)) // 3))
         texts.append(f"{number / 1000**power:.3g} {'kMGTP'[power - 1] if power else ''}{unit}")
     return ", ".join(texts)

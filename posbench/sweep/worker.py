@@ -18,7 +18,7 @@ from posbench.errors import PosbenchError
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allow
 from posbench.plan.job import Job
-from posbench.plan.sweep_file import Assignment, Sweep, read_sweep
+from posbench.plan.sweep_file import Assignment, read_sweep
 from posbench.runtime.distributed import RankLostError, world
 from posbench.runtime.signals import Interrupted
 from posbench.sweep.claims import Claim, Claims
@@ -31,7 +31,7 @@ MIN_WAIT, MAX_WAIT = 0.1, 5.0  # seconds between two looks at jobs that others a
 
 
 class LeaseLostError(PosbenchError):
-    """Another process may have taken the job over, because this one did not renew its lease in time."""
+    """Another process may run the job."""
 
 
 class Worker:
@@ -40,23 +40,19 @@ class Worker:
     Args:
         run: id of the command that started it; a job that fails is not tried again under the same id.
         deadline: time of time.monotonic() at which it stops.
+
+    Attributes:
         on_change: called when a job has started, gone on or ended.
     """
 
     def __init__(
-        self,
-        sweep: Sweep,
-        results_folder: ResultsFolder,
-        runtime: RuntimeSettings,
-        run: str,
-        deadline: float = math.inf,
-        on_change: Callable[[], None] = lambda: None,
+        self, reader: StateReader, runtime: RuntimeSettings, run: str, deadline: float = math.inf
     ) -> None:
-        self.run, self.deadline, self.on_change = run, deadline, on_change
+        self.reader, self.run, self.deadline = reader, run, deadline
+        self.runner = JobRunner(reader.sweep, reader.results_folder, runtime)
+        self.claims = Claims(reader.results_folder.path / "locks", run, runtime.lease_seconds)
         self.ended: set[str] = set()
-        self.reader = StateReader(sweep, results_folder, runtime)
-        self.runner = JobRunner(sweep, results_folder, runtime)
-        self.claims = Claims(results_folder.path / "locks", run, runtime.lease_seconds)
+        self.on_change: Callable[[], None] = lambda: None
 
     def work(self, should_stop: Callable[[], bool]) -> None:
         """Runs jobs until none is left, `should_stop` returns true or the deadline has come.
@@ -124,8 +120,7 @@ class Worker:
 
         def is_over() -> bool:
             if claim and claim.is_lost:
-                reason = "its lease was not renewed in time, and another process may run the job"
-                raise world().announce_failure(reason) if world().world_size > 1 else LeaseLostError(reason)
+                raise LeaseLostError("its lease was not renewed in time, and another process may run the job")
             return should_stop() or time.monotonic() > self.deadline
 
         def on_progress(*progress: object) -> None:
@@ -159,20 +154,18 @@ class Worker:
             write_record(self.reader.results_folder, job, self.run, trace, **outcome)
 
 
-def run_worker(
-    assignment: Assignment, should_stop: Callable[[], bool], device: str = "", deadline: float = math.inf
-) -> None:
+def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> None:
     """Works on a sweep in this process, as a launcher starts it.
 
     Args:
         device: in place of that of the settings.
-        deadline: time of time.monotonic(); runtime.max_minutes counts from here as well.
     """
     allow(assignment.packages)
-    sweep, results_dir = read_sweep(assignment.results_dir, assignment.sweep), assignment.results_dir
-    runtime = replace(sweep.runtime, device=device or sweep.runtime.device, results_dir=str(results_dir))
-    deadline = min(deadline, deadline_of(runtime))
-    Worker(sweep, ResultsFolder(results_dir), set_device(runtime), assignment.run, deadline).work(should_stop)
+    sweep, folder = read_sweep(assignment.results_dir, assignment.sweep), assignment.results_dir
+    runtime = replace(sweep.runtime, device=device or sweep.runtime.device, results_dir=str(folder))
+    runtime, deadline = set_device(runtime), min(assignment.deadline, deadline_of(runtime))
+    reader = StateReader(sweep, ResultsFolder(folder), runtime)
+    Worker(reader, runtime, assignment.run, deadline).work(should_stop)
 
 
 def deadline_of(runtime: RuntimeSettings) -> float:

@@ -6,7 +6,6 @@ from posbench.config.checks import check_launcher
 from posbench.config.launchers import SlurmSettings
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
-from posbench.sweep import launch_slurm
 
 
 @pytest.mark.parametrize(
@@ -21,4 +20,4 @@ def test_an_option_is_one_line(sbatch):
 def test_without_slurm_it_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="this machine has no squeue; start it on a login node"):
-        launch_slurm.in_queue("posbench")
+        check_launcher(RuntimeSettings(launcher="slurm"))

@@ -1,6 +1,5 @@
 """Local worker processes: their errors, and their deaths."""
 
-import math
 import os
 import signal
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ def work(folder, num_workers):
     """Runs workers on a sweep that is not there."""
     assignment = Assignment(folder, "0" * 16, "run", frozenset())
     runtime = RuntimeSettings(device="cpu", num_workers=num_workers)
-    with launch_local.workers(assignment, runtime, 9, math.inf) as wait:
+    with launch_local.workers(assignment, runtime, 9) as wait:
         while wait(10.0):
             pass
 

@@ -36,12 +36,12 @@ class Runner:
 def work(results, monkeypatch):
     """Runs a worker over a sweep and returns the names of the jobs that it started."""
 
-    def work(sweep, errors=(), run="run", **arguments):
-        worker = Worker(sweep, results, RuntimeSettings(device="cpu"), run, **arguments)
+    def work(sweep, errors=(), run="run", on_change=lambda: None, **arguments):
+        # No settings for the reader, because the files of these tests are empty.
+        worker = Worker(StateReader(sweep, results), RuntimeSettings(device="cpu"), run, **arguments)
         worker.runner = Runner(results)
         worker.runner.errors = dict(errors)
-        # The files of these tests are empty.
-        worker.reader.runtime = None
+        worker.on_change = on_change
         worker.work(lambda: False)
         return worker.runner.started
 
