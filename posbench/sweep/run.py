@@ -120,7 +120,8 @@ def launch(reader: StateReader, deadline: float, refresh: Callable[[], None]) ->
     runtime, run, jobs = reader.sweep.runtime, uuid4().hex[:8], len(reader.left)
     is_one = runtime.launcher == "local" and len(launch_local.devices(runtime, jobs)) == 1
     if is_one or runtime.launcher == "inline" or world().world_size > 1:
-        worker = Worker(reader, set_device(runtime), run, deadline)
+        reader.runtime = set_device(runtime)
+        worker = Worker(reader, reader.runtime, run, deadline)
         worker.on_change = refresh
         with stop_flag() as should_stop:
             worker.work(should_stop)

@@ -86,9 +86,8 @@ class Worker:
             # Running jobs as well: a lease may be that of a dead process, which its claim decides.
             for job in filter(self.reader.has_inputs, jobs):
                 if claim := self.claims.acquire(job.name):
-                    if job in self.reader.read().left and self.will_run(
-                        job
-                    ):  # no other has ended it just now
+                    # Another process may have ended it since the state was read.
+                    if job in self.reader.read().left and self.will_run(job):
                         return job, claim
                     claim.release()
             self.on_change()
@@ -131,9 +130,7 @@ class Worker:
         started, trace = time.monotonic(), ""
         try:
             if claim and claim.crashes >= MAX_CRASHES:
-                raise PosbenchError(
-                    f"its process died {MAX_CRASHES} times, for want of memory or by a signal"
-                )
+                raise PosbenchError(f"its process died {MAX_CRASHES} times, by a signal or without memory")
             with world().fail_together():
                 part = self.runner.run(job, on_progress, is_over)
             outcome = {"outcome": "done", "seconds": time.monotonic() - started, "flops": part * job.flops}
