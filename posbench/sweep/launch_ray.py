@@ -19,6 +19,7 @@ from posbench.sweep.worker import run_worker
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 60.0  # for checkpoints at the end
+SUBMIT_SECONDS = 3.0  # until calls have reached their actors
 
 
 class RayWorker:
@@ -93,7 +94,13 @@ def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iter
         lifetime=None if runtime.wait else "detached",  # on the cluster until no job is left
     )
     actors = [actor.remote() for _ in range(min(settings.workers or fitting, jobs))]
+    if not runtime.wait:  # a call to an actor that has not started is lost when this process leaves
+        ray.wait(
+            [one.__ray_ready__.remote() for one in actors], num_returns=len(actors), timeout=STOP_SECONDS
+        )
     pending = [one.work.remote(os.getcwd(), assignment, runtime.wait) for one in actors]
+    if not runtime.wait:
+        ray.wait(pending, timeout=SUBMIT_SECONDS)
 
     def wait(seconds: float) -> bool:
         nonlocal pending
