@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from posbench.commands.source import definition, parts
-from posbench.config.checks import check, check_fingerprint
+from posbench.config.checks import check, check_fingerprint, check_launcher
 from posbench.config.extension import ON_LAYERS
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript, TrainScript
 from posbench.config.train import TrainSettings
@@ -58,6 +58,7 @@ def check_model(settings: ModelSettings) -> float:
 def check_train(settings: TrainScript) -> None:
     """Raises ConfigError for a training that cannot be, or that takes many years."""
     check_training_effect(settings.train, {})
+    check_launcher(settings.runtime)
     feasibility.use_machines_of(settings.runtime)
     feasibility.check_flops(check_model(settings), "give fewer train.steps, or a smaller size or batch")
 
@@ -100,6 +101,7 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
             "evaluation.task and evaluation.include_extensions change nothing here, they are for sweeps: give task=NAME "
             "and extension=NAME"
         )
+    check_launcher(script.runtime)
     feasibility.use_machines_of(script.runtime)
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
     check_model(script)
@@ -118,6 +120,7 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterab
         given: keys on the command line. What an experiment sets there in vain is a mistake; in its file it is a
             preference for other grids.
     """
+    check_launcher(script.runtime)
     feasibility.use_machines_of(script.runtime)
     check_training_effect(script.train, script.grid.train)
     axes, overrides = script.grid, script.overrides

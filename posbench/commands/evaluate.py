@@ -64,7 +64,7 @@ def measure(script: EvaluateScript) -> tuple[ModelPlan, pd.DataFrame | None]:
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
     from posbench.runtime.distributed import world
-    from posbench.sweep.run import collect_rows, run_plan
+    from posbench.sweep.run import run_plan
 
     results_folder = ResultsFolder.from_runtime(script.runtime)
     model, cells = world().from_main(lambda: plan_evaluation(script, extension, results_folder))
@@ -73,7 +73,7 @@ def measure(script: EvaluateScript) -> tuple[ModelPlan, pd.DataFrame | None]:
         or not world().is_main_process
     ):
         return model, None
-    return model, collect_rows(cells, results_folder)
+    return model, results_folder.collect(cells)
 
 
 def plan_evaluation(

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         raise DataError(f"no sweep in {folder}: run posbench sweep first, or give a results folder")
     latest = {sweep.name: sweep for sweep in reversed(sweeps)}
     for name, sweep in latest.items():
-        for line in report(name, StateReader(sweep, ResultsFolder(folder))):
-            print(line)
+        reader = StateReader(sweep, ResultsFolder(folder))
+        reader.read()
+        print(f"{name}: " + "\n".join(report(reader)))
     return 0

@@ -55,9 +55,8 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     from posbench.plan.lr_selection import select_learning_rates
     from posbench.report import experiment
     from posbench.runtime.distributed import world
-    from posbench.sweep.model_run import checkpoint_name
-    from posbench.sweep.run import collect_rows, run_plan
-    from posbench.tracking.report import log_report
+    from posbench.sweep.run import run_plan
+    from posbench.tracking.report import checkpoint_name, log_report
 
     plan = world().from_main(lambda: plan_sweep(script, load_option, Path(script.runtime.cache_dir)))
     note, selects_rate = "", bool(script.grid.lr)
@@ -74,11 +73,11 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     note = " ".join(filter(None, [note, training_note(script)]))
     folder = results_folder.path / script.name
     order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
-    rows = collect_rows(plan.cells, results_folder)
+    rows = results_folder.collect(plan.cells)
     experiment.save_experiment(folder, rows, order, script.figures, note)
     drawn = experiment.draw_report(folder, load_option)
     if summary.n_completed:
-        models = [checkpoint_name(model) for model in plan.models if model.pretrained is None]
+        models = [checkpoint_name(model.id) for model in plan.models if model.pretrained is None]
         log_report(rows, drawn, models, script.name, asdict(script), script.runtime)
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 

@@ -1,13 +1,17 @@
-"""Checks of training settings that concern two fields; each alone is checked by posbench.config.validation."""
+"""Checks of settings that concern two fields; each alone is checked by posbench.config.validation."""
 
 import re
+from importlib.util import find_spec
+from shutil import which
 
 from posbench.config.data import DataSettings
-from posbench.config.schema import TrainSettings
+from posbench.config.schema import RuntimeSettings, TrainSettings
 from posbench.config.validation import validate
 from posbench.errors import ConfigError
 
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+# Options of sbatch become lines of a script.
+SBATCH_OPTION, SBATCH_VALUE = re.compile(r"[a-z][a-z-]*"), re.compile(r"[^\n\r\0]*")
 
 
 def check_fingerprint(settings: DataSettings) -> None:
@@ -17,6 +21,26 @@ def check_fingerprint(settings: DataSettings) -> None:
             f"data.fingerprint {settings.fingerprint!r}: give 16 hexadecimal digits, the name of a corpus in "
             "runtime.cache_dir, or remove it"
         )
+
+
+def check_launcher(runtime: RuntimeSettings) -> None:
+    """Raises ConfigError for a launcher that is not installed, or whose settings do not fit together."""
+    needed = {"slurm": "submitit", "ray": "ray"}.get(runtime.launcher)
+    if needed and not find_spec(needed):
+        raise ConfigError(
+            f"runtime.launcher {runtime.launcher} needs {needed}: pip install 'posbench[{runtime.launcher}]'"
+        )
+    if runtime.launcher == "slurm" and not which("squeue"):
+        raise ConfigError("runtime.launcher slurm: this machine has no squeue; start it on a login node")
+    if not runtime.wait and not needed:
+        raise ConfigError(f"runtime.wait=false with runtime.launcher {runtime.launcher}: choose slurm or ray")
+    if not runtime.wait and runtime.launcher == "ray" and runtime.ray.address is None:
+        raise ConfigError("runtime.wait=false needs a cluster that stays: give runtime.ray.address")
+    for option, value in runtime.slurm.sbatch.items():
+        if not SBATCH_OPTION.fullmatch(option) or not SBATCH_VALUE.fullmatch(str(value)):
+            raise ConfigError(
+                f"runtime.slurm.sbatch.{option} {value!r}: give an option of sbatch and a value of one line"
+            )
 
 
 def check(settings: TrainSettings) -> None:

@@ -24,7 +24,7 @@ from posbench.lm.chunks import ChunkEnsemble
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
-from posbench.plan.cell import Cell, ModelPlan
+from posbench.plan.cell import Cell, FineTuning, ModelPlan
 from posbench.plan.plan import apply_extension
 from posbench.results.rows import RowStore
 from posbench.runtime.device import autocast_context, pick_device
@@ -32,7 +32,7 @@ from posbench.runtime.distributed import world
 from posbench.runtime.oom import is_out_of_memory
 from posbench.tasks.task import Task
 from posbench.training import checkpoints
-from posbench.training.trainer import TrainingInterrupted, build_model
+from posbench.training.trainer import FinetuneStart, TrainingInterrupted, build_model
 
 _log = logging.getLogger(__name__)
 
@@ -150,6 +150,14 @@ class EvaluatedModel:
             autocast_context(self.device, cell.dtype),
             self.max_tokens_per_batch,
         )
+
+    def finetune_start(self, tuning: FineTuning) -> FinetuneStart:
+        """Returns the start of a fine-tuning of this model."""
+        length = tuning.train.seq_len
+        scheme = apply_extension(self.model.scheme, tuning.extension, self.plan.settings, length)
+        extended = self.model.with_scheme(scheme)
+        steps, tokens = self.metadata["step"], self.metadata["train_tokens"]
+        return FinetuneStart(self.model, extended, tuning.train, steps, tokens)
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
         """Returns the columns that all rows of a cell share."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,9 @@ from posbench.errors import ConfigError
 from posbench.files import remove_leftovers
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from posbench.plan.cell import Cell
     from posbench.results.rows import RowStore
 
 
@@ -81,3 +85,19 @@ class ResultsFolder:
         from posbench.runtime.device import pick_device
 
         return run_metadata.get("device") == device_name(pick_device(runtime.device))
+
+    def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """Returns the rows of cells in order, with the labels of the current configs and the gate of results.gate applied."""
+        import numpy as np
+
+        from posbench.results import gate
+
+        rows, counts = self.store.collect([cell.id for cell in cells])
+        labels = {
+            "scheme": [cell.model.settings.scheme.name for cell in cells],
+            "extension": [cell.extension.name for cell in cells],
+            "model_size": [cell.model.settings.size.name for cell in cells],
+            "corpus": [cell.model.settings.data.name for cell in cells],
+        }
+        repeated = {name: np.repeat(of_cell, counts) for name, of_cell in labels.items()}
+        return gate.apply_gate(rows.assign(**repeated))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -33,6 +34,11 @@ class Job:
     tokens: float
     flops: float
     weight: float
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """The ids of all models that must be trained before, also those that compete with its own."""
+        return (*self.requires, *(model for models in self.rates for model in models))
 
     @classmethod
     def from_document(cls, content: Mapping[str, Any]) -> Job:

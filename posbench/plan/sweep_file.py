@@ -5,6 +5,7 @@ It holds settings and no code: classes are created by posbench.instantiate, as f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -44,12 +45,14 @@ class Assignment(NamedTuple):
         sweep: id of the sweep in it.
         run: id of the command that starts it.
         packages: packages outside posbench whose classes it may use.
+        deadline: when it stops, by time.monotonic() of the machine that has started it.
     """
 
     results_dir: Path
     sweep: str
     run: str
     packages: frozenset[str]
+    deadline: float = math.inf
 
 
 def make_sweep(name: str, plan: Plan, jobs: list[Job], runtime: RuntimeSettings) -> Sweep:

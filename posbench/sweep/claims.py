@@ -10,12 +10,13 @@ take-over is the exclusive creation of NAME.lease-(N+1), which one process alone
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,16 +24,12 @@ from uuid import uuid4
 from filelock import Timeout
 
 from posbench import files
-from posbench.errors import ConfigError, DataError, PosbenchError
+from posbench.errors import ConfigError, DataError
 
 LEASE = re.compile(r"(.+)\.lease-(\d+)")
 # Writes of a lease in the time after which it is stale.
 BEATS = 30
 MAX_BEAT_SECONDS = 2.0
-
-
-class LeaseLostError(PosbenchError):
-    """Another process has taken the job over, because this one did not renew its lease in time."""
 
 
 def host() -> str:
@@ -56,7 +53,7 @@ class Claims:
         self, folder: Path, run: str, lease_seconds: float, now: Callable[[], float] = time.monotonic
     ) -> None:
         self.folder, self.run, self.lease_seconds, self.now = folder, run, lease_seconds, now
-        self.seen: dict[str, tuple[bytes, float]] = {}
+        self.seen: dict[str, tuple[dict[str, Any], float]] = {}
 
     def acquire(self, name: str) -> Claim | None:
         """Claims a job, or returns None if another process holds it."""
@@ -65,99 +62,88 @@ class Claims:
                 f"{self.folder.parent} was removed or is not reachable: start the same command again"
             )
         lock = files.Lock(self.folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        claim = None
-        try:
-            number, content = latest_lease(self.folder, name)
-            if number and not self._is_free(name, content):
+        with ExitStack() as undo:
+            try:
+                lock.acquire(timeout=0)
+                undo.callback(lock.release)
+                number, lease = latest_lease(self.folder, name)
+                if number and not self._is_free(name, lease):
+                    return None
+                claim = Claim(self, lock, name, number + 1, lease)
+            except (Timeout, FileExistsError):  # another process holds it, or another machine was faster
                 return None
-            before = parse_lease(content)
-            crashes = before.get("crashes", 0) + 1 if before.get("run") == self.run else 0
-            claim = Claim(self, lock, name, number + 1, crashes)
-            with suppress(FileExistsError):  # another machine was faster
-                with claim.path.open("xb") as file:
-                    file.write(claim.content())
-                for old in range(number, 0, -1):
-                    if not _unlink(self.folder / f"{name}.lease-{old}"):
-                        break
-                claim.start()
-                return claim
-            return None
-        except OSError as error:
-            raise files.write_error(self.folder, error) from None
-        finally:
-            if claim is None or not claim.is_running:
-                lock.release()
+            except OSError as error:
+                raise files.write_error(self.folder, error) from None
+            undo.pop_all()
+            return claim
 
-    def _is_free(self, name: str, content: bytes) -> bool:
+    def _is_free(self, name: str, lease: dict[str, Any]) -> bool:
         """Returns whether a lease can be taken over by the holder of the file lock."""
-        if parse_lease(content).get("host") == host():
+        if lease.get("host") == host():
             return True  # its owner would hold the lock
         known, since = self.seen.get(name, (None, 0.0))
-        if known != content:
-            self.seen[name] = content, self.now()
+        if known != lease:
+            self.seen[name] = lease, self.now()
             return False
         return self.now() - since >= self.lease_seconds
 
 
 class Claim:
-    """A job that this process holds.
+    """A job that this process holds, from the creation of the lease to its release.
 
     Attributes:
         crashes: how often in a row a process of the same command has died with this job.
         progress: steps or cells that are done, their total, and a note, for views.
+
+    Raises:
+        FileExistsError: if another process has created the lease.
     """
 
-    def __init__(self, claims: Claims, lock: files.Lock, name: str, number: int, crashes: int) -> None:
-        self.claims, self.lock, self.crashes = claims, lock, crashes
+    def __init__(
+        self, claims: Claims, lock: files.Lock, name: str, number: int, before: dict[str, Any]
+    ) -> None:
+        self.claims, self.lock = claims, lock
+        self.crashes = before.get("crashes", 0) + 1 if before.get("run") == claims.run else 0
         self.path, self.newer = (claims.folder / f"{name}.lease-{n}" for n in (number, number + 1))
         self.owner, self.beats, self.progress = uuid4().hex, 0, (0, 0, "")
-        self._taken, self._stop, self._renewed = threading.Event(), threading.Event(), claims.now()
+        self._stop, self._renewed = threading.Event(), claims.now()
+        with self.path.open("xb") as file:
+            file.write(self.content())
+        for old in range(1, number):
+            (claims.folder / f"{name}.lease-{old}").unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._beat, daemon=True)
-
-    @property
-    def is_running(self) -> bool:
-        """True from the claim to its release."""
-        return self._thread.ident is not None and not self._stop.is_set()
+        self._thread.start()
 
     @property
     def is_lost(self) -> bool:
         """True after another process took the job over, or may have done so."""
-        return self._taken.is_set() or self.claims.now() - self._renewed > self.claims.lease_seconds
+        return self.claims.now() - self._renewed > self.claims.lease_seconds
 
     def content(self) -> bytes:
         """Returns the content of the lease, different each time."""
         self.beats += 1
         where = {"owner": self.owner, "host": host(), "pid": os.getpid(), "run": self.claims.run}
-        return json.dumps(
-            {**where, "crashes": self.crashes, "beats": self.beats, "progress": self.progress}
-        ).encode()
-
-    def start(self) -> None:
-        """Starts to renew the lease."""
-        self._thread.start()
+        count = {"crashes": self.crashes, "beats": self.beats, "progress": self.progress}
+        return json.dumps(where | count).encode()
 
     def release(self) -> None:
         """Gives the job up, done or not."""
         self._stop.set()
         self._thread.join()
-        if parse_lease(_read(self.path)).get("owner") == self.owner:
-            _unlink(self.path)
+        if read_lease(self.path).get("owner") == self.owner:
+            with suppress(OSError):
+                self.path.unlink()
         self.lock.release()
 
     def _beat(self) -> None:
         interval = min(MAX_BEAT_SECONDS, self.claims.lease_seconds / BEATS)
-        while not self._stop.wait(interval):
-            if not self.renew():
-                return
+        while not self._stop.wait(interval) and self.renew():
+            pass
 
     def renew(self) -> bool:
         """Writes the lease again; returns False if it is lost."""
-        if self.newer.exists() or parse_lease(_read(self.path)).get("owner") != self.owner:
-            self._taken.set()
+        if self.newer.exists() or read_lease(self.path).get("owner") != self.owner:
+            self._renewed = -math.inf
             return False
         with suppress(ConfigError):  # a disk that is full for less than lease_seconds does no harm
             files.write_bytes(self.path, self.content())
@@ -165,32 +151,15 @@ class Claim:
         return True
 
 
-def latest_lease(folder: Path, name: str) -> tuple[int, bytes]:
-    """Returns the number of the newest lease of a job and its content; 0 if there is none."""
-    numbers = [int(path.name.rpartition("-")[2]) for path in folder.glob(f"{name}.lease-*")]
-    number = max(numbers, default=0)
-    return number, _read(folder / f"{name}.lease-{number}") if number else b""
+def latest_lease(folder: Path, name: str) -> tuple[int, dict[str, Any]]:
+    """Returns the number of the newest lease of a job and its fields; 0 if there is none."""
+    number = max((int(path.name.rpartition("-")[2]) for path in folder.glob(f"{name}.lease-*")), default=0)
+    return number, read_lease(folder / f"{name}.lease-{number}")
 
 
-def parse_lease(content: bytes) -> dict[str, Any]:
-    """Returns the fields of a lease; none if it is not written completely."""
+def read_lease(path: Path) -> dict[str, Any]:
+    """Returns the fields of a lease; none if it is gone or not written completely."""
     try:
-        found = json.loads(content)
-    except ValueError:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _unlink(path: Path) -> bool:
-    try:
-        path.unlink()
-    except OSError:
-        return False
-    return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.process import BaseProcess
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import PosbenchError
@@ -43,51 +43,42 @@ def devices(runtime: RuntimeSettings, max_workers: int) -> list[str]:
 
 
 @contextmanager
-def workers(assignment: Assignment, devices: list[str], deadline: float) -> Iterator[Callable[[float], bool]]:
+def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iterator[Callable[[float], bool]]:
     """Starts a worker for each device; yields a function that waits some seconds and returns whether one still works.
 
     Raises:
         PosbenchError: if a worker ends with an error, or too many die.
     """
     warm_up()
-    running: dict[str, tuple[Any, Connection]] = {}
-    deaths = 0
+    running: list[tuple[str, BaseProcess, Connection]] = []
+    places, deaths = devices(runtime, jobs), 0
 
-    def start(name: str) -> None:
+    def start(device: str) -> None:
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("forkserver").Process(
-            target=serve, args=(theirs, assignment, devices[int(name)], deadline), name=name, daemon=True
-        )
-        for attempt in range(START_ATTEMPTS):
-            try:
-                with delayed_signals():
-                    process.start()
-                break
-            except (
-                EOFError,
-                OSError,
-            ):  # the server of forks was killed; it is started again with the next process
-                if attempt == START_ATTEMPTS - 1:
-                    raise PosbenchError(
-                        "worker processes cannot be started: free memory or processes"
-                    ) from None
-                time.sleep(0.5)  # until the system has noticed the end of the server
-        theirs.close()
-        running[name] = process, ours
+        arguments = theirs, assignment, device
+        process = multiprocessing.get_context("forkserver").Process(target=serve, args=arguments, daemon=True)
+        for _ in range(START_ATTEMPTS):
+            # An error is the end of the server of forks, which the next attempt starts again.
+            with suppress(EOFError, OSError), delayed_signals():
+                process.start()
+                running.append((device, process, ours))
+                theirs.close()
+                return
+            time.sleep(0.5)  # until the system has noticed
+        raise PosbenchError("worker processes cannot be started: free memory or processes")
 
     def wait(seconds: float) -> bool:
         nonlocal deaths
-        connection.wait([process.sentinel for process, _ in running.values()], seconds)
-        for name, (process, ours) in list(running.items()):
-            if process.is_alive():
-                continue
-            del running[name]
-            error = last_word(ours)
-            if error:
-                raise PosbenchError(error)
+        connection.wait([process.sentinel for _, process, _ in running], seconds)
+        for one in [one for one in running if not one[1].is_alive()]:
+            running.remove(one)
+            device, process, ours = one
+            with suppress(EOFError, OSError):
+                if ours.poll():  # the words of an error
+                    raise PosbenchError(ours.recv_bytes().decode())
             if process.exitcode:
                 deaths += 1
-                if deaths > MAX_DEATHS * len(devices):
+                if deaths > MAX_DEATHS * len(places):
                     raise PosbenchError(
                         f"{deaths} worker processes died, the last with exit code {process.exitcode}: give fewer "
                         "runtime.num_workers, which need less memory, or runtime.launcher=inline"
@@ -95,38 +86,30 @@ def workers(assignment: Assignment, devices: list[str], deadline: float) -> Iter
                 print(
                     f"a worker died (exit code {process.exitcode}); another one is started", file=sys.stderr
                 )
-                start(name)
+                start(device)
         return bool(running)
 
     try:
-        for index in range(len(devices)):
-            start(str(index))
+        for device in places:
+            start(device)
         yield wait
     finally:
-        for _, ours in running.values():
+        for _, _, ours in running:
             ours.close()  # which makes a worker stop at its next checkpoint or cell
         end = time.monotonic() + STOP_SECONDS
-        for process, _ in running.values():
+        for _, process, _ in running:
             process.join(max(0.0, end - time.monotonic()))
             process.kill()
 
 
-def last_word(ours: Connection) -> str:
-    """Returns the error with which a worker ended, or nothing."""
-    with suppress(EOFError, OSError):
-        if ours.poll():
-            return ours.recv_bytes().decode()
-    return ""
-
-
-def serve(theirs: Connection, assignment: Assignment, device: str, deadline: float) -> None:
+def serve(theirs: Connection, assignment: Assignment, device: str) -> None:
     """Works until no job is left; stops at a checkpoint when the other end of the connection closes, or by a signal."""
     from posbench.sweep.worker import run_worker
 
     try:
         with stop_flag() as signalled:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # delayed since the start of the process
-            run_worker(assignment, lambda: signalled() or theirs.poll(), device, deadline)
+            run_worker(assignment, lambda: signalled() or theirs.poll(), device)
     except Interrupted as stopped:
         sys.exit(stopped.status)  # the sweep prints the line
     except PosbenchError as error:

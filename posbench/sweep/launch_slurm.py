@@ -6,7 +6,6 @@ A worker that gets USR2, before its time limit or at a pre-emption, writes a che
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import subprocess
 import time
@@ -16,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from posbench.config.launchers import SlurmSettings
+from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
 from posbench.plan.sweep_file import Assignment
 from posbench.sweep.worker import run_worker
 
 POLL_SECONDS = 5.0
 KILL_SECONDS = 120  # after SIGTERM; Slurm kills the worker before
-# Values of options of sbatch, which are lines of a script.
-OPTION, VALUE = re.compile(r"[a-z][a-z-]*"), re.compile(r"[^\n\r\0]*")
 
 
 class SlurmWorker:
@@ -52,17 +50,16 @@ class SlurmWorker:
 
 
 @contextmanager
-def workers(assignment: Assignment, settings: SlurmSettings, jobs: int) -> Iterator[Callable[[float], bool]]:
+def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iterator[Callable[[float], bool]]:
     """Submits the workers that are not in the queue yet; yields a function that waits and returns whether one still works.
 
     Args:
         jobs: that are left, of which each worker needs one.
     """
-    results_dir, sweep = assignment[:2]
-    name = f"posbench-{sweep}"
-    missing = min(settings.workers, jobs) - in_queue(name)
+    name, folder = f"posbench-{assignment.sweep}", assignment.results_dir / "slurm" / assignment.sweep
+    missing = min(runtime.slurm.workers, jobs) - in_queue(name)
     if missing > 0:
-        submit(SlurmWorker(assignment), Path(results_dir) / "slurm" / sweep, name, settings, missing)
+        submit(SlurmWorker(assignment), folder, name, runtime.slurm, missing)
 
     def wait(seconds: float) -> bool:
         time.sleep(max(seconds, POLL_SECONDS))
@@ -73,22 +70,15 @@ def workers(assignment: Assignment, settings: SlurmSettings, jobs: int) -> Itera
 
 def submit(worker: SlurmWorker, folder: Path, name: str, settings: SlurmSettings, count: int) -> None:
     """Submits an array of workers with one call of sbatch."""
-    try:
-        import submitit
-    except ImportError:
-        raise ConfigError("runtime.launcher slurm needs submitit: pip install 'posbench[slurm]'") from None
-    for key, value in settings.sbatch.items():
-        if not OPTION.fullmatch(key) or not VALUE.fullmatch(str(value)):
-            raise ConfigError(
-                f"runtime.slurm.sbatch.{key} {value!r}: give an option of sbatch and a value of one line"
-            )
-    executor = submitit.SlurmExecutor(folder / "%j", max_num_timeout=settings.requeues)
+    import submitit
+
     optional = {
         "partition": settings.partition,
         "account": settings.account,
         "gpus_per_node": settings.gpus or None,
         "mem": f"{round(1024 * settings.memory_gb)}M" if settings.memory_gb else None,
     }
+    executor = submitit.SlurmExecutor(folder / "%j", max_num_timeout=settings.requeues)
     executor.update_parameters(
         job_name=name,
         time=settings.minutes,
@@ -107,17 +97,9 @@ def submit(worker: SlurmWorker, folder: Path, name: str, settings: SlurmSettings
 
 def in_queue(name: str) -> int:
     """Returns the number of workers of a name that wait or run; one that is held does neither."""
+    command = ["squeue", "--noheader", "--array", "--name", name, "--format", "%i %r"]
     try:
-        listed = subprocess.run(
-            ["squeue", "--noheader", "--array", "--name", name, "--format", "%i %r"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except FileNotFoundError:
-        raise ConfigError(
-            "runtime.launcher slurm: this machine has no squeue; start it on a login node"
-        ) from None
+        listed = subprocess.run(command, capture_output=True, text=True, check=True)
     except subprocess.CalledProcessError as error:
         raise ConfigError(f"squeue failed ({' '.join(error.stderr.split())}): is Slurm running?") from None
     return sum("held" not in line.lower() for line in listed.stdout.splitlines())

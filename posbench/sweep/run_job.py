@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,11 +17,12 @@ from posbench.evaluation.results_folder import ResultsFolder
 from posbench.files import remove_leftovers
 from posbench.plan.cell import ModelPlan
 from posbench.plan.job import Job
-from posbench.plan.plan import apply_extension
 from posbench.plan.sweep_file import Sweep
 from posbench.runtime.device import free_memory
 from posbench.runtime.distributed import world
-from posbench.sweep.model_run import checkpoint_name, means, open_model_run
+from posbench.tracking.report import cell_means, checkpoint_name
+from posbench.tracking.run import RunInfo
+from posbench.tracking.tracker import TrackedRun, open_run
 from posbench.training.throughput import format_speed
 from posbench.training.trainer import FinetuneStart, Trainer, TrainingInterrupted
 
@@ -61,6 +63,18 @@ class JobRunner:
             self.corpora[model.corpus] = open_corpus(model.settings.data, Path(self.runtime.cache_dir))
         return self.corpora[model.corpus]
 
+    def tracked_run(self, model: ModelPlan) -> TrackedRun:
+        """Returns the one run on the tracker of a model's training and all its evaluations."""
+        settings, tuning, train = asdict(model.settings), model.fine_tuning, model.settings.train
+        if tuning:
+            settings["extension"] = asdict(tuning.extension)
+        names = [model.settings.scheme.name, *([tuning.extension.name] if tuning else [])]
+        name = "-".join([*names, str(train.seq_len), str(train.seed)])
+        folder, project = Path(self.runtime.results_dir), self.runtime.wandb_project
+        return open_run(
+            self.runtime, RunInfo(model.id, name, self.sweep.name, "model", folder, project, settings)
+        )
+
     def train(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> float:
         """Trains the model of a job, unless it is complete."""
         if world().from_main(lambda: self.results_folder.is_trained(job.model)):
@@ -69,14 +83,12 @@ class JobRunner:
         steps, folder = model.train.steps, self.results_folder.model_dir(model.id)
         if world().is_main_process:
             remove_leftovers(folder, locked=True)
-        with explain_oom(model):
-            trainer = Trainer(
-                model.settings, self.corpus(model), folder, self.runtime, self.finetune_start(model)
-            )
-        begun = trainer.steps_done
-        with open_model_run(model, self.sweep.name, self.runtime) as run, explain_oom(model):
+        with self.tracked_run(model) as run, explain_oom(model):
+            start = self.finetune_start(model)
+            trainer = Trainer(model.settings, self.corpus(model), folder, self.runtime, start)
+            begun = trainer.steps_done
             if model.fine_tuning:
-                run.use_checkpoint(checkpoint_name(model.fine_tuning.base_model))
+                run.use_checkpoint(checkpoint_name(model.fine_tuning.base_model.id))
 
             def report(step: int, metrics: dict[str, float]) -> None:
                 run.log_training(step, metrics)
@@ -84,62 +96,43 @@ class JobRunner:
 
             metadata = trainer.run(report, should_stop)
             last = metadata["log_history"][-1] if metadata["log_history"] else {}
-            numbers = {
-                "status": metadata["status"],
-                "n_params": metadata["n_params"],
-                **last,
-                **trainer.speed,
-            }
+            numbers = {key: metadata[key] for key in ("status", "n_params")} | last | trainer.speed
             run.log_summary(numbers)
             if metadata["status"] == "diverged":
                 run.alert("diverged", f"{model.label}: the loss is not finite after {metadata['step']} steps")
-            run.log_checkpoint(folder / "final", checkpoint_name(model), numbers)
+            run.log_checkpoint(folder / "final", checkpoint_name(model.id), numbers)
         return (steps - begun) / steps
 
     def finetune_start(self, model: ModelPlan) -> FinetuneStart | None:
         """Returns the start of the fine-tuning of a model, or None for a pretraining."""
-        if (fine_tuning := model.fine_tuning) is None:
+        if (tuning := model.fine_tuning) is None:
             return None
-        folder = self.results_folder.model_dir(fine_tuning.base_model.id)
-        base_model = EvaluatedModel(
-            fine_tuning.base_model, folder, self.corpus(fine_tuning.base_model), self.runtime
-        )
-        trained = base_model.model
-        scheme = apply_extension(
-            trained.scheme, fine_tuning.extension, model.settings, fine_tuning.train.seq_len
-        )
-        return FinetuneStart(
-            trained,
-            trained.with_scheme(scheme),
-            fine_tuning.train,
-            base_model.metadata["step"],
-            base_model.metadata["train_tokens"],
-        )
+        base, folder = tuning.base_model, self.results_folder.model_dir(tuning.base_model.id)
+        return EvaluatedModel(base, folder, self.corpus(base), self.runtime).finetune_start(tuning)
 
     def evaluate(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> float:
         """Measures the cells of a job that have no rows yet."""
+        folder, store = self.results_folder, self.results_folder.store
         todo = world().from_main(
-            lambda: [cell for cell in job.cells if not self.results_folder.is_evaluated(cell, self.runtime)]
+            lambda: [cell for cell in job.cells if not folder.is_evaluated(cell, self.runtime)]
         )
         if not todo:
             return 0.0
-        model = self.sweep.model(job.model)
-        measured: list[tuple[int, dict[str, float]]] = []
+        model, measured = self.sweep.model(job.model), []
         try:
-            for index, cell in enumerate(map(self.sweep.cell, todo)):
+            for done, cell in enumerate(map(self.sweep.cell, todo), 1):
                 if world().any_rank(should_stop()):
                     raise TrainingInterrupted
                 if self.last is None:
-                    folder = self.results_folder.model_dir(model.id)
-                    self.last = load_evaluated_model(model, folder, self.corpus(model), self.runtime)
+                    weights = folder.model_dir(model.id)
+                    self.last = load_evaluated_model(model, weights, self.corpus(model), self.runtime)
                 self.last.should_stop = self.is_interrupted
-                self.last.evaluate(cell, self.results_folder.store)
+                self.last.evaluate(cell, store)
                 if world().is_main_process:
-                    rows = self.results_folder.store.read(cell.id)
-                    measured.append((cell.length, means(rows, cell.extension.name)))
-                on_progress(index + 1, len(todo), f"{cell.task.name} at {cell.length}")
+                    measured.append((cell.length, cell_means(store.read(cell.id), cell.extension.name)))
+                on_progress(done, len(todo), f"{cell.task.name} at {cell.length}")
         finally:  # at once, because other workers may write to the run of the same model
-            with open_model_run(model, self.sweep.name, self.runtime) as run:
-                for length, metrics in measured:
-                    run.log_evaluation(length, metrics)
+            with self.tracked_run(model) as run:
+                for length, means in measured:
+                    run.log_evaluation(length, means)
         return len(todo) / len(job.cells)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.live import Live
+from rich.text import Text
 
-from posbench import escaping
 from posbench.plan.job import Job
-from posbench.sweep.state import State, StateReader
+from posbench.sweep.state import DONE, FAILED, READY, RUNNING, UNNEEDED, WAITING, StateReader
 
 REFRESH_SECONDS = 0.5
 SUMMARY_SECONDS = 60.0  # between two plain lines that sum up
@@ -21,7 +20,7 @@ MAX_LINES = 20  # of each kind in a report
 
 
 class Board:
-    """Prints a line when a job ends; on a terminal, shows running jobs below, and elsewhere a summary every minute.
+    """Prints a line when a job ends; on a terminal, shows a report below, and elsewhere a summary every minute.
 
     Args:
         jobs: that are to be run.
@@ -29,128 +28,76 @@ class Board:
 
     def __init__(self, reader: StateReader, jobs: Iterable[Job]) -> None:
         self.reader, self.jobs, self.ended = reader, {job.name: job for job in jobs}, 0
-        self.total = len(self.jobs)
-        self.before = {name: reader.record(name) for name in self.jobs}
-        self.bars: Progress | None = None
-        self.tasks: dict[str, TaskID] = {}
+        self.total, self.before = len(self.jobs), reader.records.copy()
+        self.live = Live(transient=True, auto_refresh=False)
         self.next, self.next_summary = 0.0, time.monotonic() + SUMMARY_SECONDS
-        if (console := Console()).is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bars = Progress(*columns, TextColumn("{task.fields[note]}"), transient=True, console=console)
 
     def __enter__(self) -> Board:
-        if self.bars:
-            self.bars.start()
+        self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.refresh(force=True)
-        if self.bars:
-            self.bars.stop()
+        self.refresh(is_last=True)
+        self.live.stop()
 
-    def refresh(self, force: bool = False) -> None:
+    def refresh(self, is_last: bool = False) -> None:
         """Reads the state of the sweep and shows it, not more often than is useful."""
         began = time.monotonic()
-        if began < self.next and not force:
+        if began < self.next and not is_last:
             return
-        state = self.reader.read()
-        for line in self.ends(state):
+        self.reader.read()
+        for line in self.ends(is_last):
             self.ended += 1
             self.say(f"[{self.ended}/{self.total}] {line}")
-        if self.bars:
-            self.show(state)
-        elif began >= self.next_summary:
-            running = [f"{job.label} {running_line(lease)}" for job, lease in state.running.items()]
-            self.say("; ".join([summary(state, self.reader.seconds_left(state)), *running[:1]]))
+        lines = list(report(self.reader, [RUNNING]))
+        self.live.update(Text("\n".join(lines)), refresh=True)
+        if began >= self.next_summary and not self.live.console.is_terminal:
+            self.say("; ".join(map(str.strip, lines[:2])))
             self.next_summary = began + SUMMARY_SECONDS
         now = time.monotonic()
         self.next = now + max(REFRESH_SECONDS, (now - began) / SHARE_OF_TIME)
 
-    def ends(self, state: State) -> Iterator[str]:
-        """Yields a line for each job that has ended since the last time."""
-        done = {job.name for job in state.done}
-        for job in state.unneeded:
-            if self.jobs.pop(job.name, None):
-                self.total -= 1
+    def ends(self, is_last: bool) -> Iterator[str]:
+        """Yields a line for each job that has ended since the last time; one without a record when all have ended."""
+        for job in self.reader.jobs[UNNEEDED]:
+            self.total -= bool(self.jobs.pop(job.name, None))
+        done = {job.name for job in self.reader.jobs[DONE]}
         for name, job in list(self.jobs.items()):
             record = self.reader.record(name)
-            is_new = record != self.before[name]
-            if is_new and record.get("outcome") == "failed":
-                self.before[name] = record
+            is_new = self.reader.records.get(name) != self.before.get(name)
+            if is_new and record["outcome"] == "failed":
+                self.before[name] = self.reader.records[name]
                 yield f"{job.label} FAILED: {record['error']}"
-            elif name in done and (is_new or name not in state.held):
+            elif name in done and (is_new or is_last):
                 del self.jobs[name]
-                yield f"{job.label} ({record.get('seconds', 0.0):.0f} s)" if is_new else job.label
-
-    def show(self, state: State) -> None:
-        """Shows a bar for each running job, and the whole sweep last."""
-        assert self.bars
-        now = {job.name: (job.label, progress_of(lease)) for job, lease in state.running.items()}
-        for name in [name for name in self.tasks if name not in now]:
-            self.bars.remove_task(self.tasks.pop(name))
-        text = summary(state, self.reader.seconds_left(state))
-        now["all"] = (text, (len(state.done), len(state.done) + len(state.left), ""))
-        for name, (label, (done, total, note)) in now.items():
-            if name not in self.tasks:
-                self.tasks[name] = self.bars.add_task("", total=None, note="")
-            self.bars.update(
-                self.tasks[name],
-                description=escaping.terminal(label),
-                completed=done,
-                total=total or None,
-                note=escaping.terminal(note),
-            )
+                yield f"{job.label} ({record['seconds']:.0f} s)" if is_new else job.label
 
     def say(self, text: str) -> None:
-        """Prints a line, above the bars if there are some."""
-        if self.bars:
-            self.bars.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, flush=True)
+        """Prints a line, above the report if there is one."""
+        self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def progress_of(lease: dict[str, Any]) -> tuple[int, int, str]:
-    """Returns the steps or cells of a running job that are done, their total, and a note."""
-    done, total, note = lease.get("progress") or (0, 0, "")
-    return done, total, note
-
-
-def summary(state: State, seconds_left: float | None) -> str:
-    """Returns a line with the number of jobs of each kind and the time left."""
-    total = len(state.done) + len(state.left)
-    parts = [f"{len(state.done)} of {total} jobs done", f"{len(state.running)} running"]
-    parts += [f"{len(state.failed)} failed"] if state.failed else []
-    parts += [f"{len(state.ready) + len(state.waiting)} to start"]
-    if state.left and seconds_left is not None:
-        parts.append(f"about {format_duration(seconds_left)} left")
-    return ", ".join(parts)
-
-
-def report(name: str, reader: StateReader) -> Iterator[str]:
-    """Yields the lines of the report about a sweep, given the name of its experiment."""
-    state = reader.read()
-    yield f"{name}: {summary(state, reader.seconds_left(state))}"
-    kinds = {
-        "running": [(job, running_line(lease)) for job, lease in state.running.items()],
-        "failed": [(job, record.get("error", "")) for job, record in state.failed.items()],
-        "to start": [(job, "") for job in state.ready],
-        "waits for a model": [(job, "") for job in state.waiting],
-    }
-    for kind, jobs in kinds.items():
-        for job, note in jobs[:MAX_LINES]:
+def report(reader: StateReader, kinds: Iterable[str] = (RUNNING, FAILED, READY, WAITING)) -> Iterator[str]:
+    """Yields lines about the sweep as its state was read last: the number of jobs, and the jobs of some kinds."""
+    done, left, seconds = len(reader.jobs[DONE]), len(reader.left), reader.seconds_left()
+    running, failed = len(reader.jobs[RUNNING]), len(reader.jobs[FAILED])
+    parts = [f"{done} of {done + left} jobs done", f"{running} running"]
+    parts += [f"{failed} failed"] if failed else []
+    parts += [f"{left - running - failed} to start"]
+    parts += [f"about {format_duration(seconds)} left"] if left and seconds is not None else []
+    yield ", ".join(parts)
+    for kind in kinds:
+        for job in reader.jobs[kind][:MAX_LINES]:
+            note = running_note(reader.leases[job.name]) if kind == RUNNING else ""
+            note = reader.record(job.name)["error"] if kind == FAILED else note
             yield f"  {kind}: {job.label}" + (f": {note}" if note else "")
-        if len(jobs) > MAX_LINES:
-            yield f"  {kind}: {len(jobs) - MAX_LINES} more"
+        if (more := len(reader.jobs[kind]) - MAX_LINES) > 0:
+            yield f"  {kind}: {more} more"
 
 
-def running_line(lease: dict[str, Any]) -> str:
-    """Returns where a job runs and how far it is."""
-    done, total, note = progress_of(lease)
+def running_note(lease: dict[str, Any]) -> str:
+    """Returns how far a running job is and where it runs."""
+    done, total, note = lease.get("progress", (0, 0, ""))
     parts = [f"{done}/{total}" if total else "starting", note]
     parts += [f"process {lease['pid']} on {lease['host'].split('-')[0]}" if "pid" in lease else ""]
     parts += [f"no sign for {format_duration(lease['age'])}" if lease.get("age", 0.0) > 60 else ""]
@@ -163,7 +110,10 @@ def format_duration(seconds: float) -> str:
     return f"{whole} minute{'s' if whole > 1 else ''}" if whole < 120 else f"{seconds / 3600:.1f} hours"
 
 
-def format_amount(number: float, unit: str) -> str:
-    """Returns a large number with its unit, such as "3.2 MFLOP"."""
-    power = min(5, max(0, int(math.log10(max(number, 1.0)) // 3)))
-    return f"{number / 1000**power:.3g} {'kMGTP'[power - 1] if power else ''}{unit}"
+def format_cost(jobs: Sequence[Job]) -> str:
+    """Returns the tokens and operations of jobs, such as "1.2 Mtokens, 3.2 GFLOP"."""
+    texts, tokens, flops = [], sum(job.tokens for job in jobs), sum(job.flops for job in jobs)
+    for number, unit in ((tokens, "tokens"), (flops, "FLOP")):
+        power = min(5, int(math.log10(max(number, 1.0)) // 3))
+        texts.append(f"{number / 1000**power:.3g} {'kMGTP'[power - 1] if power else ''}{unit}")
+    return ", ".join(texts)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -19,16 +18,20 @@ from posbench.errors import PosbenchError
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allow
 from posbench.plan.job import Job
-from posbench.plan.sweep_file import Assignment, Sweep, read_sweep
+from posbench.plan.sweep_file import Assignment, read_sweep
 from posbench.runtime.distributed import RankLostError, world
 from posbench.runtime.signals import Interrupted
-from posbench.sweep.claims import Claim, Claims, LeaseLostError
+from posbench.sweep.claims import Claim, Claims
 from posbench.sweep.run_job import JobRunner
-from posbench.sweep.state import State, StateReader, write_record
+from posbench.sweep.state import StateReader, write_record
 from posbench.training.trainer import TrainingInterrupted
 
 MAX_CRASHES = 3  # processes that die with one job before it counts as failed
 MIN_WAIT, MAX_WAIT = 0.1, 5.0  # seconds between two looks at jobs that others are running
+
+
+class LeaseLostError(PosbenchError):
+    """Another process may run the job."""
 
 
 class Worker:
@@ -37,28 +40,19 @@ class Worker:
     Args:
         run: id of the command that started it; a job that fails is not tried again under the same id.
         deadline: time of time.monotonic() at which it stops.
+
+    Attributes:
         on_change: called when a job has started, gone on or ended.
     """
 
     def __init__(
-        self,
-        sweep: Sweep,
-        results_folder: ResultsFolder,
-        runtime: RuntimeSettings,
-        run: str,
-        deadline: float = math.inf,
-        on_change: Callable[[], None] = lambda: None,
+        self, reader: StateReader, runtime: RuntimeSettings, run: str, deadline: float = math.inf
     ) -> None:
-        self.results_folder, self.run, self.deadline, self.on_change = (
-            results_folder,
-            run,
-            deadline,
-            on_change,
-        )
+        self.reader, self.run, self.deadline = reader, run, deadline
+        self.runner = JobRunner(reader.sweep, reader.results_folder, runtime)
+        self.claims = Claims(reader.results_folder.path / "locks", run, runtime.lease_seconds)
         self.ended: set[str] = set()
-        self.reader = StateReader(sweep, results_folder, runtime)
-        self.runner = JobRunner(sweep, results_folder, runtime)
-        self.claims = Claims(results_folder.path / "locks", run, runtime.lease_seconds)
+        self.on_change: Callable[[], None] = lambda: None
 
     def work(self, should_stop: Callable[[], bool]) -> None:
         """Runs jobs until none is left, `should_stop` returns true or the deadline has come.
@@ -68,74 +62,50 @@ class Worker:
         """
         self.runner.is_interrupted = should_stop
         while True:
-            claimed = self.next_claim(should_stop) if world().is_main_process else None
-            job = world().broadcast_object(claimed[0] if claimed else None)
+            job, claim = self.next_claim(should_stop) if world().is_main_process else (None, None)
+            job = world().broadcast_object(job)
             if job is None:
                 return
             try:
-                self.run_job(job, claimed[1] if claimed else None, should_stop)
+                self.run_job(job, claim, should_stop)
             except TrainingInterrupted:
                 stopped = should_stop()
                 if world().any_rank(stopped) and not stopped:
                     raise Interrupted from None
                 return
+            finally:
+                if claim:
+                    claim.release()
             self.on_change()
 
-    def next_claim(self, should_stop: Callable[[], bool]) -> tuple[Job, Claim] | None:
+    def next_claim(self, should_stop: Callable[[], bool]) -> tuple[Job | None, Claim | None]:
         """Claims the next job, waiting for those of others if need be; returns None if there is nothing to wait for."""
         wait = MIN_WAIT
         while not should_stop() and time.monotonic() < self.deadline:
-            state = self.reader.read()
-            retried = [job for job, record in state.failed.items() if record.get("run") != self.run]
-            startable = [*state.ready, *filter(self.reader.has_inputs, retried)]
-            startable = [job for job in startable if job.name not in self.ended]
-            # A lease may be that of a dead process, which its claim decides.
-            for job in [*startable, *filter(self.reader.has_inputs, state.running)]:
-                if (claim := self.claims.acquire(job.name)) and (found := self.checked(job, claim)):
-                    return found
+            jobs = [job for job in self.reader.read().left if self.will_run(job)]
+            # Running jobs as well: a lease may be that of a dead process, which its claim decides.
+            for job in filter(self.reader.has_inputs, jobs):
+                if claim := self.claims.acquire(job.name):
+                    # Another process may have ended it since the state was read.
+                    if job in self.reader.read().left and self.will_run(job):
+                        return job, claim
+                    claim.release()
             self.on_change()
-            if not startable and not state.running and not self.may_become_ready(state, retried):
-                return None
+            if not jobs:
+                break
             end = min(time.monotonic() + wait, self.deadline)
             while time.monotonic() < end and not should_stop():
                 time.sleep(MIN_WAIT)
             wait = min(1.5 * wait, MAX_WAIT)
-        return None
+        return None, None
 
-    def checked(self, job: Job, claim: Claim) -> tuple[Job, Claim] | None:
-        """Returns a claimed job, unless another process has ended it in the meantime or it has killed its processes."""
-        state = self.reader.read()
-        if job in state.done or job in state.unneeded or self.failed_here(state, job):
-            claim.release()
-            return None
-        if claim.crashes >= MAX_CRASHES:
-            error = f"its process died {MAX_CRASHES} times, for want of memory or by a signal"
-            write_record(self.results_folder, job, self.run, outcome="failed", error=error)
-            claim.release()
-            return None
-        return job, claim
-
-    def failed_here(self, state: State, job: Job) -> bool:
-        """Returns whether a job has failed under this command."""
-        return state.failed.get(job, {}).get("run") == self.run
-
-    def may_become_ready(self, state: State, retried: Iterable[Job]) -> bool:
-        """Returns whether a job that waits for a model can get it from a job that has not failed here."""
-        retried = set(retried)
-        lost = {job.model for job in state.failed if not job.cells and job not in retried}
-        lost |= {
-            model
-            for job in state.waiting
-            for model in job.requires
-            if model not in self.reader.sweep.trains and not self.reader.has_model(model)
-        }
-        waiting = {*state.waiting, *retried}
-        while blocked := {
-            job for job in waiting if not lost.isdisjoint((*job.requires, *sum(job.rates, ())))
-        }:
-            waiting -= blocked
-            lost |= {job.model for job in blocked if not job.cells}
-        return bool(waiting)
+    def will_run(self, job: Job) -> bool:
+        """Returns whether a job that is left can run under this command, now or after trainings that it waits for."""
+        record, trains = self.reader.record(job.name), self.reader.sweep.trains
+        if job.name in self.ended or (record.get("outcome"), record.get("run")) == ("failed", self.run):
+            return False
+        missing = [model for model in job.inputs if not self.reader.has_model(model)]
+        return all(model in trains and self.will_run(trains[model]) for model in missing)
 
     def run_job(self, job: Job, claim: Claim | None, should_stop: Callable[[], bool]) -> None:
         """Runs a job, and records how it ended.
@@ -149,8 +119,7 @@ class Worker:
 
         def is_over() -> bool:
             if claim and claim.is_lost:
-                reason = "its lease was not renewed in time, and another process may run the job"
-                raise world().announce_failure(reason) if world().world_size > 1 else LeaseLostError(reason)
+                raise LeaseLostError("its lease was not renewed in time, and another process may run the job")
             return should_stop() or time.monotonic() > self.deadline
 
         def on_progress(*progress: object) -> None:
@@ -158,15 +127,16 @@ class Worker:
                 claim.progress = progress  # type: ignore[assignment]
                 self.on_change()
 
-        outcome: dict[str, Any] = {}
-        started = time.monotonic()
+        started, trace = time.monotonic(), ""
         try:
+            if claim and claim.crashes >= MAX_CRASHES:
+                raise PosbenchError(f"its process died {MAX_CRASHES} times, by a signal or without memory")
             with world().fail_together():
                 part = self.runner.run(job, on_progress, is_over)
             outcome = {"outcome": "done", "seconds": time.monotonic() - started, "flops": part * job.flops}
             self.ended.add(job.name)
         except LeaseLostError:
-            pass
+            return
         except (TrainingInterrupted, RankLostError):  # no job can go on without the other ranks
             raise
         except PosbenchError as error:
@@ -174,36 +144,30 @@ class Worker:
         except Exception as error:  # a bug in one job must not end the others
             if world().world_size > 1:
                 raise
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            line += f" (traceback in {self.results_folder.path}/jobs/{job.name}.log)"
-            outcome = {"outcome": "failed", "error": line, "traceback": traceback.format_exc()}
-        finally:
-            if claim:
-                try:
-                    if outcome and not claim.is_lost:
-                        write_record(self.results_folder, job, self.run, **outcome)
-                finally:
-                    claim.release()
+            trace, line = traceback.format_exc(), " ".join(f"{type(error).__name__}: {error}".split())
+            line += f" (traceback in {self.reader.results_folder.path}/jobs/{job.name}.log)"
+            outcome = {"outcome": "failed", "error": line}
+        if claim and not claim.is_lost:
+            write_record(self.reader.results_folder, job, self.run, trace, **outcome)
 
 
-def run_worker(
-    assignment: Assignment, should_stop: Callable[[], bool], device: str = "", deadline: float = math.inf
-) -> None:
+def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> None:
     """Works on a sweep in this process, as a launcher starts it.
 
     Args:
         device: in place of that of the settings.
-        deadline: time of time.monotonic(); runtime.max_minutes counts from here as well.
     """
     allow(assignment.packages)
-    sweep = read_sweep(assignment.results_dir, assignment.sweep)
-    runtime = replace(
-        sweep.runtime, device=device or sweep.runtime.device, results_dir=str(assignment.results_dir)
-    )
-    if runtime.max_minutes:
-        deadline = min(deadline, time.monotonic() + 60 * runtime.max_minutes)
-    results_folder = ResultsFolder(assignment.results_dir)
-    Worker(sweep, results_folder, set_device(runtime), assignment.run, deadline).work(should_stop)
+    sweep, folder = read_sweep(assignment.results_dir, assignment.sweep), assignment.results_dir
+    runtime = replace(sweep.runtime, device=device or sweep.runtime.device, results_dir=str(folder))
+    runtime, deadline = set_device(runtime), min(assignment.deadline, deadline_of(runtime))
+    reader = StateReader(sweep, ResultsFolder(folder), runtime)
+    Worker(reader, runtime, assignment.run, deadline).work(should_stop)
+
+
+def deadline_of(runtime: RuntimeSettings) -> float:
+    """Returns the time of time.monotonic() at which workers that start now stop."""
+    return time.monotonic() + 60 * runtime.max_minutes if runtime.max_minutes else math.inf
 
 
 def set_device(runtime: RuntimeSettings) -> RuntimeSettings:

@@ -1,4 +1,4 @@
-"""The tables, figures and cells of an experiment as a run of the tracker."""
+"""What the tracker shows of rows, checkpoints and reports."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ CELL: tuple[str, ...] = (
     *("cell_id", "model_id", "scheme", "extension", "model_size", "train_len", "train_seed", "corpus"),
     *("task", "variant", "protocol", "eval_len", "eval_seed", "dtype", "kernel", "metric", "unit", "status"),
 )
+
+
+def checkpoint_name(model: str) -> str:
+    """Returns the name of the artifact of a trained model, given its id."""
+    return f"model-{model}"
 
 
 def log_report(
@@ -46,6 +51,17 @@ def log_report(
         run.log_figures(paths)
         for model in models:
             run.use_checkpoint(model)
+
+
+def cell_means(rows: pd.DataFrame, extension: str) -> dict[str, float]:
+    """Returns the mean of each metric of a cell, by the name task[+extension]/protocol/metric."""
+    ok = rows[rows["status"] == "ok"]
+    sums = ok.groupby(["task", "protocol", "metric"])[["value_sum", "n"]].sum()
+    suffix = "" if extension == "none" else f"+{extension}"
+    return {
+        f"{task}{suffix}/{protocol}/{metric}": value / n
+        for (task, protocol, metric), value, n in sums.itertuples()
+    }
 
 
 def cells_table(rows: pd.DataFrame) -> pd.DataFrame:

@@ -40,3 +40,13 @@ def test_wrong_addresses_are_one_line(tmp_path, cache):
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "runtime.ray.address" in errors[0]
+
+
+def test_a_sweep_that_leaves_is_finished_by_its_actors(tmp_path, cache, cluster):
+    """Fault: with runtime.wait=false the command left before its actors had started, and they got nothing to do."""
+    cluster.add_node(num_cpus=2)
+    address = [f"runtime.ray.address={cluster.address}", "runtime.ray.gpus=0", "runtime.ray.workers=1"]
+    settings = ["grid.scheme=[nope]", "grid.extension=[]", "runtime.wait=false"]
+    output = soak.finish(soak.sweep(tmp_path, cache, "ray", *address, *settings))
+    assert "2 jobs are submitted" in output
+    wait_until(lambda: len(list(tmp_path.glob("jobs/*.json"))) == 2)

@@ -11,6 +11,7 @@ import pytest
 from clusters import LONGER, ROOT, documented, scripts, wait_until
 
 from posbench.config.launchers import SlurmSettings
+from posbench.config.schema import RuntimeSettings
 from posbench.plan.sweep_file import Assignment
 from posbench.sweep import launch_slurm
 
@@ -88,14 +89,15 @@ def test_a_task_is_preempted_and_a_node_is_lost(tmp_path, cache, expected):
 
 def test_five_hundred_workers_are_submitted_within_ten_seconds(tmp_path):
     assignment = Assignment(tmp_path, "0" * 16, "run", frozenset())
-    settings = SlurmSettings(workers=500, cpus=1, sbatch={"begin": "now+1hour"})
+    slurm = SlurmSettings(workers=500, cpus=1, sbatch={"begin": "now+1hour"})
+    runtime = RuntimeSettings(launcher="slurm", slurm=slurm)
     began = time.monotonic()
-    with launch_slurm.workers(assignment, settings, 2000):
+    with launch_slurm.workers(assignment, runtime, 2000):
         seconds = time.monotonic() - began
     print(f"500 workers submitted in {seconds:.1f} s")
     assert launch_slurm.in_queue("posbench-" + "0" * 16) == 500
     assert seconds < 10
-    with launch_slurm.workers(assignment, settings, 2000):
+    with launch_slurm.workers(assignment, runtime, 2000):
         assert launch_slurm.in_queue("posbench-" + "0" * 16) == 500, "they are not submitted twice"
 
 

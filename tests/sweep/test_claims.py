@@ -13,7 +13,7 @@ from filelock import FileLock
 from posbench import files
 from posbench.errors import DataError
 from posbench.sweep import claims
-from posbench.sweep.claims import Claims, latest_lease, parse_lease
+from posbench.sweep.claims import Claims, latest_lease
 
 
 class Clock:
@@ -58,7 +58,7 @@ def test_the_job_of_a_killed_process_is_free_at_once(tmp_path):
         assert Claims(tmp_path, "a", 90).acquire("job") is None
         process.kill()
         process.wait()
-        content = parse_lease(latest_lease(tmp_path, "job")[1])
+        content = latest_lease(tmp_path, "job")[1]
         assert (content["crashes"], content["pid"]) == (crashes, process.pid)
     claim = Claims(tmp_path, "a", 90).acquire("job")
     assert claim.crashes == 3
@@ -99,7 +99,7 @@ def test_a_stale_lease_is_taken_over_after_its_time(tmp_path, no_locks):
     assert not held.renew()
     assert held.is_lost
     held.release()
-    assert parse_lease(latest_lease(tmp_path, "job")[1])["owner"] == claim.owner, "the loser left it alone"
+    assert latest_lease(tmp_path, "job")[1]["owner"] == claim.owner, "the loser left it alone"
     claim.release()
     assert not list(tmp_path.glob("*.lease-*"))
 

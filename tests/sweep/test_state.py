@@ -12,7 +12,7 @@ from posbench.plan.cell import Plan
 from posbench.plan.jobs import plan_jobs
 from posbench.plan.sweep_file import read_sweep
 from posbench.sweep.claims import Claims
-from posbench.sweep.state import StateReader, write_record
+from posbench.sweep.state import FAILED, READY, RUNNING, UNNEEDED, WAITING, StateReader, write_record
 
 
 def labels(jobs) -> set[str]:
@@ -44,15 +44,15 @@ def test_jobs_wait_for_their_models(results, write):
     child = tuned(base)
     sweep = write([cell(base), cell(child)])
     reader = StateReader(sweep, results)
-    state = reader.read()
-    assert state.ready == [by(sweep, base, False)]
-    assert len(state.waiting) == 3
+    jobs = reader.read().jobs
+    assert jobs[READY] == [by(sweep, base, False)]
+    assert len(jobs[WAITING]) == 3
     finish(results, by(sweep, base, False))
-    state = reader.read()
-    assert set(state.ready) == {by(sweep, base, True), by(sweep, child, False)}
-    assert state.waiting == [by(sweep, child, True)]
+    jobs = reader.read().jobs
+    assert set(jobs[READY]) == {by(sweep, base, True), by(sweep, child, False)}
+    assert jobs[WAITING] == [by(sweep, child, True)]
     finish(results, by(sweep, child, False))
-    assert set(reader.read().ready) == {by(sweep, base, True), by(sweep, child, True)}
+    assert set(reader.read().jobs[READY]) == {by(sweep, base, True), by(sweep, child, True)}
 
 
 def test_a_model_is_not_trained_for_cells_that_are_there(results, write):
@@ -74,13 +74,13 @@ def test_only_the_best_rate_is_measured(results, write):
     sweep = write([cell(one) for one in models], selects_rate=True)
     reader = StateReader(sweep, results)
     for one, loss in zip(models, (3.0, 1.0, 2.0, 1.0), strict=True):
-        assert not reader.read().unneeded
-        assert all(not job.cells for job in reader.read().ready)
+        assert not reader.read().jobs[UNNEEDED]
+        assert all(not job.cells for job in reader.read().jobs[READY])
         finish(results, by(sweep, one, False), loss)
-    state = reader.read()
-    assert {job.model for job in state.ready} == {models[2].id, models[3].id}
-    assert {job.model for job in state.unneeded} == {models[0].id, models[1].id}
-    assert len(state.left) == 2
+    jobs = reader.read().jobs
+    assert {job.model for job in jobs[READY]} == {models[2].id, models[3].id}
+    assert {job.model for job in jobs[UNNEEDED]} == {models[0].id, models[1].id}
+    assert len(reader.left) == 2
 
 
 def test_jobs_with_the_most_work_come_first():
@@ -102,20 +102,23 @@ def test_running_and_failed_jobs(results, write):
     process.wait()
     lease = json.loads(claim.path.read_bytes()) | {"pid": process.pid}
     (results.path / "locks" / f"{dead.name}.lease-1").write_text(json.dumps(lease))
-    state = StateReader(sweep, results).read()
-    assert list(state.running) == [running]
-    assert state.running[running]["pid"] == os.getpid()
-    assert state.failed[failed]["error"] == "no memory"
+    reader = StateReader(sweep, results).read()
+    jobs = reader.jobs
+    assert jobs[RUNNING] == [running]
+    assert reader.leases[running.name]["pid"] == os.getpid()
+    assert jobs[FAILED] == [failed]
+    assert reader.record(failed.name)["error"] == "no memory"
     assert (results.path / "jobs" / f"{failed.name}.log").read_text() == "Traceback"
-    assert dead in state.ready, "its process is dead"
+    assert dead in jobs[READY], "its process is dead"
     claim.release()
-    assert not StateReader(sweep, results).read().running
+    assert not StateReader(sweep, results).read().jobs[RUNNING]
 
 
 def test_the_time_left_follows_from_finished_jobs(results, write):
     sweep = write([cell(model(seed)) for seed in range(4)])
     reader = StateReader(sweep, results)
-    assert reader.seconds_left(reader.read()) is None
+    reader.read()
+    assert reader.seconds_left() is None
     for seed in range(2):
         training = by(sweep, model(seed), False)
         finish(results, training)
@@ -123,7 +126,8 @@ def test_the_time_left_follows_from_finished_jobs(results, write):
         measuring = by(sweep, model(seed), True)
         finish(results, measuring)
         write_record(results, measuring, "run", outcome="done", seconds=1.0, flops=measuring.flops)
-    assert abs(reader.seconds_left(reader.read()) - 22.0) < 1e-6
+    reader.read()
+    assert abs(reader.seconds_left() - 22.0) < 1e-6
 
 
 def test_the_status_of_two_thousand_jobs_within_two_seconds(results, write):

@@ -9,7 +9,7 @@ from small_sweeps import cell, finish, model, tuned
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
 from posbench.sweep import claims
-from posbench.sweep.state import StateReader, read_record
+from posbench.sweep.state import StateReader, read_record, write_record
 from posbench.sweep.worker import MAX_CRASHES, Worker
 
 
@@ -36,12 +36,12 @@ class Runner:
 def work(results, monkeypatch):
     """Runs a worker over a sweep and returns the names of the jobs that it started."""
 
-    def work(sweep, errors=(), run="run", **arguments):
-        worker = Worker(sweep, results, RuntimeSettings(device="cpu"), run, **arguments)
+    def work(sweep, errors=(), run="run", on_change=lambda: None, **arguments):
+        # No settings for the reader, because the files of these tests are empty.
+        worker = Worker(StateReader(sweep, results), RuntimeSettings(device="cpu"), run, **arguments)
         worker.runner = Runner(results)
         worker.runner.errors = dict(errors)
-        # The files of these tests are empty.
-        worker.reader.runtime = None
+        worker.on_change = on_change
         worker.work(lambda: False)
         return worker.runner.started
 
@@ -75,6 +75,19 @@ def test_a_failure_is_recorded_and_tried_again_by_the_next_run_only(results, wri
     assert work(sweep) == [], "not again under the same command"
     assert len(work(sweep, run="next")) == 4
     assert not StateReader(sweep, results).read().left
+
+
+def test_a_job_that_another_worker_has_failed_just_now_is_not_run(results, write, work, monkeypatch):
+    """Fault: a failure between the reading of the state and the claim was not seen, and the job ran and failed again."""
+    sweep = write([cell(model())])
+    training, acquire = next(job for job in sweep.jobs if not job.cells), claims.Claims.acquire
+
+    def acquire_late(self, name):
+        write_record(results, training, "run", outcome="failed", error="no memory")
+        return acquire(self, name)
+
+    monkeypatch.setattr(claims.Claims, "acquire", acquire_late)
+    assert work(sweep) == []
 
 
 def test_a_job_that_kills_its_processes_fails(results, write, work):
