@@ -26,13 +26,11 @@ from typing import TYPE_CHECKING
 
 from posbench.commands import checks, settings_command
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings
-from posbench.errors import DataError, IncompatibleError, unknown
+from posbench.errors import DataError, IncompatibleError
 
 if TYPE_CHECKING:
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Cell, ModelPlan
-
-LM_KINDS = ("native", "hugging_face")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,9 +39,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: EvaluateScript) -> None:
     """Evaluates the cells without rows, and prints the tables."""
-    if script.lm.kind not in LM_KINDS:
-        raise unknown("lm.kind", script.lm.kind, LM_KINDS)
-    extension = checks.check_evaluation(script)
+    from posbench.config.hydra_app import given_keys
+
+    extension = checks.check_evaluation(script, given_keys())
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
     from posbench.report.tables.layout import build_tables

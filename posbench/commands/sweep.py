@@ -56,9 +56,10 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     from posbench.report import experiment
     from posbench.runtime.distributed import world
     from posbench.sweep.model_run import checkpoint_name
-    from posbench.sweep.run import collect_rows, run_plan
+    from posbench.sweep.run import check_runtime, collect_rows, run_plan
     from posbench.tracking.report import log_report
 
+    check_runtime(script.runtime)  # before a corpus is built
     plan = world().from_main(lambda: plan_sweep(script, load_option, Path(script.runtime.cache_dir)))
     note, selects_rate = "", bool(script.grid.lr)
     plan = plan if selects_rate else with_distinct_labels(plan)

@@ -30,7 +30,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: TrainScript) -> None:
     """Trains the model of these settings unless it is there."""
-    checks.check_train(script)
+    from posbench.config.hydra_app import given_keys
+
+    checks.check_train(script, given_keys())
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
     from posbench.plan.plan import plan_model

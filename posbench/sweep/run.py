@@ -43,10 +43,14 @@ class SweepSummary:
 def check_runtime(runtime: RuntimeSettings) -> None:
     """Raises ConfigError for runtime settings that are not possible, before anything starts."""
     if runtime.launcher in ("inline", "local"):
-        compile.should_compile(runtime.compile, pick_device(runtime.device))
-        if not runtime.wait:
+        device = pick_device(runtime.device)
+        compile.should_compile(runtime.compile, device)
+        shares = device.type == "cuda" and runtime.device in ("auto", "cuda") and not runtime.num_workers
+        if runtime.workers_per_gpu > 1 and not shares:
             raise ConfigError(
-                f"runtime.wait=false with runtime.launcher {runtime.launcher}: choose slurm or ray"
+                f"runtime.workers_per_gpu changes nothing with runtime.device {runtime.device}, which is {device.type} "
+                f"here, and runtime.num_workers {runtime.num_workers}: remove it, or give runtime.device=cuda and "
+                "runtime.num_workers=0"
             )
     check_tracker(runtime)
 

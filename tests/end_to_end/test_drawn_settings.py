@@ -120,6 +120,22 @@ def command_lines(draw):
     return command, overrides
 
 
+def effective(command, runtime):
+    """The settings of runtime that change something with launcher local, tracker wandb and no GPU."""
+    found = asdict(runtime)
+    for key in ("slurm", "ray", "wait", "workers_per_gpu"):
+        del found[key]
+    if runtime.tracker != "wandb":
+        del found["wandb_mode"]
+        if runtime.tracker != "trackio":
+            del found["wandb_project"]
+    unused = {
+        "train": ("max_tokens_per_batch", "num_workers"),
+        "evaluate": ("compile", "checkpoint_minutes", "checkpoint_interval", "num_workers"),
+    }
+    return {key: value for key, value in found.items() if key not in unused.get(command, ())}
+
+
 class Planned:
     """Stands for the start of the work: keeps what would be done."""
 
@@ -130,7 +146,12 @@ class Planned:
         check_runtime(runtime)
         models = [(model.id, repr(model.settings)) for model in plan.all_models]
         self.work = repr(
-            [models, [(cell.id, repr(cell.task)) for cell in plan.cells], asdict(runtime), experiment]
+            [
+                models,
+                [(cell.id, repr(cell.task)) for cell in plan.cells],
+                effective(experiment, runtime),
+                experiment,
+            ]
         )
         return SweepSummary(0, 1)
 
