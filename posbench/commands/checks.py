@@ -64,11 +64,13 @@ def check_train(settings: TrainScript, given: Collection[str]) -> None:
 
 
 def check_lm(script: EvaluateScript | SearchScript, given: Collection[str]) -> None:
-    """Raises ConfigError for a setting of a trained model beside a pretrained one, which stands in its place."""
-    for key in given:
-        if script.lm.kind != "native" and key.partition(".")[0] in ("scheme", "size", "train"):
+    """Raises ConfigError for a setting of a trained model beside a pretrained one, which has its own."""
+    own = ["scheme", "size", "train", "data.bos"]
+    own += ["data.tokenizer"] if script.data.tokenizer.kind != "hugging_face" else []
+    for key in own:
+        if script.lm.kind != "native" and is_given(key, given):
             raise ConfigError(
-                f"{key} changes nothing with lm.kind {script.lm.kind}: remove it, or give lm=native"
+                f"{key} changes nothing with lm.kind {script.lm.kind}, whose model has its own: remove it, or give lm=native"
             )
 
 

@@ -80,7 +80,9 @@ BAD_VALUES = {
     ("evaluate", "runtime.checkpoint_minutes=9"): "changes nothing in posbench evaluate",
     ("evaluate", "runtime.compile=true"): "runtime.compile changes nothing in posbench evaluate",
     ("search", "runtime.launcher=inline"): "runtime.launcher changes nothing in posbench search",
-    (*PRETRAINED, "train.seq_len=32"): "train.seq_len changes nothing with lm.kind hugging_face",
+    (*PRETRAINED, "train.seq_len=32"): "train changes nothing with lm.kind hugging_face",
+    (*PRETRAINED, "data.tokenizer.kind=bpe"): "data.tokenizer changes nothing with lm.kind hugging_face",
+    (*PRETRAINED, "data.bos=3"): "data.bos changes nothing with lm.kind hugging_face",
     (*PRETRAINED, "scheme=alibi"): "scheme changes nothing with lm.kind hugging_face",
     ("search", *PRETRAINED[1:], "size=small"): "size changes nothing with lm.kind hugging_face",
     # nan, infinities, negative numbers
