@@ -51,6 +51,8 @@ def records(path: Path) -> Iterator:
             at += left
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + 7 + length > len(data):  # W&B's process still writes
+            return
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -58,6 +60,17 @@ def records(path: Path) -> Iterator:
             record.ParseFromString(parts)
             parts = b""
             yield record
+
+
+def finished_records(path: Path) -> list:
+    """Returns the records of an offline run that has ended, whose last one W&B's process may write a moment later."""
+    end = time.monotonic() + 120
+    while True:
+        found = list(records(path))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        assert time.monotonic() < end, "no exit is recorded"
+        time.sleep(0.1)
 
 
 def values(items: Iterable) -> dict[str, object]:
@@ -83,7 +96,7 @@ def test_an_offline_run_has_everything(tmp_path: Path) -> None:
     run.finish(True)
 
     (path,) = run_files(tmp_path / "results")
-    found = list(records(path))
+    found = finished_records(path)
     (written,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
     assert (written.project, written.run_id, written.run_group, written.job_type, written.display_name) == (
         *("posbench", "c7ce8e88646e3ac8", "demo", "model"),
