@@ -104,3 +104,10 @@ def test_a_full_disk_is_one_line(tmp_path: Path, error: OSError) -> None:
     ):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_process_has_set_aside_is_no_error(tmp_path: Path) -> None:
+    """The second of two processes that found the same broken model ended with FileNotFoundError."""
+    said: list[str] = []
+    files.set_aside(tmp_path / "gone", "damaged", said.append)
+    assert said == []

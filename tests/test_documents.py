@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -153,3 +154,19 @@ def test_the_picture_of_the_folders_is_the_import_graph() -> None:
     ]
     assert missing == []
     assert drawn - imports == set()
+
+
+# Departures from the code of authors that no number shows -> words of the docstring that states them.
+DEPARTURES = {
+    "schemes.randomized": ("sorted distances", "github.com/google-deepmind/ randomized_positional_encodings"),
+    "extensions.self_extend": ("floor", "github.com/datamllab/LongLM", "none in other forward passes"),
+}
+
+
+@pytest.mark.parametrize("module", DEPARTURES)
+def test_docstrings_state_departures_from_the_code_of_authors(module: str) -> None:
+    """randomized_alibi draws positions where DeepMind's code draws distances, and only some of LongLM's files have
+    Self-Extend's floor; neither was written down."""
+    stated = " ".join((import_module(f"posbench.{module}").__doc__ or "").split())
+    for words in DEPARTURES[module]:
+        assert words in stated

@@ -51,6 +51,8 @@ def records(path: Path) -> Iterator:
             at += left
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + 7 + length > len(data):  # W&B's process still writes
+            return
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -58,6 +60,17 @@ def records(path: Path) -> Iterator:
             record.ParseFromString(parts)
             parts = b""
             yield record
+
+
+def finished_records(path: Path) -> list:
+    """Returns the records of an offline run that has ended, whose last one W&B's process may write a moment later."""
+    end = time.monotonic() + 120
+    while True:
+        found = list(records(path))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        assert time.monotonic() < end, "no exit is recorded"
+        time.sleep(0.1)
 
 
 def values(items: Iterable) -> dict[str, object]:
@@ -83,7 +96,7 @@ def test_an_offline_run_has_everything(tmp_path: Path) -> None:
     run.finish(True)
 
     (path,) = run_files(tmp_path / "results")
-    found = list(records(path))
+    found = finished_records(path)
     (written,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
     assert (written.project, written.run_id, written.run_group, written.job_type, written.display_name) == (
         *("posbench", "c7ce8e88646e3ac8", "demo", "model"),
@@ -162,14 +175,15 @@ from posbench.tracking import tracker, wandb
 from posbench.tracking.run import RunInfo
 logging.basicConfig(format="%(message)s")
 wandb.CONNECT_TIMEOUT = 2.0
+tracker.EXIT_TIMEOUT = 200.0  # on a busy machine
 for seed in range(2):
     info = RunInfo(f"id{seed}", f"rope-64-{seed}", "demo", "model", Path(sys.argv[1]))
     with tracker.open_run(RuntimeSettings(), info) as run:
         run.log_training(1, {"loss": 1.0})
         if "kill" in sys.argv:
-            assert tracker._THREAD.wait(60)
+            assert tracker._THREAD.wait(200)
             os.kill(os.getpid(), signal.SIGKILL)
-tracker._THREAD.wait(60)
+tracker._THREAD.wait(200)
 print("wandb" in sys.modules)
 """
 
@@ -181,17 +195,27 @@ def script(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
 
+@pytest.fixture(scope="module")
+def offline_seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Seconds of the script without a server, which depend on how busy the machine is."""
+    began = time.monotonic()
+    assert script(str(tmp_path_factory.mktemp("offline")), WANDB_MODE="offline").returncode == 0
+    return time.monotonic() - began
+
+
 @pytest.mark.parametrize("key", ["short", KEY])
-def test_a_bad_key_or_a_dead_network_does_not_stop_a_run(tmp_path: Path, key: str) -> None:
+def test_a_bad_key_or_a_dead_network_does_not_stop_a_run(
+    tmp_path: Path, key: str, offline_seconds: float
+) -> None:
     began = time.monotonic()
     # Port 9 refuses connections at once, and W&B retries until its timeout.
     done = script(str(tmp_path), WANDB_API_KEY=key, WANDB_BASE_URL="http://127.0.0.1:9")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 20 + 3 * offline_seconds
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1  # one warning for two runs
     assert "is written offline from here on" in done.stderr
@@ -244,7 +268,7 @@ def test_the_run_around_this_process_is_left_alone(tmp_path: Path, given: list[s
         env=os.environ | around,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from posbench.commands.source import definition, parts
 from posbench.config.checks import check, check_fingerprint, check_launcher
 from posbench.config.extension import ON_LAYERS
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings, SweepScript, TrainScript
-from posbench.config.train import TrainSettings
+from posbench.config.search import SearchScript
+from posbench.config.validation import check_command, is_given
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import admits, check_path, describe_type
 from posbench.plan import feasibility, grid
@@ -55,32 +56,22 @@ def check_model(settings: ModelSettings) -> float:
     return feasibility.training_flops(settings, settings.train)
 
 
-def check_train(settings: TrainScript) -> None:
+def check_train(settings: TrainScript, given: Collection[str]) -> None:
     """Raises ConfigError for a training that cannot be, or that takes many years."""
-    check_training_effect(settings.train, {})
     check_launcher(settings.runtime)
+    check_command(settings.runtime, "runtime.", given, "train")
     feasibility.use_machines_of(settings.runtime)
     feasibility.check_flops(check_model(settings), "give fewer train.steps, or a smaller size or batch")
 
 
-def check_training_effect(train: TrainSettings, axes: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a setting of a training that changes nothing.
-
-    Args:
-        axes: settings of a grid, each with its values.
-    """
-    defaults = TrainSettings()
-    needed = {
-        "muon_lr": ("optimizer", train.optimizer == "muon", "muon"),
-        "synthetic_task": ("synthetic_fraction", train.synthetic_fraction > 0, "a number above 0"),
-        "query_fraction": ("synthetic_fraction", train.synthetic_fraction > 0, "a number above 0"),
-    }
-    for name, (other, holds, allowed) in needed.items():
-        given = name in axes or getattr(train, name) != getattr(defaults, name)
-        if given and not holds and other not in axes:
+def check_lm(script: EvaluateScript | SearchScript, given: Collection[str]) -> None:
+    """Raises ConfigError for a setting of a trained model beside a pretrained one, which has its own."""
+    own = ["scheme", "size", "train", "data.bos"]
+    own += ["data.tokenizer"] if script.data.tokenizer.kind != "hugging_face" else []
+    for key in own:
+        if script.lm.kind != "native" and is_given(key, given):
             raise ConfigError(
-                f"train.{name} changes nothing with train.{other} {getattr(train, other)}: remove it, or give "
-                f"train.{other} {allowed}"
+                f"{key} changes nothing with lm.kind {script.lm.kind}, whose model has its own: remove it, or give lm=native"
             )
 
 
@@ -90,8 +81,11 @@ def check_extension(extension: ExtensionSettings) -> None:
     check_build("ensemble", extension.ensemble)
 
 
-def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
+def check_evaluation(script: EvaluateScript, given: Collection[str]) -> ExtensionSettings:
     """Returns the extension around the model, or the ensemble under its own label.
+
+    Args:
+        given: keys on the command line.
 
     Raises:
         ConfigError: if both are given, or for a setting that does not exist.
@@ -102,8 +96,11 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
             "and extension=NAME"
         )
     check_launcher(script.runtime)
+    check_lm(script, given)
     feasibility.use_machines_of(script.runtime)
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
+    parts = ["train"] if extension.finetune else []
+    check_command(script.runtime, "runtime.", given, "evaluate", *parts)
     check_model(script)
     check_extension(extension)
     task = {**script.task.build, **script.evaluation.settings}
@@ -113,7 +110,7 @@ def check_evaluation(script: EvaluateScript) -> ExtensionSettings:
     return extension
 
 
-def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterable[str] = ()) -> None:
+def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Collection[str] = ()) -> None:
     """Raises ConfigError for a name without a file and for settings that are not possible.
 
     Args:
@@ -122,7 +119,7 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterab
     """
     check_launcher(script.runtime)
     feasibility.use_machines_of(script.runtime)
-    check_training_effect(script.train, script.grid.train)
+    check_command(script.runtime, "runtime.", given, "sweep")
     axes, overrides = script.grid, script.overrides
     named = {
         "figure": script.figures,
@@ -157,12 +154,13 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Iterab
             repeats = 1 + len(extensions) * evaluation.include_extensions
             flops += repeats * feasibility.evaluation_flops(settings, name, tasks[name], evaluation)
     feasibility.check_flops(flops, "give fewer train.steps, examples or models, or shorter lengths")
-    check_effect(script, list(given))
+    check_effect(script, given)
 
 
-def check_effect(script: SweepScript, given: list[str]) -> None:
+def check_effect(script: SweepScript, given: Collection[str]) -> None:
     """Raises ConfigError for settings on the command line that would change nothing."""
     axes = script.grid
+    check_replaced(script, given)
     entries = [
         entry.extension or name for name, entry in [*script.variants.items(), *script.finetune.items()]
     ]
@@ -173,12 +171,12 @@ def check_effect(script: SweepScript, given: list[str]) -> None:
     }
     for group, names in used.items():
         for name in getattr(script.overrides, group):
-            if name not in names and is_given(f"overrides.{group}.{name}", given):
+            if name not in names and is_touched(f"overrides.{group}.{name}", given):
                 raise ConfigError(
                     f"overrides.{group}.{name} changes nothing, because grid.{group} is [{', '.join(names)}]: add "
                     f"{name} to it, or remove the override"
                 )
-    if is_given("grid.extended_schemes", given):
+    if is_touched("grid.extended_schemes", given):
         for name in axes.extended_schemes:
             if name not in axes.scheme:
                 raise unknown("scheme in grid.extended_schemes, not one of grid.scheme:", name, axes.scheme)
@@ -188,7 +186,7 @@ def check_effect(script: SweepScript, given: list[str]) -> None:
         "variants": script.variants,
         "finetune": script.finetune,
     }.items():
-        if not values or not is_given(key, given):
+        if not values or not is_touched(key, given):
             continue
         if axes.extended_schemes and set(axes.extended_schemes).isdisjoint(axes.scheme):
             raise ConfigError(
@@ -201,6 +199,19 @@ def check_effect(script: SweepScript, given: list[str]) -> None:
             )
 
 
-def is_given(key: str, given: list[str]) -> bool:
+def check_replaced(script: SweepScript, given: Collection[str]) -> None:
+    """Raises ConfigError for a setting in whose place the grid has values."""
+    axes = script.grid
+    replaced = {f"train.{name}": f"grid.train.{name}" for name in axes.train} | {"train.seed": "grid.seed"}
+    if axes.size:
+        replaced["size"] = "grid.size"
+    if axes.lr and "muon" not in axes.train.get("optimizer", [script.train.optimizer]):
+        replaced["train.lr"] = "grid.lr"
+    for key, axis in replaced.items():
+        if is_given(key, given) or (key == "train.seed" and script.train.seed):
+            raise ConfigError(f"{key} changes nothing, because {axis} has values in its place: give {axis}")
+
+
+def is_touched(key: str, given: Collection[str]) -> bool:
     """Returns whether a key, one above or one below it is among the keys of the command line."""
-    return any(f"{one}.".startswith(f"{key}.") or f"{key}.".startswith(f"{one}.") for one in given)
+    return is_given(key, given) or any(key.startswith(f"{one}.") for one in given)

@@ -19,22 +19,20 @@ examples:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posbench.commands import checks, settings_command
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings
-from posbench.errors import DataError, IncompatibleError, unknown
+from posbench.errors import DataError, IncompatibleError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Cell, ModelPlan
-
-LM_KINDS = ("native", "hugging_face")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +41,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: EvaluateScript) -> None:
     """Evaluates the cells without rows, and prints the tables."""
-    model, rows = measure(script)
+    from posbench.config.hydra_app import given_keys
+
+    model, rows = measure(script, given_keys())
     if rows is None:
         return
     from posbench.report.tables.layout import build_tables
@@ -53,21 +53,22 @@ def run(script: EvaluateScript) -> None:
         print(to_markdown(table))
 
 
-def measure(script: EvaluateScript) -> tuple[ModelPlan, pd.DataFrame | None]:
+def measure(script: EvaluateScript, given: Collection[str] = ()) -> tuple[ModelPlan, pd.DataFrame | None]:
     """Evaluates the cells without rows, and returns the model and the rows of all cells.
 
     There are no rows on the other ranks, and where cells are left for another run.
+
+    Args:
+        given: keys on the command line, of which none may be without an effect.
     """
-    if script.lm.kind not in LM_KINDS:
-        raise unknown("lm.kind", script.lm.kind, LM_KINDS)
-    extension = checks.check_evaluation(script)
+    extension = checks.check_evaluation(script, given)
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
     from posbench.runtime.distributed import world
     from posbench.sweep.run import run_plan
 
     results_folder = ResultsFolder.from_runtime(script.runtime)
-    model, cells = world().from_main(lambda: plan_evaluation(script, extension, results_folder))
+    model, cells = world().from_main(lambda: plan_evaluation(script, extension, results_folder, given))
     if (
         run_plan(Plan([model], cells, []), script.runtime, "evaluate").n_remaining
         or not world().is_main_process
@@ -77,11 +78,18 @@ def measure(script: EvaluateScript) -> tuple[ModelPlan, pd.DataFrame | None]:
 
 
 def plan_evaluation(
-    script: EvaluateScript, extension: ExtensionSettings, results_folder: ResultsFolder
+    script: EvaluateScript,
+    extension: ExtensionSettings,
+    results_folder: ResultsFolder,
+    given: Collection[str],
 ) -> tuple[ModelPlan, list[Cell]]:
-    """Plans the model that the settings name, and its cells."""
+    """Plans the model that the settings name, and its cells.
+
+    Args:
+        given: keys on the command line.
+    """
     from posbench.data.corpus import open_corpus
-    from posbench.plan.plan import plan_cells
+    from posbench.plan.plan import build_task, plan_cells
 
     model = plan(script)
     if not model.pretrained and not results_folder.is_trained(model.id):
@@ -92,7 +100,12 @@ def plan_evaluation(
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
     task = {"name": script.task.name, "build": script.task.build}
     evaluation = replace(script.evaluation, task=script.task.name)
-    cells = list(plan_cells(model, extension, script.task.name, evaluation, lambda group, name: task, corpus))
+    load = lambda group, name: task  # noqa: E731
+    if not any(key.startswith("evaluation.length") for key in given):
+        _, made = build_task(script.task.name, evaluation, load, 1)
+        if made.fixed_lengths(corpus):  # in place of the lengths of configs/evaluate.yaml
+            evaluation = replace(evaluation, lengths=[], length_multiples=[])
+    cells = list(plan_cells(model, extension, script.task.name, evaluation, load, corpus))
     if not cells:
         raise IncompatibleError(
             f"task {script.task.name} does not apply to this model, which was trained on other sequences "

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from posbench.commands import checks, settings_command
 from posbench.config.schema import EvaluationSettings
 from posbench.config.search import SearchScript
+from posbench.config.validation import check_command
 from posbench.errors import ConfigError
 from posbench.plan import feasibility
 
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: SearchScript) -> None:
     """Searches and prints how the result is used."""
+    from posbench.config.hydra_app import given_keys, load_option
+
+    checks.check_lm(script, given_keys())
+    check_command(script.runtime, "runtime.", given_keys(), "search")
     checks.check_model(script)
     checks.check_build("task", script.task.build)
     settings = script.search
@@ -42,7 +47,6 @@ def run(script: SearchScript) -> None:
     evaluation = EvaluationSettings(length_multiples=[settings.length_multiple])
     flops = feasibility.evaluation_flops(script, script.task.name, script.task.build, evaluation)
     feasibility.check_flops(count * flops, "give fewer search.iterations or examples, or a shorter length")
-    from posbench.config.hydra_app import load_option
     from posbench.evaluation.search import run_search
 
     path = run_search(script, load_option)

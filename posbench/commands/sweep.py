@@ -55,9 +55,10 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     from posbench.plan.lr_selection import select_learning_rates
     from posbench.report import experiment
     from posbench.runtime.distributed import world
-    from posbench.sweep.run import run_plan
+    from posbench.sweep.run import check_runtime, run_plan
     from posbench.tracking.report import checkpoint_name, log_report
 
+    check_runtime(script.runtime)  # before a corpus is built
     plan = world().from_main(lambda: plan_sweep(script, load_option, Path(script.runtime.cache_dir)))
     note, selects_rate = "", bool(script.grid.lr)
     plan = plan if selects_rate else with_distinct_labels(plan)

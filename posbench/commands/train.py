@@ -17,7 +17,7 @@ examples:
   torchrun --standalone --nproc-per-node 8 -m posbench train size=base train.seq_len=1024 train.batch_size=512
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from posbench import checksums
@@ -31,12 +31,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: TrainScript) -> None:
     """Trains the model of these settings unless it is there."""
-    train(script)
+    from posbench.config.hydra_app import given_keys
+
+    train(script, given_keys())
 
 
-def train(script: TrainScript) -> Path:
-    """Trains the model of these settings unless it is there, prints a line about it, and returns its folder."""
-    checks.check_train(script)
+def train(script: TrainScript, given: Collection[str] = ()) -> Path:
+    """Trains the model of these settings unless it is there, prints a line about it, and returns its folder.
+
+    Args:
+        given: keys on the command line, of which none may be without an effect.
+    """
+    checks.check_train(script, given)
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.cell import Plan
     from posbench.plan.plan import plan_model

@@ -32,7 +32,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from posbench.config import config_dir
 from posbench.config.keys import OPTION_SCHEMAS, SCHEMAS, keys
 from posbench.config.overrides import with_quotes
-from posbench.config.validation import check_option, validate
+from posbench.config.schema import SweepScript
+from posbench.config.validation import check_effect, check_option, validate
 from posbench.config.yaml_file import yaml_error
 from posbench.errors import ConfigError, PosbenchError, hint, unknown
 from posbench.instantiate import allow
@@ -72,7 +73,7 @@ def run_app(
         try:
             allow_packages(config.allow)
             check_empty(HydraConfig.get().overrides.task)
-            run(to_settings(schema, config))
+            run(to_settings(schema, config, given_keys()))
         except PosbenchError as error:  # the other jobs of a multirun go on
             n_failed += 1
             report_error(error)
@@ -124,8 +125,16 @@ class SafeLoader(ConfigLoaderImpl):
         return found
 
 
-def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
-    """Converts a composed config to settings; raises ConfigError for a key outside the schema, also one added by `+`."""
+def to_settings(schema: type[Settings], config: DictConfig, given: Sequence[str] = ()) -> Settings:
+    """Converts a composed config to settings.
+
+    Args:
+        given: keys on the command line.
+
+    Raises:
+        ConfigError: for a key outside the schema, also one added by `+`, and for a value that is not allowed or changes
+            nothing.
+    """
     # From a plain copy: a typed config would accept a key that was added by `+`.
     plain = OmegaConf.to_container(config, resolve=True)
     found = to_dataclass(schema, plain, "")
@@ -139,6 +148,9 @@ def to_settings(schema: type[Settings], config: DictConfig) -> Settings:
             )
     check_names(found)
     validate(found)
+    grid = found.grid.train if isinstance(found, SweepScript) else {}
+    axes = {f"train.{key}": values for key, values in grid.items()}
+    check_effect(found, "", [key.removeprefix("grid.") for key in given], axes)
     return found
 
 

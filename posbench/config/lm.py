@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from posbench.config.setting import DTYPES, MAX_COUNT, setting
+from posbench.config.setting import DTYPES, MAX_COUNT, Rule, setting
 
-PRETRAINED = ("kind", ("hugging_face",))
+PRETRAINED = ("kind", Rule(choices=("hugging_face",)))
 
 
 @dataclass

@@ -19,11 +19,19 @@ from posbench.config.setting import (
     MAX_COUNT,
     MAX_PROCESSES,
     MAX_SEED,
+    Rule,
     setting,
 )
 from posbench.config.train import FinetuneTrainSettings, TrainSettings
 
 TRACKERS = ("wandb", "trackio", "tensorboard", "none")
+# Commands that run jobs, that train (`evaluate` only with extension.finetune), and that evaluate.
+RUNNING, TRAINING, EVALUATING = (
+    ("train", "evaluate", "sweep"),
+    ("train", "sweep"),
+    ("evaluate", "search", "sweep"),
+)
+ON_CLUSTER, LOCAL = ("launcher", Rule(choices=("slurm", "ray"))), ("launcher", Rule(choices=("local",)))
 
 
 @dataclass
@@ -64,37 +72,46 @@ class RuntimeSettings:
     # Attention kernel: dense, flex or sdpa; auto is the fastest that supports the scheme.
     kernel: str = setting("auto", choices=("auto", "dense", "flex", "sdpa"))
     # inline (one job at a time in this process), local (several worker processes), slurm (a job array) or ray (actors)
-    launcher: str = setting("local", choices=("inline", "local", "slurm", "ray"))
+    launcher: str = setting("local", choices=("inline", "local", "slurm", "ray"), commands=RUNNING)
     # false submits the workers of slurm or ray and leaves; the same command collects their results later.
-    wait: bool = True
+    wait: bool = setting(True, used_with=ON_CLUSTER, commands=RUNNING)
     # Processes of launcher local; 0 is workers_per_gpu for each GPU or, without one, a process for num_threads cores.
-    num_workers: int = setting(0, least=0, most=MAX_PROCESSES)
+    num_workers: int = setting(0, least=0, most=MAX_PROCESSES, used_with=LOCAL, commands=("sweep",))
     # processes of launcher local that share a GPU
-    workers_per_gpu: int = setting(1, least=1, most=MAX_PROCESSES)
+    workers_per_gpu: int = setting(1, least=1, most=MAX_PROCESSES, used_with=LOCAL, commands=("sweep",))
     # Minutes after which a worker stops at its next checkpoint or cell. null is no limit.
-    max_minutes: float | None = setting(None, above=0, most=MAX_COUNT)
+    max_minutes: float | None = setting(None, above=0, most=MAX_COUNT, commands=RUNNING)
     # CPU threads of a process; rounding can depend on it
-    num_threads: int = setting(1, least=1, most=MAX_PROCESSES)
+    num_threads: int = setting(1, least=1, most=MAX_PROCESSES, commands=RUNNING)
     # torch.compile for training: true, false, or auto (on a GPU, if it is one graph).
-    compile: bool | str = setting("auto", choices=("auto", "true", "false"))
+    compile: bool | str = setting("auto", choices=("auto", "true", "false"), commands=TRAINING)
     results_dir: str = setting("results", pattern=FOLDER)  # folder of models, cells, tables and figures
     cache_dir: str = setting(".cache/posbench", pattern=FOLDER)  # folder of tokenized corpora
     # Minutes between two checkpoints of a training, which is the most that a killed one repeats.
-    checkpoint_minutes: float = setting(2.0, above=0, most=MAX_COUNT)
+    checkpoint_minutes: float = setting(2.0, above=0, most=MAX_COUNT, commands=TRAINING)
     # steps between two checkpoints, in addition; null is none
-    checkpoint_interval: int | None = setting(None, least=1, most=MAX_COUNT)
+    checkpoint_interval: int | None = setting(None, least=1, most=MAX_COUNT, commands=TRAINING)
     # Tokens of an evaluation batch; halved when the device is out of memory.
-    max_tokens_per_batch: int = setting(16384, least=1, most=10**12)
+    max_tokens_per_batch: int = setting(16384, least=1, most=10**12, commands=EVALUATING)
     # Mirror of metrics, tables and figures: wandb, trackio, tensorboard or none. Results do not depend on it.
-    tracker: str = setting("wandb", choices=TRACKERS)
+    tracker: str = setting("wandb", choices=TRACKERS, commands=RUNNING)
     # of tracker wandb: online, offline, disabled, or auto (online with an API key, else offline)
-    wandb_mode: str = setting("auto", choices=("auto", "online", "offline", "disabled"))
+    wandb_mode: str = setting(
+        "auto",
+        choices=("auto", "online", "offline", "disabled"),
+        used_with=("tracker", Rule(choices=("wandb",))),
+        commands=RUNNING,
+    )
     # project of tracker wandb or trackio; empty is WANDB_PROJECT or, without one, posbench
-    wandb_project: str = ""
+    wandb_project: str = setting(
+        "", used_with=("tracker", Rule(choices=("wandb", "trackio"))), commands=RUNNING
+    )
     # Seconds without a sign of a worker on another machine after which its job is taken over.
-    lease_seconds: float = setting(90.0, least=1, most=10**5)
-    slurm: SlurmSettings = field(default_factory=SlurmSettings)
-    ray: RaySettings = field(default_factory=RaySettings)
+    lease_seconds: float = setting(90.0, least=1, most=10**5, commands=RUNNING)
+    slurm: SlurmSettings = setting(
+        SlurmSettings, used_with=("launcher", Rule(choices=("slurm",))), commands=RUNNING
+    )
+    ray: RaySettings = setting(RaySettings, used_with=("launcher", Rule(choices=("ray",))), commands=RUNNING)
 
 
 @dataclass

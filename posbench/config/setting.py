@@ -32,7 +32,8 @@ class Rule:
         lists_of: settings class of which a dictionary has some fields, each with a list of values.
         keys: names that a dictionary may have.
         target: whether a dictionary must name the class to create, in `_target_`.
-        used_with: another field, and its values with which this one has an effect.
+        used_with: another field of the class, and the values of it with which this one has an effect.
+        commands: the commands in which it has an effect; empty is all.
         distinct: whether a list must not have a value twice.
     """
 
@@ -46,8 +47,14 @@ class Rule:
     lists_of: Callable[[], type] | None = None
     keys: Sequence[str] = ()
     target: bool = False
-    used_with: tuple[str, Sequence[str]] | None = None
+    used_with: tuple[str, Rule] | None = None
+    commands: Sequence[str] = ()
     distinct: bool = True
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        return " or ".join(map(str, self.choices)) or self.numbers
 
     @property
     def numbers(self) -> str:

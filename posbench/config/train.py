@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from posbench.config.setting import DTYPES, MAX_COUNT, MAX_SEED, setting
+from posbench.config.setting import DTYPES, MAX_COUNT, MAX_SEED, Rule, setting
 
 SYNTHETIC_TASKS = (
     *("associative_recall", "repeated", "copy", "reverse", "unique_copy", "repeated_copy", "sort"),
     *("binary_majority", "majority", "parity", "flip_flop", "mqar", "mqar_spread"),
     *("multi_value", "multi_query", "variable_tracking"),
 )
+WITH_SYNTHETIC = ("synthetic_fraction", Rule(above=0))
 
 
 @dataclass
@@ -26,11 +27,12 @@ class TrainSettings:
     # synthetic sequences among those of a batch, 0 to 1; the others are text
     synthetic_fraction: float = setting(0.5, least=0, most=1)
     # sequences in the evaluated form among the synthetic ones, 0 to 1
-    query_fraction: float = setting(0.1, least=0, most=1)
+    query_fraction: float = setting(0.1, least=0, most=1, used_with=WITH_SYNTHETIC)
     # muon (for the matrices of the blocks, AdamW for all else) or adamw
     optimizer: str = setting("muon", choices=("muon", "adamw"))
     lr: float = setting(0.003, above=0, most=1e30)  # peak learning rate of AdamW
-    muon_lr: float = setting(0.02, above=0, most=1e30)  # peak learning rate of Muon
+    # peak learning rate of Muon
+    muon_lr: float = setting(0.02, above=0, most=1e30, used_with=("optimizer", Rule(choices=("muon",))))
     # Decoupled weight decay of both optimizers, for weight matrices and embeddings: a step with learning rate r
     # multiplies them by 1 - r * weight_decay.
     weight_decay: float = setting(0.0, least=0, most=1000)
@@ -47,7 +49,9 @@ class TrainSettings:
     # of the initial weights, the data and all random numbers of the training
     seed: int = setting(0, least=0, most=MAX_SEED)
     # associative_recall, repeated, copy or reverse: the kind of the synthetic sequences.
-    synthetic_task: str = setting("associative_recall", choices=SYNTHETIC_TASKS, hash_if_set=True)
+    synthetic_task: str = setting(
+        "associative_recall", choices=SYNTHETIC_TASKS, hash_if_set=True, used_with=WITH_SYNTHETIC
+    )
 
 
 @dataclass

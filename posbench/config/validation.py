@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from posbench.config.setting import Rule
@@ -25,13 +26,83 @@ def validate(settings: Any, prefix: str = "") -> None:
     for one in dataclasses.fields(settings):
         rule, value = one.metadata.get("rule", NO_RULE), getattr(settings, one.name)
         check_value(f"{prefix}{one.name}", value, rule)
-        if rule.used_with and value and value != one.default:
-            other, values = rule.used_with
-            if getattr(settings, other) not in values:
-                raise ConfigError(
-                    f"{prefix}{one.name} changes nothing with {prefix}{other} {getattr(settings, other)}: remove it, or give "
-                    f"{prefix}{other} {' or '.join(values)}"
-                )
+
+
+def check_effect(
+    settings: Any,
+    prefix: str = "",
+    given: Collection[str] = (),
+    axes: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+) -> None:
+    """Raises ConfigError for the first setting that differs from its default and changes nothing because of another.
+
+    Args:
+        given: keys on the command line. What is in a file is a preference where the other setting is given.
+        axes: lists of values that stand in place of a setting, by its key.
+    """
+    for one in dataclasses.fields(settings):
+        key, value, rule = (
+            f"{prefix}{one.name}",
+            getattr(settings, one.name),
+            one.metadata.get("rule", NO_RULE),
+        )
+        if dataclasses.is_dataclass(value):
+            check_effect(value, f"{key}.", given, axes)
+        if not rule.used_with:
+            continue
+        other, allowed = f"{prefix}{rule.used_with[0]}", rule.used_with[1]
+        present = axes.get(other, [getattr(settings, rule.used_with[0])])
+        is_set = any(entry != default(one) for entry in axes.get(key, [value]))
+        if (
+            is_set
+            and not any(allows(allowed, entry) for entry in present)
+            and (is_given(key, given) or other not in given)
+        ):
+            raise ConfigError(
+                f"{changed(key, value, default(one))} changes nothing with {other} {', '.join(map(str, present))}: remove it, "
+                f"or give {other} {allowed.allowed}"
+            )
+
+
+def default(one: dataclasses.Field[Any]) -> Any:
+    """Returns the default of a field."""
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+
+
+def changed(key: str, value: Any, usual: Any) -> str:
+    """Returns the key of the first setting that differs from the default: `key`, or one below it."""
+    if dataclasses.is_dataclass(value):
+        names = [one.name for one in dataclasses.fields(value)]
+        return next(f"{key}.{name}" for name in names if getattr(value, name) != getattr(usual, name))
+    return key
+
+
+def is_given(key: str, given: Collection[str]) -> bool:
+    """Returns whether a key or one below it is on the command line."""
+    return any(f"{one}.".startswith(f"{key}.") for one in given)
+
+
+def allows(rule: Rule, value: Any) -> bool:
+    """Returns whether a rule allows a value."""
+    try:
+        check_value("", value, rule)
+    except ConfigError:
+        return False
+    return True
+
+
+def check_command(settings: Any, prefix: str, given: Collection[str], command: str, *parts: str) -> None:
+    """Raises ConfigError for a setting on the command line that has an effect in other commands only.
+
+    Args:
+        parts: other commands whose work this one does as well.
+    """
+    for one in dataclasses.fields(settings):
+        key, rule = f"{prefix}{one.name}", one.metadata.get("rule", NO_RULE)
+        if rule.commands and {command, *parts}.isdisjoint(rule.commands) and is_given(key, given):
+            raise ConfigError(
+                f"{key} changes nothing in posbench {command}, it is for posbench {' and '.join(rule.commands)}: remove it"
+            )
 
 
 def check_value(key: str, value: Any, rule: Rule) -> None:
@@ -105,7 +176,9 @@ def check_option(where: str, content: Any, schema: type) -> None:
         raise ConfigError(f"{where} has no settings by name: write lines such as name: ...")
     try:
         check_partial("", content, schema)
-        validate(to_settings(content, schema))
+        settings = to_settings(content, schema)
+        validate(settings)
+        check_effect(settings)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
 

@@ -146,7 +146,13 @@ def plan_cells(
     task_settings, task = build_task(name, evaluation, load_option, max(requested_lengths, default=0))
     if not model.pretrained and task.required_synthetic_task not in ("", settings.train.synthetic_task):
         return
-    lengths = sorted(set(task.fixed_lengths(corpus))) or requested_lengths
+    fixed = sorted(set(task.fixed_lengths(corpus)))
+    if fixed and requested_lengths:
+        raise LengthError(
+            f"evaluate.{name}: lengths and length_multiples change nothing, because the settings of task {task_settings.name} "
+            f"give {', '.join(map(str, fixed))} tokens: remove them"
+        )
+    lengths = fixed or requested_lengths
     if not lengths or min(lengths) < 1:
         raise LengthError(
             f"evaluate.{name}: lengths {lengths}; give length_multiples or lengths of 1 token or more"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from posbench.config.schema import RuntimeSettings
-from posbench.errors import PosbenchError
+from posbench.errors import ConfigError, PosbenchError
 from posbench.evaluation.oom_report import oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allowed_packages
@@ -39,9 +39,17 @@ class SweepSummary:
 
 
 def check_runtime(runtime: RuntimeSettings) -> None:
-    """Raises ConfigError for runtime settings that are not possible here, before anything starts."""
-    if runtime.launcher in ("inline", "local"):  # on a cluster, only the workers know the device
-        compile.should_compile(runtime.compile, pick_device(runtime.device))
+    """Raises ConfigError for runtime settings that are not possible, before anything starts."""
+    if runtime.launcher in ("inline", "local"):
+        device = pick_device(runtime.device)
+        compile.should_compile(runtime.compile, device)
+        shares = device.type == "cuda" and runtime.device in ("auto", "cuda") and not runtime.num_workers
+        if runtime.workers_per_gpu > 1 and not shares:
+            raise ConfigError(
+                f"runtime.workers_per_gpu changes nothing with runtime.device {runtime.device}, which is {device.type} "
+                f"here, and runtime.num_workers {runtime.num_workers}: remove it, or give runtime.device=cuda and "
+                "runtime.num_workers=0"
+            )
     check_tracker(runtime)
 
 

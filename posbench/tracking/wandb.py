@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MODES = ("auto", "online", "offline", "disabled")
 CONNECT_TIMEOUT = 15.0  # seconds to wait for the server at the start of a run
 UPLOAD_TIMEOUT = 120.0  # seconds to wait for uploads at the end of a run; what is left stays in the folder
+START_TIMEOUT = (
+    120.0  # seconds to wait for W&B's process on this machine, which starts slowly if the CPU is busy
+)
 LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes to the same run
 # The old and the new host of the server; a key for one is valid for both.
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
@@ -210,7 +213,8 @@ def _init(mode: str, folder: Path, key: str | None, settings: WandbSettings, inf
             disable_git=True,  # warns if results are outside a repository
             symlink=False,  # parallel processes would race for "latest-run"
             x_disable_stats=True,
-            init_timeout=CONNECT_TIMEOUT,
+            init_timeout=CONNECT_TIMEOUT if mode == "online" else START_TIMEOUT,
+            x_service_wait=START_TIMEOUT,
             finish_timeout=UPLOAD_TIMEOUT,
         ),
     )

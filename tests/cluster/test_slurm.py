@@ -132,7 +132,7 @@ def test_a_plain_array(tmp_path, cache, expected):
 
 
 def test_one_model_on_two_nodes(tmp_path, cache):
-    small = f"{' '.join(soak.SETTINGS[-1:])} size.n_layers=1 size.d_model=16 size.n_heads=2 train.seq_len=16 train.steps=5 train.batch_size=8 runtime.wandb_mode=disabled runtime.cache_dir={cache}"
+    small = f"{' '.join(soak.SETTINGS[-1:])} size.n_layers=1 size.d_model=16 size.n_heads=2 train.seq_len=16 train.steps=5 train.batch_size=8 runtime.tracker=none runtime.cache_dir={cache}"
     replaced = {
         "size=base train.seq_len=1024 train.batch_size=512": small,
         "nproc-per-node 8": "nproc-per-node 1",

@@ -54,7 +54,7 @@ def test_a_signal_ends_a_command_with_one_line(number: int, status: int, body: s
 @pytest.mark.parametrize("delay", [0.5, 1.5])
 def test_a_sweep_that_starts_ends_with_one_line(delay: float, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "posbench", "sweep", "experiment=miniature", "runtime.wandb_mode=disabled"],
+        [sys.executable, "-m", "posbench", "sweep", "experiment=miniature"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

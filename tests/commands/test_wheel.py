@@ -75,6 +75,6 @@ def test_it_runs_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     text.mkdir()
     for n in range(40):
         (text / f"{n}.txt").write_text(f"document {n} is about the number {n}\n" * 40)
-    data = ["data=files", f"data.path={text}", "train.synthetic_fraction=0", "runtime.wandb_mode=disabled"]
+    data = ["data=files", f"data.path={text}", "train.synthetic_fraction=0", "runtime.tracker=none"]
     assert "results/models/" in posbench("train", *small, *data)
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"results", ".cache"}

@@ -117,6 +117,13 @@ def test_a_pipe_is_not_waited_for(read, tmp_path: Path) -> None:
         read(tmp_path / "pipe.json")
 
 
+def test_a_pipe_as_the_only_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe as data.path was waited for without end."""
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match=r"no file at .*pipe\.txt"):
+        Files(DataSettings(path=str(tmp_path / "pipe.txt")))
+
+
 def test_text_is_read_without_a_home(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(LINES)
     program = (

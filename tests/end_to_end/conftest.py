@@ -51,7 +51,7 @@ def script(
         where = [
             f"runtime.results_dir={tmp_path / 'results'}",
             f"runtime.cache_dir={cache}",
-            "runtime.wandb_mode=disabled",
+            *(["runtime.tracker=none"] if name != "search" else []),
         ]
         where = [f"results_dir={tmp_path / 'results'}"] if name in ("figures", "properties") else where
         path = str(ROOT / "scripts" / f"{name}.py")

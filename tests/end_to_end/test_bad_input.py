@@ -54,6 +54,7 @@ def assert_error(result, *expected: str) -> None:
         (["+evaluate.fixed_targets.lengths=[9000000]"], ["9000000", "longest possible length is"]),
         (["evaluate.fixed_targets.length_multiples=[1.3]"], ["1.3 times", "16"]),
         (["+evaluate.fixed_targets.lengths=[2]"], ["2 tokens", "4"]),
+        (["+evaluate.key_value_uuid.lengths=[512]"], ["lengths and length_multiples change nothing"]),
         (["+evaluate.non_overlapping.lengths=[24]"], ["24 tokens", "divisor"]),
         (["evaluate.prefix.length_multiples=[]"], ["evaluate.prefix", "multiples"]),
         (["data=files", "data.path=/nowhere"], ["/nowhere"]),

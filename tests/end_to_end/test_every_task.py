@@ -17,7 +17,12 @@ SMALL = {
     "attention": ["task.build.num_contexts=1"],
     "position_resolution": ["task.build.num_contexts=2"],
     "algorithmic": [],
-    "key_value_uuid": ["task.build.num_contexts=1", "task.build.num_keys=[3]", "task.build.num_positions=2"],
+    "key_value_uuid": [
+        "task.build.num_contexts=1",
+        "task.build.num_keys=[3]",
+        "task.build.num_positions=2",
+        "evaluation.length_multiples=[]",
+    ],
     "passkey": [
         "task.build.num_examples=1",
         "task.build.num_depths=2",
@@ -28,6 +33,7 @@ SMALL = {
         "task.build.num_examples=2",
         "task.build.num_documents=[2]",
         "task.build.max_new_tokens=4",
+        "evaluation.length_multiples=[]",
     ],
     "sliding": ["task.build.num_examples=1", "task.build.stride=16"],
     "length_generalization": [

@@ -23,6 +23,7 @@ from posbench.results.rows import RowStore
 
 LABELS = [
     "$x^{",
+    "$x^{$",  # which is a formula where "$x^{" alone is none
     "a_b_",
     "_x",
     "__init__",

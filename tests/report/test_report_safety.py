@@ -9,6 +9,7 @@ from test_figure_kinds import config
 
 from posbench import checksums
 from posbench.errors import ConfigError, PosbenchError
+from posbench.report import report_writer
 from posbench.report.experiment import save_experiment
 from posbench.report.figures import draw_figure
 from posbench.report.report_writer import STAMP, write_report
@@ -113,6 +114,22 @@ def test_names_of_figures_stay_in_the_folder(few, tmp_path, name):
 def test_two_figures_of_one_name_are_refused(few, tmp_path):
     with pytest.raises(ConfigError, match="two figures have the name fixed_targets"):
         write_report(few, [FIGURES[0], FIGURES[0] | {"title": "x"}], tmp_path, ORDER)
+
+
+def test_a_table_that_another_process_writes_meanwhile_is_not_kept(few, tmp_path, monkeypatch):
+    """Of three sweeps that drew at once, one read a table that another was writing."""
+    out, draw = tmp_path / "demo", report_writer._figures
+    tables = [path for path in write_report(few, [], out, ORDER) if path.parent.name == "tables"]
+    whole = [path.read_bytes() for path in tables]
+
+    def meanwhile(*args):
+        for path in tables:
+            path.write_text("half")
+        return draw(*args)
+
+    monkeypatch.setattr(report_writer, "_figures", meanwhile)
+    write_report(few, FIGURES[:1], out, ORDER)
+    assert [path.read_bytes() for path in tables] == whole
 
 
 def test_three_processes_that_draw_at_once_leave_one_report(few, tmp_path):

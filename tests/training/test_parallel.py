@@ -29,7 +29,7 @@ TINY = [
         "train.val_interval=8",
         "train.val_batches=3",
     ),
-    *("runtime.wandb_mode=disabled", "runtime.device=cpu", "runtime.checkpoint_interval=7"),
+    *("runtime.tracker=none", "runtime.device=cpu", "runtime.checkpoint_interval=7"),
 ]
 
 # Trains until one rank runs out of memory, as on a device that is shared.
