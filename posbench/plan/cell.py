@@ -16,6 +16,10 @@ from posbench.instantiate import by_name
 if TYPE_CHECKING:
     from posbench.lm.hf_config import PretrainedInfo
 
+# Raised when the numbers of a training change. Version 1 decayed weights by their number of dimensions, and no matrices of
+# Muon; its norms, rotations and losses differ from those of version 2 in the last bits.
+ARITHMETIC_VERSION = 2
+
 
 @dataclass(frozen=True, eq=False)
 class FineTuning:
@@ -115,8 +119,5 @@ class Plan:
 
 
 def _hashed_training(train: TrainSettings) -> dict[str, Any]:
-    """Returns the settings of a training that enter an id, and the version of weight decay where there is some.
-
-    Version 1 decayed by a parameter's number of dimensions, and no matrices of Muon.
-    """
-    return hashed_fields(train) | ({"weight_decay_version": 2} if train.weight_decay else {})
+    """Returns the settings of a training that enter an id, and the version of its arithmetic."""
+    return hashed_fields(train) | {"arithmetic_version": ARITHMETIC_VERSION}

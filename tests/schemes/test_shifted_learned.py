@@ -30,6 +30,13 @@ def test_evaluation_is_that_of_learned_positions() -> None:
         )
 
 
+def test_rows_begin_at_init_std() -> None:
+    """Rows began at a standard deviation of 1, and copies past the trained lengths failed twice as often."""
+    torch.manual_seed(0)
+    rows_NW = ShiftedLearned(SHAPE, 1000, init_std=0.02).row_NW
+    assert abs(float(rows_NW.detach().std()) / 0.02 - 1) < 0.05
+
+
 def test_sequences_of_a_batch_begin_at_uniform_rows() -> None:
     """Each sequence has consecutive rows; the first one is uniform over those that leave room for the sequence."""
     shifted = scheme(20).train()
