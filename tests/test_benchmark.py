@@ -14,8 +14,10 @@ from posbench.benchmark.line import Line
 from posbench.benchmark.models import (
     BenchmarkShape,
     Maker,
+    NanoGPT,
     Plain,
     gpt2,
+    nanogpt,
     ours,
     plain,
     with_scheme,
@@ -70,7 +72,7 @@ def test_a_line_fails_where_the_whole_interval_misses(low: float, passed: bool) 
     assert Line("step", "peer", 1.0, Ratio(1.5, low, 2.0, 15.0, 10.0, 9)).passed is passed
 
 
-@pytest.mark.parametrize("make", [ours, gpt2, x_transformers, plain])
+@pytest.mark.parametrize("make", [ours, nanogpt, gpt2, x_transformers, plain])
 def test_every_model_has_the_shape_and_learns(make: Maker) -> None:
     module, model = make(SHAPE)
     ids = torch.zeros(SHAPE.batch_size, SHAPE.seq_len, dtype=torch.long)
@@ -130,7 +132,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
     found = list(steps.peers(seconds=0))
-    assert [line.peer.split()[0] for line in found] == ["transformers", "x-transformers", "torch"]
+    assert [line.peer.split()[0] for line in found] == ["torch", "transformers", "x-transformers", "torch"]
+    assert "nanoGPT" in found[0].peer
     assert all(line.ratio and line.ratio.median > 0 for line in found)
 
 
@@ -189,6 +192,50 @@ def test_evaluation_lines_compare_the_same_work(quick: None, monkeypatch: pytest
     assert once.ratio
     assert equal.ratio
     assert set(read) == {32, 8 + 16 + 32, 3 * 32}
+
+
+def test_every_extension_has_a_line(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "EXTENDED", SHAPE)
+    monkeypatch.setattr(evaluation, "EXTENDED_LENGTH", 64)
+    monkeypatch.setattr(evaluation, "EXTENDED_PAIRS", 1)
+    found = {line.what.split()[2]: line for line in evaluation.extended(0)}
+    assert set(found) == {name for name, one in hydra_app.load_group("extension").items() if one["build"]}
+    assert (found["pi"].goal, found["window"].goal, found["rerope"].goal) == (1.05, 1.3, 2.6)
+
+
+def test_the_peer_does_a_part_of_its_work() -> None:
+    ratio = time_paired(lambda: None, lambda: None, seconds=0, theirs_parts=1000)
+    assert ratio.median < 0.1
+
+
+def test_nanogpt_is_the_architecture_of_gpt2_without_biases() -> None:
+    """transformers' GPT-2 with the same weights and biases of zero computes the same logits with the exact GELU."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    mine = NanoGPT(SHAPE).double()
+    sizes = {"n_positions": SHAPE.seq_len, "n_embd": SHAPE.d_model, "n_layer": SHAPE.n_layers}
+    config = GPT2Config(
+        vocab_size=SHAPE.vocab_size,
+        n_head=SHAPE.n_heads,
+        activation_function="gelu",
+        use_cache=False,
+        **sizes,
+    )
+    theirs = GPT2LMHeadModel(config).double().eval()
+    state = {name: torch.zeros_like(value) for name, value in theirs.state_dict().items()}
+    state["transformer.wte.weight"] = state["lm_head.weight"] = mine.embedding.weight
+    state["transformer.wpe.weight"], state["transformer.ln_f.weight"] = (
+        mine.positions.weight,
+        mine.norm.weight,
+    )
+    for layer, block in enumerate(mine.blocks):
+        names = {"ln_1": "norm", "ln_2": "mlp_norm", "attn.c_attn": "qkv", "attn.c_proj": "out"}
+        for name, own in (names | {"mlp.c_fc": "up", "mlp.c_proj": "down"}).items():
+            weight = getattr(block, own).weight
+            state[f"transformer.h.{layer}.{name}.weight"] = weight if "ln" in name else weight.T
+    theirs.load_state_dict(state)
+    ids = torch.randint(SHAPE.vocab_size, (SHAPE.batch_size, SHAPE.seq_len))
+    torch.testing.assert_close(mine(ids), theirs(ids).logits, rtol=0, atol=1e-10)
 
 
 def test_the_settings_are_those_of_the_demo() -> None:

@@ -134,10 +134,10 @@ class RecordingKernel:
     """A kernel that records the components of a scheme on which its speed depends."""
 
     def __init__(self) -> None:
-        self.kernel, self.components, self.called = KernelDispatcher("auto"), set[str](), False
+        self.kernel, self.components, self.calls = KernelDispatcher("auto"), set[str](), 0
 
     def __call__(self, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-        self.called = True
+        self.calls += 1
         self.components |= {structure_of(bias) for bias in terms_of(call.bias)}
         self.components |= {"values by pair"} if call.relative_values is not None else set()
         self.components |= {"masks"} if call.masks else set()
@@ -171,7 +171,7 @@ def components_of(make: Maker, shape: BenchmarkShape) -> set[str]:
     model, recorder = make(shape)[0], RecordingKernel()
     assert isinstance(model, GPT)
     model(torch.zeros(1, 16, dtype=torch.long), kernel=recorder)
-    if not recorder.called:
+    if not recorder.calls:
         return {"no pairs"}
     # A scheme with parameters that adds nothing to pairs computes its positions in every step.
     computed = not recorder.components and any(True for _ in model.scheme.parameters())

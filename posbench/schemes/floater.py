@@ -87,7 +87,14 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, start: Tensor, into: Tensor, into_bias: Tensor, out: Tensor, out_bias: Tensor, step: float, knots: int
+        ctx: Any,
+        start: Tensor,
+        into: Tensor,
+        into_bias: Tensor,
+        out: Tensor,
+        out_bias: Tensor,
+        step: float,
+        knots: int,
     ) -> tuple[Tensor, Tensor]:
         count = 4 * knots - 3  # evaluations of h; the last one is the rate at the last knot
         thirds = 3 * torch.arange(knots, device=start.device, dtype=start.dtype)[:, None] + torch.arange(
@@ -95,7 +102,11 @@ class _Solution(torch.autograd.Function):
         )
         time = thirds.flatten()[:count] * (step / 3)
         offset = torch.outer(time, into[-1]) + into_bias
-        inner, state, hidden = into[:-1], start.new_empty(knots, *start.shape), start.new_empty(count, *start.shape)
+        inner, state, hidden = (
+            into[:-1],
+            start.new_empty(knots, *start.shape),
+            start.new_empty(count, *start.shape),
+        )
         read, rate = torch.empty_like(hidden), torch.empty_like(hidden)
         state[0] = start
         for n in range(count):
@@ -113,7 +124,9 @@ class _Solution(torch.autograd.Function):
             torch.addmm(out_bias, hidden[n], out, out=rate[n])
             if stage == 3:
                 torch.add(p, rate[n - 3], alpha=step / 8, out=state[knot + 1])
-                state[knot + 1].add_(k2, alpha=3 * step / 8).add_(k3, alpha=3 * step / 8).add_(rate[n], alpha=step / 8)
+                state[knot + 1].add_(k2, alpha=3 * step / 8).add_(k3, alpha=3 * step / 8).add_(
+                    rate[n], alpha=step / 8
+                )
         ctx.save_for_backward(inner, out, time, read, hidden)
         ctx.step = step
         return state, rate[::4].clone()
