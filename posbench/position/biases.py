@@ -212,6 +212,8 @@ class RowwiseBias(AttentionBias):
         q_BHTD, k_BHSD: queries and keys from which `value` computes content logits outside a kernel.
         prepare: keys (B, H, S, E) -> what `of` needs of all keys, once per kernel call.
         prepared: what `prepare` returned; set by `precompute`.
+        is_logit: `of` returns the logit in place of q . k instead of what is added to it; `dense` then computes no
+            content logits, and `QueryRows.content_BHRS` must not be read.
     """
 
     of: Callable[..., Tensor]
@@ -219,6 +221,7 @@ class RowwiseBias(AttentionBias):
     k_BHSD: Tensor
     prepare: Callable[[Tensor], Any] | None = None
     prepared: tuple[Any, ...] = ()
+    is_logit: bool = False
 
     needs_full_rows = True
 
@@ -237,7 +240,12 @@ class RowwiseBias(AttentionBias):
             return replace(self, prepared=(self.prepare(k_BHSE),))
 
     def value_from_rows(self, rows: QueryRows) -> Tensor:
-        with autocast_disabled(rows.content_BHRS):
+        found = self.from_rows(rows)
+        return found - rows.content_BHRS if self.is_logit else found
+
+    def from_rows(self, rows: QueryRows) -> Tensor:
+        """Returns what `of` returns: the bias, or the logit."""
+        with autocast_disabled(rows.q_BHRE):
             return self.of(rows, *self.prepared)
 
 
