@@ -114,6 +114,9 @@ def _turn(x_BHTD: Tensor, turn_TM: Tensor) -> Tensor:
 
 
 def _multiply(x: Tensor, factor: Tensor) -> Tensor:
+    *strides, last = x.stride()
+    if last != 1 or any(stride % 2 for stride in (*strides, x.storage_offset())):
+        x = x.contiguous()  # a gradient may have any layout
     return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * factor).flatten(-2)
 
 
