@@ -13,21 +13,13 @@ from posbench.benchmark import evaluation, gpu, lines, memory, paired, steps
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import (
     BenchmarkShape,
-    Maker,
-    Plain,
-    gpt2,
-    ours,
-    plain,
     with_scheme,
-    x_transformers,
 )
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, of_pairs, time_paired
-from posbench.benchmark.steps import components_of, goal_of, step_of
+from posbench.benchmark.steps import components_of, goal_of
 from posbench.commands import benchmark
 from posbench.config import hydra_app
 from posbench.errors import ConfigError
-from posbench.model.gpt import GPT, Size
-from posbench.schemes.rope import RoPE
 
 SHAPE = BenchmarkShape(n_layers=2, d_model=64, n_heads=2, seq_len=16, batch_size=2, vocab_size=48)
 
@@ -70,32 +62,6 @@ def test_a_line_fails_where_the_whole_interval_misses(low: float, passed: bool) 
     assert Line("step", "peer", 1.0, Ratio(1.5, low, 2.0, 15.0, 10.0, 9)).passed is passed
 
 
-@pytest.mark.parametrize("make", [ours, gpt2, x_transformers, plain])
-def test_every_model_has_the_shape_and_learns(make: Maker) -> None:
-    module, model = make(SHAPE)
-    ids = torch.zeros(SHAPE.batch_size, SHAPE.seq_len, dtype=torch.long)
-    assert model(ids).shape == (SHAPE.batch_size, SHAPE.seq_len, SHAPE.vocab_size)
-    blocks = SHAPE.n_layers * 12 * SHAPE.d_model**2
-    assert sum(parameter.numel() for parameter in module.parameters()) == pytest.approx(blocks, rel=0.15)
-    step_of(make, SHAPE)()
-
-
-def test_the_plain_peer_is_our_model() -> None:
-    """The same weights give the same logits, so that the line measures only the overhead of the framework."""
-    size = Size(SHAPE.n_layers, SHAPE.d_model, SHAPE.n_heads)
-    model = GPT(size, SHAPE.vocab_size, RoPE(size.shape(SHAPE.seq_len), interleaved=False), seed=0)
-    peer = Plain(SHAPE)
-    names = {"attention_norm": "norm", "final_norm": "norm"}
-    peer.load_state_dict(
-        {
-            ".".join(names.get(part, part) for part in name.split(".") if part != "attention"): weight
-            for name, weight in model.state_dict().items()
-        }
-    )
-    ids = torch.randint(SHAPE.vocab_size, (SHAPE.batch_size, SHAPE.seq_len))
-    torch.testing.assert_close(peer(ids), model.head(model(ids)[0]))
-
-
 @pytest.mark.parametrize(("slow", "status"), [(1.0, 0), (1.3, 1)])
 def test_the_command_writes_its_table_and_exits_by_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float, status: int
@@ -130,14 +96,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
     found = list(steps.peers(seconds=0))
-    assert [line.peer.split()[0] for line in found] == ["transformers", "x-transformers", "torch"]
+    assert [line.peer.split()[0] for line in found] == ["torch", "transformers", "x-transformers", "torch"]
+    assert "nanoGPT" in found[0].peer
     assert all(line.ratio and line.ratio.median > 0 for line in found)
 
 
 def test_the_goal_of_a_scheme_follows_from_its_components() -> None:
     """Whole rows; content and values by pair; separable terms and normalizers; all others."""
     expected = {
-        "cope": ({"whole rows"}, 1.8),
+        "cope": ({"whole rows"}, 1.7),
         "deberta": ({"content by pair"}, 1.35),
         "shaw": ({"content by pair", "values by pair"}, 1.35),
         "linear_attention": ({"no pairs"}, 1.35),
@@ -147,7 +114,7 @@ def test_the_goal_of_a_scheme_follows_from_its_components() -> None:
         "window": ({"masks"}, 1.05),
         "nope": (set(), 1.05),
         "pope": ({"wide queries"}, 1.35),
-        "floater": ({"trained positions"}, 1.35),
+        "floater": ({"trained positions"}, 1.15),
     }
     settings = hydra_app.load_group("scheme")
     for name, (components, goal) in expected.items():
@@ -189,6 +156,20 @@ def test_evaluation_lines_compare_the_same_work(quick: None, monkeypatch: pytest
     assert once.ratio
     assert equal.ratio
     assert set(read) == {32, 8 + 16 + 32, 3 * 32}
+
+
+def test_every_extension_has_a_line(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "EXTENDED", SHAPE)
+    monkeypatch.setattr(evaluation, "EXTENDED_LENGTH", 64)
+    monkeypatch.setattr(evaluation, "EXTENDED_PAIRS", 1)
+    found = {line.what.split()[2]: line for line in evaluation.extended(0)}
+    assert set(found) == {name for name, one in hydra_app.load_group("extension").items() if one["build"]}
+    assert (found["pi"].goal, found["window"].goal, found["rerope"].goal) == (1.05, 1.3, 2.6)
+
+
+def test_the_peer_does_a_part_of_its_work() -> None:
+    ratio = time_paired(lambda: None, lambda: None, seconds=0, theirs_parts=1000)
+    assert ratio.median < 0.1
 
 
 def test_the_settings_are_those_of_the_demo() -> None:

@@ -14,6 +14,7 @@ import torch
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import BenchmarkShape, ours
 from posbench.benchmark.paired import FEW_PAIRS, time_paired
+from posbench.benchmark.steps import RecordingKernel
 from posbench.config import hydra_app
 from posbench.config.data import DataSettings
 from posbench.config.schema import (
@@ -26,22 +27,32 @@ from posbench.config.schema import (
     TrainSettings,
 )
 from posbench.data.corpus import open_corpus
+from posbench.errors import PosbenchError, format_error
 from posbench.evaluation.evaluator import EvaluatedModel
+from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
 from posbench.plan import grid
 from posbench.plan.plan import plan_cells, plan_model
+from posbench.position.call import Kernel
+from posbench.position.extension import Extension, ExtensionContext
+from posbench.position.scheme import PositionScheme
 from posbench.results.rows import RowStore
 from posbench.training.trainer import Trainer
 
 # Tokens of context and the goal: longer contexts save more.
 CONTEXTS = ((1152, 1 / 15), (4608, 1 / 20))
 QUESTIONS, QUESTION, VALUE = 64, 17, 8
+# Questions that the peer answers in a pair: each costs it the same.
+SAMPLED = 8
 RETRIEVAL = BenchmarkShape(n_layers=1, d_model=128, n_heads=4, seq_len=256, batch_size=1)
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 PREFIX = BenchmarkShape(n_layers=1, d_model=256, n_heads=4, seq_len=256, batch_size=1)
+# Twice the depth would give the same ratios.
+EXTENDED = BenchmarkShape(n_layers=2, d_model=256, n_heads=4, seq_len=256, batch_size=1)
+EXTENDED_LENGTH, EXTENDED_PAIRS = 1024, 7
 # Divisor of the demo's training steps, rounded down, and of its evaluation, rounded up.
 SHARE = 4
 
@@ -53,7 +64,7 @@ def retrieval(seconds: float) -> Iterator[Line]:
         prompt = Prompt(ids(context), ids(QUESTIONS, QUESTION + VALUE), VALUE)
         single = [
             Prompt(prompt.context, one[None, :QUESTION], 0, max_new_tokens=VALUE)
-            for one in prompt.continuations
+            for one in prompt.continuations[:SAMPLED]
         ]
 
         def together(prompt: Prompt = prompt) -> None:
@@ -65,9 +76,9 @@ def retrieval(seconds: float) -> Iterator[Line]:
 
         yield Line(
             f"retrieval: {QUESTIONS} questions of {QUESTION} + {VALUE} tokens over {context} ({RETRIEVAL})",
-            "per-question cached generation, same model: each question prefills its context",
+            f"per-question cached generation, same model: each question prefills its context ({SAMPLED} timed)",
             goal,
-            time_paired(together, one_by_one, seconds, warm=1, least=FEW_PAIRS),
+            time_paired(together, one_by_one, seconds, 1, FEW_PAIRS, -(-QUESTIONS // SAMPLED)),
         )
 
 
@@ -128,6 +139,39 @@ def extensions(seconds: float) -> Iterator[Line]:
             f"training their model: {steps} of its {settings.train.steps} steps",
             1.0,
             time_paired(evaluate, train, seconds, warm=1, least=FEW_PAIRS),
+        )
+
+
+def extended(seconds: float) -> Iterator[Line]:
+    """Compares one text under each extension of configs/extension with the same under the model's own scheme."""
+    settings = hydra_app.load_group("extension")
+    model, text = ours(EXTENDED)[0], torch.zeros(1, EXTENDED_LENGTH, dtype=torch.long)
+    assert isinstance(model, GPT)
+    context = ExtensionContext(model.architecture.shape(EXTENDED.seq_len), EXTENDED_LENGTH)
+    dispatcher = KernelDispatcher("auto")
+
+    def read(scheme: PositionScheme, kernel: Kernel = dispatcher) -> Callable[[], object]:
+        return torch.inference_mode()(lambda: model.with_scheme(scheme)(text, kernel=kernel))
+
+    for name, entry in settings.items():
+        if not entry["build"]:
+            continue
+        what, peer = (
+            f"evaluation of {name} at {EXTENDED_LENGTH} tokens: {EXTENDED}",
+            "the same with plain RoPE",
+        )
+        try:
+            scheme = instantiate(entry["build"], Extension, model.scheme, context)
+        except PosbenchError as error:
+            yield Line(what, peer, 1.0, None, skipped=format_error(error))
+            continue
+        recorder = RecordingKernel()
+        read(scheme, recorder)()
+        # Regions are attended to one after the other; masks at such lengths are written out.
+        calls = max(1, recorder.calls // EXTENDED.n_layers)
+        goal = calls * (1.3 if "masks" in recorder.components else 1.05)
+        yield Line(
+            what, peer, goal, time_paired(read(scheme), read(model.scheme), seconds, least=EXTENDED_PAIRS)
         )
 
 

@@ -22,6 +22,7 @@ LINES = {
     "retrieval": "evaluation.retrieval",
     "prefix": "evaluation.prefix",
     "extensions": "evaluation.extensions",
+    "extended": "evaluation.extended",
     "logits": "memory.logits",
     "lengths": "memory.lengths",
     "gpu": "gpu.lines",

@@ -37,7 +37,7 @@ VOCABULARY, ROWS, TIMED_ROWS = 50257, 32768, 4096
 HEAD = BenchmarkShape(n_layers=1, d_model=64, n_heads=2, seq_len=256, batch_size=1, vocab_size=VOCABULARY)
 READER = BenchmarkShape(n_layers=2, d_model=32, n_heads=2, seq_len=256, batch_size=1)
 LEARNER = BenchmarkShape(n_layers=1, d_model=32, n_heads=2, seq_len=256, batch_size=1)
-SHORT, LONG = 8192, 16384
+SHORT, LONG = 4096, 8192
 NOT_LINUX = "peak memory is read from /proc, which this system does not have"
 
 

@@ -97,6 +97,56 @@ def x_transformers(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
     return model, model
 
 
+def nanogpt(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
+    """The architecture of nanoGPT as it is trained by default, written from its description."""
+    model = NanoGPT(shape)
+    return model, model
+
+
+class NanoGPT(nn.Module):
+    """GPT-2 without biases: learned positions, LayerNorm with weights alone, GELU, a head tied to the embedding.
+
+    Weights have standard deviation 0.02; those into the residual stream are divided by sqrt(2 * n_layers).
+    """
+
+    def __init__(self, shape: BenchmarkShape) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(shape.vocab_size, shape.d_model)
+        self.positions = nn.Embedding(shape.seq_len, shape.d_model)
+        self.blocks = nn.ModuleList(NanoGPTBlock(shape) for _ in range(shape.n_layers))
+        self.norm = nn.LayerNorm(shape.d_model, bias=False)
+        self.head = nn.Linear(shape.d_model, shape.vocab_size, bias=False)
+        self.head.weight = self.embedding.weight
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                into_residual = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * shape.n_layers) ** 0.5 if into_residual else 0.02)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        x_BTW = self.embedding(ids_BT) + self.positions(torch.arange(ids_BT.shape[1], device=ids_BT.device))
+        for block in self.blocks:
+            x_BTW = block(x_BTW)
+        return self.head(self.norm(x_BTW))
+
+
+class NanoGPTBlock(nn.Module):
+    """One block: attention, then the MLP."""
+
+    def __init__(self, shape: BenchmarkShape) -> None:
+        super().__init__()
+        self.heads, width = shape.n_heads, shape.d_model
+        self.norm, self.mlp_norm = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        parts = self.qkv(self.norm(x_BTW)).split(x_BTW.shape[-1], dim=2)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        out_BHTD = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x_BTW = x_BTW + self.out(out_BHTD.transpose(1, 2).flatten(-2))
+        return x_BTW + self.down(F.gelu(self.up(self.mlp_norm(x_BTW))))
+
+
 def plain(shape: BenchmarkShape) -> tuple[nn.Module, Model]:
     """posbench's model written out for RoPE alone, with SDPA and cached tables."""
     model = Plain(shape)

@@ -33,11 +33,14 @@ class Ratio:
     pairs: int
 
 
-def time_paired(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: int = LEAST_PAIRS) -> Ratio:
+def time_paired(
+    ours: Work, theirs: Work, seconds: float, warm: int = 2, least: int = LEAST_PAIRS, theirs_parts: int = 1
+) -> Ratio:
     """Times two functions in milliseconds, alternating for `seconds` and for at least `least` pairs.
 
     Args:
         warm: calls of each before the first timing.
+        theirs_parts: number of equal parts of the peer's work, of which `theirs` does one; its time counts so often.
     """
     for work in (ours, theirs) * warm:  # fills allocators and caches
         work()
@@ -57,7 +60,7 @@ def time_paired(ours: Work, theirs: Work, seconds: float, warm: int = 2, least: 
             times.append((a, b))
     finally:
         gc.enable()
-    return of_pairs(1e3 * np.array(times))
+    return of_pairs(1e3 * np.array(times) * (1, theirs_parts))
 
 
 def of_pairs(pairs_P2: np.ndarray) -> Ratio:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from posbench.position.biases import QueryRows
+from posbench.position.biases import QueryRows, RowwiseBias
 from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
 from posbench.position.numerics import autocast_disabled, upcast
@@ -83,11 +83,16 @@ def _weights(call: AttentionCall, rows: slice) -> tuple[Geometry, Tensor, Tensor
     geo = call.geo.trim_to_visible_keys(rows)
     q_BHRE = upcast(call.q_BHTE[:, :, rows]).contiguous()
     k_BHSE = call.k_BHSE[:, :, : len(geo.k_index_S)]
-    logits = (q_BHRE * call.scale) @ k_BHSE.transpose(-1, -2)
     visible = geo.visible(call.masks, rows)
-    if call.bias is not None:
-        query_rows = QueryRows(geo, rows, q_BHRE, k_BHSE, call.scale, logits, visible)
-        logits = logits + call.bias.value_from_rows(query_rows).to(logits.dtype)
+    if isinstance(call.bias, RowwiseBias) and call.bias.is_logit:
+        nothing = q_BHRE.new_empty(0)
+        query_rows = QueryRows(geo, rows, q_BHRE, k_BHSE, call.scale, nothing, visible)
+        logits = call.bias.from_rows(query_rows).to(q_BHRE.dtype)
+    else:
+        logits = (q_BHRE * call.scale) @ k_BHSE.transpose(-1, -2)
+        if call.bias is not None:
+            query_rows = QueryRows(geo, rows, q_BHRE, k_BHSE, call.scale, logits, visible)
+            logits = logits + call.bias.value_from_rows(query_rows).to(logits.dtype)
     weight, top = MaskedExp.apply(logits, visible)
     total = weight.sum(-1, keepdim=True)
     some = total > 0

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posbench.kernels.cpu.rms_norm import RMSNorm
 from posbench.model.architecture import Architecture
 
 
@@ -19,7 +20,7 @@ class OffsetRMSNorm(nn.RMSNorm):
 
 
 NORMS: dict[str, type[nn.RMSNorm] | type[nn.LayerNorm]] = {
-    "rms": nn.RMSNorm,
+    "rms": RMSNorm,
     "offset_rms": OffsetRMSNorm,
     "layer": nn.LayerNorm,
 }

@@ -212,6 +212,7 @@ class RowwiseBias(AttentionBias):
         q_BHTD, k_BHSD: queries and keys from which `value` computes content logits outside a kernel.
         prepare: keys (B, H, S, E) -> what `of` needs of all keys, once per kernel call.
         prepared: what `prepare` returned; set by `precompute`.
+        is_logit: `of` returns the logit itself and must not read the content logits, which `dense` leaves empty.
     """
 
     of: Callable[..., Tensor]
@@ -219,6 +220,7 @@ class RowwiseBias(AttentionBias):
     k_BHSD: Tensor
     prepare: Callable[[Tensor], Any] | None = None
     prepared: tuple[Any, ...] = ()
+    is_logit: bool = False
 
     needs_full_rows = True
 
@@ -237,7 +239,10 @@ class RowwiseBias(AttentionBias):
             return replace(self, prepared=(self.prepare(k_BHSE),))
 
     def value_from_rows(self, rows: QueryRows) -> Tensor:
-        with autocast_disabled(rows.content_BHRS):
+        return self.from_rows(rows) - rows.content_BHRS if self.is_logit else self.from_rows(rows)
+
+    def from_rows(self, rows: QueryRows) -> Tensor:
+        with autocast_disabled(rows.q_BHRE):
             return self.of(rows, *self.prepared)
 
 
@@ -265,8 +270,7 @@ class CompositeBias(AttentionBias):
 
 
 def _sum(biases: list[Tensor]) -> Tensor:
-    first, *others = biases
-    return sum(others, start=first)
+    return sum(biases[1:], start=biases[0])
 
 
 def add(biases: Iterable[AttentionBias | None]) -> AttentionBias | None:

@@ -38,12 +38,12 @@ class PaTH(PositionScheme):
         with autocast_disabled(inputs.x_BSW):
             w, t = self.blocks(upcast(inputs.x_BSW), inputs.layer)
 
-        def bias(rows: QueryRows, blocks: Blocks) -> Tensor:
+        def logit(rows: QueryRows, blocks: Blocks) -> Tensor:
             start = inputs.k_BHSD.shape[2] - inputs.q_BHTD.shape[2] + (rows.rows.start or 0)
-            logit_BHRS = path_logits(rows.scale * rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
-            return logit_BHRS - rows.content_BHRS
+            return path_logits(rows.scale * rows.q_BHRE, start, rows.k_BHSE.shape[2], blocks)
 
-        return RowwiseBias(bias, inputs.q_BHTD, inputs.k_BHSD, lambda k_BHSD: transform_keys(k_BHSD, w, t))
+        prepare = lambda k_BHSD: transform_keys(k_BHSD, w, t)  # noqa: E731
+        return RowwiseBias(logit, inputs.q_BHTD, inputs.k_BHSD, prepare, is_logit=True)
 
     def blocks(self, x_BSW: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Returns by blocks of tokens: w (B, H, N, BLOCK, D) and the UT transform's matrices (B, H, N, BLOCK, BLOCK)."""
@@ -62,23 +62,25 @@ def split_blocks(x_BHSD: Tensor) -> Tensor:
 
 
 def transform_keys(k_BHSD: Tensor, w: Tensor, t: Tensor) -> Blocks:
-    """Returns for each block, whose product is I - w^T u: w, u, keys, their overlap with t w, and keys at its end."""
+    """Returns for each block: w, u, keys, their overlap with t w, keys at its end, and its product I - w^T u."""
     k, u = split_blocks(k_BHSD), t @ w
     overlap = t @ (w @ k.mT).tril(-1)
-    return list(zip(*(x.unbind(2) for x in (w, u, k, overlap, k - overlap.mT @ w)), strict=True))
+    product = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device) - w.mT @ u
+    return list(zip(*(x.unbind(2) for x in (w, u, k, overlap, k - overlap.mT @ w, product)), strict=True))
 
 
 def path_logits(q_BHRD: Tensor, start: int, keys: int, blocks: Blocks) -> Tensor:
     """Returns q_i . (H_i ... H_j+1 k_j), (B, H, R, keys), for the queries start, start + 1, ..."""
     rows = []
     for block in range(start // BLOCK, -(-(start + q_BHRD.shape[2]) // BLOCK)):
-        w, u, k, k_overlap, _ = blocks[block]
+        w, u, k, k_overlap, _, _ = blocks[block]
         first = max(start, block * BLOCK)
         q = q_BHRD[:, :, first - start : (block + 1) * BLOCK - start]
         q_overlap = (q @ w.mT).tril(first - block * BLOCK)
         parts, q = [q @ k.mT - q_overlap @ k_overlap], q - q_overlap @ u
-        for w, u, _, _, k_end in reversed(blocks[:block]):
+        for earlier in range(block - 1, -1, -1):
+            *_, k_end, product = blocks[earlier]
             parts.append(q @ k_end.mT)
-            q = q - (q @ w.mT) @ u
+            q = q @ product if earlier else q
         rows.append(F.pad(torch.cat(parts[::-1], -1), (0, keys - (block + 1) * BLOCK)))
     return torch.cat(rows, 2)

@@ -36,14 +36,14 @@ class TAPA(PositionScheme):
         self.alpha = alpha
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
-        return RowwiseBias(self.difference, inputs.q_BHTD, inputs.k_BHSD)
+        return RowwiseBias(self.logit, inputs.q_BHTD, inputs.k_BHSD, is_logit=True)
 
-    def difference(self, rows: QueryRows) -> Tensor:
-        """Returns the logits minus the product over all dimensions, which the kernel adds, (B, H, R, S)."""
+    def logit(self, rows: QueryRows) -> Tensor:
+        """Returns the logits of a few rows, (B, H, R, S)."""
         split = self.amplitude_dims
         dims = rows.q_BHRE.shape[-1]
         amplitude = rows.q_BHRE[..., :split] @ rows.k_BHSE[..., :split].mT / math.sqrt(split)
         turns = rows.q_BHRE[..., split:] @ rows.k_BHSE[..., split:].mT / math.sqrt(dims - split)
         growth_RS = rows.geo.distance(rows.rows).clamp(min=0).double() ** self.alpha
         phase = 2 * math.pi * growth_RS.to(turns.dtype) * turns
-        return amplitude * phase.cos() - rows.content_BHRS
+        return amplitude * phase.cos()

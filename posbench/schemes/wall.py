@@ -46,12 +46,13 @@ class Wall(PositionScheme):
         ends = sums[:, :, :, -1].cumsum(2, dtype=torch.float64)  # P at the end of each block
         before = inputs.k_BHSD.shape[2] - inputs.q_BHTD.shape[2]  # keys before the first query
 
-        def bias(rows: QueryRows, k_ends: Tensor) -> Tensor:
+        def logit(rows: QueryRows, k_ends: Tensor) -> Tensor:
             first = before + (rows.rows.start or 0)
             q = rows.scale * rows.q_BHRE
-            return decayed_logits(q, rows.k_BHSE, first, sums, ends, k_ends) - rows.content_BHRS
+            return decayed_logits(q, rows.k_BHSE, first, sums, ends, k_ends)
 
-        return RowwiseBias(bias, inputs.q_BHTD, inputs.k_BHSD, lambda k_BHSD: decay_to_ends(k_BHSD, sums))
+        prepare = lambda k_BHSD: decay_to_ends(k_BHSD, sums)  # noqa: E731
+        return RowwiseBias(logit, inputs.q_BHTD, inputs.k_BHSD, prepare, is_logit=True)
 
 
 def decay_to_ends(k_BHSD: Tensor, sums: Tensor) -> Tensor:

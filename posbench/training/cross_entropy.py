@@ -31,6 +31,8 @@ def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits
     """
     rows = max(1, logits // len(weight_VW))
     if rows >= len(hidden_NW):
+        if _in_place(hidden_NW, weight_VW):
+            return _InPlace.apply(hidden_NW, weight_VW, target_N)
         return F.cross_entropy(_logits(hidden_NW, weight_VW), target_N, reduction="sum")
     return _Chunked.apply(hidden_NW, weight_VW, target_N, rows)
 
@@ -38,6 +40,40 @@ def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits
 def _logits(hidden_NW: Tensor, weight_VW: Tensor) -> Tensor:
     logits = F.linear(hidden_NW, weight_VW)  # in the precision of autocast
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _in_place(hidden: Tensor, weight: Tensor) -> bool:
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return False
+    return hidden.device.type == "cpu" and hidden.dtype == weight.dtype in (torch.float32, torch.float64)
+
+
+class _InPlace(torch.autograd.Function):
+    """One matrix of logits becomes log-probabilities, then its own gradient; torch's own function makes three."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+        logits, chosen = F.linear(hidden, weight), target[:, None]
+        torch.ops.aten._log_softmax.out(logits, -1, False, out=logits)
+        ctx.save_for_backward(hidden, weight, target)
+        ctx.logits, ctx.differentiated = logits, False
+        return -logits.gather(-1, chosen.clamp(min=0)).masked_fill_(chosen == IGNORE_INDEX, 0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, target = ctx.saved_tensors
+        d_logits, chosen, ignored = ctx.logits, target[:, None], target == IGNORE_INDEX
+        if not ctx.differentiated:  # a second backward pass of a retained graph finds the gradient
+            d_logits.exp_().scatter_add_(-1, chosen.clamp(min=0), d_logits.new_full(chosen.shape, -1.0))
+            if ignored.any():
+                d_logits[ignored] = 0
+            ctx.differentiated = True
+        needed, scale = ctx.needs_input_grad, gradient.item()
+        # Without beta the first argument gives the shape only.
+        d_hidden = torch.addmm(hidden, d_logits, weight, beta=0, alpha=scale) if needed[0] else None
+        d_weight = torch.addmm(weight, d_logits.mT, hidden, beta=0, alpha=scale) if needed[1] else None
+        return d_hidden, d_weight, None
 
 
 class _Chunked(torch.autograd.Function):

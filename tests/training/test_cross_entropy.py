@@ -72,3 +72,13 @@ def test_chunks_compile_to_one_graph() -> None:
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_a_retained_graph_gives_its_gradient_twice() -> None:
+    """The backward pass overwrites the logits, which a second pass must not take for log-probabilities."""
+    hidden, weight = torch.randn(30, 8).requires_grad_(), torch.randn(50, 8).requires_grad_()
+    loss = cross_entropy(hidden, weight, torch.randint(50, (30,)))
+    first = torch.autograd.grad(loss, [hidden, weight], retain_graph=True)
+    second = torch.autograd.grad(2 * loss, [hidden, weight])
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(2 * one, other)
