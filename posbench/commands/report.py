@@ -14,13 +14,18 @@ examples:
   posbench report 'experiments=[demo,zoo]'
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from posbench.commands import settings_command
 from posbench.config.schema import ReportScript
-from posbench.report.html.results import Description
+
+if TYPE_CHECKING:
+    from posbench.report.html.results import Description
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,6 +53,7 @@ def described(group: str, name: str) -> Description | None:
     """Describes a choice as `posbench describe` does; None if the group has no choice of this name."""
     from posbench.commands import describe
     from posbench.commands.catalog import choice, names
+    from posbench.report.html.results import Description
 
     if name not in names(group):
         return None

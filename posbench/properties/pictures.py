@@ -40,7 +40,7 @@ class Picture:
 def pictures(
     settings: Mapping[str, Any], extension: Mapping[str, Any] | None = None
 ) -> list[Picture]:
-    """Returns a picture for each distinct layer of a scheme, or of an extension around it.
+    """Returns a picture of a scheme, or of an extension around it; two of the first and the last layer if they differ.
 
     All queries and keys are the vector of ones, as for the curves of decay; values are means over the heads in which a
     pair is visible, relative to the logit without a scheme.
@@ -71,7 +71,8 @@ def pictures(
             found.append(([layer], value_TS))
         else:
             same.append(layer)
-    return [_picture(value_TS, layers, len(found) > 1, train_len) for layers, value_TS in found]
+    shown = dict.fromkeys((0, len(found) - 1))  # layers of one kind differ only in their random weights
+    return [_picture(found[place][1], found[place][0], len(found) > 1, train_len) for place in shown]
 
 
 def _equal(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:

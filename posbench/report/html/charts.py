@@ -29,7 +29,8 @@ from posbench.results.gate import GATE_METRICS
 
 DRAWN = (*COMPARED, "longppl", "position_accuracy")  # metrics with a curve by length
 BINS = 8  # of depth
-MANY = 12  # largest number of series that are all drawn at first; of more, the best are
+MANY = 15  # largest number of series that are all drawn at first; of more, the best BEST are
+BEST = 8
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _series(
     length = "eval_len" if "eval_len" in drawn else "x"
     means = drawn[drawn[length] == drawn[length].max()].groupby(["scheme", "extension"], observed=True)
     ranked = means["estimate"].mean().sort_values(ascending=bool(metric.lower_is_better))
-    first = set(keys) if len(keys) <= MANY else set(ranked.index[: MANY // 2])
+    first = set(keys) if len(keys) <= MANY else set(ranked.index[:BEST])
     return [(series_label(*key), styles[key].colour, key in first) for key in keys]
 
 

@@ -88,8 +88,9 @@ class ExperimentResults:
         return shlex.join([*self.words, f"name={name}", *chosen])
 
     def rows_query(self, about: Mapping[str, Any]) -> str:
-        """Returns a line of Python that reads the rows of a table."""
-        columns = [*PROTOCOL, *(name for name in SETTING_COLUMNS if self.rows[name].nunique() > 1)]
+        """Returns a line of Python that reads the rows with the values of some columns, such as those of a table."""
+        settings = [name for name in SETTING_COLUMNS if self.rows[name].nunique() > 1]
+        columns = ["scheme", "extension", *PROTOCOL, *settings]
         conditions = " and ".join(f"{name} == {_plain(about[name])!r}" for name in columns if name in about)
         read = f"pandas.read_parquet({self.rows_file.as_posix()!r})"
         return f"{read}.query({conditions!r})" if conditions else read

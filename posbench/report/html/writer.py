@@ -15,12 +15,14 @@ from markupsafe import Markup
 from posbench import escaping
 from posbench.files import write_text
 from posbench.report.html.cards import Card, Cards, read_cards
-from posbench.report.html.charts import Chart, charts
+from posbench.report.html.charts import DRAWN, Chart, charts
 from posbench.report.html.leaderboard import Board, Line, boards, columns_of, title
 from posbench.report.html.results import Describe, Description, ExperimentResults, read_results
 from posbench.report.tables.caption_text import PROTOCOLS, STATUS_NOTES, TASKS, capital
 from posbench.report.tables.effective_length import NOTE
+from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
+from posbench.report.tables.selection import ordered_series, series_label
 from posbench.results.gate import MIN_ACCURACY
 
 _TAGS = re.compile(r"<(/(?=script|style)|!(?=--))", re.IGNORECASE)
@@ -28,14 +30,30 @@ GROUPS = {"scheme": "Schemes", "extension": "Extensions", "ensemble": "Ensembles
 
 
 @dataclass(frozen=True)
+class Result:
+    """The numbers of one series in one table: (length, text) of each."""
+
+    experiment: ExperimentResults
+    label: str
+    measure: str
+    values: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Section:
-    """What the report says of one scheme, extension or ensemble."""
+    """What the report says of one scheme, extension or ensemble.
+
+    Attributes:
+        queries: lines of Python that read its rows, one for each experiment.
+    """
 
     group: str
     name: str
     description: Description | None
     card: Card | None
     lines: Sequence[Line]
+    results: Sequence[Result]
+    queries: Sequence[str]
 
     @property
     def anchor(self) -> str:
@@ -161,9 +179,29 @@ def _sections(
     }
     pictured = {"scheme": cards.by_scheme, "extension": cards.by_extension, "ensemble": {}}
     for group, every in names.items():
+        column = "scheme" if group == "scheme" else "extension"
         for name in sorted(every):
-            own = [line for line in lines if name == (line.scheme if group == "scheme" else line.extension)]
-            yield Section(group, name, describe(group, name), pictured[group].get(name), own)
+            own = [line for line in lines if name == getattr(line, column)]
+            results = list(_results(experiments, column, name))
+            sources = list(dict.fromkeys(result.experiment.name for result in results))
+            queries = [one.rows_query({column: name}) for one in experiments if one.name in sources]
+            card = pictured[group].get(name)
+            yield Section(group, name, describe(group, name), card, own, results, queries)
+
+
+def _results(experiments: Sequence[ExperimentResults], column: str, name: str) -> Iterator[Result]:
+    """Yields the numbers of a scheme or extension in the tables of main metrics."""
+    for one in experiments:
+        for table in one.tables:
+            if table.about["kind"] != "values" or table.about["metric"] not in DRAWN:
+                continue
+            numbers = table.numbers[table.numbers[column] == name]
+            words = (table.about["metric"], table.about["task"], table.about["protocol"], table.about["variant"])
+            measure = ", ".join(str(word).replace("_", " ") for word in words if word not in ("", "none"))
+            for scheme, extension in ordered_series(numbers, one.order):
+                of_series = numbers[(numbers["scheme"] == scheme) & (numbers["extension"] == extension)]
+                values = [(f"{line.eval_len:,}", format_cell(line).text) for line in of_series.itertuples()]
+                yield Result(one, series_label(scheme, extension), measure, values)
 
 
 def _protocols(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str]]:
@@ -182,9 +220,10 @@ def _own(name: str) -> str:
 
 def _libraries() -> dict[str, Markup]:
     """Returns the JavaScript of Vega-Lite and DataTables, from the packages that bring them."""
+    import itables
     import vl_convert
 
-    tables = importlib.resources.files("itables") / "html"
+    tables = importlib.resources.files(itables) / "html"
     texts = {
         "vega": vl_convert.javascript_bundle(),
         "datatables": (tables / "dt_bundle.js").read_text("utf-8"),
