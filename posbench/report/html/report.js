@@ -136,7 +136,7 @@ async function draw(figure) {
   const spec = { ...JSON.parse(text), data: { values: data } };
   spec.params = spec.params.map((one) => (one.name === "shown" ? { ...one, value: chosen(figure) } : one));
   drawn.get(figure)?.finalize();
-  const made = await vegaEmbed(plot, spec, { actions: false, renderer: "svg", config: theme(), ast: false });
+  const made = await vegaEmbed(plot, spec, { actions: false, renderer: "svg", config: theme(), logLevel: 1 });
   drawn.set(figure, made);
   if (!figure.dataset.ready) connect(figure, data);
   figure.dataset.ready = "true";
@@ -192,7 +192,13 @@ for (const figure of $$("figure.chart")) watcher.observe(figure);
 function redraw() {
   for (const figure of drawn.keys()) draw(figure);
 }
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth !== width) redraw(); // the height changes when a phone's address bar hides
+  width = innerWidth;
+});
 
 open();
 await leaderboard();
+performance.mark("ready");
 root.dataset.ready = "true";

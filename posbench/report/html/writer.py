@@ -6,6 +6,7 @@ import importlib.resources
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,7 @@ def _own(name: str) -> str:
     return importlib.resources.files("posbench.report.html").joinpath(name).read_text("utf-8")
 
 
+@cache
 def _libraries() -> dict[str, Markup]:
     """Returns the JavaScript of Vega-Lite and DataTables, from the packages that bring them."""
     import itables
