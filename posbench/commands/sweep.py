@@ -76,7 +76,9 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
     rows = collect_rows(plan.cells, results_folder)
     # Folders are of this machine and change no number.
-    own = [one for one in given_overrides() if not one.startswith(("runtime.results_dir=", "runtime.cache_dir="))]
+    own = [
+        one for one in given_overrides() if not one.startswith(("runtime.results_dir=", "runtime.cache_dir="))
+    ]
     experiment.save_experiment(folder, rows, order, script.figures, note, ["posbench", "sweep", *own])
     drawn = experiment.draw_report(folder, load_option)
     if summary.n_completed:

@@ -37,9 +37,7 @@ class Picture:
 
 
 @torch.no_grad()
-def pictures(
-    settings: Mapping[str, Any], extension: Mapping[str, Any] | None = None
-) -> list[Picture]:
+def pictures(settings: Mapping[str, Any], extension: Mapping[str, Any] | None = None) -> list[Picture]:
     """Returns a picture of a scheme, or of an extension around it; two of the first and the last layer if they differ.
 
     All queries and keys are the vector of ones, as for the curves of decay; values are means over the heads in which a
@@ -94,7 +92,11 @@ def _picture(value_TS: NDArray[np.float64], layers: list[int], several: bool, tr
     )
     causal_P = value_TS[np.tril_indices(len(value_TS))]
     hidden = int(np.isnan(causal_P).sum())
-    which = f"Layer{'s' * (len(layers) > 1)} {', '.join(str(layer + 1) for layer in layers)} of {LAYERS}: " if several else ""
+    which = (
+        f"Layer{'s' * (len(layers) > 1)} {', '.join(str(layer + 1) for layer in layers)} of {LAYERS}: "
+        if several
+        else ""
+    )
     masked = f"{hidden:,} of {len(causal_P):,} are masked" if hidden else "none is masked"
     return Picture(
         file.getvalue(),

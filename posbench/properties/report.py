@@ -109,7 +109,10 @@ def _cards(
     """Writes ratings and pictures for the report in HTML, which does not import torch."""
     schemes = {
         row["scheme"]: {
-            "ratings": {"acts on": row["acts_on"], **{_one_line(one.title): str(one.of(row)) for one in COLUMNS}},
+            "ratings": {
+                "acts on": row["acts_on"],
+                **{_one_line(one.title): str(one.of(row)) for one in COLUMNS},
+            },
             "pictures": [one.as_json() for one in pictures(settings[row["scheme"]])],
         }
         for row in rows

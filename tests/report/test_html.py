@@ -80,7 +80,9 @@ def test_json_in_a_script_ends_nothing(label: str) -> None:
     assert json.loads(text) == {label: [label]}
 
 
-@pytest.mark.parametrize("label", ["</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "a&b"])
+@pytest.mark.parametrize(
+    "label", ["</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}", "a&b"]
+)
 def test_a_report_shows_labels_as_text(label: str, rows: pd.DataFrame, tmp_path: Path) -> None:
     """A name of a scheme, extension, size or experiment of somebody else's rows is a text, never markup."""
     few = rows[rows["scheme"].isin(["alibi", "rope"]) & rows["extension"].isin(["none", "window"])]
@@ -116,7 +118,9 @@ def test_nothing_is_fetched(rows: pd.DataFrame, tmp_path: Path) -> None:
 
 def one_board(rows: pd.DataFrame, folder: Path) -> Board:
     save_experiment(folder / "one", rows, ORDER, [])
-    results: ExperimentResults = read_results(folder / "one", lambda group, name: {}, lambda group, name: None)
+    results: ExperimentResults = read_results(
+        folder / "one", lambda group, name: {}, lambda group, name: None
+    )
     (board,) = boards(results, {"rope": Entry("1.05", 1.05)}, lambda group, name: None)
     return board
 

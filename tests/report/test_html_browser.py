@@ -25,7 +25,9 @@ from posbench.results.rows import read_rows
 PROGRAMS = [shutil.which(name) for name in ("chromium", "chromedriver")]
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(None in PROGRAMS, reason="no chromium with chromedriver: see tests/report/chromium_up.sh"),
+    pytest.mark.skipif(
+        None in PROGRAMS, reason="no chromium with chromedriver: see tests/report/chromium_up.sh"
+    ),
 ]
 PUBLISHED = Path(posbench.__file__).parents[1] / "results" / "published"
 SECONDS = 2.0  # until a report is there
@@ -140,7 +142,9 @@ def test_a_hundred_thousand_rows(browser: Browser, tmp_path: Path) -> None:
 def test_the_published_results(browser: Browser, tmp_path: Path) -> None:
     """Fifty numbers are those of their rows, links open their section, and nothing is wider than a phone."""
     out = tmp_path / "report.html"
-    assert write_html(find_experiments(PUBLISHED), out, no_figures, described, PUBLISHED / "properties") < BYTES
+    assert (
+        write_html(find_experiments(PUBLISHED), out, no_figures, described, PUBLISHED / "properties") < BYTES
+    )
     browser.open(out, "#scheme-fox")
     assert browser.run("return document.getElementById('scheme-fox').open")
     top = browser.run("return document.getElementById('scheme-fox').getBoundingClientRect().top")
@@ -184,12 +188,14 @@ def no_figures(group: str, name: str) -> dict[str, Any]:
 def from_rows(rows: pd.DataFrame, series: str, head: str) -> float:
     """A number of the leaderboard, from the rows alone."""
     scheme, _, extension = series.partition(" + ")
-    multiple = int(head.split()[-1].rstrip("×"))
+    multiple = int(head.rpartition(" ")[2].rstrip("×"))
     chosen = rows[(rows["scheme"] == scheme) & (rows["extension"] == (extension or "none"))]
     chosen = chosen[chosen["eval_len"] == multiple * chosen["train_len"]]
     if head.startswith("Loss"):
         chosen = chosen[chosen["protocol"] == "fixed_targets"]
         sums = chosen.groupby("metric")["value_sum"].sum()
         return sums["nll"] / sums["bytes"] / math.log(2)
-    chosen = chosen[(chosen["task"] == "key_value") & (chosen["variant"] == "") & (chosen["metric"] == "exact_match")]
+    chosen = chosen[
+        (chosen["task"] == "key_value") & (chosen["variant"] == "") & (chosen["metric"] == "exact_match")
+    ]
     return chosen["value_sum"].sum() / chosen["n"].sum()

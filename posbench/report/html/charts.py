@@ -104,9 +104,7 @@ def _by_position(table: Table, metric: Metric, experiment: ExperimentResults, st
     )
 
 
-def _by_depth(
-    table: Table, metric: Metric, experiment: ExperimentResults, styles: Styles
-) -> Iterator[Chart]:
+def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, styles: Styles) -> Iterator[Chart]:
     rows = rows_of_metric(expand_prefix_lengths(experiment.rows_of(table.about)), metric)
     if rows.loc[rows["metric"] == metric.row_metric, "depth"].nunique() < 2:
         return
@@ -197,7 +195,10 @@ def _layers(x: Mapping[str, Any], y: Mapping[str, Any]) -> list[dict[str, Any]]:
             "mark": {"type": "area", "opacity": 0.15},
             "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
         },
-        {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"y": y, "opacity": {**dimmed, "value": 0.25}}},
+        {
+            "mark": {"type": "line", "strokeWidth": 2},
+            "encoding": {"y": y, "opacity": {**dimmed, "value": 0.25}},
+        },
         {
             "mark": {"type": "point", "filled": True},
             "encoding": {
@@ -245,7 +246,12 @@ def _facets(metric: Metric, panels: Sequence[str], axis: str) -> dict[str, Any]:
         "scale": {"domain": [0, 1]},
         "axis": {"title": f"{axis} (0 first, 1 last)", "values": [0, 0.5, 1], "grid": False},
     }
-    y: dict[str, Any] = {"field": "y", "type": "quantitative", "title": metric.label, "scale": {"domain": [0, 1]}}
+    y: dict[str, Any] = {
+        "field": "y",
+        "type": "quantitative",
+        "title": metric.label,
+        "scale": {"domain": [0, 1]},
+    }
     layers = _layers(x, y)
     for layer in layers:
         layer["encoding"] = {

@@ -26,6 +26,7 @@ MULTIPLES = (1, 2, 4, 8, 16)
 LOSS_PROTOCOLS = ("fixed_targets", "non_overlapping", "sliding", "prefix")
 RETRIEVAL_TASKS = ("key_value", "passkey", "multi_document", "mqar", "multi_value", "multi_query")
 RETRIEVAL_METRICS = (*GATE_METRICS, "recall")
+PRICE = ("parameters", "tokens", "time")
 COMPARED_AT = 8  # multiple of the training length at which losses are summarised, if it was measured
 
 
@@ -152,6 +153,7 @@ def title(column: str) -> str:
         "effective_loss": "Effective length by loss",
         "effective_retrieval": "Effective length by retrieval",
         "parameters": "Parameters",
+        "tokens": "Training tokens",
         "time": "Time of a forward pass",
     }[name]
 
@@ -159,9 +161,15 @@ def title(column: str) -> str:
 def columns_of(found: Sequence[Board]) -> list[str]:
     """Returns the columns that have an entry, in order."""
     lengths = [f"{measure} {multiple}×" for measure in ("loss", "retrieval") for multiple in MULTIPLES]
-    every = [*lengths, "effective_loss", "effective_retrieval", "parameters", "time"]
+    every = [*lengths, "effective_loss", "effective_retrieval", *PRICE]
     used = {column for board in found for line in board.lines for column in line.entries}
     return [column for column in every if column in used]
+
+
+def ranked_by(columns: Sequence[str]) -> int:
+    """Returns the place of the column that the leaderboard is sorted by at first, -1 for none."""
+    order = [f"loss {COMPARED_AT}×", *(name for name in reversed(columns) if name.startswith("loss "))]
+    return next((columns.index(name) for name in order if name in columns), -1)
 
 
 def _kind(extension: str, describe: Describe) -> str:
@@ -196,13 +204,12 @@ def _columns(tables: Sequence[Table], loss: Table | None, retrieval: Table | Non
                 for line in rows.itertuples()
             }
     models = next(table for table in tables if table.about["kind"] == "models").numbers
-    parameters = dict(zip(models["scheme"], models["n_params"], strict=True))
     series = {key for column in columns.values() for key in column}
-    columns["parameters"] = {
-        key: Entry(f"{parameters[key[0]]:,}", float(parameters[key[0]]))
-        for key in series
-        if key[0] in parameters
-    }
+    for name, column in (("parameters", "n_params"), ("tokens", "train_tokens")):
+        counts = dict(zip(models["scheme"], models[column], strict=True))
+        columns[name] = {
+            key: Entry(f"{counts[key[0]]:,}", float(counts[key[0]])) for key in series if counts.get(key[0])
+        }
     return columns
 
 
@@ -222,7 +229,9 @@ def _best_of(
     train_len = int(table.about["train_len"])
     by_column = {f"{measure} {multiple}×": multiple for multiple in MULTIPLES}
     measured = {
-        multiple: [line for line in lines if math.isfinite(_value(line, column)) and not _unlearned(line, column)]
+        multiple: [
+            line for line in lines if math.isfinite(_value(line, column)) and not _unlearned(line, column)
+        ]
         for column, multiple in by_column.items()
     }
     lengths = [multiple for multiple, found in measured.items() if found]

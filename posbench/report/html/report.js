@@ -50,12 +50,13 @@ async function leaderboard() {
   DataTable.ext.type.order["measure-asc"] = compare(1);
   DataTable.ext.type.order["measure-desc"] = compare(-1);
   const element = $("#leaderboard-table");
+  const ranked = Number(element.dataset.ranked);
   const last = $$("thead th", element).length - 1;
   const table = new DataTable(element, {
     paging: element.tBodies[0].rows.length > 100,
     pageLength: 50,
     autoWidth: false,
-    order: [],
+    order: ranked < 0 ? [] : [[ranked + 3, "asc"]],
     layout: { topStart: null, topEnd: "search", bottomStart: "info", bottomEnd: "paging" },
     language: { search: "Search", info: "_TOTAL_ series", infoFiltered: "of _MAX_", infoEmpty: "no series" },
     columnDefs: [
@@ -146,7 +147,13 @@ function connect(figure, data) {
   const send = (name, value) => drawn.get(figure).view.signal(name, value).runAsync();
   const boxes = $$(".legend input", figure);
   const show = () => send("shown", chosen(figure));
-  for (const box of boxes) box.addEventListener("change", show);
+  for (const box of boxes) {
+    box.addEventListener("change", show);
+    // The series under the mouse or the keyboard stands out.
+    for (const [event, name] of [["mouseenter", box.value], ["mouseleave", ""]]) {
+      box.parentElement.addEventListener(event, () => send("focus", { series: name, where: "" }));
+    }
+  }
   for (const button of $$("[data-all]", figure)) {
     button.addEventListener("click", () => {
       for (const box of boxes) box.checked = Boolean(button.dataset.all);

@@ -119,9 +119,7 @@ def read_results(
     if not words and describe("experiment", folder.name):
         words = ["posbench", "sweep", f"experiment={folder.name}"]
     tables = list(build_tables(rows, order, mix_kernels, note))
-    return ExperimentResults(
-        folder.name, folder / ROWS_FILE, report_rows(rows), tables, order, note, words
-    )
+    return ExperimentResults(folder.name, folder / ROWS_FILE, report_rows(rows), tables, order, note, words)
 
 
 def _plain(value: Any) -> Any:

@@ -13,11 +13,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+import posbench
 from posbench import escaping
 from posbench.files import write_text
 from posbench.report.html.cards import Card, Cards, read_cards
 from posbench.report.html.charts import DRAWN, Chart, charts
-from posbench.report.html.leaderboard import Board, Line, boards, columns_of, title
+from posbench.report.html.leaderboard import Board, Line, boards, columns_of, ranked_by, title
 from posbench.report.html.results import Describe, Description, ExperimentResults, read_results
 from posbench.report.tables.caption_text import PROTOCOLS, STATUS_NOTES, TASKS, capital
 from posbench.report.tables.effective_length import NOTE
@@ -89,24 +90,30 @@ def write_html(
     experiments = [read_results(folder, load_option, describe) for folder in folders]
     found = [board for one in experiments for board in boards(one, cards.costs, describe)]
     drawn = {one.name: list(charts(one)) for one in experiments}
-    names = sorted({(column, title(column)) for column in columns_of(found)})
-    text = _environment().get_template("report.html.j2").render(
-        experiments=experiments,
-        boards=found,
-        columns=columns_of(found),
-        titles=dict(names),
-        first=_fullest(found),
-        charts=drawn,
-        chart_data=_chart_data(drawn),
-        sections=list(_sections(experiments, found, cards, describe)),
-        groups=GROUPS,
-        anchor=anchor,
-        cards=cards,
-        protocols=list(_protocols(experiments)),
-        notes={"effective": NOTE, "statuses": STATUS_NOTES, "gate": MIN_ACCURACY},
-        css=Markup(_own("report.css")),
-        js=Markup(_own("report.js")),
-        libraries=_libraries(),
+    columns = columns_of(found)
+    text = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            experiments=experiments,
+            boards=found,
+            columns=columns,
+            titles={column: title(column) for column in columns},
+            ranked_by=ranked_by(columns),
+            first=_fullest(found),
+            charts=drawn,
+            chart_data=_chart_data(drawn),
+            sections=list(_sections(experiments, found, cards, describe)),
+            groups=GROUPS,
+            anchor=anchor,
+            cards=cards,
+            protocols=list(_protocols(experiments)),
+            version=posbench.__version__,
+            notes={"effective": NOTE, "statuses": STATUS_NOTES, "gate": MIN_ACCURACY},
+            css=Markup(_own("report.css")),
+            js=Markup(_own("report.js")),
+            libraries=_libraries(),
+        )
     )
     write_text(out, text)
     return len(text.encode())
@@ -197,7 +204,12 @@ def _results(experiments: Sequence[ExperimentResults], column: str, name: str) -
             if table.about["kind"] != "values" or table.about["metric"] not in DRAWN:
                 continue
             numbers = table.numbers[table.numbers[column] == name]
-            words = (table.about["metric"], table.about["task"], table.about["protocol"], table.about["variant"])
+            words = (
+                table.about["metric"],
+                table.about["task"],
+                table.about["protocol"],
+                table.about["variant"],
+            )
             measure = ", ".join(str(word).replace("_", " ") for word in words if word not in ("", "none"))
             for scheme, extension in ordered_series(numbers, one.order):
                 of_series = numbers[(numbers["scheme"] == scheme) & (numbers["extension"] == extension)]
