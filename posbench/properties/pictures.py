@@ -22,6 +22,7 @@ from posbench.properties.ratings import format_compact
 
 MULTIPLE = 2  # tokens of a picture, as a multiple of the training length
 LAYERS = 4  # so that hybrids of one layer in four show both kinds
+_NO_VERSION: dict[str, Any] = {"Software": None}  # so that equal pictures are equal files
 WIDE = replace(SHAPE, n_layers=LAYERS, head_dim=HEAD_DIM, d_model=HEAD_DIM * SHAPE.n_heads)
 
 
@@ -84,7 +85,7 @@ def _picture(value_TS: NDArray[np.float64], layers: list[int], several: bool, tr
     image_TSC = matplotlib.colormaps["cividis"](np.nan_to_num(share_TS), bytes=True)
     image_TSC[np.isnan(share_TS), 3] = 0
     file = io.BytesIO()
-    matplotlib.image.imsave(file, image_TSC, format="png", metadata={"Software": None})
+    matplotlib.image.imsave(file, image_TSC, format="png", metadata=_NO_VERSION)
     colours = (
         f"from {format_compact(low)} (dark) to {format_compact(high)} (bright)"
         if span > EXACT

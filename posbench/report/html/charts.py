@@ -167,7 +167,7 @@ def _points(numbers: pd.DataFrame, where: Any, more: Any = lambda line: {}) -> l
     for line in numbers[numbers["estimate"].notna()].itertuples():
         interval = {} if pd.isna(line.low) else {"low": _short(line.low), "high": _short(line.high)}
         value = f"{format_number(line.estimate)} {format_interval(line.low, line.high)}".strip()
-        point = {"x": _short(line.x), "y": _short(line.estimate), **interval}
+        point: dict[str, Any] = {"x": _short(line.x), "y": _short(line.estimate), **interval}
         point |= {"series": series_label(line.scheme, line.extension), "where": where(line), "value": value}
         found.append({**point, **more(line)})
     return found

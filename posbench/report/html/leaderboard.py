@@ -205,8 +205,8 @@ def _columns(tables: Sequence[Table], loss: Table | None, retrieval: Table | Non
             }
     models = next(table for table in tables if table.about["kind"] == "models").numbers
     series = {key for column in columns.values() for key in column}
-    for name, column in (("parameters", "n_params"), ("tokens", "train_tokens")):
-        counts = dict(zip(models["scheme"], models[column], strict=True))
+    for name, counted in (("parameters", "n_params"), ("tokens", "train_tokens")):
+        counts = dict(zip(models["scheme"], models[counted], strict=True))
         columns[name] = {
             key: Entry(f"{counts[key[0]]:,}", float(counts[key[0]])) for key in series if counts.get(key[0])
         }

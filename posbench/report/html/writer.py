@@ -239,7 +239,7 @@ def _libraries() -> dict[str, Markup]:
 
     tables = importlib.resources.files(itables) / "html"
     texts = {
-        "vega": vl_convert.javascript_bundle(),
+        "vega": vl_convert.javascript_bundle(None),
         "datatables": (tables / "dt_bundle.js").read_text("utf-8"),
         "datatables_css": (tables / "dt_bundle.css").read_text("utf-8"),
     }
