@@ -10,6 +10,7 @@ import pandas as pd
 
 from posbench.report.figures.depth import binned
 from posbench.report.figures.line_styles import LineStyle, assign_line_styles
+from posbench.report.html import vega
 from posbench.report.html.results import ExperimentResults
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, capital, variant_name
 from posbench.report.tables.captions import caption
@@ -84,7 +85,7 @@ def _by_length(table: Table, metric: Metric, experiment: ExperimentResults, styl
         table.name,
         _series(numbers, metric, experiment, styles),
         _points(numbers, lambda line: _tokens(line.eval_len, train_len)),
-        _lines(metric, numbers, "context length (tokens)", train_len),
+        vega.lines(metric, numbers, "context length (tokens)", train_len),
     )
 
 
@@ -100,7 +101,7 @@ def _by_position(table: Table, metric: Metric, experiment: ExperimentResults, st
         f"{table.name}-position",
         _series(numbers, metric, experiment, styles),
         _points(numbers, lambda line: f"up to token {int(line.position):,}"),
-        _lines(metric, numbers, "position in the document (tokens)", int(table.about["train_len"])),
+        vega.lines(metric, numbers, "position in the document (tokens)", int(table.about["train_len"])),
     )
 
 
@@ -132,7 +133,7 @@ def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, style
         f"{table.name}-depth",
         series,
         points,
-        _facets(metric, panels, axis),
+        vega.facets(metric, panels, axis),
     )
     yield Chart(
         f"{table.name}-heat",
@@ -141,7 +142,7 @@ def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, style
         f"{table.name}-depth",
         series,
         points,
-        _heat_maps(metric, panels, axis),
+        vega.heat_maps(metric, panels, axis),
     )
 
 
@@ -175,137 +176,3 @@ def _points(numbers: pd.DataFrame, where: Any, more: Any = lambda line: {}) -> l
 
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-_TOOLTIP = [
-    {"field": "series", "title": "series"},
-    {"field": "where", "title": "at"},
-    {"field": "value", "title": "value"},
-]
-# `shown` has the series of the legend that are chosen; `focus`, the series and place of the point under the keyboard.
-_PARAMS = [{"name": "shown", "value": []}, {"name": "focus", "value": {"series": "", "where": ""}}]
-_SHOWN = {"filter": "indexof(shown, datum.series) >= 0"}
-_FOCUSED = "datum.series === focus.series && datum.where === focus.where"
-
-
-def _layers(x: Mapping[str, Any], y: Mapping[str, Any]) -> list[dict[str, Any]]:
-    dimmed = {"condition": {"test": "focus.series === '' || datum.series === focus.series", "value": 1}}
-    return [
-        {
-            "mark": {"type": "area", "opacity": 0.15},
-            "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
-        },
-        {
-            "mark": {"type": "line", "strokeWidth": 2},
-            "encoding": {"y": y, "opacity": {**dimmed, "value": 0.25}},
-        },
-        {
-            "mark": {"type": "point", "filled": True},
-            "encoding": {
-                "y": y,
-                "size": {"condition": {"test": _FOCUSED, "value": 240}, "value": 55},
-                "opacity": {**dimmed, "value": 0.25},
-                "tooltip": _TOOLTIP,
-            },
-        },
-    ]
-
-
-def _lines(metric: Metric, numbers: pd.DataFrame, axis: str, train_len: int) -> dict[str, Any]:
-    places = sorted(numbers["x"].unique())
-    x = {
-        "field": "x",
-        "type": "quantitative",
-        "scale": {"type": "log", "nice": False, "domain": [float(places[0]), float(places[-1])]},
-        "axis": {"title": axis, "values": [float(place) for place in places], "format": ",d", "grid": False},
-    }
-    y: dict[str, Any] = {"field": "y", "type": "quantitative", "title": metric.label}
-    y["scale"] = {"domain": [0, 1]} if metric.is_fraction else {"zero": False}
-    color = {"field": "series", "type": "nominal", "legend": None}
-    rule = {
-        "data": {"values": [{"x": train_len}]},
-        "mark": {"type": "rule", "strokeDash": [4, 4], "opacity": 0.5},
-        "encoding": {"x": x},
-    }
-    inside = places[0] <= train_len <= places[-1]
-    layers = [{"transform": [_SHOWN], **layer} for layer in _layers(x, y)]
-    for layer in layers:
-        layer["encoding"] = {"x": x, "color": color, **layer["encoding"]}
-    return {
-        "width": "container",
-        "height": 300,
-        "params": _PARAMS,
-        "layer": [*([rule] if inside else []), *layers],
-    }
-
-
-def _facets(metric: Metric, panels: Sequence[str], axis: str) -> dict[str, Any]:
-    x = {
-        "field": "x",
-        "type": "quantitative",
-        "scale": {"domain": [0, 1]},
-        "axis": {"title": f"{axis} (0 first, 1 last)", "values": [0, 0.5, 1], "grid": False},
-    }
-    y: dict[str, Any] = {
-        "field": "y",
-        "type": "quantitative",
-        "title": metric.label,
-        "scale": {"domain": [0, 1]},
-    }
-    layers = _layers(x, y)
-    for layer in layers:
-        layer["encoding"] = {
-            "x": x,
-            "color": {"field": "series", "type": "nominal", "legend": None},
-            **layer["encoding"],
-        }
-    return {
-        "params": _PARAMS,
-        "transform": [_SHOWN],
-        "columns": 3,
-        "facet": {"field": "panel", "type": "nominal", "sort": list(panels), "title": None},
-        "spec": {"width": 210, "height": 220, "layer": layers},
-    }
-
-
-def _heat_maps(metric: Metric, panels: Sequence[str], axis: str) -> dict[str, Any]:
-    x = {
-        "field": "x",
-        "type": "ordinal",
-        "axis": {"title": f"{axis}: first to last", "labels": False, "ticks": False},
-    }
-    y = {"field": "panel", "type": "nominal", "sort": list(panels), "title": None}
-    rectangle = {
-        "mark": {"type": "rect"},
-        "encoding": {
-            "color": {
-                "field": "y",
-                "type": "quantitative",
-                "scale": {"scheme": "cividis", "domain": [0, 1]},
-                "title": metric.label,
-            },
-            "stroke": {"condition": {"test": _FOCUSED, "value": "#e00000"}, "value": None},
-            "strokeWidth": {"value": 3},
-            "tooltip": _TOOLTIP,
-        },
-    }
-    text = {
-        "mark": {"type": "text", "fontSize": 9},
-        "encoding": {
-            "text": {"field": "y", "type": "quantitative", "format": ".0%"},
-            "color": {"condition": {"test": "datum.y < 0.55", "value": "#ffffff"}, "value": "#000000"},
-            "tooltip": _TOOLTIP,
-        },
-    }
-    return {
-        "params": _PARAMS,
-        "transform": [_SHOWN],
-        "columns": 3,
-        "facet": {"field": "series", "type": "nominal", "title": None},
-        "spec": {
-            "width": 200,
-            "height": {"step": 24},
-            "encoding": {"x": x, "y": y},
-            "layer": [rectangle, text],
-        },
-    }
