@@ -34,6 +34,16 @@ SECONDS = 2.0  # until a report is there
 BYTES = 5_000_000
 
 
+# Sums of red, green and blue of the text of the leaderboard and of what is behind it.
+COLOURS = """
+const sum = (colour) => { const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number); return a ? r + g + b : null; };
+const cell = document.querySelector('#leaderboard-table tbody td');
+let behind = cell;
+while (sum(getComputedStyle(behind).backgroundColor) === null) behind = behind.parentElement;
+return [sum(getComputedStyle(cell).color), sum(getComputedStyle(behind).backgroundColor)];
+"""
+
+
 class Browser:
     """A page in Chromium."""
 
@@ -174,6 +184,14 @@ def test_the_published_results(browser: Browser, tmp_path: Path) -> None:
     place = points["columns"].index("y")
     drawn = sorted(row[place] for row in points["rows"])
     assert drawn == pytest.approx(sorted(table["estimate"].dropna()), rel=1e-5)
+
+    # In the dark, the leaderboard once had the white of its library behind a light text.
+    for scheme, dark in (("dark", True), ("light", False)):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        ink, paper = browser.run(COLOURS)
+        assert (ink > paper) == dark
+        assert abs(ink - paper) > 500
 
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

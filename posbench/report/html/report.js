@@ -85,7 +85,7 @@ let library = null;
 const { points, charts } = JSON.parse($("#chart-data").textContent);
 
 // Colours of series that are too dark for a dark page.
-const LIGHTER = { "#000000": "#ffffff", "#332288": "#9a8cff", "#882255": "#e07aa8", "#0072B2": "#4fb0ea", "#999933": "#c9c95a" };
+const LIGHTER = { "#000000": "#ffffff", "#332288": "#9a8cff", "#882255": "#e07aa8", "#0072B2": "#4a7dff", "#999933": "#c9c95a" };
 const seriesColour = (colour) => (dark() && LIGHTER[colour]) || colour;
 
 function theme() {
