@@ -27,7 +27,7 @@ from posbench.report.html.results import ExperimentResults
 
 name, scheme, extension = sys.argv[1:]
 words = ["posbench", "sweep", f"experiment={name}"]
-of = ExperimentResults(name, Path(), None, [], [], "", words)
+of = ExperimentResults(name, Path(name, "rows.parquet"), None, [], [], "", words)
 command = of.series_command(scheme, extension, described)
 
 def run(script):

@@ -116,6 +116,18 @@ def test_nothing_is_fetched(rows: pd.DataFrame, tmp_path: Path) -> None:
     assert "default-src 'none'" in text
 
 
+def test_two_folders_of_one_name_stay_apart(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """results/demo and results/published/demo were one experiment of the page, with the curves of the second."""
+    few = rows[rows["scheme"].isin(["alibi", "nope"])]
+    folders = [tmp_path / "results" / "demo", tmp_path / "published" / "demo"]
+    for folder in folders:
+        save_experiment(folder, few, [], [])
+    write_html(folders, tmp_path / "report.html", lambda group, name: {}, lambda group, name: None, NOTHING)
+    page = Page((tmp_path / "report.html").read_text())
+    assert len(page.ids) == len(set(page.ids))
+    assert {"results", "published"} == {name.split("/")[0] for name in json.loads(page.json)["charts"]}
+
+
 def one_board(rows: pd.DataFrame, folder: Path) -> Board:
     save_experiment(folder / "one", rows, ORDER, [])
     results: ExperimentResults = read_results(

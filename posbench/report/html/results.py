@@ -84,7 +84,9 @@ class ExperimentResults:
             chosen.append(f"grid.extension=[{extension}]")
         elif describe("ensemble", extension):
             chosen.append(f"grid.ensemble=[{extension}]")
-        name = escaping.file_name("_".join([self.name, *series_label(scheme, extension).split(" + ")]))
+        name = escaping.file_name(
+            "_".join([self.rows_file.parent.name, *series_label(scheme, extension).split(" + ")])
+        )
         return shlex.join([*self.words, f"name={name}", *chosen])
 
     def rows_query(self, about: Mapping[str, Any]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,14 @@ def write_html(
         ConfigError: the file cannot be written.
     """
     cards = read_cards(properties)
-    experiments = [read_results(folder, load_option, describe) for folder in folders]
+    shared = {name for name, count in Counter(folder.name for folder in folders).items() if count > 1}
+    experiments = [
+        replace(
+            read_results(folder, load_option, describe),
+            name=f"{folder.parent.name}/{folder.name}" if folder.name in shared else folder.name,
+        )
+        for folder in folders
+    ]
     found = [board for one in experiments for board in boards(one, cards.costs, describe)]
     drawn = {one.name: list(charts(one)) for one in experiments}
     columns = columns_of(found)
