@@ -8,7 +8,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep figures benchmark test test-slow smoke soak check docs gpu-check clean
+.PHONY: help install demo sweep figures report benchmark test test-slow smoke soak check docs gpu-check clean
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -30,6 +30,9 @@ sweep: .venv/.ready ## the whole extrapolation experiment; started again, it doe
 
 figures: .venv/.ready ## redraw every figure and table from the rows, without torch
 	$(BIN)/posbench figures $(ARGS)
+
+report: .venv/.ready ## write results/report.html, the results as one page for the browser, without torch
+	$(BIN)/posbench report $(ARGS)
 
 benchmark: .venv/.ready ## time it beside other implementations and its own goals; fails where it is slow
 	$(BIN)/posbench benchmark $(ARGS)

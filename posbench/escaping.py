@@ -1,12 +1,15 @@
 """Escaping of text that others chose, such as the names of schemes and corpora: one function for each format.
 
-A format that is added, such as HTML, gets its function here.
+A format that is added gets its function here.
 """
 
 import hashlib
+import html as _html
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 _UNPRINTABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of Unicode
 _SPACES = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
@@ -71,6 +74,17 @@ def latex_line(cells: Iterable[str]) -> str:
 def markdown(text: str) -> str:
     """Returns text for GitHub's markdown, inside a line; in a cell of a table, `|` has a meaning too."""
     return _MARKDOWN.sub(lambda found: f"\\{found[0]}", printable(text))
+
+
+def html(text: str) -> str:
+    """Returns text for HTML, inside an element or a quoted attribute."""
+    return _html.escape(printable(text))
+
+
+def html_json(value: Any) -> str:
+    """Returns a value as JSON inside a script element of HTML, whose text has no entities: no tag begins or ends in it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"})
 
 
 def csv(text: str) -> str:

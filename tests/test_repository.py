@@ -22,6 +22,7 @@ TARGETS = (
     "demo",
     "sweep",
     "figures",
+    "report",
     "benchmark",
     "test",
     "test-slow",

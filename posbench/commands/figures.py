@@ -26,11 +26,25 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: FiguresScript) -> None:
     """Redraws all experiments of the results folder, or those that are named."""
-    results = Path(script.results_dir)
-    for name in script.experiments:
+    folders = experiment_folders(Path(script.results_dir), script.experiments)
+    from posbench.config.hydra_app import load_option
+    from posbench.report.experiment import draw_report
+
+    for folder in folders:
+        drawn = draw_report(folder, load_option)
+        print(f"{len(drawn)} tables and figures in {folder}")
+
+
+def experiment_folders(results: Path, names: Sequence[str]) -> list[Path]:
+    """Returns the folders of the named experiments, or of all.
+
+    Raises:
+        DataError: a folder is missing, or there is none.
+    """
+    for name in names:
         if not (results / name).is_dir():
             raise DataError(f"no folder {results / name}: give experiments that posbench sweep has written")
-    folders = [results / name for name in script.experiments]
+    folders = [results / name for name in names]
     if not folders and results.is_dir():
         from posbench.report.experiment import find_experiments
 
@@ -39,9 +53,4 @@ def run(script: FiguresScript) -> None:
         raise DataError(
             f"no experiment in {results.absolute()}: run make demo first, or give results_dir=FOLDER"
         )
-    from posbench.config.hydra_app import load_option
-    from posbench.report.experiment import draw_report
-
-    for folder in folders:
-        drawn = draw_report(folder, load_option)
-        print(f"{len(drawn)} tables and figures in {folder}")
+    return folders

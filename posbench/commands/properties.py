@@ -31,11 +31,15 @@ def run(script: PropertiesScript) -> None:
 
     names = script.schemes or sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
     builds = {name: load_option("scheme", name)["build"] for name in names}
+    extensions = {
+        path.stem: load_option("extension", path.stem)["build"]
+        for path in sorted((config_dir() / "extension").glob("*.yaml"))
+    }
     import torch
 
     from posbench.properties.report import write
 
     torch.set_num_threads(1)
     folder = Path(script.results_dir) / "properties"
-    written = write(builds, folder, script.costs)
+    written = write(builds, folder, script.costs, extensions)
     print(f"{len(written)} tables and figures of {len(names)} schemes in {folder}")

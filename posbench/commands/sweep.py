@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: SweepScript, dry_run: bool = False) -> None:
     """Plans, trains, evaluates, tabulates and draws."""
-    from posbench.config.hydra_app import given_keys, load_option
+    from posbench.config.hydra_app import given_keys, given_overrides, load_option
 
     checks.check_sweep(script, load_option, given_keys())
     from posbench.plan.labels import with_distinct_labels
@@ -75,7 +75,11 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     folder = results_folder.path / script.name
     order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
     rows = results_folder.collect(plan.cells)
-    experiment.save_experiment(folder, rows, order, script.figures, note)
+    # Folders are of this machine and change no number.
+    own = [
+        one for one in given_overrides() if not one.startswith(("runtime.results_dir=", "runtime.cache_dir="))
+    ]
+    experiment.save_experiment(folder, rows, order, script.figures, note, ["posbench", "sweep", *own])
     drawn = experiment.draw_report(folder, load_option)
     if summary.n_completed:
         models = [checkpoint_name(model.id) for model in plan.models if model.pretrained is None]

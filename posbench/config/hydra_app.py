@@ -196,9 +196,14 @@ def check_empty(overrides: Sequence[str]) -> None:
             )
 
 
+def given_overrides() -> list[str]:
+    """The settings on the command line."""
+    return list(HydraConfig.get().overrides.task)
+
+
 def given_keys() -> list[str]:
     """The keys of the settings on the command line, without `+` and `~`."""
-    return [one.lstrip("+~").partition("=")[0] for one in HydraConfig.get().overrides.task]
+    return [one.lstrip("+~").partition("=")[0] for one in given_overrides()]
 
 
 def load_option(group: str, name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ SCHEMAS = {
     "search": SearchScript,
     "sweep": schema.SweepScript,
     "figures": schema.FiguresScript,
+    "report": schema.ReportScript,
     "properties": schema.PropertiesScript,
 }
 

@@ -240,6 +240,13 @@ class FiguresScript(Script):
 
 
 @dataclass
+class ReportScript(FiguresScript):
+    """Settings of posbench report, which writes the report as one HTML file."""
+
+    out: str | None = None  # the file; null is report.html in the results folder
+
+
+@dataclass
 class PropertiesScript(Script):
     """Settings of posbench properties, which measures properties of the schemes themselves."""
 

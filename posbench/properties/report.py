@@ -8,13 +8,15 @@ from typing import Any
 
 import pandas as pd
 
+from posbench import checksums
 from posbench.errors import ConfigError
-from posbench.files import write_text
+from posbench.files import write_bytes, write_text
 from posbench.properties import card_figure, cost_figure, decay_figure
 from posbench.properties.card import COLUMNS, ordered
 from posbench.properties.cost import cost, machine
 from posbench.properties.measure import Row, measure, rounded
 from posbench.properties.order import permutation_control
+from posbench.properties.pictures import pictures
 from posbench.properties.probe import SHAPE
 from posbench.report.figures import Drawing, house_style, save
 from posbench.report.tables.markup import Table, TableCell, to_latex, to_markdown
@@ -23,6 +25,7 @@ COMMAND = "posbench properties results_dir=results/published"
 TITLE = "Properties of position schemes, measured on their definitions"
 DECAY_TITLE = "Decay of logits with distance"
 COST_TITLE = "Cost of a forward pass"
+PICTURED_AROUND = {"_target_": "posbench.schemes.rope.RoPE"}
 _SIGNS = {
     "●": r"$\bullet$",
     "◐": r"$\odot$",
@@ -33,12 +36,18 @@ _SIGNS = {
 }
 
 
-def write(settings: Mapping[str, Mapping[str, Any]], folder: Path, costs: bool) -> list[Path]:
+def write(
+    settings: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    costs: bool,
+    extensions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Path]:
     """Measures schemes, writes their tables and figures, and returns the paths.
 
     Args:
         settings: build settings by name of the scheme.
         costs: measure time and memory too.
+        extensions: build settings of extensions, of which there are pictures around PICTURED_AROUND.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -47,7 +56,7 @@ def write(settings: Mapping[str, Mapping[str, Any]], folder: Path, costs: bool) 
     rows = ordered([rounded(row) for row, _ in measured])
     curves = {row["scheme"]: curve.round(9) for row, curve in measured}
     caption = _caption()
-    written = _table(rows, caption, folder)
+    written = [*_table(rows, caption, folder), _cards(rows, settings, extensions or {}, folder)]
     with house_style():
         drawn: dict[str, Drawing] = {
             "card": card_figure.draw(rows, TITLE, caption),
@@ -62,7 +71,7 @@ def write(settings: Mapping[str, Mapping[str, Any]], folder: Path, costs: bool) 
 
 
 def _table(rows: Sequence[Row], caption: str, folder: Path) -> list[Path]:
-    header = ["scheme", "acts on", *(column.title.replace("\n", " ") for column in COLUMNS)]
+    header = ["scheme", "acts on", *(_one_line(column.title) for column in COLUMNS)]
     body = [
         [
             TableCell(row["scheme"]),
@@ -91,13 +100,56 @@ def _table(rows: Sequence[Row], caption: str, folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
+def _cards(
+    rows: Sequence[Row],
+    settings: Mapping[str, Mapping[str, Any]],
+    extensions: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+) -> Path:
+    """Writes ratings and pictures for the report in HTML, which does not import torch."""
+    schemes = {
+        row["scheme"]: {
+            "ratings": {
+                "acts on": row["acts_on"],
+                **{_one_line(one.title): str(one.of(row)) for one in COLUMNS},
+            },
+            "pictures": [one.as_json() for one in pictures(settings[row["scheme"]])],
+        }
+        for row in rows
+    }
+    meanings = {_one_line(one.title): one.meaning for one in COLUMNS}
+    around = {name: _pictures_around(build) for name, build in extensions.items()}
+    content: dict[str, Any] = {"command": COMMAND, "legend": _LEGEND, "meanings": meanings}
+    content |= {"schemes": schemes, "extensions": {name: {"pictures": one} for name, one in around.items()}}
+    path = folder / "cards.json"
+    write_bytes(path, checksums.dump_json(content))
+    return path
+
+
+def _pictures_around(extension: Mapping[str, Any]) -> list[dict[str, str]]:
+    try:
+        found = pictures(PICTURED_AROUND, extension)
+    except ConfigError:  # it needs factors that were searched for a model, or another scheme
+        return []
+    return [{**one.as_json(), "about": f"Around rope. {one.about}"} for one in found]
+
+
+def _one_line(title: str) -> str:
+    return title.replace("\n", " ")
+
+
+_LEGEND = (
+    "● has the property, ◐ in part, ○ does not have it, – not applicable. Schemes are untrained (default settings, "
+    f"seed 0) and in float64, with {SHAPE.n_layers} layers, width {SHAPE.d_model}, {SHAPE.n_heads} heads and a "
+    f"training length of {SHAPE.train_len} tokens; values below 1e-9 count as 0."
+)
+
+
 def _caption() -> str:
-    meanings = "; ".join(f"‘{column.title.replace(chr(10), ' ')}’: {column.meaning}" for column in COLUMNS)
+    meanings = "; ".join(f"‘{_one_line(column.title)}’: {column.meaning}" for column in COLUMNS)
     without = permutation_control()
     return (
-        "● has the property, ◐ in part, ○ does not have it, – not applicable. Schemes are untrained (default settings, "
-        f"seed 0) and in float64, with {SHAPE.n_layers} layers, width {SHAPE.d_model}, {SHAPE.n_heads} heads and a "
-        f"training length of {SHAPE.train_len} tokens; values below 1e-9 count as 0. {meanings}. Control: the largest "
+        f"{_LEGEND} {meanings}. Control: the largest "
         "|f(Px) - Pf(x)| of a two-layer model f without a scheme, under permutations P of its tokens, is "
         f"{0 if without['unmasked'] < 1e-9 else without['unmasked']:.2g} without a mask and {without['causal']:.2g} with "
         f"the causal mask, which by itself encodes order. Made by {COMMAND}."

@@ -24,12 +24,17 @@ def save_experiment(
     scheme_order: Sequence[str],
     figures: Sequence[str],
     caption_note: str = "",
+    command: Sequence[str] = (),
 ) -> None:
-    """Writes the rows of an experiment, the order of its schemes, the names of its figures and a note for captions."""
+    """Writes the rows of an experiment, the order of its schemes, the names of its figures and a note for captions.
+
+    Args:
+        command: words of the command that computed the rows.
+    """
     write_rows(rows, folder / ROWS_FILE)
-    metadata = {"scheme_order": list(scheme_order), "figures": list(figures)} | (
-        {"caption_note": caption_note} if caption_note else {}
-    )
+    metadata: dict[str, Any] = {"scheme_order": list(scheme_order), "figures": list(figures)}
+    metadata |= {"caption_note": caption_note} if caption_note else {}
+    metadata |= {"command": list(command)} if command else {}
     write_bytes(folder / METADATA_FILE, checksums.dump_json(metadata))
 
 
@@ -42,19 +47,22 @@ def draw_report(folder: Path, load_option: Callable[[str, str], dict[str, Any]])
     Raises:
         DataError: the folder is not an experiment's.
     """
+    metadata, rows = read_experiment(folder)
+    configs = [load_option("figure", name) for name in metadata["figures"]]
+    return write_report(rows, configs, folder, metadata["scheme_order"], metadata.get("caption_note", ""))
+
+
+def read_experiment(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Reads the metadata and the rows of an experiment, with strings as categories.
+
+    Raises:
+        DataError: the folder is not an experiment's.
+    """
     if not (folder / ROWS_FILE).is_file() or not (folder / METADATA_FILE).is_file():
         raise DataError(
             f"{folder} has no {ROWS_FILE} with {METADATA_FILE}: {_remedy(folder)}, or give a folder that it has written"
         )
-    metadata = read_metadata(folder)
-    configs = [load_option("figure", name) for name in metadata["figures"]]
-    return write_report(
-        read_rows(folder / ROWS_FILE, categorical=True),
-        configs,
-        folder,
-        metadata["scheme_order"],
-        metadata.get("caption_note", ""),
-    )
+    return read_metadata(folder), read_rows(folder / ROWS_FILE, categorical=True)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -89,10 +88,7 @@ def _tables(
     from posbench.report.tables.markup import to_csv, to_latex, to_markdown
 
     texts = {}
-    found = list(build_tables(rows, order, mix_kernels))
-    if note:
-        found = [replace(table, caption=f"{table.caption} {note}") for table in found]
-    for table in found:
+    for table in build_tables(rows, order, mix_kernels, note):
         if f"{table.name}.md" in texts:
             raise DataError(
                 f"two tables have the name {table.name}: give the corpora, sizes or variants other names"

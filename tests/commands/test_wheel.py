@@ -46,6 +46,7 @@ def test_it_carries_all_that_the_package_reads(wheel: Path) -> None:
         f"posbench/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")
     }
     others = {"posbench/data/sources.manifest", "posbench/report/figures/posbench.mplstyle"}
+    others |= {f"posbench/report/html/report.{ending}" for ending in ("css", "html.j2", "js")}
     assert sources | settings | others <= inside
     assert {name.split("/")[0].split("-")[0] for name in inside} == {"posbench"}
 

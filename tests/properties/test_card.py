@@ -38,6 +38,7 @@ def test_files_are_reproducible(tmp_path: Path) -> None:
         write({name: SCHEMES[name] for name in FEW}, tmp_path / folder, costs=False) for folder in "ab"
     )
     assert {path.name for path in first} == {
+        "cards.json",
         *(f"properties.{ending}" for ending in ("csv", "md", "tex")),
         *(f"{name}.{ending}" for name in ("card", "decay") for ending in ("png", "pdf", "csv")),
     }

@@ -1,6 +1,8 @@
 """Tables of an experiment: its models, and several tables for each protocol and metric."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -38,12 +40,15 @@ COMPARED = (
 )  # have pairwise tests
 
 
-def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: bool = False) -> Iterator[Table]:
+def build_tables(
+    rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: bool = False, note: str = ""
+) -> Iterator[Table]:
     """Yields all tables of the rows; a table has rows of one setting, one protocol and one kernel.
 
     Args:
         order: schemes in the order of table rows.
         mix_kernels: allow several attention kernels in a table.
+        note: sentence at the end of all captions.
 
     Raises:
         IncompatibleError: a table would mix kernels.
@@ -52,14 +57,23 @@ def build_tables(rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: boo
     rows = report_rows(rows)
     for setting_name, setting in _groups(rows, SETTING_COLUMNS):
         protocols = list(_groups(setting, PROTOCOL, always=("task", "protocol")))
-        yield models_table(setting, protocols, order, _joined("models", setting_name))
+        about = {name: setting[name].iat[0] for name in SETTING_COLUMNS}
+        models = models_table(setting, protocols, order, _joined("models", setting_name))
+        yield _described(models, {**about, "kind": "models"}, note)
         for protocol_name, part in protocols:
             if not mix_kernels:
                 one_kernel(part)
             by_length = expand_prefix_lengths(part)
             for metric in metrics_for_task(by_length["task"].iat[0], by_length["metric"].unique()):
                 name = _joined(protocol_name, metric.name, setting_name)
-                yield from _of_metric(by_length, metric, order, name)
+                of_part = {**about, **{key: part[key].iat[0] for key in PROTOCOL}, "metric": metric.name}
+                for table in _of_metric(by_length, metric, order, name):
+                    kind = table.name.removeprefix(name).removeprefix("-") or "values"
+                    yield _described(table, {**of_part, "kind": kind}, note)
+
+
+def _described(table: Table, about: dict[str, Any], note: str) -> Table:
+    return replace(table, about=about, caption=f"{table.caption} {note}".strip())
 
 
 def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Iterator[Table]:

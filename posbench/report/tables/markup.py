@@ -1,6 +1,6 @@
 """Tables as markdown and LaTeX; the csv holds their unrounded numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ class Table:
         numbers: unrounded numbers, for the csv.
         more: tables of the same numbers that are printed below.
         words: columns of the header that hold words and are aligned at the left.
+        about: what the rows of the table have in common, by column; "metric", its metric; and "kind", such as "values".
     """
 
     name: str
@@ -38,6 +39,7 @@ class Table:
     numbers: pd.DataFrame = field(repr=False)
     more: Sequence["Table"] = ()
     words: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def left(self) -> list[bool]:
         """Returns for each column whether it is aligned at the left; the first is."""

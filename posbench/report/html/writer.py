@@ -1,0 +1,255 @@
+"""The file itself: results, charts and descriptions in the template, with the libraries that it needs inside."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import posbench
+from posbench import escaping
+from posbench.files import write_text
+from posbench.report.html.cards import Card, Cards, read_cards
+from posbench.report.html.charts import DRAWN, Chart, charts
+from posbench.report.html.leaderboard import Board, Line, boards, columns_of, ranked_by, title
+from posbench.report.html.results import Describe, Description, ExperimentResults, read_results
+from posbench.report.tables.caption_text import PROTOCOLS, STATUS_NOTES, TASKS, capital
+from posbench.report.tables.effective_length import NOTE
+from posbench.report.tables.formatting import format_cell
+from posbench.report.tables.markup import Table
+from posbench.report.tables.selection import ordered_series, series_label
+from posbench.results.gate import MIN_ACCURACY
+
+_TAGS = re.compile(r"<(/(?=script|style)|!(?=--))", re.IGNORECASE)
+GROUPS = {"scheme": "Schemes", "extension": "Extensions", "ensemble": "Ensembles"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The numbers of one series in one table: (length, text) of each."""
+
+    experiment: ExperimentResults
+    label: str
+    measure: str
+    values: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the report says of one scheme, extension or ensemble.
+
+    Attributes:
+        queries: lines of Python that read its rows, one for each experiment.
+    """
+
+    group: str
+    name: str
+    description: Description | None
+    card: Card | None
+    lines: Sequence[Line]
+    results: Sequence[Result]
+    queries: Sequence[str]
+
+    @property
+    def anchor(self) -> str:
+        return anchor(self.group, self.name)
+
+
+def anchor(group: str, name: str) -> str:
+    """Returns the fragment of the address of a section."""
+    return f"{group}-{escaping.file_name(name)}"
+
+
+def write_html(
+    folders: Sequence[Path],
+    out: Path,
+    load_option: Callable[[str, str], dict[str, Any]],
+    describe: Describe,
+    properties: Path,
+) -> int:
+    """Writes the report of some experiments and returns its size in bytes.
+
+    Args:
+        folders: of experiments.
+        load_option: returns the content of a config file, given its group and name.
+        describe: returns the description of a choice.
+        properties: folder that `posbench properties` has written.
+
+    Raises:
+        DataError: a folder is not an experiment's, or a file is damaged.
+        ConfigError: the file cannot be written.
+    """
+    cards = read_cards(properties)
+    shared = {name for name, count in Counter(folder.name for folder in folders).items() if count > 1}
+    experiments = [
+        replace(
+            read_results(folder, load_option, describe),
+            name=f"{folder.parent.name}/{folder.name}" if folder.name in shared else folder.name,
+        )
+        for folder in folders
+    ]
+    found = [board for one in experiments for board in boards(one, cards.costs, describe)]
+    drawn = {one.name: list(charts(one)) for one in experiments}
+    columns = columns_of(found)
+    text = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            experiments=experiments,
+            boards=found,
+            columns=columns,
+            titles={column: title(column) for column in columns},
+            ranked_by=ranked_by(columns),
+            first=_fullest(found),
+            charts=drawn,
+            chart_data=_chart_data(drawn),
+            sections=list(_sections(experiments, found, cards, describe)),
+            groups=GROUPS,
+            anchor=anchor,
+            cards=cards,
+            protocols=list(_protocols(experiments)),
+            version=posbench.__version__,
+            notes={"effective": NOTE, "statuses": STATUS_NOTES, "gate": MIN_ACCURACY},
+            css=Markup(_own("report.css")),
+            js=Markup(_own("report.js")),
+            libraries=_libraries(),
+        )
+    )
+    write_text(out, text)
+    return len(text.encode())
+
+
+def _environment() -> jinja2.Environment:
+    """Returns a template environment in which every text is escaped, whatever it comes from."""
+
+    def escaped(value: Any) -> Any:
+        return value if isinstance(value, Markup) else Markup(escaping.html(str(value)))
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("posbench.report.html", "."),
+        autoescape=True,
+        finalize=escaped,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["footnotes"] = Table.footnotes
+    environment.filters["json"] = lambda value: Markup(escaping.html_json(value))
+    environment.filters["capital"] = capital
+    return environment
+
+
+def _fullest(found: Sequence[Board]) -> str:
+    """Returns the experiment whose lines have the most columns of the leaderboard."""
+
+    def fill(board: Board) -> tuple[float, int]:
+        return len({column for line in board.lines for column in line.entries}), len(board.lines)
+
+    return max(found, key=fill).experiment.name if found else ""
+
+
+def _chart_data(drawn: dict[str, list[Chart]]) -> dict[str, Any]:
+    """Returns the specifications of all charts and the points that they draw, each only once."""
+    points, specs = {}, {}
+    for name, found in drawn.items():
+        for chart in found:
+            key = f"{name}/{chart.name}"
+            data = f"{name}/{chart.data}"
+            columns = list(dict.fromkeys(column for point in chart.points for column in point))
+            points[data] = {
+                "columns": columns,
+                "rows": [[point.get(column) for column in columns] for point in chart.points],
+            }
+            specs[key] = {
+                "data": data,
+                "spec": chart.spec,
+                "series": [{"name": label, "colour": colour} for label, colour, _ in chart.series],
+            }
+    return {"points": points, "charts": specs}
+
+
+def _sections(
+    experiments: Sequence[ExperimentResults], found: Sequence[Board], cards: Cards, describe: Describe
+) -> Iterator[Section]:
+    """Yields a section for everything that has results or a property card."""
+    lines = [line for board in found for line in board.lines]
+    series = {
+        pair
+        for one in experiments
+        for pair in one.rows[["scheme", "extension"]].drop_duplicates().itertuples(index=False, name=None)
+    }
+    around = {extension for _, extension in series} - {"none"}
+    ensembles = {name for name in around if describe("ensemble", name)}
+    names = {
+        "scheme": {scheme for scheme, _ in series} | set(cards.by_scheme),
+        "extension": (around - ensembles) | set(cards.by_extension),
+        "ensemble": ensembles,
+    }
+    pictured = {"scheme": cards.by_scheme, "extension": cards.by_extension, "ensemble": {}}
+    for group, every in names.items():
+        column = "scheme" if group == "scheme" else "extension"
+        for name in sorted(every):
+            own = [line for line in lines if name == getattr(line, column)]
+            results = list(_results(experiments, column, name))
+            sources = list(dict.fromkeys(result.experiment.name for result in results))
+            queries = [one.rows_query({column: name}) for one in experiments if one.name in sources]
+            card = pictured[group].get(name)
+            yield Section(group, name, describe(group, name), card, own, results, queries)
+
+
+def _results(experiments: Sequence[ExperimentResults], column: str, name: str) -> Iterator[Result]:
+    """Yields the numbers of a scheme or extension in the tables of main metrics."""
+    for one in experiments:
+        for table in one.tables:
+            if table.about["kind"] != "values" or table.about["metric"] not in DRAWN:
+                continue
+            numbers = table.numbers[table.numbers[column] == name]
+            words = (
+                table.about["metric"],
+                table.about["task"],
+                table.about["protocol"],
+                table.about["variant"],
+            )
+            measure = ", ".join(str(word).replace("_", " ") for word in words if word not in ("", "none"))
+            for scheme, extension in ordered_series(numbers, one.order):
+                of_series = numbers[(numbers["scheme"] == scheme) & (numbers["extension"] == extension)]
+                values = [(f"{line.eval_len:,}", format_cell(line).text) for line in of_series.itertuples()]
+                yield Result(one, series_label(scheme, extension), measure, values)
+
+
+def _protocols(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str]]:
+    """Yields the names of the protocols and tasks of the results with their descriptions."""
+    tables = [table for one in experiments for table in one.tables if table.about["kind"] == "values"]
+    pairs = sorted({(str(table.about["task"]), str(table.about["protocol"])) for table in tables})
+    for task, protocol in pairs:
+        words = PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
+        plain = words.replace("{targets}", "").replace("{text}", "document").replace("{variant}", "of a rule")
+        yield f"{task}, {protocol}".replace("_", " "), plain
+
+
+def _own(name: str) -> str:
+    return importlib.resources.files("posbench.report.html").joinpath(name).read_text("utf-8")
+
+
+@cache
+def _libraries() -> dict[str, Markup]:
+    """Returns the JavaScript of Vega-Lite and DataTables, from the packages that bring them."""
+    import itables
+    import vl_convert
+
+    tables = importlib.resources.files(itables) / "html"
+    texts = {
+        "vega": vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # the stub lacks the default
+        "datatables": (tables / "dt_bundle.js").read_text("utf-8"),
+        "datatables_css": (tables / "dt_bundle.css").read_text("utf-8"),
+    }
+    # What would end or extend the element that holds them, inside a text of theirs.
+    return {name: Markup(_TAGS.sub(r"<\\\1", text)) for name, text in texts.items()}
