@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": ("sweep", "run an experiment: train, evaluate, tabulate and draw"),
     "status": ("status", "show what is done, running, failed and left in a results folder"),
     "worker": ("worker", "work on a sweep of a results folder, as launchers do"),
+    "export": ("export", "write a model as a folder that transformers loads without posbench"),
     "search": ("search", "search the factors of LongRoPE for one model"),
     "figures": ("figures", "redraw tables and figures from stored rows, without torch"),
     "properties": ("properties", "measure the properties of position schemes before training"),

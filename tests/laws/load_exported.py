@@ -1,0 +1,68 @@
+"""Loads every exported model of a folder without posbench, and writes what is wrong with each to a JSON file."""
+
+import json
+import sys
+from pathlib import Path
+
+
+class Blocked:
+    """Refuses to import posbench."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "posbench":
+            raise ImportError("posbench is not installed here")
+
+
+sys.meta_path.insert(0, Blocked())
+
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+logging.disable_progress_bar()
+NEW = 4
+
+
+def faults(folder: Path) -> dict[str, str]:
+    """Returns what is wrong with one model."""
+    expected = load_file(folder / "expected.safetensors")
+    ids, logits = expected["ids"], expected["logits"]
+    model, report = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=True, output_loading_info=True
+    )
+    model = model.eval()
+    found = {key: str(value) for key, value in report.items() if value}
+    with torch.no_grad():
+        difference = float((model(ids).logits - logits).abs().max())
+    if difference != 0:
+        found["logits"] = f"differ by {difference}"
+    prompt = ids[:, :-NEW]
+    options = {"do_sample": False, "max_new_tokens": NEW, "min_new_tokens": NEW, "pad_token_id": 0}
+    short = prompt[1:, 5:]
+    texts = [
+        model.generate(one, attention_mask=torch.ones_like(one), use_cache=False, **options)[:, -NEW:]
+        for one in (prompt[:1], short)
+    ]
+    cached = model.generate(prompt[:1], attention_mask=torch.ones_like(prompt[:1]), **options)[:, -NEW:]
+    if not cached.equal(texts[0]):
+        found["cache"] = f"{cached.tolist()} instead of {texts[0].tolist()}"
+    padded, mask = prompt.clone(), torch.ones_like(prompt)
+    padded[1, :5], mask[1, :5] = 0, 0
+    batch = model.generate(padded, attention_mask=mask, **options)[:, -NEW:]
+    if not batch.equal(torch.cat(texts)):
+        found["padding"] = f"{batch.tolist()} instead of {torch.cat(texts).tolist()}"
+    return found
+
+
+root, out = map(Path, sys.argv[1:])
+wrong = {}
+for folder in sorted(root.iterdir()):
+    if (folder / "config.json").exists():
+        try:
+            if found := faults(folder):
+                wrong[folder.name] = found
+        except Exception as error:
+            wrong[folder.name] = {"raises": f"{type(error).__name__}: {error}"}
+assert "posbench" not in sys.modules
+out.write_text(json.dumps(wrong, indent=1))
