@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from posbench.config.hydra_app import load_group
-from posbench.export import card, folder, sources, tokenizer
+from posbench.export import card, families, folder, sources, tokenizer
 from posbench.export.source_model import SourceModel
 
 
@@ -36,8 +36,13 @@ def export_model(
     else:
         assert source.pretrained is not None
         bos = tokenizer.write_own(source.pretrained.settings.name, to).bos_token_id
-    family = "posbench"
-    files = folder.write_model(source, to, bos)
+    plain = None if own_code else families.as_family(source, bos)
+    files: dict[str, str] = {}
+    if plain is None:
+        files = folder.write_model(source, to, bos)
+    else:
+        plain.save_pretrained(to)
+    family = "posbench" if plain is None else plain.config.model_type
     rows = card.rows_of(source.id, source.extension.name, results_dir)
     options = {group: load_group(group) for group in card.DEFAULTS}
     text = card.model_card(
