@@ -1,4 +1,4 @@
-"""Uploads of folders to the Hugging Face hub, with the token that `hf auth login` has stored."""
+"""Uploads to and downloads from the Hugging Face hub, with the token that `hf auth login` has stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_repository(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError:
         raise ConfigError(
-            f"--push {name!r} is not a repository: give USER/NAME of letters, digits, '-', '_' and '.', with at most 96 "
+            f"{name!r} is not a repository: give USER/NAME of letters, digits, '-', '_' and '.', with at most 96 "
             "characters"
         ) from None
 
@@ -46,3 +46,17 @@ def push_folder(folder: Path, repository: str, kind: str) -> str:
             f"upload {folder} with the same command"
         ) from None
     return str(url)
+
+
+def download(repository: str, name: str, kind: str) -> Path:
+    """Returns the local copy of a file of a repository; raises DataError if it cannot be downloaded."""
+    from huggingface_hub import hf_hub_download
+
+    check_repository(repository)
+    try:
+        return Path(hf_hub_download(repository, name, repo_type=kind))
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{name} of {repository} cannot be downloaded ({reason}): check the name, or give a file"
+        ) from None

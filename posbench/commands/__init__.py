@@ -23,6 +23,7 @@ COMMANDS = {
     "export": ("export", "write a model as a folder that transformers loads without posbench"),
     "search": ("search", "search the factors of LongRoPE for one model"),
     "figures": ("figures", "redraw tables and figures from stored rows, without torch"),
+    "results": ("results", "export the rows of a results folder, or import those of others"),
     "properties": ("properties", "measure the properties of position schemes before training"),
     "benchmark": ("benchmark", "time posbench beside other implementations"),
     "gpu-check": ("gpu_check", "compare every scheme on a GPU with the reference kernel"),
