@@ -31,8 +31,10 @@ def push_folder(folder: Path, repository: str, kind: str) -> str:
         DataError: if the hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.utils import logging
 
     check_repository(repository)
+    logging.set_verbosity_error()  # the library tries again with warnings; what remains is raised
     api = HfApi()
     try:
         url = api.create_repo(repository, repo_type=kind, exist_ok=True)

@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, help="the folder to write, new or empty")
     parser.add_argument("--extension", default="", help="a context extension around the model")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the extension in place of its file's"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of the extension in place of its file's",
     )
     parser.add_argument(
         "--length",
@@ -49,11 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write posbench's Python files also for a model of transformers' own families",
     )
-    parser.add_argument("--licence", default="", help="of the weights; by default apache-2.0, or other if pretrained")
+    parser.add_argument(
+        "--licence", default="", help="of the weights; by default apache-2.0, or other if pretrained"
+    )
     parser.add_argument("--push", default="", metavar="USER/NAME", help="also upload the folder to the hub")
     parser.add_argument("--results-dir", type=Path, default=Path("results"), help="by default results")
     parser.add_argument(
-        "--cache-dir", type=Path, default=Path(".cache/posbench"), help="of corpora; by default .cache/posbench"
+        "--cache-dir",
+        type=Path,
+        default=Path(".cache/posbench"),
+        help="of corpora; by default .cache/posbench",
     )
     parser.add_argument(
         "--allow", nargs="+", default=[], help="packages outside posbench whose classes the model has"
@@ -110,9 +119,8 @@ def trained_folder(model: str, results_dir: Path) -> Path | None:
     Raises:
         ConfigError: if its training is not finished.
     """
-    for folder in (Path(model), results_dir / "models" / model):
-        if folder.name == "final" and folder.is_dir():
-            folder = folder.parent
+    given = Path(model)
+    for folder in (given.parent if given.name == "final" else given, results_dir / "models" / model):
         if (folder / "config.json").exists() or not folder.is_dir():
             continue
         if not (folder / "final").is_dir():

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("import", parents=[results_dir], help="add rows of others as an experiment")
     add.add_argument("rows", help="an exported folder, a parquet file, or a dataset on the hub")
     add.add_argument("--name", required=True, help="of the experiment; rows are added if it is there")
-    add.add_argument("--with", nargs="+", default=[], dest="beside", help="experiments whose rows are added as well")
+    add.add_argument(
+        "--with", nargs="+", default=[], dest="beside", help="experiments whose rows are added as well"
+    )
     add.add_argument("--suffix", default="", help="added to the labels of their schemes, such as their name")
 
 
@@ -86,7 +88,9 @@ def import_rows(given: argparse.Namespace) -> None:
         path = path / ROWS_FILE
     elif not path.exists():
         if path.suffix == ".parquet" or path.is_absolute():
-            raise DataError(f"no rows at {path}: give an exported folder, a parquet file, or a dataset on the hub")
+            raise DataError(
+                f"no rows at {path}: give an exported folder, a parquet file, or a dataset on the hub"
+            )
         path = download(given.rows, ROWS_FILE, "dataset")
     theirs = read_foreign_rows(path)
     if given.suffix:

@@ -74,10 +74,15 @@ def model_card(
         f"# {title}\n",
         f"A language model from [posbench](https://github.com/posbench/posbench) {posbench.__version__}, which measures how "
         "models behave past their training length.\n",
-        "\n".join(["| | |", "|---|---|", *(f"| {key} | {escaping.markdown(one)} |" for key, one in facts.items())]) + "\n",
+        "\n".join(
+            ["| | |", "|---|---|", *(f"| {key} | {escaping.markdown(one)} |" for key, one in facts.items())]
+        )
+        + "\n",
         usage(own_code, packages),
         figures(source, rows),
-        "## Settings\n\n```yaml\n" + yaml.safe_dump({"scheme": source.scheme, "extension": source.extension.build}) + "```\n",
+        "## Settings\n\n```yaml\n"
+        + yaml.safe_dump({"scheme": source.scheme, "extension": source.extension.build})
+        + "```\n",
         "## Commands\n\n```bash\n"
         + (f"{train_command(source.settings, options)}\n" if source.settings else "")
         + f"{command}\n```\n",
@@ -92,7 +97,8 @@ def usage(own_code: bool, packages: Iterable[str]) -> str:
     trust = ", trust_remote_code=True" if own_code else ""
     more = "".join(f" It needs the package {one}." for one in packages)
     notes = (
-        " The Python files of this folder are the model: read them before you trust them." + more
+        " The Python files of this folder are the model: read them before you trust them."
+        + more
         + " Batches are padded on the left. Positions follow from the attention mask."
         if own_code
         else ""
@@ -121,13 +127,11 @@ def rows_of(model: str, extension: str, results_dir: Path) -> pd.DataFrame:
     store = RowStore(results_dir / "cells")
     cells = []
     for path in sorted(store.root.glob("*.parquet")) if model else ():
-        first = pq.ParquetFile(path).schema_arrow.names
-        if "model_id" not in first:
+        if "model_id" not in pq.read_schema(path).names:  # of an old version
             continue
-        table = pq.read_table(path, columns=["model_id", "extension"])
-        if len(table) and table["model_id"][0].as_py() == model:
-            if table["extension"][0].as_py() in ("none", extension):
-                cells.append(path.stem)
+        first = pq.read_table(path, columns=["model_id", "extension"]).slice(0, 1).to_pylist()
+        if any(row["model_id"] == model and row["extension"] in ("none", extension) for row in first):
+            cells.append(path.stem)
     return store.collect(cells)[0]
 
 

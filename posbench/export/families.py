@@ -99,13 +99,11 @@ def arcee_config(source: SourceModel, bos: int | None) -> Any | None:
 
 def arcee_weights(source: SourceModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns weights with queries and keys in the order of a half-split rotation, and output biases of 0."""
-    own = source.model.architecture
-    found = {}
+    own, found = source.model.architecture, dict(weights)
     for name, tensor in weights.items():
         if source.scheme.get("interleaved", True) and ("q_proj" in name or "k_proj" in name):
             pairs = tensor.unflatten(0, (-1, own.head_dim // 2, 2))  # heads, frequencies, the two of a pair
-            tensor = pairs.transpose(1, 2).flatten(0, 2).contiguous()
-        found[name] = tensor
+            found[name] = pairs.transpose(1, 2).flatten(0, 2).contiguous()
         if name.endswith("o_proj.weight") and own.qkv_bias and not own.out_bias:
             found[name.replace("weight", "bias")] = torch.zeros_like(tensor[:, 0])
     return found
@@ -115,23 +113,34 @@ def rope_scaling(source: SourceModel) -> dict[str, Any] | None:
     """Returns an extension as RoPE parameters of transformers, without rope_theta; None if it has no such form."""
     extension: Any = source.extended().scheme
     given = source.extension.build or {}
-    factor, original = getattr(extension, "factor", 1.0), {"original_max_position_embeddings": source.train_len}
+    factor, original = (
+        getattr(extension, "factor", 1.0),
+        {"original_max_position_embeddings": source.train_len},
+    )
     match given.get("_target_"):
         case hf_rope_scaling.LINEAR:
             return {"rope_type": "linear", "factor": factor}
         case hf_rope_scaling.DYNAMIC:
             return {"rope_type": "dynamic", "factor": factor}
         case hf_rope_scaling.LLAMA3:
-            ends = {key: float(given[key]) for key in ("low_freq_factor", "high_freq_factor") if key in given}
+            ends: dict[str, Any] = {
+                key: float(given[key]) for key in ("low_freq_factor", "high_freq_factor") if key in given
+            }
             return {"rope_type": "llama3", "factor": factor, **original, **ends}
         case hf_rope_scaling.YARN:
             ramp = {"truncate": given.get("ramp", "dimensions") != "fractional_dimensions"}
-            betas = {key: float(given[key]) for key in ("beta_fast", "beta_slow") if key in given}
+            betas: dict[str, Any] = {
+                key: float(given[key]) for key in ("beta_fast", "beta_slow") if key in given
+            }
             scale = {"attention_factor": given.get("temperature", 0.1) * math.log(factor) + 1}
             return {"rope_type": "yarn", "factor": factor, **original, **ramp, **betas, **scale}
         case hf_rope_scaling.LONGROPE:
             factors = {key: given[key] for key in ("long_factor", "short_factor") if given.get(key)}
-            return {"rope_type": "longrope", "factor": factor, **original, **factors} if len(factors) == 2 else None
+            return (
+                {"rope_type": "longrope", "factor": factor, **original, **factors}
+                if len(factors) == 2
+                else None
+            )
     return None
 
 

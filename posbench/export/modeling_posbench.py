@@ -33,6 +33,7 @@ class Group:
     Attributes:
         rows: their indices in the batch.
         padding: number of padding tokens before each.
+        padding_behind: number of padding tokens behind each, which only a forward pass without a cache can have.
         ids_BT: ids read so far, without the padding.
         length: declared length in tokens at which `cache` was computed.
         cache: keys and values of these ids, or None if the scheme does not allow to use them again.
@@ -43,6 +44,7 @@ class Group:
     ids_BT: Tensor
     length: int = 0
     cache: KVCache | None = None
+    padding_behind: int = 0
 
     def select(self, rows: list[int], chosen: list[int]) -> Group:
         """Returns the sequences `chosen` of this group as a group whose indices in the batch are `rows`."""
@@ -52,10 +54,7 @@ class Group:
             return None if tensor is None else tensor[index]
 
         cache = self.cache and KVCache(
-            [
-                LayerCache(one.k_BHSD[index], one.v_BHSD[index], taken(one.x_BSW))
-                for one in self.cache.layers
-            ]
+            [LayerCache(one.k_BHSD[index], one.v_BHSD[index], taken(one.x_BSW)) for one in self.cache.layers]
         )
         return Group(rows, self.padding, self.ids_BT[index], self.length, cache)
 
@@ -91,7 +90,7 @@ class PosbenchForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = PosbenchConfig
     base_model_prefix = "model"
-    _tied_weights_keys = {"model.head.weight": "model.embedding.weight"}  # noqa: RUF012
+    _tied_weights_keys = {"model.head.weight": "model.embedding.weight"}
 
     def __init__(self, config: PosbenchConfig) -> None:
         super().__init__(config)
@@ -134,23 +133,33 @@ class PosbenchForCausalLM(PreTrainedModel, GenerationMixin):
         Positions follow from the attention mask alone: the first token that is no padding has index 0.
 
         Args:
-            attention_mask: (B, S), 0 for padding before the tokens, S = T and the tokens in the cache.
+            attention_mask: (B, S), 0 for padding before the tokens, S = T and the tokens in the cache; without a cache,
+                also for padding behind them.
         """
-        cache = past_key_values or PosbenchCache()
+        cache = past_key_values if isinstance(past_key_values, PosbenchCache) else PosbenchCache()
+        if cache is not past_key_values and past_key_values is not None and past_key_values.get_seq_length():
+            raise ValueError("past_key_values of another model: pass those that this model has returned")
         start, count = cache.length, input_ids.shape[1]
         groups = cache.groups or grouped(input_ids, attention_mask)
         hidden_BTW = self.model.embedding.weight.new_zeros(*input_ids.shape, self.config.hidden_size)
-        read = []
+        kept_groups = []
         for group in groups:
-            first = max(0, group.padding - start)
-            ids_BT = input_ids[group.rows, first:]
-            if ids_BT.shape[1]:
-                new_BTW, group = self.read(group, ids_BT, use_cache)
-                hidden_BTW = hidden_BTW.index_put(
-                    (torch.tensor(group.rows, device=hidden_BTW.device)[:, None], torch.arange(first, count, device=hidden_BTW.device)),
-                    new_BTW.to(hidden_BTW.dtype),
+            first, stop = (
+                max(0, group.padding - start),
+                count - group.padding_behind,
+            )  # the others are padding
+            if use_cache and group.padding_behind:
+                raise ValueError(
+                    "padding behind tokens that are continued: set tokenizer.padding_side='left'"
                 )
-            read.append(group)
+            if first >= stop:
+                kept_groups.append(group)
+                continue
+            new_BTW, new_group = self.read(group, input_ids[group.rows, first:stop], use_cache)
+            kept_groups.append(new_group)
+            rows = torch.tensor(group.rows, device=hidden_BTW.device)[:, None]
+            columns = torch.arange(first, stop, device=hidden_BTW.device)
+            hidden_BTW = hidden_BTW.index_put((rows, columns), new_BTW.to(hidden_BTW.dtype))
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits_BTV = self.model.head(hidden_BTW[:, kept])
         loss = None
@@ -159,7 +168,7 @@ class PosbenchForCausalLM(PreTrainedModel, GenerationMixin):
         out = CausalLMOutputWithPast(
             loss=loss,
             logits=logits_BTV,
-            past_key_values=PosbenchCache(start + count, read) if use_cache else None,  # type: ignore[arg-type]
+            past_key_values=PosbenchCache(start + count, kept_groups) if use_cache else None,  # type: ignore[arg-type]
         )
         return out.to_tuple() if return_dict is False else out
 
@@ -179,17 +188,24 @@ class PosbenchForCausalLM(PreTrainedModel, GenerationMixin):
 
 
 def grouped(input_ids: Tensor, attention_mask: Tensor | None) -> list[Group]:
-    """Returns the sequences of a batch by their padding; raises ValueError for padding behind or between tokens."""
+    """Returns the sequences of a batch by their padding; raises ValueError for padding between tokens."""
     none_BT = input_ids[:, :0]
     if attention_mask is None or bool(attention_mask.all()):
         return [Group(list(range(len(input_ids))), 0, none_BT)]
     mask_BS = attention_mask.bool()
-    if bool((mask_BS[:, :-1] & ~mask_BS[:, 1:]).any()):
-        raise ValueError("padding behind or between tokens: pad on the left (tokenizer.padding_side='left')")
-    rows: dict[int, list[int]] = {}
-    for row, padding in enumerate((~mask_BS).sum(1).tolist()):
+    counts_B = mask_BS.sum(1)
+    before_B = torch.where(counts_B > 0, mask_BS.int().argmax(1), mask_BS.shape[1])
+    index_S = torch.arange(mask_BS.shape[1], device=mask_BS.device)
+    inside_BS = (index_S >= before_B[:, None]) & (index_S < (before_B + counts_B)[:, None])
+    if not bool((inside_BS == mask_BS).all()):
+        raise ValueError("padding between tokens: pad before or behind them")
+    rows: dict[tuple[int, int], list[int]] = {}
+    behind_B = mask_BS.shape[1] - before_B - counts_B
+    for row, padding in enumerate(zip(before_B.tolist(), behind_B.tolist(), strict=True)):
         rows.setdefault(padding, []).append(row)
-    return [Group(some, padding, none_BT[some]) for padding, some in rows.items()]
+    return [
+        Group(some, before, none_BT[some], padding_behind=behind) for (before, behind), some in rows.items()
+    ]
 
 
 def build_scheme(config: PosbenchConfig, architecture: Architecture) -> PositionScheme:

@@ -40,7 +40,9 @@ def modeling_files(targets: Iterable[str]) -> dict[str, str]:
             text, imported = with_relative_imports(module, source(module), roots)
             files[file_name(module)] = text
             waiting += imported
-    files[file_name(TARGETS)] = targets_text({path: (modules[path], classes[path].__qualname__) for path in modules})
+    files[file_name(TARGETS)] = targets_text(
+        {path: (modules[path], classes[path].__qualname__) for path in modules}
+    )
     return dict(sorted(files.items()))
 
 

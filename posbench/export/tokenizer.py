@@ -42,23 +42,20 @@ def write_trained(data: DataSettings, cache: Path, length: int, folder: Path) ->
     from transformers import PreTrainedTokenizerFast
 
     if data.tokenizer.kind == "bytes":
-        encoder, tokenizer = byte_encoder(), Bytes()
-        vocabulary = Vocabulary(
-            tokenizer.fingerprint, tokenizer.vocab_size, data.num_keys, data.num_values, data.bos
-        )
+        encoder = byte_encoder()
+        vocabulary = Vocabulary(Bytes.fingerprint, Bytes.vocab_size, data.num_keys, data.num_values, data.bos)
     else:
         corpus = open_corpus(data, cache)
         vocabulary = corpus.vocabulary
         corpus.tokenizer.save(folder)
         encoder = subword.open_file(folder / subword.FILE)
-        tokenizer = corpus.tokenizer
     if data.bos is None:
         names = [BOS, *symbols("key", vocabulary.key_ids), *symbols("value", vocabulary.value_ids)]
         encoder.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     bos = encoder.id_to_token(vocabulary.bos)
     if bos is None or encoder.get_vocab_size() > vocabulary.vocab_size:
         raise IncompatibleError(
-            f"tokenizer {tokenizer.name!r} has gaps between its ids, so that a file would give other ids than training"
+            f"tokenizer {data.tokenizer.name or data.tokenizer.kind!r} has gaps between its ids, so that a file would give other ids than training"
         )
     encoder.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, vocabulary.bos)]
@@ -78,8 +75,7 @@ def write_trained(data: DataSettings, cache: Path, length: int, folder: Path) ->
 
 def byte_encoder() -> Tokenizer:
     """Returns a tokenizer whose ids are the bytes of UTF-8."""
-    vocabulary = {character: byte for character, byte in subword.BYTE_OF.items()}
-    encoder = Tokenizer(models.BPE(vocabulary, []))
+    encoder = Tokenizer(models.BPE(subword.BYTE_OF, []))
     encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     encoder.decoder = decoders.ByteLevel()
     return encoder

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ POST_NORMS = {
     "attention_post_norm": ("post_attention_layernorm",),
     "mlp_post_norm": ("post_feedforward_layernorm",),
 }
-INVERSES = {by_head: by_part, transposed: transposed}
+INVERSES: dict[Any, Callable[[Tensor, Architecture], Tensor]] = {by_head: by_part, transposed: transposed}
 LLAMA = WeightNames(modules=ATTENTION | MLP | PRE_NORMS)
 NAMES = {
     "gemma3_text": WeightNames(
@@ -233,7 +234,11 @@ def to_hf_state_dict(model: GPT, family: str) -> dict[str, Tensor]:
     """
     names, architecture = NAMES.get(family, LLAMA), model.architecture
     ours = model.state_dict()
-    outside = {"embedding": names.embedding, "final_norm": names.final_norm, "head": HEAD.removesuffix(".weight")}
+    outside = {
+        "embedding": names.embedding,
+        "final_norm": names.final_norm,
+        "head": HEAD.removesuffix(".weight"),
+    }
     found = {
         f"{there}.{kind}": ours[f"{module}.{kind}"]
         for module, there in outside.items()
@@ -242,7 +247,9 @@ def to_hf_state_dict(model: GPT, family: str) -> dict[str, Tensor]:
     }
     blocks = [(f"blocks.{layer}.", names.block.format(layer)) for layer in range(architecture.n_layers)]
     for end, there in names.scheme.items():
-        tensor = next(tensor for key, tensor in ours.items() if key.startswith("scheme.") and key.endswith(end))
+        tensor = next(
+            tensor for key, tensor in ours.items() if key.startswith("scheme.") and key.endswith(end)
+        )
         if there.endswith(".weight"):  # of the model, not of a block
             found[there] = tensor
         else:
@@ -250,7 +257,9 @@ def to_hf_state_dict(model: GPT, family: str) -> dict[str, Tensor]:
     for block, hf_block in blocks:
         found |= {f"{hf_block}{there}": ours[block + name] for name, there in names.tensors.items()}
         for hf_module, parts in names.split.items():
-            found[f"{hf_block}{hf_module}.weight"] = torch.cat([ours[f"{block}{one}.weight"] for one in parts])
+            found[f"{hf_block}{hf_module}.weight"] = torch.cat(
+                [ours[f"{block}{one}.weight"] for one in parts]
+            )
         for module, hf_modules in names.modules.items():
             for kind in ("weight", "bias"):
                 if (tensor := ours.get(f"{block}{module}.{kind}")) is None:
@@ -258,5 +267,7 @@ def to_hf_state_dict(model: GPT, family: str) -> dict[str, Tensor]:
                 if module in names.transform:
                     tensor = INVERSES[names.transform[module]](tensor, architecture)
                 pieces = tensor.split(architecture.qkv_sizes) if len(hf_modules) > 1 else [tensor]
-                found |= {f"{hf_block}{one}.{kind}": part for one, part in zip(hf_modules, pieces, strict=True)}
+                found |= {
+                    f"{hf_block}{one}.{kind}": part for one, part in zip(hf_modules, pieces, strict=True)
+                }
     return {key: tensor.contiguous() for key, tensor in found.items()}

@@ -56,7 +56,8 @@ def merge(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> tuple[pd.Data
     common = sorted({*ours["cell_id"].unique()} & {*theirs["cell_id"].unique()})
     if common:
         own, other = (
-            dict(iter(rows[rows["cell_id"].isin(common)].groupby("cell_id", sort=False))) for rows in (ours, theirs)
+            dict(iter(rows[rows["cell_id"].isin(common)].groupby("cell_id", sort=False)))
+            for rows in (ours, theirs)
         )
         for cell in common:
             if difference := first_difference(own[cell], other[cell]):

@@ -249,7 +249,9 @@ def _fault(path: Path) -> str:
     if missing is None:
         return f"row schema {version}, this is {SCHEMA_VERSION}"
     older = version != str(SCHEMA_VERSION)
-    known = [older_versions.COLUMNS.get(name, name) if older else name for name in COLUMNS if name not in missing]
+    known = [
+        older_versions.COLUMNS.get(name, name) if older else name for name in COLUMNS if name not in missing
+    ]
     return "" if schema.names == known else "other columns than the schema's"
 
 

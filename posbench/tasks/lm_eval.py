@@ -107,9 +107,7 @@ class LMEval(Task):
         found = [
             one
             for doc_id, requests in by_doc.items()
-            for one in self.measures(
-                task, doc_id, sorted(requests, key=lambda one: one.idx), tokens[doc_id]
-            )
+            for one in self.measures(task, doc_id, sorted(requests, key=lambda one: one.idx), tokens[doc_id])
         ]
         if not found:
             raise IncompatibleError(
@@ -153,15 +151,21 @@ def load_task(name: str, include_path: str, num_fewshot: int | None, num_example
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=include_path or None, include_defaults=not include_path)
     if name not in manager.all_tasks:  # a path of a file would be loaded, too
-        raise unknown("task of lm-eval", name, manager.all_tasks) if include_path else ConfigError(
-            f"lm-eval has no task {name!r}: give task.name=NAME, one of those that `lm-eval ls tasks` lists"
+        raise (
+            unknown("task of lm-eval", name, manager.all_tasks)
+            if include_path
+            else ConfigError(
+                f"lm-eval has no task {name!r}: give task.name=NAME, one of those that `lm-eval ls tasks` lists"
+            )
         )
     try:
         with redirect_stderr(StringIO()):  # progress bars
             found = manager.load([name])["tasks"]
         if len(found) != 1:
             some = ", ".join(sorted(found)[:3])
-            raise ConfigError(f"lm_eval {name!r} is a group of {len(found)} tasks: give one of them, such as {some}")
+            raise ConfigError(
+                f"lm_eval {name!r} is a group of {len(found)} tasks: give one of them, such as {some}"
+            )
         task: Any = next(iter(found.values()))
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)

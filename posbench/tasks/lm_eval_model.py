@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_eval.api.model import LM as HarnessLM
+from lm_eval.api import model as harness
 
 from posbench.data.corpus import Corpus
 from posbench.lm.interface import LM
 from posbench.tasks.lm_eval_requests import METHODS, prompts_of, response_of
 
 
-class PosbenchLM(HarnessLM):
+class PosbenchLM(harness.LM):
     """A model with its tokenizer, at one length.
 
     Args:

@@ -17,7 +17,11 @@ from posbench.tasks.prompting import decode_until_special, encode_text
 
 MAX_NEW_TOKENS = 256  # of lm-eval, for tasks that state no number
 # Type of a request in lm-eval -> method of `LM`.
-METHODS = {"loglikelihood": "loglikelihood", "loglikelihood_rolling": "loglikelihood", "generate_until": "generate"}
+METHODS = {
+    "loglikelihood": "loglikelihood",
+    "loglikelihood_rolling": "loglikelihood",
+    "generate_until": "generate",
+}
 
 
 def prompts_of(request: Any, corpus: Corpus, length: int) -> list[Prompt]:
@@ -43,9 +47,7 @@ def prompts_of(request: Any, corpus: Corpus, length: int) -> list[Prompt]:
         )
     count = int(options.get("max_gen_toks") or MAX_NEW_TOKENS)
     if count >= length:
-        raise LengthError(
-            f"lm_eval at {length} tokens: this task generates {count}; choose a longer length"
-        )
+        raise LengthError(f"lm_eval at {length} tokens: this task generates {count}; choose a longer length")
     ids_C = last(encode_text(corpus, context), length - count, corpus)
     empty = np.zeros((1, 0), np.int64)
     return [Prompt(ids_C, empty, 0, max_new_tokens=count)]
@@ -97,5 +99,5 @@ def until(text: str, stops: Any) -> str:
     """Returns a text up to the first of several strings."""
     for stop in [stops] if isinstance(stops, str) else stops or []:
         if stop:
-            text = text.split(stop)[0]
+            text = text.split(stop, maxsplit=1)[0]
     return text

@@ -19,7 +19,7 @@ from posbench.training import checkpoints
 from posbench.training.trainer import build_model
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))
-from synthetic_rows import synthetic_rows  # noqa: E402
+from synthetic_rows import synthetic_rows
 
 ALIBI = {"_target_": "posbench.schemes.alibi.ALiBi"}
 MODEL = "0123456789abcdef"

@@ -37,7 +37,9 @@ class Mine(PositionScheme):
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
         return DistanceBias(lambda n: penalty(n, self.strength, self.heads), cache_owner=self)
 '''
-HELPER = "def penalty(n, strength, heads):\n    return -strength * n.double().sqrt().expand(heads, *n.shape)\n"
+HELPER = (
+    "def penalty(n, strength, heads):\n    return -strength * n.double().sqrt().expand(heads, *n.shape)\n"
+)
 GENERATE = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -75,7 +77,9 @@ def test_the_folder_and_its_card(posbench, trained, tmp_path):
     assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} < names
     assert {"modeling_posbench.py", "schemes_alibi.py"} < names
     assert not any("import posbench" in path.read_text() for path in out.glob("*.py"))
-    assert not any(re.search(r"^\s*from posbench", path.read_text(), re.MULTILINE) for path in out.glob("*.py"))
+    assert not any(
+        re.search(r"^\s*from posbench", path.read_text(), re.MULTILINE) for path in out.glob("*.py")
+    )
     card = (out / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["license"] == "apache-2.0"
     sums = evaluated().query("eval_len == 128").groupby("metric")["value_sum"].sum()
@@ -99,7 +103,12 @@ def test_a_bpe_gives_the_ids_of_training(posbench, tmp_path):
     paths = {name: str(tmp_path / f"{name}.txt") for name in ("train", "validation", "test")}
     given = settings()
     data = replace(
-        given.data, source="files", paths=paths, tokenizer=TokenizerSettings("bpe", 270), num_keys=4, num_values=4
+        given.data,
+        source="files",
+        paths=paths,
+        tokenizer=TokenizerSettings("bpe", 270),
+        num_keys=4,
+        num_values=4,
     )
     corpus = open_corpus(data, tmp_path / "cache", lambda line: None)
     size = corpus.vocabulary.vocab_size
@@ -115,10 +124,10 @@ def test_a_bpe_gives_the_ids_of_training(posbench, tmp_path):
 def test_the_command_of_the_card_trains_the_same_model(posbench, trained, tmp_path):
     """The card names only what differs from the files in configs/."""
     posbench("export", trained, "--to", tmp_path / "out")
-    command = re.search(r"^posbench train (.*)$", (tmp_path / "out" / "README.md").read_text(), re.MULTILINE)[1]
-    assert command == (
-        "scheme=alibi size=l1h1d16 data=stdlib train.steps=7 train.synthetic_fraction=0.25"
-    )
+    command = re.search(r"^posbench train (.*)$", (tmp_path / "out" / "README.md").read_text(), re.MULTILINE)[
+        1
+    ]
+    assert command == ("scheme=alibi size=l1h1d16 data=stdlib train.steps=7 train.synthetic_fraction=0.25")
     composed = yaml.safe_load(posbench("train", *command.split(), "--cfg", "job")[1])
     given = asdict(settings())
     for group in ("scheme", "size", "train"):
@@ -127,7 +136,9 @@ def test_the_command_of_the_card_trains_the_same_model(posbench, trained, tmp_pa
 
 def test_a_length_is_declared(posbench, trained, tmp_path):
     out = tmp_path / "out"
-    assert posbench("export", MODEL, "--to", out, "--results-dir", tmp_path / "results", "--length", 256)[0] == 0
+    assert (
+        posbench("export", MODEL, "--to", out, "--results-dir", tmp_path / "results", "--length", 256)[0] == 0
+    )
     config = json.loads((out / "config.json").read_text())
     assert config["length"] == config["max_position_embeddings"] == 256
 
@@ -231,7 +242,9 @@ def test_a_black_box_is_there_already(posbench, tmp_path):
     folder = tmp_path / "bloom"
     from transformers import BloomConfig, BloomForCausalLM
 
-    BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2, seq_length=64)).save_pretrained(folder)
+    BloomForCausalLM(
+        BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2, seq_length=64)
+    ).save_pretrained(folder)
     status, _, err = posbench("export", folder, "--to", tmp_path / "out")
     assert status == 2
     assert "there is nothing to export" in err

@@ -14,7 +14,7 @@ from posbench.export.source_model import SourceModel, load_pretrained
 from posbench.model.gpt import GPT, Size, build_scheme
 
 sys.path.append(str(Path(__file__).parents[1] / "lm"))
-from pretrained_models import FAMILIES, TRAIN_LEN, VOCABULARY, saved  # noqa: E402
+from pretrained_models import FAMILIES, TRAIN_LEN, VOCABULARY, saved
 
 ROPE, NOPE = "posbench.schemes.rope.RoPE", "posbench.schemes.nope.NoPE"
 YARN, PI = "posbench.extensions.yarn.YaRN", "posbench.extensions.pi.PositionInterpolation"

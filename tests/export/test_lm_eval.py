@@ -22,10 +22,10 @@ from posbench.runtime.device import autocast_context
 from posbench.tasks.lm_eval import LMEval
 
 pytest.importorskip("lm_eval")
-from lm_eval import simple_evaluate  # noqa: E402
-from lm_eval.tasks import TaskManager  # noqa: E402
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
 
-from posbench.tasks.lm_eval_model import PosbenchLM  # noqa: E402
+from posbench.tasks.lm_eval_model import PosbenchLM
 
 TRAIN_LEN, LONG = 32, 96
 MODEL = [
@@ -77,7 +77,9 @@ def folder(tmp_path_factory) -> Path:
     (tasks / "docs.jsonl").write_text("\n".join(map(json.dumps, docs)))
     data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(tasks / "docs.jsonl")}}}
     for name, task in TASKS.items():
-        (tasks / f"{name}.yaml").write_text(yaml.safe_dump({"task": name, **data, "test_split": "test", **task}))
+        (tasks / f"{name}.yaml").write_text(
+            yaml.safe_dump({"task": name, **data, "test_split": "test", **task})
+        )
     return folder
 
 
@@ -145,12 +147,18 @@ def test_rows_are_what_the_harness_computes(posbench, trained, where, folder):
         "my_answer exact_match": mean("my_answer", "exact_answer"),
     }
     assert 0 < found["my_choice acc"] < 1, f"a number that a mistake would change, {found}"
-    assert mean("my_text", "nll", length=TRAIN_LEN) != mean("my_text", "nll"), "the length that was given counts"
+    assert mean("my_text", "nll", length=TRAIN_LEN) != mean("my_text", "nll"), (
+        "the length that was given counts"
+    )
 
     source = load_trained(trained, ExtensionSettings(), None)
     corpus = open_corpus(source.settings.data, folder / "cache")
     native = NativeLM(
-        source.model, TRAIN_LEN, KernelDispatcher("auto"), autocast_context(source.model.embedding.weight.device, "float32"), 4096
+        source.model,
+        TRAIN_LEN,
+        KernelDispatcher("auto"),
+        autocast_context(source.model.embedding.weight.device, "float32"),
+        4096,
     )
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     options = {"tasks": list(TASKS), "task_manager": manager, "bootstrap_iters": 0}
@@ -162,11 +170,20 @@ def test_rows_are_what_the_harness_computes(posbench, trained, where, folder):
         assert posbench("export", trained, "--to", exported)[0] == 0
     # lm-eval's own bos is scored where it scores a whole text, behind another one that it puts in front.
     for tasks, add_bos in ((["my_choice", "my_answer"], True), (["my_text"], False)):
-        given = {"pretrained": str(exported), "trust_remote_code": True, "max_length": LONG, "add_bos_token": add_bos}
+        given = {
+            "pretrained": str(exported),
+            "trust_remote_code": True,
+            "max_length": LONG,
+            "add_bos_token": add_bos,
+        }
         theirs = metrics(
-            simple_evaluate(model="hf", model_args=given, device="cpu", batch_size=1, **{**options, "tasks": tasks})
+            simple_evaluate(
+                model="hf", model_args=given, device="cpu", batch_size=1, **{**options, "tasks": tasks}
+            )
         )
-        assert theirs == pytest.approx({key: value for key, value in found.items() if key in theirs}, abs=1e-5)
+        assert theirs == pytest.approx(
+            {key: value for key, value in found.items() if key in theirs}, abs=1e-5
+        )
         assert theirs
 
 
@@ -203,7 +220,9 @@ def test_yaml_from_outside_runs_nothing_unless_allowed(tmp_path):
     tasks = tmp_path / "evil"
     tasks.mkdir()
     (tasks / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef f(x): return x\n")
-    (tasks / "t.yaml").write_text("task: t\ndataset_path: json\ntest_split: test\ndoc_to_text: !function code.f\n")
+    (tasks / "t.yaml").write_text(
+        "task: t\ndataset_path: json\ntest_split: test\ndoc_to_text: !function code.f\n"
+    )
     with pytest.raises(ConfigError, match="can run code"):
         LMEval("t", include_path=str(tasks)).harness_task(0)
     assert not (tmp_path / "ran").exists()
@@ -212,7 +231,11 @@ def test_yaml_from_outside_runs_nothing_unless_allowed(tmp_path):
 def test_too_short_a_length_is_one_line(posbench, trained, where, folder):
     status, _, err = posbench(
         *("evaluate", *MODEL, *where, "task=lm_eval", "task.name=my_answer", "allow=[my_tasks]"),
-        *(f"task.build.include_path={folder / 'my_tasks'}", "evaluation.lengths=[4]", "evaluation.length_multiples=[]"),
+        *(
+            f"task.build.include_path={folder / 'my_tasks'}",
+            "evaluation.lengths=[4]",
+            "evaluation.length_multiples=[]",
+        ),
     )
     assert status == 2
     assert "this task generates 4; choose a longer length" in err

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 def here(tmp_path: Path, trained: Path) -> Path:
     """A results folder with cells of one model, two of them also in an experiment."""
     rows = evaluated()
-    save_experiment(tmp_path / "results" / "mine", rows[rows["eval_len"] <= 128], ["alibi"], ["fixed_targets"])
+    save_experiment(
+        tmp_path / "results" / "mine", rows[rows["eval_len"] <= 128], ["alibi"], ["fixed_targets"]
+    )
     return tmp_path / "results"
 
 
@@ -93,9 +95,7 @@ def test_a_suffix_keeps_their_labels_apart(posbench, here, theirs):
 def test_clashes_are_refused(posbench, here, theirs, change, message):
     rows = evaluated()
     write_rows(change(rows[rows["eval_len"] == 64]), theirs / "rows.parquet")
-    status, out, err = posbench(
-        "results", "import", theirs, "--name", "leaderboard", "--results-dir", here
-    )
+    status, out, err = posbench("results", "import", theirs, "--name", "leaderboard", "--results-dir", here)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert message in err
@@ -126,7 +126,13 @@ def test_rows_of_another_schema(posbench, here, theirs):
 def test_rows_of_an_older_schema_are_read(posbench, here, theirs):
     path = theirs / "rows.parquet"
     table = pq.read_table(path)
-    old = {"cell_id": "cell", "model_id": "model", "model_size": "size", "doc_id": "document", "value_sum": "value"}
+    old = {
+        "cell_id": "cell",
+        "model_id": "model",
+        "model_size": "size",
+        "doc_id": "document",
+        "value_sum": "value",
+    }
     renamed = table.rename_columns([old.get(name, name) for name in table.schema.names])
     pq.write_table(renamed.replace_schema_metadata({"posbench.rows": "2"}), path)
     assert posbench("results", "import", path, "--name", "old", "--results-dir", here)[0] == 0
@@ -165,5 +171,8 @@ def test_published_rows_are_one_data_set(posbench, tmp_path):
     shutil.copytree(ROOT / "results" / "published" / "algorithmic", tmp_path / "results" / "one")
     shutil.copytree(ROOT / "results" / "published" / "algorithmic", tmp_path / "results" / "two")
     posbench("results", "export", "--to", tmp_path / "out", "--results-dir", tmp_path / "results")
-    rows, once = read_rows(tmp_path / "out" / "rows.parquet"), read_rows(tmp_path / "results" / "one" / "rows.parquet")
+    rows, once = (
+        read_rows(tmp_path / "out" / "rows.parquet"),
+        read_rows(tmp_path / "results" / "one" / "rows.parquet"),
+    )
     assert len(rows) == len(once)

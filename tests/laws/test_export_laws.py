@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import save_file
 from variants import ALONE, EXTENDED, EXTENSIONS, SCHEMES, SIZE, TRAIN_LEN, VOCABULARY, Variant, is_defined
@@ -29,7 +28,7 @@ def source_model(variant: Variant) -> SourceModel:
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.scheme.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=draw)
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=draw))
     extension = ExtensionSettings()
     length = None
     if variant.extension is not None:
@@ -46,9 +45,7 @@ def export_and_load(variants: list[Variant], folder: Path) -> None:
         own = folder / str(variant)
         own.mkdir()
         if source.length and not is_defined(source.model.scheme, LENGTH):
-            source = SourceModel(
-                "", "", source.model, source.scheme, source.extension, TRAIN_LEN, TRAIN_LEN
-            )
+            source = SourceModel("", "", source.model, source.scheme, source.extension, TRAIN_LEN, TRAIN_LEN)
         write_model(source, own, bos=0)
         model = source.extended()
         count = LENGTH if is_defined(model.scheme, LENGTH) else TRAIN_LEN
