@@ -10,6 +10,7 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -31,13 +32,13 @@ def modeling_files(targets: Iterable[str]) -> dict[str, str]:
     """
     classes = {path: locate(path) for path in sorted(set(targets))}
     modules = {path: one.__module__ for path, one in classes.items()}
-    roots = {"posbench", *(module.partition(".")[0] for module in modules.values())}
+    roots = frozenset({"posbench", *(module.partition(".")[0] for module in modules.values())})
     files: dict[str, str] = {}
     waiting = [ENTRY, *modules.values()]
     while waiting:
         module = waiting.pop()
         if file_name(module) not in files:
-            text, imported = with_relative_imports(module, source(module), roots)
+            text, imported = _with_relative_imports(module, source(module), roots)
             files[file_name(module)] = text
             waiting += imported
     files[file_name(TARGETS)] = targets_text(
@@ -86,7 +87,8 @@ def source(module: str) -> str:
     return path.read_text("utf-8")
 
 
-def with_relative_imports(module: str, text: str, roots: set[str]) -> tuple[str, list[str]]:
+@cache
+def _with_relative_imports(module: str, text: str, roots: frozenset[str]) -> tuple[str, list[str]]:
     """Returns the text of a module with relative imports in place of those from `roots`, and the modules it imports."""
     lines, imported = text.splitlines(keepends=True), []
     found = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]

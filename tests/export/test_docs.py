@@ -26,6 +26,7 @@ TASK = {
 }
 
 
+@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom(posbench, tmp_path, monkeypatch):
     pytest.importorskip("lm_eval")
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 
@@ -13,7 +14,18 @@ class Blocked:
             raise ImportError("posbench is not installed here")
 
 
+class Compiled(dict):
+    """Code by source text: the folders have most files in common."""
+
+    def __missing__(self, data):
+        self[data] = compile(data, "<exported>", "exec", dont_inherit=True)
+        return self[data]
+
+
 sys.meta_path.insert(0, Blocked())
+sys.dont_write_bytecode = True
+COMPILED = Compiled()
+SourceFileLoader.source_to_code = lambda self, data, path: COMPILED[bytes(data)]  # type: ignore[method-assign]
 
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -21,7 +33,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 logging.disable_progress_bar()
-NEW = 4
+NEW = 2
 
 
 def faults(folder: Path) -> dict[str, str]:
