@@ -22,7 +22,7 @@ from posbench.export.source_model import SourceModel
 from posbench.lm import hf_check, hf_rope_scaling
 from posbench.lm.hf_families import ACTIVATIONS, architecture_from_hf_config
 from posbench.lm.hf_loading import load_config
-from posbench.lm.hf_positions import ROPE, layer_rope_parameters
+from posbench.lm.hf_positions import ROPE, layer_rope_parameters, stated_len
 from posbench.lm.hf_weights import to_hf_state_dict
 
 
@@ -152,7 +152,7 @@ def reached(source: SourceModel, scaling: dict[str, Any]) -> int:
 
 def equal(source: SourceModel, model: Any) -> bool:
     """Returns whether logits of a transformers model are those of the model, at a short and at a long length."""
-    longest = max(source.train_len, source.length or 0)
+    longest = max(source.train_len, source.length or 0, stated_len(model.config))
     lengths = sorted({min(hf_check.SHORT, longest // 2 + 1), min(longest, hf_check.MAX_TOKENS)})
     texts = hf_check.check_texts(lengths, model.config.vocab_size, torch.device("cpu"))
     ours, extended = [], source.extended()

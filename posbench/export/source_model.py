@@ -157,7 +157,7 @@ def load_pretrained(lm: LMSettings, extension: ExtensionSettings, length: int | 
         model,
         info.scheme,
         extension,
-        declared(extension, length),
+        length if extension is info.scaling else declared(extension, length),
         info.train_len,
         pretrained=info,
     )

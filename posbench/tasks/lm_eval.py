@@ -10,15 +10,15 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from functools import cache
 from io import StringIO
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from posbench.data.corpus import Corpus
-from posbench.errors import ConfigError, DataError, IncompatibleError, unknown
+from posbench.errors import ConfigError, DataError, IncompatibleError, PosbenchError, unknown
 from posbench.instantiate import allowed_packages, register
 from posbench.lm.interface import Prompt
 from posbench.tasks.lm_eval_requests import METHODS, prompts_of, response_of
@@ -134,6 +134,30 @@ class LMEval(Task):
                 yield MetricValue(f"bytes{end}", float(count), tokens, "bytes", *place)
 
 
+@contextmanager
+def without_hub_metrics() -> Iterator[list[str]]:
+    """Refuses metrics of the `evaluate` library, which are code of the hub; yields the names of those refused."""
+    import evaluate
+
+    wanted: list[str] = []
+
+    def refuse(name: str, *arguments: Any, **settings: Any) -> NoReturn:
+        wanted.append(name)
+        raise IncompatibleError(f"metric {name} is code of the hub")
+
+    original, evaluate.load = evaluate.load, refuse
+    try:
+        yield wanted
+    except Exception:
+        if not wanted:
+            raise
+        raise IncompatibleError(
+            f"this task of lm-eval downloads the code of its metric {wanted[0]}, which is never run here: choose another"
+        ) from None
+    finally:
+        evaluate.load = original
+
+
 @cache
 def load_task(name: str, include_path: str, num_fewshot: int | None, num_examples: int, seed: int) -> Any:
     """Loads a task of lm-eval and builds its requests.
@@ -159,7 +183,7 @@ def load_task(name: str, include_path: str, num_fewshot: int | None, num_example
             )
         )
     try:
-        with redirect_stderr(StringIO()):  # progress bars
+        with redirect_stderr(StringIO()), without_hub_metrics() as wanted:  # progress bars
             found = manager.load([name])["tasks"]
         if len(found) != 1:
             some = ", ".join(sorted(found)[:3])
@@ -167,12 +191,19 @@ def load_task(name: str, include_path: str, num_fewshot: int | None, num_example
                 f"lm_eval {name!r} is a group of {len(found)} tasks: give one of them, such as {some}"
             )
         task: Any = next(iter(found.values()))
+        if wanted or getattr(task, "UNSAFE_CODE", False):
+            what = (
+                f"downloads the code of its metric {wanted[0]}" if wanted else "runs code that models write"
+            )
+            raise IncompatibleError(
+                f"lm_eval task {name!r} {what}, which is never run here: choose another task"
+            )
         if num_fewshot is not None:
             task.set_config(key="num_fewshot", value=num_fewshot)
         task.set_fewshot_seed(seed=seed)
         with redirect_stderr(StringIO()):  # a progress bar
             task.build_all_requests(limit=num_examples)
-    except ConfigError:
+    except PosbenchError:
         raise
     except Exception as error:  # of datasets, jinja2, yaml and the code of tasks: no common base class
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -14,7 +14,7 @@ from posbench.export.source_model import SourceModel, load_pretrained
 from posbench.model.gpt import GPT, Size, build_scheme
 
 sys.path.append(str(Path(__file__).parents[1] / "lm"))
-from pretrained_models import FAMILIES, TRAIN_LEN, VOCABULARY, saved
+from pretrained_models import FAMILIES, SCALINGS, TRAIN_LEN, VOCABULARY, saved
 
 ROPE, NOPE = "posbench.schemes.rope.RoPE", "posbench.schemes.nope.NoPE"
 YARN, PI = "posbench.extensions.yarn.YaRN", "posbench.extensions.pi.PositionInterpolation"
@@ -51,9 +51,22 @@ def test_pretrained_families_come_back(family, tmp_path):
         assert tensor.equal(after[name]), name
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_a_scaling_of_its_own_needs_no_length(scaling, tmp_path):
+    """Its own scaling was taken for an extension, which needs a length."""
+    given = saved(
+        tmp_path / "given", model_type="llama", rope_parameters={"rope_theta": 500.0, **SCALINGS[scaling]}
+    )
+    source = load_pretrained(LMSettings("hugging_face", name=str(given)), NONE, None)
+    assert source.extension.name.startswith("own_")
+    model = as_family(source, 0)
+    assert model is not None
+    assert model.config.rope_parameters["rope_type"] == SCALINGS[scaling]["rope_type"]
+
+
 @pytest.mark.parametrize("interleaved", [True, False])
 @pytest.mark.parametrize("extension", [None, YARN, PI])
-def test_rope_is_an_arcee(interleaved, extension):
+def test_rope_is_an_arcee(interleaved, extension, tmp_path):
     settings = ExtensionSettings() if extension is None else ExtensionSettings("it", {"_target_": extension})
     source = own(
         {"_target_": ROPE, "interleaved": interleaved, "rope_theta": 500.0},
@@ -68,6 +81,10 @@ def test_rope_is_an_arcee(interleaved, extension):
         extended = source.extended()
         expected = extended.head(extended(ids, length=source.length)[0])
         torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    back = load_pretrained(LMSettings("hugging_face", name=str(tmp_path)), NONE, None).extended()
+    with torch.no_grad():
+        torch.testing.assert_close(back.head(back(ids)[0]), expected, rtol=0, atol=1e-4)
 
 
 def test_what_is_none_of_them_needs_code():

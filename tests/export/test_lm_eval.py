@@ -10,7 +10,7 @@ import yaml
 
 from posbench.config.schema import ExtensionSettings
 from posbench.data.corpus import open_corpus
-from posbench.errors import ConfigError
+from posbench.errors import ConfigError, IncompatibleError
 from posbench.export.source_model import load_trained
 from posbench.instantiate import allow
 from posbench.kernels.dispatcher import KernelDispatcher
@@ -226,6 +226,27 @@ def test_yaml_from_outside_runs_nothing_unless_allowed(tmp_path):
     with pytest.raises(ConfigError, match="can run code"):
         LMEval("t", include_path=str(tasks)).harness_task(0)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "metric_list: [{metric: someone/score, hf_evaluate: true}]",
+            "downloads the code of its metric someone/score",
+        ),
+        ("unsafe_code: true", "runs code that models write"),
+    ],
+)
+def test_code_of_the_hub_and_of_models_is_not_run(folder, tmp_path, line, message):
+    """The harness runs code of a metric's repository without a question, and code of answers after one."""
+    tasks = tmp_path / "my_tasks"
+    tasks.mkdir()
+    text = (folder / "my_tasks" / "my_answer.yaml").read_text()
+    given = yaml.safe_load(text) | yaml.safe_load(line)
+    (tasks / "t.yaml").write_text(yaml.safe_dump(given | {"task": "t"}))
+    with pytest.raises(IncompatibleError, match=message):
+        LMEval("t", include_path=str(tasks)).harness_task(0)
 
 
 def test_too_short_a_length_is_one_line(posbench, trained, where, folder):
