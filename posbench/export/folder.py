@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from posbench.export import sources
 from posbench.export.source_model import SourceModel
 
+# Both in one module: transformers finds the class of a model by that of its configuration, which must not be the same
+# for two folders of one name with different files.
 AUTO_MAP = {
-    "AutoConfig": "configuration_posbench.PosbenchConfig",
+    "AutoConfig": "modeling_posbench.PosbenchConfig",
     "AutoModelForCausalLM": "modeling_posbench.PosbenchForCausalLM",
 }
 
@@ -53,7 +55,8 @@ def write_model(source: SourceModel, folder: Path, bos: int | None) -> dict[str,
     """Writes configuration, weights and modelling files; returns the latter, file name -> text."""
     model = source.extended()
     files = sources.modeling_files(targets([source.scheme, source.extension.build]))
-    weights = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # Copies, because parameters of a scheme can share memory, which the format refuses.
+    weights = {f"model.{name}": tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     if source.model.architecture.tie_embeddings:
         del weights["model.head.weight"]
     for name, text in files.items():

@@ -51,6 +51,26 @@ def test_pretrained_families_come_back(family, tmp_path):
         assert tensor.equal(after[name]), name
 
 
+@pytest.mark.parametrize("family", ["smollm", "gpt2", "gemma3", "gpt_oss", "neox_sequential"])
+def test_a_pretrained_model_under_an_extension(family, tmp_path):
+    """Tied heads, tables, soft caps and experts in posbench's own files; StreamingLLM is in no family of transformers."""
+    given = saved(tmp_path / "given", **FAMILIES[family])
+    window = ExtensionSettings("window", {"_target_": "posbench.extensions.window.Window", "window": 8})
+    length = TRAIN_LEN if family == "gpt2" else 2 * TRAIN_LEN
+    source = load_pretrained(LMSettings("hugging_face", name=str(given)), window, length)
+    assert export(source, tmp_path / "out") == "posbench"
+    model, report = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", trust_remote_code=True, output_loading_info=True
+    )
+    assert not any(report.values()), report
+    ids = torch.randint(VOCABULARY, (2, length), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        extended = source.extended()
+        assert model.eval()(ids).logits.equal(extended.head(extended(ids, length=length)[0]))
+    tied = source.model.architecture.tie_embeddings
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+
+
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_a_scaling_of_its_own_needs_no_length(scaling, tmp_path):
     """Its own scaling was taken for an extension, which needs a length."""

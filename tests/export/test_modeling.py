@@ -4,11 +4,14 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache
 
+from posbench.config.schema import ExtensionSettings
 from posbench.export.configuration_posbench import PosbenchConfig
+from posbench.export.folder import write_model
 from posbench.export.modeling_posbench import PosbenchForCausalLM
-from posbench.model.gpt import Size
+from posbench.export.source_model import SourceModel
+from posbench.model.gpt import GPT, Size, build_scheme
 
 SIZE = Size(n_layers=2, d_model=32, n_heads=4)
 ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
@@ -87,3 +90,16 @@ def test_what_cannot_be_read_is_refused(model):
     other.update(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4), 0)
     with pytest.raises(ValueError, match="of another model"):
         model(text, past_key_values=other)
+
+
+def test_two_folders_of_one_name(tmp_path):
+    """In one process, transformers ran the second with the Python files of the first, if their configurations were alike."""
+    for place, target in (("a", "posbench.schemes.nope.NoPE"), ("b", "posbench.schemes.alibi.ALiBi")):
+        scheme = {"_target_": target}
+        model = GPT(SIZE, 50, build_scheme(scheme, SIZE.shape(16), 0), seed=0).eval()
+        folder = tmp_path / place / "out"
+        folder.mkdir(parents=True)
+        write_model(SourceModel("", "", model, scheme, ExtensionSettings(), None, 16), folder, bos=0)
+        loaded = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+        with torch.no_grad():
+            assert loaded(ids(1, 20)).logits.equal(model.head(model(ids(1, 20))[0]))
