@@ -72,7 +72,7 @@ def model_card(
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
         f"# {title}\n",
-        f"A language model from [posbench](https://github.com/posbench/posbench) {posbench.__version__}, which measures how "
+        f"A language model from posbench {posbench.__version__}, which measures how "
         "models behave past their training length.\n",
         "\n".join(
             ["| | |", "|---|---|", *(f"| {key} | {escaping.markdown(one)} |" for key, one in facts.items())]

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
+from importlib import import_module
 from io import StringIO
 from numbers import Real
 from pathlib import Path
@@ -137,15 +138,14 @@ class LMEval(Task):
 @contextmanager
 def without_hub_metrics() -> Iterator[list[str]]:
     """Refuses metrics of the `evaluate` library, which are code of the hub; yields the names of those refused."""
-    import evaluate
-
+    library: Any = import_module("evaluate")
     wanted: list[str] = []
 
     def refuse(name: str, *arguments: Any, **settings: Any) -> NoReturn:
         wanted.append(name)
         raise IncompatibleError(f"metric {name} is code of the hub")
 
-    original, evaluate.load = evaluate.load, refuse
+    original, library.load = library.load, refuse
     try:
         yield wanted
     except Exception:
@@ -155,7 +155,7 @@ def without_hub_metrics() -> Iterator[list[str]]:
             f"this task of lm-eval downloads the code of its metric {wanted[0]}, which is never run here: choose another"
         ) from None
     finally:
-        evaluate.load = original
+        library.load = original
 
 
 @cache
