@@ -4,6 +4,6 @@ For use from Python, `import posbench as pb` has five functions: `choices`, `tra
 """
 
 from posbench.api import Model, choices, evaluate, load, rows, train
+from posbench.version import __version__
 
-__all__ = ["Model", "choices", "evaluate", "load", "rows", "train"]
-__version__ = "0.1.0"
+__all__ = ["Model", "__version__", "choices", "evaluate", "load", "rows", "train"]

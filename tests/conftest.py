@@ -25,6 +25,7 @@ SMOKE = {
     "data/test_batches.py",
     "data/test_tokenizer.py",
     "end_to_end/test_miniature.py::test_it_leaves_rows_tables_and_figures",
+    "export/test_modeling.py",
     "extensions/test_pi.py",
     "extensions/test_streaming_llm.py",
     "extensions/test_yarn.py",

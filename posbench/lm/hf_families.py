@@ -2,7 +2,7 @@
 
 Llama (with SmolLM and SmolLM2), Mistral, Qwen2, Qwen3, SmolLM3 and Phi-3: norms before attention and the MLP, RMSNorm,
 SwiGLU, grouped-query attention. Gemma 3 and OLMo 3 have norms behind them, gpt-oss a mixture of experts, GPT-NeoX
-(Pythia) and GPT-2 LayerNorms and biases. tests/lm/test_convert.py compares logits with transformers.
+(Pythia) and GPT-2 LayerNorms and biases, Arcee an MLP without a gate. tests/lm/test_convert.py compares logits with transformers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from posbench.model.architecture import Architecture
 # Optional keys of a configuration that the code of each family in transformers reads. Others have no effect on it.
 KEYS_READ = {
     "llama": ("attention_bias", "mlp_bias"),
+    "arcee": ("attention_bias", "mlp_bias"),
     "mistral": ("sliding_window",),
     "qwen2": ("sliding_window", "layer_types"),
     "qwen3": ("attention_bias", "sliding_window", "layer_types"),
@@ -91,6 +92,8 @@ def family_switches(config: Any, head_dim: int) -> dict[str, Any]:
     family = config.model_type
     if family == "qwen2":
         return {"qkv_bias": True}
+    if family == "arcee":
+        return {"gated_mlp": False}
     if family == "qwen3":
         return {"qk_norm": "head"}
     if family == "gemma3_text":

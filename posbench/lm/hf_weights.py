@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,11 @@ def by_head(tensor: Tensor, architecture: Architecture) -> Tensor:
     return tensor.unflatten(0, (architecture.n_heads, 3, -1)).transpose(0, 1).flatten(0, 2)
 
 
+def by_part(tensor: Tensor, architecture: Architecture) -> Tensor:
+    """Returns rows in the order heads, then queries, keys, values: the inverse of `by_head`."""
+    return tensor.unflatten(0, (3, architecture.n_heads, -1)).transpose(0, 1).flatten(0, 2)
+
+
 def transposed(tensor: Tensor, architecture: Architecture) -> Tensor:
     """Returns the weight of a linear layer of GPT-2's Conv1D; biases are returned as they are."""
     return tensor.t().contiguous()
@@ -66,6 +72,7 @@ POST_NORMS = {
     "attention_post_norm": ("post_attention_layernorm",),
     "mlp_post_norm": ("post_feedforward_layernorm",),
 }
+INVERSES: dict[Any, Callable[[Tensor, Architecture], Tensor]] = {by_head: by_part, transposed: transposed}
 LLAMA = WeightNames(modules=ATTENTION | MLP | PRE_NORMS)
 NAMES = {
     "gemma3_text": WeightNames(
@@ -216,3 +223,51 @@ def rename_weights(
     # gpt-oss keeps its norms in float32 when it is loaded in bfloat16, in which they are stored.
     dtype = weights["embedding.weight"].dtype
     return {key: tensor.to(dtype) if "norm" in key else tensor for key, tensor in weights.items()}
+
+
+def to_hf_state_dict(model: GPT, family: str) -> dict[str, Tensor]:
+    """Returns the weights of a GPT under the names of a family of transformers: the inverse of `from_hf_state_dict`.
+
+    Args:
+        model: under the scheme without an extension.
+        family: model type in transformers.
+    """
+    names, architecture = NAMES.get(family, LLAMA), model.architecture
+    ours = model.state_dict()
+    outside = {
+        "embedding": names.embedding,
+        "final_norm": names.final_norm,
+        "head": HEAD.removesuffix(".weight"),
+    }
+    found = {
+        f"{there}.{kind}": ours[f"{module}.{kind}"]
+        for module, there in outside.items()
+        for kind in ("weight", "bias")
+        if f"{module}.{kind}" in ours
+    }
+    blocks = [(f"blocks.{layer}.", names.block.format(layer)) for layer in range(architecture.n_layers)]
+    for end, there in names.scheme.items():
+        tensor = next(
+            tensor for key, tensor in ours.items() if key.startswith("scheme.") and key.endswith(end)
+        )
+        if there.endswith(".weight"):  # of the model, not of a block
+            found[there] = tensor
+        else:
+            found |= {f"{hf_block}{there}": one for (_, hf_block), one in zip(blocks, tensor, strict=True)}
+    for block, hf_block in blocks:
+        found |= {f"{hf_block}{there}": ours[block + name] for name, there in names.tensors.items()}
+        for hf_module, parts in names.split.items():
+            found[f"{hf_block}{hf_module}.weight"] = torch.cat(
+                [ours[f"{block}{one}.weight"] for one in parts]
+            )
+        for module, hf_modules in names.modules.items():
+            for kind in ("weight", "bias"):
+                if (tensor := ours.get(f"{block}{module}.{kind}")) is None:
+                    continue
+                if module in names.transform:
+                    tensor = INVERSES[names.transform[module]](tensor, architecture)
+                pieces = tensor.split(architecture.qkv_sizes) if len(hf_modules) > 1 else [tensor]
+                found |= {
+                    f"{hf_block}{one}.{kind}": part for one, part in zip(hf_modules, pieces, strict=True)
+                }
+    return {key: tensor.contiguous() for key, tensor in found.items()}

@@ -12,42 +12,11 @@ import pyarrow.parquet as pq
 from posbench import checksums
 from posbench.errors import DataError
 from posbench.files import set_aside, write_bytes
+from posbench.results import older_versions
 
 SCHEMA_VERSION = 3
 STATUSES = ("ok", "not_learned", "undefined", "out_of_memory", "diverged")  # from best to worst
 NULLABLE = ("position", "depth", "layer", "head", "value_sum")
-# Columns that older versions of the schema lack; they are read as empty.
-_ADDED = {"1": ("layer", "head"), "2": ()}
-# Names of columns, and values of a column, in versions 1 and 2 of the schema.
-_OLD_COLUMNS = {
-    "cell_id": "cell",
-    "model_id": "model",
-    "model_size": "size",
-    "doc_id": "document",
-    "value_sum": "value",
-}
-_OLD_VALUES = {
-    "task": {"adjacent": "position_resolution", "long_perplexity": "longppl"},
-    "protocol": {"records": "synthetic_records"},
-    "unit": {"share": "fraction"},
-    "metric": {
-        "hit": "token_accuracy",
-        "first_hit": "first_period_token_accuracy",
-        "first_nll": "first_period_nll",
-        "adjacent": "position_accuracy",
-        "context_guess": "random_in_context",
-        "in_context": "predicted_in_context",
-        "log_ratio": "log_likelihood_ratio",
-        "key": "key_token_fraction",
-        "key_nll": "key_token_nll",
-        "gold": "answer_attention",
-        "entropy": "attention_entropy",
-        "first_tokens": "sink_attention",
-        "last_quarter": "last_quarter_attention",
-        "distance": "attention_at_distance",
-    },
-}
-
 _TYPES: dict[str, pa.DataType] = {
     "cell_id": pa.string(),
     "model_id": pa.string(),
@@ -182,6 +151,17 @@ def read_rows(path: Path | str, categorical: bool = False) -> pd.DataFrame:
     return frame
 
 
+def read_foreign_rows(path: Path) -> pd.DataFrame:
+    """Reads rows of another person, of this or an older version of the schema; the file stays as it is.
+
+    Raises:
+        DataError: if the file is missing, damaged, no rows, or of a newer version.
+    """
+    table = _read(path, set_aside_if_damaged=False)
+    _check(table)
+    return _frame(table)
+
+
 def _table_of(rows: list[dict[str, Any]] | dict[str, pd.Series]) -> pa.Table:
     """Returns a table of the schema from rows or columns; raises a DataError for other columns or types."""
     if isinstance(rows, list):
@@ -234,7 +214,7 @@ def _write(table: pa.Table, path: Path) -> None:
     write_bytes(path, checksums.seal(content.getvalue().to_pybytes()))
 
 
-def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
+def _read(path: Path, schema: pa.Schema = SCHEMA, set_aside_if_damaged: bool = True) -> pa.Table:
     if not path.exists():
         raise DataError(f"no rows at {path}: run the sweep that makes them")
     fault = _fault(path)
@@ -245,25 +225,16 @@ def _read(path: Path, schema: pa.Schema = SCHEMA) -> pa.Table:
                 return pq.read_table(
                     path, schema=schema, read_dictionary=encoded, page_checksum_verification=True
                 )
-            return _renamed(pq.read_table(path, page_checksum_verification=True))
+            return older_versions.convert(pq.read_table(path, page_checksum_verification=True), SCHEMA)
         except _UNREADABLE as error:
             fault = str(error).splitlines()[0]
+    if not set_aside_if_damaged:
+        raise DataError(
+            f"{path} cannot be read ({fault}): give rows of schema {SCHEMA_VERSION} or older, as posbench results export "
+            "writes them"
+        )
     set_aside(path, fault, report=lambda line: None)
     raise DataError(f"{path} cannot be used ({fault}): it was set aside; run posbench sweep again to make it")
-
-
-def _renamed(old: pa.Table) -> pa.Table:
-    """Converts rows of schema version 1 or 2 to the names of this version."""
-    columns = []
-    for name, kind in _TYPES.items():
-        old_name = _OLD_COLUMNS.get(name, name)
-        column = old[old_name] if old_name in old.schema.names else pa.nulls(len(old), kind)
-        if name in _OLD_VALUES:
-            values = pc.unique(column)
-            renamed = pa.array([_OLD_VALUES[name].get(value, value) for value in values.to_pylist()], kind)
-            column = pc.take(renamed, pc.index_in(column, values))
-        columns.append(column)
-    return pa.table(columns, schema=SCHEMA)
 
 
 def _fault(path: Path) -> str:
@@ -274,11 +245,13 @@ def _fault(path: Path) -> str:
     except _UNREADABLE as error:
         return str(error).splitlines()[0]
     version = (schema.metadata or {}).get(b"posbench.rows", b"none").decode(errors="replace")
-    missing = {str(SCHEMA_VERSION): (), **_ADDED}.get(version)
+    missing = {str(SCHEMA_VERSION): (), **older_versions.ADDED}.get(version)
     if missing is None:
         return f"row schema {version}, this is {SCHEMA_VERSION}"
     older = version != str(SCHEMA_VERSION)
-    known = [_OLD_COLUMNS.get(name, name) if older else name for name in COLUMNS if name not in missing]
+    known = [
+        older_versions.COLUMNS.get(name, name) if older else name for name in COLUMNS if name not in missing
+    ]
     return "" if schema.names == known else "other columns than the schema's"
 
 

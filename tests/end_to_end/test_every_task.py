@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 from pretrained_models import saved
 
 TASKS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
+TASKS.remove("lm_eval")  # needs tasks of its own: tests/export/test_lm_eval.py
 SMALL = {
     "key_value": ["task.build.num_contexts=2"],
     "attention": ["task.build.num_contexts=1"],

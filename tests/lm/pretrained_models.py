@@ -24,6 +24,7 @@ SHARED = {
 }
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    "arcee": {"model_type": "arcee", "attention_bias": True, "hidden_act": "gelu"},
     "smollm": {"model_type": "llama", "tie_word_embeddings": True, "num_key_value_heads": 4},
     "mistral": {"model_type": "mistral", "sliding_window": 8},
     "mistral_without_window": {"model_type": "mistral", "sliding_window": None, "head_dim": 12},

@@ -14,7 +14,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-import posbench
 from posbench import escaping
 from posbench.files import write_text
 from posbench.report.html.cards import Card, Cards, read_cards
@@ -27,6 +26,7 @@ from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
 from posbench.report.tables.selection import ordered_series, series_label
 from posbench.results.gate import MIN_ACCURACY
+from posbench.version import __version__
 
 _TAGS = re.compile(r"<(/(?=script|style)|!(?=--))", re.IGNORECASE)
 GROUPS = {"scheme": "Schemes", "extension": "Extensions", "ensemble": "Ensembles"}
@@ -116,7 +116,7 @@ def write_html(
             anchor=anchor,
             cards=cards,
             protocols=list(_protocols(experiments)),
-            version=posbench.__version__,
+            version=__version__,
             notes={"effective": NOTE, "statuses": STATUS_NOTES, "gate": MIN_ACCURACY},
             css=Markup(_own("report.css")),
             js=Markup(_own("report.js")),

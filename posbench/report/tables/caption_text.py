@@ -33,6 +33,7 @@ TASKS = {
     "multi_query": "RULER's multi-query needles ({variant}): the values of four keys are to be generated.",
     "variable_tracking": "RULER's variable tracking ({variant}): five variables have one value through a chain of "
     "assignments, and all are to be generated.",
+    "lm_eval": "{variant} of lm-evaluation-harness; a prompt longer than the length loses its first tokens.",
     "attention": "Attention weights of the query token, from which the value is predicted, in contexts of key-value "
     "retrieval.",
 }
@@ -57,6 +58,7 @@ SAMPLE_UNITS = {
     "repetition": ("documents", "tokens"),
     "position_resolution": ("contexts", "records"),
     "attention": ("contexts", "questions × heads"),
+    "lm_eval": ("documents", "answers or tokens"),
 }
 # Names of the axis along which the answer moves through the context.
 DEPTH_AXIS_LABELS = {"passkey": "position of the passkey", "multi_document": "document with the answer"}

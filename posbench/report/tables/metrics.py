@@ -45,6 +45,8 @@ class Metric:
         return math.exp(min(ratio, 700.0)) if self.exponential else ratio
 
 
+# A task whose rows have metrics under the names of another harness, of which higher is better.
+OTHER_NAMES = "lm_eval"
 BASELINES = ("chance", "random_in_context")
 _TEXT = ("perplexity", "longppl")
 _RETRIEVAL = ("key_value", "passkey", "multi_document", "mqar")
@@ -167,6 +169,8 @@ def get_metric(name: str, task: str | None = None) -> Metric:
     Raises:
         ConfigError: no metric has this name.
     """
+    if name not in METRICS and task == OTHER_NAMES:
+        return Metric(name, (task,), name, name.replace("_", " "), False)
     if name not in METRICS:
         raise unknown("metric", name, [each.name for each in _ALL])
     if task is None:
@@ -178,5 +182,8 @@ def get_metric(name: str, task: str | None = None) -> Metric:
 def metrics_for_task(task: str, metrics: Collection[str]) -> list[Metric]:
     """Returns the metrics that a table of a task can show, given the metrics of its rows; without baselines."""
     names = dict.fromkeys(each.name for each in _ALL if each.name not in BASELINES)
+    if task == OTHER_NAMES:
+        parts = {part for each in _ALL for part in each.row_metrics}
+        names |= dict.fromkeys(sorted({*metrics} - parts))
     found = [get_metric(name, task) for name in names]
     return [each for each in found if set(each.row_metrics) <= set(metrics)]

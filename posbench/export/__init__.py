@@ -1,0 +1,1 @@
+"""Models as folders that transformers loads without posbench."""

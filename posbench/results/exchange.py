@@ -1,0 +1,99 @@
+"""Rows of several people in one table: each cell once, and no cell with two contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from posbench.errors import DataError
+from posbench.results.rows import COLUMNS, RowStore, read_rows
+
+ROWS_FILE = "rows.parquet"
+# Columns that are no part of a measurement: names for people, and the kernel, to which rows are equal up to rounding.
+LABELS = ("scheme", "extension", "model_size", "corpus", "kernel")
+# Properties of a model.
+MODEL = ["n_params", "train_len", "train_tokens", "train_seed"]
+# Relative and absolute difference of sums that two machines can have.
+RTOL, ATOL = 1e-3, 1e-5
+
+
+def collect_rows(results: Path, experiments: Iterable[str] = ()) -> pd.DataFrame:
+    """Returns the rows of a results folder, each cell once: those of its cells, then those of its experiments.
+
+    Args:
+        experiments: names of experiments, to take only their rows; empty for all of the folder.
+
+    Raises:
+        DataError: if there are none, or a cell has two contents.
+    """
+    names = list(experiments)
+    store = RowStore(results / "cells")
+    found = store.collect(sorted(path.stem for path in store.root.glob("*.parquet")))[0]
+    paths = [results / name / ROWS_FILE for name in names]
+    if names:
+        found = found.iloc[:0]
+    else:
+        paths = sorted({*results.glob(f"*/{ROWS_FILE}"), *results.glob(f"published/*/{ROWS_FILE}")})
+    for path in paths:
+        found, _ = merge(found, read_rows(path), f"{path} against the other rows of {results}")
+    if found.empty:
+        raise DataError(f"no rows in {results}: run posbench sweep or evaluate first, or give --results-dir")
+    return found
+
+
+def merge(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> tuple[pd.DataFrame, int]:
+    """Returns our rows and those of their cells that we do not have, and the number of cells that both have.
+
+    Args:
+        where: of what is compared, for the message.
+
+    Raises:
+        DataError: if a cell has other content on the two sides.
+    """
+    common = sorted({*ours["cell_id"].unique()} & {*theirs["cell_id"].unique()})
+    if common:
+        own, other = (
+            dict(iter(rows[rows["cell_id"].isin(common)].groupby("cell_id", sort=False)))
+            for rows in (ours, theirs)
+        )
+        for cell in common:
+            if difference := first_difference(own[cell], other[cell]):
+                raise DataError(
+                    f"{where}: cell {cell} has other content ({difference}): an id stands for one measurement; find out "
+                    "which rows were changed, and leave out the others"
+                )
+    models = pd.concat([rows[["model_id", *MODEL]].drop_duplicates() for rows in (ours, theirs)])
+    several = models.drop_duplicates()["model_id"].duplicated()
+    if several.any():
+        name = models.drop_duplicates()["model_id"][several].iat[0]
+        raise DataError(
+            f"{where}: model {name} has several {' or '.join(MODEL)}: an id stands for one model; find out which rows were "
+            "changed, and leave out the others"
+        )
+    new = theirs[~theirs["cell_id"].isin(common)]
+    return pd.concat([part for part in (ours, new) if len(part)] or [ours], ignore_index=True), len(common)
+
+
+def first_difference(one: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Returns in which column two measurements of a cell differ by more than rounding; '' if in none."""
+    if len(one) != len(other):
+        return f"{len(one)} and {len(other)} rows"
+    order = ["metric", "doc_id", "example", "position", "depth", "layer", "head", "value_sum"]
+    first, second = (rows.sort_values(order, na_position="first") for rows in (one, other))
+    for column in COLUMNS:
+        a, b = first[column].reset_index(drop=True), second[column].reset_index(drop=True)
+        if column in LABELS:
+            continue
+        if column == "status":  # the gate is applied when rows are collected
+            a, b = a.replace("not_learned", "ok"), b.replace("not_learned", "ok")
+        if column == "value_sum":
+            same = np.isclose(a.to_numpy(float), b.to_numpy(float), rtol=RTOL, atol=ATOL, equal_nan=True)
+        else:
+            same = ((a == b).fillna(False) | (a.isna() & b.isna())).to_numpy(bool)
+        if not same.all():
+            place = int(np.argmin(same))
+            return f"{column} {a.iat[place]!r} and {b.iat[place]!r}"
+    return ""
