@@ -1,6 +1,5 @@
 """Loss beyond the training length against the length of the training: whether a break grows as a model is trained on."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -11,12 +10,13 @@ from posbench.report.figures.canvas import (
     EndLabel,
     band,
     captioned_subplots,
+    drawn_bands,
     end_labels,
     signed_axis,
     value_axis,
 )
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
-from posbench.report.figures.length_lines import drawn_bands, end_label_width
+from posbench.report.figures.length_lines import end_label_width
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import context_gains
 from posbench.report.tables.metrics import get_metric
@@ -57,7 +57,9 @@ def draw(
         losses.append(numbers[numbers["eval_len"] == train_len].assign(train_tokens=tokens))
     shown = pd.concat(differences)
     if shown["estimate"].isna().all():
-        raise MissingRowsError(f"no numbers at {length_multiple:g} times the training length: evaluate it too")
+        raise MissingRowsError(
+            f"no numbers at {length_multiple:g} times the training length: evaluate it too"
+        )
     heading = f"loss at {length_multiple:g}× minus loss at 1×"
     notes = [
         f"Left: {heading} of the same targets, paired by document. Right: loss at the training length. Each point is a "
@@ -91,8 +93,7 @@ def _lines(
     for style, line in data.series(drawn):
         tokens = line["train_tokens"].to_numpy(dtype=float)
         axes.plot(tokens, line["estimate"], **style.plot_kwargs, zorder=3)
-        low, high = (np.where(line["seeds"] > 1, line[name], np.nan) for name in ("low", "high"))
-        band(axes, tokens, low, high, style.colour)
+        band(axes, tokens, line, style.colour)
         end = line.iloc[-1]
         text = f"{style.label}  {end['estimate']:z.2f}"
         labels.append(EndLabel(end["train_tokens"], end["estimate"], text, style.colour))

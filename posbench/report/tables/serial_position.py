@@ -49,8 +49,7 @@ _SIDES = ["numerator", "denominator"]
 def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Returns a line per series and length: accuracy overall and of the three parts, primacy and recency.
 
-    Intervals of the indices are a cluster t over contexts with all their records, or Student's t over several
-    seeds. Rows without a depth are dropped.
+    Intervals of the indices are those of `paired_intervals`, over contexts with all their records. Rows without a depth are dropped.
 
     Raises:
         DataError: the metric is not a fraction but an exponential.
