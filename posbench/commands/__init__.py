@@ -22,6 +22,7 @@ COMMANDS = {
     "worker": ("worker", "work on a sweep of a results folder, as launchers do"),
     "search": ("search", "search the factors of LongRoPE for one model"),
     "figures": ("figures", "redraw tables and figures from stored rows, without torch"),
+    "reproductions": ("reproductions", "set the numbers of papers beside stored rows, with verdicts"),
     "properties": ("properties", "measure the properties of position schemes before training"),
     "benchmark": ("benchmark", "time posbench beside other implementations"),
     "gpu-check": ("gpu_check", "compare every scheme on a GPU with the reference kernel"),

@@ -14,6 +14,7 @@ SCHEMAS = {
     "search": SearchScript,
     "sweep": schema.SweepScript,
     "figures": schema.FiguresScript,
+    "reproductions": schema.ReproductionsScript,
     "properties": schema.PropertiesScript,
 }
 

@@ -223,6 +223,13 @@ class FiguresScript(Script):
 
 
 @dataclass
+class ReproductionsScript(Script):
+    """Settings of posbench reproductions, which sets published numbers beside stored rows."""
+
+    results_dir: str = setting("results", pattern=FOLDER)  # folder of the experiments
+
+
+@dataclass
 class PropertiesScript(Script):
     """Settings of posbench properties, which measures properties of the schemes themselves."""
 

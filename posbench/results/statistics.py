@@ -42,26 +42,35 @@ def interval(sums: ArrayLike, counts: ArrayLike, seeds: ArrayLike, clusters: Arr
     weighted by their counts, such as documents by their tokens. See `two_level` for the interval.
 
     Args:
-        seeds, clusters: whole numbers that name the training and the cluster of an entry; the same cluster has the same
-            number in every training.
+        seeds, clusters: names of the training and of the cluster of an entry; the same cluster has the same name in every
+            training.
     """
-    seed_N, cluster_N = _numbered(seeds), _numbered(clusters)
-    return two_level(*_ratios(sums, counts, seed_N, cluster_N))
+    return contrast([(1.0, sums, counts)], seeds, clusters)
 
 
 def paired_interval(
     a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], seeds: ArrayLike, clusters: ArrayLike
 ) -> Interval:
-    """Returns the mean over trainings of the difference of two ratios, a - b, with its interval.
+    """Returns the mean over trainings of the difference of two ratios, a - b, each given as (sums, counts)."""
+    return contrast([(1.0, *a), (-1.0, *b)], seeds, clusters)
 
-    What the two have in common, the difficulty of a document or the luck of a seed, cancels. Each side is given as
-    (sums, counts), with the same seeds and clusters as in `interval`; a cluster may have a count of zero on one side.
+
+def contrast(
+    terms: Iterable[tuple[float, ArrayLike, ArrayLike]], seeds: ArrayLike, clusters: ArrayLike
+) -> Interval:
+    """Returns the mean over trainings of a weighted sum of ratios, with its interval.
+
+    What the ratios have in common, the difficulty of a document or the luck of a seed, cancels.
+
+    Args:
+        terms: (weight, sums, counts) of each ratio, over the same seeds and clusters as in `interval`; a cluster may have
+            a count of zero in some of them.
     """
-    seed_N, cluster_N = _numbered(seeds), _numbered(clusters)
-    (ratio_a_S, influence_a_SC), (ratio_b_S, influence_b_SC) = (
-        _ratios(*side, seed_N, cluster_N) for side in (a, b)
-    )
-    return two_level(ratio_a_S - ratio_b_S, influence_a_SC - influence_b_SC)
+    seed_N, cluster_N = (np.unique(np.asarray(names), return_inverse=True)[1] for names in (seeds, clusters))
+    ratios = [(weight, _ratios(sums, counts, seed_N, cluster_N)) for weight, sums, counts in terms]
+    estimate_S = sum(weight * ratio_S for weight, (ratio_S, _) in ratios)
+    influence_SC = sum(weight * influence_SC for weight, (_, influence_SC) in ratios)
+    return two_level(np.asarray(estimate_S), np.asarray(influence_SC))
 
 
 def two_level(estimate_S: Floats, influence_SC: Floats) -> Interval:
@@ -149,11 +158,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted_M = np.empty_like(p_M)
     adjusted_M[order_M] = np.minimum(np.maximum.accumulate(scaled_M), 1.0)
     return adjusted_M.tolist()
-
-
-def _numbered(names: ArrayLike) -> NDArray[np.int64]:
-    """Returns names as numbers from 0."""
-    return np.unique(np.asarray(names), return_inverse=True)[1]
 
 
 def _ratios(

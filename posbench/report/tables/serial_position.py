@@ -63,7 +63,7 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     fifth = np.floor(of_metric["depth"].to_numpy(dtype=float) * _FIFTHS).clip(max=_FIFTHS - 1)
     fifths = metric_sums(of_metric.assign(fifth=fifth), metric, [*point, "fifth"])
     parts = {
-        name: metric_sums(_between(of_metric, *ends), metric, [*point, "train_seed", *CLUSTER])
+        name: metric_sums(between(of_metric, *ends), metric, [*point, "train_seed", *CLUSTER])
         for name, ends in PARTS.items()
     }
     ratios = {name: _ratios(sums.groupby(point)[_SIDES].sum()).to_dict() for name, sums in parts.items()}
@@ -86,7 +86,7 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     return pd.concat([numbers, pd.DataFrame(lines)], axis=1)
 
 
-def _between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
+def between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
     return rows[rows["depth"].between(low - _TOLERANCE, high + _TOLERANCE)]
 
 
