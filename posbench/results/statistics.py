@@ -160,6 +160,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted_M.tolist()
 
 
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Returns adjusted p-values: of those below 0.05, an expected 5% are false (Benjamini and Hochberg 1995)."""
+    p_M = np.asarray(p_values, dtype=float)
+    order_M = np.argsort(p_M, kind="stable")
+    scaled_M = p_M[order_M] * len(p_M) / np.arange(1, len(p_M) + 1)
+    adjusted_M = np.empty_like(p_M)
+    adjusted_M[order_M] = np.minimum.accumulate(scaled_M[::-1])[::-1]
+    return adjusted_M.tolist()
+
+
 def _ratios(
     sums: ArrayLike, counts: ArrayLike, seed_N: NDArray[np.int64], cluster_N: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
