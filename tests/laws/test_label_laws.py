@@ -230,7 +230,11 @@ def experiments() -> list[pd.DataFrame]:
                 copied.assign(task=task, variant=one, cell_id=copied["cell_id"] + one) for one in variants
             ]
             found += [pd.concat(parts, ignore_index=True)] if len(copied) else []
-    return found
+    # Trainings of two numbers of steps.
+    demo = found[[folder.name for folder in EXPERIMENTS].index("demo")]
+    other = {name: demo[name] + "-longer" for name in ("model_id", "cell_id")}
+    longer = demo.assign(train_tokens=2 * demo["train_tokens"], **other)
+    return [*found, pd.concat([demo, longer], ignore_index=True)]
 
 
 def with_second_models(rows: pd.DataFrame, label: str) -> pd.DataFrame:
