@@ -43,8 +43,9 @@ def draw(
     data: FigureData,
     *,
     title: str = "All schemes at the training length and beyond",
-    protocol: str = "fixed_targets",
+    protocol: str | None = "fixed_targets",
     metric: str = "bits_per_byte",
+    task: str | None = None,
     retrieval_metric: str = "exact_match",
     retrieval_task: str = "key_value",
     retrieval_protocol: str | None = None,
@@ -52,11 +53,15 @@ def draw(
     extension: str | None = "none",
     effective_length: bool = True,
 ) -> Drawing:
-    """Draws a loss and a retrieval accuracy at some multiples of the training length, and effective lengths."""
+    """Draws a loss and a retrieval accuracy at some multiples of the training length, and effective lengths.
+
+    Args:
+        metric: of the first panel, by which series are ranked; of `task`, by default the first task that has it.
+    """
     sides, lengths = [], []
-    loss, found = get_metric(metric), get_metric(retrieval_metric, retrieval_task)
+    loss, found = get_metric(metric, task), get_metric(retrieval_metric, retrieval_task)
     for what, task, task_protocol in (
-        (loss, loss.tasks[0], protocol),
+        (loss, task or loss.tasks[0], protocol),
         (found, retrieval_task, retrieval_protocol),
     ):
         rows = data.select(task, of=what, protocol=task_protocol, extension=extension)
