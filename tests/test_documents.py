@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")] + sorted(
     (ROOT / "docs").glob("*.md")
 )
-HYDRA = ("train", "evaluate", "sweep", "figures", "properties")
+HYDRA = ("train", "evaluate", "sweep", "figures", "reproductions", "properties")
 
 
 def commands() -> list[str]:

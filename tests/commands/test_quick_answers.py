@@ -82,6 +82,7 @@ def test_help_and_lists(arguments):
         ["properties", "schemes=[rop]"],
         ["figures", "experiments=[none]"],
         ["figures"],
+        ["reproductions", "results_dir=none"],
         ["benchmark", "--only", "schemes", "--scheme", "rop"],
         ["gpu-check", "--only", "rop"],
     ],

@@ -1,6 +1,8 @@
 """Claims of papers beside rows: each verdict on synthetic rows, and the claims and published numbers of the repository."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,23 @@ def test_the_page_names_numbers_commands_and_sources(three_seeds, tmp_path):
     assert "nan" not in text.lower()
     assert numbers.splitlines()[0].startswith("claim,effect,paper,estimate,low,high,interval_method")
     assert {"ALiBi, arXiv 2108.12409", "KERPLE, arXiv 2205.09921"} <= set(text.replace(" |", "|").split("| "))
+
+
+def test_the_command_runs_without_torch(tmp_path):
+    (tmp_path / "demo").mkdir()
+    write_rows(synthetic_rows(seeds=1, documents=8, contexts=8), tmp_path / "demo" / "rows.parquet")
+    code = (
+        "import sys\nfrom posbench.commands import run\n"
+        f"print(run(['reproductions', 'results_dir={tmp_path}']), 'torch' in sys.modules)\n"
+        f"print(run(['reproductions', 'results_dir={tmp_path}/missing']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = [f"{tmp_path}/reproductions.{kind}" for kind in ("md", "csv")]
+    assert done.stdout.splitlines() == [*names, "0 False", "2"]
+    assert (
+        done.stderr
+        == f"error: no folder {tmp_path}/missing: run posbench sweep first, or give results_dir=FOLDER\n"
+    )
 
 
 @pytest.mark.parametrize("name", CLAIMS)

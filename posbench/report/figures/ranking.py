@@ -60,11 +60,11 @@ def draw(
     """
     sides, lengths = [], []
     loss, found = get_metric(metric, task), get_metric(retrieval_metric, retrieval_task)
-    for what, task, task_protocol in (
+    for what, of_task, task_protocol in (
         (loss, task or loss.tasks[0], protocol),
         (found, retrieval_task, retrieval_protocol),
     ):
-        rows = data.select(task, of=what, protocol=task_protocol, extension=extension)
+        rows = data.select(of_task, of=what, protocol=task_protocol, extension=extension)
         shown = aggregate(expand_prefix_lengths(rows), what)
         wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples]
         sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
