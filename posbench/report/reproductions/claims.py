@@ -21,7 +21,13 @@ from posbench.results.statistics import Interval, contrast
 
 AGREES, DISAGREES, OPEN = "agrees", "disagrees", "open"
 NEEDS = ("all", "any")
-LABELLED = ("scheme", "extension", "length_multiple", "eval_len")  # settings of `select` that labels repeat
+LABELLED = (
+    "scheme",
+    "extension",
+    "model_size",
+    "length_multiple",
+    "eval_len",
+)  # settings of `select` that labels repeat
 TOKENS = {"shortest": "min", "longest": "max"}  # trainings of an experiment by their tokens
 Settings = TypeVar("Settings")
 
@@ -162,10 +168,11 @@ class Claim:
         )
         return " − ".join([" + ".join(plus), *minus])
 
-    def command(self, results: str) -> str:
-        """Returns the command that makes the rows."""
+    @property
+    def command(self) -> str:
+        """The command that makes the rows."""
         arguments = self.sweep or f"experiment={self.experiments[0]}"
-        return f"posbench sweep {arguments} 'grid.seed=[0,1,2]' runtime.results_dir={results}"
+        return f"posbench sweep {arguments} 'grid.seed=[0,1,2]'"
 
 
 @dataclass(frozen=True)

@@ -127,20 +127,23 @@ def markdown(verdicts: Sequence[Verdict], results: Path) -> str:
         "experiment",
         "verdict",
     ]
-    notes = [
-        f"- {escaping.markdown(f'{one.claim.claim}: {one.claim.note}')}" for one in verdicts if one.claim.note
-    ]
+    noted: dict[str, list[str]] = {}
+    for one in verdicts:
+        if one.claim.note:
+            noted.setdefault(one.claim.note, []).append(one.claim.claim)
+    notes = [escaping.markdown(f"{'; '.join(claims)}. {note}") for note, claims in noted.items()]
     table = Table("reproductions", "Claims and verdicts", "", header, body, pd.DataFrame(), words=words)
-    commands = dict.fromkeys(one.claim.command(str(results)) for one in verdicts if not one.settled)
+    commands = dict.fromkeys(one.claim.command for one in verdicts if not one.settled)
     parts = [
         "# Results of papers, beside ours",
         f"Made by `posbench reproductions results_dir={results}`. {INTRODUCTION}",
         to_markdown(table).strip(),
     ]
-    parts += ["## Notes", "\n".join(notes)] if notes else []
+    parts += ["## Notes", "\n".join(f"- {note}" for note in notes)] if notes else []
     if commands:
         parts += [
-            f"## What would settle the rest\n\nRows are missing, or have fewer than {MIN_SEEDS} training seeds:",
+            f"## What would settle the rest\n\nRows are missing, or have fewer than "
+            f"{MIN_SEEDS} training seeds. These commands make them, in folders of `results` that belong into this one:",
             "\n".join(["```bash", *commands, "```"]),
         ]
     return "\n\n".join([*parts, "## Sources", _sources(verdicts)]) + "\n"
