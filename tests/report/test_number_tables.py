@@ -175,14 +175,14 @@ def test_tables_of_an_experiment(rows):
         *(
             f"perplexity-{p}-{m}"
             for p in ("fixed_targets", "non_overlapping", "prefix")
-            for m in ("bits_per_byte", "bits_per_byte-differences", "perplexity")
+            for m in ("bits_per_byte", "bits_per_byte-differences", "bits_per_byte-ranking", "perplexity")
         ),
         *(f"key_value-synthetic_records-{m}" for m in ("exact_match", "logprob", "predicted_in_context")),
         "perplexity-fixed_targets-bits_per_byte-context_gain",
         "perplexity-fixed_targets-bits_per_byte-effective_length",
         *(
             f"key_value-synthetic_records-exact_match-{kind}"
-            for kind in ("differences", "effective_length", "serial_position")
+            for kind in ("differences", "ranking", "effective_length", "serial_position")
         ),
     }
     bits = to_markdown(found["perplexity-fixed_targets-bits_per_byte"])
