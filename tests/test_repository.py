@@ -136,7 +136,13 @@ def test_files_stay_small_enough_to_read() -> None:
 
 
 def test_no_large_file_is_committed() -> None:
-    large = [path for path in tracked() if path.stat().st_size > 2_000_000]
+    """Rows of published results, of three seeds and of every scheme, may be larger."""
+    published = ROOT / "results" / "published"
+    large = [
+        path
+        for path in tracked()
+        if path.stat().st_size > (10_000_000 if path.is_relative_to(published) else 2_000_000)
+    ]
     assert large == []
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "figures": ("figures", "redraw tables and figures from stored rows, without torch"),
     "report": ("report", "write the results as one HTML file for the browser, without torch"),
     "results": ("results", "export the rows of a results folder, or import those of others"),
+    "reproductions": ("reproductions", "set the numbers of papers beside stored rows, with verdicts"),
     "properties": ("properties", "measure the properties of position schemes before training"),
     "benchmark": ("benchmark", "time posbench beside other implementations"),
     "gpu-check": ("gpu_check", "compare every scheme on a GPU with the reference kernel"),

@@ -59,6 +59,7 @@ def run_app(
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"posbench {name}", *arguments]  # Hydra reads its arguments from nowhere else
     schema = SCHEMAS[name]
+    OmegaConf.register_new_resolver("schemes", all_schemes, replace=True)
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
     n_failed, composed = 0, False
 
@@ -97,6 +98,11 @@ def run_app(
         report_error(yaml_error(error))
         return 2
     return 2 if n_failed else 0
+
+
+def all_schemes() -> list[str]:
+    """Returns the names in configs/scheme, for `grid.scheme: ${schemes:}`."""
+    return sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
 
 
 class OnceComposed(Hydra):

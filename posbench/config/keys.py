@@ -15,6 +15,7 @@ SCHEMAS = {
     "sweep": schema.SweepScript,
     "figures": schema.FiguresScript,
     "report": schema.ReportScript,
+    "reproductions": schema.ReproductionsScript,
     "properties": schema.PropertiesScript,
 }
 

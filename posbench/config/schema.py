@@ -247,6 +247,13 @@ class ReportScript(FiguresScript):
 
 
 @dataclass
+class ReproductionsScript(Script):
+    """Settings of posbench reproductions, which sets published numbers beside stored rows."""
+
+    results_dir: str = setting("results", pattern=FOLDER)  # folder of the experiments
+
+
+@dataclass
 class PropertiesScript(Script):
     """Settings of posbench properties, which measures properties of the schemes themselves."""
 

@@ -69,8 +69,10 @@ def _row_labels(cell: Cell) -> tuple[Any, ...]:
 
 
 def _family(model: ModelPlan) -> tuple[Any, ...]:
-    settings = model.settings
-    return settings.scheme.name, settings.size.name, settings.train.seq_len, settings.data.name
+    """The labels of a model that no table or figure averages over: its scheme's and those of SETTING_COLUMNS."""
+    settings, train = model.settings, model.settings.train
+    tokens = train.steps * train.batch_size * train.seq_len
+    return settings.scheme.name, settings.size.name, train.seq_len, tokens, settings.data.name
 
 
 def _settings(model: ModelPlan) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""Confidence intervals (Student's t over seeds, cluster t within a seed), paired differences, Holm's p."""
+"""Confidence intervals over seeds and clusters (documents or contexts), paired differences, Holm's p."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit  # scipy.stats costs a second of imports for the same quantiles
 
 LEVEL = 0.95
+# Fewer seeds or clusters have no interval: their spread is not known well enough to be called 95%.
+MIN_SEEDS, MIN_CLUSTERS = 3, 8
 # Factors of the skewness by which `t_multiples` lengthens and shortens the sides of an interval.
 LENGTHEN, SHORTEN = 10.0, 0.3
 # Largest error, relative to the estimate, that is rounding and no spread.
@@ -32,34 +35,86 @@ class Interval:
     p_value: float = float("nan")
 
 
-def t_interval(values: ArrayLike) -> Interval:
-    """Returns the mean of independent trainings with Student's t interval.
+def interval(sums: ArrayLike, counts: ArrayLike, seeds: ArrayLike, clusters: ArrayLike) -> Interval:
+    """Returns a mean over trainings of sum(sums) / sum(counts), with its interval.
 
-    A bootstrap over three seeds would cover 73% in place of 95%.
+    All arguments have an entry for each cluster (document or context) of each training. Within a training, clusters are
+    weighted by their counts, such as documents by their tokens. See `two_level` for the interval.
+
+    Args:
+        seeds, clusters: names of the training and of the cluster of an entry; the same cluster has the same name in every
+            training.
     """
-    values_S = np.asarray(values, dtype=float)
-    estimate, seeds = float(values_S.mean()), len(values_S)
-    if seeds < 2:
-        return _no_interval(estimate)
-    error = float(values_S.std(ddof=1)) / math.sqrt(seeds)
-    return _interval(estimate, error, seeds, f"{LEVEL:.0%} Student's t over {seeds} seeds")
+    return contrast([(1.0, sums, counts)], seeds, clusters)
 
 
-def cluster_interval(sums: ArrayLike, counts: ArrayLike) -> Interval:
-    """Returns sum(sums) / sum(counts) with the interval of `t_multiples` over clusters (documents or contexts).
+def paired_interval(
+    a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], seeds: ArrayLike, clusters: ArrayLike
+) -> Interval:
+    """Returns the mean over trainings of the difference of two ratios, a - b, each given as (sums, counts)."""
+    return contrast([(1.0, *a), (-1.0, *b)], seeds, clusters)
 
-    Clusters are weighted by their counts, such as documents by their tokens.
+
+def contrast(
+    terms: Iterable[tuple[float, ArrayLike, ArrayLike]], seeds: ArrayLike, clusters: ArrayLike
+) -> Interval:
+    """Returns the mean over trainings of a weighted sum of ratios, with its interval.
+
+    What the ratios have in common, the difficulty of a document or the luck of a seed, cancels.
+
+    Args:
+        terms: (weight, sums, counts) of each ratio, over the same seeds and clusters as in `interval`; a cluster may have
+            a count of zero in some of them.
     """
-    return _over_clusters(*_ratio(sums, counts))
+    seed_N, cluster_N = (np.unique(np.asarray(names), return_inverse=True)[1] for names in (seeds, clusters))
+    ratios = [(weight, _ratios(sums, counts, seed_N, cluster_N)) for weight, sums, counts in terms]
+    estimate_S = sum(weight * ratio_S for weight, (ratio_S, _) in ratios)
+    influence_SC = sum(weight * influence_SC for weight, (_, influence_SC) in ratios)
+    return two_level(np.asarray(estimate_S), np.asarray(influence_SC))
 
 
-def paired_cluster_interval(a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike]) -> Interval:
-    """Returns the difference of two ratios, each given as (sums, counts) over the same clusters.
+def two_level(estimate_S: Floats, influence_SC: Floats) -> Interval:
+    """Returns the mean over S trainings with an interval that holds for other trainings and other clusters.
 
-    The difficulty of a document cancels. A cluster may have a count of zero in one of them.
+    Seeds and clusters are crossed: every model is evaluated on the same documents. The variance of the mean is estimated
+    as in the two-way analysis of variance with random effects, V = V_seeds + max(V_clusters - V_residual, 0), which is
+    also right where each seed has clusters of its own. With w = V_seeds / V, the interval is
+
+        sqrt(V) * sqrt(w^2 t(S - 1)^2 + (1 - w^2) t(C - 1)^2)
+
+    long on each side, where t(C - 1) is adjusted for skewness (`t_multiples`). The blend was chosen by simulation: for
+    normal data it covers 94.5 to 96.8%, for 3 to 8 seeds, 8 to 64 clusters and any shares of the three variances;
+    Satterthwaite's degrees of freedom cover 92.5 to 97.6%, Student's t over the seeds alone 0 to 95%, as it ignores the
+    choice of the documents. That every source of variation belongs in an interval: Bouthillier et al. Accounting for
+    Variance in Machine Learning Benchmarks. MLSys 2021. arXiv:2103.03098.
+
+    With fewer than MIN_SEEDS trainings the interval is over clusters and holds for these trainings alone; with fewer than
+    MIN_CLUSTERS clusters it is over seeds and holds for these clusters alone; with fewer of both there is none.
+
+    Args:
+        influence_SC: what each cluster adds to the deviation of a training's estimate, so that rows sum to zero.
     """
-    (ratio_a, influence_a_C), (ratio_b, influence_b_C) = _ratio(*a), _ratio(*b)
-    return _over_clusters(ratio_a - ratio_b, influence_a_C - influence_b_C)
+    estimate = float(estimate_S.mean())
+    seeds, clusters = influence_SC.shape
+    mean_C = influence_SC.mean(0)
+    if seeds < MIN_SEEDS:
+        if clusters < MIN_CLUSTERS:
+            return Interval(estimate, math.nan, math.nan, "")
+        error, method = float(cluster_error(mean_C)), f"{LEVEL:.0%} cluster t adjusted for skewness"
+        return _interval(estimate, error, clusters - 1, clusters, method, t_multiples(mean_C))
+    v_seeds = float(estimate_S.var(ddof=1)) / seeds
+    t_seeds = float(stdtrit(seeds - 1, 0.5 + LEVEL / 2))
+    if clusters < MIN_CLUSTERS:
+        method = f"{LEVEL:.0%} Student's t over {seeds} seeds"
+        return _interval(estimate, math.sqrt(v_seeds), seeds - 1, seeds, method, (t_seeds, t_seeds))
+    residual = clusters * float(np.square(influence_SC - mean_C).sum())
+    v_clusters = float(cluster_error(mean_C)) ** 2 - residual / (seeds * (seeds - 1) * (clusters - 1))
+    v = v_seeds + max(v_clusters, 0.0)
+    w = v_seeds / v if v > 0 else 1.0
+    sides = [math.sqrt((w * t_seeds) ** 2 + (1 - w * w) * float(t) ** 2) for t in t_multiples(mean_C)]
+    freedom = 1 / (w * w / (seeds - 1) + (1 - w) ** 2 / (clusters - 1))  # Satterthwaite's, for p alone
+    method = f"{LEVEL:.0%} two-level t over {seeds} seeds"
+    return _interval(estimate, math.sqrt(v), freedom, seeds, method, sides)
 
 
 def cluster_error(influence_C: Floats) -> Floats:
@@ -105,36 +160,48 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted_M.tolist()
 
 
-def _ratio(sums: ArrayLike, counts: ArrayLike) -> tuple[float, Floats]:
-    """Returns sum(sums) / sum(counts), and what each cluster adds to its deviation."""
-    sums_C, counts_C = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
-    total = counts_C.sum()
-    ratio = float(sums_C.sum() / total)
-    return ratio, (sums_C - ratio * counts_C) / total
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Returns adjusted p-values: of those below 0.05, an expected 5% are false (Benjamini and Hochberg 1995)."""
+    p_M = np.asarray(p_values, dtype=float)
+    order_M = np.argsort(p_M, kind="stable")
+    scaled_M = p_M[order_M] * len(p_M) / np.arange(1, len(p_M) + 1)
+    adjusted_M = np.empty_like(p_M)
+    adjusted_M[order_M] = np.minimum.accumulate(scaled_M[::-1])[::-1]
+    return adjusted_M.tolist()
 
 
-def _over_clusters(estimate: float, influence_C: Floats) -> Interval:
-    if len(influence_C) < 2:
-        return _no_interval(estimate)
-    below, above = (float(multiple) for multiple in t_multiples(influence_C))
-    method = f"{LEVEL:.0%} cluster t adjusted for skewness"
-    return _interval(estimate, float(cluster_error(influence_C)), len(influence_C), method, (below, above))
+def _ratios(
+    sums: ArrayLike, counts: ArrayLike, seed_N: NDArray[np.int64], cluster_N: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Returns sum(sums) / sum(counts) of each seed, (S,), and what each cluster adds to its deviation, (S, C)."""
+    shape = int(seed_N.max()) + 1, int(cluster_N.max()) + 1
+    place_N = seed_N * shape[1] + cluster_N
+    sums_SC, counts_SC = (
+        np.bincount(place_N, np.asarray(values, dtype=float), shape[0] * shape[1]).reshape(shape)
+        for values in (sums, counts)
+    )
+    total_S = counts_SC.sum(1)
+    ratio_S = sums_SC.sum(1) / total_S
+    return ratio_S, (sums_SC - ratio_S[:, None] * counts_SC) / total_S[:, None]
 
 
 def _interval(
-    estimate: float, error: float, n: int, method: str, multiples: tuple[float, float] | None = None
+    estimate: float, error: float, freedom: float, n: int, method: str, sides: Iterable[Any]
 ) -> Interval:
-    """Returns the interval and p of n independent values: where the interval ends at 0, p is 1 - LEVEL."""
-    quantile = float(stdtrit(n - 1, 0.5 + LEVEL / 2))
-    below, above = multiples or (quantile, quantile)
+    """Returns the interval and its p: where the interval ends at 0, p is 1 - LEVEL.
+
+    Args:
+        freedom: degrees of freedom of p.
+        n: independent values.
+        sides: lengths below and above the estimate, in standard errors.
+    """
+    below, above = map(float, sides)
     if error > ROUNDING * abs(estimate):
+        quantile = float(stdtrit(freedom, 0.5 + LEVEL / 2))
         to_zero = abs(estimate) / error * quantile / (below if estimate > 0 else above)
-        p = 2 * float(stdtr(n - 1, -to_zero))
+        p = 2 * float(stdtr(freedom, -to_zero))
+        p = max(p, float(np.finfo(float).tiny))  # a far tail underflows to 0
     else:
         # Without spread the t statistic is infinite. All that is known is that n values have the same sign.
         p = math.ldexp(1.0, 1 - min(n, 1000)) if estimate else 1.0
     return Interval(estimate, estimate - below * error, estimate + above * error, method, p)
-
-
-def _no_interval(estimate: float) -> Interval:
-    return Interval(estimate, float("nan"), float("nan"), "")

@@ -84,6 +84,7 @@ def test_help_and_lists(arguments):
         ["figures", "experiments=[none]"],
         ["figures"],
         ["report"],
+        ["reproductions", "results_dir=none"],
         ["benchmark", "--only", "schemes", "--scheme", "rop"],
         ["gpu-check", "--only", "rop"],
     ],

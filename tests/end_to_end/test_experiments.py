@@ -9,6 +9,10 @@ SMALL = [
     "train.batch_size=8",
     "runtime.launcher=inline",
 ]
+FEW_OF_TEXT_AND_RECALL = [
+    "++evaluate.fixed_targets.settings.num_examples=4",
+    "++evaluate.key_value.settings.num_contexts=2",
+]
 FEWER = {
     "repetition": [
         "grid.scheme=[rope]",
@@ -41,6 +45,21 @@ FEWER = {
         "++evaluate.fixed_targets.settings.num_examples=4",
         *(f"++evaluate.{name}.settings.num_contexts=2" for name in ("key_value", "position_resolution")),
     ],
+    "leaderboard": ["grid.scheme=[rope,alibi]", "grid.seed=[0]", *FEW_OF_TEXT_AND_RECALL],
+    "leaderboard_mqar": ["grid.scheme=[rope]", "grid.seed=[0]", "++evaluate.mqar.settings.num_examples=4"],
+    "leaderboard_copy": ["grid.scheme=[rope]", "grid.seed=[0]", "++evaluate.copy.settings.num_examples=4"],
+    "sensitivity": [
+        "grid.scheme=[rope,alibi]",
+        "grid.seed=[0]",
+        "grid.lr=[0.001,0.003]",
+        *FEW_OF_TEXT_AND_RECALL,
+    ],
+    "convergence": [
+        "grid.scheme=[rope]",
+        "grid.seed=[0]",
+        "grid.train.steps=[1,2]",
+        *FEW_OF_TEXT_AND_RECALL,
+    ],
 }
 # Figures that these small models have rows for; there are no key tokens, and some extensions are removed above.
 DRAWN = {
@@ -50,6 +69,11 @@ DRAWN = {
     "length_generalization": {"length_generalization"},
     "mqar": {"mqar"},
     "density": {"density"},
+    "leaderboard": {"ranking", "effective_length", "retrieval_heat_map"},
+    "leaderboard_mqar": {"mqar_ranking"},
+    "leaderboard_copy": {"copy"},
+    "sensitivity": {"ranking"},
+    "convergence": {"convergence"},
 }
 
 
@@ -62,6 +86,9 @@ def test_an_experiment_from_plan_to_figures(script, tmp_path, name):
     assert rows["value_sum"].notna().all()
     assert set(rows["status"]) <= {"ok", "not_learned"}
     assert {path.stem for path in (folder / "figures").glob("*.png")} >= DRAWN[name]
+    if name == "convergence":  # one series over the lengths of the training
+        assert set(rows["scheme"]) == {"rope"}
+        assert rows["train_tokens"].nunique() == rows["model_id"].nunique() == 2
     if name in ("algorithmic", "length_generalization"):
         # Two rules, each evaluated on the models that were trained on it.
         assert rows.groupby("model_id")["variant"].nunique().eq(1).all()

@@ -110,6 +110,7 @@ def cells(changes: tuple[tuple[str, str, Any], ...], seed: int) -> list[Cell]:
 def rows_of(cell: Cell) -> list[dict[str, Any]]:
     """Rows of a cell as an evaluation writes them: two documents of four tokens."""
     model = cell.model.settings
+    tokens = model.train.steps * model.train.batch_size * model.train.seq_len
     columns = {
         **{
             "cell_id": cell.id,
@@ -118,7 +119,7 @@ def rows_of(cell: Cell) -> list[dict[str, Any]]:
             "extension": cell.extension.name,
         },
         **{"model_size": model.size.name, "n_params": 1000, "train_len": model.train.seq_len},
-        **{"train_tokens": 5000, "train_seed": model.train.seed, "corpus": model.data.name},
+        **{"train_tokens": tokens, "train_seed": model.train.seed, "corpus": model.data.name},
         **{"task": "perplexity", "variant": "", "protocol": "fixed_targets", "eval_len": cell.length},
         **{
             "eval_seed": cell.seed,
@@ -158,7 +159,8 @@ def test_two_values_of_a_setting_are_told_apart_or_refused(change, tmp_path):
     plan = Plan([], [cell for seed in (0, 1) for of in ((), (change,)) for cell in cells(of, seed)], [])
     plan = replace(plan, models=list({cell.model.id: cell.model for cell in plan.cells}.values()))
     # Without labels that tell them apart, the report refuses.
-    if len({cell.id for cell in plan.cells}) > len(plan.cells) // 2 and change[1] != "seq_len":
+    own_setting = change[1] in ("seq_len", "steps", "batch_size")  # a figure of its own
+    if len({cell.id for cell in plan.cells}) > len(plan.cells) // 2 and not own_setting:
         with pytest.raises(DataError, match=r"^[^\n]*would average: [^\n]*$"):
             report_rows(collected(plan, tmp_path))
     if change[0] in ("cell", "task", "extension", "finetune", "version"):
@@ -228,7 +230,11 @@ def experiments() -> list[pd.DataFrame]:
                 copied.assign(task=task, variant=one, cell_id=copied["cell_id"] + one) for one in variants
             ]
             found += [pd.concat(parts, ignore_index=True)] if len(copied) else []
-    return found
+    # Trainings of two numbers of steps.
+    demo = found[[folder.name for folder in EXPERIMENTS].index("demo")]
+    other = {name: demo[name] + "-longer" for name in ("model_id", "cell_id")}
+    longer = demo.assign(train_tokens=2 * demo["train_tokens"], **other)
+    return [*found, pd.concat([demo, longer], ignore_index=True)]
 
 
 def with_second_models(rows: pd.DataFrame, label: str) -> pd.DataFrame:

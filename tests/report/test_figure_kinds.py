@@ -77,7 +77,7 @@ def test_matplotlib_settings_of_the_user_have_no_effect(rows, tmp_path):
 def test_bands_require_several_seeds(rows, rows_of_three_seeds):
     for given, several in ((rows, False), (rows_of_three_seeds, True)):
         figure, shown = context_growth.draw(FigureData.of(given, ORDER, None, False))
-        assert ("bands: 95% Student's t over 3 seeds" in texts(figure)) == several
+        assert ("bands: 95% two-level t over 3 seeds and documents" in texts(figure)) == several
         assert (
             "intervals, in the csv: 95% cluster t adjusted for skewness over documents" in texts(figure)
         ) != several

@@ -6,61 +6,86 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from posbench.results import statistics
 from posbench.results.statistics import (
+    MIN_CLUSTERS,
+    MIN_SEEDS,
     cluster_error,
-    cluster_interval,
     holm,
-    paired_cluster_interval,
-    t_interval,
+    interval,
+    paired_interval,
     t_multiples,
+    two_level,
 )
+
+
+def over_seeds(values):
+    """The interval of values of one cluster, each of a seed."""
+    return interval(values, np.ones(len(values)), range(len(values)), np.zeros(len(values)))
+
+
+def over_clusters(sums, counts):
+    """The interval of clusters of one seed."""
+    return interval(sums, counts, np.zeros(len(sums)), range(len(sums)))
+
+
+def paired_over_clusters(a, b):
+    return paired_interval(a, b, np.zeros(len(a[0])), range(len(a[0])))
 
 
 def test_student_interval_equals_scipy():
     values = [2.31, 2.28, 2.40]
-    found = t_interval(values)
+    found = over_seeds(values)
     low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.p_value == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue)
     assert found.method == "95% Student's t over 3 seeds"
 
 
-@pytest.mark.parametrize(
-    "found",
-    [t_interval([2.3]), cluster_interval([4.6], [2]), paired_cluster_interval(([5.6], [2]), ([1.0], [2]))],
-)
-def test_one_seed_or_cluster_has_no_interval(found):
-    assert found.estimate == pytest.approx(2.3)
-    assert math.isnan(found.low)
-    assert math.isnan(found.p_value)
-    assert not found.method
+def test_few_seeds_and_clusters_have_no_interval():
+    """Two seeds were drawn as a 95% interval of t(1), and four contexts as one of t(3)."""
+    for seeds in range(1, MIN_SEEDS + 1):
+        for clusters in (1, 4, MIN_CLUSTERS - 1, MIN_CLUSTERS):
+            place = np.arange(seeds * clusters)
+            found = interval(place + 1.0, np.ones(len(place)), place // clusters, place % clusters)
+            assert found.estimate == pytest.approx(np.mean(place + 1.0))
+            enough = {
+                (True, False): "cluster t adjusted for skewness",
+                (False, True): "Student's t over 3 seeds",
+                (True, True): "two-level t over 3 seeds",
+                (False, False): "",
+            }[clusters >= MIN_CLUSTERS, seeds >= MIN_SEEDS]
+            assert found.method.removeprefix("95% ") == enough
+            assert math.isnan(found.low) == math.isnan(found.p_value) == (not enough)
 
 
-@pytest.mark.parametrize("n", [2, 3, 40, 3000])
+@pytest.mark.parametrize("n", [8, 40, 3000])
 def test_p_value_without_spread(n):
     """p was 0 for any number of equal values but 0, two of them included."""
     for value in (0.5, 0.1 + 0.2):  # a sum of the latter leaves rounding errors
         b = 7 * np.arange(1.0, n + 1), np.arange(1.0, n + 1)
-        paired = paired_cluster_interval((b[0] + value * b[1], b[1]), b)
-        for found in (t_interval([value] * n), cluster_interval([value] * n, [1] * n), paired):
+        paired = paired_over_clusters((b[0] + value * b[1], b[1]), b)
+        for found in (over_seeds([value] * n), over_clusters([value] * n, [1] * n), paired):
             assert found.p_value == pytest.approx(2.0 ** (1 - min(n, 1000)), rel=1e-9)
             assert found.low == pytest.approx(found.high)
-    assert t_interval([0.0] * n).p_value == cluster_interval([0.0] * n, [1] * n).p_value == 1
+    assert over_seeds([0.0] * n).p_value == over_clusters([0.0] * n, [1] * n).p_value == 1
 
 
-def test_p_value_of_two_clusters():
-    found = cluster_interval([1.0, 3.0], [1, 1])
-    assert found.p_value == pytest.approx(scipy.stats.ttest_1samp([1.0, 3.0], 0).pvalue)
-    assert (found.low, found.high) == pytest.approx(scipy.stats.t.interval(0.95, 1, 2.0, 1.0))
+def test_no_p_value_underflows_to_0():
+    """The tail of 3,000 clusters that agree to a thousandth is below the smallest number."""
+    values = 1 + 1e-3 * np.random.default_rng(0).standard_normal(3000)
+    assert 0 < over_clusters(values, np.ones(3000)).p_value < 1e-300
 
 
-@pytest.mark.parametrize("clusters", [2, 3, 5, 30])
-def test_p_value_is_1_minus_level_where_the_interval_ends_at_zero(clusters):
-    values = np.random.default_rng(clusters).exponential(size=clusters)
-    found = cluster_interval(values, np.ones(clusters))
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("clusters", [8, 30])
+def test_p_value_is_1_minus_level_where_the_interval_ends_at_zero(seeds, clusters):
+    generator = np.random.default_rng(clusters)
+    place = np.arange(seeds * clusters)
+    values = generator.exponential(size=len(place)) + generator.normal(size=seeds)[place // clusters]
+    names = np.ones(len(place)), place // clusters, place % clusters
+    found = interval(values, *names)
     for end in (found.low, found.high):
-        assert cluster_interval(values - end, np.ones(clusters)).p_value == pytest.approx(0.05)
+        assert interval(values - end, *names).p_value == pytest.approx(0.05)
 
 
 @pytest.fixture
@@ -78,12 +103,12 @@ def resampled(clusters, estimate, draws=50_000):
     return float(estimate(draws_RC).std()) * math.sqrt(clusters / (clusters - 1))
 
 
-@pytest.mark.parametrize("clusters", [3, 8, 25])
+@pytest.mark.parametrize("clusters", [8, 25])
 def test_error_is_that_of_the_cluster_bootstrap(documents, clusters):
     """The closed form replaces resampling: exactly so for means, to first order in 1 / C for ratios."""
     sums, counts = (values[:clusters] for values in documents)
     other = counts[::-1] * 1.1
-    found = cluster_interval(sums, counts)
+    found = over_clusters(sums, counts)
     assert found.estimate == pytest.approx(sums.sum() / counts.sum())
     assert abs(found.estimate - np.mean(sums / counts)) > 1e-3
 
@@ -92,16 +117,14 @@ def test_error_is_that_of_the_cluster_bootstrap(documents, clusters):
         assert interval.high - interval.estimate == pytest.approx(above * cluster_error(influence))
         return (interval.high - interval.low) / (below + above)
 
-    mean = cluster_interval(sums, np.ones(clusters))
+    mean = over_clusters(sums, np.ones(clusters))
     centred = (sums - sums.mean()) / clusters
     by_resampling = resampled(clusters, lambda draws: draws @ sums / clusters)
     assert error(mean, centred) == pytest.approx(by_resampling, rel=0.01)
-    if clusters < 8:
-        return  # too few for the ratio of documents of 10 to 400 tokens
     one = (sums - found.estimate * counts) / counts.sum()
     by_resampling = resampled(clusters, lambda draws: (draws @ sums) / (draws @ counts))
     assert error(found, one) == pytest.approx(by_resampling, rel=0.5 / clusters)
-    paired = paired_cluster_interval((sums, counts), (counts, other))
+    paired = paired_over_clusters((sums, counts), (counts, other))
     two = one - (counts - counts.sum() / other.sum() * other) / other.sum()
     by_resampling = resampled(
         clusters, lambda draws: (draws @ sums) / (draws @ counts) - (draws @ counts) / (draws @ other)
@@ -112,13 +135,13 @@ def test_error_is_that_of_the_cluster_bootstrap(documents, clusters):
 def test_pairing_removes_the_difficulty_of_documents(documents):
     sums, counts = documents
     noise = np.random.default_rng(5).normal(0.02, 0.01, len(counts)) * counts
-    paired = paired_cluster_interval((sums + noise, counts), (sums, counts))
+    paired = paired_over_clusters((sums + noise, counts), (sums, counts))
     assert paired.estimate == pytest.approx(noise.sum() / counts.sum())
-    alone = cluster_interval(sums, counts)
+    alone = over_clusters(sums, counts)
     assert paired.high - paired.low < 0.2 * (alone.high - alone.low)
     assert paired.low > 0
     assert paired.p_value < 0.01
-    same = paired_cluster_interval((sums, counts), (sums, counts))
+    same = paired_over_clusters((sums, counts), (sums, counts))
     assert (same.low, same.high, same.p_value) == (0, 0, 1)
 
 
@@ -182,15 +205,57 @@ def test_coverage_of_ratios_and_paired_differences(kind, clusters):
         (a, of_a), (b, of_b) = (influence_of_ratio(part + hard, counts) for part in (sums, other))
         estimate, influence, truth = a - b, of_a - of_b, 0.3
     assert 0.94 <= coverage(estimate, influence, truth) <= 0.96
-    for row in range(3):
-        found = statistics._over_clusters(float(estimate[row]), influence[row])
+    for row in range(3 if clusters >= MIN_CLUSTERS else 0):
+        found = two_level(estimate[row : row + 1], influence[row : row + 1])
         assert (found.low <= truth <= found.high) == bool(
             coverage(estimate[row : row + 1], influence[row : row + 1], truth)
         )
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+# Shares of the variance of a mean by its sources: seeds, clusters, and both together.
+SHARES = {
+    "seeds": (1, 0, 0),
+    "mostly seeds": (0.8, 0.2, 0),
+    "seeds and clusters": (0.5, 0.5, 0),
+    "clusters": (0, 1, 0),
+    "pairs of both": (0, 0, 1),
+    "all": (1 / 3, 1 / 3, 1 / 3),
+    "few seeds": (0.02, 0.9, 0.08),
+}
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8])
+@pytest.mark.parametrize("clusters", [8, 64])
+@pytest.mark.parametrize("shares", SHARES)
+def test_coverage_of_seeds_and_clusters(shares, clusters, seeds):
+    """Student's t over the seeds covered 91% with equal shares, and 57% where documents vary most: it ignored them."""
+    of_seeds, of_clusters, of_pairs = SHARES[shares]
+    generator, draws = np.random.default_rng(seeds * clusters), 4000
+    y_RSC = math.sqrt(of_seeds * seeds) * generator.standard_normal((draws, seeds, 1))
+    y_RSC = y_RSC + math.sqrt(of_clusters * clusters) * generator.standard_normal((draws, 1, clusters))
+    y_RSC = y_RSC + math.sqrt(of_pairs * seeds * clusters) * generator.standard_normal(
+        (draws, seeds, clusters)
+    )
+    estimate_RS = y_RSC.mean(-1)
+    influence_RSC = (y_RSC - estimate_RS[..., None]) / clusters
+    found = [two_level(*one) for one in zip(estimate_RS, influence_RSC, strict=True)]
+    assert 0.935 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.975
+
+
+def test_seeds_with_clusters_of_their_own_are_independent_values():
+    """Clusters inside seeds (nested) leave the spread of the seeds, which contains theirs."""
+    seeds, clusters = 5, 16
+    generator = np.random.default_rng(0)
+    place = np.arange(seeds * clusters)
+    values = generator.standard_normal(len(place)) + generator.standard_normal(seeds)[place // clusters]
+    found = interval(values, np.ones(len(place)), place // clusters, place)
+    means = values.reshape(seeds, clusters).mean(1)
+    low, high = scipy.stats.t.interval(0.95, seeds - 1, means.mean(), scipy.stats.sem(means))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
 def test_coverage_over_seeds(seeds):
     generator = np.random.default_rng(seeds)
-    found = [t_interval(generator.normal(1.0, 0.1, seeds)) for _ in range(10_000)]
+    found = [over_seeds(generator.normal(1.0, 0.1, seeds)) for _ in range(4_000)]
     assert 0.94 <= np.mean([one.low <= 1.0 <= one.high for one in found]) <= 0.96

@@ -130,7 +130,7 @@ def test_captions_name_the_test(printed, rows_of_three_seeds):
         assert fact in text
     three = {table.name: table for table in build_tables(rows_of_three_seeds, ORDER)}
     text = to_markdown(three["perplexity-fixed_targets-bits_per_byte-differences"])
-    assert "Test: Student's t over seeds, paired by seed" in text
+    assert "Test: two-level t over seeds and documents, paired by both" in text
     assert "results hold for these models" not in text
 
 

@@ -47,7 +47,7 @@ def test_gain_is_paired_by_seed(rows_of_three_seeds):
     fixed = rows_of_three_seeds[rows_of_three_seeds["protocol"] == "fixed_targets"]
     found = context_gains(fixed, get_metric("bits_per_byte"))
     line = found[(found["scheme"] == "alibi") & (found["eval_len"] == 128)].iloc[0]
-    assert line["interval_method"] == "95% Student's t over 3 seeds"
+    assert line["interval_method"] == "95% two-level t over 3 seeds"
 
 
 def test_table_and_figure_of_the_gain(rows):

@@ -95,7 +95,9 @@ def test_metrics_by_task():
 def test_tables_of_passkey_retrieval(passkeys):
     found = {table.name: to_markdown(table) for table in build_tables(passkeys, ORDER)}
     metrics = ("exact_match", "logprob", "rank", "reciprocal_rank")
-    kinds = [f"exact_match-{name}" for name in ("differences", "effective_length", "serial_position")]
+    kinds = [
+        f"exact_match-{name}" for name in ("differences", "ranking", "effective_length", "serial_position")
+    ]
     assert set(found) == {"models", *(f"passkey-passkey-{name}" for name in (*metrics, *kinds))}
     accuracy = found["passkey-passkey-exact_match"]
     assert "| (chance) | 0.00 | 0.00 |" in accuracy

@@ -70,6 +70,18 @@ def test_seeds_stay_one_series() -> None:
     assert names == ["rope (lr 0.001)", "rope (lr 0.001)", "rope (lr 0.01)", "rope (lr 0.01)"]
 
 
+def test_numbers_of_steps_are_one_series() -> None:
+    """Trainings of 250 and of 500 steps were two series, so that no figure could draw one line over the steps."""
+    before = plan(model(steps=250), model(steps=500), model(steps=500, seed=1))
+    assert with_distinct_labels(before) is before
+    rates = with_distinct_labels(plan(model(steps=250), model(steps=500), model(steps=500, lr=0.01)))
+    assert [one.settings.scheme.name for one in rates.models] == [
+        "rope",
+        "rope (lr 0.003)",
+        "rope (lr 0.01)",
+    ]
+
+
 def test_distinct_labels_stay() -> None:
     before = plan(model(), model(name="rope_2", lr=0.01), model(seed=1), model(seq_len=128))
     assert with_distinct_labels(before) is before

@@ -153,5 +153,5 @@ def _lines(panel: Axes, data: FigureData, shown: pd.DataFrame, x: str) -> None:
     """Draws a line per series on an axis from 0 to 1, with bands over seeds."""
     for style, line in data.series(shown[shown["estimate"].notna()]):
         panel.plot(line[x], line["estimate"], **style.plot_kwargs, clip_on=False)
-        band(panel, line[x], line["low"], line["high"], style.colour)
+        band(panel, line[x], line, style.colour)
     panel.set_ylim(0, 1)

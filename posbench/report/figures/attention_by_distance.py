@@ -48,7 +48,7 @@ def draw(
                 here = line[(line["eval_len"] == length) & (line["layer"] == layer)]
                 x = np.log2(here["position"].astype(float))
                 panel.plot(x, here["estimate"], color=colour, linewidth=1.4, marker="o", markersize=3)
-                band(panel, x, here["low"], here["high"], colour)
+                band(panel, x, here, colour)
         column[-1].set_xlabel("distance (tokens)")
     distance_axis(axes[0, 0], lengths[-1])
     axes[0, 0].set_xlabel("")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -91,10 +92,21 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
     )
 
 
-def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: Any) -> None:
-    """Shades an interval, if any point has one."""
-    if np.isfinite(np.asarray(low, dtype=float)).any():
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+def over_seeds(shown: pd.DataFrame) -> pd.Series:
+    """Returns which intervals of a summary hold for other trainings, and may be drawn; the csv has the others too."""
+    return shown["interval_method"].str.contains("seeds")
+
+
+def drawn_bands(shown: pd.DataFrame, drawn: str = "bands") -> str:
+    """Returns how a caption describes the intervals of a summary."""
+    return drawn if over_seeds(shown).any() else "intervals, in the csv"
+
+
+def band(axes: Axes, x: ArrayLike, shown: pd.DataFrame, colour: Any) -> None:
+    """Shades the intervals of a summary that are over seeds, if there are any."""
+    interval = shown[["low", "high"]].where(over_seeds(shown)).astype(float)
+    if interval["low"].notna().any():
+        axes.fill_between(x, interval["low"], interval["high"], color=colour, alpha=0.15, linewidth=0)
 
 
 def value_axis(axes: Axes, values: Sequence[float], name: str, is_fraction: bool = False) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, captioned_subplots
+from posbench.report.figures.canvas import GREY, captioned_subplots, drawn_bands
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
@@ -32,13 +32,13 @@ def draw(
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title,
-        caption(sides, NOTE, *ends),
+        caption(sides, NOTE, *ends, intervals=drawn_bands(sides[0][1])),
         panel=(3.8, 3.6),
         columns=len(sides),
         gap=(end_label_width(data, sides[0][1]) + 0.65, 0.5),
         right=end_label_width(data, sides[-1][1]),
     )
     for panel, (rows, shown, gain) in zip(axes[0], sides, strict=True):
-        draw_lines(panel, data, shown, gain, int(rows["train_len"].iat[0]), bands=True, linear=LINEAR)
+        draw_lines(panel, data, shown, gain, int(rows["train_len"].iat[0]), linear=LINEAR)
         panel.axhline(0, color=GREY, linewidth=1, zorder=1)
     return figure, pd.concat([shown for _, shown, _ in sides]).drop_duplicates()

@@ -1,9 +1,9 @@
 """Loss by context length, to the training length and beyond."""
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import captioned_subplots
+from posbench.report.figures.canvas import captioned_subplots, drawn_bands
 from posbench.report.figures.figure_data import FigureData
-from posbench.report.figures.length_lines import CROSS, draw_lines, drawn_bands, end_label_width
+from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import expand_prefix_lengths

@@ -15,11 +15,11 @@ from posbench.report.figures.canvas import (
     GREY,
     band,
     captioned_subplots,
+    drawn_bands,
     label_width,
     value_axis,
 )
 from posbench.report.figures.figure_data import FigureData
-from posbench.report.figures.length_lines import drawn_bands
 from posbench.report.figures.line_styles import LineStyle
 from posbench.report.figures.panels import side
 from posbench.report.tables.captions import caption
@@ -103,9 +103,7 @@ def lines(axes: Axes, shown: pd.DataFrame, what: Metric, line_styles: Mapping[in
     for length, line in shown.groupby("eval_len"):
         style = line_styles[length]
         axes.plot(line["factor"], line["estimate"], **style.plot_kwargs, zorder=3)
-        # Intervals over documents are shared by all points of a line and therefore not drawn.
-        if line["interval_method"].str.contains("seeds").all():
-            band(axes, line["factor"], line["low"], line["high"], style.colour)
+        band(axes, line["factor"], line, style.colour)
         star = line[line["best"]].iloc[:1]
         axes.plot(star["factor"], star["estimate"], "*", color=style.colour, markersize=14, zorder=4)
     axes.set_xscale("log", base=2)

@@ -9,7 +9,13 @@ from matplotlib.axes import Axes
 
 from posbench.errors import ConfigError
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import captioned_subplots, label_width, length_axis
+from posbench.report.figures.canvas import (
+    captioned_subplots,
+    drawn_bands,
+    label_width,
+    length_axis,
+    over_seeds,
+)
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.captions import caption
 from posbench.report.tables.effective_length import (
@@ -71,7 +77,7 @@ def draw(
     note = f"{NOTE} {BEYOND} No mark: not learned, or no number at the training length."
     figure, axes = captioned_subplots(
         title,
-        caption(sides, note, intervals="lines from", notes=False),
+        caption(sides, note, intervals=drawn_bands(shown, "lines from"), notes=False),
         panel=(5.2, ROW_INCHES * len(names) + 0.1),
         left=label_width(names),
     )
@@ -93,7 +99,8 @@ def draw_lengths(axes: Axes, shown: pd.DataFrame, names: Sequence[str], train_le
             [row_of[label] + offset for label in map(series_label, part["scheme"], part["extension"])]
         )
         longest = part["longest"].to_numpy(dtype=float)
-        ends = {name: np.minimum(part[name].to_numpy(dtype=float), longest) for name in ("low", "high")}
+        drawn = part[["low", "high"]].where(over_seeds(part)).astype(float)
+        ends = {name: np.minimum(drawn[name], longest) for name in drawn}
         measured = np.isfinite(part["estimate"].to_numpy(dtype=float))
         at = np.where(measured, part["estimate"], longest)
         axes.hlines(y, ends["low"], ends["high"], color=colour, linewidth=1)

@@ -20,16 +20,6 @@ from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 MARKERS = 14  # largest number of markers on a line
 CROSS = "Cross: no value at longer contexts."
-NOT_DRAWN = "intervals, in the csv"
-
-
-def drawn_bands(shown: pd.DataFrame) -> str:
-    """Returns how a caption describes the intervals of lines that only have bands over seeds."""
-    return "bands" if _over_seeds(shown).any() else NOT_DRAWN
-
-
-def _over_seeds(shown: pd.DataFrame) -> pd.Series:
-    return shown["interval_method"].str.contains("seeds")
 
 
 def end_label_width(data: FigureData, shown: pd.DataFrame, baselines: pd.DataFrame | None = None) -> float:
@@ -46,14 +36,12 @@ def draw_lines(
     train_len: int,
     *,
     baselines: pd.DataFrame | None = None,
-    bands: bool = False,
     linear: float | None = None,
 ) -> None:
     """Draws a line per series; lines that end early end with a cross.
 
     Args:
         baselines: columns by length, drawn in grey; accuracies also have the gate at the training length.
-        bands: draw intervals of one seed too, not only intervals over seeds.
         linear: values up to which the axis is linear on both sides of zero; it is logarithmic beyond.
     """
     x, name = (
@@ -80,8 +68,7 @@ def draw_lines(
     for style, line in data.series(drawn):
         every = -(-len(line) // MARKERS)
         axes.plot(line[x], line["estimate"], **style.plot_kwargs, markevery=every, zorder=3)
-        interval = line[["low", "high"]].where(_over_seeds(line) | bands)
-        band(axes, line[x], interval["low"], interval["high"], style.colour)
+        band(axes, line[x], line, style.colour)
         end = line.iloc[-1]
         if end[x] == last:
             text = f"{style.label}  {end['estimate']:z.2f}"

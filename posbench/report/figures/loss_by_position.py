@@ -1,7 +1,7 @@
 """Loss of tokens by their position in the document."""
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import captioned_subplots
+from posbench.report.figures.canvas import captioned_subplots, drawn_bands
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
@@ -24,7 +24,10 @@ def draw(
     notes = ["A point is the mean over the tokens between it and the previous point."]
     notes += [CROSS] if shown["estimate"].isna().any() else []
     figure, axes = captioned_subplots(
-        title, caption([(rows, shown, what)], *notes), panel=(5.2, 3.6), right=end_label_width(data, shown)
+        title,
+        caption([(rows, shown, what)], *notes, intervals=drawn_bands(shown)),
+        panel=(5.2, 3.6),
+        right=end_label_width(data, shown),
     )
-    draw_lines(axes[0, 0], data, shown, what, int(rows["train_len"].iat[0]), bands=True)
+    draw_lines(axes[0, 0], data, shown, what, int(rows["train_len"].iat[0]))
     return figure, shown

@@ -1,5 +1,6 @@
 """Overview of many schemes: loss, retrieval and effective length, a row per scheme, best schemes first."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -8,7 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import BASELINE_STYLES, GREY, captioned_subplots, label_width
+from posbench.report.figures.canvas import (
+    BASELINE_STYLES,
+    GREY,
+    captioned_subplots,
+    drawn_bands,
+    label_width,
+    over_seeds,
+)
 from posbench.report.figures.effective_length import BEYOND, draw_lengths
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.captions import STATUS_NOTES, caption
@@ -20,6 +28,9 @@ from posbench.report.tables.effective_length import (
     nats_per_token,
 )
 from posbench.report.tables.metrics import METRICS, Metric, get_metric
+from posbench.report.tables.pairwise_tests import pairwise_tests
+from posbench.report.tables.ranking import NOTE as NOTE_OF_GROUPS
+from posbench.report.tables.ranking import ranking
 from posbench.report.tables.selection import SERIES_COLUMNS, expand_prefix_lengths, series_label
 from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
@@ -32,8 +43,9 @@ def draw(
     data: FigureData,
     *,
     title: str = "All schemes at the training length and beyond",
-    protocol: str = "fixed_targets",
+    protocol: str | None = "fixed_targets",
     metric: str = "bits_per_byte",
+    task: str | None = None,
     retrieval_metric: str = "exact_match",
     retrieval_task: str = "key_value",
     retrieval_protocol: str | None = None,
@@ -41,14 +53,18 @@ def draw(
     extension: str | None = "none",
     effective_length: bool = True,
 ) -> Drawing:
-    """Draws a loss and a retrieval accuracy at some multiples of the training length, and effective lengths."""
+    """Draws a loss and a retrieval accuracy at some multiples of the training length, and effective lengths.
+
+    Args:
+        metric: of the first panel, by which series are ranked; of `task`, by default the first task that has it.
+    """
     sides, lengths = [], []
-    loss, found = get_metric(metric), get_metric(retrieval_metric, retrieval_task)
-    for what, task, task_protocol in (
-        (loss, loss.tasks[0], protocol),
+    loss, found = get_metric(metric, task), get_metric(retrieval_metric, retrieval_task)
+    for what, of_task, task_protocol in (
+        (loss, task or loss.tasks[0], protocol),
         (found, retrieval_task, retrieval_protocol),
     ):
-        rows = data.select(task, of=what, protocol=task_protocol, extension=extension)
+        rows = data.select(of_task, of=what, protocol=task_protocol, extension=extension)
         shown = aggregate(expand_prefix_lengths(rows), what)
         wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples]
         sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
@@ -57,14 +73,18 @@ def draw(
             lengths += [effective_lengths(rows, of, one).assign(metric=of.name) for one in thresholds]
     lengths = [one for one in lengths if one["estimate"].notna().any()]
     names = ranked(sides[0][1], sides[0][2])
+    rows, shown, what = sides[0]
+    far = int(shown["eval_len"].max())
+    groups = ranking(shown, pairwise_tests(rows[rows["eval_len"] == far], what), what, far)
     baselines = baseline_values(sides[1][0], found.baselines)
     notes = [
         f"No dot: {STATUS_NOTES['undefined'].lower()}, or not learned.",
+        f"Dotted lines: groups by the {what.label} at {far} tokens. {NOTE_OF_GROUPS}",
         *([NOTE, BEYOND] if lengths else []),
     ]
     figure, axes = captioned_subplots(
         title,
-        caption(sides, *notes, intervals="intervals, in the csv", notes=False),
+        caption(sides, *notes, intervals=drawn_bands(shown, "lines at the longest context"), notes=False),
         panel=(3.4, ROW_INCHES * len(names) + 0.1),
         columns=3 if lengths else 2,
         gap=(1.0 if lengths else 0.3, 0.5),  # the legend of the accuracy extends into it
@@ -79,6 +99,10 @@ def draw(
             names,
             [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples],
         )
+    group_of = groups.set_index("label")["group"]
+    for row, (below, above) in enumerate(itertools.pairwise(names)):
+        if group_of.get(below, 0) != group_of.get(above, 0):
+            axes[0, 0].axhline(row + 0.5, color=GREY, linestyle=":", linewidth=0.6, zorder=0)
     train_len = int(sides[0][0]["train_len"].iat[0])
     _reference_lines(axes[0, 1], baselines.mean().to_dict(), found)
     axes[0, 0].set_yticks(range(len(names)), names)
@@ -90,7 +114,9 @@ def draw(
     texts = [f"{multiple * train_len:g} tokens, {multiple:g}×" for multiple in length_multiples]
     position = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
     axes[0, 0].legend(handles, texts, **position, borderpad=0, handletextpad=0.2)
+    ranks = groups[[*SERIES_COLUMNS, "eval_len", "first_rank", "last_rank", "group"]]
     drawn = [shown.assign(metric=what.name) for _, shown, what in sides]
+    drawn[0] = drawn[0].merge(ranks, on=[*SERIES_COLUMNS, "eval_len"], how="left")
     return figure, pd.concat([*drawn, *(one.assign(metric="effective_length") for one in lengths)])
 
 
@@ -123,6 +149,9 @@ def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], len
             row_of[series_label(*pair)] for pair in here[SERIES_COLUMNS].itertuples(index=False, name=None)
         ]
         panel.scatter(here["estimate"], rows, color=colour, marker=mark, s=22, zorder=3, label=f"{length:g}")
+        if length == lengths[-1]:
+            ends = here[["low", "high"]].where(over_seeds(here)).astype(float)
+            panel.hlines(rows, ends["low"], ends["high"], color=colour, linewidth=1.6, zorder=2)
     panel.set_ylim(-0.7, len(names) - 0.3)
     panel.set_xlabel(what.label)
     panel.tick_params(axis="y", length=0)

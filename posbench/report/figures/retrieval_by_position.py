@@ -7,7 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import BASELINE_STYLES, GREY, band, captioned_subplots, label_width
+from posbench.report.figures.canvas import (
+    BASELINE_STYLES,
+    GREY,
+    band,
+    captioned_subplots,
+    drawn_bands,
+    label_width,
+)
 from posbench.report.figures.depth import binned
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, variant_name
@@ -51,7 +58,7 @@ def draw(
     handles = _handles(data, pd.concat(by_length), names, what, train_len in lengths)
     figure, axes = captioned_subplots(
         title,
-        caption([(pd.concat(picked), pd.concat(by_length), what)]),
+        caption([(pd.concat(picked), pd.concat(by_length), what)], intervals=drawn_bands(by_length[0])),
         panel=(2.1, 2.8 if len(picked) == 1 else 2.0),
         columns=len(lengths),
         rows=len(picked),
@@ -109,4 +116,4 @@ def _panel(panel: Axes, data: FigureData, here: pd.DataFrame, baselines: pd.Data
         panel.axhline(height, color=GREY, linestyle=BASELINE_STYLES[str(name)], linewidth=1.2)
     for style, line in data.series(here[here["estimate"].notna()]):
         panel.plot(line["depth"], line["estimate"], **style.plot_kwargs, clip_on=False)
-        band(panel, line["depth"], line["low"], line["high"], style.colour)
+        band(panel, line["depth"], line, style.colour)

@@ -20,6 +20,7 @@ from posbench.report.tables.metrics import METRICS, Metric
 from posbench.report.tables.selection import SERIES_COLUMNS, series_label
 from posbench.report.tables.summary import baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
+from posbench.results.statistics import MIN_CLUSTERS, MIN_SEEDS
 
 # A sentence about the experiment, which the captions of its figures end with.
 EXPERIMENT_NOTE: ContextVar[str] = ContextVar("experiment_note", default="")
@@ -89,10 +90,15 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     one = set(drawn["seeds"]) <= {1}
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
     kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
-    kinds = [f"{kind} over {clusters}" if "cluster" in kind else kind for kind in kinds]
-    few = f"one {clusters.removesuffix('s')}" if one else "one seed"
-    some = f" (none from {few} alone)" if (drawn["interval_method"] == "").any() else ""
-    spread = f"; {intervals}: {', '.join(kinds)}{some}" if kinds else "; no interval"
+    more = {"cluster": f" over {clusters}, for these trainings alone", "two-level": f" and {clusters}"}
+    kinds = [kind + "".join(words for word, words in more.items() if word in kind) for kind in kinds]
+    enough = f"{MIN_SEEDS} seeds or {MIN_CLUSTERS} {clusters}"
+    some = f" (none from fewer than {enough})" if (drawn["interval_method"] == "").any() else ""
+    spread = (
+        f"; {intervals}: {', '.join(kinds)}{some}"
+        if kinds
+        else f"; no interval from fewer than {MIN_SEEDS} seeds"
+    )
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 

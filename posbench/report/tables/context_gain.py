@@ -44,8 +44,7 @@ def context_gain_metric(metric: Metric) -> Metric:
 def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Returns a summary, a line per series and length, whose estimate is the gain over the training length.
 
-    Intervals are those of the paired difference: a cluster t over documents, or Student's t over several seeds. The
-    gain is NaN if one of the lengths has no number.
+    Intervals are those of the paired difference (`paired_intervals`). The gain is NaN if one of the lengths has no number.
     """
     numbers = aggregate(rows, metric)
     targets = [*SERIES_COLUMNS, "train_seed", *CLUSTER]

@@ -18,6 +18,7 @@ from posbench.report.tables.metrics import METRICS, Metric, metrics_for_task
 from posbench.report.tables.models_table import models_table
 from posbench.report.tables.pairwise_table import pairwise_table
 from posbench.report.tables.pairwise_tests import pairwise_tests
+from posbench.report.tables.ranking import ranking_table
 from posbench.report.tables.selection import (
     SETTING_COLUMNS,
     expand_prefix_lengths,
@@ -83,8 +84,8 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
     if metric.name in COMPARED:
         tests = pairwise_tests(rows, metric, order)
         differences = pairwise_table(rows, table.numbers, tests, metric, f"{name}-differences")
-        if differences is not None:
-            yield differences
+        ranks = ranking_table(rows, table.numbers, tests, metric, f"{name}-ranking")
+        yield from (one for one in (differences, ranks) if one is not None)
     same_targets = metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets"
     if same_targets:
         yield context_gain_table(rows, metric, order, f"{name}-context_gain")

@@ -16,6 +16,7 @@ from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.pairwise_tests import ALPHA, NOT_SIGNIFICANT
 from posbench.report.tables.selection import series_label
+from posbench.results.statistics import MIN_SEEDS
 
 ALL = 28  # pairs of eight series: up to this number, all are printed
 PRINTED = 60  # largest number of printed pairs; beyond it, only comparisons with the best
@@ -108,15 +109,16 @@ def _reading_guide(
     compared = set(tested["a"]) | set(tested["b"])
     unbeaten = ", ".join(name for name in ranked if name in compared and name not in beaten)
     significant = int((tested["conclusion"] != NOT_SIGNIFICANT).sum())
-    several = tested["seeds"].max() > 1
-    one = tested["seeds"].min() < 2
+    methods = " ".join(tested["interval_method"].unique())
     tests = []
-    if several:
-        tests.append("Student's t over seeds, paired by seed")
-    if one:
+    if "two-level" in methods:
+        tests.append(f"two-level t over seeds and {clusters}, paired by both")
+    if "Student" in methods:
+        tests.append(f"Student's t over seeds, paired by seed (results hold for these {clusters})")
+    if "cluster" in methods:
         tests.append(
-            f"cluster t adjusted for skewness over {clusters}, paired by {clusters} "
-            "(with one seed, results hold for these models, not for other trainings)"
+            f"cluster t adjusted for skewness over {clusters}, paired by {clusters} (with fewer than {MIN_SEEDS} seeds, "
+            "results hold for these models, not for other trainings)"
         )
     pairs = chosen_pairs(ranked)
     against_next = ", then each against the next" if any(a != ranked[0] for a, _ in pairs) else ""

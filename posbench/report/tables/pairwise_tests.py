@@ -1,7 +1,6 @@
 """Paired tests between the series of a table; the difficulty that two series share cancels.
 
-With one seed, pairs are documents or contexts; with several, pairs are seeds, over the documents that both series
-have. Holm's correction covers all pairs at all lengths of the table.
+Pairs are seeds and documents (or contexts) that both series have. Holm's correction covers all pairs at all lengths of the table.
 """
 
 import math
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.selection import (
@@ -23,7 +21,7 @@ from posbench.report.tables.selection import (
 )
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, metric_sums, worst_status
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import Interval, holm, paired_cluster_interval, t_interval
+from posbench.results.statistics import holm, paired_interval
 
 COLUMNS = ["eval_len", "a", "b", "a_minus_b", "low", "high", "interval_method", "seeds", "n_docs"]
 COLUMNS += ["p_value", "p_holm", "conclusion"]
@@ -57,7 +55,12 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
             line = {"eval_len": length, "a": series_label(*a), "b": series_label(*b), "p_value": math.nan}
             if a in held and b in held:
                 shared = ~np.isnan([*held[a], *held[b]]).any(axis=0)
-                interval = _difference(seed_of[shared], held[a][:, shared], held[b][:, shared])
+                interval = NO_INTERVAL
+                if shared.any():
+                    of_a, of_b = (held[key][:, shared] for key in (a, b))
+                    interval = paired_interval(
+                        (of_a[0], of_a[1]), (of_b[0], of_b[1]), seed_of[shared], document_of[shared]
+                    )
                 line |= {"a_minus_b": interval.estimate, "low": interval.low, "high": interval.high}
                 line |= {
                     "interval_method": interval.method,
@@ -84,17 +87,3 @@ def _conclusion(line: Any, metric: Metric) -> str:
         return f"{line.a} is {'above' if line.a_minus_b > 0 else 'below'} {line.b}"
     better, worse = (line.a, line.b) if (line.a_minus_b < 0) == metric.lower_is_better else (line.b, line.a)
     return f"{better} beats {worse}"
-
-
-def _difference(seed_of: NDArray, a: NDArray, b: NDArray) -> Interval:
-    """Returns the difference a - b; each is a row of sums and a row of counts, over shared seeds and documents."""
-    seeds, seed_of = np.unique(seed_of, return_inverse=True)
-    if not len(seeds):
-        return NO_INTERVAL
-    (numerator_a, denominator_a), (numerator_b, denominator_b) = a, b
-    if len(seeds) == 1:
-        return paired_cluster_interval((numerator_a, denominator_a), (numerator_b, denominator_b))
-    by_seed = [
-        np.bincount(seed_of, side) for side in (numerator_a, denominator_a, numerator_b, denominator_b)
-    ]
-    return t_interval(by_seed[0] / by_seed[1] - by_seed[2] / by_seed[3])

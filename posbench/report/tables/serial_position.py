@@ -49,8 +49,7 @@ _SIDES = ["numerator", "denominator"]
 def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Returns a line per series and length: accuracy overall and of the three parts, primacy and recency.
 
-    Intervals of the indices are a cluster t over contexts with all their records, or Student's t over several
-    seeds. Rows without a depth are dropped.
+    Intervals of the indices are those of `paired_intervals`, over contexts with all their records. Rows without a depth are dropped.
 
     Raises:
         DataError: the metric is not a fraction but an exponential.
@@ -64,7 +63,7 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     fifth = np.floor(of_metric["depth"].to_numpy(dtype=float) * _FIFTHS).clip(max=_FIFTHS - 1)
     fifths = metric_sums(of_metric.assign(fifth=fifth), metric, [*point, "fifth"])
     parts = {
-        name: metric_sums(_between(of_metric, *ends), metric, [*point, "train_seed", *CLUSTER])
+        name: metric_sums(between(of_metric, *ends), metric, [*point, "train_seed", *CLUSTER])
         for name, ends in PARTS.items()
     }
     ratios = {name: _ratios(sums.groupby(point)[_SIDES].sum()).to_dict() for name, sums in parts.items()}
@@ -87,7 +86,7 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     return pd.concat([numbers, pd.DataFrame(lines)], axis=1)
 
 
-def _between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
+def between(rows: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
     return rows[rows["depth"].between(low - _TOLERANCE, high + _TOLERANCE)]
 
 

@@ -5,16 +5,16 @@ A number is a ratio of sums over all documents or contexts of a point: weighted 
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from posbench.errors import DataError
 from posbench.report.tables.metrics import BASELINES, METRICS, Metric
 from posbench.report.tables.selection import SERIES_COLUMNS, conclusive, propagate_gate
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import Interval, cluster_interval, paired_cluster_interval, t_interval
+from posbench.results.statistics import MIN_SEEDS, Interval, interval, paired_interval
 
 CLUSTER = ["eval_seed", "doc_id"]
 SUMMARY = ["estimate", "low", "high", "interval_method", "seeds", "seeds_left_out", "n_docs", "n", "status"]
@@ -54,7 +54,7 @@ def aggregate(
 
     Args:
         by: columns that define a point.
-        within_seed: with one seed, compute intervals over its documents; several seeds have intervals over seeds.
+        within_seed: with fewer than MIN_SEEDS seeds, compute intervals over documents, for these trainings alone.
     """
     rows = propagate_gate(rows)
     group = [*SERIES_COLUMNS, *by]
@@ -69,11 +69,15 @@ def aggregate(
     for key, worst, n_seeds in zip(by_seed.index, by_seed.max(axis=1), by_seed.count(axis=1), strict=True):
         here = of_point.get(key, np.array([], dtype=int))
         seeds, seed_here = np.unique(seed_N[here], return_inverse=True)
-        interval = _interval(numerator[here], denominator[here], seed_here, within_seed)
+        found = NO_INTERVAL
+        if len(here):
+            found = interval(numerator[here], denominator[here], seed_here, document_N[here])
+        if len(seeds) < MIN_SEEDS and not within_seed:
+            found = replace(found, low=math.nan, high=math.nan, method="")
         lines.append(
             dict(zip(group, key, strict=True))
-            | {name: metric.shown(getattr(interval, name)) for name in ("estimate", "low", "high")}
-            | {"interval_method": interval.method, "seeds": len(seeds)}
+            | {name: metric.shown(getattr(found, name)) for name in ("estimate", "low", "high")}
+            | {"interval_method": found.method, "seeds": len(seeds)}
             | {"seeds_left_out": n_seeds - len(seeds)}
             | {"n_docs": len(np.unique(document_N[here])), "n": int(n[here].sum())}
             | {"status": STATUSES[int(worst)]}
@@ -90,38 +94,26 @@ def worst_status(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
 def paired_intervals(pairs: pd.DataFrame, by: Sequence[str]) -> dict[tuple, Interval]:
     """Returns the difference of two ratios, a minus b, with its interval, by group.
 
-    The interval is Student's t over the differences of seeds, or a cluster t over clusters if there is one seed.
-    Seeds with a denominator of zero do not count; groups without a seed are missing.
+    Intervals are those of `paired_interval`. Seeds with a denominator of zero do not count; groups without a seed are
+    missing.
 
     Args:
         pairs: columns numerator_a, denominator_a, numerator_b and denominator_b, by `by`, training seed and cluster.
     """
-    by_seed = pairs.groupby([*by, "train_seed"]).sum()
-    by_seed = by_seed[(by_seed[["denominator_a", "denominator_b"]] > 0).all(axis=1)]
-    differences = (
-        by_seed["numerator_a"] / by_seed["denominator_a"] - by_seed["numerator_b"] / by_seed["denominator_b"]
-    ).to_numpy()
+    seed = [*by, "train_seed"]
+    counted = pairs.groupby(seed)[["denominator_a", "denominator_b"]].transform("sum").gt(0).all(axis=1)
+    pairs = pairs[counted]
     sides = [
         [pairs[f"{part}_{side}"].to_numpy() for part in ("numerator", "denominator")] for side in ("a", "b")
     ]
-    clusters = pairs.groupby([*by, "train_seed"]).indices
+    seed_N = pairs.index.get_level_values("train_seed").to_numpy()
+    cluster_N = pairs.index.droplevel([name for name in pairs.index.names if name not in CLUSTER])
+    cluster_N = pd.factorize(cluster_N)[0]
     intervals = {}
-    for key, seeds in by_seed.groupby(list(by)).indices.items():
-        if len(seeds) > 1:
-            intervals[key] = t_interval(differences[seeds])
-        else:
-            here = clusters[by_seed.index[seeds[0]]]
-            a, b = ((numerator[here], denominator[here]) for numerator, denominator in sides)
-            intervals[key] = paired_cluster_interval(a, b)
+    for key, here in pairs.groupby(list(by)).indices.items():
+        a, b = ((numerator[here], denominator[here]) for numerator, denominator in sides)
+        intervals[key] = paired_interval(a, b, seed_N[here], cluster_N[here])
     return intervals
-
-
-def _interval(numerator: NDArray, denominator: NDArray, seed_N: NDArray, within_seed: bool) -> Interval:
-    if not len(seed_N):
-        return NO_INTERVAL
-    if seed_N.max() > 0 or not within_seed:
-        return t_interval(np.bincount(seed_N, numerator) / np.bincount(seed_N, denominator))
-    return cluster_interval(numerator, denominator)
 
 
 def baseline_values(rows: pd.DataFrame, names: Sequence[str] = BASELINES) -> pd.DataFrame:

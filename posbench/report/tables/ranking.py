@@ -1,0 +1,91 @@
+"""Ranking of many series at one length, as ranges of ranks and groups: neighbours are often not told apart.
+
+Told apart are pairs with p < 0.05 after the correction of Benjamini and Hochberg for all pairs at the length, which keeps
+the expected share of false ones among them at 5%. Holm's correction, which allows no false one at all, tells few of
+thousands of pairs apart with three seeds.
+"""
+
+import pandas as pd
+
+from posbench.report.tables.caption_text import capital
+from posbench.report.tables.captions import caption
+from posbench.report.tables.formatting import format_interval, format_number
+from posbench.report.tables.markup import Table, TableCell
+from posbench.report.tables.metrics import Metric
+from posbench.report.tables.pairwise_tests import ALPHA
+from posbench.report.tables.selection import series_label
+from posbench.results.statistics import benjamini_hochberg
+
+NOTE = (
+    f"Told apart: p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length. A group is a series "
+    "and those below it that are not told apart from it."
+)
+RANKS = "Ranks: from 1 more than the number of better series that are told apart to the rank with only worse ones below."
+
+
+def ranking(numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, length: int) -> pd.DataFrame:
+    """Returns a line per tested series, the best first: its summary, first_rank, last_rank and group, from 1.
+
+    Args:
+        numbers: a summary by length.
+        found: tests of all pairs, as from `pairwise_tests`.
+    """
+    tested = found[(found["eval_len"] == length) & found["p_value"].notna()]
+    corrected = benjamini_hochberg(tested["p_value"].tolist())
+    apart = {
+        frozenset((line.a, line.b))
+        for line, p in zip(tested.itertuples(), corrected, strict=True)
+        if p < ALPHA
+    }
+    at = numbers[numbers["eval_len"] == length]
+    labels = [series_label(*pair) for pair in zip(at["scheme"], at["extension"], strict=True)]
+    at = at.assign(label=labels)[[label in {*tested["a"], *tested["b"]} for label in labels]]
+    at = at.sort_values("estimate", ascending=metric.lower_is_better is not False, kind="stable")
+    names = at["label"].tolist()
+    leader, group, groups = "", 0, []
+    for name in names:
+        if not leader or frozenset((leader, name)) in apart:
+            leader, group = name, group + 1
+        groups.append(group)
+    above = [
+        sum(frozenset((name, other)) in apart for other in names[:place]) for place, name in enumerate(names)
+    ]
+    below = [
+        sum(frozenset((name, other)) in apart for other in names[place + 1 :])
+        for place, name in enumerate(names)
+    ]
+    first, last = [1 + count for count in above], [len(names) - count for count in below]
+    return at.assign(first_rank=first, last_rank=last, group=groups)
+
+
+def ranking_table(
+    rows: pd.DataFrame, numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, name: str
+) -> Table | None:
+    """Returns the ranking at the longest length with tests; None without tests."""
+    lengths = found.loc[found["p_value"].notna(), "eval_len"]
+    if lengths.empty:
+        return None
+    length = int(lengths.max())
+    ranked = ranking(numbers, found, metric, length)
+    body = [
+        [
+            TableCell(line.label),
+            TableCell(
+                f"{line.first_rank}"
+                if line.first_rank == line.last_rank
+                else f"{line.first_rank}–{line.last_rank}"
+            ),
+            TableCell(f"{line.group}"),
+            TableCell(f"{format_number(line.estimate)} {format_interval(line.low, line.high)}".strip()),
+        ]
+        for line in ranked.itertuples()
+    ]
+    train_len = int(rows["train_len"].iat[0])
+    return Table(
+        name=name,
+        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:g}×): ranking",
+        caption=caption([(rows, ranked, metric)], RANKS, NOTE, intervals="intervals", notes=False),
+        header=["scheme", "ranks", "group", metric.label],
+        body=body,
+        numbers=ranked.drop(columns="label").assign(metric=metric.name, train_len=train_len),
+    )

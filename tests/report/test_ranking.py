@@ -1,0 +1,67 @@
+"""Rankings: ranges of ranks and groups by hand, on rows, and in the figure."""
+
+import pandas as pd
+import pytest
+from test_figure_kinds import ORDER, config, texts
+
+from posbench.report.figures import draw_figure, house_style
+from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.ranking import draw
+from posbench.report.tables.layout import build_tables
+from posbench.report.tables.markup import to_markdown
+from posbench.report.tables.metrics import get_metric
+from posbench.report.tables.ranking import ranking
+from posbench.results.statistics import benjamini_hochberg, holm
+
+
+def test_benjamini_hochberg_by_hand():
+    # Sorted: .005 * 4/1, .01 * 4/2, .03 * 4/3, .04 * 4/4, then the running minimum from the largest.
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    assert benjamini_hochberg([0.9, 0.8]) == pytest.approx([0.9, 0.9])
+    assert benjamini_hochberg([]) == []
+
+
+def test_holm_tells_few_of_many_pairs_apart():
+    """Of 80 schemes with three seeds, whose p are seldom below .001, Holm's correction told none apart."""
+    p_values = [0.002] * 3000
+    assert min(holm(p_values)) == 1
+    assert max(benjamini_hochberg(p_values)) == pytest.approx(0.002)
+
+
+def test_ranks_and_groups_by_hand():
+    """a and b are not told apart, nor b and c, but a and c are; d is worst."""
+    numbers = pd.DataFrame({"scheme": list("dcba"), "extension": "none", "eval_len": 64})
+    numbers["estimate"] = [4.0, 3.0, 2.0, 1.0]
+    p_values = {"ab": 0.5, "bc": 0.5, "ac": 0.01, "ad": 0.01, "bd": 0.01, "cd": 0.01}
+    found = pd.DataFrame([{"a": pair[0], "b": pair[1], "p_value": p} for pair, p in p_values.items()])
+    ranked = ranking(numbers, found.assign(eval_len=64), get_metric("bits_per_byte"), 64)
+    columns = ["label", "first_rank", "last_rank", "group"]
+    assert ranked[columns].to_numpy().tolist() == [
+        ["a", 1, 2, 1],
+        ["b", 1, 3, 1],
+        ["c", 2, 3, 2],
+        ["d", 4, 4, 3],
+    ]
+
+
+def test_the_table_and_the_figure_rank_alike(rows, tmp_path):
+    tables = {table.name: table for table in build_tables(rows, ORDER)}
+    table = tables["perplexity-fixed_targets-bits_per_byte-ranking"]
+    numbers = table.numbers
+    assert numbers["estimate"].is_monotonic_increasing
+    assert numbers["group"].iat[0] == numbers["first_rank"].iat[0] == 1
+    assert "learned" not in set(numbers["scheme"])  # undefined at the longest context
+    assert "Told apart: p < 0.05 after Benjamini and Hochberg's correction" in to_markdown(table)
+    with house_style():
+        figure, shown = draw(FigureData.of(rows, ORDER))
+    groups = shown.dropna(subset="group")
+    assert set(groups["eval_len"]) == {1024}
+    assert "Dotted lines: groups by the bits per byte at 1024 tokens" in texts(figure)
+    assert len(draw_figure(config("ranking"), rows, tmp_path, ORDER)) == 3
+
+
+def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
+    with house_style():
+        assert "intervals, in the csv: 95% cluster t" in texts(draw(FigureData.of(rows, ORDER))[0])
+        figure, _ = draw(FigureData.of(rows_of_three_seeds, ORDER))
+    assert "lines at the longest context: 95% two-level t over 3 seeds" in texts(figure)

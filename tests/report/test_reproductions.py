@@ -1,0 +1,169 @@
+"""Claims of papers beside rows: each verdict on synthetic rows, and the claims and published numbers of the repository."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic_rows import synthetic_rows
+
+import posbench
+from posbench.errors import ConfigError
+from posbench.report.reproductions import page
+from posbench.report.reproductions.claims import Claim
+from posbench.report.reproductions.published import find, number
+from posbench.report.tables.identities import report_rows
+from posbench.report.tables.metrics import get_metric
+from posbench.report.tables.selection import propagate_gate
+from posbench.report.tables.summary import aggregate
+from posbench.results.rows import write_rows
+
+CONFIGS = Path(posbench.__file__).parents[1] / "configs"
+CLAIMS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONFIGS / "claim").glob("*.yaml"))}
+SELECT = {"task": "perplexity", "protocol": "fixed_targets"}
+
+
+@pytest.fixture(scope="module")
+def three_seeds():
+    return propagate_gate(report_rows(synthetic_rows(seeds=3, documents=16, contexts=8)))
+
+
+def claim(*effects, **settings) -> Claim:
+    content = {
+        "name": "test",
+        "claim": "A claim",
+        "experiments": ["demo"],
+        "select": SELECT,
+        "effects": effects,
+    }
+    return Claim.from_config("test", content | settings)
+
+
+def break_of(scheme="rope", **limits):
+    one, far = ({"scheme": scheme, "length_multiple": multiple} for multiple in (1, 8))
+    return {"plus": [far], "minus": [one], **limits}
+
+
+def test_an_effect_is_the_difference_of_the_numbers_of_tables(three_seeds):
+    decided = page.decide(claim(break_of(at_least=0.05)), lambda name: three_seeds)
+    numbers = aggregate(three_seeds[three_seeds["protocol"] == "fixed_targets"], get_metric("bits_per_byte"))
+    numbers = numbers.set_index(["scheme", "extension", "eval_len"])["estimate"]
+    expected = (numbers["rope", "none", 512] - numbers["rope", "none", 64]) * math.log(2)
+    (found,) = decided.found
+    assert found.interval.estimate == pytest.approx(expected)
+    assert (found.seeds, found.interval.method) == (3, "95% two-level t over 3 seeds")
+    assert (decided.verdict, decided.experiment) == ("reproduced", "demo")
+
+
+@pytest.mark.parametrize(
+    ("effects", "settings", "verdict"),
+    [
+        ([break_of(at_least=0.05)], {}, "reproduced"),
+        ([break_of(at_most=0.05)], {}, "contradicted"),
+        ([break_of(at_least=0.05), break_of("alibi", at_least=0.05)], {}, "contradicted"),
+        ([break_of(at_least=0.05), break_of("alibi", at_least=0.05)], {"need": "any"}, "reproduced"),
+        ([break_of("alibi", at_least=0.012)], {}, "undecided"),  # inside the interval
+        ([break_of("nobody", at_least=0)], {}, "not measured"),
+        ([break_of("learned", at_least=0)], {}, "undecided"),  # undefined at longer lengths
+        ([], {"not_comparable": "no such training"}, "not comparable"),
+    ],
+)
+def test_verdicts(three_seeds, effects, settings, verdict):
+    assert page.decide(claim(*effects, **settings), lambda name: three_seeds).verdict == verdict
+    if verdict != "not comparable":
+        assert page.decide(claim(*effects, **settings), lambda name: None).verdict == "not measured"
+
+
+def test_one_seed_decides_nothing(rows):
+    """Rows of one seed have intervals over documents, which say nothing of other trainings."""
+    decided = page.decide(claim(break_of(at_least=0.05)), lambda name: propagate_gate(report_rows(rows)))
+    assert decided.verdict == "undecided"
+    assert "undecided, 1 seed: 1 of 1 effects agree in these models" in page.markdown(
+        [decided], Path("results")
+    )
+
+
+def test_a_model_below_the_gate_has_no_number(three_seeds):
+    effect = {"plus": [{"scheme": "nope", "length_multiple": 4}], "at_least": 0.5}
+    below = claim(effect, select={"task": "key_value"}, metric="exact_match")
+    decided = page.decide(below, lambda name: three_seeds)
+    assert (decided.verdict, decided.found[0].reason) == ("undecided", "nope at 4×: not learned")
+    assert decided.settled
+
+
+def test_a_number_within_some_distance_of_the_papers(three_seeds):
+    paper = {"select": {"source": "Zoology"}, "plus": [{"eval_len": 64}]}
+    effect = {"plus": [{"scheme": "kerple_log", "length_multiple": 1}], "within": 0.2, "published": [paper]}
+    near = claim(effect, select={"task": "key_value"}, metric="exact_match")
+    assert page.decide(near, lambda name: three_seeds).verdict == "reproduced"
+
+
+def test_the_page_names_numbers_commands_and_sources(three_seeds, tmp_path):
+    (tmp_path / "demo").mkdir()
+    write_rows(synthetic_rows(seeds=3, documents=16, contexts=8), tmp_path / "demo" / "rows.parquet")
+    text, numbers = (path.read_text() for path in page.write(CLAIMS, tmp_path))
+    assert "| 1.52 (KERPLE: 4096 − 512); 0.67 (ALiBi: 4512 − 512) |" in text
+    assert "| demo | **reproduced** |" in text
+    assert "posbench sweep experiment=convergence 'grid.seed=[0,1,2]'\n" in text
+    assert "nan" not in text.lower()
+    assert numbers.splitlines()[0].startswith("claim,effect,paper,estimate,low,high,interval_method")
+    assert {"ALiBi, arXiv 2108.12409", "KERPLE, arXiv 2205.09921"} <= set(text.replace(" |", "|").split("| "))
+
+
+def test_the_command_runs_without_torch(tmp_path):
+    (tmp_path / "demo").mkdir()
+    write_rows(synthetic_rows(seeds=1, documents=8, contexts=8), tmp_path / "demo" / "rows.parquet")
+    code = (
+        "import sys\nfrom posbench.commands import run\n"
+        f"print(run(['reproductions', 'results_dir={tmp_path}']), 'torch' in sys.modules)\n"
+        f"print(run(['reproductions', 'results_dir={tmp_path}/missing']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = [f"{tmp_path}/reproductions.{kind}" for kind in ("md", "csv")]
+    assert done.stdout.splitlines() == [*names, "0 False", "2"]
+    assert (
+        done.stderr
+        == f"error: no folder {tmp_path}/missing: run posbench sweep first, or give results_dir=FOLDER\n"
+    )
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_papers_own_numbers_agree_with_the_claim(name):
+    one = Claim.from_config(name, CLAIMS[name])
+    assert one.name == name
+    for effect in one.effects:
+        low, high = effect.allowed
+        assert all(low <= paper.number <= high for paper in effect.published), one.label(effect)
+    for experiment in one.experiments[-1:]:
+        assert (CONFIGS / "experiment" / f"{experiment}.yaml").is_file()
+
+
+def test_published_numbers():
+    assert number(find({"source": "KERPLE", "scheme": "alibi", "eval_len": 512})) == pytest.approx(
+        math.log(23.9)
+    )
+    line = {"source": "Su", "scheme": "rope", "protocol": "1024"}
+    with pytest.raises(
+        ConfigError, match=r"^published\.csv has 0 lines with source Su, scheme rope, protocol 1024"
+    ):
+        find(line)
+    with pytest.raises(ConfigError, match=r"^unknown column of published\.csv"):
+        find({"paper": "Su"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"effects": [break_of()]}, "claim test: each effect needs at_least or at_most, or within and a"),
+        ({"effects": [break_of(at_lest=0)]}, "unknown setting of claim test 'at_lest'"),
+        ({"need": "some"}, "unknown need of claim test 'some'"),
+        ({"effects": []}, "claim test: give experiments with effects, or the reason as not_comparable"),
+        ({"claim": None, "clam": ""}, "unknown setting of claim test 'clam'"),
+    ],
+)
+def test_a_wrong_claim_is_one_line(changes, message):
+    content = {"name": "test", "claim": "A claim", "experiments": ["demo"], "effects": [break_of(at_least=0)]}
+    with pytest.raises(ConfigError, match=f"^{message}[^\n]*$"):
+        Claim.from_config("test", content | changes)
