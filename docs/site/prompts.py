@@ -72,6 +72,9 @@ def entry(one: Choice, corpus: Corpus) -> str:
     assert one.definition is not None
     paper = f" [{one.paper.removeprefix('https://')}]({address(one.paper)})" if one.paper else ""
     text = f"## {one.name}\n\n{one.summary}{paper}\n\n"
+    doc = f"```text\n{one.definition.doc}\n```\n\n" if one.definition.doc else ""
+    if one.name == "lm_eval":
+        return f"{text}Its prompts are those of the task of lm-eval that `task.name` names.\n\n{doc}"
     prompt = first_prompt(one, corpus)
     what = (
         "One of its prompts"
@@ -79,7 +82,7 @@ def entry(one: Choice, corpus: Corpus) -> str:
         else "A prompt, with the first of its questions"
     )
     text += f"{what}, {prompt.length} tokens:\n\n```text\n{shown(prompt, corpus)}\n```\n\n"
-    return text + (f"```text\n{one.definition.doc}\n```\n\n" if one.definition.doc else "")
+    return text + doc
 
 
 def first_prompt(one: Choice, corpus: Corpus) -> Prompt:

@@ -94,11 +94,11 @@ def test_a_whole_run_and_its_metadata(small_trainer, tmp_path) -> None:
 
 def test_a_graph_break_is_an_error_or_runs_uncompiled(small_trainer, tmp_path, monkeypatch) -> None:
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*not one graph.*auto or false$"):
-        small_trainer(tmp_path, "floater", COMPILE).step(0)
+        small_trainer(tmp_path, "randomized_alibi", COMPILE).step(0)
     # As under `auto` on a GPU.
     monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
-    auto = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu"))
-    plain = small_trainer(tmp_path, "floater", RuntimeSettings(device="cpu", compile=False))
+    auto = small_trainer(tmp_path, "randomized_alibi", RuntimeSettings(device="cpu"))
+    plain = small_trainer(tmp_path, "randomized_alibi", RuntimeSettings(device="cpu", compile=False))
     assert torch.equal(auto.step(0), plain.step(0))
     assert auto.loss_module.status.startswith("not compiled (")
 

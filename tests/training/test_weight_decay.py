@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from posbench.config import hydra_app
-from posbench.config.schema import ModelSettings, SchemeSettings, TrainSettings
+from posbench.config.schema import TrainSettings
 from posbench.model.gpt import GPT, Size, build_scheme
-from posbench.plan.cell import ModelPlan
 from posbench.position.compose import Stack
 from posbench.position.scheme import ModelShape, PositionScheme
 from posbench.training.muon import Muon, muon_update
@@ -109,14 +108,3 @@ def test_decay_of_muon_is_decoupled(compiled: bool) -> None:
         Muon([(parameter, 1)], 0.02, weight_decay=decay, update=update).step()
         ends.append(parameter.detach())
     torch.testing.assert_close(ends[1], ends[0] - 0.02 * 0.1 * start)
-
-
-def test_ids_of_trainings_with_decay_changed() -> None:
-    """Weights of the two rules are not the same model; those without decay keep their ids."""
-    rope = SchemeSettings("rope", {"_target_": "posbench.schemes.rope.RoPE"})
-    ids = [
-        ModelPlan(ModelSettings(rope, train=TrainSettings(weight_decay=decay)), "a corpus", 1).id
-        for decay in (0.0, 0.1)
-    ]
-    assert ids[0] == "1aaed84b8bfd2534"
-    assert ids[1] != "572f757e2e139506"
