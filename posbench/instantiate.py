@@ -91,7 +91,7 @@ def check_path(path: Any, key: str = "_target_") -> None:
 
 def locate(path: Any, key: str = "_target_") -> Any:
     """Imports the class or function at a dotted path; raises ConfigError if there is none or it is not allowed."""
-    if path in _provided:
+    if isinstance(path, str) and path in _provided:
         return _provided[path]
     check_path(path, key)
     module_name, _, name = path.rpartition(".")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.append(str(ROOT / "scripts"))  # not before packages: lm-eval imports one named evaluate
 
 # Trainings of a few seconds, so that one can be struck.
 LONGER = ("train.steps=600", "train.val_interval=200", "runtime.checkpoint_interval=50")

@@ -156,8 +156,8 @@ class Planned:
         )
         return SweepSummary(0, 1)
 
-    def write(self, builds, folder, costs):
-        self.work = repr([builds, costs])
+    def write(self, builds, folder, costs, extensions=None):
+        self.work = repr([builds, costs, extensions])
         return []
 
 

@@ -79,7 +79,8 @@ DRAWN = {
 
 @pytest.mark.parametrize("name", FEWER)
 def test_an_experiment_from_plan_to_figures(script, tmp_path, name):
-    result = script("sweep", f"experiment={name}", *SMALL, *FEWER[name])
+    small = [one for one in SMALL if f"grid.{one.partition('=')[0]}=" not in "".join(FEWER[name])]
+    result = script("sweep", f"experiment={name}", *small, *FEWER[name])
     assert result.code == 0, result
     folder = tmp_path / "results" / name
     rows = pd.read_parquet(folder / "rows.parquet")

@@ -200,9 +200,10 @@ EXPERIMENTS = sorted(path.parent for path in (ROOT / "results" / "published").gl
 
 @cache
 def published(folder: Path) -> pd.DataFrame:
-    """The rows of two documents or contexts of every cell of an experiment, of at most three schemes."""
+    """The rows of two documents or contexts of every cell of an experiment, of the three schemes most extended."""
     rows = read_rows(folder / "rows.parquet")
-    rows = rows[rows["scheme"].isin(rows["scheme"].unique()[:3])]
+    extensions = rows.groupby("scheme")["extension"].nunique().sort_values(ascending=False, kind="stable")
+    rows = rows[rows["scheme"].isin(extensions.index[:3])]
     documents = rows[["cell_id", "doc_id"]].drop_duplicates()
     few = documents[documents.groupby("cell_id").cumcount() < 2]
     return rows.merge(few, on=["cell_id", "doc_id"])

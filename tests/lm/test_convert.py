@@ -206,7 +206,7 @@ def test_unsupported_positions_are_incompatible() -> None:
     assert_incompatible("has scale_attn_by_inverse", "gpt2", scale_attn_by_inverse_layer_idx=True)
     assert_incompatible("use_bidirectional_attention", "gemma3", use_bidirectional_attention=True)
     config = hf_model("gptj", n_embd=32, n_head=4, n_layer=1, rotary_dim=8).config
-    with pytest.raises(IncompatibleError, match="gptj is not one of llama, mistral"):
+    with pytest.raises(IncompatibleError, match="gptj is not one of llama, arcee, mistral"):
         architecture_from_hf_config(config)
 
 
