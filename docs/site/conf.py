@@ -32,6 +32,7 @@ include_patterns = [
     "docs/generated/*.md",
     "results/LOG.md",
     "results/published/README.md",
+    "results/published/reproductions.md",
 ]
 exclude_patterns = [".*", "build", "tests", "posbench", "results/models", "results/cells"]
 html_theme = "furo"
