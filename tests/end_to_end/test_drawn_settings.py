@@ -31,7 +31,10 @@ COMMANDS = {
     "sweep": ("experiment=miniature", "grid.extension=[pi]", "grid.scheme=[rope]", "figures=[fixed_targets]"),
     "figures": (),
     "properties": ("schemes=[rope]",),
+    "report": (),
+    "reproductions": (),
 }
+READERS = ("figures", "report", "reproductions")  # of rows, of which there are none here
 # Settings of dictionaries that the schemas leave open.
 OPEN_KEYS = {
     "train": ["scheme.build.rope_theta", "scheme.build.interleaved", "+scheme.build.unknown"],
@@ -63,6 +66,8 @@ OPEN_KEYS = {
     ],
     "figures": ["+unknown"],
     "properties": ["+unknown"],
+    "report": ["+unknown"],
+    "reproductions": ["+unknown"],
 }
 NUMBERS = [
     "0",
@@ -191,7 +196,7 @@ def test_drawn_settings(monkeypatch, capsys, tmp_path, cache):
     def call(command, overrides):
         GlobalHydra.instance().clear()
         planned.work = None
-        where = [] if command in ("figures", "properties") else [f"runtime.cache_dir={cache}"]
+        where = [f"runtime.cache_dir={cache}"] if command in ("train", "evaluate", "sweep") else []
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.alarm(WAIT_SECONDS)
         try:
@@ -228,7 +233,7 @@ def test_drawn_settings(monkeypatch, capsys, tmp_path, cache):
             assert status == 2
             assert len(lines) == 1
         elif (
-            command != "figures"
+            command not in READERS
             and composed[-1] != usual_settings[command]
             and len(overrides) == 1
             and not only_labels(overrides[0])
