@@ -92,7 +92,7 @@ def run_app(
     except (HydraException, OmegaConfBaseException) as error:
         report_error(one_line(error, schema))
         return 2
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
         if composed:
             raise
         report_error(yaml_error(error))
@@ -236,7 +236,7 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
     repository = ConfigRepository(path)
     try:
         found = repository.load_config(f"{group}/{name}")
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
         raise ConfigError(f"{group}/{name}.yaml: {yaml_error(error)}") from None
     if found is None:
         raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))

@@ -49,7 +49,7 @@ def compose(name: str, groups: Mapping[str, str], settings: Mapping[str, Any]) -
         return expand_home(to_settings(schema, config))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error, schema)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, AssertionError) as error:
         raise ConfigError(yaml_error(error)) from None
     finally:
         instance.hydra = before

@@ -23,8 +23,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def yaml_error(error: yaml.YAMLError | UnicodeDecodeError) -> str:
-    """Returns an error of reading yaml as one line: the file, the line and the problem."""
+def yaml_error(error: yaml.YAMLError | UnicodeDecodeError | AssertionError) -> str:
+    """Returns an error of reading yaml, or of OmegaConf in adding to it, as one line: the file, the line, the problem."""
+    if isinstance(error, AssertionError):
+        return (
+            "a setting is given below one that is null, such as extension.build.factor without an extension: choose the "
+            "option first, as in extension=pi"
+        )
     if isinstance(error, UnicodeDecodeError):
         return f"a yaml file is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8"
     mark = getattr(error, "problem_mark", None)

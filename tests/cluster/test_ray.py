@@ -47,6 +47,6 @@ def test_a_sweep_that_leaves_is_finished_by_its_actors(tmp_path, cache, cluster)
     cluster.add_node(num_cpus=2)
     address = [f"runtime.ray.address={cluster.address}", "runtime.ray.gpus=0", "runtime.ray.workers=1"]
     settings = ["grid.scheme=[nope]", "grid.extension=[]", "runtime.wait=false"]
-    output = soak.finish(soak.sweep(tmp_path, cache, "ray", *address, *settings))
+    output = soak.finish(soak.sweep(tmp_path, cache, "ray", *address, *settings, *LONGER))
     assert "2 jobs are submitted" in output
     wait_until(lambda: len(list(tmp_path.glob("jobs/*.json"))) == 2)

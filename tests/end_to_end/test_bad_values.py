@@ -33,6 +33,7 @@ BAD_VALUES = {
     ("evaluate", "evaluation.length_multiples=[nan]"): "evaluation.length_multiples nan",
     ("evaluate", "evaluation.length_multiples=[-1]"): "above 0",
     ("evaluate", "evaluation.seed=-1"): "evaluation.seed -1",
+    ("evaluate", "+extension.build.factor=0"): "below one that is null",
     ("train", "scheme.build.rope_theta=nan"): "scheme.build.rope_theta nan: give a finite number",
     # zero and negative counts
     ("train", "size.n_layers=0"): "size.n_layers 0: give a number at least 1",
