@@ -118,7 +118,7 @@ class Shell:
         if name == "sweep" and not self.sweeps:
             return [*given, *([] if "--dry-run" in given else ["--dry-run"]), *self.runtime]
         if name == "search":
-            return [*given, *TINY, *few(given), *SEARCH, *self.runtime]
+            return [*given, *TINY, *few(given), *SEARCH, self.runtime[0]]
         if name == "sweep":
             fewer = [
                 f"++evaluate.{task}.settings.num_examples=2" for task in SWEPT if "experiment=demo" in given
