@@ -39,8 +39,8 @@ QUESTION = {
 HEAD = """# Tasks by example
 
 Written from the code when these pages are built: the prompt is the first of a task, with bytes as tokens
-and short settings; what is measured is the docstring of its class. `⟨bos⟩`, `⟨key 3⟩` and `⟨value 1⟩` are reserved ids. `▶` begins what is
-scored, or what the model is to write. [Tasks and experiments](../tasks.md) says how to choose between tasks.
+and short settings; what is measured is the docstring of its class. `⟨bos⟩`, `⟨key 3⟩` and `⟨value 1⟩` are reserved ids. `▶` marks the
+first token that is scored or generated. [Tasks and experiments](../tasks.md) says how to choose between tasks.
 
 """
 

@@ -1,4 +1,4 @@
-"""README.md of an exported model: what it is, its figures, how it is loaded, and the commands that made it."""
+"""The model card (README.md) of an exported model: description, metrics, usage and the commands that produced it."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, style
         return
     train_len = int(table.about["train_len"])
     axis = DEPTH_AXIS_LABELS.get(str(table.about["task"]), "queried record")
-    words = caption([(rows, table.numbers, metric)], intervals="bands", notes=False)
+    words = caption([(rows, table.numbers, metric)], intervals="intervals, as bands", notes=False)
     series = _series(numbers, metric, experiment, styles)
     points = _points(
         numbers.assign(x=numbers["depth"]),

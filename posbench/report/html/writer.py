@@ -44,7 +44,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Section:
-    """What the report says of one scheme, extension or ensemble.
+    """The section of the report on one scheme, extension or ensemble.
 
     Attributes:
         queries: lines of Python that read its rows, one for each experiment.

@@ -1,4 +1,4 @@
-"""Numbers that papers have published, read from published.csv, which says where each is from and how it was checked."""
+"""Published numbers of papers, read from published.csv, with the source of each and how it was checked."""
 
 from __future__ import annotations
 

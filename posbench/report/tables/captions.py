@@ -92,13 +92,14 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
     more = {"cluster": f" over {clusters}, for these trainings alone", "two-level": f" and {clusters}"}
     kinds = [kind + "".join(words for word, words in more.items() if word in kind) for kind in kinds]
+    # Figures draw only intervals over seeds.
+    in_csv = [] if intervals.startswith("intervals") else [kind for kind in kinds if "seeds" not in kind]
+    shown_kinds = [kind for kind in kinds if kind not in in_csv]
+    parts = [(intervals, shown_kinds), ("intervals, in the csv alone", in_csv)]
+    spreads = [f"{words}: {', '.join(some)}" for words, some in parts if some]
     enough = f"{MIN_SEEDS} seeds or {MIN_CLUSTERS} {clusters}"
     some = f" (none from fewer than {enough})" if (drawn["interval_method"] == "").any() else ""
-    spread = (
-        f"; {intervals}: {', '.join(kinds)}{some}"
-        if kinds
-        else f"; no interval from fewer than {MIN_SEEDS} seeds"
-    )
+    spread = f"; {'; '.join(spreads)}{some}" if kinds else f"; no interval from fewer than {MIN_SEEDS} seeds"
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 
