@@ -52,7 +52,7 @@ runpy.run_path({str(ROOT / "scripts" / "train.py")!r}, run_name="__main__")
 
 
 def started(launch: list[str], script: str, *settings: str) -> subprocess.Popen[str]:
-    own = [one for one in settings if script == "train" or "checkpoint" not in one]
+    own = [one for one in settings if script != "evaluate" or "checkpoint" not in one]
     command = [*launch, str(ROOT / "scripts" / f"{script}.py"), *own]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
