@@ -1,5 +1,6 @@
 """The benchmark: alternating pairs, intervals with their coverage, and peers that compute the same."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from posbench.benchmark.models import (
     BenchmarkShape,
     with_scheme,
 )
-from posbench.benchmark.paired import LEAST_PAIRS, Ratio, of_pairs, time_paired
+from posbench.benchmark.paired import LEAST_PAIRS, Ratio, of_pairs, time_paired, time_paired_processes
 from posbench.benchmark.steps import components_of, goal_of
 from posbench.commands import benchmark
 from posbench.config import hydra_app
@@ -258,3 +259,28 @@ def test_the_lines_of_a_gpu_run_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Non
     assert gpu.extended("rerope", 0).median > 0
     assert gpu.retrieval(0).median > 0
     gpu.our_step.cache_clear()
+
+
+def _count() -> paired.Work:
+    calls = [0]
+
+    def work() -> None:
+        calls[0] += 1
+        time.sleep(0.002 if calls[0] > 1 else 0.2)
+
+    return work
+
+
+def test_processes_are_timed_by_their_own_clock_after_the_first_calls() -> None:
+    ratio = time_paired_processes(_count, _count, seconds=0, warm=1)
+    assert ratio.pairs == LEAST_PAIRS
+    assert 2 <= ratio.ours < 100
+
+
+def _fail() -> paired.Work:
+    raise ValueError("cannot be built")
+
+
+def test_a_timed_process_that_fails_ends_the_benchmark() -> None:
+    with pytest.raises(RuntimeError, match="has ended"):
+        time_paired_processes(_fail, _count, seconds=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,13 +23,14 @@ from posbench.benchmark.models import (
     with_scheme,
     x_transformers,
 )
-from posbench.benchmark.paired import time_paired
+from posbench.benchmark.paired import time_paired, time_paired_processes
 from posbench.config import hydra_app
 from posbench.errors import unknown
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT
 from posbench.position.biases import AttentionBias, CompositeBias, DistanceBias, SeparableBias
 from posbench.position.call import AttentionCall
+from posbench.runtime.allocator import keep_freed_memory
 from posbench.training.cross_entropy import cross_entropy
 
 LARGE_VOCABULARY = BenchmarkShape(
@@ -46,7 +48,7 @@ PAIRS = 7
 
 
 def peers(seconds: float) -> Iterator[Line]:
-    """Times a step in float32: posbench's RoPE model and models of the same shape elsewhere."""
+    """Times a step in float32: posbench's RoPE model and models of the same shape elsewhere, each in its own process."""
     others: dict[str, tuple[Maker, float]] = {
         f"{version('torch')} nanoGPT: learned positions, LayerNorm, tied head, no biases": (nanogpt, 1.0),
         f"{version('transformers')} GPT2LMHeadModel, sdpa": (gpt2, 0.85),
@@ -57,8 +59,8 @@ def peers(seconds: float) -> Iterator[Line]:
         for peer, (make, goal) in others.items():
             if shape is LARGE_VOCABULARY and make is not nanogpt:
                 continue
-            ratio = time_paired(step_of(ours, shape), step_of(make, shape), seconds)
-            yield Line(f"training step: {shape}", peer, goal, ratio)
+            mine, other = partial(step_of, ours, shape, keep_memory=True), partial(step_of, make, shape)
+            yield Line(f"training step: {shape}", peer, goal, time_paired_processes(mine, other, seconds))
 
 
 def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
@@ -98,6 +100,7 @@ def step_of(
     precision: Callable[[], AbstractContextManager] = nullcontext,
     device: str = "cpu",
     compiled: bool = False,
+    keep_memory: bool = False,
 ) -> Callable[[], None]:
     """Returns one training step as a function: forward, backward, clipping and AdamW, on the same ids for every model.
 
@@ -105,7 +108,10 @@ def step_of(
 
     Args:
         precision: context of the forward pass and the loss.
+        keep_memory: sets the allocator of the process as a job does.
     """
+    if keep_memory:
+        keep_freed_memory()
     torch.manual_seed(0)
     module, model = make(shape)
     module.to(device)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from posbench.errors import ConfigError
+from posbench.runtime.allocator import release_freed_memory
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,8 +35,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def free_memory() -> None:
-    """Gives memory that no object uses back to the device, where other processes may need it."""
+    """Returns memory that no object uses to the device and the system, where other processes may need it."""
     gc.collect()  # of models in reference cycles, such as those of compiled code
+    release_freed_memory()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

@@ -18,6 +18,7 @@ from posbench.files import remove_leftovers
 from posbench.plan.cell import ModelPlan
 from posbench.plan.job import Job
 from posbench.plan.sweep_file import Sweep
+from posbench.runtime.allocator import keep_freed_memory
 from posbench.runtime.device import free_memory
 from posbench.runtime.distributed import world
 from posbench.tracking.report import cell_means, checkpoint_name
@@ -43,6 +44,7 @@ class JobRunner:
         self.last: EvaluatedModel | None = None
         self.is_interrupted: Callable[[], bool] = lambda: False
         torch.set_num_threads(runtime.num_threads)
+        keep_freed_memory()
 
     def run(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> float:
         """Runs the part of a job that is not done yet, and returns its share of the job, from 0 to 1.
