@@ -46,7 +46,7 @@ class PaTH(PositionScheme):
         return RowwiseBias(logit, inputs.q_BHTD, inputs.k_BHSD, prepare, is_logit=True)
 
     def blocks(self, x_BSW: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Returns by blocks of tokens: w (B, H, N, BLOCK, D) and the UT transform's matrices (B, H, N, BLOCK, BLOCK)."""
+        """Returns by blocks of tokens: w (N, B, H, BLOCK, D) and the UT transform's matrices (N, B, H, BLOCK, BLOCK)."""
         down, up, tap, weight, bias = (upcast(parameter[layer]) for parameter in self.parameters())
         w_BWS = F.pad((x_BSW @ down.T @ up.T).mT, (TAPS - 1, 0))
         w = F.silu(F.conv1d(w_BWS, tap[:, None], groups=len(tap))).unflatten(1, (len(bias), -1)).mT
@@ -57,8 +57,9 @@ class PaTH(PositionScheme):
 
 
 def split_blocks(x_BHSD: Tensor) -> Tensor:
-    """Splits the tokens into blocks, (B, H, N, BLOCK, D); the last block is padded with zeros."""
-    return F.pad(x_BHSD, (0, 0, 0, -x_BHSD.shape[2] % BLOCK)).unflatten(2, (-1, BLOCK))
+    """Splits the tokens into blocks, (N, B, H, BLOCK, D), each contiguous; the last block is padded with zeros."""
+    blocks = F.pad(x_BHSD, (0, 0, 0, -x_BHSD.shape[2] % BLOCK)).unflatten(2, (-1, BLOCK))
+    return blocks.movedim(2, 0).contiguous()
 
 
 def transform_keys(k_BHSD: Tensor, w: Tensor, t: Tensor) -> Blocks:
@@ -66,7 +67,7 @@ def transform_keys(k_BHSD: Tensor, w: Tensor, t: Tensor) -> Blocks:
     k, u = split_blocks(k_BHSD), t @ w
     overlap = t @ (w @ k.mT).tril(-1)
     product = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device) - w.mT @ u
-    return list(zip(*(x.unbind(2) for x in (w, u, k, overlap, k - overlap.mT @ w, product)), strict=True))
+    return list(zip(*(x.unbind() for x in (w, u, k, overlap, k - overlap.mT @ w, product)), strict=True))
 
 
 def path_logits(q_BHRD: Tensor, start: int, keys: int, blocks: Blocks) -> Tensor:
@@ -82,5 +83,6 @@ def path_logits(q_BHRD: Tensor, start: int, keys: int, blocks: Blocks) -> Tensor
             *_, k_end, product = blocks[earlier]
             parts.append(q @ k_end.mT)
             q = q @ product if earlier else q
-        rows.append(F.pad(torch.cat(parts[::-1], -1), (0, keys - (block + 1) * BLOCK)))
-    return torch.cat(rows, 2)
+        row, padding = torch.cat(parts[::-1], -1), keys - (block + 1) * BLOCK
+        rows.append(F.pad(row, (0, padding)) if padding else row)
+    return torch.cat(rows, 2) if len(rows) > 1 else rows[0]
