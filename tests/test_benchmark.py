@@ -95,6 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(evaluation, name, SHAPE)
 
 
+@pytest.mark.slow
 def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
     found = list(steps.peers(seconds=0))
     assert [line.peer.split()[0] for line in found] == ["torch", "transformers", "x-transformers", "torch"]

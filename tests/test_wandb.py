@@ -209,6 +209,7 @@ def offline_seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 @pytest.mark.parametrize("key", ["short", KEY])
+@pytest.mark.slow
 def test_a_bad_key_or_a_dead_network_does_not_stop_a_run(
     tmp_path: Path, key: str, offline_seconds: float
 ) -> None:
@@ -228,6 +229,7 @@ def test_disabled_imports_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_run_does_not_disturb_the_next_one(tmp_path: Path) -> None:
     assert script(str(tmp_path), "kill").returncode == -signal.SIGKILL
     after = script(str(tmp_path))
@@ -247,6 +249,7 @@ for seed in range(2):
 
 
 @pytest.mark.parametrize(("given", "project"), [([], "theirs"), (["ours"], "ours")])
+@pytest.mark.slow
 def test_the_run_around_this_process_is_left_alone(tmp_path: Path, given: list[str], project: str) -> None:
     """Fault: with WANDB_RUN_ID set, all runs had one id; WANDB_PROJECT was ignored."""
     around = {

@@ -45,6 +45,7 @@ def test_three_sweeps_at_once(tmp_path, cache, undisturbed):
 
 
 @pytest.mark.parametrize("launcher", ["inline", "local"])
+@pytest.mark.slow
 def test_a_results_folder_that_is_removed(launcher, tmp_path, cache):
     process = soak.sweep(tmp_path / "results", cache, launcher, "train.steps=100000")
     wait_until(lambda: list(tmp_path.glob("results/models/*/step-*")))

@@ -7,7 +7,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'posbench[r
 
 import soak  # isort: skip - of scripts/, which clusters adds to the path
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 COMMAND = documented("runtime=ray")
 
 

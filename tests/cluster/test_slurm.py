@@ -29,6 +29,7 @@ def nodes() -> str:
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.slurm,
     pytest.mark.skipif(
         nodes() != "n1 n2", reason="no Slurm of nodes n1 and n2: run tests/cluster/slurm_up.sh as root"

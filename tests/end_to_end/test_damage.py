@@ -156,6 +156,7 @@ def test_an_experiment_without_its_settings_names_the_command_that_makes_it_agai
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_made_again_to_the_same_rows(intact: Path, tmp_path: Path) -> None:
     """A damaged model was evaluated as if nothing were wrong, and a damaged tokenizer's name was refused for ever."""
     shutil.copytree(intact, tmp_path / "copy")
@@ -192,6 +193,7 @@ def test_an_old_corpus_with_a_damaged_tokenizer_is_noticed(intact: Path, tmp_pat
     assert "jytes" in str(build.find_damage(tmp_path / "old"))
 
 
+@pytest.mark.slow
 def test_several_processes_find_one_damaged_model(intact: Path, tmp_path: Path) -> None:
     """One of two processes that found the same damaged model ended with FileNotFoundError."""
     final = tmp_path / "final"
@@ -225,6 +227,7 @@ def test_several_processes_find_one_damaged_model(intact: Path, tmp_path: Path) 
         (("cache", "results/models"), 1_000, "results/sweeps/"),
     ],
 )
+@pytest.mark.slow
 def test_files_that_cannot_grow_are_one_line(
     present: tuple[str, ...], limit: int, unwritable: str, intact: Path, tmp_path: Path
 ) -> None:

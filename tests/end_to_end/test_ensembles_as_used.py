@@ -1,6 +1,9 @@
 """Ensembles in a sweep, next to extensions, and in scripts/evaluate.py."""
 
 import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
 
 SMALL = (
     "experiment=miniature",

@@ -11,6 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 from pretrained_models import saved
 
+pytestmark = pytest.mark.slow
+
 TASKS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "task").glob("*.yaml"))
 TASKS.remove("lm_eval")  # needs tasks of its own: tests/export/test_lm_eval.py
 SMALL = {

@@ -3,6 +3,8 @@
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "size={name: miniature, n_layers: 1, d_model: 16, n_heads: 2}",
     "train.steps=2",

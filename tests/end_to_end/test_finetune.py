@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MINIATURE = (
     "experiment=miniature",
     "runtime.launcher=inline",

@@ -15,6 +15,8 @@ from posbench.config import hydra_app
 from posbench.kernels.flex import flex
 from posbench.position.call import AttentionCall
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:

@@ -58,6 +58,7 @@ def test_a_sweep_writes_rows_tables_and_figures(uninterrupted):
     assert {f"tables/perplexity-fixed_targets-bits_per_byte.{kind}" for kind in ("csv", "md", "tex")} <= names
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing_and_redraws_the_same_bytes(script, tmp_path, uninterrupted):
     results = tmp_path / "results"
     shutil.copytree(uninterrupted, results)
@@ -127,6 +128,7 @@ def kill_when(process: subprocess.Popen, reached, seconds: float = 60.0) -> None
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_with_the_rows_of_an_uninterrupted_one(started, tmp_path, uninterrupted):
     results = tmp_path / "results"
     points = [
@@ -144,6 +146,7 @@ def test_a_killed_sweep_ends_with_the_rows_of_an_uninterrupted_one(started, tmp_
     assert (results / rows).read_bytes() == (uninterrupted / rows).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_saves_checkpoints(started, tmp_path, uninterrupted):
     results = tmp_path / "results"
     process = started("sweep", MINIATURE, "train.steps=100000")
@@ -167,6 +170,7 @@ def test_an_interrupted_sweep_saves_checkpoints(started, tmp_path, uninterrupted
     assert all(after[model] >= step for model, step in before.items())
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_the_jobs(started, tmp_path, uninterrupted):
     both = [started("sweep", *NO_FIGURES), started("sweep", *NO_FIGURES)]
     output = [process.communicate(timeout=180)[0] for process in both]

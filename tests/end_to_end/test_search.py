@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 MODEL = ("size.n_layers=1", "size.d_model=16", "size.n_heads=2", "train.seq_len=16", "train.steps=20")
 EXAMPLES = "task.build.num_examples=2"
 SMALL = (

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from variants import ALONE, EXTENDED, EXTENSIONS, SCHEMES, SIZE, TRAIN_LEN, VOCABULARY, Variant, is_defined
@@ -14,6 +15,8 @@ from posbench.config.schema import ExtensionSettings
 from posbench.export.folder import write_model
 from posbench.export.source_model import SourceModel
 from posbench.model.gpt import GPT
+
+pytestmark = pytest.mark.slow
 
 LENGTH = 40
 # In a process of its own: loads every folder, compares logits and generates with a cache, alone and in a padded batch.

@@ -24,6 +24,7 @@ FEW = ("nope", "learned", "rope", "alibi", "window", "hwfa")
 
 
 @pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.slow
 def test_every_scheme_has_a_row(name: str) -> None:
     row, curves = measure(name, SCHEMES[name])
     row = rounded(row)

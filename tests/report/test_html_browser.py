@@ -24,6 +24,7 @@ from posbench.results.rows import read_rows
 
 PROGRAMS = [shutil.which(name) for name in ("chromium", "chromedriver")]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.skipif(
         None in PROGRAMS, reason="no chromium with chromedriver: see tests/report/chromium_up.sh"
