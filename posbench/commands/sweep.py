@@ -1,7 +1,8 @@
 """Runs an experiment: trains every model of a grid, evaluates each, and writes rows, tables and figures.
 
-Everything goes to results/NAME, whose tables and figures are replaced; name=mine writes to results/mine. What is finished is not computed again: the same command continues an interrupted
-sweep, and two sweeps on one results folder share the work.
+Everything goes to results/NAME, whose tables and figures are replaced; name=mine writes to results/mine. What is
+finished is not computed again: the same command continues an interrupted sweep, and two sweeps on one results folder
+share the work.
 
 most used settings:
   experiment=demo                      what to run (posbench list experiments); by default extrapolation
@@ -24,10 +25,11 @@ With --dry-run the jobs are listed with their tokens, their operations and wheth
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from posbench.commands import checks, settings_command
 from posbench.config.schema import SweepScript
@@ -88,7 +90,7 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
 
 
 def training_note(script: SweepScript) -> str:
-    """Returns what captions say of the trainings and cannot read from rows: synthetic sequences, settings of schemes."""
+    """Returns what captions say of the trainings and cannot read from rows: synthetic sequences, settings, fine-tuning."""
     sentences = []
     train = script.train
     if train.synthetic_fraction > 0 and not {"synthetic_fraction", "synthetic_task"} & set(script.grid.train):
@@ -102,4 +104,13 @@ def training_note(script: SweepScript) -> str:
                 f"{key} {value:g}" for key, value in settings.items() if isinstance(value, float)
             )
             sentences += [f"{scheme}: {changed}."] if changed else []
+    tuned = [
+        f"{name} ({', '.join([tuning.extension or name, *_settings(tuning.settings), *_settings(tuning.train)])})"
+        for name, tuning in script.finetune.items()
+    ]
+    sentences += [f"Fine-tuned, with the extension in place: {', '.join(tuned)}."] if tuned else []
     return " ".join(sentences)
+
+
+def _settings(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{key} {value}" for key, value in settings.items()]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from synthetic_rows import ORDER
 
 import posbench
@@ -110,6 +111,20 @@ def test_lines_are_labelled_at_their_ends(rows):
     rope = shown[(shown["scheme"] == "rope") & (shown["eval_len"] == 1024)]["estimate"].item()
     assert f"rope  {rope:.2f}" in labels(figure)
     assert "learned ×" in labels(figure)
+
+
+def test_the_label_of_a_line_that_ends_at_once_is_beside_its_marker(rows):
+    """Fault: the label of a long name covered the marker of its only point."""
+    learned = rows["scheme"] == "learned"
+    rows = rows.assign(scheme=rows["scheme"].astype(str).mask(learned, "learned_with_a_long_name"))
+    rows = rows[~learned | (rows["eval_len"] == rows["train_len"]) | (rows["status"] != "ok")]
+    figure, _ = context_growth.draw(FigureData.of(rows, ORDER, None, False))
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    (label,) = (text for text in axes.texts if text.get_text() == "learned_with_a_long_name ×")
+    marker = axes.transData.transform((64, 1))[0]
+    assert label.get_window_extent().x0 >= axes.get_window_extent().x0
+    assert Text.get_window_extent(label).x1 < marker - 5
 
 
 def test_no_two_labels_overlap(rows):

@@ -1,5 +1,7 @@
 """Panel with one line per series by context length, labelled at its end; used by several figures."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -82,7 +84,10 @@ def draw_lines(
         axes, sorted(shown[x].unique()), train_len, f"{name} (tokens, and multiples of the training length)"
     )
     if ended:
-        # Space at the left for the labels of lines that end at the shortest length.
-        axes.set_xlim(left=shown[x].min() / 1.7)
+        # Space at the left for the labels of lines that end at the shortest length, on the logarithmic axis.
+        inches = axes.get_window_extent().width / axes.get_figure().dpi  # type: ignore[union-attr]
+        share = min(label_width(each.text for each in ended) / inches, 0.5)
+        first, right = math.log(shown[x].min()), math.log(axes.get_xlim()[1])
+        axes.set_xlim(left=math.exp((first - share * right) / (1 - share)))
     end_labels(axes, complete)
     end_labels(axes, ended, side="left")
