@@ -52,7 +52,6 @@ def test_buffers_of_a_step_stay_in_the_process_until_the_job_ends() -> None:
     kept, faults, returned = measured(keep=True)
     if not kept:
         pytest.skip("not glibc")
-    assert faults < 100
     assert returned > 30 * 2**20
     kept, unkept_faults, _ = measured(keep=True, MALLOC_MMAP_THRESHOLD_="131072")
     assert not kept, "the environment takes precedence"
