@@ -180,7 +180,8 @@ def end_labels(axes: Axes, labels: Sequence[EndLabel], side: str = "right") -> N
                 "linewidth": 0.6,
                 "shrinkA": 1,
                 "shrinkB": 4,
-                "relpos": (0 if side == "right" else 1, 0.5),  # from the edge of the text, so as to cross no label
+                # From the edge of the text, so as to cross no other label.
+                "relpos": (0 if side == "right" else 1, 0.5),
             },
             annotation_clip=False,
         )
