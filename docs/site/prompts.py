@@ -38,9 +38,9 @@ QUESTION = {
 }
 HEAD = """# Tasks by example
 
-Written from the code when these pages are built: the prompt is the first of a task, with bytes as tokens
-and short settings; what is measured is the docstring of its class. `⟨bos⟩`, `⟨key 3⟩` and `⟨value 1⟩` are reserved ids. `▶` marks the
-first token that is scored or generated. [Tasks and experiments](../tasks.md) says how to choose between tasks.
+These examples are generated when the pages are built. Each shows the first prompt of a task, with bytes as tokens and
+short settings, and the docstring of its class, which says what the task measures. `⟨bos⟩`, `⟨key 3⟩` and `⟨value 1⟩` are reserved
+ids. `▶` marks the first token that the task scores or the model generates. [Tasks and experiments](../tasks.md) says how to choose between tasks.
 
 """
 
