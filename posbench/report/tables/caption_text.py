@@ -2,9 +2,9 @@
 
 PROTOCOLS = {
     "fixed_targets": "Fixed targets: the last {targets}tokens of each {text} are predicted from ever longer contexts.",
-    "non_overlapping": "Non-overlapping windows of each length; all their tokens count. Early tokens, which are hard "
-    "for every model, are rarer in longer windows.",
-    "sliding": "Sliding windows ({variant}): only the tokens that are new to a window count.",
+    "non_overlapping": "Non-overlapping windows of each length, in which every token is scored. Longer windows have a "
+    "smaller share of early tokens, which are hard for every model.",
+    "sliding": "Sliding windows ({variant}): only the tokens that are new to a window are scored.",
     "prefix": "Prefix: each document is read once, from its start.",
     "key_tokens": "The last tokens of each document are predicted at every length; key tokens are those whose "
     "prediction profits from context at the training length.",
@@ -12,18 +12,19 @@ PROTOCOLS = {
     "token of the queried key's value is the model's first choice.",
 }
 TASKS = {
-    "key_value": "Key-value retrieval: key-value records fill the context; an answer is correct if the queried key's "
-    "value is the model's first choice.",
+    "key_value": "Key-value retrieval: key-value records fill the context, and one key is queried; an answer is correct if "
+    "the model's first choice is the value of that key.",
     "passkey": "Passkey retrieval: a number is hidden in filler text; an answer is correct if every token of the "
     "number is the model's first choice.",
     "multi_document": "Question answering over several documents, one of which contains the answer.",
     "repetition": "Repetition: natural text, or its first tokens repeated; the tokens after these are predicted.",
     "position_resolution": "Neighbouring positions: correct if a record's value (one token after its key) is more "
     "probable than the next record's value (two tokens after the key's second occurrence), given the key.",
-    "algorithmic": "Sequences to {variant}, teacher-forced; a whole answer is correct if every symbol of it is the "
-    "model's first choice, which practically never happens by chance.",
-    "length_generalization": "Sequences under the rule {variant}, teacher-forced, by range of their number of symbols, the "
-    "largest of which is (length - 2) / 2; a whole answer is correct if every symbol of it is the model's first choice.",
+    "algorithmic": "Sequences to {variant}, teacher-forced; a whole answer is correct if the model's first choice is right at "
+    "every symbol; chance is practically zero.",
+    "length_generalization": "Sequences under the rule {variant}, teacher-forced, by range of their number of symbols: a "
+    "length of N tokens stands for at most (N - 2) / 2 symbols; a whole answer is correct if the model's first choice is "
+    "right at every symbol.",
     "flip_flop": "Flip-flop language ({variant}): after a read, the bit of the last write is predicted; a whole answer is all "
     "reads of a sequence.",
     "mqar": "Multi-query associative recall: pairs of a key and a value, and later each key again; an answer is correct if "
