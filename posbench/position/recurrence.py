@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posbench.position.causal_convolution import causal_convolution
 from posbench.position.numerics import upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
@@ -22,6 +23,9 @@ CHUNK, SMALL_CHUNK = (
     16,
 )  # tokens; the smaller one with a decay for each channel, whose pairs hold D numbers
 EPSILON = 1e-5  # of norms of heads
+MIN_EXPONENT = (
+    -60.0
+)  # nats: a smaller factor changes no sum, and exp takes 18 times as long where it underflows
 
 
 class Recurrence(PositionScheme):
@@ -35,6 +39,7 @@ class Recurrence(PositionScheme):
     """
 
     traits = Traits(relative=True, shared_prefill=False, softmax_attention=False, reads_hidden_states=True)
+    version = 2  # other sums, equal but for rounding
 
     def __init__(self, shape: ModelShape, bias: bool = False) -> None:
         super().__init__()
@@ -46,14 +51,12 @@ class Recurrence(PositionScheme):
         """Returns queries, keys and values, (B, H, S, D) each; values of another size, as probes have, stay as they are."""
         q_BHSD = F.pad(inputs.q_BHTD, (0, 0, v_BHSD.shape[2] - inputs.q_BHTD.shape[2], 0))
         parts = [q_BHSD, inputs.k_BHSD, *([v_BHSD] if v_BHSD.shape[-1] == q_BHSD.shape[-1] else [])]
-        x_BCS = torch.cat(parts, 1).mT.flatten(1, 2)
-        channels = slice(x_BCS.shape[1])
-        bias = (
-            None if self.conv_bias_LC is None else self.conv_bias_LC[inputs.layer][channels].to(x_BCS.dtype)
-        )
-        taps = self.conv_LCN[inputs.layer][channels, None].to(x_BCS.dtype)
-        mixed_BCS = F.silu(F.conv1d(F.pad(x_BCS, (TAPS - 1, 0)), taps, bias, groups=len(taps)))
-        q, k, *v = upcast(mixed_BCS).unflatten(1, (len(parts), self.n_heads, -1)).mT.unbind(1)
+        x_BGSD = upcast(torch.cat(parts, 1))  # G heads of all parts
+        mixed_BGSD = causal_convolution(x_BGSD, self.conv_LCN[inputs.layer])
+        if self.conv_bias_LC is not None:
+            bias_GD = self.conv_bias_LC[inputs.layer].unflatten(0, (-1, x_BGSD.shape[-1]))
+            mixed_BGSD = mixed_BGSD + bias_GD[: x_BGSD.shape[1], None].to(x_BGSD.dtype)
+        q, k, *v = F.silu(mixed_BGSD).chunk(len(parts), 1)
         return q, k, v[0] if v else upcast(v_BHSD)
 
 
@@ -95,13 +98,15 @@ def recur(
     q, k, v, decay, *rest = (split_chunks(part, size) for part in parts)
     total = decay.cumsum(3)  # from the start of the chunk, the token's own decay included
     ends = total[:, :, :, -1:]
-    carried_k = k * (ends - total).exp()
-    read_q, within = q * total.exp(), pair_products(q, k, total)
+    since_start, carried_k = decay_factor(total), k * decay_factor(ends - total)
+    read_q, (within, *among_keys) = q * since_start, pair_products([q, k] if rest else [q], k, total)
     if rest:
         beta = rest[0]
-        system = beta * pair_products(k, k, total).tril(-1)
         v, written_k = torch.linalg.solve_triangular(
-            system, beta * torch.cat((v, k * total.exp()), -1), upper=False, unitriangular=True
+            beta * among_keys[0].tril(-1),
+            beta * torch.cat((v, k * since_start), -1),
+            upper=False,
+            unitriangular=True,
         ).split((v.shape[-1], k.shape[-1]), -1)
     state, outs = None, []
     for chunk in range(q.shape[2]):
@@ -113,7 +118,7 @@ def recur(
             state = added
         else:
             out = out + read_q[:, :, chunk] @ state
-            state = ends[:, :, chunk].exp().mT * state + added
+            state = decay_factor(ends[:, :, chunk]).mT * state + added
         outs.append(out)
     return torch.cat(outs, 2)[:, :, :tokens]
 
@@ -123,12 +128,17 @@ def split_chunks(x_BHSD: Tensor, size: int) -> Tensor:
     return F.pad(x_BHSD, (0, 0, 0, -x_BHSD.shape[2] % size)).unflatten(2, (-1, size))
 
 
-def pair_products(a: Tensor, b: Tensor, total: Tensor) -> Tensor:
-    """Returns sum_d a_id b_jd exp(total_id - total_jd), (B, H, N, C, C), for j <= i, and 0 elsewhere."""
-    size = a.shape[3]
-    later = torch.ones(size, size, dtype=torch.bool, device=a.device).triu(1)
+def pair_products(parts: list[Tensor], keys: Tensor, total: Tensor) -> list[Tensor]:
+    """Returns for each part a: sum_d a_id keys_jd exp(total_id - total_jd), (B, H, N, C, C), for j <= i, and 0 elsewhere."""
     # Differences first: exp(-total) alone would overflow where the decay is strong.
-    decay = (total[..., :, None, :] - total[..., None, :, :]).masked_fill(later[..., None], -torch.inf).exp()
+    decay = decay_factor(total[..., :, None, :] - total[..., None, :, :])
     if decay.shape[-1] == 1:
-        return a @ b.mT * decay[..., 0]
-    return torch.einsum("bhnid,bhnjd,bhnijd->bhnij", a, b, decay)
+        decay = decay[..., 0].tril()
+        return [a @ keys.mT * decay for a in parts]
+    products = torch.stack(parts, -2) @ (decay * keys[..., None, :, :]).mT
+    return [product.tril() for product in products.unbind(-2)]
+
+
+def decay_factor(exponent: Tensor) -> Tensor:
+    """Returns exp of exponents of at most 0; of greater ones, which belong to pairs that are left out, a finite number."""
+    return F.hardtanh(exponent, MIN_EXPONENT, 1.0).exp()  # clamp, with a faster backward pass

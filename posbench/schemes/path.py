@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
+from posbench.position.causal_convolution import causal_convolution
 from posbench.position.numerics import autocast_disabled, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
@@ -23,6 +24,7 @@ class PaTH(PositionScheme):
     """logit(i, j) = q_i . (H_i ... H_j+1 k_j) / sqrt(D), H_l = I - beta_l w_l w_l^T, |w_l| = 1, 0 < beta_l < 2."""
 
     traits = Traits(relative=True, lse_mergeable=False, reads_hidden_states=True)
+    version = 2  # other sums, equal but for rounding
     decayed_parameters = ("down_LRW", "up_LWR", "tap_LWN", "beta_LHW")
 
     def __init__(self, shape: ModelShape) -> None:
@@ -48,8 +50,8 @@ class PaTH(PositionScheme):
     def blocks(self, x_BSW: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Returns by blocks of tokens: w (N, B, H, BLOCK, D) and the UT transform's matrices (N, B, H, BLOCK, BLOCK)."""
         down, up, tap, weight, bias = (upcast(parameter[layer]) for parameter in self.parameters())
-        w_BWS = F.pad((x_BSW @ down.T @ up.T).mT, (TAPS - 1, 0))
-        w = F.silu(F.conv1d(w_BWS, tap[:, None], groups=len(tap))).unflatten(1, (len(bias), -1)).mT
+        w_BHSD = (x_BSW @ down.T @ up.T).unflatten(-1, (len(bias), -1)).transpose(1, 2)
+        w = F.silu(causal_convolution(w_BHSD, tap))
         w = split_blocks(w * torch.rsqrt(w.square().sum(-1, keepdim=True) + 1e-6))
         beta = split_blocks(2 * torch.sigmoid(F.linear(x_BSW, weight, bias)).transpose(1, 2)[..., None])
         step, lower = beta[..., 0].diag_embed(), (beta * w @ w.mT).tril(-1)

@@ -8,11 +8,11 @@ uniform within 1/2, as convolutions do in torch; theirs start at standard deviat
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
+from posbench.position.causal_convolution import causal_convolution
 from posbench.position.content_rotation import AccumulatedRotation, project
 from posbench.position.numerics import autocast_disabled, upcast
 from posbench.position.rotary import compute_inv_freq
@@ -28,6 +28,7 @@ class SelectiveRoPE(AccumulatedRotation):
     x^ is x with slices by head of unit length, c * a convolution over 4 tokens; with `use_gate` times sigmoid(g_h . x^_t).
     """
 
+    version = 2  # other sums, equal but for rounding
     decayed_parameters = ("down_LRW", "up_LPR", "tap_LPN")
 
     def __init__(
@@ -60,11 +61,10 @@ class SelectiveRoPE(AccumulatedRotation):
         assert inputs.x_BSW is not None
         x_BSHD, layer = upcast(inputs.x_BSW).unflatten(-1, (self.n_heads, -1)), inputs.layer
         x_BSW = (x_BSHD * torch.rsqrt(x_BSHD.square().sum(-1, keepdim=True) + 1e-6)).flatten(-2)
-        low_BPS = project(project(x_BSW, self.down_LRW[layer]), self.up_LPR[layer]).mT
-        with autocast_disabled(low_BPS):
-            tap_PN = upcast(self.tap_LPN[layer])
-            phi_BPS = F.conv1d(F.pad(low_BPS, (TAPS - 1, 0)), tap_PN[:, None], groups=len(tap_PN))
-        step_BHSM = phi_BPS.unflatten(1, (self.n_heads, -1)).mT
+        low_BSP = project(project(x_BSW, self.down_LRW[layer]), self.up_LPR[layer])
+        low_BHSM = low_BSP.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        with autocast_disabled(low_BSP):
+            step_BHSM = causal_convolution(upcast(low_BHSM), upcast(self.tap_LPN[layer]))
         if self.gate_LHW is not None and self.gate_bias_LH is not None:
             gate_BSH = project(x_BSW, self.gate_LHW[layer], self.gate_bias_LH[layer]).sigmoid()
             step_BHSM = step_BHSM * gate_BSH.transpose(1, 2)[..., None]
