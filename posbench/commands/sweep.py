@@ -93,10 +93,13 @@ def training_note(script: SweepScript) -> str:
     """Returns what captions say of the trainings and cannot read from rows: synthetic sequences, settings, fine-tuning."""
     sentences = []
     train = script.train
-    if train.synthetic_fraction > 0 and not {"synthetic_fraction", "synthetic_task"} & set(script.grid.train):
-        kind = train.synthetic_task.replace("_", " ")
+    if train.synthetic_fraction > 0 and "synthetic_fraction" not in script.grid.train:
+        kinds = script.grid.train.get("synthetic_task", [train.synthetic_task])
+        kind = " or ".join(str(one).replace("_", " ") for one in kinds)
         sentences.append(
-            f"{train.synthetic_fraction:.0%} of the training sequences are synthetic ({kind}), the others text."
+            f"All training sequences are synthetic ({kind})."
+            if train.synthetic_fraction == 1
+            else f"{train.synthetic_fraction:.0%} of the training sequences are synthetic ({kind}), the others text."
         )
     for scheme, settings in script.overrides.scheme.items():
         if scheme in script.grid.scheme:

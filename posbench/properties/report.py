@@ -162,7 +162,8 @@ def _decay_caption() -> str:
         "the vector of ones (head dimension 64), relative to the logit without a scheme (8 nats); for rotations, this "
         "is the mean cosine. Blue: the curve, up to 16 times the training length of 64 (dashed); several lines if "
         "layers differ. Orange: its envelope, the largest value at this distance or beyond. Cross: more distant tokens "
-        "are masked, or the scheme is undefined. Schemes are untrained (seed 0), so learned tables are random. For "
+        "are masked, or the scheme is undefined. 'from', 'to': the largest and the smallest value, beyond the axis. "
+        "Schemes are untrained (seed 0), so learned tables are random. For "
         f"schemes that replace softmax attention: the weight relative to that of the token itself. Made by {COMMAND}."
     )
 

@@ -1,7 +1,7 @@
 """What captions of a sweep say of its trainings."""
 
 from posbench.commands.sweep import training_note
-from posbench.config.schema import FinetuneSettings, GridSettings, SweepScript
+from posbench.config.schema import FinetuneSettings, GridSettings, SweepScript, TrainSettings
 
 
 def test_captions_say_what_a_fine_tuned_model_is() -> None:
@@ -13,3 +13,11 @@ def test_captions_say_what_a_fine_tuned_model_is() -> None:
     script = SweepScript(grid=GridSettings(scheme=["rope"]), finetune=tuned)
     note = "Fine-tuned, with the extension in place: pi_200 (pi, factor 4, steps 200, seq_len 256), yarn (yarn, steps 20)."
     assert training_note(script).endswith(note)
+
+
+def test_captions_say_what_models_of_several_synthetic_tasks_are_trained_on() -> None:
+    """The caption of copying and reversing once named a text, which its models are not trained on."""
+    train = TrainSettings(synthetic_fraction=1.0)
+    grid = GridSettings(scheme=["rope"], train={"synthetic_task": ["copy", "unique_copy"]})
+    note = "All training sequences are synthetic (copy or unique copy)."
+    assert training_note(SweepScript(grid=grid, train=train)).startswith(note)

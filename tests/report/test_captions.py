@@ -1,9 +1,13 @@
 """Captions once derived "the last N tokens" from sums: N was twice as large where a document gave two segments."""
 
 import pandas as pd
-from synthetic_rows import synthetic_rows
+from synthetic_rows import ORDER, synthetic_rows
+from test_figure_kinds import texts
 
+from posbench.report.figures import house_style, loss_by_position, panels, retrieval_by_position
+from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.layout import build_tables
+from posbench.results.gate import apply_gate
 
 
 def caption(rows: pd.DataFrame) -> str:
@@ -23,3 +27,45 @@ def test_number_of_targets_is_left_out_where_it_differs() -> None:
     rows = synthetic_rows(documents=4, contexts=2)
     rows.loc[rows["doc_id"] == "doc001", "n"] = 15
     assert "the last tokens of each document are" in caption(rows)
+
+
+def test_a_gate_that_some_seeds_miss_says_how_many(rows_of_three_seeds: pd.DataFrame) -> None:
+    """A caption once said that t5 has no value beyond the training length, beside the line of its two other seeds."""
+    rows = rows_of_three_seeds
+    missed = (rows["scheme"] == "alibi") & (rows["train_seed"] == 1) & (rows["metric"] == "exact_match")
+    rows = apply_gate(rows.assign(value_sum=rows["value_sum"].mask(missed & rows["value_sum"].notna(), 0.0)))
+    with house_style():
+        figure, _ = retrieval_by_position.draw(FigureData.of(rows, ORDER))
+    assert "alibi (1 of 3 seeds)" in texts(figure)
+
+
+def test_a_scheme_that_ends_has_its_line_and_a_cross(rows_of_three_seeds: pd.DataFrame) -> None:
+    """Loss by position once left out the learned table, and the caption did not say so."""
+    rows = rows_of_three_seeds[rows_of_three_seeds["protocol"] == "prefix"]
+    short = rows[rows["position"] <= 64].assign(scheme="learned", eval_len=64)
+    past = short[short["position"] == 64].assign(
+        eval_len=1024, position=pd.NA, value_sum=float("nan"), n=0, status="undefined"
+    )
+    with house_style():
+        figure, shown = loss_by_position.draw(FigureData.of(pd.concat([rows, short, past]), ORDER))
+    assert shown[shown["scheme"] == "learned"]["position"].max() == 64
+    assert "Cross: no value at later positions." in texts(figure)
+    assert "Undefined beyond the length that the scheme was built for (learned)" in texts(figure)
+
+
+def test_panels_of_one_metric_are_described_once(rows: pd.DataFrame) -> None:
+    """A caption of two panels of one metric once gave two sample sizes, and did not say which was whose."""
+    found = {"task": "key_value", "metric": "exact_match"}
+    both = [{**found, "extension": "none"}, {**found, "scheme": "rope"}]
+    with house_style():
+        figure, _ = panels.draw(FigureData.of(rows, ORDER), title="Two", panels=both)
+    assert texts(figure).count("Retrieval accuracy over") == 1
+
+
+def test_the_longest_length_has_a_tick(rows: pd.DataFrame) -> None:
+    """An axis once had ticks at powers of two alone: copying at three times the length ended beyond the last tick."""
+    rows = rows[rows["eval_len"] <= 512].replace({"eval_len": {512: 384}})
+    loss = {"task": "perplexity", "metric": "bits_per_byte", "protocol": "fixed_targets"}
+    with house_style():
+        figure, _ = panels.draw(FigureData.of(rows, ORDER), title="One", panels=[loss])
+    assert list(figure.axes[0].get_xticks()) == [64, 128, 256, 384]

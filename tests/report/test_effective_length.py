@@ -141,7 +141,7 @@ def test_the_table_writes_what_is_beyond_the_longest_length():
     assert "| t5 | 72" in text
     retrieval = made({"rope": (1.0, 0.9, 0.6)}, "key_value")
     text = to_markdown(effective_length_table(retrieval, EXACT, ORDER, "name"))
-    assert "| scheme | 85% of the base | 50% of the base |" in text
+    assert "| scheme | 85% of score at 1× | 50% of score at 1× |" in text
     assert "> 256" in text
     only_home = retrieval[retrieval["eval_len"] == TRAIN_LEN]
     assert effective_length_table(only_home, EXACT, ORDER, "name") is None
@@ -152,7 +152,7 @@ def test_the_figure_and_its_mistakes(tmp_path):
     settings = yaml.safe_load((CONFIGS / "effective_length.yaml").read_text())
     paths = draw_figure(settings, rows, tmp_path, ORDER)
     numbers = pd.read_csv(paths[2])
-    assert set(numbers["threshold"]) == {"loss within 0.1 nats", "85% of the base", "50% of the base"}
+    assert set(numbers["threshold"]) == {"loss within 0.1 nats", "85% of score at 1×", "50% of score at 1×"}
     assert len(numbers) == 3 * len(CURVES)
     data = FigureData.of(rows, ORDER)
     with house_style():

@@ -78,10 +78,8 @@ def test_matplotlib_settings_of_the_user_have_no_effect(rows, tmp_path):
 def test_bands_require_several_seeds(rows, rows_of_three_seeds):
     for given, several in ((rows, False), (rows_of_three_seeds, True)):
         figure, shown = context_growth.draw(FigureData.of(given, ORDER, None, False))
-        assert ("bands: 95% two-level t over 3 seeds and documents" in texts(figure)) == several
-        assert (
-            "intervals, in the csv: 95% cluster t adjusted for skewness over documents" in texts(figure)
-        ) != several
+        assert ("bands: 95% confidence over 3 seeds and documents" in texts(figure)) == several
+        assert ("intervals, in the csv: 95% confidence over documents, for these" in texts(figure)) != several
         assert shown["low"].notna().any()
         bands = [
             path for band in figure.axes[0].collections for path in band.get_paths() if len(path.vertices)
@@ -227,7 +225,7 @@ def test_retrieval_shows_baselines_and_omits_models_that_have_not_learned(rows):
     drawn = shown[shown["estimate"].notna()]
     assert set(drawn[drawn["scheme"] == "nope"]["eval_len"]) == {64}
     assert shown["chance"].eq(1 / 16).all()
-    assert "are not judged at longer contexts (nope)" in texts(figure)
+    assert "have no value at longer contexts: nope." in texts(figure)
 
 
 def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):

@@ -51,7 +51,7 @@ def test_the_table_and_the_figure_rank_alike(rows, tmp_path):
     assert numbers["estimate"].is_monotonic_increasing
     assert numbers["group"].iat[0] == numbers["first_rank"].iat[0] == 1
     assert "learned" not in set(numbers["scheme"])  # undefined at the longest context
-    assert "Told apart: p < 0.05 after Benjamini and Hochberg's correction" in to_markdown(table)
+    assert "(p < 0.05 after Benjamini and Hochberg's correction" in to_markdown(table)
     with house_style():
         figure, shown = draw(FigureData.of(rows, ORDER))
     groups = shown.dropna(subset="group")
@@ -62,6 +62,8 @@ def test_the_table_and_the_figure_rank_alike(rows, tmp_path):
 
 def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
     with house_style():
-        assert "intervals, in the csv: 95% cluster t" in texts(draw(FigureData.of(rows, ORDER))[0])
+        assert "intervals, in the csv: 95% confidence over documents" in texts(
+            draw(FigureData.of(rows, ORDER))[0]
+        )
         figure, _ = draw(FigureData.of(rows_of_three_seeds, ORDER))
-    assert "lines at the longest context: 95% two-level t over 3 seeds" in texts(figure)
+    assert "lines at the longest context: 95% confidence over 3 seeds" in texts(figure)

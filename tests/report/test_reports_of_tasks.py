@@ -135,9 +135,7 @@ def test_variants_are_compared_in_rows_of_panels(tmp_path):
     assert len(figure.axes) == 4
     names = [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::2]]
     assert names == ["question after the context", "question before and after the context"]
-    assert "Variants: question after the context against question before and after the context." in texts(
-        figure
-    )
+    assert "Variants: question after the context, question before and after the context." in texts(figure)
     assert set(shown["variant"]) == {"", "query_aware"}
     # The default is the plain variant.
     _, plain = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))

@@ -66,7 +66,7 @@ def draw(
         "over all layers and heads.",
         "Entropy: 1 is uniform over all tokens, 0 a single token; attention to no token counts as one more token.",
         BUCKETS,
-        "Models that have not learned the task are included.",
+        "B to H include models that have not learned the task.",
     ]
     sides = [
         (found, aggregate(found, retrieval, within_seed=False), retrieval),

@@ -28,15 +28,16 @@ def captioned_subplots(
     gap: tuple[float, float] = (0.3, 0.5),
     left: float = 0.7,
     right: float = 0.2,
+    top: float = 0.65,
     share_axes: bool = False,
 ) -> tuple[Figure, NDArray]:
     """Returns a figure of equal panels with a title above and a caption below, and its axes (rows, columns).
 
     Args:
-        panel: width and height of a panel, in inches; so are `gap`, `left` and `right`.
+        panel: width and height of a panel, in inches; so are `gap`, `left`, `right` and `top`.
         share_axes: share x and y axes between all panels.
     """
-    top, bottom = 0.65, 0.75
+    bottom = 0.75
     width = max(left + columns * panel[0] + (columns - 1) * gap[0] + right, 0.4 + 0.105 * len(title))
     characters = int((width - 0.4) * 72 / (0.53 * _CAPTION_POINTS))
     lines = textwrap.wrap(caption, characters)
@@ -76,6 +77,8 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
     axes.set_xscale("log", base=2)
     powers = [train_len * 2.0**power for power in range(-20, 21)]
     ticks = [length for length in powers if lengths[0] <= length <= lengths[-1]]
+    if not ticks or lengths[-1] >= 1.4 * ticks[-1]:  # the longest length, where its label has space
+        ticks.append(lengths[-1])
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: f"{length:.0f}\n{length / train_len:g}×"))

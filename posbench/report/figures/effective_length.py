@@ -104,8 +104,7 @@ def draw_lengths(axes: Axes, shown: pd.DataFrame, names: Sequence[str], train_le
         measured = np.isfinite(part["estimate"].to_numpy(dtype=float))
         at = np.where(measured, part["estimate"], longest)
         axes.hlines(y, ends["low"], ends["high"], color=colour, linewidth=1)
-        label = threshold if metric == "loss" else f"{threshold} score"
-        axes.scatter(at[measured], y[measured], color=colour, marker=mark, s=18, zorder=3, label=label)
+        axes.scatter(at[measured], y[measured], color=colour, marker=mark, s=18, zorder=3, label=threshold)
         axes.scatter(at[~measured] * 1.04, y[~measured], color=colour, marker=">", s=18, zorder=3)
     length_axis(
         axes, sorted({train_len, int(shown["longest"].max())}), train_len, "effective length (tokens)"

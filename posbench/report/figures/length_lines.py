@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from posbench.report.figures.canvas import (
     BASELINE_STYLES,
@@ -65,7 +66,14 @@ def draw_lines(
             train_len, MIN_ACCURACY, marker="_", color=GREY, markersize=12, markeredgewidth=1.5, zorder=2
         )
         axes.annotate(
-            "gate", (train_len, MIN_ACCURACY), (3, -9), textcoords="offset points", fontsize=7.5, color=GREY
+            "gate",
+            (train_len, MIN_ACCURACY),
+            (3, -9),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=GREY,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=4,
         )
     for style, line in data.series(drawn):
         every = -(-len(line) // MARKERS)

@@ -1,9 +1,11 @@
 """Loss of tokens by their position in the document."""
 
+import pandas as pd
+
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import captioned_subplots, drawn_bands
 from posbench.report.figures.figure_data import FigureData
-from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
+from posbench.report.figures.length_lines import draw_lines, end_label_width
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import longest
@@ -19,13 +21,17 @@ def draw(
 ) -> Drawing:
     """Draws a loss by position, from the longest context of each series."""
     what = get_metric(metric)
-    rows = longest(data.select(what.tasks[0], protocol="prefix", extension=extension))
+    rows = data.select(what.tasks[0], protocol="prefix", extension=extension)
+    by_length = aggregate(rows, what)
+    # A scheme that is undefined at the longest context has a line up to the longest at which it is defined.
+    rows = longest(rows[rows["value_sum"].notna()])
     shown = aggregate(rows, what, by=["position"])
+    missing = by_length[by_length["estimate"].isna() & (by_length["status"] != "ok")]
     notes = ["A point is the mean over the tokens between it and the previous point."]
-    notes += [CROSS] if shown["estimate"].isna().any() else []
+    notes += ["Cross: no value at later positions."] if not missing.empty else []
     figure, axes = captioned_subplots(
         title,
-        caption([(rows, shown, what)], *notes, intervals=drawn_bands(shown)),
+        caption([(rows, pd.concat([shown, missing]), what)], *notes, intervals=drawn_bands(shown)),
         panel=(5.2, 3.6),
         right=end_label_width(data, shown),
     )

@@ -54,6 +54,7 @@ def draw(
         rows=-(-len(panels) // columns),
         gap=(max(labels) + 0.55, 1.1),
         right=max(labels),
+        top=0.85,  # titles of panels stand above the label of the training length
     )
     flat = axes.flatten()
     for one, panel, (rows, shown, what), baseline in zip(flat, panels, sides, baselines, strict=False):

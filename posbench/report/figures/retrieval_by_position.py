@@ -24,6 +24,7 @@ from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 GATE_STYLE = (0, (6, 2, 1, 2))
+RECIPROCAL_RANK = "Reciprocal rank: 1 over the rank of the answer among the values of the context."
 
 
 def draw(
@@ -56,9 +57,12 @@ def draw(
     lengths = sorted({length for numbers in by_length for length in numbers["eval_len"]})
     names = list(dict.fromkeys(name for each in baselines for name in each))
     handles = _handles(data, pd.concat(by_length), names, what, train_len in lengths)
+    notes = [RECIPROCAL_RANK] if metric == "reciprocal_rank" else []
     figure, axes = captioned_subplots(
         title,
-        caption([(pd.concat(picked), pd.concat(by_length), what)], intervals=drawn_bands(by_length[0])),
+        caption(
+            [(pd.concat(picked), pd.concat(by_length), what)], *notes, intervals=drawn_bands(by_length[0])
+        ),
         panel=(2.1, 2.8 if len(picked) == 1 else 2.0),
         columns=len(lengths),
         rows=len(picked),

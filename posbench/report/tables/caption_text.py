@@ -1,7 +1,7 @@
 """Sentences of captions about protocols, tasks, variants, corpora and statuses."""
 
 PROTOCOLS = {
-    "fixed_targets": "Fixed targets: the last {targets}tokens of each {text} are predicted from ever longer contexts.",
+    "fixed_targets": "Fixed targets: the last {targets}tokens of each {text} are predicted from longer and longer contexts.",
     "non_overlapping": "Non-overlapping windows of each length, in which every token is scored. Longer windows have a "
     "smaller share of early tokens, which are hard for every model.",
     "sliding": "Sliding windows ({variant}): only the tokens that are new to a window are scored.",
@@ -17,7 +17,7 @@ TASKS = {
     "passkey": "Passkey retrieval: a number is hidden in filler text; an answer is correct if every token of the "
     "number is the model's first choice.",
     "multi_document": "Question answering over several documents, one of which contains the answer.",
-    "repetition": "Repetition: natural text, or its first tokens repeated; the tokens after these are predicted.",
+    "repetition": "Repetition: natural text, or its first tokens repeated; the tokens after these are scored.",
     "position_resolution": "Neighbouring positions: correct if a record's value (one token after its key) is more "
     "probable than the next record's value (two tokens after the key's second occurrence), given the key.",
     "algorithmic": "Sequences to {variant}, teacher-forced; a whole answer is correct if the model's first choice is right at "
@@ -66,13 +66,15 @@ DEPTH_AXIS_LABELS = {"passkey": "position of the passkey", "multi_document": "do
 CORPORA = {"sources": "Python source code (sources)", "stdlib": "Python's standard library (stdlib)"}
 STATUS_NOTES = {
     "undefined": "Undefined beyond the length that the scheme was built for",
-    "not_learned": "Not learned: accuracy at the training length is below the gate, so longer contexts are not judged",
+    "not_learned": "Not learned: accuracy at the training length is below the gate, so longer contexts have no value",
     "out_of_memory": "Out of memory",
     "diverged": "Training diverged",
 }
 
 
 def variant_name(variant: str) -> str:
+    if variant.startswith("repeated_every_"):
+        return f"repeated every {variant.rpartition('_')[2]} tokens"
     return VARIANTS.get(variant, variant.replace("_", " "))
 
 

@@ -44,15 +44,18 @@ def caption(
         intervals: how intervals are shown, such as "bands".
         notes: list series without a number; not needed for tables, whose cells say so.
     """
-    sentences = []
-    for rows, shown, metric in sides:
-        sentences += [protocol(rows, metric), variants(rows), counts(rows, shown, metric, intervals)]
+    sentences: list[str] = []
+    named = [variants([rows for rows, *_ in sides])]
+    for rows, shown, metric in _by_metric(sides):
+        sentences += [protocol(rows, metric), *named, counts(rows, shown, metric, intervals)]
         sentences += [baselines(rows, metric)]
     sentences += [gate(sides), *more]
     for rows, shown, _ in sides:
         sentences += [text(rows), models(rows)]
         if notes:
-            sentences += [f"{STATUS_NOTES[status]} ({_names(lines)})." for status, lines in _failed(shown)]
+            sentences += [
+                f"{STATUS_NOTES[status]} ({', '.join(_names(lines))})." for status, lines in _failed(shown)
+            ]
     sentences += [kernels([rows for rows, *_ in sides]), EXPERIMENT_NOTE.get()]
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
@@ -61,7 +64,7 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
     """Returns the description of the protocol or task, with the targets of a row if all rows have as many."""
     description = _description(rows)
     if "{targets}" not in description:
-        return description.replace("{variant}", str(rows["variant"].iat[0]))
+        return description.replace("{variant}", " or ".join(map(str, rows["variant"].unique())))
     measured = rows[(rows["metric"] == metric.row_metric) & rows["value_sum"].notna()]
     targets = measured["n"].unique()
     texts = measured[["eval_seed", "doc_id", "example"]].drop_duplicates()
@@ -72,26 +75,26 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
     )
 
 
-def variants(rows: pd.DataFrame) -> str:
-    """Returns the names of the task's variants, unless the only one is plain or in the task's description."""
-    names = sorted(str(variant) for variant in rows["variant"].unique())
-    if set(names) <= {"", "none"} or "{variant}" in _description(rows):
+def variants(parts: Sequence[pd.DataFrame]) -> str:
+    """Returns the names of the variants of all panels, unless the only one is plain or in the task's description."""
+    described = [rows for rows in parts if "{variant}" not in _description(rows)]
+    names = sorted({str(variant) for rows in described for variant in rows["variant"].unique()})
+    if set(names) <= {"", "none"}:
         return ""
-    return f"Variant{'s' * (len(names) > 1)}: {' against '.join(map(variant_name, names))}."
+    return f"Variant{'s' * (len(names) > 1)}: {', '.join(map(variant_name, names))}."
 
 
 def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: str) -> str:
     """Returns the sample size of a point, the number of seeds, and the kind of interval."""
     drawn = shown[shown["seeds"] > 0]
     clusters, items = SAMPLE_UNITS.get(rows["task"].iat[0], ("documents", "tokens"))
-    items = "scored tokens" if items == "tokens" else items
+    items = {"tokens": "scored tokens", "answers or symbols": "answers"}.get(items, items)
+    items = "symbols" if metric.name == "symbol_accuracy" else items
     n = f"{_span(drawn['n'] // drawn['seeds'])} {items} in {_span(drawn['n_docs'])} {clusters}"
     point = "per point" if "position" in shown else "per length"
     one = set(drawn["seeds"]) <= {1}
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
-    kinds = [kind for kind in dict.fromkeys(shown["interval_method"]) if kind]
-    more = {"cluster": f" over {clusters}, for these trainings alone", "two-level": f" and {clusters}"}
-    kinds = [kind + "".join(words for word, words in more.items() if word in kind) for kind in kinds]
+    kinds = [_confidence(kind, clusters) for kind in dict.fromkeys(shown["interval_method"]) if kind]
     # Figures draw only intervals over seeds.
     in_csv = [] if intervals.startswith("intervals") else [kind for kind in kinds if "seeds" not in kind]
     shown_kinds = [kind for kind in kinds if kind not in in_csv]
@@ -125,11 +128,24 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
     if not any((mask & home).any() for mask, home in zip(judged, at_home, strict=True)):
         return "Gate: not applied, since no model was evaluated at its training length."
     below = pd.concat([shown[shown["status"] == "not_learned"] for _, shown, _ in sides])
-    if not (names := _names(below)):
+    if below.empty:
         return f"Gate: all models reach an accuracy of {MIN_ACCURACY:.2f} at the training length."
+    models = pd.concat(
+        [rows[[*SERIES_COLUMNS, "train_seed", "status"]] for rows, *_ in sides]
+    ).drop_duplicates()
+    seeds, failed = (
+        of.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
+        for of in (models, models[models["status"] == "not_learned"])
+    )
+    some = {
+        series_label(*pair): f" ({count} of {seeds[pair]} seeds)"
+        for pair, count in failed.items()
+        if count < seeds[pair]
+    }
+    names = ", ".join(name + some.get(name, "") for name in _names(below))
     return (
-        f"Gate: models with an accuracy below {MIN_ACCURACY:.2f} at the training length are not judged at longer "
-        f"contexts ({names})."
+        f"Gate: models whose accuracy at the training length, as trained, is below {MIN_ACCURACY:.2f} have no value at "
+        f"longer contexts: {names}."
     )
 
 
@@ -185,9 +201,33 @@ def _failed(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(status, failed[failed["status"] == status]) for status in dict.fromkeys(failed["status"])]
 
 
-def _names(lines: pd.DataFrame) -> str:
+def _names(lines: pd.DataFrame) -> list[str]:
     pairs = lines[SERIES_COLUMNS].itertuples(index=False, name=None)
-    return ", ".join(dict.fromkeys(series_label(*pair) for pair in pairs))
+    return list(dict.fromkeys(series_label(*pair) for pair in pairs))
+
+
+def _by_metric(
+    sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]],
+) -> list[tuple[pd.DataFrame, pd.DataFrame, Metric]]:
+    """Joins the panels of one task, protocol and metric, which a caption describes once."""
+    joined: dict[tuple[str, str, Metric], list[tuple[pd.DataFrame, pd.DataFrame]]] = {}
+    for rows, shown, metric in sides:
+        joined.setdefault((rows["task"].iat[0], rows["protocol"].iat[0], metric), []).append((rows, shown))
+    return [
+        (pd.concat(part[0] for part in parts), pd.concat(part[1] for part in parts), key[2])
+        for key, parts in joined.items()
+    ]
+
+
+def _confidence(method: str, clusters: str) -> str:
+    """Returns how a caption names the method of an interval, and which trainings and texts the interval holds for."""
+    level = method.split()[0]
+    seeds = method.partition(" over ")[2]
+    if "two-level" in method:
+        return f"{level} confidence over {seeds} and {clusters}"
+    if seeds:
+        return f"{level} confidence over {seeds}, for these {clusters} alone"
+    return f"{level} confidence over {clusters}, for these trainings alone"
 
 
 def _span(values: pd.Series) -> str:

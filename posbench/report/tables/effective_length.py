@@ -33,8 +33,8 @@ from posbench.report.tables.selection import (
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, aggregate, metric_sums, paired_intervals
 
 NOTE = (
-    "Effective length: the longest context in tokens up to which the measure keeps to the threshold, interpolated over the "
-    "logarithm of the length; > N: it does at every measured length."
+    "Effective length: the longest context in tokens up to which loss or score stays within the threshold, interpolated "
+    "over the logarithm of the length; > N: at every measured length."
 )
 
 
@@ -48,7 +48,7 @@ class Threshold:
     @property
     def label(self) -> str:
         """A description for headers and legends."""
-        return f"loss within {self.nats:g} nats" if self.share is None else f"{self.share:.0%} of the base"
+        return f"loss within {self.nats:g} nats" if self.share is None else f"{self.share:.0%} of score at 1×"
 
 
 COLUMNS = [

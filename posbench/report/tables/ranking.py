@@ -17,10 +17,10 @@ from posbench.report.tables.selection import series_label
 from posbench.results.statistics import benjamini_hochberg
 
 NOTE = (
-    f"Told apart: p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length. A group is a series "
-    "and those below it that are not told apart from it."
+    "A group is a series and those below it that do not differ significantly from it "
+    f"(p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length)."
 )
-RANKS = "Ranks: from 1 more than the number of better series that are told apart to the rank with only worse ones below."
+RANKS = "Ranks: from 1 plus the number of significantly better series to the rank with only significantly worse ones below."
 
 
 def ranking(numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, length: int) -> pd.DataFrame:
