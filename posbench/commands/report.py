@@ -45,7 +45,7 @@ def run(script: ReportScript) -> None:
     places = (results / "properties", results / "published" / "properties")
     properties = next((place for place in places if place.is_dir()), places[0])
     size = write_html(folders, out, load_option, described, properties)
-    print(f"{out}: {len(folders)} experiments, {size / 2**20:.1f} MiB")
+    print(f"{out}: {len(folders)} experiment{'s' * (len(folders) != 1)}, {size / 2**20:.1f} MiB")
 
 
 @cache

@@ -191,7 +191,7 @@ def test_tables_of_an_experiment(rows):
     by_name = {line[0].strip("| "): line[1:] for line in lines}
     assert by_name["learned"][1:4] == ["–†"] * 3
     assert "† Undefined" in bits
-    assert "95% cluster t adjusted for skewness" in bits
+    assert "95% confidence over" in bits
     bold = {length: [name for name, cells in by_name.items() if "**" in cells[length]] for length in range(5)}
     numbers = aggregate(of(rows, "fixed_targets"), BITS)
     for column, length in enumerate((64, 128, 256, 512, 1024)):

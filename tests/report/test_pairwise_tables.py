@@ -117,7 +117,7 @@ def test_printed_tables(printed):
 def test_captions_name_the_test(printed, rows_of_three_seeds):
     text = to_markdown(printed["key_value-synthetic_records-exact_match-differences"])
     for fact in (
-        "intervals of the differences: 95% cluster t adjusted for skewness over contexts",
+        "intervals of the differences: 95% confidence over contexts",
         "Test: cluster t adjusted for skewness over contexts, paired by contexts",
         "results hold for these models",
         "after Holm's correction for the",

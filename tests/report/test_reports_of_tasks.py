@@ -103,7 +103,7 @@ def test_tables_of_passkey_retrieval(passkeys):
     assert "| (chance) | 0.00 | 0.00 |" in accuracy
     assert "| (gate) | 0.90 |  |" in accuracy
     assert "not learned" in accuracy
-    assert "(nope)." in accuracy
+    assert "at longer contexts: nope." in accuracy
     assert "(random value of the context)" not in accuracy
     assert "accuracy of passkey-passkey at the training length" in found["models"]
     assert "| (gate) |  |  |  | 0.90 |" in found["models"]
@@ -144,7 +144,7 @@ def test_variants_are_compared_in_rows_of_panels(tmp_path):
 
 FACTS = (
     "training seed",
-    "95% cluster t adjusted for skewness",
+    "95% confidence over",
     "Attention kernel: sdpa in float32",
     "Models: tiny",
 )

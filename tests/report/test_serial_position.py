@@ -98,5 +98,5 @@ def test_tables_of_serial_position(rows):
     )
     assert "Primacy: accuracy on the first tenth of the records minus the middle third" in text
     assert "(chance) | 0.06" in text
-    assert "95% cluster t adjusted for skewness over contexts" in text
+    assert "95% confidence over contexts" in text
     assert table.numbers["chance"].eq(1 / 16).all()

@@ -221,7 +221,7 @@ def _by_metric(
 
 def _confidence(method: str, clusters: str) -> str:
     """Returns how a caption names the method of an interval, and which trainings and texts the interval holds for."""
-    level = method.split()[0]
+    level = method.split(maxsplit=1)[0]
     seeds = method.partition(" over ")[2]
     if "two-level" in method:
         return f"{level} confidence over {seeds} and {clusters}"
