@@ -27,12 +27,13 @@ NOT_MEASURED, NOT_COMPARABLE = "not measured", "not comparable"
 COLUMNS = ["claim", "effect", "paper", "estimate", "low", "high", "interval_method", "least", "most", "seeds"]
 COLUMNS += ["experiment", "effect_verdict", "verdict"]
 INTRODUCTION = (
-    "The claims of papers beside the rows of this folder. An effect is a number, or a difference of numbers paired by seed "
-    "and document, with its 95% interval, and the claim allows a range. **reproduced**: the intervals of all effects (or of "
-    "one, where a note says so) lie inside; **contradicted**: that of one lies outside; **undecided**: otherwise, and always "
-    f"with fewer than {MIN_SEEDS} training seeds, whose intervals, over documents or contexts, hold for these models alone. "
-    "Losses are in nats per token, which here is a byte and in the papers a word or part of one: their signs and orders "
-    "compare, their sizes do not. The models here are far smaller than the papers', which the list of sources describes."
+    "Claims of papers, tested on the rows of this folder. A claim has one or more effects. An effect is a number, or a "
+    "difference paired by seed and document, with its 95% interval; the claim gives the range in which it should lie. "
+    "**reproduced**: the intervals of all effects (or of one, where a note says so) lie in their ranges; "
+    "**contradicted**: the interval of one lies outside; **undecided**: otherwise, and always with fewer than "
+    f"{MIN_SEEDS} training seeds, whose intervals are over documents or contexts and hold for these models alone. Losses "
+    "are in nats per token. A token is a byte here and a word or part of one in the papers, so only signs and orders can "
+    "be compared. The models here are far smaller than those of the papers, which are listed under Sources."
 )
 
 
@@ -143,7 +144,7 @@ def markdown(verdicts: Sequence[Verdict], results: Path) -> str:
     if commands:
         parts += [
             f"## What would settle the rest\n\nRows are missing, or have fewer than "
-            f"{MIN_SEEDS} training seeds. These commands make them, in folders of `results` that belong into this one:",
+            f"{MIN_SEEDS} training seeds. These commands make them; copy their folders from `results` to this one:",
             "\n".join(["```bash", *commands, "```"]),
         ]
     return "\n\n".join([*parts, "## Sources", _sources(verdicts)]) + "\n"

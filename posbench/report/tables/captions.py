@@ -144,7 +144,7 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
     }
     names = ", ".join(name + some.get(name, "") for name in _names(below))
     return (
-        f"Gate: models whose accuracy at the training length, as trained, is below {MIN_ACCURACY:.2f} have no value at "
+        f"Gate: models with an accuracy below {MIN_ACCURACY:.2f} at the training length, as trained, have no value at "
         f"longer contexts: {names}."
     )
 
