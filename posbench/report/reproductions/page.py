@@ -143,7 +143,7 @@ def markdown(verdicts: Sequence[Verdict], results: Path) -> str:
     parts += ["## Notes", "\n".join(f"- {note}" for note in notes)] if notes else []
     if commands:
         parts += [
-            f"## What would settle the rest\n\nRows are missing, or have fewer than "
+            f"## Claims without a verdict\n\nRows are missing, or have fewer than "
             f"{MIN_SEEDS} training seeds. These commands make them; copy their folders from `results` to this one:",
             "\n".join(["```bash", *commands, "```"]),
         ]
