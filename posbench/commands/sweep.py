@@ -91,6 +91,8 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
 
 def training_note(script: SweepScript) -> str:
     """Returns what captions say of the trainings and cannot read from rows: synthetic sequences, settings, fine-tuning."""
+    from posbench.report.tables.caption_text import TUNED
+
     sentences = []
     train = script.train
     if train.synthetic_fraction > 0 and "synthetic_fraction" not in script.grid.train:
@@ -111,7 +113,7 @@ def training_note(script: SweepScript) -> str:
         f"{name} ({', '.join([tuning.extension or name, *_settings(tuning.settings), *_settings(tuning.train)])})"
         for name, tuning in script.finetune.items()
     ]
-    sentences += [f"Fine-tuned, with the extension in place: {', '.join(tuned)}."] if tuned else []
+    sentences += [f"{TUNED} {', '.join(tuned)}."] if tuned else []
     return " ".join(sentences)
 
 

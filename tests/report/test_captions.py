@@ -6,6 +6,8 @@ from test_figure_kinds import texts
 
 from posbench.report.figures import house_style, loss_by_position, panels, retrieval_by_position
 from posbench.report.figures.figure_data import FigureData
+from posbench.report.tables.caption_text import TUNED
+from posbench.report.tables.captions import EXPERIMENT_NOTE, experiment_note
 from posbench.report.tables.layout import build_tables
 from posbench.results.gate import apply_gate
 
@@ -69,3 +71,15 @@ def test_the_longest_length_has_a_tick(rows: pd.DataFrame) -> None:
     with house_style():
         figure, _ = panels.draw(FigureData.of(rows, ORDER), title="One", panels=[loss])
     assert list(figure.axes[0].get_xticks()) == [64, 128, 256, 384]
+
+
+def test_fine_tuned_models_are_described_where_they_are_drawn() -> None:
+    """The caption of Position Interpolation without fine-tuning once listed four fine-tuned models."""
+    note = f"rope: rope_theta 500. {TUNED} tuned_k2 (pi, factor 2), tuned_k4 (pi, factor 4)."
+    token = EXPERIMENT_NOTE.set(note)
+    try:
+        plain, tuned = (pd.DataFrame({"extension": ["none", name]}) for name in ("pi_k2", "tuned_k4"))
+        assert experiment_note([plain]) == "rope: rope_theta 500."
+        assert experiment_note([plain, tuned]) == note
+    finally:
+        EXPERIMENT_NOTE.reset(token)

@@ -85,7 +85,13 @@ def draw_lines(
             complete.append(EndLabel(end[x], end["estimate"], text, style.colour))
         else:
             axes.plot(
-                end[x], end["estimate"], color=style.colour, marker="x", markersize=11, markeredgewidth=2
+                end[x],
+                end["estimate"],
+                color=style.colour,
+                marker="x",
+                markersize=11,
+                markeredgewidth=2,
+                zorder=4,
             )
             ended.append(EndLabel(end[x], end["estimate"], f"{style.label} ×", style.colour))
     length_axis(

@@ -61,6 +61,7 @@ SAMPLE_UNITS = {
     "attention": ("contexts", "questions × heads"),
     "lm_eval": ("documents", "answers or tokens"),
 }
+TUNED = "Fine-tuned, with the extension in place:"
 # Names of the axis along which the answer moves through the context.
 DEPTH_AXIS_LABELS = {"passkey": "position of the passkey", "multi_document": "document with the answer"}
 CORPORA = {"sources": "Python source code (sources)", "stdlib": "Python's standard library (stdlib)"}

@@ -11,6 +11,7 @@ from posbench.report.tables.caption_text import (
     SAMPLE_UNITS,
     STATUS_NOTES,
     TASKS,
+    TUNED,
     VARIANTS,
     capital,
     cluster_name,
@@ -56,8 +57,15 @@ def caption(
             sentences += [
                 f"{STATUS_NOTES[status]} ({', '.join(_names(lines))})." for status, lines in _failed(shown)
             ]
-    sentences += [kernels([rows for rows, *_ in sides]), EXPERIMENT_NOTE.get()]
+    sentences += [kernels([rows for rows, *_ in sides]), experiment_note([rows for rows, *_ in sides])]
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
+
+
+def experiment_note(parts: Sequence[pd.DataFrame]) -> str:
+    """Returns the sentences about the experiment, without those about fine-tuned models that no panel has."""
+    note, _, tuned = EXPERIMENT_NOTE.get().partition(TUNED)
+    has_one = any(f"{extension} (" in tuned for rows in parts for extension in rows["extension"].unique())
+    return EXPERIMENT_NOTE.get() if has_one else note.strip()
 
 
 def protocol(rows: pd.DataFrame, metric: Metric) -> str:
