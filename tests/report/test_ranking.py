@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from synthetic_rows import synthetic_rows
 from test_figure_kinds import ORDER, config, texts
 
 from posbench.report.figures import draw_figure, house_style
@@ -58,6 +59,16 @@ def test_the_table_and_the_figure_rank_alike(rows, tmp_path):
     assert set(groups["eval_len"]) == {1024}
     assert "Dotted lines: groups by the bits per byte at 1024 tokens" in texts(figure)
     assert len(draw_figure(config("ranking"), rows, tmp_path, ORDER)) == 3
+
+
+def test_seeds_left_out_are_named():
+    """The ranking printed the mean over the seeds that passed the gate like one over all seeds."""
+    rows = synthetic_rows(seeds=4, documents=8, contexts=8, schemes=("rope", "alibi"))
+    lost = (rows["scheme"] == "alibi") & (rows["train_seed"] == 3) & (rows["eval_len"] == 256)
+    rows.loc[lost & (rows["task"] == "key_value"), "status"] = "not_learned"
+    tables = {table.name: table for table in build_tables(rows, ORDER)}
+    text = to_markdown(tables["key_value-synthetic_records-exact_match-ranking"])
+    assert "1 of 4 seeds left out." in text
 
 
 def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):

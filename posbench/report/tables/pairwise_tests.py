@@ -1,10 +1,13 @@
 """Paired tests between the series of a table; the difficulty that two series share cancels.
 
 Pairs are seeds and documents (or contexts) that both series have. Holm's correction covers all pairs at all lengths of the table.
+Where there are MIN_SEEDS seeds, two series with fewer in common, as of models below the gate, are not tested: the test over
+documents alone leaves out the variance between trainings and tells equal schemes apart.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -21,7 +24,7 @@ from posbench.report.tables.selection import (
 )
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, metric_sums, worst_status
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import holm, paired_interval
+from posbench.results.statistics import MIN_SEEDS, holm, paired_interval
 
 COLUMNS = ["eval_len", "a", "b", "a_minus_b", "low", "high", "interval_method", "seeds", "n_docs"]
 COLUMNS += ["p_value", "p_holm", "conclusion"]
@@ -41,6 +44,7 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
     worst = worst_status(rows, ["eval_len", *SERIES_COLUMNS]).to_dict()
     empty = sums.iloc[:0]
     series = ordered_series(rows, order)
+    enough = min(MIN_SEEDS, rows["train_seed"].nunique())
     lines = []
     for length in sorted(rows["eval_len"].unique()):
         at_length = sums.loc[[length]] if length in sums.index else empty
@@ -53,6 +57,7 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
         present = [key for key in series if (length, *key) in worst]
         for a, b in combinations(present, 2):
             line = {"eval_len": length, "a": series_label(*a), "b": series_label(*b), "p_value": math.nan}
+            reasons = [STATUSES[worst[length, *key]] for key in (a, b) if key not in held]
             if a in held and b in held:
                 shared = ~np.isnan([*held[a], *held[b]]).any(axis=0)
                 interval = NO_INTERVAL
@@ -61,14 +66,17 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
                     interval = paired_interval(
                         (of_a[0], of_a[1]), (of_b[0], of_b[1]), seed_of[shared], document_of[shared]
                     )
+                seeds = len(set(seed_of[shared]))
+                if seeds < enough:
+                    interval = replace(NO_INTERVAL, estimate=interval.estimate)
+                    reasons = [f"fewer than {enough} seeds in common"]
                 line |= {"a_minus_b": interval.estimate, "low": interval.low, "high": interval.high}
                 line |= {
                     "interval_method": interval.method,
                     "p_value": interval.p_value if interval.method else math.nan,
                 }
-                line |= {"seeds": len(set(seed_of[shared])), "n_docs": len(set(document_of[shared]))}
-            failed = [STATUSES[worst[length, *key]] for key in (a, b) if key not in held]
-            lines.append(line | {"conclusion": _no_test(failed)})
+                line |= {"seeds": seeds, "n_docs": len(set(document_of[shared]))}
+            lines.append(line | {"conclusion": _no_test(reasons)})
     found = pd.DataFrame(lines, columns=COLUMNS)
     tested = found["p_value"].notna()
     found.loc[tested, "p_holm"] = holm(found.loc[tested, "p_value"].tolist())
@@ -76,8 +84,8 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
     return found
 
 
-def _no_test(statuses: Sequence[str]) -> str:
-    return f"not tested: {', '.join(dict.fromkeys(statuses)).replace('_', ' ') or 'too few documents'}"
+def _no_test(reasons: Sequence[str]) -> str:
+    return f"not tested: {', '.join(dict.fromkeys(reasons)).replace('_', ' ') or 'too few documents'}"
 
 
 def _conclusion(line: Any, metric: Metric) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import caption
-from posbench.report.tables.formatting import format_interval, format_number
+from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.pairwise_tests import ALPHA
@@ -76,7 +76,7 @@ def ranking_table(
                 else f"{line.first_rank}–{line.last_rank}"
             ),
             TableCell(f"{line.group}"),
-            TableCell(f"{format_number(line.estimate)} {format_interval(line.low, line.high)}".strip()),
+            format_cell(line),
         ]
         for line in ranked.itertuples()
     ]
