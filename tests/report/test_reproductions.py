@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from synthetic_rows import synthetic_rows
@@ -93,6 +94,21 @@ def test_a_model_below_the_gate_has_no_number(three_seeds):
     assert decided.settled
 
 
+def test_models_of_two_sizes_are_not_one_number():
+    """Rows of two sizes were added up by seed and document, and a verdict was given on their mean."""
+    rows = synthetic_rows(seeds=3, documents=8, contexts=8)
+    ids = {name: rows[name] + "-large" for name in ("cell_id", "model_id")}
+    large = rows.assign(model_size="large", n_params=10**9, **ids)
+    both = report_rows(pd.concat([rows, large], ignore_index=True))
+    decided = page.decide(claim(break_of(at_least=0.05)), lambda name: both)
+    assert (decided.verdict, decided.found[0].reason) == (
+        "undecided",
+        "rope at 8×: several models of one seed",
+    )
+    one = {"select": SELECT | {"model_size": "large"}}
+    assert page.decide(claim(break_of(at_least=0.05), **one), lambda name: both).verdict == "reproduced"
+
+
 def test_a_number_within_some_distance_of_the_papers(three_seeds):
     paper = {"select": {"source": "Zoology"}, "plus": [{"eval_len": 64}]}
     effect = {"plus": [{"scheme": "kerple_log", "length_multiple": 1}], "within": 0.2, "published": [paper]}
@@ -108,6 +124,8 @@ def test_the_page_names_numbers_commands_and_sources(three_seeds, tmp_path):
     assert "| demo | **reproduced** |" in text
     assert "posbench sweep experiment=convergence 'grid.seed=[0,1,2]'\n" in text
     assert "nan" not in text.lower()
+    # The sources left out the protocol: the papers' perplexity is over windows, these rows are of fixed targets.
+    assert "| OpenWebText2 | 512 | non-overlapping |" in text
     assert numbers.splitlines()[0].startswith("claim,effect,paper,estimate,low,high,interval_method")
     assert {"ALiBi, arXiv 2108.12409", "KERPLE, arXiv 2205.09921"} <= set(text.replace(" |", "|").split("| "))
 
@@ -138,6 +156,17 @@ def test_the_papers_own_numbers_agree_with_the_claim(name):
         assert all(low <= paper.number <= high for paper in effect.published), one.label(effect)
     for experiment in one.experiments[-1:]:
         assert (CONFIGS / "experiment" / f"{experiment}.yaml").is_file()
+
+
+def test_published_numbers_are_of_the_condition_that_is_measured():
+    """Copying random symbols stood beside a paper's counting of one symbol, YaRN of one table beside NTK of another."""
+    copies = Claim.from_config("nope_copies", CLAIMS["nope_copies"])
+    assert {row["dataset"] for one in copies.effects for paper in one.published for _, row in paper.rows} == {
+        "copy cmc"
+    }
+    order = Claim.from_config("extension_order", CLAIMS["extension_order"])
+    differences = [one.published[0].number for one in order.effects]
+    assert differences == pytest.approx([0.4220 - 0.2316, 0.4745 - 0.4220, 0.4782 - 0.4745])
 
 
 def test_published_numbers():

@@ -196,6 +196,8 @@ def measure(claim: Claim, effect: Effect, rows: pd.DataFrame) -> Measured:
     for sign, term in effect.terms:
         chosen = selected(rows, {"extension": "none", **(claim.select or {}), **term})
         of_metric = chosen[chosen["metric"].isin(metric.row_metrics)]
+        if (of_metric.groupby("train_seed")["model_id"].nunique() > 1).any():
+            return Measured(reason=f"{term_label(term)}: several models of one seed")
         if chosen.empty or (of_metric.empty and chosen["value_sum"].notna().any()):
             return Measured(missing=True)
         sums = metric_sums(of_metric, metric, ["train_seed", *CLUSTER], conclusive(of_metric))

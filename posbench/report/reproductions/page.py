@@ -28,9 +28,10 @@ COLUMNS = ["claim", "effect", "paper", "estimate", "low", "high", "interval_meth
 COLUMNS += ["experiment", "effect_verdict", "verdict"]
 INTRODUCTION = (
     "Claims of papers, tested on the rows of this folder. A claim has one or more effects. An effect is a number, or a "
-    "difference paired by seed and document, with its 95% interval; the claim gives the range in which it should lie. "
-    "**reproduced**: the intervals of all effects (or of one, where a note says so) lie in their ranges; "
-    "**contradicted**: the interval of one lies outside; **undecided**: otherwise, and always with fewer than "
+    "difference paired by seed and document, with its 95% interval, which is not corrected for the number of effects; the "
+    "claim gives the range in which it should lie. **reproduced**: the intervals of all effects lie in their ranges; "
+    "**contradicted**: the interval of one lies outside (where a note says that one effect suffices: one inside, all "
+    "outside); **undecided**: otherwise, and always with fewer than "
     f"{MIN_SEEDS} training seeds, whose intervals are over documents or contexts and hold for these models alone. Losses "
     "are in nats per token. A token is a byte here and a word or part of one in the papers, so only signs and orders can "
     "be compared. The models here are far smaller than those of the papers, which are listed under Sources."
@@ -222,7 +223,7 @@ def _lines(one: Verdict) -> list[dict[str, Any]]:
 
 
 def _sources(verdicts: Sequence[Verdict]) -> str:
-    columns = ("source", "where", "model", "dataset", "train_len", "checked")
+    columns = ("source", "where", "model", "dataset", "train_len", "protocol", "checked")
     rows = [
         row
         for one in verdicts
@@ -231,7 +232,15 @@ def _sources(verdicts: Sequence[Verdict]) -> str:
         for _, row in paper.rows
     ]
     lines = dict.fromkeys(tuple(row[column] for column in columns) for row in rows)
-    header = ["source", "where", "model", "text or task", "training length", "how the numbers were read"]
+    header = [
+        "source",
+        "where",
+        "model",
+        "text or task",
+        "training length",
+        "protocol",
+        "how the numbers were read",
+    ]
     body = [[TableCell(value) for value in line] for line in lines]
     return to_markdown(
         Table("sources", "Published numbers", "", header, body, pd.DataFrame(), words=header)
