@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.report.html.results import Describe, ExperimentResults
+from posbench.report.tables.caption_text import STATUS_NOTES
 from posbench.report.tables.effective_length import LOSS, SHARES, format_length
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
@@ -252,7 +253,7 @@ def _value(line: Line, column: str) -> float:
 
 
 def _unlearned(line: Line, column: str) -> bool:
-    return line.entries[column].note.startswith("Not learned")
+    return STATUS_NOTES["not_learned"] in line.entries[column].note
 
 
 def _not_beaten(tests: pd.DataFrame, label: str, length: int) -> list[str]:
