@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import platform
 import resource
 import time
@@ -82,6 +83,10 @@ class EvaluatedModel:
                 if not is_out_of_memory(error):
                     raise
                 status = "out_of_memory"
+            # A sum over the finite rest would be a better number than that of all documents.
+            if not all(math.isfinite(measure["value_sum"]) for measure in measures):
+                status, measures = "diverged", []
+                _log.warning("%s: a number is not finite at %d tokens", self.plan.label, cell.length)
         if not measures:
             measures = [
                 {

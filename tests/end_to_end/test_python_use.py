@@ -1,5 +1,6 @@
 """`import posbench as pb`: the numbers of the commands, one line for a mistake, and nothing heavy imported ahead."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import posbench as pb
 from posbench.errors import ConfigError, DataError, PosbenchError
+from posbench.evaluation.evaluator import EvaluatedModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
 from pretrained_models import saved
@@ -62,6 +64,24 @@ def test_its_numbers_are_those_of_the_commands(script, cache, text, tmp_path):
 
     pd.testing.assert_frame_equal(ordered(rows), ordered(expected), check_dtype=False)
     pd.testing.assert_frame_equal(ordered(pb.rows(tmp_path / "results")), ordered(rows), check_dtype=False)
+
+
+def test_a_loss_that_is_not_finite_leaves_no_number(cache, text, tmp_path, monkeypatch):
+    """Documents whose loss was NaN were dropped, and the loss of the rest was printed as that of all, with status ok."""
+    given = settings(tmp_path / "python", cache, text)
+    model = pb.train("alibi", data="files", settings=given, **TRAIN)
+    measured = EvaluatedModel.run_task
+
+    def run_task(self, cell, task, kernel):
+        measures = measured(self, cell, task, kernel)
+        if cell.length == 32:
+            measures[0]["value_sum"] = math.nan
+        return measures
+
+    monkeypatch.setattr(EvaluatedModel, "run_task", run_task)
+    rows = pb.evaluate(model, "fixed_targets", [16, 32], num_examples=2)
+    assert rows.groupby("eval_len")["status"].unique().map(list).to_dict() == {16: ["ok"], 32: ["diverged"]}
+    assert rows.loc[rows["eval_len"] == 32, "value_sum"].isna().all()
 
 
 def test_a_pretrained_model(cache, text, tmp_path, monkeypatch):

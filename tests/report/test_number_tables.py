@@ -227,7 +227,7 @@ def test_settings_are_never_mixed(rows):
 def test_failed_experiment_has_tables(rows):
     part = of(rows, "fixed_targets", "rope")
     found = list(build_tables(part.assign(value_sum=np.nan, status="diverged")))
-    assert "Training diverged" in to_markdown(found[-1])
+    assert "Diverged: losses of the training" in to_markdown(found[-1])
     assert "–†" in to_markdown(found[-1])
 
 

@@ -69,7 +69,7 @@ STATUS_NOTES = {
     "undefined": "Undefined beyond the length that the scheme was built for",
     "not_learned": "Not learned: accuracy at the training length is below the gate, so longer contexts have no value",
     "out_of_memory": "Out of memory",
-    "diverged": "Training diverged",
+    "diverged": "Diverged: losses of the training, or numbers at this length, are not finite",
 }
 
 
