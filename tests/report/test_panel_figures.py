@@ -9,7 +9,7 @@ from test_figure_kinds import CONFIGS
 
 from posbench.errors import ConfigError
 from posbench.report.figures import context_gain, density, draw_figure, house_style, panels
-from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.context_gain import context_gains
 from posbench.report.tables.layout import build_tables
 from posbench.report.tables.metrics import get_metric
@@ -72,6 +72,27 @@ def test_panels(rows):
     )
     assert set(one[1]["scheme"]) == {"rope"}
     assert [axes.axison for axes in one[0].axes] == [True, True, True, False]
+
+
+def test_panels_without_rows_are_left_out(rows):
+    """A figure of two tasks was once left out where only one of the two had been evaluated."""
+    data, absent = (
+        FigureData.of(rows, ORDER, None, False),
+        {"task": "algorithmic", "metric": "symbol_accuracy"},
+    )
+    figure, shown = panels.draw(data, title="One", panels=[absent, LOSS])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["bits per byte"]
+    assert set(shown["metric"]) == {"bits_per_byte"}
+    with pytest.raises(MissingRowsError, match="no rows of task algorithmic"):
+        panels.draw(data, title="None", panels=[absent])
+
+
+def test_multiples_of_odd_lengths_are_short(rows):
+    """The length 302 after a training at 102 was once labelled 2.96078×."""
+    odd = rows.assign(train_len=rows["train_len"].replace(64, 51))
+    figure, _ = panels.draw(FigureData.of(odd, ORDER), title="One", panels=[LOSS])
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert all(len(label.partition("\n")[2]) <= len("10.04×") for label in labels), labels
 
 
 def test_best_factors_are_marked(rows):

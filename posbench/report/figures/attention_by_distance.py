@@ -56,7 +56,7 @@ def draw(
         panel.set_ylabel(f"layer {int(layer) + 1}")
         panel.set_ylim(0, 1)
     handles = [
-        Line2D([], [], color=colour, marker="o", label=f"{length} tokens, {length / train_len:g}×")
+        Line2D([], [], color=colour, marker="o", label=f"{length} tokens, {length / train_len:.4g}×")
         for length, colour in zip(lengths, colours, strict=False)
     ]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="uniform"))

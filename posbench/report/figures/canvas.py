@@ -81,7 +81,9 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
         ticks.append(lengths[-1])
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda length, _: f"{length:.0f}\n{length / train_len:g}×"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda length, _: f"{length:.0f}\n{length / train_len:.4g}×")
+    )
     axes.set_xlabel(name)
     axes.axvline(train_len, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     axes.annotate(

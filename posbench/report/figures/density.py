@@ -53,7 +53,7 @@ def draw(
     lengths = sorted({length for _, shown, _ in sides for length in shown["eval_len"]})
     line_styles = {length: LineStyle.from_index(i, str(length)) for i, length in enumerate(lengths)}
     handles = [
-        Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({length / train_len:g}×)")
+        Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({length / train_len:.4g}×)")
         for length, style in line_styles.items()
     ]
     handles.append(Line2D([], [], color=GREY, marker="*", markersize=12, linestyle="", label="best k"))

@@ -28,7 +28,7 @@ def draw(
     columns: int = 2,
     note: str = "",
 ) -> Drawing:
-    """Draws a panel for each entry of `panels`.
+    """Draws a panel for each entry of `panels` that has rows.
 
     Args:
         panels: task and metric of each panel; optionally protocol, variant, scheme, extension and title.
@@ -38,8 +38,17 @@ def draw(
 
     Raises:
         ConfigError: an entry has unknown settings, or no task or metric.
+        MissingRowsError: no entry has rows.
     """
-    sides = [side(data, panel, scheme, extension) for panel in panels]
+    drawn, sides, missing = [], [], []
+    for panel in panels:
+        try:
+            sides.append(side(data, panel, scheme, extension))
+            drawn.append(panel)
+        except MissingRowsError as reason:
+            missing.append(reason)
+    if not sides:
+        raise missing[0]
     baselines = [baseline_values(rows, what.baselines) for rows, _, what in sides]
     labels = [
         end_label_width(data, shown, baseline)
@@ -50,17 +59,17 @@ def draw(
         title,
         caption(sides, *([note] if note else []), *ends, intervals=drawn_bands(sides[0][1])),
         panel=(3.3, 3.2),
-        columns=min(columns, len(panels)),
-        rows=-(-len(panels) // columns),
+        columns=min(columns, len(drawn)),
+        rows=-(-len(drawn) // columns),
         gap=(max(labels) + 0.55, 1.1),
         right=max(labels),
         top=0.85,  # titles of panels stand above the label of the training length
     )
     flat = axes.flatten()
-    for one, panel, (rows, shown, what), baseline in zip(flat, panels, sides, baselines, strict=False):
+    for one, panel, (rows, shown, what), baseline in zip(flat, drawn, sides, baselines, strict=False):
         draw_lines(one, data, shown, what, int(rows["train_len"].iat[0]), baselines=baseline)
         one.set_title(panel.get("title", ""), pad=16)
-    for one in flat[len(panels) :]:
+    for one in flat[len(drawn) :]:
         one.set_axis_off()
     shown = [
         shown.assign(metric=what.name, variant=rows["variant"].iat[0]).astype({"variant": str})

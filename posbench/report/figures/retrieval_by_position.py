@@ -76,7 +76,7 @@ def draw(
             if what.name in GATE_METRICS and length == train_len:
                 panel.axhline(MIN_ACCURACY, color=GREY, linestyle=GATE_STYLE, linewidth=1, zorder=1)
             trained = " (training length)" if length == train_len else ""
-            panel.set_title(f"{length} tokens, {length / train_len:g}×{trained}")
+            panel.set_title(f"{length} tokens, {length / train_len:.4g}×{trained}")
             panel.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
         axes[down, 0].set_ylabel(
             what.label if len(picked) == 1 else f"{variant_name(str(name))}\n{what.label}"

@@ -68,7 +68,7 @@ def draw(
         panel.set_title(style.label, fontweight="bold")
     for panel in axes.flat[len(series) :]:
         panel.set_visible(False)
-    axes[0, 0].set_yticks(range(len(lengths)), [f"{length}  {length / train_len:g}×" for length in lengths])
+    axes[0, 0].set_yticks(range(len(lengths)), [f"{length}  {length / train_len:.4g}×" for length in lengths])
     axes[0, 0].set_xticks([0, (bins - 1) / 2, bins - 1], ["first", "middle", "last"])
     for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # lowest panels of the columns
         panel.tick_params(labelbottom=True)

@@ -147,7 +147,7 @@ def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, style
 
 
 def _tokens(length: int, train_len: int) -> str:
-    return f"{length:,} tokens ({length / train_len:g}×)"
+    return f"{length:,} tokens ({length / train_len:.4g}×)"
 
 
 def _series(

@@ -74,7 +74,7 @@ def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str],
         name=name,
         title="Gain of context over the training length, by context length in tokens",
         caption=caption([(rows, numbers, gain)], NOTE, intervals="intervals", notes=False),
-        header=["scheme", *(f"{length} ({length / train_len:g}×)" for length in lengths)],
+        header=["scheme", *(f"{length} ({length / train_len:.4g}×)" for length in lengths)],
         body=[
             [
                 TableCell(series_label(*series)),

@@ -130,7 +130,7 @@ def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
         name=name,
         title=f"{capital(metric.label)} by context length in tokens",
         caption=caption([(rows, numbers, metric)], *bold, intervals="intervals", notes=False),
-        header=["scheme", *(f"{length} ({length / train_len:g}×)" for length in lengths)],
+        header=["scheme", *(f"{length} ({length / train_len:.4g}×)" for length in lengths)],
         body=body,
         numbers=numbers.assign(metric=metric.name, train_len=train_len),
     )

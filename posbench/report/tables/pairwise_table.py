@@ -72,7 +72,7 @@ def _at_length(
     shown = shown.assign(interval_method=np.resize(kinds, len(shown)) if len(kinds) else "")
     return Table(
         name=f"{name}-{length}",
-        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:g}×): pairwise comparison",
+        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:.4g}×): pairwise comparison",
         caption=caption(
             [(rows, shown, metric)],
             *_reading_guide(here, found, ranked, clusters, metric),

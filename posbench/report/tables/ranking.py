@@ -83,7 +83,7 @@ def ranking_table(
     train_len = int(rows["train_len"].iat[0])
     return Table(
         name=name,
-        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:g}×): ranking",
+        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:.4g}×): ranking",
         caption=caption([(rows, ranked, metric)], RANKS, NOTE, intervals="intervals", notes=False),
         header=["scheme", "ranks", "group", metric.label],
         body=body,

@@ -169,7 +169,7 @@ def _at_length(
     train_len = int(rows["train_len"].iat[0])
     return Table(
         name=f"{name}-{length}",
-        title=f"Primacy and recency at {length} tokens ({length / train_len:g}×)",
+        title=f"Primacy and recency at {length} tokens ({length / train_len:.4g}×)",
         caption=caption([(rows, shown, metric)], note, intervals="intervals", notes=False),
         header=header,
         body=body,
