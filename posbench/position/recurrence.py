@@ -18,14 +18,13 @@ from posbench.position.numerics import upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 TAPS = 4  # tokens of a convolution
-CHUNK, SMALL_CHUNK = (
-    64,
-    16,
-)  # tokens; the smaller one with a decay for each channel, whose pairs hold D numbers
+# Tokens; the smaller one where each channel has a decay, so that pairs may need a number for each channel.
+CHUNK, SMALL_CHUNK = 64, 16
 EPSILON = 1e-5  # of norms of heads
-MIN_EXPONENT = (
-    -60.0
-)  # nats: a smaller factor changes no sum, and exp takes 18 times as long where it underflows
+# Nats in a chunk; a product of two factors of e^40 and two numbers is finite in float32.
+MAX_DECAY = 80.0
+# Nats; a smaller factor changes no sum, and exp takes 18 times as long where it underflows.
+MIN_EXPONENT = -60.0
 
 
 class Recurrence(PositionScheme):
@@ -130,6 +129,10 @@ def split_chunks(x_BHSD: Tensor, size: int) -> Tensor:
 
 def pair_products(parts: list[Tensor], keys: Tensor, total: Tensor) -> list[Tensor]:
     """Returns for each part a: sum_d a_id keys_jd exp(total_id - total_jd), (B, H, N, C, C), for j <= i, and 0 elsewhere."""
+    if total.shape[-1] > 1 and factors_are_finite(total):
+        middle = total[..., -1:, :] / 2
+        keys = keys * (middle - total).exp()
+        return [(a * (total - middle).exp() @ keys.mT).tril() for a in parts]
     # Differences first: exp(-total) alone would overflow where the decay is strong.
     decay = decay_factor(total[..., :, None, :] - total[..., None, :, :])
     if decay.shape[-1] == 1:
@@ -137,6 +140,12 @@ def pair_products(parts: list[Tensor], keys: Tensor, total: Tensor) -> list[Tens
         return [a @ keys.mT * decay for a in parts]
     products = torch.stack(parts, -2) @ (decay * keys[..., None, :, :]).mT
     return [product.tril() for product in products.unbind(-2)]
+
+
+def factors_are_finite(total: Tensor) -> bool:
+    """Returns whether factors of rows times factors of keys can replace those of pairs; on a GPU the test would wait."""
+    plain = total.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and total.numel() > 0 and total.amin().item() >= -MAX_DECAY
 
 
 def decay_factor(exponent: Tensor) -> Tensor:

@@ -125,12 +125,13 @@ def test_a_layer_equals_transformers(build: Callable[[], tuple[nn.Module, Recurr
 
 @pytest.mark.parametrize("delta", [False, True])
 @pytest.mark.parametrize("channels", [1, 5])
-def test_chunks_equal_the_recurrence_token_by_token(channels: int, delta: bool) -> None:
-    """1e-12, with decays that would overflow as exp(-total) within a chunk."""
+@pytest.mark.parametrize("strongest", [3, 80])
+def test_chunks_equal_the_recurrence_token_by_token(strongest: int, channels: int, delta: bool) -> None:
+    """1e-12, with decays of which exp(-total) is finite within a chunk, and with some that would overflow."""
     draw = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, TOKENS, 5, generator=draw, dtype=torch.float64)
     k = k / k.norm(dim=-1, keepdim=True)
-    log_decay = -80 * torch.rand(2, 3, TOKENS, channels, generator=draw, dtype=torch.float64) ** 4
+    log_decay = -strongest * torch.rand(2, 3, TOKENS, channels, generator=draw, dtype=torch.float64) ** 4
     beta = torch.rand(2, 3, TOKENS, generator=draw, dtype=torch.float64) if delta else None
     leaves = [x.requires_grad_() for x in (q, k, v, log_decay, *([] if beta is None else [beta]))]
     state, expected = torch.zeros(2, 3, 5, 5, dtype=torch.float64), []
