@@ -39,3 +39,11 @@ def reverse_cumsum(x: Tensor) -> Tensor:
     The total minus a cumsum would be a small difference of large numbers near the end.
     """
     return _ReverseCumsum.apply(x)
+
+
+def lower_triangle(x: Tensor, diagonal: int = 0) -> Tensor:
+    """Returns finite matrices over the last two dimensions with zeros above a diagonal, as `tril`.
+
+    On a CPU, `tril` of many small matrices takes two to three times as long as this product.
+    """
+    return x * torch.ones(x.shape[-2:], dtype=x.dtype, device=x.device).tril(diagonal)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.position.causal_convolution import causal_convolution
-from posbench.position.numerics import upcast
+from posbench.position.numerics import lower_triangle, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 TAPS = 4  # tokens of a convolution
@@ -102,7 +102,7 @@ def recur(
     if rest:
         beta = rest[0]
         v, written_k = torch.linalg.solve_triangular(
-            beta * among_keys[0].tril(-1),
+            beta * among_keys[0],  # read below the diagonal alone
             beta * torch.cat((v, k * since_start), -1),
             upper=False,
             unitriangular=True,
@@ -132,14 +132,14 @@ def pair_products(parts: list[Tensor], keys: Tensor, total: Tensor) -> list[Tens
     if total.shape[-1] > 1 and factors_are_finite(total):
         middle = total[..., -1:, :] / 2
         keys = keys * (middle - total).exp()
-        return [(a * (total - middle).exp() @ keys.mT).tril() for a in parts]
+        return [lower_triangle(a * (total - middle).exp() @ keys.mT) for a in parts]
     # Differences first: exp(-total) alone would overflow where the decay is strong.
     decay = decay_factor(total[..., :, None, :] - total[..., None, :, :])
     if decay.shape[-1] == 1:
-        decay = decay[..., 0].tril()
+        decay = lower_triangle(decay[..., 0])
         return [a @ keys.mT * decay for a in parts]
     products = torch.stack(parts, -2) @ (decay * keys[..., None, :, :]).mT
-    return [product.tril() for product in products.unbind(-2)]
+    return [lower_triangle(product) for product in products.unbind(-2)]
 
 
 def factors_are_finite(total: Tensor) -> bool:

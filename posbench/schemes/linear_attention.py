@@ -15,6 +15,7 @@ from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.biases import upcast
 from posbench.position.call import Kernel
+from posbench.position.numerics import lower_triangle
 from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
@@ -55,5 +56,5 @@ def causal_product(q_BHTD: Tensor, k_BHSD: Tensor, v_BHSD: Tensor, cached: int) 
     )
     sums = (k.transpose(-1, -2) @ v).cumsum(2)  # of each chunk and all earlier ones
     earlier = torch.cat((state[:, :, None], state[:, :, None] + sums[:, :, :-1]), 2)
-    within = (q @ k.transpose(-1, -2)).tril() @ v
+    within = lower_triangle(q @ k.transpose(-1, -2)) @ v
     return (q @ earlier + within).flatten(2, 3)[:, :, :tokens]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
 from posbench.position.causal_convolution import causal_convolution
-from posbench.position.numerics import autocast_disabled, upcast
+from posbench.position.numerics import autocast_disabled, lower_triangle, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
 BLOCK, TAPS, RANK = 64, 3, 32  # tokens, tokens, dimensions
@@ -54,7 +54,7 @@ class PaTH(PositionScheme):
         w = F.silu(causal_convolution(w_BHSD, tap))
         w = split_blocks(w * torch.rsqrt(w.square().sum(-1, keepdim=True) + 1e-6))
         beta = split_blocks(2 * torch.sigmoid(F.linear(x_BSW, weight, bias)).transpose(1, 2)[..., None])
-        step, lower = beta[..., 0].diag_embed(), (beta * w @ w.mT).tril(-1)
+        step, lower = beta[..., 0].diag_embed(), beta * w @ w.mT  # read below the diagonal
         return w, torch.linalg.solve_triangular(lower, step, upper=False, unitriangular=True)
 
 
@@ -67,7 +67,7 @@ def split_blocks(x_BHSD: Tensor) -> Tensor:
 def transform_keys(k_BHSD: Tensor, w: Tensor, t: Tensor) -> Blocks:
     """Returns for each block: w, u, keys, their overlap with t w, keys at its end, and its product I - w^T u."""
     k, u = split_blocks(k_BHSD), t @ w
-    overlap = t @ (w @ k.mT).tril(-1)
+    overlap = t @ lower_triangle(w @ k.mT, -1)
     product = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device) - w.mT @ u
     return list(zip(*(x.unbind() for x in (w, u, k, overlap, k - overlap.mT @ w, product)), strict=True))
 
@@ -79,7 +79,7 @@ def path_logits(q_BHRD: Tensor, start: int, keys: int, blocks: Blocks) -> Tensor
         w, u, k, k_overlap, _, _ = blocks[block]
         first = max(start, block * BLOCK)
         q = q_BHRD[:, :, first - start : (block + 1) * BLOCK - start]
-        q_overlap = (q @ w.mT).tril(first - block * BLOCK)
+        q_overlap = lower_triangle(q @ w.mT, first - block * BLOCK)
         parts, q = [q @ k.mT - q_overlap @ k_overlap], q - q_overlap @ u
         for earlier in range(block - 1, -1, -1):
             *_, k_end, product = blocks[earlier]
