@@ -82,7 +82,7 @@ async function leaderboard() {
 // Curves, drawn when they come into view.
 const drawn = new Map();
 let library = null;
-const { points, charts } = JSON.parse($("#chart-data").textContent);
+const { texts, points, charts } = JSON.parse($("#chart-data").textContent);
 
 // Colours of series that are too dark for a dark page.
 const LIGHTER = { "#000000": "#ffffff", "#332288": "#9a8cff", "#882255": "#e07aa8", "#0072B2": "#4a7dff", "#999933": "#c9c95a" };
@@ -103,10 +103,11 @@ function theme() {
   };
 }
 
-function values({ columns, rows }) {
+function values({ columns, texts: written, rows }) {
+  const isText = columns.map((name) => written.includes(name));
   return rows.map((row) => {
     const point = {};
-    columns.forEach((name, place) => row[place] !== null && (point[name] = row[place]));
+    columns.forEach((name, place) => row[place] !== null && (point[name] = isText[place] ? texts[row[place]] : row[place]));
     return point;
   });
 }

@@ -157,23 +157,38 @@ def _fullest(found: Sequence[Board]) -> str:
 
 
 def _chart_data(drawn: dict[str, list[Chart]]) -> dict[str, Any]:
-    """Returns the specifications of all charts and the points that they draw, each only once."""
+    """Returns the specifications of all charts, the points that they draw and the texts of these, each only once."""
     points, specs = {}, {}
+    texts: dict[str, int] = {}  # texts are most of the points, and most occur many times
     for name, found in drawn.items():
         for chart in found:
             key = f"{name}/{chart.name}"
             data = f"{name}/{chart.data}"
             columns = list(dict.fromkeys(column for point in chart.points for column in point))
+            written = [
+                column
+                for column in columns
+                if any(isinstance(point.get(column), str) for point in chart.points)
+            ]
             points[data] = {
                 "columns": columns,
-                "rows": [[point.get(column) for column in columns] for point in chart.points],
+                "texts": written,
+                "rows": [
+                    [
+                        texts.setdefault(point[column], len(texts))
+                        if column in written
+                        else point.get(column)
+                        for column in columns
+                    ]
+                    for point in chart.points
+                ],
             }
             specs[key] = {
                 "data": data,
                 "spec": chart.spec,
                 "series": [{"name": label, "colour": colour} for label, colour, _ in chart.series],
             }
-    return {"points": points, "charts": specs}
+    return {"texts": list(texts), "points": points, "charts": specs}
 
 
 def _sections(
