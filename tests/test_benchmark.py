@@ -176,10 +176,10 @@ def test_the_peer_does_a_part_of_its_work() -> None:
 
 def test_the_settings_are_those_of_the_demo() -> None:
     script = evaluation.demo()
-    assert script.train.steps // evaluation.SHARE == 75
+    assert script.train.steps // evaluation.SHARE == 37
     assert len(script.grid.extension) == 7
-    assert script.evaluate["fixed_targets"].settings == {"num_examples": 16}
-    assert script.evaluate["key_value"].settings == {"num_contexts": 8}
+    assert script.evaluate["fixed_targets"].settings == {"num_examples": 8}
+    assert script.evaluate["key_value"].settings == {"num_contexts": 4}
     assert "prefix" not in script.evaluate  # excluded for extended models
 
 

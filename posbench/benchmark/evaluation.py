@@ -54,7 +54,7 @@ PREFIX = BenchmarkShape(n_layers=1, d_model=256, n_heads=4, seq_len=256, batch_s
 EXTENDED = BenchmarkShape(n_layers=2, d_model=256, n_heads=4, seq_len=256, batch_size=1)
 EXTENDED_LENGTH, EXTENDED_PAIRS = 1024, 7
 # Divisor of the demo's training steps, rounded down, and of its evaluation, rounded up.
-SHARE = 4
+SHARE = 8
 
 
 def retrieval(seconds: float) -> Iterator[Line]:

@@ -179,6 +179,8 @@ def components_of(make: Maker, shape: BenchmarkShape) -> set[str]:
     model(torch.zeros(1, 16, dtype=torch.long), kernel=recorder)
     if not recorder.calls:
         return {"no pairs"}
+    if recorder.calls < len(model.blocks):  # a hybrid
+        recorder.components.add("no pairs")
     # A scheme with parameters that adds nothing to pairs computes its positions in every step.
     computed = not recorder.components and any(True for _ in model.scheme.parameters())
     return {"trained positions"} if computed else recorder.components
