@@ -14,6 +14,14 @@ from posbench.benchmark.models import (
     plain,
     x_transformers,
 )
+from posbench.benchmark.recurrences import (
+    HEAD_DIM,
+    Function,
+    delta_rule,
+    draw_inputs,
+    gated_delta_rule,
+    kimi_delta_attention,
+)
 from posbench.benchmark.steps import step_of
 from posbench.model.gpt import GPT, Size
 from posbench.schemes.rope import RoPE
@@ -75,3 +83,12 @@ def test_nanogpt_is_the_architecture_of_gpt2_without_biases() -> None:
     theirs.load_state_dict(state)
     ids = torch.randint(SHAPE.vocab_size, (SHAPE.batch_size, SHAPE.seq_len))
     torch.testing.assert_close(mine(ids), theirs(ids).logits, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("peer", "channels"), [(gated_delta_rule, 1), (kimi_delta_attention, HEAD_DIM)])
+def test_the_recurrences_of_transformers_compute_ours(peer: Function, channels: int) -> None:
+    inputs = draw_inputs(channels)
+    ours, theirs = delta_rule(*inputs), peer(*inputs)
+    torch.testing.assert_close(ours, theirs)
+    mine, other = (torch.autograd.grad(out.square().sum(), inputs) for out in (ours, theirs))
+    torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LINES = {
     "peers": "steps.peers",
     "schemes": "steps.schemes",
+    "recurrences": "recurrences.lines",
     "bfloat16": "steps.bfloat16",
     "retrieval": "evaluation.retrieval",
     "prefix": "evaluation.prefix",

@@ -30,6 +30,7 @@ from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT
 from posbench.position.biases import AttentionBias, CompositeBias, DistanceBias, SeparableBias
 from posbench.position.call import AttentionCall
+from posbench.position.recurrence import Recurrence
 from posbench.runtime.allocator import keep_freed_memory
 from posbench.training.cross_entropy import cross_entropy
 
@@ -73,11 +74,12 @@ def schemes(seconds: float, names: Sequence[str] = ()) -> Iterator[Line]:
     for name in names:
         if name not in settings:
             raise unknown("scheme", name, settings)
+    rope = {shape: step_of(ours, shape) for shape in (SCHEMES, LONG)}
     for name in names or settings:
         make = with_scheme(settings[name]["build"])
         components = components_of(make, SCHEMES)
         for shape in (SCHEMES, LONG) if components == {"distances"} else (SCHEMES,):
-            ratio = time_paired(step_of(make, shape), step_of(ours, shape), seconds, least=PAIRS)
+            ratio = time_paired(step_of(make, shape), rope[shape], seconds, warm=1, least=PAIRS)
             goal = 1.6 if shape is LONG else goal_of(components)
             what = f"training step, {name} ({', '.join(sorted(components)) or 'nothing added'}): {shape}"
             yield Line(what, "the same with plain RoPE", goal, ratio)
@@ -177,17 +179,18 @@ def components_of(make: Maker, shape: BenchmarkShape) -> set[str]:
     model, recorder = make(shape)[0], RecordingKernel()
     assert isinstance(model, GPT)
     model(torch.zeros(1, 16, dtype=torch.long), kernel=recorder)
-    if not recorder.calls:
-        return {"no pairs"}
-    if recorder.calls < len(model.blocks):  # a hybrid
-        recorder.components.add("no pairs")
+    if recorder.calls < len(model.blocks):  # a scheme without pairs, or a hybrid
+        recurrent = any(isinstance(module, Recurrence) for module in model.scheme.modules())
+        recorder.components.add("recurrence" if recurrent else "no pairs")
     # A scheme with parameters that adds nothing to pairs computes its positions in every step.
     computed = not recorder.components and any(True for _ in model.scheme.parameters())
     return {"trained positions"} if computed else recorder.components
 
 
 def goal_of(components: set[str]) -> float:
-    """Largest ratio of the step at 256 tokens to RoPE's."""
+    """Largest ratio of the step at 256 tokens to RoPE's; recurrences have peers of their own, in `recurrences`."""
+    if "recurrence" in components:
+        return 2.0
     if "whole rows" in components:
         return 1.7
     if components & {"content by pair", "values by pair", "wide queries", "no pairs"}:

@@ -78,9 +78,10 @@ class Block(nn.Module):
         use_cache: bool = False,
     ) -> tuple[Tensor, LayerCache | None]:
         out_BTW, cache = self.attention(self.attention_norm(x_BTW), scheme, geo, kernel, cache, use_cache)
-        attended_BTW = x_BTW + self.attention_post_norm(out_BTW)
+        # In place, since no backward pass reads these outputs.
+        attended_BTW = self.attention_post_norm(out_BTW).add_(x_BTW)
         h_BTW = self.mlp_norm(x_BTW if self.parallel_residual else attended_BTW)
-        return attended_BTW + self.mlp_post_norm(self.mlp(h_BTW)), cache
+        return self.mlp_post_norm(self.mlp(h_BTW)).add_(attended_BTW), cache
 
     def mlp(self, h_BTW: Tensor) -> Tensor:
         """Computes the MLP, or the mixture of experts in its place."""

@@ -20,10 +20,11 @@ class PairwiseMLP(torch.autograd.Function):
 
     Args:
         x: (B, C, R, S), channels of each pair.
-        bias: (B or 1, K, R or 1, S or 1), what the first layer adds.
-        weight_in, weight_out: (K, C, N) and (H, K, N), the two layers.
+        shared: (B or 1, C', R, S), further channels, with size 1 the same for all sequences; None without them.
+        weight_in, bias_in: (K, C + C', N) and (K,), the first layer.
+        weight_out: (H, K, N), the second layer.
         slope: negative slope of the leaky ReLU; 0 is a ReLU.
-        visible: (R, S), a factor on x and on the hidden layer, or None.
+        visible: (R, S), a factor on all channels and on the hidden layer, or None.
         diagonal: row r attends to no key after r + diagonal, and its outputs there are undefined; None for all keys.
     """
 
@@ -31,23 +32,22 @@ class PairwiseMLP(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        bias: Tensor,
+        shared: Tensor | None,
         weight_in: Tensor,
+        bias_in: Tensor,
         weight_out: Tensor,
         slope: float,
         visible: Tensor | None = None,
         diagonal: int | None = None,
     ) -> Tensor:
-        ctx.save_for_backward(x, bias, weight_in, weight_out, visible)
+        ctx.save_for_backward(x, shared, weight_in, bias_in, weight_out, visible)
         ctx.slope, ctx.diagonal = slope, diagonal
-        matrix_in, matrix_out = _matrices(weight_in, weight_out)
         taps, out = weight_in.shape[2], x.new_zeros(len(x), weight_out.shape[0], *x.shape[2:])
+        matrix_in, matrix_out = _matrices(x.shape[1], weight_in, bias_in, weight_out)
         x_buffer, h_buffer = _buffer(x, matrix_in.shape[1]), _buffer(x, len(matrix_in))
         for tile in _tiles(x, diagonal):
-            bias_t = _crop(bias, tile)
-            for b in range(len(x)):
-                x_t = _gather_taps(x[b], tile, taps, 1, x_buffer, visible)
-                h = _hidden(x_t, _sample(bias_t, b), matrix_in, slope, h_buffer)
+            for b, inputs in _inputs(x, shared, tile, taps, visible, x_buffer):
+                h = _hidden(inputs, matrix_in, slope, h_buffer)
                 y_t = (matrix_out @ h.flatten(1)).view(-1, *h.shape[1:])
                 # A factor on a pair's hidden layer is one on the second layer's output, which is narrower.
                 _scatter_taps(y_t if visible is None else y_t.mul_(visible[tile]), out[b], tile, taps, 1)
@@ -56,44 +56,60 @@ class PairwiseMLP(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, bias, weight_in, weight_out, visible = ctx.saved_tensors
-        (matrix_in, matrix_out), taps = _matrices(weight_in, weight_out), weight_in.shape[2]
-        dx, d_bias = torch.zeros_like(x), torch.zeros_like(bias)
+        x, shared, weight_in, bias_in, weight_out, visible = ctx.saved_tensors
+        taps, own = weight_in.shape[2], weight_in.shape[2] * x.shape[1]
+        matrix_in, matrix_out = _matrices(x.shape[1], weight_in, bias_in, weight_out)
+        dx, d_shared = torch.zeros_like(x), None if shared is None else torch.zeros_like(shared)
         d_in_transposed, d_out_matrix = matrix_out.new_zeros(matrix_in.T.shape), torch.zeros_like(matrix_out)
         x_buffer, dy_buffer = _buffer(x, matrix_in.shape[1]), _buffer(x, len(matrix_out))
         h_buffer, dh_buffer = _buffer(x, len(matrix_in)), _buffer(x, len(matrix_in))
         for tile in _tiles(x, ctx.diagonal):
-            bias_t, d_bias_t = _crop(bias, tile), _crop(d_bias, tile)
-            for b in range(len(x)):
+            for b, inputs in _inputs(x, shared, tile, taps, visible, x_buffer):
                 dy_t = _gather_taps(d_out[b], tile, taps, -1, dy_buffer)
                 dy_t = (dy_t if visible is None else dy_t.mul_(visible[tile])).flatten(1)
-                x_t = _gather_taps(x[b], tile, taps, 1, x_buffer, visible)
-                h = _hidden(x_t, _sample(bias_t, b), matrix_in, ctx.slope, h_buffer)
+                h = _hidden(inputs, matrix_in, ctx.slope, h_buffer)
                 dh = dh_buffer[: h.numel()].view_as(h)
                 flat, d_flat = h.flatten(1), dh.flatten(1)
                 d_out_matrix.addmm_(dy_t, flat.T)
                 torch.mm(matrix_out.T, dy_t, out=d_flat)
                 torch.ops.aten.leaky_relu_backward(dh, h, ctx.slope, True, grad_input=dh)
-                d_in_transposed.addmm_(
-                    x_t.flatten(1), d_flat.T
-                )  # the transposed product takes four times as long
-                d_bias_b = _sample(d_bias_t, b)
-                d_bias_b += dh.sum_to_size(d_bias_b.shape)
-                _scatter_taps((matrix_in.T @ d_flat).view_as(x_t), dx[b], tile, taps, -1)
-        return (
-            dx if visible is None else dx.mul_(visible),
-            d_bias,
-            d_in_transposed.T.unflatten(1, (taps, -1)).mT,
-            d_out_matrix.unflatten(0, (taps, -1)).permute(1, 2, 0),
-            None,
-            None,
-            None,
-        )
+                # The transposed product takes four times as long.
+                d_in_transposed.addmm_(inputs.flatten(1), d_flat.T)
+                d_inputs = (matrix_in.T[:-1] @ d_flat).view(-1, *h.shape[1:])
+                _scatter_taps(d_inputs[:own], dx[b], tile, taps, -1)
+                if d_shared is not None:
+                    _scatter_taps(d_inputs[own:], _sample(d_shared, b), tile, taps, -1)
+        for gradient in (dx, d_shared):
+            if visible is not None and gradient is not None:
+                gradient.mul_(visible)
+        d_in = d_in_transposed.T
+        parts = [part.unflatten(1, (taps, -1)).mT for part in (d_in[:, :own], d_in[:, own:-1])]
+        d_taps = d_out_matrix.unflatten(0, (taps, -1)).permute(1, 2, 0)
+        return dx, d_shared, torch.cat(parts, 1), d_in[:, -1], d_taps, None, None, None
 
 
-def _matrices(weight_in: Tensor, weight_out: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the layers as matrices over all taps, (K, N C) and (N H, K)."""
-    return weight_in.mT.flatten(1), weight_out.permute(2, 0, 1).flatten(0, 1)
+def _matrices(own: int, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the layers as matrices, (K, N C + N C' + 1) and (N H, K); the last column of the first is its bias."""
+    parts = [weight_in[:, :own].mT.flatten(1), weight_in[:, own:].mT.flatten(1), bias_in[:, None]]
+    return torch.cat(parts, 1), weight_out.permute(2, 0, 1).flatten(0, 1)
+
+
+def _inputs(
+    x: Tensor, shared: Tensor | None, tile: Tile, taps: int, visible: Tensor | None, buffer: Tensor
+) -> Iterator[tuple[int, Tensor]]:
+    """Yields for each sequence its index and inputs of the first layer, (N C + N C' + 1, r, s), in the buffer."""
+    own, further = taps * x.shape[1], 0 if shared is None else taps * shared.shape[1]
+    pairs = (tile[0].stop - tile[0].start) * tile[1].stop
+    own_part, shared_part, ones = buffer[: (own + further + 1) * pairs].split(
+        [own * pairs, further * pairs, pairs]
+    )
+    ones.fill_(1.0)
+    inputs = buffer[: (own + further + 1) * pairs].view(own + further + 1, -1, tile[1].stop)
+    for b in range(len(x)):
+        _gather_taps(x[b], tile, taps, 1, own_part, visible)
+        if shared is not None and b < len(shared):
+            _gather_taps(shared[b], tile, taps, 1, shared_part, visible)
+        yield b, inputs
 
 
 def _tiles(x: Tensor, diagonal: int | None) -> Iterator[Tile]:
@@ -115,26 +131,16 @@ def _buffer(x: Tensor, channels: int) -> Tensor:
     return x.new_empty(channels * _tile_rows(x) * x.shape[3])
 
 
-def _crop(whole: Tensor, tile: Tile) -> Tensor:
-    """Returns the part of a tile, (B, K, r or 1, s or 1); dimensions of size 1 are broadcast."""
-    rows, keys = tile
-    return whole[
-        :, :, rows if whole.shape[2] > 1 else slice(None), keys if whole.shape[3] > 1 else slice(None)
-    ]
-
-
 def _sample(batch: Tensor, b: int) -> Tensor:
     """Returns sample b of a batch, whose only one stands for all if it has size 1."""
     return batch[min(b, len(batch) - 1)]
 
 
-def _hidden(x_t: Tensor, bias: Tensor, matrix_in: Tensor, slope: float, buffer: Tensor) -> Tensor:
-    """Returns the hidden layer (K, r, s) of inputs (N C, r, s), in the buffer."""
-    flat = buffer[: len(matrix_in) * x_t[0].numel()].view(len(matrix_in), -1)
-    h = flat.view(len(matrix_in), *x_t.shape[1:])
-    h.copy_(bias.expand_as(h))
-    F.leaky_relu_(flat.addmm_(matrix_in, x_t.flatten(1)), slope)
-    return h
+def _hidden(inputs: Tensor, matrix_in: Tensor, slope: float, buffer: Tensor) -> Tensor:
+    """Returns the hidden layer (K, r, s) of inputs, in the buffer."""
+    flat = buffer[: len(matrix_in) * inputs[0].numel()].view(len(matrix_in), -1)
+    F.leaky_relu_(torch.mm(matrix_in, inputs.flatten(1), out=flat), slope)
+    return flat.view(len(matrix_in), *inputs.shape[1:])
 
 
 def _gather_taps(

@@ -107,17 +107,20 @@ def recur(
             upper=False,
             unitriangular=True,
         ).split((v.shape[-1], k.shape[-1]), -1)
+    # unbind, whose gradient is one stack; that of an index is a tensor of zeros for each chunk.
+    read_N, within_N, carried_N, new_N = (x.unbind(2) for x in (read_q, within, carried_k, v))
+    written_N, kept_N = written_k.unbind(2) if rest else (), decay_factor(ends).mT.unbind(2)
     state, outs = None, []
-    for chunk in range(q.shape[2]):
-        new = v[:, :, chunk]
+    for chunk in range(len(new_N)):
+        new = new_N[chunk]
         if state is not None and rest:
-            new = new - written_k[:, :, chunk] @ state
-        out, added = within[:, :, chunk] @ new, carried_k[:, :, chunk].mT @ new
+            new = new - written_N[chunk] @ state
+        out, added = within_N[chunk] @ new, carried_N[chunk].mT @ new
         if state is None:
             state = added
         else:
-            out = out + read_q[:, :, chunk] @ state
-            state = decay_factor(ends[:, :, chunk]).mT * state + added
+            out = out + read_N[chunk] @ state
+            state = kept_N[chunk] * state + added
         outs.append(out)
     return torch.cat(outs, 2)[:, :, :tokens]
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.errors import ConfigError, IncompatibleError
@@ -35,6 +34,7 @@ class DAPE(Stack):
     With a kernel of N keys f is two convolutions along the keys of a row.
     """
 
+    version = 2  # other sums, equal but for rounding
     decayed_parameters = ("in_LKCN", "out_LHKN")
 
     def __init__(
@@ -68,24 +68,11 @@ class DAPE(Stack):
             bias_BHRS = inner.value_from_rows(rows).to(content_BHRS.dtype)
             bias_BHRS = bias_BHRS[(None,) * (4 - bias_BHRS.dim())].expand(-1, heads, *content_BHRS.shape[2:])
             visible_RS = None if self.kernel_size == 1 else rows.visible_RS.to(content_BHRS.dtype)
-            masked_BHRS = bias_BHRS if visible_RS is None else bias_BHRS * visible_RS
-            # The part of the first layer that reads the bias is usually the same for all sequences: computed once.
-            hidden = convolve(masked_BHRS, in_KCN[:, heads:], in_K)
-            mlp = hidden, in_KCN[:, :heads], out_HKN, NEGATIVE_SLOPE, visible_RS, rows.keys_before_first_row
+            layers = in_KCN, in_K, out_HKN, NEGATIVE_SLOPE
+            mlp = bias_BHRS, *layers, visible_RS, rows.keys_before_first_row
             return bias_BHRS + PairwiseMLP.apply(content_BHRS, *mlp) + out_H[:, None, None]
 
         return RowwiseBias(bias, inputs.q_BHTD, inputs.k_BHSD)
-
-
-def convolve(x_BCRS: Tensor, weight_KCN: Tensor, bias_K: Tensor) -> Tensor:
-    """Convolves along the keys, (B, K, R, S); several taps as one product, whose gradient is faster on a CPU."""
-    keys, taps = x_BCRS.shape[-1], weight_KCN.shape[-1]
-    if taps == 1:
-        return F.conv2d(x_BCRS, weight_KCN[..., None], bias_K)
-    padded = F.pad(x_BCRS, (taps // 2, taps // 2))
-    shifted = torch.cat([padded[..., tap : tap + keys] for tap in range(taps)], 1).flatten(2)
-    weight = weight_KCN.mT.flatten(1).expand(len(x_BCRS), -1, -1)
-    return torch.baddbmm(bias_K[:, None], weight, shifted).unflatten(-1, x_BCRS.shape[2:])
 
 
 def init_layer(layers: int, out: int, into: int, kernel_size: int) -> tuple[nn.Parameter, nn.Parameter]:

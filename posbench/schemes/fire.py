@@ -27,6 +27,7 @@ class FIRE(PositionScheme):
     """logit(h, i, j) = q_i . k_j / sqrt(D) + f_h(psi(i - j) / psi(max(i, T))), psi(x) = log(|c| x + 1), f an MLP."""
 
     traits = Traits(relative=False, capabilities=frozenset({"positions"}))
+    version = 2  # other sums, equal but for rounding
     decayed_parameters = ("in_LK", "out_LHK")
 
     def __init__(
@@ -65,5 +66,5 @@ class InterpolatedDistanceBias(AttentionBias):
         ratio_1RS = near.value(geo, rows) / far_R.to(in_K.dtype)[:, None]
         keys_before_first_row = (geo.index_offset or 0) + (rows.start or 0) if geo.ordered else None
         with autocast_disabled(ratio_1RS):
-            layers = bias_K[None, :, None, None], in_K[:, None, None], out_HK[..., None]
-            return PairwiseMLP.apply(ratio_1RS[None], *layers, 0.0, None, keys_before_first_row)[0]
+            layers = in_K[:, None, None], bias_K, out_HK[..., None]
+            return PairwiseMLP.apply(ratio_1RS[None], None, *layers, 0.0, None, keys_before_first_row)[0]

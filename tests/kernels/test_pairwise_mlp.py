@@ -9,35 +9,38 @@ from posbench.position import pairwise_mlp
 from posbench.position.pairwise_mlp import PairwiseMLP
 
 EXACT = {"rtol": 0, "atol": 1e-12}
-BATCH, HEADS, HIDDEN, OUT, QUERIES, KEYS = 2, 3, 5, 4, 6, 9
+BATCH, HEADS, FURTHER, HIDDEN, OUT, QUERIES, KEYS = 2, 3, 2, 5, 4, 6, 9
 
 
-def leaves(bias: tuple[int, ...], taps: int) -> list[Tensor]:
+def leaves(shared: int, taps: int) -> list[Tensor]:
+    """Channels, further channels for so many sequences, and both layers."""
     draw = torch.Generator().manual_seed(0)
-    shapes = ((BATCH, HEADS, QUERIES, KEYS), bias, (HIDDEN, HEADS, taps), (OUT, HIDDEN, taps))
+    pairs = QUERIES, KEYS
+    channels = (BATCH, HEADS, *pairs), (shared, FURTHER, *pairs)
+    layers = (HIDDEN, HEADS + FURTHER, taps), (HIDDEN,), (OUT, HIDDEN, taps)
+    shapes = (*channels, *layers)
     return [torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_() for shape in shapes]
 
 
 def convolutions(
-    x: Tensor, bias: Tensor, weight_in: Tensor, weight_out: Tensor, visible: Tensor | float
+    x: Tensor, shared: Tensor, weight_in: Tensor, bias: Tensor, weight_out: Tensor, visible: Tensor | float
 ) -> Tensor:
     padding = (0, weight_in.shape[2] // 2)
-    hidden = F.leaky_relu(F.conv2d(x * visible, weight_in[:, :, None], padding=padding) + bias, 0.01)
+    inputs = torch.cat((x, shared.expand(len(x), -1, -1, -1)), 1) * visible
+    hidden = F.leaky_relu(F.conv2d(inputs, weight_in[:, :, None], bias, padding=padding), 0.01)
     return F.conv2d(hidden * visible, weight_out[:, :, None], padding=padding)
 
 
 @pytest.mark.parametrize("pairs", [1, 20, 1000])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(
-    "bias", [(BATCH, HIDDEN, QUERIES, KEYS), (1, HIDDEN, QUERIES, KEYS), (1, HIDDEN, 1, 1)]
-)
+@pytest.mark.parametrize("shared", [BATCH, 1])
 @pytest.mark.parametrize("taps", [1, 3, 5])
 def test_equals_two_convolutions(
-    taps: int, bias: tuple[int, ...], masked: bool, pairs: int, monkeypatch: pytest.MonkeyPatch
+    taps: int, shared: int, masked: bool, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For tiles of few and of many pairs."""
     monkeypatch.setattr(pairwise_mlp, "PAIRS_CPU", pairs)
-    given = leaves(bias, taps)
+    given = leaves(shared, taps)
     visible = torch.ones(QUERIES, KEYS, dtype=torch.float64).tril(3) if masked else None
     found = PairwiseMLP.apply(*given, 0.01, visible)
     expected = convolutions(*given, 1.0 if visible is None else visible)
@@ -52,10 +55,11 @@ def test_equals_two_convolutions(
 @pytest.mark.parametrize("pairs", [1, 20, 1000])
 def test_keys_after_the_diagonal_may_be_skipped(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairwise_mlp, "PAIRS_CPU", pairs)
-    given = leaves((1, HIDDEN, 1, 1), 1)
+    x, _, weight_in, *layers = leaves(1, 1)
+    given = [x, weight_in[:, :HEADS].detach().requires_grad_(), *layers]
     visible = torch.ones(QUERIES, KEYS, dtype=torch.bool).tril(KEYS - QUERIES)
-    found = PairwiseMLP.apply(*given, 0.0, None, KEYS - QUERIES)
-    hidden = torch.einsum("kc,bcrs->bkrs", given[2][..., 0], given[0]) + given[1]
+    found = PairwiseMLP.apply(x, None, *given[1:], 0.0, None, KEYS - QUERIES)
+    hidden = torch.einsum("kc,bcrs->bkrs", given[1][..., 0], x) + given[2][:, None, None]
     expected = torch.einsum("hk,bkrs->bhrs", given[3][..., 0], hidden.relu())
     torch.testing.assert_close(found[..., visible], expected[..., visible], **EXACT)
     for one, other in zip(
