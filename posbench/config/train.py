@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from posbench.config.setting import DTYPES, MAX_COUNT, MAX_SEED, Rule, setting
 
 SYNTHETIC_TASKS = (
-    *("associative_recall", "repeated", "copy", "reverse", "unique_copy", "repeated_copy", "sort"),
+    *("associative_recall", "recall_questions", "recall_questions_at_ends", "repeated", "copy", "reverse", "unique_copy", "repeated_copy", "sort"),
     *("binary_majority", "majority", "parity", "flip_flop", "mqar", "mqar_spread"),
     *("multi_value", "multi_query", "variable_tracking"),
 )
@@ -48,7 +48,7 @@ class TrainSettings:
     val_batches: int = setting(4, least=1, most=MAX_COUNT)  # batches of a validation
     # of the initial weights, the data and all random numbers of the training
     seed: int = setting(0, least=0, most=MAX_SEED)
-    # associative_recall, repeated, copy or reverse: the kind of the synthetic sequences.
+    # the kind of the synthetic sequences, such as associative_recall, repeated, copy or mqar
     synthetic_task: str = setting(
         "associative_recall", choices=SYNTHETIC_TASKS, hash_if_set=True, used_with=WITH_SYNTHETIC
     )

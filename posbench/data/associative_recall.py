@@ -19,6 +19,8 @@ from posbench.errors import LengthError
 TOKENS_PER_RECORD = 3.5
 # Tokens of two records and a question.
 MIN_LENGTH = 8
+# Kinds of training sequences with several questions: about any records, or about the first and the last quarter.
+QUESTIONED = ("recall_questions", "recall_questions_at_ends")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,4 +107,43 @@ def training_sequence(
     first[np.unique(drawn, return_index=True)[1]] = True
     loss_mask[2 : 2 + 3 * count : 3] = ~first
     loss_mask[3 : 3 + 3 * count : 3] = True
+    return ids, loss_mask
+
+
+def num_questioned_records(length: int, num_keys: int) -> int:
+    """Returns the number of records in a training sequence with a question for every second of them.
+
+    Raises:
+        LengthError: if `length` tokens have less than four records, or more than there are keys.
+    """
+    records = length // 4
+    if not 4 <= records <= num_keys:
+        raise LengthError(
+            f"records and questions in {length} tokens: {num_keys} distinct keys allow 16 to {4 * num_keys + 3}; choose "
+            "another length, or raise data.num_keys (which makes other models)"
+        )
+    return records
+
+
+def questioned_sequence(
+    rng: np.random.Generator, vocabulary: Vocabulary, kind: str, text: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids and the loss mask of a context of records and questions `K V` about distinct ones, in random order.
+
+    With questions about the first and the last quarter of the records, no sequence shows that those in the middle can
+    be asked for. The loss is on the answers and on the echoes.
+    """
+    count = num_questioned_records(length, vocabulary.num_keys)
+    key_ids = rng.permutation(vocabulary.key_ids)[:count]
+    value_ids = rng.choice(vocabulary.value_ids, count)
+    quarter, records = count // 4, np.arange(count)
+    at_ends = np.concatenate([records[:quarter], records[-quarter:]])
+    gold = rng.permutation(at_ends if kind == "recall_questions_at_ends" else records)[: 2 * quarter]
+    filler = length - 3 * count - 4 * quarter
+    rows = np.stack([key_ids, value_ids, key_ids], 1)
+    asked = np.stack([key_ids[gold], value_ids[gold]], 1)
+    ids = np.concatenate([[vocabulary.bos], text[:filler], rows.ravel(), asked.ravel()])
+    loss_mask = np.zeros(length + 1, bool)
+    loss_mask[3 + filler : 3 + filler + 3 * count : 3] = True
+    loss_mask[length + 2 - 4 * quarter :: 2] = True
     return ids, loss_mask

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from posbench.data.associative_recall import make_context, num_records, questions, training_sequence
+from posbench.data.associative_recall import (
+    QUESTIONED,
+    make_context,
+    num_questioned_records,
+    num_records,
+    questioned_sequence,
+    questions,
+    training_sequence,
+)
 from posbench.data.batches import Batches
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
@@ -81,3 +89,42 @@ def test_lengths_that_records_do_not_allow(length):
     with pytest.raises(LengthError, match=r"8 to 311.*data\.num_keys"):
         num_records(length, 88)
     assert num_records(311, 88) == 88
+
+
+@pytest.mark.parametrize("kind", QUESTIONED)
+@pytest.mark.parametrize("length", [16, 64, 99])
+def test_questions_are_about_distinct_records(kind: str, length: int) -> None:
+    """The loss is on echoes and answers; with the ends alone, no record between them is asked for."""
+    count = num_questioned_records(length, VOCABULARY.num_keys)
+    quarter = count // 4
+    for seed in range(20):
+        ids, loss_mask = questioned_sequence(np.random.default_rng(seed), VOCABULARY, kind, TEXT, length)
+        assert ids.shape == loss_mask.shape == (length + 1,)
+        asked = ids[-4 * quarter :].reshape(-1, 2)
+        records = ids[-4 * quarter - 3 * count : -4 * quarter].reshape(-1, 3)
+        assert len(set(records[:, 0])) == count
+        assert np.array_equal(records[:, 0], records[:, 2])
+        index = [records[:, 0].tolist().index(key) for key in asked[:, 0]]
+        assert np.array_equal(records[index, 1], asked[:, 1])
+        assert len(set(index)) == 2 * quarter
+        if kind == "recall_questions_at_ends":
+            assert set(index) == {*range(quarter), *range(count - quarter, count)}
+        scored = np.zeros(length + 1, bool)
+        scored[-4 * quarter :].reshape(-1, 2)[:, 1] = True
+        scored[-4 * quarter - 3 * count : -4 * quarter].reshape(-1, 3)[:, 2] = True
+        assert np.array_equal(loss_mask, scored)
+
+
+def test_all_records_are_asked_for_unless_the_ends_are_wanted() -> None:
+    count, found = num_questioned_records(64, 88), set()
+    for seed in range(50):
+        ids, _ = questioned_sequence(np.random.default_rng(seed), VOCABULARY, QUESTIONED[0], TEXT, 64)
+        keys = ids[-16 - 3 * count : -16 : 3].tolist()
+        found |= {keys.index(key) for key in ids[-16::2]}
+    assert found == set(range(count))
+
+
+@pytest.mark.parametrize("length", [15, 356])
+def test_lengths_that_questioned_records_do_not_allow(length: int) -> None:
+    with pytest.raises(LengthError, match=r"16 to 355.*data\.num_keys"):
+        num_questioned_records(length, 88)

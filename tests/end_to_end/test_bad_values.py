@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from posbench.commands import catalog, run
 from posbench.config.keys import SCHEMAS
-from posbench.data import algorithmic, corpus, mqar, ruler, tokenizer
+from posbench.data import algorithmic, associative_recall, corpus, mqar, ruler, tokenizer
 from posbench.kernels import dispatcher
 from posbench.plan import feasibility
 from posbench.tracking import wandb
@@ -237,7 +237,8 @@ def test_the_choices_beside_a_field_are_those_of_the_code():
     }
     assert found["train.runtime.kernel"] == set(dispatcher.NAMES)
     assert found["train.runtime.wandb_mode"] == set(wandb.MODES)
-    kinds = {"associative_recall", "repeated", "flip_flop", *algorithmic.RULES, *mqar.LAYOUTS, *ruler.KINDS}
+    kinds = {"associative_recall", "repeated", "flip_flop", *associative_recall.QUESTIONED}
+    kinds |= {*algorithmic.RULES, *mqar.LAYOUTS, *ruler.KINDS}
     assert found["train.train.synthetic_task"] == kinds
     assert found["train.data.source"] == set(corpus.SOURCES)
     assert found["train.data.tokenizer.kind"] == set(tokenizer.KINDS)
