@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from posbench.config.setting import DTYPES, MAX_COUNT, MAX_SEED, Rule, setting
 
 SYNTHETIC_TASKS = (
-    *("associative_recall", "recall_questions", "recall_questions_at_ends", "repeated", "copy", "reverse", "unique_copy", "repeated_copy", "sort"),
+    *(
+        "associative_recall",
+        "recall_questions",
+        "recall_questions_at_ends",
+        "repeated",
+        "copy",
+        "reverse",
+        "unique_copy",
+        "repeated_copy",
+        "sort",
+    ),
     *("binary_majority", "majority", "parity", "flip_flop", "mqar", "mqar_spread"),
     *("multi_value", "multi_query", "variable_tracking"),
 )
