@@ -2,7 +2,7 @@
 
 Pairs are seeds and documents (or contexts) that both series have. Holm's correction covers all pairs at all lengths of the table.
 Where there are MIN_SEEDS seeds, two series with fewer in common, as of models below the gate, are not tested: the test over
-documents alone leaves out the variance between trainings and tells equal schemes apart.
+documents alone leaves out the variance between trainings, and finds differences between equal schemes.
 """
 
 import math
