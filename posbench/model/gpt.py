@@ -78,10 +78,9 @@ class Block(nn.Module):
         use_cache: bool = False,
     ) -> tuple[Tensor, LayerCache | None]:
         out_BTW, cache = self.attention(self.attention_norm(x_BTW), scheme, geo, kernel, cache, use_cache)
-        # In place, since no backward pass reads these outputs.
-        attended_BTW = self.attention_post_norm(out_BTW).add_(x_BTW)
+        attended_BTW = add_residual(self.attention_post_norm(out_BTW), x_BTW)
         h_BTW = self.mlp_norm(x_BTW if self.parallel_residual else attended_BTW)
-        return self.mlp_post_norm(self.mlp(h_BTW)).add_(attended_BTW), cache
+        return add_residual(self.mlp_post_norm(self.mlp(h_BTW)), attended_BTW), cache
 
     def mlp(self, h_BTW: Tensor) -> Tensor:
         """Computes the MLP, or the mixture of experts in its place."""
@@ -89,6 +88,14 @@ class Block(nn.Module):
             return self.experts(h_BTW)
         up = self.up(h_BTW)
         return self.down(self.activation(up) if self.gate is None else self.activation(self.gate(h_BTW)) * up)
+
+
+def add_residual(out_BTW: Tensor, x_BTW: Tensor) -> Tensor:
+    """Adds the residual stream, in place where the dtypes are equal, since no backward pass reads `out_BTW`.
+
+    Under autocast an output may be in bfloat16, and the residual stream stays in float32.
+    """
+    return out_BTW.add_(x_BTW) if out_BTW.dtype == x_BTW.dtype else x_BTW + out_BTW
 
 
 class SoftcappedLinear(nn.Linear):

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from variants import SIZE, Variant, each_variant
 
+from posbench.model.gpt import GPT
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, PositionScheme
+from posbench.schemes.nope import NoPE
 
 SHAPE = SIZE.shape(8192)
 FIRST, LAST = 4092, 4100
@@ -92,3 +94,17 @@ def test_rounded_positions_break_the_law() -> None:
     except AssertionError:
         return
     raise AssertionError("positions rounded to bfloat16 passed the law")
+
+
+def test_the_residual_stream_stays_in_float32_under_autocast() -> None:
+    """Projections are in bfloat16 there; added in place, they would round the residual stream to 8 bits."""
+    model = GPT(SIZE, 64, NoPE(SHAPE), seed=0)
+    seen: list[Tensor] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, __, out: seen.append(out[0]))
+        block.down.register_forward_hook(lambda _, __, out: seen.append(out))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.arange(8)[None])
+    streams, projections = seen[1::2], seen[::2]
+    assert {x.dtype for x in projections} == {torch.bfloat16}
+    assert {x.dtype for x in streams} == {torch.float32}
