@@ -89,6 +89,13 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 
 
+# Words of captions for kinds of synthetic sequences whose names do not say enough.
+SYNTHETIC_WORDS = {
+    "recall_questions": "records, with questions about any of them",
+    "recall_questions_at_ends": "records, with questions about the first and the last quarter of them",
+}
+
+
 def training_note(script: SweepScript) -> str:
     """Returns what captions say of the trainings and cannot read from rows: synthetic sequences, settings, fine-tuning."""
     from posbench.report.tables.caption_text import TUNED
@@ -97,7 +104,7 @@ def training_note(script: SweepScript) -> str:
     train = script.train
     if train.synthetic_fraction > 0 and "synthetic_fraction" not in script.grid.train:
         kinds = script.grid.train.get("synthetic_task", [train.synthetic_task])
-        kind = " or ".join(str(one).replace("_", " ") for one in kinds)
+        kind = " or ".join(SYNTHETIC_WORDS.get(one, str(one).replace("_", " ")) for one in kinds)
         sentences.append(
             f"All training sequences are synthetic ({kind})."
             if train.synthetic_fraction == 1

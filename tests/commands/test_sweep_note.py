@@ -21,3 +21,10 @@ def test_captions_say_what_models_of_several_synthetic_tasks_are_trained_on() ->
     grid = GridSettings(scheme=["rope"], train={"synthetic_task": ["copy", "unique_copy"]})
     note = "All training sequences are synthetic (copy or unique copy)."
     assert training_note(SweepScript(grid=grid, train=train)).startswith(note)
+
+
+def test_captions_describe_questions_about_records() -> None:
+    """Fault: a caption had "synthetic (recall questions at ends)", whose ends are those of the list of records."""
+    train = TrainSettings(synthetic_task="recall_questions_at_ends")
+    note = "50% of the training sequences are synthetic (records, with questions about the first and the last quarter of them)"
+    assert training_note(SweepScript(train=train)).startswith(note)
