@@ -45,7 +45,7 @@ def draw(
         raise MissingRowsError(
             f"{len(budgets)} numbers of training tokens: train several, such as grid.train.steps=[250,1000]"
         )
-    differences, losses = [], []
+    parts, differences, losses = [], [], []
     for tokens in budgets:
         at = data.narrowed({"train_tokens": tokens}, data.mix_kernels)
         rows = at.select(what.tasks[0], of=what, protocol="fixed_targets", extension=extension)
@@ -53,6 +53,7 @@ def draw(
         gains, numbers = context_gains(rows, what), aggregate(rows, what)
         far = gains[gains["eval_len"] == length_multiple * train_len]
         ends = {"estimate": -far["estimate"], "low": -far["high"], "high": -far["low"]}
+        parts.append(rows)
         differences.append(far.assign(**ends, train_tokens=tokens))
         losses.append(numbers[numbers["eval_len"] == train_len].assign(train_tokens=tokens))
     shown = pd.concat(differences)
@@ -62,14 +63,14 @@ def draw(
         )
     heading = f"loss at {length_multiple:g}× minus loss at 1×"
     notes = [
-        f"Left: {heading} of the same targets, paired by document. Right: loss at the training length. Each point is a "
-        f"training of its own, of {budgets[0] / 1e6:.2f}M to {budgets[-1] / 1e6:.2f}M tokens, whose learning rate "
+        f"Left: {heading} of the same targets, paired by document, on an axis that is linear from -{LINEAR} to {LINEAR} and "
+        "logarithmic beyond. Right: loss at the training length. Each point is a training of its own, whose learning rate "
         "decays to zero at its end."
     ]
     width = end_label_width(data, shown)
     figure, axes = captioned_subplots(
         title,
-        caption([(rows, differences[-1], what)], *notes, intervals=drawn_bands(shown)),
+        caption([(pd.concat(parts), differences[-1], what)], *notes, intervals=drawn_bands(shown)),
         panel=(3.6, 3.4),
         columns=2,
         gap=(width + 0.65, 0.5),

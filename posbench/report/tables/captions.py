@@ -163,15 +163,15 @@ def text(rows: pd.DataFrame) -> str:
 
 
 def models(rows: pd.DataFrame) -> str:
-    size, train_tokens, train_len = (
-        rows[name].iat[0] for name in ("model_size", "train_tokens", "train_len")
+    size, train_len = (rows[name].iat[0] for name in ("model_size", "train_len"))
+    parameters, tokens = (
+        " to ".join(dict.fromkeys(f"{end / 1e6:.2f}M" for end in (rows[name].min(), rows[name].max())))
+        for name in ("n_params", "train_tokens")
     )
-    sizes = [f"{parameters / 1e6:.2f}M" for parameters in (rows["n_params"].min(), rows["n_params"].max())]
-    span = " to ".join(dict.fromkeys(sizes))
-    if train_tokens:
-        return f"Models: {size}, {span} parameters, trained on {train_tokens / 1e6:.2f}M tokens in sequences of {train_len}."
+    if rows["train_tokens"].iat[0]:
+        return f"Models: {size}, {parameters} parameters, trained on {tokens} tokens in sequences of {train_len}."
     return (
-        f"Models: {size}, {span} parameters, pretrained in sequences of {train_len}. Every prompt begins with the "
+        f"Models: {size}, {parameters} parameters, pretrained in sequences of {train_len}. Every prompt begins with the "
         "token that begins a text, at every length."
     )
 
