@@ -2,7 +2,12 @@
 const $ = (selector, inside = document) => inside.querySelector(selector);
 const $$ = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const root = document.documentElement;
-const source = (id) => URL.createObjectURL(new Blob([$(`#${id}`).textContent], { type: "text/javascript" }));
+// A library, which the page holds as gzip in base64.
+async function source(id) {
+  const packed = Uint8Array.from(atob($(`#${id}`).textContent), (letter) => letter.charCodeAt(0));
+  const code = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return URL.createObjectURL(new Blob([await new Response(code).arrayBuffer()], { type: "text/javascript" }));
+}
 
 // Light and dark: the system's choice, until the button is pressed.
 const dark = () =>
@@ -41,7 +46,7 @@ for (const button of $$("button.copy")) {
 
 // Leaderboard. Numbers sort by their unrounded value, and cells without one come last in both directions.
 async function leaderboard() {
-  const { default: DataTable } = await import(source("datatables"));
+  const { default: DataTable } = await import(await source("datatables"));
   const number = (text) => (text === "" ? NaN : text === "inf" ? Infinity : Number(text));
   const compare = (sign) => (one, other) => {
     const [a, b] = [number(one), number(other)];
@@ -125,7 +130,7 @@ async function draw(figure) {
   const plot = $(".plot", figure);
   plot.hidden = false;
   $(".legend", figure).hidden = false;
-  library ??= import(source("vega"));
+  library ??= source("vega").then((url) => import(url));
   await library;
   const names = chart.series.map((one) => one.name);
   const colours = chart.series.map((one) => seriesColour(one.colour));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import importlib.resources
 import re
 from collections import Counter
@@ -256,15 +258,19 @@ def _own(name: str) -> str:
 
 @cache
 def _libraries() -> dict[str, Markup]:
-    """Returns the JavaScript of Vega-Lite and DataTables, from the packages that bring them."""
+    """Returns Vega-Lite and DataTables, from the packages that bring them: code as gzip in base64, style as text."""
     import itables
     import vl_convert
 
     tables = importlib.resources.files(itables) / "html"
-    texts = {
+    code = {
         "vega": vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # the stub lacks the default
         "datatables": (tables / "dt_bundle.js").read_text("utf-8"),
-        "datatables_css": (tables / "dt_bundle.css").read_text("utf-8"),
     }
-    # What would end or extend the element that holds them, inside a text of theirs.
-    return {name: Markup(_TAGS.sub(r"<\\\1", text)) for name, text in texts.items()}
+    packed = {
+        name: Markup(base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode())
+        for name, text in code.items()
+    }
+    # What would end or extend the element that holds the style, inside a text of it.
+    style = _TAGS.sub(r"<\\\1", (tables / "dt_bundle.css").read_text("utf-8"))
+    return {**packed, "datatables_css": Markup(style)}
