@@ -15,7 +15,7 @@ from torch import Tensor
 
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import version
-from posbench.benchmark.paired import time_paired
+from posbench.benchmark.paired import FEW_PAIRS, time_paired
 from posbench.position.recurrence import recur
 
 BATCH, HEADS, TOKENS, HEAD_DIM = 4, 4, 256, 64
@@ -36,7 +36,7 @@ def lines(seconds: float) -> Iterator[Line]:
             f"{name}, forward and backward: {shape}",
             f"{version('transformers')} {peer.__name__.replace('_', ' ')} in PyTorch",
             1.0,
-            time_paired(work, other, seconds),
+            time_paired(work, other, seconds, warm=1, least=FEW_PAIRS),
         )
 
 
