@@ -1,7 +1,7 @@
-"""Linear recurrences: forward and backward beside the functions in PyTorch that transformers has for machines without a GPU.
+"""Times linear recurrences, forward and backward, beside the implementations in PyTorch of transformers.
 
-A recurrence costs more than attention on sequences as short as the training lengths here, so that RoPE's step is no
-measure of how well it is written.
+On sequences as short as those trained here, a recurrence takes longer than attention. The ratio to RoPE's step therefore
+does not show whether the implementation is fast.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def lines(seconds: float) -> Iterator[Line]:
 
 
 def draw_inputs(channels: int) -> tuple[Tensor, ...]:
-    """Draws queries and keys of length 1, values, logarithms of decays for each of `channels`, and beta."""
+    """Draws unit queries and keys, values, logarithms of decays and beta: (B, T, H, D) three times, (B, T, H, channels), (B, T, H)."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, BATCH, TOKENS, HEADS, HEAD_DIM, generator=generator)
     decay = -F.softplus(torch.randn(BATCH, TOKENS, HEADS, channels, generator=generator) - 3)

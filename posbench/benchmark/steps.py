@@ -188,7 +188,7 @@ def components_of(make: Maker, shape: BenchmarkShape) -> set[str]:
 
 
 def goal_of(components: set[str]) -> float:
-    """Largest ratio of the step at 256 tokens to RoPE's; recurrences have peers of their own, in `recurrences`."""
+    """Largest ratio of the step at 256 tokens to RoPE's. `recurrences` compares recurrences with transformers'."""
     if "recurrence" in components:
         return 2.0
     if "whole rows" in components:

@@ -89,7 +89,7 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 
 
-# Words of captions for kinds of synthetic sequences whose names do not say enough.
+# Descriptions, in captions, of the kinds of synthetic sequences whose names are not clear on their own.
 SYNTHETIC_WORDS = {
     "recall_questions": "records, with questions about any of them",
     "recall_questions_at_ends": "records, with questions about the first and the last quarter of them",

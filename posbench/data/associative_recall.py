@@ -19,8 +19,8 @@ from posbench.errors import LengthError
 TOKENS_PER_RECORD = 3.5
 # Tokens of two records and a question.
 MIN_LENGTH = 8
-# Kinds of training sequences with several questions: about any records, or about the first and the last quarter.
-QUESTIONED = ("recall_questions", "recall_questions_at_ends")
+# Kinds of training sequences with several questions: about any records, or about the first and the last quarter only.
+QUESTION_KINDS = ("recall_questions", "recall_questions_at_ends")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +110,11 @@ def training_sequence(
     return ids, loss_mask
 
 
-def num_questioned_records(length: int, num_keys: int) -> int:
-    """Returns the number of records in a training sequence with a question for every second of them.
+def num_records_with_questions(length: int, num_keys: int) -> int:
+    """Returns the number of records in a training sequence that has about half as many questions.
 
     Raises:
-        LengthError: if `length` tokens have less than four records, or more than there are keys.
+        LengthError: if `length` tokens hold fewer than four records, or more records than there are keys.
     """
     records = length // 4
     if not 4 <= records <= num_keys:
@@ -125,15 +125,15 @@ def num_questioned_records(length: int, num_keys: int) -> int:
     return records
 
 
-def questioned_sequence(
+def question_sequence(
     rng: np.random.Generator, vocabulary: Vocabulary, kind: str, text: np.ndarray, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ids and the loss mask of a context of records and questions `K V` about distinct ones, in random order.
+    """Returns (length + 1,) ids and loss mask of a sequence of records followed by questions `K V` in random order.
 
-    With questions about the first and the last quarter of the records, no sequence shows that those in the middle can
-    be asked for. The loss is on the answers and on the echoes.
+    Each question is about another record: any record, or with `recall_questions_at_ends` one of the first or the last
+    quarter, so that training has no question about the records between them. The loss covers answers and echoes.
     """
-    count = num_questioned_records(length, vocabulary.num_keys)
+    count = num_records_with_questions(length, vocabulary.num_keys)
     key_ids = rng.permutation(vocabulary.key_ids)[:count]
     value_ids = rng.choice(vocabulary.value_ids, count)
     quarter, records = count // 4, np.arange(count)

@@ -23,8 +23,8 @@ def check_synthetic_task(
         raise unknown("train.synthetic_task", kind, SYNTHETIC_TASKS)
     if kind == "associative_recall" and query_fraction:
         associative_recall.num_records(length, num_keys)
-    elif kind in associative_recall.QUESTIONED:
-        associative_recall.num_questioned_records(length, num_keys)
+    elif kind in associative_recall.QUESTION_KINDS:
+        associative_recall.num_records_with_questions(length, num_keys)
     elif kind == "repeated":
         repeated.period_range(length)
     elif kind in algorithmic.RULES:
@@ -53,8 +53,8 @@ def sequence(
     """
     if kind == "associative_recall":
         return associative_recall.training_sequence(rng, vocabulary, text, length, query_fraction)
-    if kind in associative_recall.QUESTIONED:
-        return associative_recall.questioned_sequence(rng, vocabulary, kind, text, length)
+    if kind in associative_recall.QUESTION_KINDS:
+        return associative_recall.question_sequence(rng, vocabulary, kind, text, length)
     if kind == "repeated":
         ids = repeated.training_sequence(rng, text, length, query_fraction)
         return ids, np.ones(len(ids), bool)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from posbench.data.associative_recall import (
-    QUESTIONED,
+    QUESTION_KINDS,
     make_context,
-    num_questioned_records,
     num_records,
-    questioned_sequence,
+    num_records_with_questions,
+    question_sequence,
     questions,
     training_sequence,
 )
@@ -91,14 +91,14 @@ def test_lengths_that_records_do_not_allow(length):
     assert num_records(311, 88) == 88
 
 
-@pytest.mark.parametrize("kind", QUESTIONED)
+@pytest.mark.parametrize("kind", QUESTION_KINDS)
 @pytest.mark.parametrize("length", [16, 64, 99])
 def test_questions_are_about_distinct_records(kind: str, length: int) -> None:
-    """The loss is on echoes and answers; with the ends alone, no record between them is asked for."""
-    count = num_questioned_records(length, VOCABULARY.num_keys)
+    """The loss covers echoes and answers. At the ends means the first and the last quarter of the records only."""
+    count = num_records_with_questions(length, VOCABULARY.num_keys)
     quarter = count // 4
     for seed in range(20):
-        ids, loss_mask = questioned_sequence(np.random.default_rng(seed), VOCABULARY, kind, TEXT, length)
+        ids, loss_mask = question_sequence(np.random.default_rng(seed), VOCABULARY, kind, TEXT, length)
         assert ids.shape == loss_mask.shape == (length + 1,)
         asked = ids[-4 * quarter :].reshape(-1, 2)
         records = ids[-4 * quarter - 3 * count : -4 * quarter].reshape(-1, 3)
@@ -115,16 +115,16 @@ def test_questions_are_about_distinct_records(kind: str, length: int) -> None:
         assert np.array_equal(loss_mask, scored)
 
 
-def test_all_records_are_asked_for_unless_the_ends_are_wanted() -> None:
-    count, found = num_questioned_records(64, 88), set()
+def test_questions_about_any_record_cover_all_records() -> None:
+    count, found = num_records_with_questions(64, 88), set()
     for seed in range(50):
-        ids, _ = questioned_sequence(np.random.default_rng(seed), VOCABULARY, QUESTIONED[0], TEXT, 64)
+        ids, _ = question_sequence(np.random.default_rng(seed), VOCABULARY, QUESTION_KINDS[0], TEXT, 64)
         keys = ids[-16 - 3 * count : -16 : 3].tolist()
         found |= {keys.index(key) for key in ids[-16::2]}
     assert found == set(range(count))
 
 
 @pytest.mark.parametrize("length", [15, 356])
-def test_lengths_that_questioned_records_do_not_allow(length: int) -> None:
+def test_lengths_that_records_with_questions_do_not_allow(length: int) -> None:
     with pytest.raises(LengthError, match=r"16 to 355.*data\.num_keys"):
-        num_questioned_records(length, 88)
+        num_records_with_questions(length, 88)

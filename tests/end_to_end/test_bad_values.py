@@ -237,7 +237,7 @@ def test_the_choices_beside_a_field_are_those_of_the_code():
     }
     assert found["train.runtime.kernel"] == set(dispatcher.NAMES)
     assert found["train.runtime.wandb_mode"] == set(wandb.MODES)
-    kinds = {"associative_recall", "repeated", "flip_flop", *associative_recall.QUESTIONED}
+    kinds = {"associative_recall", "repeated", "flip_flop", *associative_recall.QUESTION_KINDS}
     kinds |= {*algorithmic.RULES, *mqar.LAYOUTS, *ruler.KINDS}
     assert found["train.train.synthetic_task"] == kinds
     assert found["train.data.source"] == set(corpus.SOURCES)

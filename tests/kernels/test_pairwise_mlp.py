@@ -13,7 +13,7 @@ BATCH, HEADS, FURTHER, HIDDEN, OUT, QUERIES, KEYS = 2, 3, 2, 5, 4, 6, 9
 
 
 def leaves(shared: int, taps: int) -> list[Tensor]:
-    """Channels, further channels for so many sequences, and both layers."""
+    """Returns channels, channels shared by all sequences or one set for each, and the weights of both layers."""
     draw = torch.Generator().manual_seed(0)
     pairs = QUERIES, KEYS
     channels = (BATCH, HEADS, *pairs), (shared, FURTHER, *pairs)

@@ -2,7 +2,7 @@
 const $ = (selector, inside = document) => inside.querySelector(selector);
 const $$ = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const root = document.documentElement;
-// A library, which the page holds as gzip in base64.
+// Decompresses a library, which the page stores as base64 of gzip, and returns its URL.
 async function source(id) {
   const packed = Uint8Array.from(atob($(`#${id}`).textContent), (letter) => letter.charCodeAt(0));
   const code = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));

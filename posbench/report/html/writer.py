@@ -258,7 +258,7 @@ def _own(name: str) -> str:
 
 @cache
 def _libraries() -> dict[str, Markup]:
-    """Returns Vega-Lite and DataTables, from the packages that bring them: code as gzip in base64, style as text."""
+    """Returns Vega-Lite and DataTables from their packages: JavaScript as base64 of gzip, CSS as text."""
     import itables
     import vl_convert
 
@@ -271,6 +271,6 @@ def _libraries() -> dict[str, Markup]:
         name: Markup(base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode())
         for name, text in code.items()
     }
-    # What would end or extend the element that holds the style, inside a text of it.
+    # Escapes what would end the style element.
     style = _TAGS.sub(r"<\\\1", (tables / "dt_bundle.css").read_text("utf-8"))
     return {**packed, "datatables_css": Markup(style)}
