@@ -89,24 +89,17 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     print(f"{len(drawn)} tables and figures in {folder}/tables and {folder}/figures")
 
 
-# Descriptions, in captions, of the kinds of synthetic sequences whose names are not clear on their own.
-SYNTHETIC_WORDS = {
-    "recall_questions": "records, with questions about any of them",
-    "recall_questions_at_ends": "records, with questions about the first and the last quarter of them",
-}
-
-
 def training_note(script: SweepScript) -> str:
     """Returns what captions say of the trainings and cannot read from rows: synthetic sequences, settings, fine-tuning."""
-    from posbench.report.tables.caption_text import TUNED
+    from posbench.report.tables.caption_text import ALL_SYNTHETIC, SYNTHETIC_KINDS, TUNED
 
     sentences = []
     train = script.train
     if train.synthetic_fraction > 0 and "synthetic_fraction" not in script.grid.train:
         kinds = script.grid.train.get("synthetic_task", [train.synthetic_task])
-        kind = " or ".join(SYNTHETIC_WORDS.get(one, str(one).replace("_", " ")) for one in kinds)
+        kind = " or ".join(SYNTHETIC_KINDS.get(one, str(one).replace("_", " ")) for one in kinds)
         sentences.append(
-            f"All training sequences are synthetic ({kind})."
+            f"{ALL_SYNTHETIC} ({kind})."
             if train.synthetic_fraction == 1
             else f"{train.synthetic_fraction:.0%} of the training sequences are synthetic ({kind}), the others text."
         )

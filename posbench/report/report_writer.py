@@ -111,7 +111,7 @@ def _figures(
 ) -> list[Path]:
     from posbench.report.figures import draw_from_data
     from posbench.report.figures.figure_data import FigureData, MissingRowsError
-    from posbench.report.tables.captions import EXPERIMENT_NOTE
+    from posbench.report.tables.captions import captions_with
 
     paths = []
     data = FigureData.of(rows, order)
@@ -120,15 +120,12 @@ def _figures(
             raise ConfigError(
                 f"two figures have the name {name}: give each yaml of configs/figure another name:"
             )
-    token = EXPERIMENT_NOTE.set(note)
-    try:
+    with captions_with(note):
         for config in configs:
             try:
                 paths += draw_from_data(config, data, folder)
             except MissingRowsError as reason:
                 left_out.append(f"figure {config['name']} is left out: {reason}")
-    finally:
-        EXPERIMENT_NOTE.reset(token)
     return paths
 
 

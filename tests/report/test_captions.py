@@ -7,7 +7,7 @@ from test_figure_kinds import texts
 from posbench.report.figures import house_style, loss_by_position, panels, retrieval_by_position
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import TUNED
-from posbench.report.tables.captions import EXPERIMENT_NOTE, experiment_note
+from posbench.report.tables.captions import captions_with, experiment_note
 from posbench.report.tables.layout import build_tables
 from posbench.results.gate import apply_gate
 
@@ -76,10 +76,16 @@ def test_the_longest_length_has_a_tick(rows: pd.DataFrame) -> None:
 def test_fine_tuned_models_are_described_where_they_are_drawn() -> None:
     """The caption of Position Interpolation without fine-tuning once listed four fine-tuned models."""
     note = f"rope: rope_theta 500. {TUNED} tuned_k2 (pi, factor 2), tuned_k4 (pi, factor 4)."
-    token = EXPERIMENT_NOTE.set(note)
-    try:
+    with captions_with(note):
         plain, tuned = (pd.DataFrame({"extension": ["none", name]}) for name in ("pi_k2", "tuned_k4"))
         assert experiment_note([plain]) == "rope: rope_theta 500."
         assert experiment_note([plain, tuned]) == note
-    finally:
-        EXPERIMENT_NOTE.reset(token)
+
+
+def test_captions_of_symbols_name_no_text(rows: pd.DataFrame) -> None:
+    """Fault: captions of length generalization named Python source code, which neither training nor task contains."""
+    copied = rows[rows["task"] == "key_value"].assign(task="mqar", protocol="mqar")
+    for note, named in (("All training sequences are synthetic (mqar).", False), ("", True)):
+        tables = build_tables(copied, note=note)
+        assert tables
+        assert {"Text: " in table.caption for table in tables if table.name != "models"} == {named}

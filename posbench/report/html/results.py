@@ -120,7 +120,7 @@ def read_results(
     words = [str(word) for word in metadata.get("command", ())]
     if not words and describe("experiment", folder.name):
         words = ["posbench", "sweep", f"experiment={folder.name}"]
-    tables = list(build_tables(rows, order, mix_kernels, note))
+    tables = build_tables(rows, order, mix_kernels, note)
     return ExperimentResults(folder.name, folder / ROWS_FILE, report_rows(rows), tables, order, note, words)
 
 

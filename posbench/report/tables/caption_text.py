@@ -62,6 +62,14 @@ SAMPLE_UNITS = {
     "lm_eval": ("documents", "answers or tokens"),
 }
 TUNED = "Fine-tuned, with the extension in place:"
+ALL_SYNTHETIC = "All training sequences are synthetic"
+# Synthetic training sequences whose names are not clear on their own.
+SYNTHETIC_KINDS = {
+    "recall_questions": "records, with questions about any of them",
+    "recall_questions_at_ends": "records, with questions about the first and the last quarter of them",
+}
+# Tasks without text.
+SYMBOLIC_TASKS = {"algorithmic", "length_generalization", "flip_flop", "mqar"}
 # Names of the axis along which the answer moves through the context.
 DEPTH_AXIS_LABELS = {"passkey": "position of the passkey", "multi_document": "document with the answer"}
 CORPORA = {"sources": "Python source code (sources)", "stdlib": "Python's standard library (stdlib)"}

@@ -1,15 +1,18 @@
 """Captions of tables and figures, composed from sentences about their rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import pandas as pd
 
 from posbench.report.tables.caption_text import (
+    ALL_SYNTHETIC,
     CORPORA,
     PROTOCOLS,
     SAMPLE_UNITS,
     STATUS_NOTES,
+    SYMBOLIC_TASKS,
     TASKS,
     TUNED,
     VARIANTS,
@@ -23,9 +26,18 @@ from posbench.report.tables.summary import baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 from posbench.results.statistics import MIN_CLUSTERS, MIN_SEEDS
 
-# A sentence about the experiment, which the captions of its figures end with.
-EXPERIMENT_NOTE: ContextVar[str] = ContextVar("experiment_note", default="")
+_NOTE: ContextVar[str] = ContextVar("_NOTE", default="")
 NAMED = 6  # largest number of series that are named beside 'the rest'
+
+
+@contextmanager
+def captions_with(note: str) -> Iterator[None]:
+    """Ends the captions of tables and figures with sentences about their experiment."""
+    token = _NOTE.set(note)
+    try:
+        yield
+    finally:
+        _NOTE.reset(token)
 
 
 def caption(
@@ -63,9 +75,9 @@ def caption(
 
 def experiment_note(parts: Sequence[pd.DataFrame]) -> str:
     """Returns the sentences about the experiment, without those about fine-tuned models that no panel has."""
-    note, _, tuned = EXPERIMENT_NOTE.get().partition(TUNED)
+    note, _, tuned = _NOTE.get().partition(TUNED)
     has_one = any(f"{extension} (" in tuned for rows in parts for extension in rows["extension"].unique())
-    return EXPERIMENT_NOTE.get() if has_one else note.strip()
+    return _NOTE.get() if has_one else note.strip()
 
 
 def protocol(rows: pd.DataFrame, metric: Metric) -> str:
@@ -158,6 +170,9 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
 
 
 def text(rows: pd.DataFrame) -> str:
+    """Returns the name of the corpus, unless neither training nor evaluation has text."""
+    if _NOTE.get().startswith(ALL_SYNTHETIC) and set(rows["task"]) <= SYMBOLIC_TASKS:
+        return ""
     corpus = rows["corpus"].iat[0]
     return f"Text: {CORPORA.get(corpus, corpus)}."
 

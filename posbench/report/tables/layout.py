@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
 from posbench import escaping
 from posbench.report.tables.caption_text import capital
-from posbench.report.tables.captions import caption
+from posbench.report.tables.captions import caption, captions_with
 from posbench.report.tables.context_gain import context_gain_table
 from posbench.report.tables.effective_length import effective_length_table
 from posbench.report.tables.formatting import format_cell, format_number
@@ -43,24 +42,28 @@ COMPARED = (
 
 def build_tables(
     rows: pd.DataFrame, order: Sequence[str] = (), mix_kernels: bool = False, note: str = ""
-) -> Iterator[Table]:
-    """Yields all tables of the rows; a table has rows of one setting, one protocol and one kernel.
+) -> list[Table]:
+    """Returns all tables of the rows; a table has rows of one setting, one protocol and one kernel.
 
     Args:
         order: schemes in the order of table rows.
         mix_kernels: allow several attention kernels in a table.
-        note: sentence at the end of all captions.
+        note: sentences at the end of all captions, about the experiment.
 
     Raises:
         IncompatibleError: a table would mix kernels.
         DataError: a table would average different models or evaluations.
     """
-    rows = report_rows(rows)
+    with captions_with(note):
+        return list(_tables(report_rows(rows), order, mix_kernels))
+
+
+def _tables(rows: pd.DataFrame, order: Sequence[str], mix_kernels: bool) -> Iterator[Table]:
     for setting_name, setting in _groups(rows, SETTING_COLUMNS):
         protocols = list(_groups(setting, PROTOCOL, always=("task", "protocol")))
         about = {name: setting[name].iat[0] for name in SETTING_COLUMNS}
         models = models_table(setting, protocols, order, _joined("models", setting_name))
-        yield _described(models, {**about, "kind": "models"}, note)
+        yield replace(models, about={**about, "kind": "models"})
         for protocol_name, part in protocols:
             if not mix_kernels:
                 one_kernel(part)
@@ -70,11 +73,7 @@ def build_tables(
                 of_part = {**about, **{key: part[key].iat[0] for key in PROTOCOL}, "metric": metric.name}
                 for table in _of_metric(by_length, metric, order, name):
                     kind = table.name.removeprefix(name).removeprefix("-") or "values"
-                    yield _described(table, {**of_part, "kind": kind}, note)
-
-
-def _described(table: Table, about: dict[str, Any], note: str) -> Table:
-    return replace(table, about=about, caption=f"{table.caption} {note}".strip())
+                    yield replace(table, about={**of_part, "kind": kind})
 
 
 def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Iterator[Table]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from posbench.report.tables.captions import counts
+from posbench.report.tables.captions import counts, experiment_note
 from posbench.report.tables.formatting import format_cell, format_number
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import METRICS, Metric, get_metric
@@ -61,7 +61,9 @@ def models_table(
     return Table(
         name=name,
         title="The trained models" if trained else "The models",
-        caption=" ".join(dict.fromkeys([*([_BUDGETS] if trained else []), *samples])),
+        caption=" ".join(
+            dict.fromkeys([*([_BUDGETS] if trained else []), *samples, experiment_note([rows])])
+        ).strip(),
         header=["scheme", "parameters", "training tokens", "seeds", *(column for column, _ in found)],
         body=body,
         numbers=numbers,
