@@ -104,7 +104,7 @@ def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
 
 
 def test_the_goal_of_a_scheme_follows_from_its_components() -> None:
-    """Whole rows; content and values by pair; separable terms and normalizers; all others."""
+    """Fault: the two softmaxes of differential attention counted as trained positions, with a goal of 1.15."""
     expected = {
         "cope": ({"whole rows"}, 1.7),
         "deberta": ({"content by pair"}, 1.35),
@@ -117,6 +117,7 @@ def test_the_goal_of_a_scheme_follows_from_its_components() -> None:
         "nope": (set(), 1.05),
         "pope": ({"wide queries"}, 1.35),
         "floater": ({"trained positions"}, 1.15),
+        "differential": ({"several softmaxes"}, 1.35),
     }
     settings = hydra_app.load_group("scheme")
     for name, (components, goal) in expected.items():

@@ -182,6 +182,8 @@ def components_of(make: Maker, shape: BenchmarkShape) -> set[str]:
     if recorder.calls < len(model.blocks):  # a scheme without pairs, or a hybrid
         recurrent = any(isinstance(module, Recurrence) for module in model.scheme.modules())
         recorder.components.add("recurrence" if recurrent else "no pairs")
+    if recorder.calls > len(model.blocks) and not recorder.components:
+        return {"several softmaxes"}
     # A scheme with parameters that adds nothing to pairs computes its positions in every step.
     computed = not recorder.components and any(True for _ in model.scheme.parameters())
     return {"trained positions"} if computed else recorder.components
@@ -193,7 +195,7 @@ def goal_of(components: set[str]) -> float:
         return 2.0
     if "whole rows" in components:
         return 1.7
-    if components & {"content by pair", "values by pair", "wide queries", "no pairs"}:
+    if components & {"content by pair", "values by pair", "wide queries", "several softmaxes", "no pairs"}:
         return 1.35
     return 1.15 if components & {"separable", "log-sum-exp", "trained positions"} else 1.05
 
