@@ -43,7 +43,7 @@ class Stack(PositionScheme):
             for scheme in schemes
         ]
         self.members = nn.ModuleList(members)
-        self.version = sum(member.version for member in members)
+        self.version = type(self).version - 1 + sum(member.version for member in members)
         self.traits = Traits(
             relative=all(member.traits.relative for member in members),
             prefix_stable=all(member.traits.prefix_stable for member in members),
@@ -179,7 +179,7 @@ class Layered(PositionScheme):
             )
         self.members = stacked.members
         self.layers = list(range(count) if layers is None else layers)
-        self.version = stacked.version
+        self.version = type(self).version - 1 + stacked.version
         self.traits = replace(
             stacked.traits,
             unbounded_context=any(member.traits.unbounded_context for member in stacked._members()),

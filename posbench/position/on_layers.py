@@ -44,7 +44,7 @@ class OnLayers(Extension):
         super().__init__(inner, context)
         self.layers = select_layers(inner, context, layers)
         self.extended = instantiate(extension, Extension, inner, context)
-        self.version = self.extended.version
+        self.version = type(self).version - 1 + self.extended.version
         self.moves_positions = type(self.extended).assign_positions is not Extension.assign_positions
         both = inner.traits, self.extended.traits
         flags: dict[str, Any] = {
@@ -127,7 +127,7 @@ class Chain(Extension):
         for settings in extensions:
             inner = instantiate(settings, Extension, inner, context)
         super().__init__(inner, context)
-        self.version = inner.version
+        self.version = type(self).version - 1 + inner.version
 
     @staticmethod
     def noop_settings(length: int) -> dict[str, Any]:

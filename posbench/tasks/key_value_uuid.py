@@ -106,7 +106,7 @@ class KeyValueUuid(Task):
         self.variant = "query_aware" if query_aware else ""
         self.output_type = "generate" if generate else "loglikelihood"
         self.metric = "substring_match" if generate else "exact_match"
-        self.version = 2 if generate else 1  # 2: room for answers of 100 tokens
+        self.version = type(self).version + int(generate)  # 2 of generation: room for 100 tokens
 
     def fixed_lengths(self, corpus: Corpus) -> list[int]:
         template = PromptTemplate(corpus, self.query_aware, self.generate)

@@ -19,7 +19,8 @@ from posbench.instantiate import admits, instantiate, locate
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import PositionScheme
 
-ALL = {**SCHEMES, **EXTENSIONS}
+# Extensions have a leading +, since some have the name of a scheme.
+ALL = {**SCHEMES, **{f"+{name}": settings for name, settings in EXTENSIONS.items()}}
 
 
 def built(name: str, **changed: Any) -> PositionScheme:
@@ -42,6 +43,15 @@ def test_wrong_type_raises_one_line(name: str) -> None:
 def test_unknown_setting_raises_one_line_with_the_choices(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^unknown setting of \w+ 'nonsense': choose one of .*$"):
         built(name, nonsense=1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_version_of_a_class_is_part_of_its_instances(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: schemes composed of others ignored their own version, so that DAPE's second one had the ids of the first."""
+    one = built(name)
+    version = one.version
+    monkeypatch.setattr(type(one), "version", type(one).version + 1)
+    assert built(name).version == version + 1
 
 
 @pytest.mark.parametrize("target", ["posbench.schemes.nothing.Nothing", "Nothing", "posbench.", ""])
