@@ -17,6 +17,7 @@ from posbench.errors import LengthError
 
 # Tokens of context for each record of the evaluated form: three of the record, the rest of filler text.
 TOKENS_PER_RECORD = 3.5
+RECORD_TOKENS = 3  # key, value, key
 # Tokens of two records and a question.
 MIN_LENGTH = 8
 # Kinds of training sequences with several questions: about any records, or about the first and the last quarter only.

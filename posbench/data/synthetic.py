@@ -7,7 +7,7 @@ import numpy as np
 from posbench.config.train import SYNTHETIC_TASKS
 from posbench.data import algorithmic, associative_recall, flip_flop, mqar, repeated, ruler
 from posbench.data.vocabulary import Vocabulary
-from posbench.errors import unknown
+from posbench.errors import LengthError, unknown
 
 
 def check_synthetic_task(
@@ -21,8 +21,13 @@ def check_synthetic_task(
     """
     if kind not in SYNTHETIC_TASKS:
         raise unknown("train.synthetic_task", kind, SYNTHETIC_TASKS)
-    if kind == "associative_recall" and query_fraction:
-        associative_recall.num_records(length, num_keys)
+    if kind == "associative_recall":
+        if query_fraction:
+            associative_recall.num_records(length, num_keys)
+        elif length < associative_recall.RECORD_TOKENS:
+            raise LengthError(
+                f"records in {length} tokens: choose a training length of {associative_recall.RECORD_TOKENS} or more"
+            )
     elif kind in associative_recall.QUESTION_KINDS:
         associative_recall.num_records_with_questions(length, num_keys)
     elif kind == "repeated":

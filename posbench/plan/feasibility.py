@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from posbench.config.lengths import tokens_at
 from posbench.config.schema import EvaluationSettings, ModelSettings, RuntimeSettings, TrainSettings
 from posbench.errors import ConfigError
 from posbench.plan.cost import COUNTS, evaluation_cost, n_parameters, n_prompts, training_cost
@@ -108,7 +109,10 @@ def evaluation_flops(
     fewer = f"give fewer {' or '.join(key.removeprefix('num_') for key in counts)}"
     if prompts > MAX_PROMPTS:
         raise ConfigError(f"{named} has {prompts:.15g} prompts and the limit is {MAX_PROMPTS}: {fewer}")
-    for length in [*evaluation.lengths, *(multiple * train_len for multiple in evaluation.length_multiples)]:
+    for length in [
+        *evaluation.lengths,
+        *(tokens_at(multiple, train_len) for multiple in evaluation.length_multiples),
+    ]:
         check_bytes(
             f"{named} at {length:.15g} tokens",
             prompts * (PROMPT_BYTES + ID_BYTES * length),

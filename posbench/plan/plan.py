@@ -14,6 +14,7 @@ import torch
 
 from posbench.config.checks import check
 from posbench.config.data import DataSettings
+from posbench.config.lengths import tokens_at
 from posbench.config.schema import (
     EvaluationSettings,
     ExtensionSettings,
@@ -220,12 +221,13 @@ def evaluated_lengths(evaluation: EvaluationSettings, train_len: int, name: str)
     """Returns the lengths of an evaluation in tokens, ascending."""
     lengths = set(evaluation.lengths)
     for multiple in evaluation.length_multiples:
-        if multiple * train_len != int(multiple * train_len):
+        length = tokens_at(multiple, train_len)
+        if not length.is_integer():
             raise LengthError(
                 f"evaluate.{name}: {multiple} times the training length {train_len} is not a whole number of "
                 "tokens; choose another multiple, or give lengths"
             )
-        lengths.add(int(multiple * train_len))
+        lengths.add(int(length))
     return sorted(lengths)
 
 

@@ -13,7 +13,8 @@ import os
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 MIB = 1 << 20
 # Larger buffers, such as those of evaluation at long contexts, go back to the system when they are freed.
-LARGEST = 64 * MIB
+# Before 2.35 glibc refuses more than 32 MiB.
+LARGEST = 64 * MIB, 32 * MIB
 KEPT, GROWTH = 1024 * MIB, 16 * MIB
 
 
@@ -25,10 +26,10 @@ def keep_freed_memory() -> bool:
     library = _glibc()
     if library is None or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False
-    # Setting one of them ends glibc's own adaptation of all.
-    options = {M_MMAP_THRESHOLD: LARGEST, M_TRIM_THRESHOLD: KEPT, M_TOP_PAD: GROWTH}
-    results = [library.mallopt(name, value) for name, value in options.items()]
-    return all(results)
+    # Setting one of them ends glibc's own adaptation of all, so the first must be accepted.
+    if not any(library.mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST):
+        return False
+    return all(library.mallopt(name, size) for name, size in ((M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, GROWTH)))
 
 
 def release_freed_memory() -> None:

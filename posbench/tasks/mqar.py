@@ -24,7 +24,8 @@ class MQAR(Task):
 
     Prompts: a sequence of `data.mqar`, all of whose queries are read in one pass; no value follows its query.
 
-    Metrics, for each query; `position` is its index in the sequence, `depth` the relative position of its pair:
+    Metrics, for each query; `position` is its index in the sequence, `depth` the place of its pair among the pairs (0 first, 1
+    last):
         exact_match (fraction, 0 or 1): the value has the highest logit.
     Metrics, for each sequence, averaged over queries:
         predicted_in_context (fraction, 0 to 1): predictions that are some value of the sequence.
@@ -40,6 +41,7 @@ class MQAR(Task):
 
     task = "mqar"
     protocol = "synthetic_records"
+    version = 2
     metric = "exact_match"
     unit = "fraction"
 
@@ -69,10 +71,11 @@ class MQAR(Task):
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         index, made = prompt.doc["example"], prompt.doc["sequence"]
-        name, length, count = f"sequence-{index}", len(made.ids), len(made.values)
+        name, count = f"sequence-{index}", len(made.values)
         predicted = scores.greedy_ids[0][made.queries]
-        for query, pair, right in zip(made.queries, made.pairs, predicted == made.values, strict=True):
-            location = (name, index, int(query), float(pair / length))
+        depths = np.linspace(0, 1, count)  # pairs are in the order of their keys in the sequence
+        for query, depth, right in zip(made.queries, depths, predicted == made.values, strict=True):
+            location = (name, index, int(query), float(depth))
             yield MetricValue("exact_match", float(right), 1, "fraction", *location)
         in_context = float(np.isin(predicted, made.values).sum())
         yield MetricValue("predicted_in_context", in_context, count, "fraction", name, index)

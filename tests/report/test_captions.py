@@ -7,7 +7,7 @@ from test_figure_kinds import texts
 from posbench.report.figures import house_style, loss_by_position, panels, retrieval_by_position
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import TUNED
-from posbench.report.tables.captions import captions_with, experiment_note
+from posbench.report.tables.captions import captions_with, experiment_note, text
 from posbench.report.tables.layout import build_tables
 from posbench.results.gate import apply_gate
 
@@ -89,3 +89,6 @@ def test_captions_of_symbols_name_no_text(rows: pd.DataFrame) -> None:
         tables = build_tables(copied, note=note)
         assert tables
         assert {"Text: " in table.caption for table in tables if table.name != "models"} == {named}
+    # Fault: pairs that are spread through text are no symbols alone.
+    with captions_with("All training sequences are synthetic (mqar_spread)."):
+        assert text(copied.assign(variant="spread")).startswith("Text: ")

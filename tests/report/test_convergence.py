@@ -6,6 +6,7 @@ from test_figure_kinds import ORDER, config, texts
 
 from posbench.report.figures import convergence, draw_figure, house_style
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
+from posbench.report.tables.context_gain import context_gain_metric
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.summary import aggregate
 
@@ -48,3 +49,32 @@ def test_the_config_draws_and_one_training_is_not_enough(rows, tmp_path):
         draw_figure(config("convergence"), rows, tmp_path, ORDER)
     with pytest.raises(MissingRowsError, match=r"^no numbers at 32 times the training length"):
         draw_figure(config("convergence", length_multiple=32), trained_longer(rows), tmp_path, ORDER)
+
+
+def test_the_caption_counts_the_seeds_of_all_trainings(rows):
+    """Fault: the caption counted the seeds of the longest training: one, beside bands over three."""
+    three = pd.concat([rows.assign(train_seed=seed) for seed in range(3)], ignore_index=True)
+    both = trained_longer(three)
+    longer = both["train_tokens"] > both["train_tokens"].min()
+    figure, _ = convergence.draw(FigureData.of(both[~longer | (both["train_seed"] == 0)], ORDER))
+    assert "1 to 3 training seeds" in texts(figure)
+
+
+def test_a_training_without_numbers_is_named(rows):
+    """Fault: one training that diverged left out the whole figure."""
+    both = trained_longer(rows)
+    last = both.assign(train_tokens=both["train_tokens"] * 16)
+    for name in ("model_id", "cell_id"):
+        last[name] = [f"{value}-last" for value in last[name].astype(str)]
+    diverged = last.assign(value_sum=float("nan"), status="diverged")
+    figure, shown = convergence.draw(FigureData.of(pd.concat([both, diverged]), ORDER))
+    assert "No numbers after 14.7M, 59M tokens." in texts(figure)
+    assert shown["train_tokens"].nunique() == 2
+
+
+def test_differences_of_perplexities_are_in_nats(rows):
+    """Fault: an axis said perplexity per token, and its numbers were differences of the logarithm."""
+    figure, _ = convergence.draw(FigureData.of(trained_longer(rows), ORDER), metric="perplexity")
+    assert "loss at 8× minus loss at 1× (loss (nats per token))" in figure.axes[0].get_ylabel()
+    assert figure.axes[1].get_ylabel().startswith("perplexity per token")
+    assert context_gain_metric(get_metric("perplexity")).label == "gain of context (loss (nats per token))"

@@ -16,11 +16,10 @@ from posbench.report.tables.effective_length import (
     Threshold,
     effective_length_table,
     effective_lengths,
-    nats_per_token,
 )
 from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_markdown
-from posbench.report.tables.metrics import METRICS, get_metric
+from posbench.report.tables.metrics import METRICS, get_metric, nats_per_token
 from posbench.results import gate
 
 LOSS, EXACT = nats_per_token(METRICS["bits_per_byte"]), get_metric("exact_match")
@@ -179,3 +178,23 @@ def test_the_ranking_has_a_column_of_effective_lengths(tmp_path):
     with house_style():
         figure, _ = ranking.draw(FigureData.of(rows, ORDER))
         assert [axes.get_xlabel() for axes in figure.axes][2] == "effective length (tokens)"
+
+
+def test_an_interval_ends_where_lengths_without_one_begin():
+    """Fault: a length without an interval counted as a crossing, so that "> 512" had the interval [128, 128]."""
+    rows = made({"rope": (1.0, 1.0, 1.0, 1.0)}, seeds=3, spread=0.01)
+    few = (rows["train_seed"] == 0) & rows["doc_id"].isin(["d0", "d1"])
+    (line,) = effective_lengths(rows[(rows["eval_len"] < 256) | few], LOSS, Threshold()).itertuples()
+    assert math.isinf(line.estimate)
+    assert math.isnan(line.low)
+    assert math.isnan(line.high)
+
+
+def test_a_ranking_without_its_lengths_says_so():
+    """Fault: a traceback where none of the lengths of the ranking was evaluated, in place of a figure left out."""
+    rows = pd.concat([made({"rope": (1.0,) * 4}), made({"rope": (1.0,) * 4}, task="key_value")])
+    with (
+        house_style(),
+        pytest.raises(MissingRowsError, match=r"^no numbers of task perplexity at 3, 5 times"),
+    ):
+        ranking.draw(FigureData.of(rows, ORDER), length_multiples=[3, 5])

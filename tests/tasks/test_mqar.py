@@ -98,6 +98,9 @@ def test_prompts_and_metrics(layout, num_pairs):
         assert [one.value_sum for one in measures if one.metric == "exact_match"] == [0.0] + [1.0] * (
             count - 1
         )
+        depths = [one.depth for one in measures if one.metric == "exact_match"]
+        # Fault: depth was the place in the sequence, so that all pairs lay in the first tenth.
+        assert depths == pytest.approx(np.linspace(0, 1, count))
         (in_context,) = [one for one in measures if one.metric == "predicted_in_context"]
         assert (in_context.value_sum, in_context.n) == (count - 1, count)
 

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from posbench.config.lengths import tokens_at
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import (
     GREY,
@@ -19,7 +20,7 @@ from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.figures.length_lines import end_label_width
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import context_gains
-from posbench.report.tables.metrics import get_metric
+from posbench.report.tables.metrics import get_metric, nats_per_token
 from posbench.report.tables.summary import aggregate
 
 LINEAR = 0.1  # the axis of differences is logarithmic beyond, so that one scheme that breaks does not hide the others
@@ -45,19 +46,23 @@ def draw(
         raise MissingRowsError(
             f"{len(budgets)} numbers of training tokens: train several, such as grid.train.steps=[250,1000]"
         )
-    parts, differences, losses = [], [], []
+    parts, differences, losses, missing = [], [], [], []
     for tokens in budgets:
         at = data.narrowed({"train_tokens": tokens}, data.mix_kernels)
-        rows = at.select(what.tasks[0], of=what, protocol="fixed_targets", extension=extension)
+        try:
+            rows = at.select(what.tasks[0], of=what, protocol="fixed_targets", extension=extension)
+        except MissingRowsError:  # all models of this training diverged
+            missing.append(tokens)
+            continue
         train_len = int(rows["train_len"].iat[0])
         gains, numbers = context_gains(rows, what), aggregate(rows, what)
-        far = gains[gains["eval_len"] == length_multiple * train_len]
+        far = gains[gains["eval_len"] == tokens_at(length_multiple, train_len)]
         ends = {"estimate": -far["estimate"], "low": -far["high"], "high": -far["low"]}
         parts.append(rows)
         differences.append(far.assign(**ends, train_tokens=tokens))
         losses.append(numbers[numbers["eval_len"] == train_len].assign(train_tokens=tokens))
-    shown = pd.concat(differences)
-    if shown["estimate"].isna().all():
+    shown = pd.concat(differences) if differences else pd.DataFrame()
+    if shown.empty or shown["estimate"].isna().all():
         raise MissingRowsError(
             f"no numbers at {length_multiple:g} times the training length: evaluate it too"
         )
@@ -67,17 +72,21 @@ def draw(
         "logarithmic beyond. Right: loss at the training length. Each point is a training of its own, whose learning rate "
         "decays to zero at its end."
     ]
+    notes += (
+        [f"No numbers after {', '.join(f'{one / 1e6:.3g}M' for one in missing)} tokens."] if missing else []
+    )
     width = end_label_width(data, shown)
     figure, axes = captioned_subplots(
         title,
-        caption([(pd.concat(parts), differences[-1], what)], *notes, intervals=drawn_bands(shown)),
+        caption([(pd.concat(parts), shown, what)], *notes, intervals=drawn_bands(shown)),
         panel=(3.6, 3.4),
         columns=2,
         gap=(width + 0.65, 0.5),
         right=width,
     )
     home = pd.concat(losses)
-    _lines(axes[0, 0], data, shown, f"{heading} ({what.label})", linear=LINEAR)
+    unit = (nats_per_token(what) if what.exponential else what).label
+    _lines(axes[0, 0], data, shown, f"{heading} ({unit})", linear=LINEAR)
     _lines(axes[0, 1], data, home, f"{what.label} at the training length")
     return figure, pd.concat([shown.assign(panel="difference"), home.assign(panel="loss")])
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from posbench.config.lengths import tokens_at
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import (
     BASELINE_STYLES,
@@ -18,16 +19,15 @@ from posbench.report.figures.canvas import (
     over_seeds,
 )
 from posbench.report.figures.effective_length import BEYOND, draw_lengths
-from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.captions import STATUS_NOTES, caption
 from posbench.report.tables.effective_length import (
     LOSS,
     NOTE,
     SHARES,
     effective_lengths,
-    nats_per_token,
 )
-from posbench.report.tables.metrics import METRICS, Metric, get_metric
+from posbench.report.tables.metrics import METRICS, Metric, get_metric, nats_per_token
 from posbench.report.tables.pairwise_tests import pairwise_tests
 from posbench.report.tables.ranking import NOTE as NOTE_OF_GROUPS
 from posbench.report.tables.ranking import ranking
@@ -66,8 +66,13 @@ def draw(
     ):
         rows = data.select(of_task, of=what, protocol=task_protocol, extension=extension)
         shown = aggregate(expand_prefix_lengths(rows), what)
-        wanted = [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples]
-        sides.append((rows, shown[shown["eval_len"].isin(wanted)], what))
+        shown = shown[shown["eval_len"].isin(_wanted(rows, length_multiples))]
+        if shown.empty:
+            raise MissingRowsError(
+                f"no numbers of task {of_task} at {', '.join(f'{one:g}' for one in length_multiples)} times the training "
+                "length: evaluate one, or change length_multiples"
+            )
+        sides.append((rows, shown, what))
         if effective_length and (what is found or task_protocol == "fixed_targets"):
             of, thresholds = (what, SHARES) if what is found else (nats_per_token(what), LOSS)
             lengths += [effective_lengths(rows, of, one).assign(metric=of.name) for one in thresholds]
@@ -92,13 +97,7 @@ def draw(
         right=0.9,
     )
     for panel, (rows, shown, what) in zip(axes[0], sides, strict=False):
-        _panel(
-            panel,
-            shown,
-            what,
-            names,
-            [multiple * int(rows["train_len"].iat[0]) for multiple in length_multiples],
-        )
+        _panel(panel, shown, what, names, _wanted(rows, length_multiples))
     group_of = groups.set_index("label")["group"]
     for row, (below, above) in enumerate(itertools.pairwise(names)):
         if group_of.get(below, 0) != group_of.get(above, 0):
@@ -111,13 +110,17 @@ def draw(
         draw_lengths(axes[0, 2], pd.concat(lengths), names, train_len)
         axes[0, 2].set_yticks(range(len(names)), [""] * len(names))
     handles = axes[0, 0].get_legend_handles_labels()[0]
-    texts = [f"{multiple * train_len:g} tokens, {multiple:g}×" for multiple in length_multiples]
+    texts = [f"{tokens_at(multiple, train_len):g} tokens, {multiple:g}×" for multiple in length_multiples]
     position = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
     axes[0, 0].legend(handles, texts, **position, borderpad=0, handletextpad=0.2)
     ranks = groups[[*SERIES_COLUMNS, "eval_len", "first_rank", "last_rank", "group"]]
     drawn = [shown.assign(metric=what.name) for _, shown, what in sides]
     drawn[0] = drawn[0].merge(ranks, on=[*SERIES_COLUMNS, "eval_len"], how="left")
     return figure, pd.concat([*drawn, *(one.assign(metric="effective_length") for one in lengths)])
+
+
+def _wanted(rows: pd.DataFrame, length_multiples: Sequence[float]) -> list[float]:
+    return [tokens_at(multiple, int(rows["train_len"].iat[0])) for multiple in length_multiples]
 
 
 def ranked(shown: pd.DataFrame, what: Metric) -> list[str]:

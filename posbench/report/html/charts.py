@@ -90,7 +90,9 @@ def _by_length(table: Table, metric: Metric, experiment: ExperimentResults, styl
 
 
 def _by_position(table: Table, metric: Metric, experiment: ExperimentResults, styles: Styles) -> Chart:
-    rows = longest(experiment.rows_of(table.about))
+    rows = experiment.rows_of(table.about)
+    # A scheme that is undefined at the longest context has a line up to the longest at which it is defined.
+    rows = longest(rows[rows["value_sum"].notna()])
     numbers = aggregate(rows, metric, by=["position"])
     numbers = numbers.assign(x=numbers["position"].astype(float))
     return Chart(

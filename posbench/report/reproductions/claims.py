@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import pandas as pd
 
+from posbench.config.lengths import tokens_at
 from posbench.errors import ConfigError, unknown
 from posbench.report.reproductions.published import Row, find, number
-from posbench.report.tables.effective_length import nats_per_token
-from posbench.report.tables.metrics import Metric, get_metric
+from posbench.report.tables.metrics import Metric, get_metric, nats_per_token
 from posbench.report.tables.selection import conclusive, series_label
 from posbench.report.tables.serial_position import PARTS, between
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, metric_sums
@@ -220,7 +221,7 @@ def selected(rows: pd.DataFrame, term: Mapping[str, Any]) -> pd.DataFrame:
     """Returns the rows of a term; see Effect for what it may select by."""
     for key, value in term.items():
         if key == "length_multiple":
-            rows = rows[rows["eval_len"] == value * rows["train_len"]]
+            rows = rows[rows["eval_len"] == rows["train_len"].map(partial(tokens_at, value)).astype(float)]
         elif key == "part":
             rows = between(rows, *PARTS[value])
         elif key == "training":

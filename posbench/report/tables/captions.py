@@ -112,7 +112,7 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     items = "symbols" if metric.name == "symbol_accuracy" else items
     n = f"{_span(drawn['n'] // drawn['seeds'])} {items} in {_span(drawn['n_docs'])} {clusters}"
     point = "per point" if "position" in shown else "per length"
-    one = set(drawn["seeds"]) <= {1}
+    one = set(drawn["seeds"]) == {1}
     seeds = "1 training seed" if one else f"{_span(drawn['seeds'])} training seeds"
     kinds = [_confidence(kind, clusters) for kind in dict.fromkeys(shown["interval_method"]) if kind]
     # Figures draw only intervals over seeds.
@@ -171,7 +171,8 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
 
 def text(rows: pd.DataFrame) -> str:
     """Returns the name of the corpus, unless neither training nor evaluation has text."""
-    if _NOTE.get().startswith(ALL_SYNTHETIC) and set(rows["task"]) <= SYMBOLIC_TASKS:
+    in_text = rows["variant"].astype(str).str.startswith("spread").any()
+    if _NOTE.get().startswith(ALL_SYNTHETIC) and set(rows["task"]) <= SYMBOLIC_TASKS and not in_text:
         return ""
     corpus = rows["corpus"].iat[0]
     return f"Text: {CORPORA.get(corpus, corpus)}."

@@ -12,7 +12,7 @@ import pandas as pd
 from posbench.report.tables.captions import caption
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table, TableCell
-from posbench.report.tables.metrics import Metric
+from posbench.report.tables.metrics import Metric, nats_per_token
 from posbench.report.tables.selection import (
     SERIES_COLUMNS,
     conclusive,
@@ -35,10 +35,9 @@ NOTE = (
 
 
 def context_gain_metric(metric: Metric) -> Metric:
-    """Returns the metric of the gain of a loss."""
-    return replace(
-        metric, name="context_gain", label=f"gain of context ({metric.label})", lower_is_better=False
-    )
+    """Returns the metric of the gain of a loss; that of a perplexity is the gain of its logarithm."""
+    loss = nats_per_token(metric) if metric.exponential else metric
+    return replace(loss, name="context_gain", label=f"gain of context ({loss.label})", lower_is_better=False)
 
 
 def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:

@@ -22,7 +22,7 @@ import pandas as pd
 from posbench.report.tables.caption_text import STATUS_NOTES
 from posbench.report.tables.captions import caption
 from posbench.report.tables.markup import Table, TableCell
-from posbench.report.tables.metrics import Metric
+from posbench.report.tables.metrics import Metric, nats_per_token
 from posbench.report.tables.selection import (
     SERIES_COLUMNS,
     conclusive,
@@ -31,6 +31,7 @@ from posbench.report.tables.selection import (
     series_label,
 )
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, aggregate, metric_sums, paired_intervals
+from posbench.results.statistics import Interval
 
 NOTE = (
     "Effective length: the longest context in tokens up to which loss or score stays within the threshold, interpolated "
@@ -66,11 +67,6 @@ LOSS = (Threshold(),)
 SHARES = (Threshold(0.85), Threshold(0.5))
 
 
-def nats_per_token(metric: Metric) -> Metric:
-    """Returns the loss in nats per token in place of one in bits per byte."""
-    return replace(metric, name="loss", label="loss (nats per token)", normalize_by="", scale=1.0)
-
-
 def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) -> pd.DataFrame:
     """Returns a line per series: estimate, low and high in tokens, possibly infinite, and what they are computed from.
 
@@ -89,10 +85,17 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         lengths = part["eval_len"].tolist()
         home = part.iloc[0]
         found = [margins.get((scheme, extension, length), NO_INTERVAL) for length in lengths]
+        bounded = _bounded(found)
         judged = lengths[0] == train_len and home["status"] == "ok"
         ends = {
-            name: _crossing(lengths, [getattr(one, name) for one in found]) if judged else math.nan
-            for name in ("estimate", "low", "high")
+            name: _crossing(lengths[:count], [getattr(one, name) for one in found[:count]])
+            if judged
+            else math.nan
+            for name, count in (("estimate", len(found)), ("low", bounded), ("high", bounded))
+        }
+        # An end that is not found where there are intervals may lie at a length without one.
+        ends |= {
+            name: math.nan for name in ("low", "high") if bounded < len(found) and math.isinf(ends[name])
         }
         # The method of a longer length: at the training length a loss differs from itself by nothing.
         method = found[-1].method or found[0].method
@@ -122,6 +125,12 @@ def _margins(rows: pd.DataFrame, metric: Metric, threshold: Threshold, train_len
         key: replace(one, estimate=one.estimate + inside, low=one.low + inside, high=one.high + inside)
         for key, one in paired_intervals(pairs, [*SERIES_COLUMNS, "eval_len"]).items()
     }
+
+
+def _bounded(margins: Sequence[Interval]) -> int:
+    """Returns the number of lengths before the first, past the training length, that has an estimate and no interval."""
+    without = (math.isnan(one.low) and not math.isnan(one.estimate) for one in margins[1:])
+    return next((index for index, missing in enumerate(without, 1) if missing), len(margins))
 
 
 def _crossing(lengths: Sequence[int], margins: Sequence[float]) -> float:

@@ -45,6 +45,12 @@ class Metric:
         return math.exp(min(ratio, 700.0)) if self.exponential else ratio
 
 
+def nats_per_token(metric: Metric) -> Metric:
+    """Returns the loss in nats per token in place of one in bits per byte, or of a perplexity."""
+    label = "loss (nats per token)"
+    return replace(metric, name="loss", label=label, normalize_by="", scale=1.0, exponential=False)
+
+
 # A task whose rows have metrics under the names of another harness, of which higher is better.
 OTHER_NAMES = "lm_eval"
 BASELINES = ("chance", "random_in_context")
