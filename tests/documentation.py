@@ -167,9 +167,9 @@ def check_unrun(command: str) -> None:
     match words:
         case ["make", target, *_]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
-        case ["pip", "install", extra]:
+        case ["pip", "install", "-e", extra]:
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-            assert extra in [f"posbench[{name}]" for name in project["optional-dependencies"]], command
+            assert extra in [f".[{name}]" for name in project["optional-dependencies"]], command
         case ["source", ".venv/bin/activate"]:
             pass
         case ["posbench", ("train" | "evaluate" | "sweep") as name, *rest]:

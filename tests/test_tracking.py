@@ -142,9 +142,7 @@ def test_a_process_ends_although_its_tracker_hangs() -> None:
 
 def test_a_tracker_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker, "find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r"runtime.tracker trackio is not installed: run pip install 'posbench"
-    ):
+    with pytest.raises(ConfigError, match=r"runtime.tracker trackio is not installed: run pip install -e"):
         tracker.check_tracker(RuntimeSettings(tracker="trackio"))
     tracker.check_tracker(RuntimeSettings(tracker="wandb"))
     with pytest.raises(

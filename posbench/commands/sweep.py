@@ -21,7 +21,8 @@ examples:
   posbench sweep experiment=extrapolation runtime.workers_per_gpu=4 runtime.max_minutes=55
   posbench sweep experiment=extrapolation runtime=slurm runtime.wait=false
 
-With --dry-run the jobs are listed with their tokens, their operations and whether they are done, and nothing runs.
+With --dry-run the jobs are listed with their tokens, their operations and whether they are done. Nothing is trained or
+evaluated; a missing corpus is built.
 """
 
 import os

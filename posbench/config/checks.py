@@ -28,7 +28,8 @@ def check_launcher(runtime: RuntimeSettings) -> None:
     needed = {"slurm": "submitit", "ray": "ray"}.get(runtime.launcher)
     if needed and not find_spec(needed):
         raise ConfigError(
-            f"runtime.launcher {runtime.launcher} needs {needed}: pip install 'posbench[{runtime.launcher}]'"
+            f"runtime.launcher {runtime.launcher} needs {needed}: run pip install -e '.[{runtime.launcher}]' in "
+            "the clone"
         )
     if runtime.launcher == "slurm" and not which("squeue"):
         raise ConfigError("runtime.launcher slurm: this machine has no squeue; start it on a login node")

@@ -4,9 +4,9 @@ Lin et al. Forgetting Transformer: Softmax Attention with a Forget Gate. ICLR 20
 The attention of the paper's "FoX (LLaMA)"; the output gate, the norms of queries and keys and the token shift of its
 "Pro" block belong to the block. One gate for each head and layer, computed from the normalized input. As in the
 authors' code, its weights start at standard deviation 0.02 and its bias at 0, where each token halves the weight of
-those before it: short trainings never learn long memories from there. `decay_times` initializes the biases as that
-code does those of its gates without content: memories of the heads evenly spaced on a logarithmic scale between two
-numbers of tokens.
+those before it. Short trainings do not learn long memories from this start. `decay_times` gives two numbers of tokens,
+between which the initial memories of the heads are evenly spaced on a logarithmic scale, as in the authors' code for
+gates without content.
 """
 
 import math

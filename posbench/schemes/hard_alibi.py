@@ -1,4 +1,4 @@
-"""Hard-ALiBi: the first heads attend to the nearest 1, 2, 3, ... tokens only, the others have no positions.
+"""Hard-ALiBi: among the first heads, head h attends to the nearest h tokens only; the others have no positions.
 
 Jelassi et al. Repeat After Me: Transformers are Better than State Space Models at Copying. ICML 2024.
 arXiv:2402.01032. As in the authors' code: head 1 attends to its own token. Their number of such heads is 8; here it

@@ -2,7 +2,7 @@
 
 Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. 2025, section 2.2, and
 3.1 for the UT transform. arXiv:2505.16381. As in the authors' code: low-rank directions, a convolution of 3 tokens,
-SiLU, 2 sigmoid, and its initialization. Its forget gate (PaTH-FoX) is a scheme to stack.
+SiLU, 2 sigmoid, and its initialization. PaTH-FoX, with a forget gate, is a `Stack` of this scheme and `fox`.
 """
 
 import torch

@@ -170,7 +170,7 @@ def load_task(name: str, include_path: str, num_fewshot: int | None, num_example
         from lm_eval.tasks import TaskManager
     except ImportError:
         raise ConfigError(
-            "task=lm_eval needs lm-evaluation-harness: pip install 'posbench[lm-eval]', or choose another task"
+            "task=lm_eval needs lm-evaluation-harness: run pip install -e '.[lm-eval]' in the clone, or choose another task"
         ) from None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=include_path or None, include_defaults=not include_path)

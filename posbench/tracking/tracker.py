@@ -36,8 +36,8 @@ def check_tracker(runtime: RuntimeSettings) -> None:
     WandbSettings(runtime.wandb_mode)
     if runtime.tracker in ("trackio", "tensorboard") and not find_spec(runtime.tracker):
         raise ConfigError(
-            f"runtime.tracker {runtime.tracker} is not installed: run pip install 'posbench[{runtime.tracker}]', or give "
-            "runtime.tracker=none"
+            f"runtime.tracker {runtime.tracker} is not installed: run pip install -e '.[{runtime.tracker}]' in the clone, or "
+            "give runtime.tracker=none"
         )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from clusters import LONGER, documented, wait_until
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'posbench[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
 
 import soak  # isort: skip - of scripts/, which clusters adds to the path
 
