@@ -13,6 +13,7 @@ from posbench.errors import DataError
 from posbench.files import write_bytes
 from posbench.report.report_writer import write_report
 from posbench.results.rows import read_rows, write_rows
+from posbench.version import __version__, source_commit
 
 ROWS_FILE = "rows.parquet"
 METADATA_FILE = "experiment.json"
@@ -26,7 +27,9 @@ def save_experiment(
     caption_note: str = "",
     command: Sequence[str] = (),
 ) -> None:
-    """Writes the rows of an experiment, the order of its schemes, the names of its figures and a note for captions.
+    """Writes the rows of an experiment, and beside them what its report needs and what made them.
+
+    The latter are the command, the version of posbench and, in a clone, its commit, as of the end of the sweep.
 
     Args:
         command: words of the command that computed the rows.
@@ -35,6 +38,8 @@ def save_experiment(
     metadata: dict[str, Any] = {"scheme_order": list(scheme_order), "figures": list(figures)}
     metadata |= {"caption_note": caption_note} if caption_note else {}
     metadata |= {"command": list(command)} if command else {}
+    commit = source_commit()
+    metadata |= {"version": __version__, **({"commit": commit} if commit else {})}
     write_bytes(folder / METADATA_FILE, checksums.dump_json(metadata))
 
 

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ from test_figure_kinds import KINDS, config
 
 from posbench.errors import ConfigError
 from posbench.instantiate import allow
+from posbench.report.experiment import read_metadata, save_experiment
 from posbench.report.report_writer import write_report
+from posbench.version import __version__, source_commit
 
 ORDER = ["rope", "alibi"]
 FIGURES = [config("fixed_targets"), config("extensions")]
@@ -129,3 +132,12 @@ def test_heavy_modules_are_not_imported():
 
 def _kinds() -> set[str]:
     return {config(name)["draw"].split(".")[3] for name in KINDS}
+
+
+def test_an_experiment_names_the_version_and_the_commit_that_made_it(rows, tmp_path):
+    """Fault: a citation asks for the version that made the rows, and no file beside them had it."""
+    save_experiment(tmp_path, rows, [], [])
+    metadata = read_metadata(tmp_path)
+    assert metadata["version"] == __version__
+    assert metadata.get("commit", "") == source_commit()
+    assert re.fullmatch(r"([0-9a-f]{40}(-dirty)?)?", source_commit())
