@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from posbench.report.tables.formatting import multiple_of
+
 GREY = "#666666"
 BASELINE_STYLES: dict[str, Literal[":", "--"]] = {"chance": ":", "random_in_context": "--"}
 _CAPTION_POINTS = 7.5
@@ -73,16 +75,21 @@ def captioned_subplots(
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -> None:
-    """Makes x a logarithmic axis of lengths in tokens and multiples of the training length, which is marked."""
+    """Makes x a logarithmic axis of lengths in tokens and multiples of the training length, which is marked.
+
+    Ticks are at doublings of the training length, or at the measured length where it differs by up to a tenth.
+    """
     axes.set_xscale("log", base=2)
-    powers = [train_len * 2.0**power for power in range(-20, 21)]
-    ticks = [length for length in powers if lengths[0] <= length <= lengths[-1]]
+    powers, measured = train_len * 2.0 ** np.arange(-20, 21), np.asarray(lengths)
+    nearest = measured[np.abs(measured[:, None] - powers).argmin(0)]
+    doublings = np.where(np.abs(nearest / powers - 1) <= 0.1, nearest, powers)
+    ticks = [tick for tick in doublings if lengths[0] <= tick <= lengths[-1]]
     if not ticks or lengths[-1] >= 1.4 * ticks[-1]:  # the longest length, where its label has space
         ticks.append(lengths[-1])
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda length, _: f"{length:.0f}\n{length / train_len:.4g}×")
+        FuncFormatter(lambda length, _: f"{length:.0f}\n{multiple_of(length, train_len)}")
     )
     axes.set_xlabel(name)
     axes.axvline(train_len, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)

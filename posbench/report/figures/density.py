@@ -23,6 +23,7 @@ from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.line_styles import LineStyle
 from posbench.report.figures.panels import side
 from posbench.report.tables.captions import caption
+from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.metrics import METRICS, Metric
 from posbench.report.tables.summary import baseline_values
 
@@ -53,7 +54,7 @@ def draw(
     lengths = sorted({length for _, shown, _ in sides for length in shown["eval_len"]})
     line_styles = {length: LineStyle.from_index(i, str(length)) for i, length in enumerate(lengths)}
     handles = [
-        Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({length / train_len:.4g}×)")
+        Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({multiple_of(length, train_len)})")
         for length, style in line_styles.items()
     ]
     handles.append(Line2D([], [], color=GREY, marker="*", markersize=12, linestyle="", label="best k"))

@@ -12,6 +12,7 @@ from posbench.report.figures.depth import binned
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS
 from posbench.report.tables.captions import caption
+from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.metrics import METRICS, get_metric
 from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
@@ -68,7 +69,9 @@ def draw(
         panel.set_title(style.label, fontweight="bold")
     for panel in axes.flat[len(series) :]:
         panel.set_visible(False)
-    axes[0, 0].set_yticks(range(len(lengths)), [f"{length}  {length / train_len:.4g}×" for length in lengths])
+    axes[0, 0].set_yticks(
+        range(len(lengths)), [f"{length}  {multiple_of(length, train_len)}" for length in lengths]
+    )
     axes[0, 0].set_xticks([0, (bins - 1) / 2, bins - 1], ["first", "middle", "last"])
     for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # lowest panels of the columns
         panel.tick_params(labelbottom=True)

@@ -249,6 +249,7 @@ def _protocols(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, 
     for task, protocol in pairs:
         words = PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
         plain = words.replace("{targets}", "").replace("{text}", "document").replace("{variant}", "of a rule")
+        plain = plain.replace(" {ranges}", "")
         yield f"{task}, {protocol}".replace("_", " "), plain
 
 

@@ -1,6 +1,7 @@
 """Captions of tables and figures, composed from sentences about their rows."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -84,6 +85,7 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
     """Returns the description of the protocol or task, with the targets of a row if all rows have as many."""
     description = _description(rows)
     if "{targets}" not in description:
+        description = description.replace("{ranges}", symbol_ranges(rows["eval_len"].unique()))
         return description.replace("{variant}", " or ".join(map(str, rows["variant"].unique())))
     measured = rows[(rows["metric"] == metric.row_metric) & rows["value_sum"].notna()]
     targets = measured["n"].unique()
@@ -93,6 +95,14 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
         targets=f"{targets[0]} " if len(targets) == 1 else "",
         text="segment of a document" if several else "document",
     )
+
+
+def symbol_ranges(lengths: Iterable[int]) -> str:
+    """Returns the numbers of symbols that lengths of 2 n + 2 tokens stand for, if each range follows that of a shorter one."""
+    ordered = sorted(lengths)
+    ends = [(length - 2) // 2 for length in ordered]
+    ranges = [f"up to {ends[0]}", *(f"{before + 1} to {end}" for before, end in itertools.pairwise(ends))]
+    return f"{', '.join(map(str, ordered))} tokens: answers to inputs of {', '.join(ranges)} symbols."
 
 
 def variants(parts: Sequence[pd.DataFrame]) -> str:
