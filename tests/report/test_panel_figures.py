@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 from synthetic_rows import ORDER
-from test_figure_kinds import CONFIGS
+from test_figure_kinds import CONFIGS, texts
 
 from posbench.errors import ConfigError
 from posbench.report.figures import context_gain, density, draw_figure, house_style, panels
@@ -110,6 +110,22 @@ def test_best_factors_are_marked(rows):
         assert (line["estimate"] == line["estimate"].min()).equals(line["best"])
     far = shown[(shown["metric"] == "exact_match") & (shown["eval_len"] == 256)]
     assert far.loc[far["best"], "extension"].tolist() == [far.loc[far["estimate"].idxmax(), "extension"]]
+
+
+def test_factors_without_values_are_named_beside_the_stars(rows):
+    """Fault: stars at k = 2 compared two of four factors, as the others missed the gate; the caption did not say so.
+
+    The line of a baseline was its mean over lengths, while the caption gave a range alone.
+    """
+    settings = {"title": "Density", "scheme": "rope", "factors": FACTORS, "panels": [LOSS, FOUND]}
+    figure, _ = density.draw(FigureData.of(rows, ORDER), **settings)
+    assert "Stars mark the best k of each context length." in texts(figure)
+    missed = (rows["task"] == "key_value") & (rows["extension"] == "ntk")
+    gated = rows.assign(status=rows["status"].mask(missed & (rows["status"] == "ok"), "not_learned"))
+    figure, _ = density.draw(FigureData.of(gated, ORDER), **settings)
+    assert "among those with a value there; retrieval accuracy lacks values for k = 4." in texts(figure)
+    labels = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    assert {"chance", "random value of the context (mean of all lengths)"} <= set(labels)
 
 
 def test_invalid_settings_raise(rows):

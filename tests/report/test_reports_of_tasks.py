@@ -126,6 +126,11 @@ def test_passkey_heat_map(passkeys, tmp_path):
     figure, _ = retrieval_heat_map.draw(FigureData.of(passkeys, ORDER, None, False), task="passkey")
     assert "Lines on the colour scale: chance, gate." in texts(figure)
     assert "position of the passkey" in [axes.get_xlabel() for axes in figure.axes]
+    # Fault: the rows had no axis label, and the caption did not say that a cell is a mean over a fifth of the positions.
+    assert figure.axes[0].get_ylabel() == "context length\n(tokens)"
+    assert "Each cell is the mean over one of 5 equal parts of the positions" in texts(figure)
+    figure, _ = retrieval_by_position.draw(FigureData.of(passkeys, ORDER), task="passkey")
+    assert "Each point is the mean over one of 8 equal parts of the positions" in texts(figure)
 
 
 def test_variants_are_compared_in_rows_of_panels(tmp_path):

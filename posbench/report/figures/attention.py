@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import GREY, band, captioned_subplots, label_width, length_axis
-from posbench.report.figures.depth import binned
+from posbench.report.figures.depth import binned, bins_note
 from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, uniform
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.captions import caption

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
 from posbench.report.tables.formatting import multiple_of
+from posbench.report.tables.metrics import METRICS
 
 GREY = "#666666"
 BASELINE_STYLES: dict[str, Literal[":", "--"]] = {"chance": ":", "random_in_context": "--"}
@@ -153,6 +154,12 @@ def signed_axis(axes: Axes, linear: float) -> None:
     axes.yaxis.set_major_locator(FixedLocator([0, *ticks]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def mean_label(baseline: str, values: pd.Series) -> str:
+    """Returns the label of a line at the mean of a baseline over lengths."""
+    varies = values.max() - values.min() >= 0.005
+    return METRICS[baseline].label + (" (mean of all lengths)" if varies else "")
 
 
 def label_width(labels: Iterable[str]) -> float:

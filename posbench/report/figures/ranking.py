@@ -16,6 +16,7 @@ from posbench.report.figures.canvas import (
     captioned_subplots,
     drawn_bands,
     label_width,
+    mean_label,
     over_seeds,
 )
 from posbench.report.figures.effective_length import BEYOND, draw_lengths
@@ -82,7 +83,9 @@ def draw(
     far = int(shown["eval_len"].max())
     groups = ranking(shown, pairwise_tests(rows[rows["eval_len"] == far], what), what, far)
     baselines = baseline_values(sides[1][0], found.baselines)
+    marks = [mean_label(str(name), column) for name, column in baselines.items()]
     notes = [
+        *([f"Vertical lines: {', '.join(marks)}."] if marks else []),
         f"No dot: {STATUS_NOTES['undefined'].lower()}, or not learned.",
         f"Dotted lines: groups by the {what.label} at {far} tokens. {NOTE_OF_GROUPS}",
         *([NOTE, BEYOND] if lengths else []),

@@ -15,7 +15,7 @@ from posbench.report.figures.canvas import (
     drawn_bands,
     label_width,
 )
-from posbench.report.figures.depth import binned
+from posbench.report.figures.depth import binned, bins_note
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, variant_name
 from posbench.report.tables.captions import caption
@@ -58,7 +58,7 @@ def draw(
     lengths = sorted({length for numbers in by_length for length in numbers["eval_len"]})
     names = list(dict.fromkeys(name for each in baselines for name in each))
     handles = _handles(data, pd.concat(by_length), names, what, train_len in lengths)
-    notes = [RECIPROCAL_RANK] if metric == "reciprocal_rank" else []
+    notes = [bins_note(bins), *([RECIPROCAL_RANK] if metric == "reciprocal_rank" else [])]
     figure, axes = captioned_subplots(
         title,
         caption(
