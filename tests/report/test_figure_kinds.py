@@ -153,6 +153,8 @@ def test_axis_is_logarithmic_if_one_scheme_diverges(rows):
     )
     figure, _ = context_growth.draw(FigureData.of(diverging, ORDER, None, False))
     assert figure.axes[0].get_yscale() == "log"
+    # Fault: the axis did not say that it is logarithmic.
+    assert figure.axes[0].get_ylabel() == "bits per byte (log scale)"
     assert context_growth.draw(FigureData.of(rows, ORDER, None, False))[0].axes[0].get_yscale() == "linear"
 
 

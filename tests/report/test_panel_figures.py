@@ -56,6 +56,8 @@ def test_table_and_figure_of_the_gain(rows):
     assert [cell.split()[0] for cell in table.header[1:]] == ["128", "256", "512", "1024"]
     assert len(table.body) == len(fixed[["scheme", "extension"]].drop_duplicates())
     figure, shown = context_gain.draw(FigureData.of(rows, ORDER, None, False), scheme="rope")
+    # Fault: the caption did not say that the axis is logarithmic in part.
+    assert "The axis is linear from -0.1 to 0.1 and logarithmic beyond." in texts(figure)
     assert len(figure.axes) == 2
     low, high = figure.axes[0].get_ylim()
     assert low < shown["estimate"].min() < 0 < high
@@ -136,6 +138,13 @@ def test_invalid_settings_raise(rows):
         panels.draw(data, title="", panels=[{"task": "perplexity"}])
     with pytest.raises(ConfigError, match="two extensions or more"):
         density.draw(data, title="", scheme="rope", factors={"none": 1}, panels=[LOSS])
+
+
+def test_panels_of_a_figure_have_different_titles():
+    """Fault: two panels were titled "copy", one of whole answers and one of symbols."""
+    for path in CONFIGS.glob("*.yaml"):
+        titles = [panel.get("title") for panel in yaml.safe_load(path.read_text()).get("panels", ())]
+        assert len(set(titles)) == len(titles), path
 
 
 @pytest.mark.parametrize("name", ["algorithmic", "repetition", "longppl", "density"])

@@ -21,6 +21,7 @@ from posbench.report.figures.canvas import (
 )
 from posbench.report.figures.effective_length import BEYOND, draw_lengths
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
+from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import STATUS_NOTES, caption
 from posbench.report.tables.effective_length import (
     LOSS,
@@ -98,7 +99,12 @@ def draw(
         gap=(1.0 if lengths else 0.3, 0.5),  # the legend of the accuracy extends into it
         left=label_width(names),
         right=0.9,
+        top=0.9,  # titles of panels stand above the legends
     )
+    for panel, heading in zip(
+        axes[0], [capital(sides[0][2].label), capital(found.label), "Effective length"], strict=False
+    ):
+        panel.set_title(heading, pad=18)
     for panel, (rows, shown, what) in zip(axes[0], sides, strict=False):
         _panel(panel, shown, what, names, _wanted(rows, length_multiples))
     group_of = groups.set_index("label")["group"]

@@ -129,10 +129,11 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     in_csv = [] if intervals.startswith("intervals") else [kind for kind in kinds if "seeds" not in kind]
     shown_kinds = [kind for kind in kinds if kind not in in_csv]
     parts = [(intervals, shown_kinds), ("intervals, in the csv alone", in_csv)]
-    spreads = [f"{words}: {', '.join(some)}" for words, some in parts if some]
-    enough = f"{MIN_SEEDS} seeds or {MIN_CLUSTERS} {clusters}"
-    some = f" (none from fewer than {enough})" if (drawn["interval_method"] == "").any() else ""
-    spread = f"; {'; '.join(spreads)}{some}" if kinds else f"; no interval from fewer than {MIN_SEEDS} seeds"
+    spreads = [f"{words}: {_joined(some)}" for words, some in parts if some]
+    without = drawn.loc[drawn["interval_method"] == "", "n_docs"]
+    few = f" and {MIN_CLUSTERS} {clusters}" if without.max() < MIN_CLUSTERS else ""
+    none = f"; none for points with fewer than {MIN_SEEDS} seeds{few}" if len(without) else ""
+    spread = f"; {'; '.join(spreads)}{none}" if kinds else f"; no interval from fewer than {MIN_SEEDS} seeds"
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 
@@ -167,15 +168,20 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
         of.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
         for of in (models, models[models["status"] == "not_learned"])
     )
-    some = {
-        series_label(*pair): f" ({count} of {seeds[pair]} seeds)"
+    of_seeds = {
+        series_label(*pair): f" ({'all' if count == seeds[pair] else f'{count} of {seeds[pair]}'} seeds)"
         for pair, count in failed.items()
-        if count < seeds[pair]
+        if seeds[pair] > 1
     }
-    names = ", ".join(name + some.get(name, "") for name in _names(below))
+    names = ", ".join(name + of_seeds.get(name, "") for name in _names(below))
+    own = (
+        " (fine-tuned models: with their own)"
+        if TUNED in experiment_note([rows for rows, *_ in sides])
+        else ""
+    )
     return (
-        f"Gate: models with an accuracy below {MIN_ACCURACY:.2f} at the training length, as trained, have no value at "
-        f"longer contexts: {names}."
+        "Gate: a model has values at longer contexts only if its accuracy at the training length, without an "
+        f"extension{own}, is at least {MIN_ACCURACY:.2f}. Left out: {names}."
     )
 
 
@@ -262,6 +268,13 @@ def _confidence(method: str, clusters: str) -> str:
     if seeds:
         return f"{level} confidence over {seeds}, for these {clusters} alone"
     return f"{level} confidence over {clusters}, for these trainings alone"
+
+
+def _joined(kinds: Sequence[str]) -> str:
+    """Returns the kinds of intervals, those over seeds first; the others are of points with too few seeds for them."""
+    over_seeds, others = ([kind for kind in kinds if ("seeds" in kind) == wanted] for wanted in (True, False))
+    between = f"; with fewer than {MIN_SEEDS} seeds: " if over_seeds and others else ""
+    return ", ".join(over_seeds) + between + ", ".join(others)
 
 
 def _span(values: pd.Series) -> str:

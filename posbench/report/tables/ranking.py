@@ -20,7 +20,10 @@ NOTE = (
     "A group is a series and those below it that do not differ significantly from it "
     f"(p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length)."
 )
-RANKS = "Ranks: from 1 plus the number of significantly better series to the rank with only significantly worse ones below."
+RANKS = (
+    "Ranks: the first number is 1 plus the number of significantly better series; the second is the number of series, this "
+    "one included, that are not significantly worse."
+)
 
 
 def ranking(numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, length: int) -> pd.DataFrame:
