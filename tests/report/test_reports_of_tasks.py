@@ -180,6 +180,8 @@ def test_ranking_shows_baselines_and_the_gate(rows):
     figure, _ = ranking.draw(FigureData.of(rows, ORDER, None, False))
     legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert legend == ["chance", "random value of the context", "gate (training length)"]
+    # Fault: the caption gave the range over lengths of a baseline whose line is at the mean.
+    assert "Vertical lines: chance, random value of the context (mean of all lengths)." in texts(figure)
 
 
 def test_missing_baselines_are_left_out(rows):
