@@ -68,7 +68,8 @@ def _note(axes: Axes, row: Row, layers: Sequence[NDArray[np.float64]]) -> None:
     if highest > HIGH:
         notes.append(f"from {format_compact(highest)}")
     if lowest < LOW:
-        notes.append(f"to {format_compact(lowest)}")
+        drawn = max(np.fmax.reduce(curve[1:], initial=-np.inf) for curve in layers)
+        notes.append(f"{'below the axis, ' if drawn < LOW else ''}to {format_compact(lowest)}")
     if row["behavior_16x"] == "undefined":
         notes.append("undefined beyond")
     if notes:

@@ -160,11 +160,13 @@ def _decay_caption() -> str:
     return (
         "Mean over heads of the logit between two tokens by distance (logarithmic axis), if all queries and keys are "
         "the vector of ones (head dimension 64), relative to the logit without a scheme (8 nats); for rotations, this "
-        "is the mean cosine. Blue: the curve, up to 16 times the training length of 64 (dashed); several lines if "
-        "layers differ. Orange: its envelope, the largest value at this distance or beyond. Cross: more distant tokens "
-        "are masked, or the scheme is undefined. 'from', 'to': the largest and the smallest value, beyond the axis. "
-        "Schemes are untrained (seed 0), so learned tables are random. For "
-        f"schemes that replace softmax attention: the weight relative to that of the token itself. Made by {COMMAND}."
+        "is the mean cosine. Blue: the curve, up to 16 times the training length of 64 (vertical line); of layers that "
+        "differ, the first is solid, the others are dashed or dotted. Orange: its envelope, the largest value at this "
+        "distance or beyond. Cross: more distant tokens are masked, or the scheme is undefined. 'from', 'to': the largest "
+        "and the smallest value, beyond the axis. 'below the axis': the whole curve from distance 1 on, such as where some "
+        "heads hide tokens by a bias of -10,000 nats. Schemes are untrained (seed 0), so learned tables are random. For "
+        "schemes that replace softmax attention: the weight relative to that of the token itself; their layers with "
+        f"softmax, if there are any: the logit in nats. Made by {COMMAND}."
     )
 
 

@@ -137,7 +137,7 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
     report, results = files("posbench.report"), files("posbench.results")
     for folder in (report, report / "tables", report / "figures"):
         for file in sorted(folder.iterdir(), key=lambda each: each.name):
-            if file.name.endswith((".mplstyle", ".py")):
+            if file.name.endswith((".mplstyle", ".py", ".yaml")):
                 digest.update(file.read_bytes())
     digest.update(files("posbench").joinpath("escaping.py").read_bytes())
     for name in ("rows.py", "statistics.py", "gate.py"):

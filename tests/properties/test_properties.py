@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from posbench.config.hydra_app import config_dir
-from posbench.properties import decay, linearity, relativity, uniqueness
+from posbench.properties import decay, decay_figure, linearity, relativity, report, uniqueness
 from posbench.properties.axial_2d import axial_2d
 from posbench.properties.bounds import bounds
 from posbench.properties.determinism import determinism
@@ -18,6 +18,7 @@ from posbench.properties.length_behavior import length_behavior
 from posbench.properties.order import order_sensitivity, permutation_control
 from posbench.properties.probe import EXACT, SchemeProbe
 from posbench.properties.qk_map import isometry
+from posbench.report.figures import house_style
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +142,18 @@ def test_behavior_beyond_the_training_length(name: str, kind: str) -> None:
     assert found["behavior_16x"] == kind
     if name == "alibi":
         assert found["excess_16x"] == pytest.approx((1023 - 63) / 4)
+
+
+def test_a_curve_below_the_axis_is_named() -> None:
+    """Fault: the panel of hard_alibi was empty but for "to -624", and the caption explained neither this nor dashes."""
+    curves = {"hidden": np.array([[1.0, -300.0, -600.0]]), "falls": np.array([[1.0, 0.5, -2.0]])}
+    rows = [{"scheme": name, "behavior_16x": "defined"} for name in curves]
+    with house_style():
+        figure, _ = decay_figure.draw(rows, curves, "Decay", report._decay_caption())
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["below the axis, to -600", "to -2"]
+    words = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
+    assert "'below the axis': the whole curve from distance 1 on" in words
+    assert "the first is solid, the others are dashed or dotted" in words
 
 
 def test_decay() -> None:

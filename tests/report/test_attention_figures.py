@@ -1,4 +1,4 @@
-"""Figures and summaries of attention: means over layers and heads, and the look-up head of each model."""
+"""Figures and summaries of attention: means over layers and heads, and the head of the answer."""
 
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import yaml
 from synthetic_rows import ORDER
+from test_figure_kinds import texts
 
 import posbench
-from posbench.report.figures import draw_figure
-from posbench.report.figures.figure_data import MissingRowsError
+from posbench.report.figures import attention, draw_figure, house_style
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.layout import build_tables
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.summary import aggregate
@@ -18,8 +19,8 @@ from posbench.results.rows import COLUMNS
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
 LAYERS, HEADS = 2, 3
-# The look-up head and its attention to the answer by length; at long contexts another head has more.
-LOOK_UP, ATTENTION = (1, 2), {64: 0.9, 128: 0.6, 256: 0.3}
+# The head with the most attention to the answer at the shortest length, and this attention by length; at long contexts another head has more.
+OF_ANSWER, ATTENTION = (1, 2), {64: 0.9, 128: 0.6, 256: 0.3}
 
 
 def of_attention(key_value: pd.DataFrame) -> pd.DataFrame:
@@ -41,7 +42,9 @@ def of_attention(key_value: pd.DataFrame) -> pd.DataFrame:
             here.assign(metric="sink_attention", unit="fraction", n=2, value_sum=2 * 0.1 * (head + 1))
         )
         parts.append(here.assign(metric="last_quarter_attention", unit="fraction", n=2, value_sum=2 * 0.25))
-        share = here["eval_len"].map(ATTENTION) if (layer, head) == LOOK_UP else 0.05 * here["eval_len"] / 64
+        share = (
+            here["eval_len"].map(ATTENTION) if (layer, head) == OF_ANSWER else 0.05 * here["eval_len"] / 64
+        )
         for record in range(2):
             one = here.assign(
                 metric="answer_attention", unit="fraction", n=1, position=record, depth=float(record)
@@ -65,7 +68,17 @@ def config(name: str, **changes) -> dict:
     return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) | changes
 
 
-def test_look_up_head_is_chosen_at_the_shortest_context(attended, tmp_path):
+def test_axes_end_with_their_data_and_captions_use_plain_words(attended):
+    """Fault: the axis of panel C ended at the distances of D, and the caption spoke of a "look-up head"."""
+    with house_style():
+        figure, _ = attention.draw(FigureData.of(attended, ORDER))
+    at_home, far = (figure.axes[panel].get_xlim()[1] for panel in (2, 3))
+    assert (at_home, far) == pytest.approx((6.3, 8.3))
+    assert "of each model, the head with the largest weight on the answer at 64 tokens" in texts(figure)
+    assert "Each point of A and B is the mean over one of 8 equal parts" in texts(figure)
+
+
+def test_the_head_of_the_answer_is_chosen_at_the_shortest_context(attended, tmp_path):
     png, pdf, csv = draw_figure(config("attention"), attended, tmp_path, ORDER)
     assert png.exists()
     assert pdf.exists()

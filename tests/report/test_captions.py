@@ -8,6 +8,7 @@ from posbench.report.figures import house_style, loss_by_position, panels, retri
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import TUNED
 from posbench.report.tables.captions import captions_with, experiment_note, text
+from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.layout import build_tables
 from posbench.results.gate import apply_gate
 
@@ -38,7 +39,10 @@ def test_a_gate_that_some_seeds_miss_says_how_many(rows_of_three_seeds: pd.DataF
     rows = apply_gate(rows.assign(value_sum=rows["value_sum"].mask(missed & rows["value_sum"].notna(), 0.0)))
     with house_style():
         figure, _ = retrieval_by_position.draw(FigureData.of(rows, ORDER))
-    assert "alibi (1 of 3 seeds)" in texts(figure)
+    assert (
+        "Gate: a model has values at longer contexts only if its accuracy at the training length, without an extension, is "
+        "at least 0.90. Left out: alibi (1 of 3 seeds)."
+    ) in texts(figure)
 
 
 def test_a_scheme_that_ends_has_its_line_and_a_cross(rows_of_three_seeds: pd.DataFrame) -> None:
@@ -52,6 +56,10 @@ def test_a_scheme_that_ends_has_its_line_and_a_cross(rows_of_three_seeds: pd.Dat
         figure, shown = loss_by_position.draw(FigureData.of(pd.concat([rows, short, past]), ORDER))
     assert shown[shown["scheme"] == "learned"]["position"].max() == 64
     assert "Cross: no value at later positions." in texts(figure)
+    # Fault: the line to its label at the left edge crossed all curves, and "a point" stood for bends without markers.
+    (label,) = [text for text in figure.axes[0].texts if text.get_text() == "learned ×"]
+    assert label.get_position()[0] > 0.3
+    assert "not every value has a marker" in texts(figure)
     assert "Undefined beyond the length that the scheme was built for (learned)" in texts(figure)
 
 
@@ -71,6 +79,27 @@ def test_the_longest_length_has_a_tick(rows: pd.DataFrame) -> None:
     with house_style():
         figure, _ = panels.draw(FigureData.of(rows, ORDER), title="One", panels=[loss])
     assert list(figure.axes[0].get_xticks()) == [64, 128, 256, 384]
+
+
+def test_lengths_near_a_doubling_have_ticks_of_their_own(rows: pd.DataFrame) -> None:
+    """Fault: the tick of 202 tokens read "204, 2×", and that of 302 "2.961×", where tables and rows have 202."""
+    rows = rows[rows["eval_len"] <= 256].replace({"eval_len": {64: 102, 128: 202, 256: 302}})
+    loss = {"task": "perplexity", "metric": "bits_per_byte", "protocol": "fixed_targets"}
+    with house_style():
+        figure, _ = panels.draw(FigureData.of(rows.assign(train_len=102), ORDER), title="One", panels=[loss])
+    axis = figure.axes[0].xaxis
+    labels = axis.get_major_formatter().format_ticks(list(axis.get_ticklocs()))
+    assert labels == ["102\n1×", "202\n1.98×", "302\n2.96×"]
+    assert multiple_of(64 * 1024, 64) == "1024×"
+
+
+def test_ranges_of_symbols_are_named(rows: pd.DataFrame) -> None:
+    """Fault: readers of length generalization had to compute the symbols of a length from "(N - 2) / 2"."""
+    copied = rows[rows["task"] == "key_value"].assign(task="length_generalization", protocol="teacher_forced")
+    copied = copied.replace({"eval_len": {64: 102, 128: 202, 256: 302}}).assign(train_len=102)
+    words = "102, 202, 302 tokens: answers to inputs of up to 50, 51 to 100, 101 to 150 symbols."
+    tables = [table for table in build_tables(copied) if "exact_match" in table.name]
+    assert words in tables[0].caption
 
 
 def test_fine_tuned_models_are_described_where_they_are_drawn() -> None:

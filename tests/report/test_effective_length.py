@@ -178,6 +178,10 @@ def test_the_ranking_has_a_column_of_effective_lengths(tmp_path):
     with house_style():
         figure, _ = ranking.draw(FigureData.of(rows, ORDER))
         assert [axes.get_xlabel() for axes in figure.axes][2] == "effective length (tokens)"
+        # Fault: the panels had no titles, and the caption explained "> N", which only the table has.
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        assert titles == ["Bits per byte", "Retrieval accuracy", "Effective length"]
+        assert "> N" not in texts(figure)
 
 
 def test_an_interval_ends_where_lengths_without_one_begin():

@@ -21,7 +21,7 @@ from posbench.report.figures import (
 )
 from posbench.report.figures.canvas import spread
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
-from posbench.report.figures.line_styles import COLOURS, UNDASHED, assign_line_styles
+from posbench.report.figures.line_styles import COLOURS, SCHEMES, UNDASHED, assign_line_styles
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs" / "figure"
 KINDS = [
@@ -153,6 +153,8 @@ def test_axis_is_logarithmic_if_one_scheme_diverges(rows):
     )
     figure, _ = context_growth.draw(FigureData.of(diverging, ORDER, None, False))
     assert figure.axes[0].get_yscale() == "log"
+    # Fault: the axis did not say that it is logarithmic.
+    assert figure.axes[0].get_ylabel() == "bits per byte (log scale)"
     assert context_growth.draw(FigureData.of(rows, ORDER, None, False))[0].axes[0].get_yscale() == "linear"
 
 
@@ -186,6 +188,21 @@ def test_line_styles_are_unique(schemes, extensions):
             assert len(set(colours)) == len(family)
             assert len({style.marker for style in family}) == len(family), "in grey too"
             assert {style.dashes for style in family} == {"-"}
+
+
+def test_a_scheme_has_the_same_style_in_every_experiment():
+    """Fault: rope was an orange diamond, a blue circle or a yellow square, by its place among an experiment's schemes."""
+    assert set(SCHEMES) <= {path.stem for path in (CONFIGS.parent / "scheme").glob("*.yaml")}
+    of_its_own = assign_line_styles([(scheme, "none") for scheme in SCHEMES])
+    for schemes in (["rope"], ["alibi", "other", "rope"], ["another", "stick_breaking", "fire", "nope"]):
+        series = [(scheme, "none") for scheme in schemes]
+        found = assign_line_styles([*series, *((scheme, "pi") for scheme in schemes)])
+        assert {key: found[key] for key in series if key in of_its_own} == {
+            key: of_its_own[key] for key in series if key in of_its_own
+        }
+        others = {(found[key].colour, found[key].marker) for key in found if key not in of_its_own}
+        assert not others & {(style.colour, style.marker) for style in of_its_own.values()}
+        assert len({found[key].colour for key in series}) == len(series)
 
 
 def test_few_series_have_different_colours():
@@ -225,7 +242,7 @@ def test_retrieval_shows_baselines_and_omits_models_that_have_not_learned(rows):
     drawn = shown[shown["estimate"].notna()]
     assert set(drawn[drawn["scheme"] == "nope"]["eval_len"]) == {64}
     assert shown["chance"].eq(1 / 16).all()
-    assert "have no value at longer contexts: nope." in texts(figure)
+    assert "Left out: nope." in texts(figure)
 
 
 def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):

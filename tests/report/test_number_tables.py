@@ -246,7 +246,11 @@ def test_one_document_has_no_interval_and_the_table_says_so(rows, schemes):
         text = to_markdown(table)
         assert "nan" not in text.lower()
         if table.name.endswith("bits_per_byte"):
-            few = "(none from fewer than 3 seeds or 8 documents)" if len(schemes) == 1 else "no interval"
+            few = (
+                "; none for points with fewer than 3 seeds and 8 documents"
+                if len(schemes) == 1
+                else "no interval"
+            )
             assert few in table.caption
         if "differences" in table.name:
             assert "not tested: too few documents" in text

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 from synthetic_rows import ORDER
-from test_figure_kinds import CONFIGS
+from test_figure_kinds import CONFIGS, texts
 
 from posbench.errors import ConfigError
 from posbench.report.figures import context_gain, density, draw_figure, house_style, panels
@@ -56,6 +56,8 @@ def test_table_and_figure_of_the_gain(rows):
     assert [cell.split()[0] for cell in table.header[1:]] == ["128", "256", "512", "1024"]
     assert len(table.body) == len(fixed[["scheme", "extension"]].drop_duplicates())
     figure, shown = context_gain.draw(FigureData.of(rows, ORDER, None, False), scheme="rope")
+    # Fault: the caption did not say that the axis is logarithmic in part.
+    assert "The axis is linear from -0.1 to 0.1 and logarithmic beyond." in texts(figure)
     assert len(figure.axes) == 2
     low, high = figure.axes[0].get_ylim()
     assert low < shown["estimate"].min() < 0 < high
@@ -112,6 +114,22 @@ def test_best_factors_are_marked(rows):
     assert far.loc[far["best"], "extension"].tolist() == [far.loc[far["estimate"].idxmax(), "extension"]]
 
 
+def test_factors_without_values_are_named_beside_the_stars(rows):
+    """Fault: stars at k = 2 compared two of four factors, as the others missed the gate; the caption did not say so.
+
+    The line of a baseline was its mean over lengths, while the caption gave a range alone.
+    """
+    settings = {"title": "Density", "scheme": "rope", "factors": FACTORS, "panels": [LOSS, FOUND]}
+    figure, _ = density.draw(FigureData.of(rows, ORDER), **settings)
+    assert "Stars mark the best k of each context length." in texts(figure)
+    missed = (rows["task"] == "key_value") & (rows["extension"] == "ntk")
+    gated = rows.assign(status=rows["status"].mask(missed & (rows["status"] == "ok"), "not_learned"))
+    figure, _ = density.draw(FigureData.of(gated, ORDER), **settings)
+    assert "among those with a value there; retrieval accuracy lacks values for k = 4." in texts(figure)
+    labels = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    assert {"chance", "random value of the context (mean of all lengths)"} <= set(labels)
+
+
 def test_invalid_settings_raise(rows):
     data = FigureData.of(rows, ORDER, None, False)
     with pytest.raises(ConfigError, match="unknown setting of a panel 'tusk'"):
@@ -120,6 +138,13 @@ def test_invalid_settings_raise(rows):
         panels.draw(data, title="", panels=[{"task": "perplexity"}])
     with pytest.raises(ConfigError, match="two extensions or more"):
         density.draw(data, title="", scheme="rope", factors={"none": 1}, panels=[LOSS])
+
+
+def test_panels_of_a_figure_have_different_titles():
+    """Fault: two panels were titled "copy", one of whole answers and one of symbols."""
+    for path in CONFIGS.glob("*.yaml"):
+        titles = [panel.get("title") for panel in yaml.safe_load(path.read_text()).get("panels", ())]
+        assert len(set(titles)) == len(titles), path
 
 
 @pytest.mark.parametrize("name", ["algorithmic", "repetition", "longppl", "density"])

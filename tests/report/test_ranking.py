@@ -53,6 +53,13 @@ def test_the_table_and_the_figure_rank_alike(rows, tmp_path):
     assert numbers["group"].iat[0] == numbers["first_rank"].iat[0] == 1
     assert "learned" not in set(numbers["scheme"])  # undefined at the longest context
     assert "(p < 0.05 after Benjamini and Hochberg's correction" in to_markdown(table)
+    # Fault: "to the rank with only significantly worse ones below" had to be read twice.
+    assert (
+        "the second is the number of series, this one included, that are not significantly worse"
+        in table.caption
+    )
+    better, worse = numbers["first_rank"] - 1, len(numbers) - numbers["last_rank"]
+    assert better.sum() == worse.sum() > 0  # each pair that differs significantly counts once for both
     with house_style():
         figure, shown = draw(FigureData.of(rows, ORDER))
     groups = shown.dropna(subset="group")

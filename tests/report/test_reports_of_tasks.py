@@ -103,7 +103,7 @@ def test_tables_of_passkey_retrieval(passkeys):
     assert "| (chance) | 0.00 | 0.00 |" in accuracy
     assert "| (gate) | 0.90 |  |" in accuracy
     assert "not learned" in accuracy
-    assert "at longer contexts: nope." in accuracy
+    assert "Left out: nope." in accuracy
     assert "(random value of the context)" not in accuracy
     assert "accuracy of passkey-passkey at the training length" in found["models"]
     assert "| (gate) |  |  |  | 0.90 |" in found["models"]
@@ -126,6 +126,11 @@ def test_passkey_heat_map(passkeys, tmp_path):
     figure, _ = retrieval_heat_map.draw(FigureData.of(passkeys, ORDER, None, False), task="passkey")
     assert "Lines on the colour scale: chance, gate." in texts(figure)
     assert "position of the passkey" in [axes.get_xlabel() for axes in figure.axes]
+    # Fault: the rows had no axis label, and the caption did not say that a cell is a mean over a fifth of the positions.
+    assert figure.axes[0].get_ylabel() == "context length\n(tokens)"
+    assert "Each cell is the mean over one of 5 equal parts of the positions" in texts(figure)
+    figure, _ = retrieval_by_position.draw(FigureData.of(passkeys, ORDER), task="passkey")
+    assert "Each point is the mean over one of 8 equal parts of the positions" in texts(figure)
 
 
 def test_variants_are_compared_in_rows_of_panels(tmp_path):
@@ -168,13 +173,15 @@ def test_captions_name_protocol_counts_seeds_interval_and_kernel(rows, path, mon
     assert re.search(r"\d [a-z ]+ in [\d,to ]+ (documents|contexts)", caption)
     if "retrieval" in path.stem or settings.get("retrieval_metric"):
         assert "Chance: 0.06; random value of the context: " in caption
-        assert re.search(r"Gate: .* accuracy (below|of) 0\.90 at the training length", caption)
+        assert re.search(r"Gate: .* accuracy (of 0\.90 at|at) the training length", caption)
 
 
 def test_ranking_shows_baselines_and_the_gate(rows):
     figure, _ = ranking.draw(FigureData.of(rows, ORDER, None, False))
     legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert legend == ["chance", "random value of the context", "gate (training length)"]
+    # Fault: the caption gave the range over lengths of a baseline whose line is at the mean.
+    assert "Vertical lines: chance, random value of the context (mean of all lengths)." in texts(figure)
 
 
 def test_missing_baselines_are_left_out(rows):

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import GREY, band, captioned_subplots, label_width, length_axis
-from posbench.report.figures.depth import binned
+from posbench.report.figures.depth import binned, bins_note
 from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, uniform
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.captions import caption
@@ -42,15 +42,15 @@ def draw(
         raise MissingRowsError("no rows of task attention with extensions: evaluate some first")
     train_len, lengths = int(rows["train_len"].iat[0]), sorted(rows["eval_len"].unique())
     far = max(set(lengths) & set(found["eval_len"]), default=lengths[-1])
-    look_up = _look_up_heads(rows)
+    of_answer = _answer_heads(rows)
     parts = {
         "retrieval": (binned(found, bins), retrieval, ["eval_len", "depth"]),
-        "answer_attention_by_depth": (binned(look_up, bins), gold, ["eval_len", "depth"]),
+        "answer_attention_by_depth": (binned(of_answer, bins), gold, ["eval_len", "depth"]),
         "attention_at_distance": (_of(rows, "attention_at_distance"), DISTANCE, ["eval_len", "position"]),
         "attention_entropy": (_relative(rows), RELATIVE, ["eval_len"]),
         "sink_attention": (rows, get_metric("sink_attention"), ["eval_len"]),
         "last_quarter_attention": (rows, get_metric("last_quarter_attention"), ["eval_len"]),
-        "answer_attention": (look_up, gold, ["eval_len"]),
+        "answer_attention": (of_answer, gold, ["eval_len"]),
     }
     shown = {
         name: aggregate(rows_of_metric(part, what), what, by=by, within_seed=False)
@@ -62,9 +62,10 @@ def draw(
     ]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="uniform over all tokens"))
     notes = [
-        "Look-up head: a model's head with the largest weight on the answer at the shortest context. C to G: means "
-        "over all layers and heads.",
-        "Entropy: 1 is uniform over all tokens, 0 a single token; attention to no token counts as one more token.",
+        f"B and H: of each model, the head with the largest weight on the answer at {lengths[0]} tokens. C to G: means over "
+        f"all layers and heads. {bins_note(bins, 'point of A and B')}",
+        "Entropy: 1 is uniform over all tokens, 0 a single token. The weight that a softmax with a sink gives to no token "
+        "counts as a token.",
         BUCKETS,
         "B to H include models that have not learned the task.",
     ]
@@ -83,7 +84,7 @@ def draw(
     )
     top, bottom = axes
     for panel, name, heading in zip(
-        top, ("retrieval", "answer_attention_by_depth"), ("A  Retrieval", "B  Look-up head"), strict=False
+        top, ("retrieval", "answer_attention_by_depth"), ("A  Retrieval", "B  One head"), strict=False
     ):
         here = shown[name][shown[name]["eval_len"] == far]
         _lines(panel, data, here, "depth")
@@ -96,7 +97,7 @@ def draw(
         here = shown["attention_at_distance"][shown["attention_at_distance"]["eval_len"] == length]
         uniform(panel, length)
         _lines(panel, data, here.assign(place=np.log2(here["position"].astype(float))), "place")
-        distance_axis(panel, far)
+        distance_axis(panel, length)
         panel.set_title(f"{letter}  All heads, {length} tokens", loc="left")
         panel.set_ylabel("attention")
         panel.set_ylim(0, _limit(shown["attention_at_distance"]))
@@ -105,7 +106,7 @@ def draw(
         "sink_attention": ("F  First 4 tokens", "attention", [4 / length for length in lengths]),
         "last_quarter_attention": ("G  Last quarter of the context", "attention", [0.25 for _ in lengths]),
         "answer_attention": (
-            "H  Look-up head",
+            "H  One head",
             "attention to the answer",
             [1 / length for length in lengths],
         ),
@@ -134,8 +135,8 @@ def _relative(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(value_sum=rows["value_sum"] / np.log(rows["eval_len"].astype(float)))
 
 
-def _look_up_heads(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of each model's look-up head: largest weight on the answer at the shortest context."""
+def _answer_heads(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of each model's head with the largest weight on the answer at the shortest context."""
     rows = _of(rows, "answer_attention")
     model, head = [*SERIES_COLUMNS, "train_seed"], ["layer", "head"]
     home = rows[rows["eval_len"] == rows.groupby(model)["eval_len"].transform("min")]

@@ -9,6 +9,7 @@ from posbench.report.figures.canvas import GREY, band, captioned_subplots
 from posbench.report.figures.distance import BUCKETS, DISTANCE, distance_axis, uniform
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.captions import caption
+from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.summary import aggregate
 
 
@@ -56,7 +57,7 @@ def draw(
         panel.set_ylabel(f"layer {int(layer) + 1}")
         panel.set_ylim(0, 1)
     handles = [
-        Line2D([], [], color=colour, marker="o", label=f"{length} tokens, {length / train_len:.4g}×")
+        Line2D([], [], color=colour, marker="o", label=f"{length} tokens, {multiple_of(length, train_len)}")
         for length, colour in zip(lengths, colours, strict=False)
     ]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="uniform"))

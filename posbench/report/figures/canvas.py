@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
+
+from posbench.report.tables.formatting import multiple_of
+from posbench.report.tables.metrics import METRICS
 
 GREY = "#666666"
 BASELINE_STYLES: dict[str, Literal[":", "--"]] = {"chance": ":", "random_in_context": "--"}
@@ -73,16 +77,21 @@ def captioned_subplots(
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -> None:
-    """Makes x a logarithmic axis of lengths in tokens and multiples of the training length, which is marked."""
+    """Makes x a logarithmic axis of lengths in tokens and multiples of the training length, which is marked.
+
+    Ticks are at doublings of the training length, or at the measured length where it differs by up to a tenth.
+    """
     axes.set_xscale("log", base=2)
-    powers = [train_len * 2.0**power for power in range(-20, 21)]
-    ticks = [length for length in powers if lengths[0] <= length <= lengths[-1]]
+    powers, measured = train_len * 2.0 ** np.arange(-20, 21), np.asarray(lengths)
+    nearest = measured[np.abs(measured[:, None] - powers).argmin(0)]
+    doublings = np.where(np.abs(nearest / powers - 1) <= 0.1, nearest, powers)
+    ticks = [tick for tick in doublings if lengths[0] <= tick <= lengths[-1]]
     if not ticks or lengths[-1] >= 1.4 * ticks[-1]:  # the longest length, where its label has space
         ticks.append(lengths[-1])
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda length, _: f"{length:.0f}\n{length / train_len:.4g}×")
+        FuncFormatter(lambda length, _: f"{length:.0f}\n{multiple_of(length, train_len)}")
     )
     axes.set_xlabel(name)
     axes.axvline(train_len, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
@@ -114,15 +123,22 @@ def band(axes: Axes, x: ArrayLike, shown: pd.DataFrame, colour: Any) -> None:
         axes.fill_between(x, interval["low"], interval["high"], color=colour, alpha=0.15, linewidth=0)
 
 
-def value_axis(axes: Axes, values: Sequence[float], name: str, is_fraction: bool = False) -> None:
-    """Sets label, scale and limits of y: 0 to 1 for fractions, logarithmic if values differ by more than 4 times."""
+def value_axis(
+    axes: Axes, values: Sequence[float], name: str, is_fraction: bool = False, linear: float | None = None
+) -> None:
+    """Sets label, scale and limits of y: 0 to 1 for fractions, logarithmic if values differ by more than 4 times.
+
+    Args:
+        linear: values of any sign: the axis is `signed_scale`.
+    """
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     low, high = finite.min(), finite.max()
     axes.set_ylabel(name)
     if is_fraction:
         axes.set_ylim(0, 1.02)
-    elif low > 0 and high / low > 4:
+    elif linear is None and low > 0 and high / low > 4:
+        axes.set_ylabel(f"{name} (log scale)")
         axes.set_yscale("log")
         axes.set_ylim(low / 1.1, high * 1.1)
         steps = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 3, 5)]
@@ -134,10 +150,16 @@ def value_axis(axes: Axes, values: Sequence[float], name: str, is_fraction: bool
     else:
         margin = 0.06 * (high - low) or 0.1
         axes.set_ylim(low - margin, high + margin)
+        if linear is not None:
+            _signed_axis(axes, linear)
 
 
-def signed_axis(axes: Axes, linear: float) -> None:
-    """Makes y linear between -linear and linear, and logarithmic beyond."""
+def signed_scale(linear: float) -> str:
+    """Returns the description of an axis of values of any sign for its caption."""
+    return f"linear from -{linear:g} to {linear:g} and logarithmic beyond"
+
+
+def _signed_axis(axes: Axes, linear: float) -> None:
     low, high = axes.get_ylim()
     axes.set_yscale("symlog", linthresh=linear)
     axes.set_ylim(min(1.15 * low, -linear), max(1.15 * high, linear))
@@ -146,6 +168,12 @@ def signed_axis(axes: Axes, linear: float) -> None:
     axes.yaxis.set_major_locator(FixedLocator([0, *ticks]))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def mean_label(baseline: str, values: pd.Series) -> str:
+    """Returns the label of a line at the mean of a baseline over lengths."""
+    varies = values.max() - values.min() >= 0.005
+    return METRICS[baseline].label + (" (mean of all lengths)" if varies else "")
 
 
 def label_width(labels: Iterable[str]) -> float:
@@ -163,17 +191,25 @@ class EndLabel:
     colour: str
 
 
-def end_labels(axes: Axes, labels: Sequence[EndLabel], side: str = "right") -> None:
-    """Writes labels at the edge of the axes without overlap, each with a line to its data point."""
+def end_labels(
+    axes: Axes, labels: Sequence[EndLabel], side: Literal["right", "left", "beside"] = "right"
+) -> None:
+    """Writes labels without overlap, each with a line to its data point.
+
+    Args:
+        side: an edge of the axes, or beside and above the points.
+    """
     labels = sorted(labels, key=lambda each: each.y)
     box, points = axes.get_window_extent(), axes.get_figure().dpi / 72  # type: ignore[union-attr]
-    wanted = [axes.transData.transform((each.x, each.y))[1] for each in labels]
-    heights = spread(wanted, gap=10.5 * points, low=box.y0, high=box.y1)
-    for each, height in zip(labels, heights, strict=True):
+    places = [axes.transData.transform((each.x, each.y)) for each in labels]
+    above = 10 * points if side == "beside" else 0
+    heights = spread([y + above for _, y in places], gap=10.5 * points, low=box.y0, high=box.y1)
+    for each, height, (x, _) in zip(labels, heights, places, strict=True):
+        edge = {"right": 1.035, "left": 0.01}.get(side, (x - box.x0) / box.width + 0.025)
         axes.annotate(
             each.text,
             (each.x, each.y),
-            (1.035 if side == "right" else 0.01, (height - box.y0) / box.height),
+            (edge, (height - box.y0) / box.height),
             textcoords="axes fraction",
             ha="left",
             va="center",
@@ -186,8 +222,10 @@ def end_labels(axes: Axes, labels: Sequence[EndLabel], side: str = "right") -> N
                 "shrinkA": 1,
                 "shrinkB": 4,
                 # From the edge of the text, so as to cross no other label.
-                "relpos": (0 if side == "right" else 1, 0.5),
+                "relpos": (1 if side == "left" else 0, 0.5),
             },
+            path_effects=[withStroke(linewidth=2, foreground="white")] if side == "beside" else None,
+            zorder=5,
             annotation_clip=False,
         )
 

@@ -13,7 +13,7 @@ from posbench.report.figures.canvas import (
     captioned_subplots,
     drawn_bands,
     end_labels,
-    signed_axis,
+    signed_scale,
     value_axis,
 )
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
@@ -29,7 +29,7 @@ LINEAR = 0.1  # the axis of differences is logarithmic beyond, so that one schem
 def draw(
     data: FigureData,
     *,
-    title: str = "The break beyond the training length as training goes on",
+    title: str = "Increase of the loss beyond the training length as training goes on",
     length_multiple: float = 8,
     metric: str = "bits_per_byte",
     extension: str | None = "none",
@@ -68,13 +68,12 @@ def draw(
         )
     heading = f"loss at {length_multiple:g}× minus loss at 1×"
     notes = [
-        f"Left: {heading} of the same targets, paired by document, on an axis that is linear from -{LINEAR} to {LINEAR} and "
-        "logarithmic beyond. Right: loss at the training length. Each point is a training of its own, whose learning rate "
-        "decays to zero at its end."
+        f"Left: {heading} of the same targets, paired by document, on an axis that is {signed_scale(LINEAR)}. "
+        "Right: loss at the training length. Each point is a training of its own, with a "
+        "learning rate schedule of its own."
     ]
-    notes += (
-        [f"No numbers after {', '.join(f'{one / 1e6:.3g}M' for one in missing)} tokens."] if missing else []
-    )
+    if missing:
+        notes.append(f"No numbers after {', '.join(f'{one / 1e6:.3g}M' for one in missing)} tokens.")
     width = end_label_width(data, shown)
     figure, axes = captioned_subplots(
         title,
@@ -95,9 +94,8 @@ def _lines(
     axes: Axes, data: FigureData, shown: pd.DataFrame, label: str, linear: float | None = None
 ) -> None:
     drawn = shown[shown["estimate"].notna()]
-    value_axis(axes, drawn["estimate"].tolist(), label)
+    value_axis(axes, drawn["estimate"].tolist(), label, linear=linear)
     if linear is not None:
-        signed_axis(axes, linear)
         axes.axhline(0, color=GREY, linewidth=1, zorder=1)
     labels = []
     for style, line in data.series(drawn):

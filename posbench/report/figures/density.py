@@ -17,13 +17,15 @@ from posbench.report.figures.canvas import (
     captioned_subplots,
     drawn_bands,
     label_width,
+    mean_label,
     value_axis,
 )
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.line_styles import LineStyle
 from posbench.report.figures.panels import side
 from posbench.report.tables.captions import caption
-from posbench.report.tables.metrics import METRICS, Metric
+from posbench.report.tables.formatting import multiple_of
+from posbench.report.tables.metrics import Metric
 from posbench.report.tables.summary import baseline_values
 
 
@@ -53,21 +55,24 @@ def draw(
     lengths = sorted({length for _, shown, _ in sides for length in shown["eval_len"]})
     line_styles = {length: LineStyle.from_index(i, str(length)) for i, length in enumerate(lengths)}
     handles = [
-        Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({length / train_len:.4g}×)")
+        Line2D([], [], **style.plot_kwargs, label=f"{length} tokens ({multiple_of(length, train_len)})")
         for length, style in line_styles.items()
     ]
     handles.append(Line2D([], [], color=GREY, marker="*", markersize=12, linestyle="", label="best k"))
     baselines = [baseline_values(rows, what.baselines) for rows, _, what in sides]
+    labels = {
+        str(name): mean_label(str(name), column) for values in baselines for name, column in values.items()
+    }
     handles += [
-        Line2D([], [], color=GREY, linestyle=BASELINE_STYLES[name], linewidth=1.2, label=METRICS[name].label)
-        for name in dict.fromkeys(str(name) for values in baselines for name in values)
+        Line2D([], [], color=GREY, linestyle=BASELINE_STYLES[name], linewidth=1.2, label=label)
+        for name, label in labels.items()
     ]
     figure, axes = captioned_subplots(
         title,
         caption(
             sides,
             *([note] if note else []),
-            "Stars mark the best k of each context length.",
+            _stars(sides, panels),
             intervals=drawn_bands(sides[0][1]),
         ),
         panel=(2.6, 2.9),
@@ -82,6 +87,20 @@ def draw(
         one.set_title(panel.get("title", what.label))
     axes[0, -1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.05, 0.5))
     return figure, pd.concat([shown.assign(metric=what.name) for _, shown, what in sides])
+
+
+def _stars(
+    sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]], panels: Sequence[Mapping[str, Any]]
+) -> str:
+    """Returns the sentence about the stars, with the factors that are not compared at every length."""
+    lacking = []
+    for (_, shown, what), panel in zip(sides, panels, strict=True):
+        without = sorted(shown.loc[shown["estimate"].isna(), "factor"].unique())
+        if without:
+            title = panel.get("title", what.label)
+            lacking.append(f"{title} lacks values for k = {', '.join(f'{factor:g}' for factor in without)}")
+    among = f", among those with a value there; {'; '.join(lacking)}" if lacking else ""
+    return f"Stars mark the best k of each context length{among}."
 
 
 def chosen(

@@ -15,3 +15,8 @@ def binned(rows: pd.DataFrame, bins: int) -> pd.DataFrame:
     if not isinstance(bins, int) or bins < 1:
         raise ConfigError(f"bins is {bins!r}: give a whole number of at least 1, such as 8")
     return rows.assign(depth=(np.floor(rows["depth"] * bins).clip(upper=bins - 1) + 0.5) / bins)
+
+
+def bins_note(bins: int, mark: str = "point") -> str:
+    """Returns the sentence of a caption about bins of depth."""
+    return f"Each {mark} is the mean over one of {bins} equal parts of the positions, from first to last."

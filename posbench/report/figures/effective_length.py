@@ -77,7 +77,7 @@ def draw(
     note = f"{NOTE} {BEYOND} No mark: not learned, or no number at the training length."
     figure, axes = captioned_subplots(
         title,
-        caption(sides, note, intervals=drawn_bands(shown, "lines from"), notes=False),
+        caption(sides, note, intervals=drawn_bands(shown, "lines"), notes=False),
         panel=(5.2, ROW_INCHES * len(names) + 0.1),
         left=label_width(names),
     )

@@ -14,7 +14,6 @@ from posbench.report.figures.canvas import (
     end_labels,
     label_width,
     length_axis,
-    signed_axis,
     value_axis,
 )
 from posbench.report.figures.figure_data import FigureData
@@ -53,9 +52,7 @@ def draw_lines(
     last = shown[x].max()
     drawn = shown[shown["estimate"].notna()]
     # Limits are those of the lines; bands of diverging schemes may exceed them.
-    value_axis(axes, drawn["estimate"].tolist(), metric.label, metric.is_fraction)
-    if linear is not None:
-        signed_axis(axes, linear)
+    value_axis(axes, drawn["estimate"].tolist(), metric.label, metric.is_fraction, linear)
     ended, complete = [], []
     for baseline, column in ({} if baselines is None else baselines.to_dict("series")).items():
         heights = column.dropna()
@@ -97,11 +94,13 @@ def draw_lines(
     length_axis(
         axes, sorted(shown[x].unique()), train_len, f"{name} (tokens, and multiples of the training length)"
     )
-    if ended:
+    at_start = [each for each in ended if each.x == shown[x].min()]
+    if at_start:
         # Space at the left for the labels of lines that end at the shortest length, on the logarithmic axis.
         inches = axes.get_window_extent().width / axes.get_figure().dpi  # type: ignore[union-attr]
-        share = min(label_width(each.text for each in ended) / inches, 0.5)
+        share = min(label_width(each.text for each in at_start) / inches, 0.5)
         first, right = math.log(shown[x].min()), math.log(axes.get_xlim()[1])
         axes.set_xlim(left=math.exp((first - share * right) / (1 - share)))
     end_labels(axes, complete)
-    end_labels(axes, ended, side="left")
+    end_labels(axes, at_start, side="left")
+    end_labels(axes, [each for each in ended if each not in at_start], side="beside")

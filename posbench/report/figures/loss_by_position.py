@@ -27,7 +27,9 @@ def draw(
     rows = longest(rows[rows["value_sum"].notna()])
     shown = aggregate(rows, what, by=["position"])
     missing = by_length[by_length["estimate"].isna() & (by_length["status"] != "ok")]
-    notes = ["A point is the mean over the tokens between it and the previous point."]
+    notes = [
+        "A value is the mean over the tokens between its position and the one before; not every value has a marker."
+    ]
     notes += ["Cross: no value at later positions."] if not missing.empty else []
     figure, axes = captioned_subplots(
         title,

@@ -16,10 +16,12 @@ from posbench.report.figures.canvas import (
     captioned_subplots,
     drawn_bands,
     label_width,
+    mean_label,
     over_seeds,
 )
 from posbench.report.figures.effective_length import BEYOND, draw_lengths
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
+from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import STATUS_NOTES, caption
 from posbench.report.tables.effective_length import (
     LOSS,
@@ -82,7 +84,9 @@ def draw(
     far = int(shown["eval_len"].max())
     groups = ranking(shown, pairwise_tests(rows[rows["eval_len"] == far], what), what, far)
     baselines = baseline_values(sides[1][0], found.baselines)
+    marks = [mean_label(str(name), column) for name, column in baselines.items()]
     notes = [
+        *([f"Vertical lines: {', '.join(marks)}."] if marks else []),
         f"No dot: {STATUS_NOTES['undefined'].lower()}, or not learned.",
         f"Dotted lines: groups by the {what.label} at {far} tokens. {NOTE_OF_GROUPS}",
         *([NOTE, BEYOND] if lengths else []),
@@ -95,7 +99,12 @@ def draw(
         gap=(1.0 if lengths else 0.3, 0.5),  # the legend of the accuracy extends into it
         left=label_width(names),
         right=0.9,
+        top=0.9,  # titles of panels stand above the legends
     )
+    for panel, heading in zip(
+        axes[0], [capital(sides[0][2].label), capital(found.label), "Effective length"], strict=False
+    ):
+        panel.set_title(heading, pad=18)
     for panel, (rows, shown, what) in zip(axes[0], sides, strict=False):
         _panel(panel, shown, what, names, _wanted(rows, length_multiples))
     group_of = groups.set_index("label")["group"]

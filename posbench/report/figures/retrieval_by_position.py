@@ -15,10 +15,11 @@ from posbench.report.figures.canvas import (
     drawn_bands,
     label_width,
 )
-from posbench.report.figures.depth import binned
+from posbench.report.figures.depth import binned, bins_note
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, variant_name
 from posbench.report.tables.captions import caption
+from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.metrics import METRICS, Metric, get_metric
 from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
@@ -57,7 +58,7 @@ def draw(
     lengths = sorted({length for numbers in by_length for length in numbers["eval_len"]})
     names = list(dict.fromkeys(name for each in baselines for name in each))
     handles = _handles(data, pd.concat(by_length), names, what, train_len in lengths)
-    notes = [RECIPROCAL_RANK] if metric == "reciprocal_rank" else []
+    notes = [bins_note(bins), *([RECIPROCAL_RANK] if metric == "reciprocal_rank" else [])]
     figure, axes = captioned_subplots(
         title,
         caption(
@@ -76,7 +77,7 @@ def draw(
             if what.name in GATE_METRICS and length == train_len:
                 panel.axhline(MIN_ACCURACY, color=GREY, linestyle=GATE_STYLE, linewidth=1, zorder=1)
             trained = " (training length)" if length == train_len else ""
-            panel.set_title(f"{length} tokens, {length / train_len:.4g}×{trained}")
+            panel.set_title(f"{length} tokens, {multiple_of(length, train_len)}{trained}")
             panel.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
         axes[down, 0].set_ylabel(
             what.label if len(picked) == 1 else f"{variant_name(str(name))}\n{what.label}"

@@ -7,11 +7,12 @@ from matplotlib.image import AxesImage
 
 from posbench.errors import ConfigError
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import BASELINE_STYLES, captioned_subplots
-from posbench.report.figures.depth import binned
+from posbench.report.figures.canvas import BASELINE_STYLES, captioned_subplots, mean_label
+from posbench.report.figures.depth import binned, bins_note
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS
 from posbench.report.tables.captions import caption
+from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.metrics import METRICS, get_metric
 from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
@@ -47,8 +48,10 @@ def draw(
     lengths = sorted(by_length["eval_len"].unique())
     series = data.series(by_length)
     down = -(-len(series) // COLUMNS)
-    note = "Rows: context lengths in tokens and multiples of the training length; numbers: per cent."
-    marks = [METRICS[str(name)].label for name in baselines] + ["gate"] * (what.name in GATE_METRICS)
+    note = f"Rows: context lengths in tokens and multiples of the training length; numbers: per cent. {bins_note(bins, 'cell')}"
+    marks = [mean_label(str(name), column) for name, column in baselines.items()] + ["gate"] * (
+        what.name in GATE_METRICS
+    )
     note += f" Lines on the colour scale: {', '.join(marks)}." if marks else ""
     figure, axes = captioned_subplots(
         title,
@@ -57,6 +60,7 @@ def draw(
         columns=min(COLUMNS, len(series)),
         rows=down,
         gap=(0.25, 0.55),
+        left=0.95,
         right=0.9,
         share_axes=True,
     )
@@ -68,7 +72,11 @@ def draw(
         panel.set_title(style.label, fontweight="bold")
     for panel in axes.flat[len(series) :]:
         panel.set_visible(False)
-    axes[0, 0].set_yticks(range(len(lengths)), [f"{length}  {length / train_len:.4g}×" for length in lengths])
+    for panel in axes[:, 0]:
+        panel.set_ylabel("context length\n(tokens)", fontsize=8)
+    axes[0, 0].set_yticks(
+        range(len(lengths)), [f"{length}  {multiple_of(length, train_len)}" for length in lengths]
+    )
     axes[0, 0].set_xticks([0, (bins - 1) / 2, bins - 1], ["first", "middle", "last"])
     for panel in axes.flat[max(0, len(series) - COLUMNS) : len(series)]:  # lowest panels of the columns
         panel.tick_params(labelbottom=True)

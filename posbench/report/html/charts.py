@@ -14,7 +14,7 @@ from posbench.report.html import vega
 from posbench.report.html.results import ExperimentResults
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, capital, variant_name
 from posbench.report.tables.captions import caption
-from posbench.report.tables.formatting import format_interval, format_number
+from posbench.report.tables.formatting import format_interval, format_number, multiple_of
 from posbench.report.tables.layout import COMPARED
 from posbench.report.tables.markup import Table
 from posbench.report.tables.metrics import Metric, get_metric
@@ -149,7 +149,7 @@ def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, style
 
 
 def _tokens(length: int, train_len: int) -> str:
-    return f"{length:,} tokens ({length / train_len:.4g}×)"
+    return f"{length:,} tokens ({multiple_of(length, train_len)})"
 
 
 def _series(

@@ -23,7 +23,7 @@ from posbench.report.html.charts import DRAWN, Chart, charts
 from posbench.report.html.leaderboard import Board, Line, boards, columns_of, ranked_by, title
 from posbench.report.html.results import Describe, Description, ExperimentResults, read_results
 from posbench.report.tables.caption_text import PROTOCOLS, STATUS_NOTES, TASKS, capital
-from posbench.report.tables.effective_length import NOTE
+from posbench.report.tables.effective_length import NOTE_OF_TABLE
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
 from posbench.report.tables.selection import ordered_series, series_label
@@ -119,7 +119,7 @@ def write_html(
             cards=cards,
             protocols=list(_protocols(experiments)),
             version=__version__,
-            notes={"effective": NOTE, "statuses": STATUS_NOTES, "gate": MIN_ACCURACY},
+            notes={"effective": NOTE_OF_TABLE, "statuses": STATUS_NOTES, "gate": MIN_ACCURACY},
             css=Markup(_own("report.css")),
             js=Markup(_own("report.js")),
             libraries=_libraries(),
@@ -249,6 +249,7 @@ def _protocols(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, 
     for task, protocol in pairs:
         words = PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
         plain = words.replace("{targets}", "").replace("{text}", "document").replace("{variant}", "of a rule")
+        plain = plain.replace(" {ranges}", "")
         yield f"{task}, {protocol}".replace("_", " "), plain
 
 

@@ -1,6 +1,7 @@
 """Captions of tables and figures, composed from sentences about their rows."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -84,6 +85,7 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
     """Returns the description of the protocol or task, with the targets of a row if all rows have as many."""
     description = _description(rows)
     if "{targets}" not in description:
+        description = description.replace("{ranges}", symbol_ranges(rows["eval_len"].unique()))
         return description.replace("{variant}", " or ".join(map(str, rows["variant"].unique())))
     measured = rows[(rows["metric"] == metric.row_metric) & rows["value_sum"].notna()]
     targets = measured["n"].unique()
@@ -93,6 +95,14 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
         targets=f"{targets[0]} " if len(targets) == 1 else "",
         text="segment of a document" if several else "document",
     )
+
+
+def symbol_ranges(lengths: Iterable[int]) -> str:
+    """Returns the numbers of symbols that lengths of 2 n + 2 tokens stand for, if each range follows that of a shorter one."""
+    ordered = sorted(lengths)
+    ends = [(length - 2) // 2 for length in ordered]
+    ranges = [f"up to {ends[0]}", *(f"{before + 1} to {end}" for before, end in itertools.pairwise(ends))]
+    return f"{', '.join(map(str, ordered))} tokens: answers to inputs of {', '.join(ranges)} symbols."
 
 
 def variants(parts: Sequence[pd.DataFrame]) -> str:
@@ -119,10 +129,11 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     in_csv = [] if intervals.startswith("intervals") else [kind for kind in kinds if "seeds" not in kind]
     shown_kinds = [kind for kind in kinds if kind not in in_csv]
     parts = [(intervals, shown_kinds), ("intervals, in the csv alone", in_csv)]
-    spreads = [f"{words}: {', '.join(some)}" for words, some in parts if some]
-    enough = f"{MIN_SEEDS} seeds or {MIN_CLUSTERS} {clusters}"
-    some = f" (none from fewer than {enough})" if (drawn["interval_method"] == "").any() else ""
-    spread = f"; {'; '.join(spreads)}{some}" if kinds else f"; no interval from fewer than {MIN_SEEDS} seeds"
+    spreads = [f"{words}: {_joined(some)}" for words, some in parts if some]
+    without = drawn.loc[drawn["interval_method"] == "", "n_docs"]
+    few = f" and {MIN_CLUSTERS} {clusters}" if without.max() < MIN_CLUSTERS else ""
+    none = f"; none for points with fewer than {MIN_SEEDS} seeds{few}" if len(without) else ""
+    spread = f"; {'; '.join(spreads)}{none}" if kinds else f"; no interval from fewer than {MIN_SEEDS} seeds"
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 
@@ -157,15 +168,20 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
         of.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
         for of in (models, models[models["status"] == "not_learned"])
     )
-    some = {
-        series_label(*pair): f" ({count} of {seeds[pair]} seeds)"
+    of_seeds = {
+        series_label(*pair): f" ({'all' if count == seeds[pair] else f'{count} of {seeds[pair]}'} seeds)"
         for pair, count in failed.items()
-        if count < seeds[pair]
+        if seeds[pair] > 1
     }
-    names = ", ".join(name + some.get(name, "") for name in _names(below))
+    names = ", ".join(name + of_seeds.get(name, "") for name in _names(below))
+    own = (
+        " (fine-tuned models: with their own)"
+        if TUNED in experiment_note([rows for rows, *_ in sides])
+        else ""
+    )
     return (
-        f"Gate: models with an accuracy below {MIN_ACCURACY:.2f} at the training length, as trained, have no value at "
-        f"longer contexts: {names}."
+        "Gate: a model has values at longer contexts only if its accuracy at the training length, without an "
+        f"extension{own}, is at least {MIN_ACCURACY:.2f}. Left out: {names}."
     )
 
 
@@ -252,6 +268,13 @@ def _confidence(method: str, clusters: str) -> str:
     if seeds:
         return f"{level} confidence over {seeds}, for these {clusters} alone"
     return f"{level} confidence over {clusters}, for these trainings alone"
+
+
+def _joined(kinds: Sequence[str]) -> str:
+    """Returns the kinds of intervals, those over seeds first; the others are of points with too few seeds for them."""
+    over_seeds, others = ([kind for kind in kinds if ("seeds" in kind) == wanted] for wanted in (True, False))
+    between = f"; with fewer than {MIN_SEEDS} seeds: " if over_seeds and others else ""
+    return ", ".join(over_seeds) + between + ", ".join(others)
 
 
 def _span(values: pd.Series) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from posbench.report.tables.captions import caption
-from posbench.report.tables.formatting import format_cell
+from posbench.report.tables.formatting import format_cell, multiple_of
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric, nats_per_token
 from posbench.report.tables.selection import (
@@ -73,7 +73,7 @@ def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str],
         name=name,
         title="Gain of context over the training length, by context length in tokens",
         caption=caption([(rows, numbers, gain)], NOTE, intervals="intervals", notes=False),
-        header=["scheme", *(f"{length} ({length / train_len:.4g}×)" for length in lengths)],
+        header=["scheme", *(f"{length} ({multiple_of(length, train_len)})" for length in lengths)],
         body=[
             [
                 TableCell(series_label(*series)),

@@ -35,8 +35,9 @@ from posbench.results.statistics import Interval
 
 NOTE = (
     "Effective length: the longest context in tokens up to which loss or score stays within the threshold, interpolated "
-    "over the logarithm of the length; > N: at every measured length."
+    "over the logarithm of the length."
 )
+NOTE_OF_TABLE = f"{NOTE} > N: at every measured length."
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,9 @@ def effective_length_table(
     return Table(
         name=name,
         title=f"Effective length by {metric.label}, in tokens",
-        caption=caption([(rows, shown, metric)], NOTE, intervals="intervals of lengths from", notes=False),
+        caption=caption(
+            [(rows, shown, metric)], NOTE_OF_TABLE, intervals="intervals of the effective length", notes=False
+        ),
         header=["scheme", *(one.label for one in thresholds)],
         body=[
             [TableCell(series_label(*series)), *(column[series] for column in cells)]

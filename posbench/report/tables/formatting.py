@@ -1,4 +1,4 @@
-"""Formatting of numbers with intervals, and of missing numbers."""
+"""Formatting of numbers with intervals, of missing numbers, and of lengths."""
 
 from typing import Any
 
@@ -37,3 +37,9 @@ def format_number(value: float) -> str:
 
 def format_interval(low: float, high: float) -> str:
     return "" if pd.isna(low) else f"[{format_number(low)}, {format_number(high)}]"
+
+
+def multiple_of(length: float, train_len: int) -> str:
+    """Returns a length as a multiple of the training length, in three digits or all whole ones, such as 2.96×."""
+    ratio = length / train_len
+    return f"{ratio:.3g}×" if ratio < 100 else f"{ratio:.0f}×"

@@ -10,7 +10,7 @@ from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import caption, captions_with
 from posbench.report.tables.context_gain import context_gain_table
 from posbench.report.tables.effective_length import effective_length_table
-from posbench.report.tables.formatting import format_cell, format_number
+from posbench.report.tables.formatting import format_cell, format_number, multiple_of
 from posbench.report.tables.identities import report_rows
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import METRICS, Metric, metrics_for_task
@@ -129,7 +129,7 @@ def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
         name=name,
         title=f"{capital(metric.label)} by context length in tokens",
         caption=caption([(rows, numbers, metric)], *bold, intervals="intervals", notes=False),
-        header=["scheme", *(f"{length} ({length / train_len:.4g}×)" for length in lengths)],
+        header=["scheme", *(f"{length} ({multiple_of(length, train_len)})" for length in lengths)],
         body=body,
         numbers=numbers.assign(metric=metric.name, train_len=train_len),
     )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from posbench.report.tables.caption_text import capital, cluster_name
 from posbench.report.tables.captions import caption
-from posbench.report.tables.formatting import format_interval, format_number
+from posbench.report.tables.formatting import format_interval, format_number, multiple_of
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.pairwise_tests import ALPHA, NOT_SIGNIFICANT
@@ -72,7 +72,7 @@ def _at_length(
     shown = shown.assign(interval_method=np.resize(kinds, len(shown)) if len(kinds) else "")
     return Table(
         name=f"{name}-{length}",
-        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:.4g}×): pairwise comparison",
+        title=f"{capital(metric.label)} at {length} tokens ({multiple_of(length, train_len)}): pairwise comparison",
         caption=caption(
             [(rows, shown, metric)],
             *_reading_guide(here, found, ranked, clusters, metric),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from posbench.report.tables.caption_text import capital
 from posbench.report.tables.captions import caption
-from posbench.report.tables.formatting import format_cell
+from posbench.report.tables.formatting import format_cell, multiple_of
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.pairwise_tests import ALPHA
@@ -20,7 +20,10 @@ NOTE = (
     "A group is a series and those below it that do not differ significantly from it "
     f"(p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length)."
 )
-RANKS = "Ranks: from 1 plus the number of significantly better series to the rank with only significantly worse ones below."
+RANKS = (
+    "Ranks: the first number is 1 plus the number of significantly better series; the second is the number of series, this "
+    "one included, that are not significantly worse."
+)
 
 
 def ranking(numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, length: int) -> pd.DataFrame:
@@ -83,7 +86,7 @@ def ranking_table(
     train_len = int(rows["train_len"].iat[0])
     return Table(
         name=name,
-        title=f"{capital(metric.label)} at {length} tokens ({length / train_len:.4g}×): ranking",
+        title=f"{capital(metric.label)} at {length} tokens ({multiple_of(length, train_len)}): ranking",
         caption=caption([(rows, ranked, metric)], RANKS, NOTE, intervals="intervals", notes=False),
         header=["scheme", "ranks", "group", metric.label],
         body=body,

@@ -20,7 +20,7 @@ import pandas as pd
 
 from posbench.errors import DataError
 from posbench.report.tables.captions import caption
-from posbench.report.tables.formatting import format_cell, format_interval, format_number
+from posbench.report.tables.formatting import format_cell, format_interval, format_number, multiple_of
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import METRICS, Metric
 from posbench.report.tables.selection import (
@@ -169,7 +169,7 @@ def _at_length(
     train_len = int(rows["train_len"].iat[0])
     return Table(
         name=f"{name}-{length}",
-        title=f"Primacy and recency at {length} tokens ({length / train_len:.4g}×)",
+        title=f"Primacy and recency at {length} tokens ({multiple_of(length, train_len)})",
         caption=caption([(rows, shown, metric)], note, intervals="intervals", notes=False),
         header=header,
         body=body,
