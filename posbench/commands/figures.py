@@ -41,16 +41,25 @@ def experiment_folders(results: Path, names: Sequence[str]) -> list[Path]:
     Raises:
         DataError: a folder is missing, or there is none.
     """
+    check_results_folder(results)
     for name in names:
         if not (results / name).is_dir():
             raise DataError(f"no folder {results / name}: give experiments that posbench sweep has written")
     folders = [results / name for name in names]
-    if not folders and results.is_dir():
+    if not folders:
         from posbench.report.experiment import find_experiments
 
         folders = find_experiments(results)
     if not folders:
         raise DataError(
-            f"no experiment in {results.absolute()}: run make demo first, or give results_dir=FOLDER"
+            f"no experiment in {results.absolute()}: run posbench sweep experiment=demo first, or give results_dir=FOLDER"
         )
     return folders
+
+
+def check_results_folder(results: Path) -> None:
+    """Raises DataError if a results folder to read is missing."""
+    if not results.is_dir():
+        raise DataError(
+            f"no results folder {results.absolute()}: run posbench sweep experiment=demo first, or give results_dir=FOLDER"
+        )

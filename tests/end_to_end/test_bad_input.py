@@ -243,7 +243,7 @@ def test_an_extension_that_a_scheme_does_not_support(script):
 
 
 def test_figures_rejects_a_folder_without_rows(script, tmp_path):
-    assert_error(script("figures"), "no experiment", "make demo")
+    assert_error(script("figures"), "no results folder", "posbench sweep experiment=demo")
     assert_error(script("figures", "experiments=[demo]"), "demo", "posbench sweep")
 
 
