@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posbench.commands import settings_command
-from posbench.config.schema import FiguresScript
+from posbench.config.schema import FiguresScript, ReportScript
+from posbench.config.validation import check_empty
 from posbench.errors import DataError
 
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: FiguresScript) -> None:
     """Redraws all experiments of the results folder, or those that are named."""
-    folders = experiment_folders(Path(script.results_dir), script.experiments)
+    folders = experiment_folders(script)
     from posbench.config.hydra_app import load_option
     from posbench.report.experiment import draw_report
 
@@ -35,12 +36,16 @@ def run(script: FiguresScript) -> None:
         print(f"{len(drawn)} tables and figures in {folder}")
 
 
-def experiment_folders(results: Path, names: Sequence[str]) -> list[Path]:
+def experiment_folders(script: FiguresScript | ReportScript) -> list[Path]:
     """Returns the folders of the named experiments, or of all.
 
     Raises:
         DataError: a folder is missing, or there is none.
     """
+    from posbench.config.hydra_app import given_keys
+
+    results, names = Path(script.results_dir), script.experiments
+    check_empty("experiments", names, given_keys())
     check_results_folder(results)
     for name in names:
         if not (results / name).is_dir():

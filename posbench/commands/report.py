@@ -38,7 +38,7 @@ def run(script: ReportScript) -> None:
     from posbench.commands.figures import experiment_folders
 
     results = Path(script.results_dir)
-    folders = experiment_folders(results, script.experiments)
+    folders = experiment_folders(script)
     out = Path(script.out) if script.out else results / "report.html"
     check_out(out)
     from posbench.config.hydra_app import load_option
