@@ -63,7 +63,9 @@ def main(arguments: Sequence[str]) -> int:
     import torch
 
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no CUDA device here, so nothing is checked: run it on a machine with one, or give --device cpu")
+        raise ConfigError(
+            "no CUDA device here, so nothing is checked: run it on a machine with one, or give --device cpu"
+        )
     from posbench.benchmark import gpu_check
 
     logging.basicConfig(format="%(message)s")

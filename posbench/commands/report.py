@@ -55,7 +55,9 @@ def check_out(out: Path) -> None:
     if out.is_dir():
         raise ConfigError(f"out={out} is a folder: give a file, such as out={out / 'report.html'}")
     if not out.parent.is_dir():
-        raise ConfigError(f"out={out}: no folder {out.parent.absolute()}; make it first, or give another file")
+        raise ConfigError(
+            f"out={out}: no folder {out.parent.absolute()}; make it first, or give another file"
+        )
 
 
 @cache

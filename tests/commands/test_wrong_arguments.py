@@ -11,7 +11,9 @@ def test_a_results_folder_that_is_missing(posbench, tmp_path, command):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(("out", "expected"), [("none/x.html", "no folder"), (".", "is a folder: give a file")])
+@pytest.mark.parametrize(
+    ("out", "expected"), [("none/x.html", "no folder"), (".", "is a folder: give a file")]
+)
 def test_a_report_where_no_file_can_be(posbench, tmp_path, out, expected):
     """Fault: the folder was created; a folder in place of the file was answered by "make room"."""
     (tmp_path / "demo").mkdir()
@@ -45,3 +47,87 @@ def test_a_gpu_check_without_a_gpu(posbench, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     status, _, err = posbench("gpu-check")
     assert (status, "no CUDA device here" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["train", "scheme.build.slope=3"],
+            "unknown setting of RoPE 'slope': choose one of interleaved, rope_theta",
+        ),
+        (["train", "scheme=hwfa", "scheme.build.base_scheme.slope=3"], "unknown setting of RoPE 'slope'"),
+        (
+            ["train", "scheme=nope", "scheme.build.slope=3"],
+            "unknown setting of NoPE 'slope': there is none, remove it",
+        ),
+        (["sweep", "overrides.scheme.rope.theta=5"], "unknown setting of RoPE 'theta'"),
+        (["sweep", "overrides.scheme.ropee.theta=5"], "unknown scheme 'ropee'"),
+        (["evaluate", "extension=yarn", "extension.build.factr=2"], "unknown setting of YaRN 'factr'"),
+        (["evaluate", "ensemble=nbce", "ensemble.build.foo=2"], "unknown setting of NBCE 'foo'"),
+        (["evaluate", "task.build.num_example=2"], "unknown setting of FixedTargets 'num_example'"),
+        (["train", "extension.build.factor=2"], "unknown setting 'extension.build.factor'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_setting_that_a_class_does_not_have(posbench, arguments, expected):
+    """Fault: the answer was to write it with +, which was then refused."""
+    status, _, err = posbench(*arguments)
+    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+
+
+def test_a_setting_of_a_class_that_its_file_does_not_list(posbench):
+    status, out, err = posbench("train", "scheme=t5", "scheme.build.max_distance=64", "--cfg", "job")
+    assert (status, err) == (0, "")
+    assert "max_distance: 64" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["figures", "experiments=lgm"], "experiments=lgm: give a list, such as 'experiments=[lgm]'"),
+        (["sweep", "grid.scheme=rope"], "grid.scheme=rope: give a list, such as 'grid.scheme=[rope]'"),
+        (["evaluate", "evaluation.length_multiples=4"], "such as 'evaluation.length_multiples=[4]'"),
+        (["sweep", "+evaluate.sliding.lengths=4"], "evaluate.sliding.lengths: "),
+        (["train", "scheme=rope,alibi"], "scheme=rope,alibi: give one value, or add --multirun"),
+        (["train", "scheme=rope,alibi"], "(in a sweep 'grid.scheme=[rope,alibi]')"),
+        (["train", "train.seed=0,1"], "(in a sweep 'grid.seed=[0,1]')"),
+        (["sweep", "train.steps=1,2"], "(in a sweep '+grid.train.steps=[1,2]')"),
+        (["train", "scheme="], "unknown scheme '': choose one of alibi, "),
+        (["train", "=rope"], "=rope has no key: write KEY=VALUE"),
+        (["train", "+scheme=alibi"], "write scheme=alibi to replace it"),
+        (["train", "~train.steps"], "~train.steps: only entries of dictionaries can be removed"),
+        (["train", "train.steps=1.5"], "train.steps=1.5: give a whole number at least 1"),
+        (["train", "train.lr=x"], "train.lr=x: give a number above 0"),
+        (["train", "train.steps=null"], "train.steps=null: give a whole number"),
+        (["sweep", "runtime.wait=maybe"], "runtime.wait=maybe: give true or false"),
+        (["sweep", "runtime.max_minutes=x"], "or null"),
+        (["sweep", "grid=3"], "grid=3: give settings by name"),
+        (["sweep", "evaluate.key_value=3"], "evaluate.key_value is 3: give settings by name"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_value_of_another_kind(posbench, arguments, expected):
+    """Fault: Hydra's own words, which named neither the value nor what is allowed ("give a list, such as [0,1]")."""
+    status, _, err = posbench(*arguments)
+    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "schem=rope"], "; did you mean 'scheme'?"),
+        (["train", "train.foo=1"], ""),
+        (["sweep", "grid.foo=[1]"], ""),
+        (["train", "nonsense=1"], ""),
+        (["train", "train.compile=true"], "; did you mean 'runtime.compile'?"),
+        (["train", "train.stepz=1"], "; did you mean 'train.steps'?"),
+        (["train", "trian.steps=1"], "; did you mean 'train.steps'?"),
+        (["train", "train.lenght=1"], "; did you mean 'train.seq_len'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_setting_that_is_meant(posbench, arguments, expected):
+    """Fault: schem was taken for scheme.name, and train.foo for train.lr because both begin with "train."."""
+    status, _, err = posbench(*arguments)
+    assert (status, err.strip().partition("; ")[2]) == (2, expected.removeprefix("; ")), err
