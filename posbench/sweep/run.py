@@ -116,7 +116,8 @@ def run_plan(
     failed = [job for job in reader.jobs[FAILED] if reader.records.get(job.name) != before.get(job.name)]
     if failed and world().is_main_process:
         first = f"{failed[0].label}: {reader.record(failed[0].name)['error']}"
-        raise PosbenchError(f"{len(failed)} jobs failed, the first: {first}; run again to retry them")
+        count = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed, the first"
+        raise PosbenchError(f"{count}: {first}; run again to retry")
     if reader.left:
         reason = "time is up" if runtime.max_minutes else "the workers have ended"
         say(f"{reason}: {len(reader.left)} of {len(jobs)} jobs are left; the same command continues")

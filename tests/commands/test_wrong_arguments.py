@@ -131,3 +131,21 @@ def test_the_setting_that_is_meant(posbench, arguments, expected):
     """Fault: schem was taken for scheme.name, and train.foo for train.lr because both begin with "train."."""
     status, _, err = posbench(*arguments)
     assert (status, err.strip().partition("; ")[2]) == (2, expected.removeprefix("; ")), err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("bad.txt", b"abc\xff", "bad.txt is not UTF-8 text (byte 3: invalid start byte): repair or remove it"),
+        ("empty.txt", b"", "empty.txt holds no text"),
+        ("bad.jsonl", b'{"text": "a', "bad.jsonl line 1 is not JSON"),
+        ("bad.parquet", b"PAR1", "bad.parquet is not readable parquet"),
+    ],
+)
+def test_a_text_that_cannot_be_read(posbench, tmp_path, monkeypatch, name, content, expected):
+    """Fault: train said so after its plan, twice, and as a failed job to be run again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    status, out, err = posbench("train", "data=files", f"data.path={name}")
+    errors = [line for line in err.splitlines() if not line.startswith("building the corpus")]
+    assert (status, out, len(errors), expected in err) == (2, "", 1, True), err
