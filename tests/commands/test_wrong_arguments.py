@@ -149,3 +149,26 @@ def test_a_text_that_cannot_be_read(posbench, tmp_path, monkeypatch, name, conte
     status, out, err = posbench("train", "data=files", f"data.path={name}")
     errors = [line for line in err.splitlines() if not line.startswith("building the corpus")]
     assert (status, out, len(errors), expected in err) == (2, "", 1, True), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["evaluate", "scheme=alibi", "extension=yarn"], "inv_freq"),
+        (["evaluate", "extension=yarn", "extension.build.factor=-2"], "factor -2"),
+        (["evaluate", "task=key_value", "task.build.num_contexts=-1"], "num_contexts"),
+        (["evaluate", "evaluation.length_multiples=[]"], "give length_multiples or lengths"),
+        (["evaluate", "task=prefix", "evaluation.length_multiples=[]"], "give length_multiples or lengths"),
+        (["evaluate", "evaluation.length_multiples=[1.3]"], "not a whole number of tokens"),
+        (["evaluate", "task=multi_document"], "needs path"),
+        (["search", "task=key_value", "task.build.num_contexts=-1"], "num_contexts"),
+        (["search", "scheme=alibi"], "inv_freq"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_found_before_a_model_is_missed(posbench, tmp_path, monkeypatch, arguments, expected):
+    """Fault: the answer was to train the model first, which would have been in vain."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("posbench.plan.plan.fingerprint", lambda data: "0" * 16)  # reads no text
+    status, _, err = posbench(*arguments)
+    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
