@@ -52,9 +52,15 @@ def experiment_folders(script: FiguresScript | ReportScript) -> list[Path]:
             raise DataError(f"no folder {results / name}: give experiments that posbench sweep has written")
     folders = [results / name for name in names]
     if not folders:
-        from posbench.report.experiment import find_experiments
+        from posbench.report.experiment import ROWS_FILE, find_experiments
 
-        folders = find_experiments(results)
+        if (results / ROWS_FILE).is_file():
+            raise DataError(
+                f"{results} is the folder of an experiment: give the results folder that holds it, "
+                f"results_dir={results.absolute().parent} 'experiments=[{results.absolute().name}]'"
+            )
+        # Rows without their settings are found too, so that a message names what is missing.
+        folders = find_experiments(results) or sorted(path.parent for path in results.glob(f"*/{ROWS_FILE}"))
     if not folders:
         raise DataError(
             f"no experiment in {results.absolute()}: run posbench sweep experiment=demo first, or give results_dir=FOLDER"

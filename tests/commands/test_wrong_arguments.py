@@ -136,7 +136,11 @@ def test_the_setting_that_is_meant(posbench, arguments, expected):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("bad.txt", b"abc\xff", "bad.txt is not UTF-8 text (byte 3: invalid start byte): repair or remove it"),
+        (
+            "bad.txt",
+            b"abc\xff",
+            "bad.txt is not UTF-8 text (byte 3: invalid start byte): repair or remove it",
+        ),
         ("empty.txt", b"", "empty.txt holds no text"),
         ("bad.jsonl", b'{"text": "a', "bad.jsonl line 1 is not JSON"),
         ("bad.parquet", b"PAR1", "bad.parquet is not readable parquet"),
