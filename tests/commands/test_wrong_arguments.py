@@ -176,3 +176,39 @@ def test_a_mistake_is_found_before_a_model_is_missed(posbench, tmp_path, monkeyp
     monkeypatch.setattr("posbench.plan.plan.fingerprint", lambda data: "0" * 16)  # reads no text
     status, _, err = posbench(*arguments)
     assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["worker", ".", "abc"], "no sweep 'abc' in .: run posbench sweep first"),
+        (["train", "runtime.cache_dir=file"], "because file is a file, not a folder: remove it"),
+        (["train", "runtime.results_dir=file/x"], "because file is a file: give another runtime.results_dir"),
+        (["sweep", "runtime.results_dir=file/x", "--dry-run"], "because file is a file: give another"),
+        (["train", "data.tokenizer={kind: hugging_face, name: /none}"], "'/none': there is no such folder"),
+        (["train", "data.tokenizer={kind: hugging_face, name: empty}"], "(it has no file of a tokenizer)"),
+        (["export", "none", "--to", "new"], "no folder results/models/none, and "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_file_or_folder_that_is_another_thing(posbench, tmp_path, monkeypatch, arguments, expected):
+    """Fault: "[Errno 2]", "(File exists): make room" and "from one of: "; a dry run passed."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    status, _, err = posbench(*arguments)
+    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+
+
+def test_a_dry_run_with_a_kernel_that_cannot_train(posbench, tmp_path, monkeypatch):
+    """Fault: the dry run passed, and every training of the run failed."""
+    monkeypatch.chdir(tmp_path)
+    text = "".join(f"{number} bottles of beer on the wall\n" for number in range(4000))
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.txt").write_text(text + split)
+    data = "data.paths={train: train.txt, validation: validation.txt, test: test.txt}"
+    small = ["experiment=miniature", "runtime.tracker=none", "data=files", data, "grid.extension=[]"]
+    kernel = ["runtime.device=cpu", "runtime.kernel=flex"]
+    status, _, err = posbench("sweep", *small, *kernel, "--dry-run")
+    assert (status, "no backward pass on the CPU" in err) == (2, True), err
