@@ -17,7 +17,7 @@ from pathlib import Path
 
 from posbench.commands import settings_command
 from posbench.config.schema import FiguresScript, ReportScript
-from posbench.config.validation import check_empty
+from posbench.config.validation import check_given_list
 from posbench.errors import DataError
 
 
@@ -45,7 +45,7 @@ def experiment_folders(script: FiguresScript | ReportScript) -> list[Path]:
     from posbench.config.hydra_app import given_keys
 
     results, names = Path(script.results_dir), script.experiments
-    check_empty("experiments", names, given_keys())
+    check_given_list("experiments", names, given_keys())
     check_results_folder(results)
     for name in names:
         if not (results / name).is_dir():
