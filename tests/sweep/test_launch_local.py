@@ -51,5 +51,5 @@ def test_a_killed_server_of_forks_is_started_again(tmp_path):
     launch_local.warm_up()
     server = launch_local.multiprocessing.forkserver._forkserver
     os.kill(server._forkserver_pid, signal.SIGKILL)
-    with pytest.raises(PosbenchError, match="no sweep .0{16}. in"):
+    with pytest.raises(PosbenchError, match=r"no sweep .0{16}. in"):
         work(tmp_path, 1)
