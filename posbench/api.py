@@ -200,7 +200,7 @@ def rows(folder: str | Path = "results", categorical: bool = False) -> pd.DataFr
     """
     from posbench.report.experiment import ROWS_FILE, find_experiments
     from posbench.results.gate import apply_gate
-    from posbench.results.rows import RowStore, read_rows
+    from posbench.results.rows import AGAIN, RowStore, read_rows
 
     path = Path(folder).expanduser()
     if (path / ROWS_FILE).is_file():
@@ -216,7 +216,7 @@ def rows(folder: str | Path = "results", categorical: bool = False) -> pd.DataFr
                 else "give a folder that posbench has written"
             )
         )
-    found = apply_gate(RowStore(path / "cells").collect(cells)[0])
+    found = apply_gate(RowStore(path / "cells").collect(cells, AGAIN)[0])
     return found.astype(dict.fromkeys(found.select_dtypes("str"), "category")) if categorical else found
 
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-from posbench.renamed import current_name
+from posbench.renamed import RENAMED, current_name
 
 
 class PosbenchError(Exception):
@@ -40,6 +40,8 @@ def format_error(error: BaseException) -> str:
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
     """Returns the error for a name that is not in a closed list, with a hint at the name that is meant."""
     names = sorted(allowed)
+    if not names:
+        return ConfigError(f"unknown {kind} {given!r}: there is none, remove it")
     return ConfigError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint(given, names)}")
 
 
@@ -47,5 +49,13 @@ def hint(given: str, allowed: Sequence[str]) -> str:
     """Returns the end of an error line: the current name of an old name, or else the most similar name, if any."""
     if name := current_name(given, allowed):
         return f"; it is called {name!r} now"
-    similar = difflib.get_close_matches(given, allowed, n=1)
-    return f"; did you mean {similar[0]!r}?" if similar else ""
+    parent, dot, last = given.rpartition(".")
+    beside = {one.rpartition(".")[2]: one for one in allowed if one.rpartition(".")[0] == parent}
+    similar = [
+        beside.get(name) or current_name(f"{parent}{dot}{name}", allowed)
+        for name in difflib.get_close_matches(last, [*beside, *RENAMED])
+    ]
+    if not beside:  # perhaps the group is misspelled
+        similar = [*difflib.get_close_matches(given, allowed, n=1, cutoff=0.75)]
+    similar += [one for one in allowed if dot and one.rpartition(".")[2] == last]  # in another group
+    return next((f"; did you mean {name!r}?" for name in similar if name), "")

@@ -116,6 +116,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_error(path: Path, error: Exception) -> ConfigError:
     """Returns the error for a path that cannot be written."""
+    if isinstance(error, FileExistsError | NotADirectoryError) and (file := file_in_place_of(path)):
+        return ConfigError(
+            f"{path} cannot be written, because {file} is a file, not a folder: remove it, or choose another folder"
+        )
+    if isinstance(error, IsADirectoryError):
+        return ConfigError(f"{path} cannot be written, because it is a folder: give a file, or remove it")
     reason = error.strerror if isinstance(error, OSError) else None
     # Libraries in Rust and C++ mention the number of the operating system's error in their message.
     if not reason and (number := re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE)):
@@ -124,6 +130,11 @@ def write_error(path: Path, error: Exception) -> ConfigError:
         f"{path} cannot be written ({reason or ' '.join(str(error).split())}): make room or choose another folder, "
         "then run the same command again"
     )
+
+
+def file_in_place_of(folder: Path) -> Path | None:
+    """Returns the file that stands where a folder, or one above it, would be."""
+    return next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
 
 
 def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log.warning) -> None:

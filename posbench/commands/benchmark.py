@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from posbench.commands import text_table
 from posbench.commands.catalog import check_names, names
+from posbench.config.setting import Rule
+from posbench.config.validation import check_number
 from posbench.errors import ConfigError
 from posbench.files import write_text
 
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = parser("benchmark").parse_args(arguments)
     if settings.scheme and settings.only != ["schemes"]:
         raise ConfigError("--scheme goes with --only schemes")
+    check_number("--seconds", settings.seconds, Rule(above=0))
     check_names("scheme", settings.scheme, names("scheme"))
     import torch
 

@@ -40,9 +40,9 @@ USES = {
 }
 # Config group -> how one of its settings is given on the command line.
 SETTINGS = {
-    "scheme": "scheme.build.KEY=VALUE, in a sweep ++overrides.scheme.{name}.KEY=VALUE",
-    "extension": "extension.build.KEY=VALUE, in a sweep ++overrides.extension.{name}.KEY=VALUE",
-    "ensemble": "ensemble.build.KEY=VALUE, in a sweep ++overrides.ensemble.{name}.KEY=VALUE",
+    "scheme": "scheme.build.KEY=VALUE, in a sweep overrides.scheme.{name}.KEY=VALUE",
+    "extension": "extension.build.KEY=VALUE, in a sweep overrides.extension.{name}.KEY=VALUE",
+    "ensemble": "ensemble.build.KEY=VALUE, in a sweep overrides.ensemble.{name}.KEY=VALUE",
     "task": "task.build.KEY=VALUE, in a sweep ++evaluate.{name}.settings.KEY=VALUE",
     "size": "size.KEY=VALUE",
     "data": "data.KEY=VALUE",

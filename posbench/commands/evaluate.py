@@ -89,18 +89,20 @@ def plan_evaluation(
         given: keys on the command line.
     """
     from posbench.data.corpus import open_corpus
-    from posbench.plan.plan import build_task, plan_cells
+    from posbench.plan.plan import build_task, check_cells, plan_cells
 
     model = plan(script)
+    task = {"name": script.task.name, "build": script.task.build}
+    evaluation = replace(script.evaluation, task=script.task.name)
+    load = lambda group, name: task  # noqa: E731
+    if not model.pretrained:  # before the model is missed: its training would be in vain
+        check_cells(model, extension, script.task.name, evaluation, load)
     if not model.pretrained and not results_folder.is_trained(model.id):
         raise DataError(
             f"no trained model of {model.label} at {results_folder.model_dir(model.id)}: run posbench train "
             "with the same settings first"
         )
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
-    task = {"name": script.task.name, "build": script.task.build}
-    evaluation = replace(script.evaluation, task=script.task.name)
-    load = lambda group, name: task  # noqa: E731
     if not any(key.startswith("evaluation.length") for key in given):
         _, made = build_task(script.task.name, evaluation, load, 1)
         if made.fixed_lengths(corpus):  # in place of the lengths of configs/evaluate.yaml

@@ -26,7 +26,7 @@ import yaml
 from posbench.commands import checks
 from posbench.config.schema import ExtensionSettings, LMSettings
 from posbench.config.validation import check_option
-from posbench.errors import ConfigError, unknown
+from posbench.errors import ConfigError, DataError, unknown
 from posbench.files import atomic_path
 from posbench.hub import check_repository, push_folder
 from posbench.instantiate import allow
@@ -87,7 +87,12 @@ def main(arguments: Sequence[str]) -> int:
     if trained is not None:
         source = load_trained(trained, extension, given.length)
     else:
-        source = load_pretrained(LMSettings("hugging_face", name=given.model), extension, given.length)
+        try:
+            source = load_pretrained(LMSettings("hugging_face", name=given.model), extension, given.length)
+        except DataError as error:
+            if Path(given.model).exists():
+                raise
+            raise DataError(f"no folder {given.results_dir / 'models' / given.model}, and {error}") from None
     command = shlex.join(["posbench", "export", *arguments])
     with atomic_path(given.to) as folder:
         folder.mkdir()

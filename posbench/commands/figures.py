@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posbench.commands import settings_command
-from posbench.config.schema import FiguresScript
+from posbench.config.schema import FiguresScript, ReportScript
+from posbench.config.validation import check_given_list
 from posbench.errors import DataError
 
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: FiguresScript) -> None:
     """Redraws all experiments of the results folder, or those that are named."""
-    folders = experiment_folders(Path(script.results_dir), script.experiments)
+    folders = experiment_folders(script)
     from posbench.config.hydra_app import load_option
     from posbench.report.experiment import draw_report
 
@@ -35,22 +36,41 @@ def run(script: FiguresScript) -> None:
         print(f"{len(drawn)} tables and figures in {folder}")
 
 
-def experiment_folders(results: Path, names: Sequence[str]) -> list[Path]:
+def experiment_folders(script: FiguresScript | ReportScript) -> list[Path]:
     """Returns the folders of the named experiments, or of all.
 
     Raises:
         DataError: a folder is missing, or there is none.
     """
+    from posbench.config.hydra_app import given_keys
+
+    results, names = Path(script.results_dir), script.experiments
+    check_given_list("experiments", names, given_keys())
+    check_results_folder(results)
     for name in names:
         if not (results / name).is_dir():
             raise DataError(f"no folder {results / name}: give experiments that posbench sweep has written")
     folders = [results / name for name in names]
-    if not folders and results.is_dir():
-        from posbench.report.experiment import find_experiments
+    if not folders:
+        from posbench.report.experiment import ROWS_FILE, find_experiments
 
-        folders = find_experiments(results)
+        if (results / ROWS_FILE).is_file():
+            raise DataError(
+                f"{results} is the folder of an experiment: give the results folder that holds it, "
+                f"results_dir={results.absolute().parent} 'experiments=[{results.absolute().name}]'"
+            )
+        # Rows without their settings are found too, so that a message names what is missing.
+        folders = find_experiments(results) or sorted(path.parent for path in results.glob(f"*/{ROWS_FILE}"))
     if not folders:
         raise DataError(
-            f"no experiment in {results.absolute()}: run make demo first, or give results_dir=FOLDER"
+            f"no experiment in {results.absolute()}: run posbench sweep experiment=demo first, or give results_dir=FOLDER"
         )
     return folders
+
+
+def check_results_folder(results: Path) -> None:
+    """Raises DataError if a results folder to read is missing."""
+    if not results.is_dir():
+        raise DataError(
+            f"no results folder {results.absolute()}: run posbench sweep experiment=demo first, or give results_dir=FOLDER"
+        )

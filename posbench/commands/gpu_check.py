@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from posbench.commands import text_table
 from posbench.commands.catalog import check_names, names
+from posbench.config.setting import MAX_PROCESSES, Rule
+from posbench.config.validation import check_number
 from posbench.errors import ConfigError
 from posbench.files import write_text
 
@@ -41,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=int,
-        default=0,
         help="processes that compile in parallel (default: one for every two cores, at most 8; on the CPU 1)",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder (default: %(default)s)")
@@ -55,17 +56,16 @@ def main(arguments: Sequence[str]) -> int:
 
     settings = parser("gpu-check").parse_args(arguments)
     cores = (os.cpu_count() or 1) if settings.device == "cuda" else 1
-    workers = settings.workers or max(1, min(8, cores // 2))
-    if workers < 1 or settings.max_minutes < 0:
-        raise ConfigError(
-            f"--workers {settings.workers}, --max-minutes {settings.max_minutes}: give at least 1 and 0"
-        )
+    workers = max(1, min(8, cores // 2)) if settings.workers is None else settings.workers
+    check_number("--workers", workers, Rule(least=1, most=MAX_PROCESSES))
+    check_number("--max-minutes", settings.max_minutes, Rule(least=0))
     check_names("scheme or extension", settings.only, [*names("scheme"), *names("extension")])
     import torch
 
     if settings.device == "cuda" and not torch.cuda.is_available():
-        print("gpu-check needs a CUDA device, which this machine does not have: nothing was checked")
-        return 0
+        raise ConfigError(
+            "no CUDA device here, so nothing is checked: run it on a machine with one, or give --device cpu"
+        )
     from posbench.benchmark import gpu_check
 
     logging.basicConfig(format="%(message)s")

@@ -19,6 +19,7 @@ from pathlib import Path
 from posbench.commands import settings_command
 from posbench.config import config_dir
 from posbench.config.schema import PropertiesScript
+from posbench.config.validation import check_given_list
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,8 +28,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(script: PropertiesScript) -> None:
     """Measures all schemes of configs/scheme, or those that are named."""
-    from posbench.config.hydra_app import load_option
+    from posbench.config.hydra_app import given_keys, load_option
 
+    check_given_list("schemes", script.schemes, given_keys())
     names = script.schemes or sorted(path.stem for path in (config_dir() / "scheme").glob("*.yaml"))
     builds = {name: load_option("scheme", name)["build"] for name in names}
     extensions = {

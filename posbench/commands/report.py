@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from posbench.commands import settings_command
 from posbench.config.schema import ReportScript
+from posbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from posbench.report.html.results import Description
@@ -37,15 +38,26 @@ def run(script: ReportScript) -> None:
     from posbench.commands.figures import experiment_folders
 
     results = Path(script.results_dir)
-    folders = experiment_folders(results, script.experiments)
+    folders = experiment_folders(script)
+    out = Path(script.out) if script.out else results / "report.html"
+    check_out(out)
     from posbench.config.hydra_app import load_option
     from posbench.report.html.writer import write_html
 
-    out = Path(script.out) if script.out else results / "report.html"
     places = (results / "properties", results / "published" / "properties")
     properties = next((place for place in places if place.is_dir()), places[0])
     size = write_html(folders, out, load_option, described, properties)
     print(f"{out}: {len(folders)} experiment{'s' * (len(folders) != 1)}, {size / 2**20:.1f} MiB")
+
+
+def check_out(out: Path) -> None:
+    """Raises ConfigError for a file that cannot be written because of its folder, or because it is a folder."""
+    if out.is_dir():
+        raise ConfigError(f"out={out} is a folder: give a file, such as out={out / 'report.html'}")
+    if not out.parent.is_dir():
+        raise ConfigError(
+            f"out={out}: no folder {out.parent.absolute()}; make it first, or give another file"
+        )
 
 
 @cache

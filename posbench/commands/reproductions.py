@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posbench.commands import settings_command
+from posbench.commands.figures import check_results_folder
 from posbench.config.schema import ReproductionsScript
-from posbench.errors import DataError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,10 +26,7 @@ def main(arguments: Sequence[str]) -> int:
 def run(script: ReproductionsScript) -> None:
     """Writes the page of reproductions of a results folder."""
     results = Path(script.results_dir)
-    if not results.is_dir():
-        raise DataError(
-            f"no folder {results.absolute()}: run posbench sweep first, or give results_dir=FOLDER"
-        )
+    check_results_folder(results)
     from posbench.config.hydra_app import load_group
     from posbench.report.reproductions.page import write
 

@@ -43,15 +43,25 @@ def train(script: TrainScript, given: Collection[str] = ()) -> Path:
         given: keys on the command line, of which none may be without an effect.
     """
     checks.check_train(script, given)
+    from posbench.data.corpus import check_corpus, open_corpus
     from posbench.evaluation.results_folder import ResultsFolder
-    from posbench.plan.cell import Plan
+    from posbench.plan.cell import ModelPlan, Plan
     from posbench.plan.plan import plan_model
     from posbench.runtime.distributed import world
-    from posbench.sweep.run import run_plan
+    from posbench.sweep.run import check_runtime, run_plan
 
+    check_runtime(script.runtime)  # before a corpus is built
     settings = ModelSettings(script.scheme, script.size, script.data, script.train)
-    model = world().from_main(lambda: plan_model(settings))
-    folder = ResultsFolder.from_runtime(script.runtime).model_dir(model.id)
+    results_folder = ResultsFolder.from_runtime(script.runtime)
+
+    def planned() -> ModelPlan:
+        model = plan_model(settings)
+        if not results_folder.has_model(model.id):  # a text that cannot be read is reported before the plan
+            check_corpus(open_corpus(settings.data, Path(script.runtime.cache_dir)), settings.train.seq_len)
+        return model
+
+    model = world().from_main(planned)
+    folder = results_folder.model_dir(model.id)
     if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
         return folder
     log = checksums.read_json(folder / "final" / "metadata.json")["log_history"]

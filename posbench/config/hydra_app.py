@@ -24,21 +24,20 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from posbench.config import config_dir
+from posbench.config.hydra_errors import one_line
 from posbench.config.keys import OPTION_SCHEMAS, SCHEMAS, keys
-from posbench.config.overrides import with_quotes
 from posbench.config.schema import SweepScript
 from posbench.config.validation import check_effect, check_option, validate
 from posbench.config.yaml_file import yaml_error
-from posbench.errors import ConfigError, PosbenchError, hint, unknown
+from posbench.errors import ConfigError, PosbenchError, unknown
 from posbench.instantiate import allow
 from posbench.names import check_name
-from posbench.renamed import current_name
 
 Settings = TypeVar("Settings")
 
@@ -257,44 +256,3 @@ def load_group(group: str) -> dict[str, dict[str, Any]]:
 def _read_group(folder: Path) -> dict[str, dict[str, Any]]:
     files = sorted(folder.glob("*.yaml"))
     return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
-
-
-def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
-    """Formats an error of Hydra or OmegaConf as one line: what was given, what is allowed and what to do."""
-    text = str(error)
-    if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, with texts in quotes: {with_quotes(error.override)}"
-    missing = re.search(r"Could not find '([^'/]+)/([^']+)'", text)
-    if missing:
-        group, name = missing.groups()
-        return str(unknown(group, name, re.findall(r"^\t(\S+)$", text, re.MULTILINE)))
-    cause = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    given = re.search(r"Could not override '([^']+)'", text)
-    # An error names the key of the override, a key inside its value, or both; the longer one is more precise.
-    key = max(given.group(1) if given else "", getattr(cause, "full_key", None) or "", key=len)
-    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
-        present = [f"{prefix}{key.rpartition('.')[0]}.{name}" for name in parent]
-        return unknown_key(f"{prefix}{key}", keys(schema, prefix), present)
-    if composing := re.match(r"In '(\S+)': \w+ raised while composing config:\n(.+)", text):
-        return (
-            f"{composing[1]}.yaml: {composing[2]}; posbench describe shows the settings of others of its kind"
-        )
-    first = str(cause).splitlines()[0].rstrip(".") if str(cause) else type(cause).__name__
-    if "is not a ListConfig" in first:
-        first = "give a list, such as [0,1]"
-    return f"{prefix}{key}: {first}" if key else f"{first}; see --help"
-
-
-def unknown_key(key: str, allowed: list[str], present: Sequence[str] = ()) -> str:
-    """Returns the error message for an unknown key, with the keys of the same group."""
-    if current_name(key, present):  # among the keys of a file, which no schema lists
-        allowed = list(present)
-    for free in (one for one in allowed if key.startswith(f"{one}.")):
-        return f"{key!r} is not set here: write +{key}=VALUE to add to {free}"
-    if key in allowed:
-        return f"{key!r} has no such entry in its file: add one with +{key}.NAME=VALUE"
-    parent = key.rpartition(".")[0]
-    beside = [one for one in allowed if one.rpartition(".")[0] == parent] if parent else []
-    named = ", ".join(beside or sorted({one.partition(".")[0] for one in allowed}))
-    return f"unknown setting {key!r}: choose one of {named}{hint(key, allowed)}"

@@ -14,7 +14,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from posbench.config import config_dir
-from posbench.config.hydra_app import SafeLoader, allow_packages, one_line, to_settings
+from posbench.config.hydra_app import SafeLoader, allow_packages, to_settings
+from posbench.config.hydra_errors import one_line
 from posbench.config.keys import SCHEMAS
 from posbench.config.overrides import expand_home, override_value
 from posbench.config.yaml_file import yaml_error

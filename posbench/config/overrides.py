@@ -32,6 +32,8 @@ VALUED = (
     "--info",
     "-i",
 )
+# Keyword arguments of a class. The class, not the file that creates it, says which there are.
+ARGUMENTS = re.compile(r"(\w+\.build|overrides\.\w+)\.")
 # An element of a list of texts, in quotes or not.
 ELEMENT = re.compile(rf"({QUOTED})|[^\s,\[\]][^,\[\]]*(?<!\s)")
 
@@ -39,7 +41,8 @@ ELEMENT = re.compile(rf"({QUOTED})|[^\s,\[\]][^,\[\]]*(?<!\s)")
 def quote_texts(schema: type, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a command with the values of settings that are text, or lists of text, in quotes.
 
-    Values that are in quotes already stay as they are, and so do the lists of values of --multirun.
+    Values that are in quotes already stay as they are, and so do the lists of values of --multirun. Keyword arguments of
+    a class get `++`, so that one that the file does not list is added, and checked against the class.
     """
     types = typed_keys(schema)
     arguments = options_last(arguments)
@@ -74,6 +77,10 @@ def options_last(arguments: Sequence[str]) -> list[str]:
 def _quote_argument(types: dict[str, object], argument: str, is_multirun: bool) -> str:
     key, equals, value = argument.partition("=")
     name = key.lstrip("+")
+    if equals and not name:
+        raise ConfigError(f"{argument} has no key: write KEY=VALUE, such as scheme=rope")
+    if equals and (found := ARGUMENTS.match(key)) and found[1] in types:
+        argument, key = f"++{argument}", f"++{key}"
     kind = types.get(name)
     if types.get(name.rpartition(".")[0]) == dict[str, str]:
         kind = str

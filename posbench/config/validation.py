@@ -82,6 +82,12 @@ def is_given(key: str, given: Collection[str]) -> bool:
     return any(f"{one}.".startswith(f"{key}.") for one in given)
 
 
+def check_given_list(key: str, values: Collection[str], given: Collection[str]) -> None:
+    """Raises ConfigError for an empty list on the command line where no list is every choice."""
+    if not values and key in given:
+        raise ConfigError(f"{key}=[]: give a name, such as [NAME], or leave {key} out for all")
+
+
 def allows(rule: Rule, value: Any) -> bool:
     """Returns whether a rule allows a value."""
     try:

@@ -49,6 +49,10 @@ def load_auto(name: str) -> Any:
     """Loads a tokenizer of transformers."""
     from transformers import AutoTokenizer
 
+    if name.startswith(("/", ".")) and not Path(name).exists():
+        raise DataError(
+            f"data.tokenizer.name {name!r}: there is no such folder; give a hub name, or {OFFLINE}"
+        )
     try:
         try:
             return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
@@ -58,7 +62,9 @@ def load_auto(name: str) -> Any:
             need_hub(f"tokenizer {name!r}", OFFLINE)
             return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].rstrip()
+        if reason.endswith(":"):  # a list of what is missing follows
+            reason = "it has no file of a tokenizer"
         if "trust_remote_code" in str(error):
             reason = "it needs its repository's own code, which is not executed"
         raise DataError(

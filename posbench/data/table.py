@@ -116,4 +116,6 @@ def _errors(where: object, problem: str, remedy: str = REMEDY) -> Iterator[None]
         yield
     except (OSError, EOFError, ValueError, zlib.error, RecursionError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
+        if isinstance(error, UnicodeDecodeError):
+            problem, reason = "not UTF-8 text", f"byte {error.start}: {error.reason}"
         raise DataError(f"{where} is {problem} ({reason}): {remedy}") from None

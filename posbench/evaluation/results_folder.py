@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
-from posbench.files import remove_leftovers
+from posbench.files import file_in_place_of, remove_leftovers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,20 @@ class ResultsFolder:
         from posbench.results.rows import RowStore
 
         return RowStore(self.path / "cells")
+
+    def check(self) -> None:
+        """Raises ConfigError if the folder cannot be made or written, and changes nothing."""
+        if file := file_in_place_of(self.path):
+            reason = f"because {file} is a file"
+        elif not os.access(
+            next(one for one in (self.path, *self.path.absolute().parents) if one.exists()), os.W_OK
+        ):
+            reason = "because it is read-only"
+        else:
+            return
+        raise ConfigError(
+            f"results folder {self.path} cannot be written, {reason}: give another runtime.results_dir"
+        )
 
     def prepare(self) -> None:
         """Creates the folders and removes what killed processes have left; raises ConfigError if they are not writable."""

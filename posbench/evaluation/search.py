@@ -53,6 +53,9 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
     k = length / train_len
     extension = ExtensionSettings(settings.name, load_option("extension", LONGROPE)["build"] | {"factor": k})
     starts = starting_factors(model, extension, load_option("extension", YARN)["build"], k, length)
+    task_content = {"name": script.task.name, "build": script.task.build}
+    evaluation = EvaluationSettings(task=script.task.name)
+    task, _ = build_task(script.task.name, evaluation, lambda group, name: task_content, length)
     results_folder = ResultsFolder.from_runtime(script.runtime)
     if not model.pretrained and not results_folder.is_trained(model.id):
         raise DataError(
@@ -60,9 +63,6 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
             "same settings first"
         )
     results_folder.prepare()
-    task_content = {"name": script.task.name, "build": script.task.build}
-    evaluation = EvaluationSettings(task=script.task.name)
-    task, _ = build_task(script.task.name, evaluation, lambda group, name: task_content, length)
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
     evaluated = load_evaluated_model(model, results_folder.model_dir(model.id), corpus, script.runtime)
     none = ExtensionSettings()

@@ -37,6 +37,8 @@ from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.scheme import ModelShape, PositionScheme
 from posbench.tasks.task import Task
 
+GIVE_LENGTHS = "give length_multiples or lengths of 1 token or more"
+
 
 def model_shape(settings: ModelSettings) -> ModelShape:
     """Returns the shape of a model, which is all that its scheme depends on."""
@@ -155,9 +157,7 @@ def plan_cells(
         )
     lengths = fixed or requested_lengths
     if not lengths or min(lengths) < 1:
-        raise LengthError(
-            f"evaluate.{name}: lengths {lengths}; give length_multiples or lengths of 1 token or more"
-        )
+        raise LengthError(f"evaluate.{name}: lengths {lengths}; {GIVE_LENGTHS}")
     scheme_by_length = {length: apply_extension(scheme, extension, settings, length) for length in lengths}
     # An ensemble reads at most the training length at once, and its result for a prefix is not a part of that for
     # the whole text.
@@ -193,6 +193,28 @@ def plan_cells(
         )
 
 
+def check_cells(
+    model: ModelPlan,
+    extension: ExtensionSettings,
+    name: str,
+    evaluation: EvaluationSettings,
+    load_option: LoadOption,
+) -> None:
+    """Raises PosbenchError for an extension, a task or lengths that neither weights nor a corpus make possible.
+
+    Args:
+        name: as in `plan_cells`.
+    """
+    settings = model.settings
+    lengths = evaluated_lengths(evaluation, settings.train.seq_len, name)
+    _, task = build_task(name, evaluation, load_option, max(lengths, default=0))
+    if not lengths and type(task).fixed_lengths is Task.fixed_lengths:
+        raise LengthError(f"evaluate.{name}: no lengths; {GIVE_LENGTHS}")
+    scheme = build_untrained_scheme(settings)
+    for length in lengths or [settings.train.seq_len]:
+        apply_extension(scheme, extension, settings, length)
+
+
 def is_defined(scheme: PositionScheme, length: int) -> bool:
     """Returns whether a scheme is defined at a length in tokens; raises if its settings do not allow the length."""
     try:
@@ -210,9 +232,7 @@ def build_task(
     settings = {**content["build"], **evaluation.settings}
     if settings.get("max_context") == "auto":
         if max_length < 1:
-            raise LengthError(
-                f"evaluate.{name}: no lengths; give length_multiples or lengths of 1 token or more"
-            )
+            raise LengthError(f"evaluate.{name}: no lengths; {GIVE_LENGTHS}")
         settings["max_context"] = max_length
     return TaskSettings(content["name"], settings), instantiate(settings, Task)
 

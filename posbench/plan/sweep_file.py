@@ -118,6 +118,12 @@ def read_sweep(folder: Path, sweep: str) -> Sweep:
         if not all(map(SAFE.fullmatch, names)):
             raise checksums.DamageError("a name that is no file name")
         return Sweep(sweep, document["name"], _settings(RuntimeSettings, document["runtime"]), jobs, document)
+    except FileNotFoundError:
+        known = ", ".join(find_sweeps(folder))
+        remedy = (
+            f"give one of {known}" if known else "run posbench sweep first, or give another results folder"
+        )
+        raise DataError(f"no sweep {sweep!r} in {folder}: {remedy}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} cannot be used ({error}): run posbench sweep again with the same settings"

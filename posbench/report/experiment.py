@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,10 @@ def read_experiment(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     Raises:
         DataError: the folder is not an experiment's.
     """
-    if not (folder / ROWS_FILE).is_file() or not (folder / METADATA_FILE).is_file():
-        raise DataError(
-            f"{folder} has no {ROWS_FILE} with {METADATA_FILE}: {_remedy(folder)}, or give a folder that it has written"
-        )
-    return read_metadata(folder), read_rows(folder / ROWS_FILE, categorical=True)
+    for name in (ROWS_FILE, METADATA_FILE):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} has no {name}: {remedy(folder)}, or give a folder that it has written")
+    return read_metadata(folder), read_rows(folder / ROWS_FILE, categorical=True, remedy=remedy(folder))
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -81,11 +82,15 @@ def read_metadata(folder: Path) -> dict[str, Any]:
             ):
                 raise checksums.DamageError(f"{name} is not a list of names")
     except (OSError, checksums.DamageError) as error:
-        raise DataError(f"{path} cannot be used ({error}): {_remedy(folder)}") from None
+        raise DataError(f"{path} cannot be used ({error}): {remedy(folder)}") from None
     return metadata
 
 
-def _remedy(folder: Path) -> str:
+def remedy(folder: Path) -> str:
+    """Returns what makes the files of an experiment again: the command that is stored beside its rows, if any."""
+    with suppress(OSError, checksums.DamageError):
+        if command := checksums.read_json(folder / METADATA_FILE).get("command"):
+            return f"run {shlex.join(map(str, command))} again"
     return f"run posbench sweep experiment={folder.name} again, with the settings that made it"
 
 

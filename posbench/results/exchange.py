@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from posbench.errors import DataError
-from posbench.results.rows import COLUMNS, RowStore, read_rows
+from posbench.results.rows import AGAIN, COLUMNS, RowStore, read_rows
 
 ROWS_FILE = "rows.parquet"
 # Columns that are no part of a measurement: names for people, and the kernel, to which rows are equal up to rounding.
@@ -31,7 +31,7 @@ def collect_rows(results: Path, experiments: Iterable[str] = ()) -> pd.DataFrame
     """
     names = list(experiments)
     store = RowStore(results / "cells")
-    found = store.collect(sorted(path.stem for path in store.root.glob("*.parquet")))[0]
+    found = store.collect(sorted(path.stem for path in store.root.glob("*.parquet")), AGAIN)[0]
     paths = [results / name / ROWS_FILE for name in names]
     if names:
         found = found.iloc[:0]

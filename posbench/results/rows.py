@@ -62,6 +62,7 @@ _CATEGORICAL = pa.schema(
     ]
 )
 
+AGAIN = "run posbench sweep again to make it"
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # torn, gone, or with bytes that are no text
 
 
@@ -103,7 +104,7 @@ class RowStore:
         _write(table, self.path(cell))
 
     def read(self, cell: str) -> pd.DataFrame:
-        return read_rows(self.path(cell))
+        return _frame(_read(self.path(cell)))
 
     def is_of_kernel(self, cell: str, kernel: str) -> bool:
         """Returns whether the rows of a cell come from a kernel, which is not a part of its identity.
@@ -123,9 +124,9 @@ class RowStore:
         except (OSError, ValueError):
             return {}
 
-    def collect(self, cells: Iterable[str]) -> tuple[pd.DataFrame, list[int]]:
-        """Returns the rows of several cells in the given order, and the number of rows of each."""
-        tables = [_read(self.path(cell)) for cell in cells]
+    def collect(self, cells: Iterable[str], remedy: str = "") -> tuple[pd.DataFrame, list[int]]:
+        """Returns the rows of several cells in the given order, and the number of rows of each; `remedy` as in `_read`."""
+        tables = [_read(self.path(cell), remedy=remedy) for cell in cells]
         return _frame(pa.concat_tables([SCHEMA.empty_table(), *tables])), [len(table) for table in tables]
 
 
@@ -134,16 +135,17 @@ def write_rows(rows: pd.DataFrame, path: Path | str) -> None:
     _write(_table_of({name: rows[name] for name in rows}), Path(path))
 
 
-def read_rows(path: Path | str, categorical: bool = False) -> pd.DataFrame:
-    """Reads the rows of a file.
+def read_rows(path: Path | str, categorical: bool = False, remedy: str = AGAIN) -> pd.DataFrame:
+    """Reads the rows of a file, which stays as it is.
 
     Args:
         categorical: return strings as sorted categories, which are faster to group and compare.
+        remedy: what to do about a missing or damaged file, for the message.
 
     Raises:
-        DataError: the file is missing or unreadable; an unreadable file is renamed.
+        DataError: the file is missing or unreadable.
     """
-    frame = _frame(_read(Path(path), _CATEGORICAL if categorical else SCHEMA))
+    frame = _frame(_read(Path(path), _CATEGORICAL if categorical else SCHEMA, remedy))
     if categorical:
         for name in _STRINGS:
             column = frame[name].astype("category").cat
@@ -157,7 +159,9 @@ def read_foreign_rows(path: Path) -> pd.DataFrame:
     Raises:
         DataError: if the file is missing, damaged, no rows, or of a newer version.
     """
-    table = _read(path, set_aside_if_damaged=False)
+    table = _read(
+        path, remedy=f"give rows of schema {SCHEMA_VERSION} or older, as posbench results export writes them"
+    )
     _check(table)
     return _frame(table)
 
@@ -214,9 +218,10 @@ def _write(table: pa.Table, path: Path) -> None:
     write_bytes(path, checksums.seal(content.getvalue().to_pybytes()))
 
 
-def _read(path: Path, schema: pa.Schema = SCHEMA, set_aside_if_damaged: bool = True) -> pa.Table:
+def _read(path: Path, schema: pa.Schema = SCHEMA, remedy: str = "") -> pa.Table:
+    """Reads a table; a damaged file is renamed unless there is a remedy for the message, as where a command only reads."""
     if not path.exists():
-        raise DataError(f"no rows at {path}: run the sweep that makes them")
+        raise DataError(f"no rows at {path}: {remedy or AGAIN}")
     fault = _fault(path)
     if not fault:
         try:
@@ -228,13 +233,10 @@ def _read(path: Path, schema: pa.Schema = SCHEMA, set_aside_if_damaged: bool = T
             return older_versions.convert(pq.read_table(path, page_checksum_verification=True), SCHEMA)
         except _UNREADABLE as error:
             fault = str(error).splitlines()[0]
-    if not set_aside_if_damaged:
-        raise DataError(
-            f"{path} cannot be read ({fault}): give rows of schema {SCHEMA_VERSION} or older, as posbench results export "
-            "writes them"
-        )
+    if remedy:
+        raise DataError(f"{path} cannot be used ({fault}): {remedy}")
     set_aside(path, fault, report=lambda line: None)
-    raise DataError(f"{path} cannot be used ({fault}): it was set aside; run posbench sweep again to make it")
+    raise DataError(f"{path} cannot be used ({fault}): it was set aside; {AGAIN}")
 
 
 def _fault(path: Path) -> str:

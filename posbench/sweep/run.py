@@ -51,6 +51,16 @@ def check_runtime(runtime: RuntimeSettings) -> None:
                 "runtime.num_workers=0"
             )
     check_tracker(runtime)
+    ResultsFolder.from_runtime(runtime).check()
+
+
+def check_training_kernel(runtime: RuntimeSettings) -> None:
+    """Raises ConfigError if the kernel flex, which has no backward pass on the CPU, would train there."""
+    if pick_device(runtime.device).type == "cpu":
+        raise ConfigError(
+            "runtime.kernel=flex cannot train here, because the kernel flex has no backward pass on the CPU: give "
+            "runtime.kernel=dense or auto"
+        )
 
 
 def run_plan(
@@ -90,6 +100,8 @@ def run_plan(
     reader.jobs = world().from_main(first_state)
     jobs, before = reader.left, reader.records.copy()
     trainings = sum(not job.cells for job in jobs)
+    if trainings and runtime.kernel == "flex" and runtime.launcher in ("inline", "local"):
+        check_training_kernel(runtime)
     cells = sum(cell not in reader.cells for job in jobs for cell in job.cells)
     say(
         f"{len(plan.all_models)} models, {trainings} to train; {len(plan.cells)} cells, {cells} to measure"
@@ -116,7 +128,8 @@ def run_plan(
     failed = [job for job in reader.jobs[FAILED] if reader.records.get(job.name) != before.get(job.name)]
     if failed and world().is_main_process:
         first = f"{failed[0].label}: {reader.record(failed[0].name)['error']}"
-        raise PosbenchError(f"{len(failed)} jobs failed, the first: {first}; run again to retry them")
+        count = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed, the first"
+        raise PosbenchError(f"{count}: {first}; run again to retry")
     if reader.left:
         reason = "time is up" if runtime.max_minutes else "the workers have ended"
         say(f"{reason}: {len(reader.left)} of {len(jobs)} jobs are left; the same command continues")

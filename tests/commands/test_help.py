@@ -59,8 +59,9 @@ def test_the_examples_compose(posbench, name):
         (["benchmark", "--only", "schemes", "--scheme", "rop"], ["'rop'", "did you mean"]),
         (["gpu-check", "--only", "rop"], ["'rop'", "did you mean"]),
         (["gpu-check", "--workers", "-1"], ["--workers -1"]),
-        (["figures", "experiments=[none]"], ["results/none", "posbench sweep"]),
-        (["figures"], ["no experiment", "make demo"]),
+        (["figures", "results_dir=.", "experiments=[none]"], ["no folder none", "posbench sweep"]),
+        (["figures"], ["no results folder", "posbench sweep experiment=demo"]),
+        (["figures", "results_dir=."], ["no experiment", "posbench sweep experiment=demo"]),
     ],
     ids=" ".join,
 )

@@ -122,7 +122,7 @@ def test_a_description_has_formula_paper_deviations_and_settings(posbench):
         "https://arxiv.org/abs/2309.00071",
         "without fine-tuning",
         "ramp: dimensions # dimensions (the authors' code), rotations (the paper)",
-        "++overrides.extension.yarn.KEY=VALUE",
+        "overrides.extension.yarn.KEY=VALUE",
         "posbench sweep experiment=demo 'grid.extension=[yarn]'",
     ):
         assert words in out

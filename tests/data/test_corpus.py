@@ -190,7 +190,7 @@ def test_progress_is_passed_to_the_callback(
 
 def test_a_cache_that_cannot_be_written_is_named(config: DataSettings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match=r"file/cache cannot be written .*choose another"):
+    with pytest.raises(ConfigError, match=r"file/cache cannot be written.*choose another"):
         open_corpus(config, tmp_path / "file" / "cache", silent)
 
 

@@ -143,7 +143,7 @@ def test_the_command_runs_without_torch(tmp_path):
     assert done.stdout.splitlines() == [*names, "0 False", "2"]
     assert (
         done.stderr
-        == f"error: no folder {tmp_path}/missing: run posbench sweep first, or give results_dir=FOLDER\n"
+        == f"error: no results folder {tmp_path}/missing: run posbench sweep experiment=demo first, or give results_dir=FOLDER\n"
     )
 
 

@@ -159,7 +159,7 @@ def test_flipped_byte_is_detected(tmp_path, some):
 
 
 def test_missing_cell_raises(tmp_path):
-    with pytest.raises(DataError, match="run the sweep"):
+    with pytest.raises(DataError, match="run posbench sweep again"):
         RowStore(tmp_path).read("abc")
 
 

@@ -22,7 +22,7 @@ def work(folder, num_workers):
 
 
 def test_the_error_of_a_worker_is_that_of_the_sweep(tmp_path):
-    with pytest.raises(PosbenchError, match=r"0000\.json cannot be used .*: run posbench sweep again"):
+    with pytest.raises(PosbenchError, match=r"no sweep .0{16}. in .*: run posbench sweep first"):
         work(tmp_path, 2)
 
 
@@ -51,5 +51,5 @@ def test_a_killed_server_of_forks_is_started_again(tmp_path):
     launch_local.warm_up()
     server = launch_local.multiprocessing.forkserver._forkserver
     os.kill(server._forkserver_pid, signal.SIGKILL)
-    with pytest.raises(PosbenchError, match=r"0000\.json cannot be used"):
+    with pytest.raises(PosbenchError, match=r"no sweep .0{16}. in"):
         work(tmp_path, 1)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from posbench import escaping
 from posbench.files import write_text
-from posbench.report.experiment import ROWS_FILE
+from posbench.report.experiment import ROWS_FILE, remedy
 from posbench.report.reproductions.claims import AGREES, DISAGREES, Claim, Effect, Measured, measure
 from posbench.report.tables.formatting import format_interval, format_number
 from posbench.report.tables.identities import report_rows
@@ -249,4 +249,6 @@ def _sources(verdicts: Sequence[Verdict]) -> str:
 
 
 def _rows(path: Path) -> pd.DataFrame | None:
-    return propagate_gate(report_rows(read_rows(path, categorical=True))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return propagate_gate(report_rows(read_rows(path, categorical=True, remedy=remedy(path.parent))))
