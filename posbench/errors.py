@@ -41,7 +41,7 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> ConfigError:
     """Returns the error for a name that is not in a closed list, with a hint at the name that is meant."""
     names = sorted(allowed)
     if not names:
-        return ConfigError(f"unknown {kind} {given!r}: there is none, remove it")
+        return ConfigError(f"unknown {kind} {given!r}: there are none, remove it")
     return ConfigError(f"unknown {kind} {given!r}: choose one of {', '.join(names)}{hint(given, names)}")
 
 

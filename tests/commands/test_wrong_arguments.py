@@ -59,7 +59,7 @@ def test_a_gpu_check_without_a_gpu(posbench, monkeypatch):
         (["train", "scheme=hwfa", "scheme.build.base_scheme.slope=3"], "unknown setting of RoPE 'slope'"),
         (
             ["train", "scheme=nope", "scheme.build.slope=3"],
-            "unknown setting of NoPE 'slope': there is none, remove it",
+            "unknown setting of NoPE 'slope': there are none, remove it",
         ),
         (["sweep", "overrides.scheme.rope.theta=5"], "unknown setting of RoPE 'theta'"),
         (["sweep", "overrides.scheme.ropee.theta=5"], "unknown scheme 'ropee'"),
