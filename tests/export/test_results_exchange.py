@@ -120,7 +120,7 @@ def test_rows_of_another_schema(posbench, here, theirs):
         assert "give rows of schema 3 or older" in err
         assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     path.write_text("no parquet")
-    assert "cannot be read" in posbench("results", "import", path, "--name", "x", "--results-dir", here)[2]
+    assert "cannot be used" in posbench("results", "import", path, "--name", "x", "--results-dir", here)[2]
 
 
 def test_rows_of_an_older_schema_are_read(posbench, here, theirs):
