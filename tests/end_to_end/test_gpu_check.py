@@ -26,13 +26,14 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return lambda *arguments: run(["gpu-check", *arguments])
 
 
-def test_without_a_gpu_it_prints_one_line(
+def test_without_a_gpu_it_fails_in_one_line(
     command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Fault: a check that checked nothing had the status of one that passed."""
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    assert command() == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert command() == 2
+    assert capsys.readouterr().err.startswith("error: no CUDA device here, so nothing is checked")
 
 
 def test_it_lists_every_scheme_and_every_extension() -> None:
