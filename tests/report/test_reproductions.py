@@ -116,6 +116,16 @@ def test_a_number_within_some_distance_of_the_papers(three_seeds):
     assert page.decide(near, lambda name: three_seeds).verdict == "reproduced"
 
 
+def test_the_interval_of_an_accuracy_ends_at_one(three_seeds):
+    """Fault: an accuracy of .72 had the interval [.14, 1.30]."""
+    chosen = three_seeds["task"] == "key_value"
+    scores = three_seeds["value_sum"].where(~chosen, three_seeds["train_seed"] / 2.0 * three_seeds["n"])
+    effect = {"plus": [{"scheme": "kerple_log", "length_multiple": 1}], "at_least": 0.9}
+    near = claim(effect, select={"task": "key_value"}, metric="exact_match")
+    (found,) = page.decide(near, lambda name: three_seeds.assign(value_sum=scores)).found
+    assert (found.interval.low, found.interval.high) == (0, 1)
+
+
 def test_the_page_names_numbers_commands_and_sources(three_seeds, tmp_path):
     (tmp_path / "demo").mkdir()
     write_rows(synthetic_rows(seeds=3, documents=16, contexts=8), tmp_path / "demo" / "rows.parquet")

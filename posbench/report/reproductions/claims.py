@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -214,7 +214,10 @@ def measure(claim: Claim, effect: Effect, rows: pd.DataFrame) -> Measured:
     terms = [(sign, sums.loc[shared, "numerator"], sums.loc[shared, "denominator"]) for sign, sums in parts]
     seeds = shared.get_level_values("train_seed")
     clusters = pd.factorize(shared.droplevel("train_seed"))[0]
-    return Measured(contrast(terms, seeds, clusters), seeds.nunique())
+    found = contrast(terms, seeds, clusters)
+    if len(terms) == 1 and metric.is_fraction:
+        found = replace(found, low=metric.shown(found.low), high=metric.shown(found.high))
+    return Measured(found, seeds.nunique())
 
 
 def selected(rows: pd.DataFrame, term: Mapping[str, Any]) -> pd.DataFrame:
