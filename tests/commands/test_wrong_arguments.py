@@ -3,6 +3,12 @@
 import pytest
 
 
+def check_refused(posbench, arguments, expected):
+    """Checks that a command ends with one line that contains `expected`."""
+    status, _, err = posbench(*arguments)
+    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+
+
 @pytest.mark.parametrize("command", ["reproductions", "report", "figures"])
 def test_a_results_folder_that_is_missing(posbench, tmp_path, command):
     """Fault: reproductions created it and listed every claim as not measured."""
@@ -38,8 +44,7 @@ def test_a_report_where_no_file_can_be(posbench, tmp_path, out, expected):
 )
 def test_numbers_and_lists_without_a_meaning(posbench, arguments, expected):
     """Fault: they ran, -1 seconds as 0 and an empty list as every name; one line was about a flag that was not given."""
-    status, _, err = posbench(*arguments)
-    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+    check_refused(posbench, arguments, expected)
 
 
 def test_a_gpu_check_without_a_gpu(posbench, monkeypatch):
@@ -72,8 +77,7 @@ def test_a_gpu_check_without_a_gpu(posbench, monkeypatch):
 )
 def test_a_setting_that_a_class_does_not_have(posbench, arguments, expected):
     """Fault: the answer was to write it with +, which was then refused."""
-    status, _, err = posbench(*arguments)
-    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+    check_refused(posbench, arguments, expected)
 
 
 def test_a_setting_of_a_class_that_its_file_does_not_list(posbench):
@@ -109,8 +113,7 @@ def test_a_setting_of_a_class_that_its_file_does_not_list(posbench):
 )
 def test_a_value_of_another_kind(posbench, arguments, expected):
     """Fault: Hydra's own words, which named neither the value nor what is allowed ("give a list, such as [0,1]")."""
-    status, _, err = posbench(*arguments)
-    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+    check_refused(posbench, arguments, expected)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_the_setting_that_is_meant(posbench, arguments, expected):
     ],
 )
 def test_a_text_that_cannot_be_read(posbench, tmp_path, monkeypatch, name, content, expected):
-    """Fault: train said so after its plan, twice, and as a failed job to be run again."""
+    """Fault: the error came after the plan, was printed twice, and advised to run the failed job again."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content)
     status, out, err = posbench("train", "data=files", f"data.path={name}")
@@ -174,8 +177,7 @@ def test_a_mistake_is_found_before_a_model_is_missed(posbench, tmp_path, monkeyp
     """Fault: the answer was to train the model first, which would have been in vain."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("posbench.plan.plan.fingerprint", lambda data: "0" * 16)  # reads no text
-    status, _, err = posbench(*arguments)
-    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+    check_refused(posbench, arguments, expected)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +199,7 @@ def test_a_file_or_folder_that_is_another_thing(posbench, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    status, _, err = posbench(*arguments)
-    assert (status, expected in err, len(err.splitlines())) == (2, True, 1), err
+    check_refused(posbench, arguments, expected)
 
 
 def test_a_dry_run_with_a_kernel_that_cannot_train(posbench, tmp_path, monkeypatch):

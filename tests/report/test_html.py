@@ -17,6 +17,7 @@ from test_escaping import LABELS
 from posbench import escaping
 from posbench.errors import DataError
 from posbench.report.experiment import save_experiment
+from posbench.report.html.charts import charts
 from posbench.report.html.leaderboard import Board, Entry, boards
 from posbench.report.html.results import ExperimentResults, read_results
 from posbench.report.html.writer import write_html
@@ -175,6 +176,19 @@ def test_the_leaderboard_has_the_numbers_of_the_tables(rows: pd.DataFrame, tmp_p
     assert loss.line.label in ("rope + window", "rope + rerope")
     assert "8× the training length (512 tokens)" in loss.measure
     assert retrieval.line.label == "rope + rerope" or retrieval.equals
+
+
+def test_a_scheme_without_the_longest_context_has_its_curve(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """Fault: the curve by position of a scheme that is undefined at the longest context was missing."""
+    prefix = rows[(rows["protocol"] == "prefix") & (rows["extension"] == "none")]
+    here = prefix[prefix["scheme"] == "alibi"]
+    ids = dict.fromkeys(("scheme", "model_id", "cell_id"), "learned")
+    short = here[here["position"] <= 64].assign(eval_len=64, **ids)
+    missing = short.iloc[:1].assign(eval_len=1024, value_sum=float("nan"), n=0, status="undefined")
+    save_experiment(tmp_path / "one", pd.concat([prefix, short, missing]), ORDER, [])
+    found = read_results(tmp_path / "one", lambda group, name: {}, lambda group, name: None)
+    (chart,) = [one for one in charts(found) if one.name.endswith("bits_per_byte-position")]
+    assert "learned" in {str(point["series"]) for point in chart.points}
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
