@@ -71,7 +71,7 @@ def one_value(override: str) -> str:
 
 
 def allowed_values(schema: type, key: str) -> str:
-    """Returns what a setting allows, in words with places for {key} and {value}; \"\" for a key that is not there."""
+    """Returns what a setting allows, in words with places for {key} and {value}, or "" for an unknown key."""
     kind: Any = schema
     rule = Rule()
     for name in key.split("."):

@@ -32,7 +32,7 @@ VALUED = (
     "--info",
     "-i",
 )
-# Keyword arguments of a class. The class, not the file that creates it, says which there are.
+# Settings that are keyword arguments of a class, which defines their names; its config file may leave some out.
 ARGUMENTS = re.compile(r"(\w+\.build|overrides\.\w+)\.")
 # An element of a list of texts, in quotes or not.
 ELEMENT = re.compile(rf"({QUOTED})|[^\s,\[\]][^,\[\]]*(?<!\s)")

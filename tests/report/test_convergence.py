@@ -73,7 +73,7 @@ def test_a_training_without_numbers_is_named(rows):
 
 
 def test_differences_of_perplexities_are_in_nats(rows):
-    """Fault: an axis said perplexity per token, and its numbers were differences of the logarithm."""
+    """Fault: the axis of differences in nats had the label "perplexity per token"."""
     figure, _ = convergence.draw(FigureData.of(trained_longer(rows), ORDER), metric="perplexity")
     assert "loss at 8× minus loss at 1× (loss (nats per token))" in figure.axes[0].get_ylabel()
     assert figure.axes[1].get_ylabel().startswith("perplexity per token")

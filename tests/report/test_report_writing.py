@@ -135,7 +135,7 @@ def _kinds() -> set[str]:
 
 
 def test_an_experiment_names_the_version_and_the_commit_that_made_it(rows, tmp_path):
-    """Fault: a citation asks for the version that made the rows, and no file beside them had it."""
+    """Fault: CITATION.cff asks for the version that made the rows, which no file of an experiment contained."""
     save_experiment(tmp_path, rows, [], [])
     metadata = read_metadata(tmp_path)
     assert metadata["version"] == __version__
