@@ -7,7 +7,7 @@ from test_figure_kinds import texts
 from posbench.report.figures import house_style, loss_by_position, panels, retrieval_by_position
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.caption_text import TUNED
-from posbench.report.tables.captions import captions_with, experiment_note, text
+from posbench.report.tables.captions import captions_with, experiment_note, text, variants
 from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.layout import build_tables
 from posbench.results.gate import apply_gate
@@ -121,3 +121,11 @@ def test_captions_of_symbols_name_no_text(rows: pd.DataFrame) -> None:
     # Fault: pairs that are spread through text are no symbols alone.
     with captions_with("All training sequences are synthetic (mqar_spread)."):
         assert text(copied.assign(variant="spread")).startswith("Text: ")
+
+
+def test_variants_of_mqar_have_names_of_their_own(rows: pd.DataFrame) -> None:
+    """Fault: a caption of associative recall had "Variants: question after the context, num pairs=4"."""
+    recall = rows[rows["task"] == "key_value"].assign(task="mqar", protocol="mqar")
+    assert variants([recall]) == ""
+    both = [recall, recall.assign(variant="num_pairs=4")]
+    assert variants(both) == "Variants: a pair for every 16 tokens, 4 pairs at every length."

@@ -1,5 +1,7 @@
 """Sentences of captions about protocols, tasks, variants, corpora and statuses."""
 
+import re
+
 PROTOCOLS = {
     "fixed_targets": "Fixed targets: the last {targets}tokens of each {text} are predicted from longer and longer contexts.",
     "non_overlapping": "Non-overlapping windows of each length, in which every token is scored. Longer windows have a "
@@ -43,6 +45,7 @@ VARIANTS = {
     "": "question after the context",
     "query_aware": "question before and after the context",
 }
+PLAIN_VARIANTS = {"mqar": "a pair for every 16 tokens"}
 # Clusters of the intervals, and the items that are counted in them.
 SAMPLE_UNITS = {
     "key_value": ("contexts", "questions"),
@@ -80,7 +83,12 @@ STATUS_NOTES = {
 }
 
 
-def variant_name(variant: str) -> str:
+def variant_name(variant: str, task: str = "") -> str:
+    """Returns the name of a variant; the plain one of some tasks has a name of its own."""
+    if not variant and task in PLAIN_VARIANTS:
+        return PLAIN_VARIANTS[task]
+    if pairs := re.fullmatch(r"(spread-)?num_pairs=(\d+)", variant):
+        return f"{pairs[2]} pairs at every length{', spread through text' if pairs[1] else ''}"
     if variant.startswith("repeated_every_"):
         return f"repeated every {variant.rpartition('_')[2]} tokens"
     return VARIANTS.get(variant, variant.replace("_", " "))

@@ -108,10 +108,11 @@ def symbol_ranges(lengths: Iterable[int]) -> str:
 def variants(parts: Sequence[pd.DataFrame]) -> str:
     """Returns the names of the variants of all panels, unless the only one is plain or in the task's description."""
     described = [rows for rows in parts if "{variant}" not in _description(rows)]
-    names = sorted({str(variant) for rows in described for variant in rows["variant"].unique()})
-    if set(names) <= {"", "none"}:
+    found = {(str(one), str(rows["task"].iat[0])) for rows in described for one in rows["variant"].unique()}
+    if {variant for variant, _ in found} <= {"", "none"}:
         return ""
-    return f"Variant{'s' * (len(names) > 1)}: {', '.join(map(variant_name, names))}."
+    names = dict.fromkeys(variant_name(*one) for one in sorted(found))
+    return f"Variant{'s' * (len(names) > 1)}: {', '.join(names)}."
 
 
 def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: str) -> str:
