@@ -23,6 +23,8 @@ from posbench.instantiate import locate
 STAMP = "report.json"
 FOLDERS = TABLES, FIGURES = "tables", "figures"
 _OWN = re.compile(rf"({TABLES}|{FIGURES})/(?!\.)[^/\\\0]+")  # names of the files of a report
+# Code outside of this package that determines the content of a report.
+CODE = ("escaping.py", "config/lengths.py", "results/gate.py", "results/rows.py", "results/statistics.py")
 _log = logging.getLogger(__name__)
 
 
@@ -134,14 +136,14 @@ def _inputs(rows: pd.DataFrame, configs: Sequence[Mapping[str, Any]], order: Seq
     digest = hashlib.sha256(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     settings = [list(rows.columns), [dict(config) for config in configs], list(order)]
     digest.update(json.dumps([*settings, version("matplotlib")], sort_keys=True, default=str).encode())
-    report, results = files("posbench.report"), files("posbench.results")
+    package = files("posbench")
+    report = package / "report"
     for folder in (report, report / "tables", report / "figures"):
         for file in sorted(folder.iterdir(), key=lambda each: each.name):
             if file.name.endswith((".mplstyle", ".py", ".yaml")):
                 digest.update(file.read_bytes())
-    digest.update(files("posbench").joinpath("escaping.py").read_bytes())
-    for name in ("rows.py", "statistics.py", "gate.py"):
-        digest.update((results / name).read_bytes())
+    for name in CODE:
+        digest.update((package / name).read_bytes())
     for config in configs:
         draw = config.get("draw")
         if isinstance(draw, str) and not draw.startswith("posbench."):
