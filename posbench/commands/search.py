@@ -1,7 +1,8 @@
 """Searches the factors of LongRoPE for one model, and writes them as an extension.
 
 Candidates are measured by their loss on a task at one length past the training length: perplexity
-(task=fixed_targets, the default) or needles (task=passkey, task=key_value). An interrupted search continues.
+(task=fixed_targets, the default) or needles (task=passkey, task=key_value), of the validation split; the best one is
+measured on the test split as well. An interrupted search continues.
 
 most used settings:
   scheme=rope train.seq_len=128            the model, by the settings that it was trained with

@@ -15,7 +15,7 @@ import numpy as np
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import LengthError
 
-# Tokens of context for each record of the evaluated form: three of the record, the rest of filler text.
+# Tokens of context for each record of the evaluated form: three of the record; a seventh of the context is filler text.
 TOKENS_PER_RECORD = 3.5
 RECORD_TOKENS = 3  # key, value, key
 # Tokens of two records and a question.
@@ -57,13 +57,11 @@ def make_context(
     vocabulary: Vocabulary,
     text: np.ndarray,
     length: int,
-    records: int | None = None,
 ) -> RecallContext:
     """Returns a context that has `length` tokens with its question `K`; the answer `V` follows.
 
     Args:
         text: at least `length` ids of running text, as filler.
-        records: number of records, by default as many as num_records allows.
     """
     count = num_records(length, vocabulary.num_keys)
     key_ids = rng.permutation(vocabulary.key_ids)[:count]

@@ -38,6 +38,7 @@ class Corpus:
     Attributes:
         name: label in rows, tables and figures.
         fingerprint: 16 hexadecimal digits, a hash of documents, splits and tokenizer.
+        evaluated_split: name of the split that tasks read.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Corpus:
     vocabulary: Vocabulary
     tokenizer: Tokenizer
     folder: Path
+    evaluated_split: str = "test"
+
+    @property
+    def evaluated(self) -> Shard:
+        """The split that tasks read."""
+        return self.split(self.evaluated_split)
 
     def split(self, name: str) -> Shard:
         """Returns the split train, validation or test."""

@@ -84,8 +84,8 @@ def min_length(kind: str) -> int:
 
 def example(
     rng: np.random.Generator, vocabulary: Vocabulary, kind: str, length: int, text: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (length + 1 - A,) ids of bos, text with needles, and question, and the (A,) answers.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns ids of bos and text with needles, the question, and the (A,) answers; without A - 1 of them, `length` ids.
 
     Args:
         text: at least `length` ids of running text.
@@ -94,13 +94,13 @@ def example(
     n_text = length - min_length(kind)
     places = np.sort(rng.integers(n_text + 1, size=len(needles.needle_N2)))
     haystack = np.insert(text[:n_text].astype(np.int64), places.repeat(2), needles.needle_N2.ravel())
-    return np.concatenate([[vocabulary.bos], haystack, needles.question]), needles.answers
+    return np.concatenate([[vocabulary.bos], haystack]), needles.question, needles.answers
 
 
 def training_sequence(
     rng: np.random.Generator, vocabulary: Vocabulary, kind: str, length: int, text: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (length + 1,) ids and (length + 1,) booleans, true for the answers."""
-    prompt, answers = example(rng, vocabulary, kind, length, text)
-    loss_mask = np.arange(length + 1) >= len(prompt)
-    return np.concatenate([prompt, answers]), loss_mask
+    ids = np.concatenate(example(rng, vocabulary, kind, length, text))
+    answers = COUNT + (kind == "variable_tracking")
+    return ids, np.arange(length + 1) > length - answers

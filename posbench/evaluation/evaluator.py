@@ -9,8 +9,9 @@ import platform
 import resource
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from posbench.errors import DataError, UndefinedError
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.chunks import ChunkEnsemble
-from posbench.lm.interface import Prompt
+from posbench.lm.generation import check_numbers
+from posbench.lm.interface import Prompt, Scores
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
 from posbench.plan.cell import Cell, FineTuning, ModelPlan
@@ -79,6 +81,8 @@ class EvaluatedModel:
                 measures = self.run_task(cell, task, kernel)
             except UndefinedError:
                 status = "undefined"
+            except FloatingPointError:
+                status = "diverged"
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -86,6 +90,7 @@ class EvaluatedModel:
             # A sum over the finite rest would be a better number than that of all documents.
             if not all(math.isfinite(measure["value_sum"]) for measure in measures):
                 status, measures = "diverged", []
+            if status == "diverged":
                 _log.warning("%s: a number is not finite at %d tokens", self.plan.label, cell.length)
         if not measures:
             measures = [
@@ -105,17 +110,26 @@ class EvaluatedModel:
         return status
 
     def run_task(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
-        """Returns the measured columns of the rows of a cell; halves the batch as long as memory is short."""
+        """Returns the measured columns of the rows of a cell; halves the batch as long as memory is short.
+
+        Raises:
+            FloatingPointError: if a logit of the model is not a number.
+        """
         train_len = self.plan.settings.train.seq_len
         prompts = [
-            self.adapt_prompt(prompt)
+            self.adapt_prompt(task, prompt)
             for prompt in task.prompts(cell.length, self.corpus, train_len, cell.seed)
         ]
         longest = max((prompt.length for prompt in prompts), default=0)
         while True:
             try:
-                method = getattr(self.lm_or_ensemble(cell, kernel), task.output_type)
-                results = run_distributed(method, prompts, self.should_stop)
+                results: list[Any] = []
+                for length, some in groupby(prompts, lambda prompt: prompt.extension_length or cell.length):
+                    lm = self.lm_or_ensemble(replace(cell, length=length), kernel)
+                    results += run_distributed(getattr(lm, task.output_type), list(some), self.should_stop)
+                for result in results:
+                    if isinstance(result, Scores):
+                        check_numbers(torch.from_numpy(result.logprob))
                 break
             except Exception as error:  # the same on every rank
                 if not is_out_of_memory(error) or self.max_tokens_per_batch < 2 * (longest + 1):
@@ -133,7 +147,7 @@ class EvaluatedModel:
                 torch.cuda.empty_cache()
         return [vars(measure) for measure in task.process_all_results(zip(prompts, results, strict=True))]
 
-    def adapt_prompt(self, prompt: Prompt) -> Prompt:
+    def adapt_prompt(self, task: Task, prompt: Prompt) -> Prompt:
         """Returns the prompt as the model reads it."""
         return prompt
 

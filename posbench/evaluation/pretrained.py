@@ -101,14 +101,8 @@ class PretrainedModel(EvaluatedModel):
             hidden, _ = model(ids, kernel=KernelDispatcher(self.runtime.kernel), length=length)
             return model.head(hidden[0, -hf_check.POSITIONS :]).float().cpu()
 
-    def adapt_prompt(self, prompt: Prompt) -> Prompt:
-        """Puts the bos in place of the prompt's first id, which is never scored.
-
-        Windows into the middle of a document have none otherwise, and how many there are depends on the length.
-        """
-        context = prompt.context.copy()
-        context[0] = self.corpus.vocabulary.bos
-        return replace(prompt, context=context)
+    def adapt_prompt(self, task: Task, prompt: Prompt) -> Prompt:
+        return task.begin_with(prompt, self.corpus.vocabulary.bos)
 
     def run_metadata(self, status: str, started: float) -> dict[str, Any]:
         return super().run_metadata(status, started) | self.opening

@@ -1,11 +1,14 @@
 """A search of LongRoPE's factors on one model, by its loss on a task at one length.
 
-The losses measured so far are in results/search/NAME/candidates.json, from which an interrupted search continues.
+Candidates are measured on the validation split; the best and the starting factors are then measured once on the test
+split, which posbench evaluate reads. The losses measured so far are in results/search/NAME/candidates.json and test.json,
+from which an interrupted search continues.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +58,7 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
     starts = starting_factors(model, extension, load_option("extension", YARN)["build"], k, length)
     task_content = {"name": script.task.name, "build": script.task.build}
     evaluation = EvaluationSettings(task=script.task.name)
-    task, _ = build_task(script.task.name, evaluation, lambda group, name: task_content, length)
+    task, built = build_task(script.task.name, evaluation, lambda group, name: task_content, length)
     results_folder = ResultsFolder.from_runtime(script.runtime)
     if not model.pretrained and not results_folder.is_trained(model.id):
         raise DataError(
@@ -63,28 +66,36 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
             "same settings first"
         )
     results_folder.prepare()
-    corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
+    test = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
+    corpus = replace(test, evaluated_split="validation")
     evaluated = load_evaluated_model(model, results_folder.model_dir(model.id), corpus, script.runtime)
     none = ExtensionSettings()
     base = Cell(model, none, 0, task, 0, train_len, settings.seed, "float32")
     check_capable(evaluated, base)
     folder = results_folder.path / "search" / settings.name
-    found = Losses(
-        folder / "candidates.json", identity([model.id, by_name(task.build), length, settings.seed])
-    )
+    measured = [
+        model.id, model.corpus, by_name(task.build), built.version, by_name(extension.build), length, settings.seed
+    ]  # fmt: skip
+    found = Losses(folder / "candidates.json", identity([*measured, corpus.evaluated_split]))
+
+    def measure(factors: Factors) -> float:
+        build = {**(extension.build or {}), "long_factor": list(factors)}
+        return mean_loss(evaluated, replace(base, extension=replace(extension, build=build), length=length))
 
     def loss(factors: Factors) -> float:
-        build = {**(extension.build or {}), "long_factor": list(factors)}
-        cell = replace(base, extension=replace(extension, build=build), length=length)
-        return found.get(factors, lambda: mean_loss(evaluated, cell))
+        return found.get(factors, measure)
 
     best, lowest = search([*starts.values()], k, loss, settings)
-    for name, start in starts.items():
-        print(f"{name:8} {loss(tuple(start)):.4f} nats")
-    print(f"searched {lowest:.4f} nats, of {len(found.losses)} candidates at {length} tokens")
+    evaluated.corpus = replace(evaluated.corpus, evaluated_split=test.evaluated_split)
+    tested = Losses(folder / "test.json", identity([*measured, test.evaluated_split]))
+    print(
+        f"nats at {length} tokens: validation, of which the searched one is the lowest of {len(found.losses)}, and test"
+    )
+    for name, factors in [*starts.items(), ("searched", best)]:
+        print(f"{name:8} {loss(tuple(factors)):.4f} {tested.get(tuple(factors), measure):.4f}")
     path = folder / "extension" / f"{settings.name}.yaml"
     content = {"name": settings.name, "build": {**(extension.build or {}), "long_factor": list(best)}}
-    comment = f"# posbench search, {model.label}: {lowest:.4f} nats on {task.name} at {length} tokens.\n"
+    comment = f"# posbench search, {model.label}: {lowest:.4f} nats on {task.name} of the validation split at {length} tokens.\n"
     write_text(path, comment + yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
     return path
 
@@ -131,14 +142,14 @@ class Losses:
             content = read_json(path)
             if content["id"] != id:
                 raise ConfigError(
-                    f"{path} is of another model, task, length or seed: choose another search.name, or remove it"
+                    f"{path} is of another model, corpus, task, length or seed: choose another search.name, or remove it"
                 )
             self.losses = {tuple(factors): loss for factors, loss in content["candidates"]}
 
-    def get(self, factors: Factors, measure: Any) -> float:
+    def get(self, factors: Factors, measure: Callable[[Factors], float]) -> float:
         """Returns the loss of a candidate, measured unless it is in the file."""
         if factors not in self.losses:
-            self.losses[factors] = measure()
+            self.losses[factors] = measure(factors)
             candidates = [[list(one), loss] for one, loss in self.losses.items()]
             write_bytes(self.path, dump_json({"id": self.id, "candidates": candidates}))
         return self.losses[factors]
@@ -157,7 +168,10 @@ def metrics(model: EvaluatedModel, cell: Cell) -> dict[str, float]:
 
 def mean_loss(model: EvaluatedModel, cell: Cell) -> float:
     """Returns the mean loss of a cell in nats: per token of text, or per answer; a number that is not finite is 1e9."""
-    found = metrics(model, cell)
+    try:
+        found = metrics(model, cell)
+    except FloatingPointError:
+        return 1e9
     name = next(name for name in LOSSES if name in found)
     loss = LOSSES[name] * found[name]
     return loss if math.isfinite(loss) else 1e9

@@ -5,6 +5,7 @@ it as the usual way to fit a text into a model of fixed length.
 Chunks do not overlap, so the first tokens of a chunk have no context.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from posbench.instantiate import register
@@ -16,7 +17,15 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 @register("extension/chunked")
 class Chunked(Extension):
-    """Visible where i // c == j // c; position p becomes p % c. c is `chunk_size`, by default the training length."""
+    """Visible where i // c == j // c; position p becomes p % c. c is `chunk_size`, by default the training length.
+
+    The mask and positions are those of a chunk. Indices and earlier tokens stay those of the whole text, for schemes that use
+    them in other ways: to scale logits by the number of visible tokens (such as ssmax), for global tokens or blocks (such as
+    longformer), or for sums over the tokens in between (such as path).
+    """
+
+    requires = frozenset({"indices as positions"})
+    version = 2
 
     def __init__(
         self, inner: PositionScheme, context: ExtensionContext, chunk_size: int | None = None
@@ -39,8 +48,9 @@ class Chunked(Extension):
         return self.inner.assign_positions(geo.memo((self, "assign_positions"), lambda: self.reset(geo)))
 
     def reset(self, geo: Geometry) -> Geometry:
-        """The geometry with each token's position counted from the start of its chunk."""
-        return geo.with_positions(geo.q_index_T % self.chunk_size, geo.k_index_S % self.chunk_size)
+        """The geometry of chunks: each token's position is counted from the start of its chunk, which has a chunk's length."""
+        placed = geo.with_positions(geo.q_index_T % self.chunk_size, geo.k_index_S % self.chunk_size)
+        return replace(placed, length=self.chunk_size)
 
     def mask(self, inputs: AttentionInputs) -> Mask | None:
         inner = self.inner.mask(inputs)

@@ -38,7 +38,7 @@ class ChunkEnsemble:
         ConfigError: for another pooling.
     """
 
-    version: int = 1
+    version: int = 2
 
     def __init__(self, inner: VocabLogprobsLM, bos: int | None, pooling: str = "min_entropy") -> None:
         if pooling not in POOLINGS:
@@ -57,24 +57,25 @@ class ChunkEnsemble:
         return min_entropy_logprobs(logprob_KRV)
 
     def chunk_prompts(self, prompt: Prompt) -> list[Prompt]:
-        """Returns the prompt once for each chunk of its context; chunk lengths differ by at most one token.
+        """Returns the prompt once for each chunk of its context, each with the question; chunk lengths differ by at most one token.
 
         Raises:
             UndefinedError: if the prompt without its context fills the training length.
         """
         context, template = prompt.context, replace(prompt, doc={}, candidate_ids=None)
         prefix = context[:1] if self.bos is not None and context[0] == self.bos else context[:0]
-        body = context[len(prefix) :]
-        room = self.train_len - replace(template, context=prefix).length
+        end = len(context) - prompt.question_len
+        body, question = context[len(prefix) : end], context[end:]
+        room = self.train_len - replace(template, context=np.concatenate([prefix, question])).length
         if prompt.length <= self.train_len:
             return [template]
         if room < 1:
             raise UndefinedError(
-                f"chunks of a context that is followed by {prompt.length - len(context)} tokens: these leave none of "
+                f"chunks of a context that is followed by {prompt.length - end} tokens: these leave none of "
                 f"the training length {self.train_len}; choose a task with shorter questions"
             )
         chunks = np.array_split(body, math.ceil(len(body) / room))
-        return [replace(template, context=np.concatenate([prefix, chunk])) for chunk in chunks]
+        return [replace(template, context=np.concatenate([prefix, chunk, question])) for chunk in chunks]
 
     def loglikelihood(self, prompts: Iterable[Prompt]) -> Iterator[Scores]:
         """Computes the log-probabilities of the scored ids under the pooled distributions, in order."""

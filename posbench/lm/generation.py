@@ -18,6 +18,12 @@ from posbench.lm.interface import Generated, Prompt
 from posbench.model.gpt import GPT, KVCache
 
 
+def check_numbers(logits: Tensor) -> None:
+    """Raises FloatingPointError if a logit or a log-probability is not a number."""
+    if logits.isnan().any():
+        raise FloatingPointError("a logit is not a number")
+
+
 class CachedLM(Protocol):
     """The part of a language model that greedy decoding uses."""
 
@@ -73,7 +79,9 @@ class BatchDecoder:
     def _read(self, ids: np.ndarray) -> Tensor:
         use_cache = self.lm.model.scheme.traits.shared_prefill
         hidden, self.cache = self.lm.forward(ids, self.cache, self.length, use_cache)
-        return self.lm.logits(hidden[:, -1])
+        logits_BV = self.lm.logits(hidden[:, -1])
+        check_numbers(logits_BV)  # the largest of them would be one of the ids
+        return logits_BV
 
 
 def generate(lm: CachedLM, prompts: Iterable[Prompt]) -> Iterator[Generated]:

@@ -17,6 +17,7 @@ from posbench.errors import DataError, IncompatibleError, LengthError, Undefined
 from posbench.instantiate import register
 from posbench.lm import hf_positions
 from posbench.lm.batching import run_batches, shape
+from posbench.lm.generation import check_numbers
 from posbench.lm.interface import AttentionWeights, Generated, Prompt, Scores
 from posbench.position.scheme import ModelShape, PositionScheme, Traits
 from posbench.runtime.oom import is_out_of_memory
@@ -122,6 +123,7 @@ class HFLM:
                     min_new_tokens=prompt.max_new_tokens,
                     max_new_tokens=prompt.max_new_tokens,
                     use_cache=self.reuses_cache,
+                    logits_processor=[check_scores],
                 )
             return (generated[:, ids_BT.shape[1] :].cpu(),)
 
@@ -158,7 +160,7 @@ class HFLM:
         ids_BT = torch.from_numpy(ids).to(self.device)
         keep = {"logits_to_keep": n_scored} if self.limits_logits else {}
         self.reset_rope()
-        with self.running(ids.shape[1] - 1):
+        with self.running(ids.shape[1] - 1 + (cache.get_seq_length() if cache is not None else 0)):
             past = {} if cache is None else {"past_key_values": cache}
             out = self.model(ids_BT[:, :-1], use_cache=cache is not None, **past, **keep)
             return out.logits[:, -n_scored:]
@@ -185,6 +187,12 @@ class HFLM:
         if self.remembers_length:
             with torch.inference_mode():
                 self.model(torch.zeros(1, 1, dtype=torch.long, device=self.device), use_cache=False)
+
+
+def check_scores(ids_BT: Tensor, scores_BV: Tensor) -> Tensor:
+    """Returns the scores of a step of generation; see `check_numbers`."""
+    check_numbers(scores_BV)
+    return scores_BV
 
 
 def shape_and_candidates(prompt: Prompt) -> tuple:

@@ -30,6 +30,9 @@ class Prompt:
         doc: data of the task, returned to it with the answer; models ignore it.
         max_new_tokens: number of ids generated after each continuation; 0 for scoring.
         candidate_ids: (M,) integer ids scored as alternatives to the first scored id of every continuation.
+        question_len: number of ids at the end of the context that belong to the question, which an ensemble repeats
+            after each chunk.
+        extension_length: length in tokens that an extension is built for; None is the length of the cell.
     """
 
     context: np.ndarray
@@ -38,6 +41,8 @@ class Prompt:
     doc: dict[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 0
     candidate_ids: np.ndarray | None = None
+    question_len: int = 0
+    extension_length: int | None = None
 
     @property
     def length(self) -> int:

@@ -164,7 +164,7 @@ def plan_cells(
     ensemble = (
         None if extension.ensemble is None else instantiate(extension.ensemble, ChunkEnsemble, None, None)
     )
-    if ensemble is not None and not hasattr(ensemble, task.output_type):
+    if ensemble is not None and not (task.supports_ensembles and hasattr(ensemble, task.output_type)):
         return  # an ensemble has no attention weights, for example
     if ensemble is not None and model.pretrained and model.pretrained.architecture is None:
         raise IncompatibleError(

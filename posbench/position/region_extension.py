@@ -58,14 +58,15 @@ class RegionExtension(Extension):
 class SinkExtension(RegionExtension):
     """A sliding window and the first tokens: visible where i - j < window or j < num_sink_tokens.
 
-    Without positions it is still a mask, so it requires none.
+    Around a scheme without positions it is a mask. A sink has a position as near as the window's first token, which
+    needs positions that count tokens.
 
     Attributes:
         num_sink_tokens: first tokens that stay visible beyond the window.
         unchanged_len: number of tokens up to which the extension changes nothing.
     """
 
-    requires = frozenset()
+    requires = frozenset({"indices as positions"})
     num_sink_tokens: int
     unchanged_len: int
 

@@ -63,9 +63,10 @@ class Traits:
         unbounded_context: at least one layer attends to all earlier tokens, so that a window can bound it.
         reads_hidden_states: a hook reads `AttentionInputs.x_BTW` or `x_BSW`. Only then are they passed and kept in the
             KV cache, where they take a third of the memory.
+        draws_positions: the scheme places tokens at positions of its own, whatever their indices.
         capabilities: what an extension may require. Declared: "positions" (the scheme uses positions) and
             "inv_freq" (it rotates by `AttentionInputs.inv_freq_transforms`). Derived from the above:
-            "softmax attention", "mergeable regions" and "unbounded context".
+            "softmax attention", "mergeable regions", "unbounded context" and "indices as positions".
     """
 
     relative: bool
@@ -76,6 +77,7 @@ class Traits:
     softmax_attention: bool = True
     unbounded_context: bool = True
     reads_hidden_states: bool = False
+    draws_positions: bool = False
     capabilities: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -83,6 +85,7 @@ class Traits:
             "softmax attention": self.softmax_attention,
             "mergeable regions": self.lse_mergeable,
             "unbounded context": self.unbounded_context,
+            "indices as positions": not self.draws_positions,
         }
         held = {name for name, holds in derived.items() if holds}
         object.__setattr__(self, "capabilities", self.capabilities - derived.keys() | held)

@@ -4,7 +4,7 @@ Ruoss et al. Randomized Positional Encodings Boost Length Generalization of Tran
 arXiv:2305.16843.
 In training, positions are drawn in every step, once for the batch, from torch's global generator. The paper draws in
 evaluation as well; here that draw is fixed by the declared length, so that evaluations are reproducible: a prefix
-alone has other positions than in a longer text. The scheme starts in evaluation mode. Extensions that stretch
+alone has other positions than in a longer text. The scheme starts in evaluation mode. Extensions that change
 positions or frequencies do not apply: the positions that they would reach are trained.
 Positions are drawn for every inner scheme. The authors' code (github.com/google-deepmind/
 randomized_positional_encodings) draws positions for sinusoids, learned tables and rotations, but sorted distances
@@ -40,7 +40,9 @@ class Randomized(Stack):
                 "longest length that is to be evaluated"
             )
         super().__init__(replace(shape, train_len=self.max_position), [base_scheme])
-        self.traits = replace(self.traits, prefix_stable=False, capabilities=frozenset())
+        self.traits = replace(
+            self.traits, prefix_stable=False, draws_positions=True, capabilities=frozenset()
+        )
         self.eval()
 
     def check(self, length: int) -> None:

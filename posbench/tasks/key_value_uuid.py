@@ -138,7 +138,12 @@ class KeyValueUuid(Task):
                     (0, MAX_NEW_TOKENS) if self.generate else (template.uuids.n_tokens, 0)
                 )
                 yield Prompt(
-                    context, np.stack(continuations), n_scored, doc | {"records": own}, max_new_tokens
+                    context,
+                    np.stack(continuations),
+                    n_scored,
+                    doc | {"records": own},
+                    max_new_tokens,
+                    question_len=len(template.before_key),
                 )
 
     def process_results(self, prompt: Prompt, scores: Scores | Generated) -> Iterator[MetricValue]:

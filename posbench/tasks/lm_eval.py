@@ -1,8 +1,9 @@
 """Any task of lm-evaluation-harness: its documents, prompts and metrics, on the models and lengths of posbench.
 
 Gao et al. The Language Model Evaluation Harness. github.com/EleutherAI/lm-evaluation-harness.
-Deviations: every prompt begins with bos, also one that is cut to the length; answers are decoded greedily; metrics that
-are no means over documents (F1, BLEU) are left out.
+Deviations: a prompt begins with bos, also if it is cut to the length; answers are decoded greedily; metrics that are no
+means over documents (F1, BLEU) are left out. As in lm-eval, a text that is scored as a whole is read in windows, of which
+only the first begins with bos; the others begin with the last token of the window before them.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class LMEval(Task):
     protocol = "lm_eval"
     metric = "acc"
     unit = "fraction"
+    supports_ensembles = False  # lm-eval does not mark questions
 
     def __init__(
         self, name: str, num_examples: int = 100, num_fewshot: int | None = None, include_path: str = ""
@@ -83,6 +85,10 @@ class LMEval(Task):
                 f"allow=[{folder}] to the command line"
             )
         return load_task(self.name, self.include_path, self.num_fewshot, self.num_examples, seed)
+
+    def begin_with(self, prompt: Prompt, bos: int) -> Prompt:
+        """Returns the prompt, which has a bos where lm-eval has one."""
+        return prompt
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         for index, request in enumerate(self.harness_task(seed).instances):

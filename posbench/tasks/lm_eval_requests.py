@@ -48,7 +48,7 @@ def prompts_of(request: Any, corpus: Corpus, length: int) -> list[Prompt]:
     count = int(options.get("max_gen_toks") or MAX_NEW_TOKENS)
     if count >= length:
         raise LengthError(f"lm_eval at {length} tokens: this task generates {count}; choose a longer length")
-    ids_C = last(encode_text(corpus, context), length - count, corpus)
+    ids_C = last(encode_text(corpus, context), length - count + 1, corpus)
     empty = np.zeros((1, 0), np.int64)
     return [Prompt(ids_C, empty, 0, max_new_tokens=count)]
 

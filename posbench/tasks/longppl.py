@@ -4,8 +4,8 @@ Fang et al. What is Wrong with Perplexity for Long-context Language Modeling? IC
 arXiv:2410.23771; PKU-ML/LongPPL. A key token is one whose log-probability is more than alpha = 2 nats higher with a
 long context than with a short one, and above beta = -2 nats with the long one. Deviations:
 
-- The paper determines key tokens with one fixed evaluator for all models; here the model under test, with its
-  extension, determines its own.
+- The paper determines key tokens with one fixed evaluator for all models; here the model under test determines its own,
+  with its extension as it is built for the training length, so that all lengths of a curve have the same key tokens.
 - The paper compares contexts of 4096 to 5120 tokens with the whole text; here a quarter of the training length is
   compared with all of it. At the evaluated length, the key tokens of a model that fails there would be noise.
 """
@@ -13,6 +13,7 @@ long context than with a short one, and above beta = -2 nats with the long one. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
@@ -43,6 +44,7 @@ class LongPPL(Perplexity):
 
     task = "longppl"
     protocol = "key_tokens"
+    version = 2
 
     def __init__(
         self,
@@ -70,9 +72,10 @@ class LongPPL(Perplexity):
                 f"training length) or more, and a short context from {targets} (a quarter of it) to {train_len - 1}"
             )
         segments = list(self.segments(length, corpus, seed))
-        for context_len in (length, train_len, short):
+        for context_len, extension_length in ((length, None), (train_len, train_len), (short, train_len)):
             for doc_id, example, ids in segments:
-                yield self.prompt(corpus, ids[-context_len - 1 :], targets, doc_id, example)
+                prompt = self.prompt(corpus, ids[-context_len - 1 :], targets, doc_id, example)
+                yield replace(prompt, extension_length=extension_length)
 
     def process_all_results(self, answered: Iterable[tuple[Prompt, Scores]]) -> Iterator[MetricValue]:
         """Computes the metrics of each segment from its three prompts."""

@@ -6,15 +6,17 @@ Arora, Eyuboglu, et al. Zoology. ICLR 2024. arXiv:2312.04927; the sequences are 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from posbench.data import mqar
 from posbench.data.corpus import Corpus
+from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError, unknown
 from posbench.instantiate import register
 from posbench.lm.interface import Prompt, Scores
-from posbench.tasks.prompting import require_positive
+from posbench.tasks.prompting import evaluated_window, require_positive
 from posbench.tasks.task import MetricValue, Task
 
 
@@ -41,7 +43,7 @@ class MQAR(Task):
 
     task = "mqar"
     protocol = "synthetic_records"
-    version = 2
+    version = 3
     metric = "exact_match"
     unit = "fraction"
 
@@ -57,17 +59,29 @@ class MQAR(Task):
         self.variant = "-".join(name for name in (layout.removeprefix("mqar").strip("_"), pairs) if name)
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
-        vocabulary, tokens = corpus.vocabulary, corpus.split("test").tokens
+        vocabulary = corpus.vocabulary
         count = mqar.num_pairs(length, vocabulary.num_keys, vocabulary.num_values, self.num_pairs or 0)
         for index in range(self.num_examples):
             # The last entry separates these draws from those of training, so that no training sequence recurs.
             rng = np.random.default_rng([seed, length, index, 1])
-            start = int(rng.integers(max(1, len(tokens) - length)))
-            made = mqar.sequence(rng, vocabulary, self.layout, length, count, tokens[start : start + length])
-            doc = {"example": index, "sequence": made, "choices": vocabulary.num_values}
-            # The last id is only predicted, and its prediction counts only where a query is the last token read.
-            ids = np.append(made.ids, vocabulary.bos)
-            yield Prompt(ids[:1], ids[None, 1:], length, doc)
+            text = evaluated_window(corpus, rng, length)
+            made = mqar.sequence(rng, vocabulary, self.layout, length, count, text)
+            yield self.prompt(made, index, vocabulary)
+
+    def prompt(self, made: mqar.MqarSequence, index: int, vocabulary: Vocabulary) -> Prompt:
+        """Returns the prompt of a sequence."""
+        doc = {"example": index, "sequence": made, "vocabulary": vocabulary}
+        # The last id is only predicted, and its prediction counts only where a query is the last token read.
+        ids = np.append(made.ids, vocabulary.bos)
+        return Prompt(ids[:1], ids[None, 1:], len(made.ids), doc)
+
+    def begin_with(self, prompt: Prompt, bos: int) -> Prompt:
+        """Puts the bos before the sequence, whose first id can be a key, and drops its last id, which never counts."""
+        made, index, vocabulary = (prompt.doc[name] for name in ("sequence", "example", "vocabulary"))
+        ids = np.concatenate([[bos], made.ids[:-1]])
+        return self.prompt(
+            replace(made, ids=ids, queries=made.queries + 1, pairs=made.pairs + 1), index, vocabulary
+        )
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         index, made = prompt.doc["example"], prompt.doc["sequence"]
@@ -79,5 +93,7 @@ class MQAR(Task):
             yield MetricValue("exact_match", float(right), 1, "fraction", *location)
         in_context = float(np.isin(predicted, made.values).sum())
         yield MetricValue("predicted_in_context", in_context, count, "fraction", name, index)
-        yield MetricValue("chance", count / prompt.doc["choices"], count, "fraction", name, index)
+        yield MetricValue(
+            "chance", count / prompt.doc["vocabulary"].num_values, count, "fraction", name, index
+        )
         yield MetricValue("random_in_context", 1.0, count, "fraction", name, index)

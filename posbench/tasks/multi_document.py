@@ -26,6 +26,7 @@ from posbench.tasks.prompting import (
     decode_until_special,
     encode_text,
     evenly_spaced,
+    generation_prompt,
     leading_filler,
     require_positive,
 )
@@ -141,6 +142,7 @@ class MultiDocument(Task):
             rng = np.random.default_rng([seed, length, example])
             n_ids = len(self.prompt_ids(corpus, index, count, 0))
             lead = leading_filler(corpus, rng, length - self.max_new_tokens - n_ids)
+            n_question = len(self.question_ids(corpus, index, count))
             for gold in evenly_spaced(max(1, count), self.num_positions).tolist():
                 ids = np.concatenate(
                     [[corpus.vocabulary.bos], lead, self.prompt_ids(corpus, index, count, gold)]
@@ -152,21 +154,25 @@ class MultiDocument(Task):
                     "gold": gold if count else None,
                     "depth": gold / max(1, count - 1) if count else None,
                 }
-                yield Prompt(ids[:-1], ids[None, -1:], 0, doc, self.max_new_tokens)
+                yield generation_prompt(ids[:-n_question], ids[-n_question:], doc, self.max_new_tokens)
 
     def prompt_ids(self, corpus: Corpus, index: int, count: int, gold: int) -> np.ndarray:
         """Ids of the paper's prompt; their number does not depend on the position `gold` of the gold passage."""
-        question = self.questions[index]
-        ask = f"Question: {question.text}\nAnswer:"
+        question, ask = self.questions[index], self.question_ids(corpus, index, count)
         if not count:
-            return encode_text(corpus, ask)
+            return ask
         passages = distractors(self.questions, index, count - 1, np.random.default_rng([index, count]))
         passages.insert(gold, question.gold)
         before = f"Question: {question.text}\n\n" if self.query_aware else ""
         pieces = [INSTRUCTIONS + before]
         for number, passage in enumerate(passages, 1):
             pieces += [f"Document [{number}](Title:", f" {passage.title}) {passage.text}\n"]
-        return np.concatenate([encode_text(corpus, piece) for piece in [*pieces, "\n" + ask]])
+        return np.concatenate([*(encode_text(corpus, piece) for piece in pieces), ask])
+
+    def question_ids(self, corpus: Corpus, index: int, count: int) -> np.ndarray:
+        """Ids of the question after `count` passages."""
+        ask = f"Question: {self.questions[index].text}\nAnswer:"
+        return encode_text(corpus, "\n" + ask if count else ask)
 
     def process_results(self, prompt: Prompt, generated: Generated) -> Iterator[MetricValue]:
         example, question, gold, depth = (

@@ -107,7 +107,9 @@ class Passkey(Task):
                 )
                 context = np.concatenate([[corpus.vocabulary.bos], task, first, statement, second, question])
                 doc = {"example": example, "position": 1 + len(task) + n_first, "depth": depth}
-                yield Prompt(context.astype(np.int64), number[None], len(number), doc)
+                yield Prompt(
+                    context.astype(np.int64), number[None], len(number), doc, question_len=len(question)
+                )
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         example, position, depth = (prompt.doc[name] for name in ("example", "position", "depth"))

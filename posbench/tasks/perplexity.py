@@ -45,7 +45,7 @@ class Perplexity(Task):
         Raises:
             LengthError: if `length` exceeds max_context, or max_context every test document.
         """
-        shard = corpus.split("test")
+        shard = corpus.evaluated
         if length > self.max_context:
             raise LengthError(
                 f"{self.protocol} at {length} tokens: its max_context is {self.max_context}; raise max_context or choose a length up to it"
@@ -57,7 +57,7 @@ class Perplexity(Task):
         ]
         if not candidates:
             raise LengthError(
-                f"{self.protocol} to {self.max_context} tokens: the longest test document of {corpus.name} has "
+                f"{self.protocol} to {self.max_context} tokens: the longest {corpus.evaluated_split} document of {corpus.name} has "
                 f"{shard.longest}; the longest possible length is {shard.longest - 1}"
             )
         order = np.random.default_rng(seed).permutation(len(candidates))[: self.num_examples]

@@ -31,7 +31,7 @@ class PositionResolution(Task):
     and those whose value equals the next one.
 
     Metrics, for each record; `position` is its index in the context, `depth` its relative position:
-        position_accuracy (fraction, 0 or 1): its own value has the higher log-probability.
+        position_accuracy (fraction, 0 or 1): its own value has the higher log-probability; ties, common in low precision, count half.
         log_likelihood_ratio (nats): difference of the two log-probabilities.
     Metric, for each context:
         chance (fraction): 1/2.
@@ -42,6 +42,7 @@ class PositionResolution(Task):
 
     task = "position_resolution"
     protocol = "synthetic_records"
+    version = 2
     metric = "position_accuracy"
     unit = "fraction"
 
@@ -69,6 +70,6 @@ class PositionResolution(Task):
         own_R, following_R = scores.logprob[:, 0].reshape(-1, 2).T
         for record, ratio in zip(prompt.doc["records"].tolist(), (own_R - following_R).tolist(), strict=True):
             location = (name, index, record, record / last)
-            yield MetricValue("position_accuracy", float(ratio > 0), 1, "fraction", *location)
+            yield MetricValue("position_accuracy", 0.5 * float(np.sign(ratio) + 1), 1, "fraction", *location)
             yield MetricValue("log_likelihood_ratio", ratio, 1, "nats", *location)
         yield MetricValue("chance", len(own_R) / 2, len(own_R), "fraction", name, index)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from posbench.data.corpus import Corpus
 from posbench.errors import ConfigError, LengthError
+from posbench.lm.interface import Prompt
 
 
 def evenly_spaced(count: int, num_positions: int) -> np.ndarray:
@@ -36,16 +39,16 @@ def gold_rank(logprob_V: np.ndarray, gold_V: np.ndarray) -> float:
 
 
 def filler_text(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.ndarray:
-    """(tokens,) int64 ids of running text from a random start in the test split, without bos ids.
+    """(tokens,) int64 ids of running text from a random start in the evaluated split, without bos ids.
 
     Raises:
         LengthError: if the split has fewer tokens.
     """
-    shard = corpus.split("test")
+    shard = corpus.evaluated
     ids = shard.tokens
     if len(ids) - len(shard) < tokens:
         raise LengthError(
-            f"running text of {tokens} tokens: the test split of {corpus.name} has {len(ids) - len(shard)}; "
+            f"running text of {tokens} tokens: the {corpus.evaluated_split} split of {corpus.name} has {len(ids) - len(shard)}; "
             "choose a shorter length, or a larger corpus"
         )
     start = int(rng.integers(max(1, len(ids) - tokens - len(shard))))
@@ -54,9 +57,34 @@ def filler_text(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.nda
     return text[text != corpus.vocabulary.bos][:tokens].astype(np.int64)
 
 
+def evaluated_window(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.ndarray:
+    """(tokens,) ids from a random start in the evaluated split, bos ids of documents included.
+
+    Raises:
+        LengthError: if the split has fewer tokens.
+    """
+    ids = corpus.evaluated.tokens
+    if len(ids) < tokens:
+        raise LengthError(
+            f"running text of {tokens} tokens: the {corpus.evaluated_split} split of {corpus.name} has {len(ids)}; "
+            "choose a shorter length, or a larger corpus"
+        )
+    start = int(rng.integers(max(1, len(ids) - tokens)))
+    return ids[start : start + tokens]
+
+
 def encode_text(corpus: Corpus, text: str) -> np.ndarray:
     """(T,) int64 ids of a piece of text. Prompts are joined from ids, so that pieces are tokenized independently."""
     return corpus.tokenizer.encode(text).astype(np.int64)
+
+
+def generation_prompt(
+    ids: np.ndarray, question: np.ndarray, doc: dict[str, Any], max_new_tokens: int
+) -> Prompt:
+    """Returns the prompt of ids and a question, of at least one id, after which an answer is generated."""
+    context = np.concatenate([ids, question[:-1]]).astype(np.int64)
+    last = np.asarray(question[None, -1:], np.int64)
+    return Prompt(context, last, 0, doc, max_new_tokens, question_len=len(question) - 1)
 
 
 def leading_filler(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.ndarray:

@@ -22,7 +22,14 @@ from posbench.errors import LengthError, unknown
 from posbench.lm.interface import Generated, Prompt
 from posbench.tasks.fixed_token_strings import FixedTokenCount
 from posbench.tasks.passkey import FILLERS, SENTENCES
-from posbench.tasks.prompting import decode_until_special, encode_text, filler_text, require_positive
+from posbench.tasks.prompting import (
+    decode_until_special,
+    encode_text,
+    evaluated_window,
+    filler_text,
+    generation_prompt,
+    require_positive,
+)
 from posbench.tasks.task import MetricValue, Task
 
 Strings = dict[str, FixedTokenCount]
@@ -98,12 +105,12 @@ class RulerTask(Task):
 
     def symbols(self, index: int, length: int, corpus: Corpus, rng: np.random.Generator) -> Prompt:
         """Returns a prompt of symbols."""
-        vocabulary, tokens = corpus.vocabulary, corpus.split("test").tokens
+        vocabulary = corpus.vocabulary
         ruler.check_length(self.task, length, vocabulary.num_keys, vocabulary.num_values)
-        start = int(rng.integers(max(1, len(tokens) - length)))
-        ids, answers = ruler.example(rng, vocabulary, self.task, length, tokens[start : start + length])
+        text = evaluated_window(corpus, rng, length)
+        ids, question, answers = ruler.example(rng, vocabulary, self.task, length, text)
         doc = {"example": index, "answers": answers.tolist()}
-        return Prompt(ids[:-1], ids[None, -1:], 0, doc, len(answers))
+        return generation_prompt(ids, question, doc, len(answers))
 
     def words(
         self, index: int, length: int, corpus: Corpus, rng: np.random.Generator, strings: Strings
@@ -125,9 +132,9 @@ class RulerTask(Task):
             filler = np.resize(encode_text(corpus, SENTENCES), n_filler)
         cuts = np.sort(rng.integers(n_filler + 1, size=len(placed)))
         parts = [part for pair in zip(np.split(filler, cuts), [*placed, []], strict=True) for part in pair]
-        ids = np.concatenate([[corpus.vocabulary.bos], before, *parts, after]).astype(np.int64)
+        ids = np.concatenate([[corpus.vocabulary.bos], before, *parts]).astype(np.int64)
         doc = {"example": index, "answers": answers, "corpus": corpus}
-        return Prompt(ids[:-1], ids[None, -1:], 0, doc, self.max_new_tokens)
+        return generation_prompt(ids, after, doc, self.max_new_tokens)
 
     def texts(
         self, rng: np.random.Generator, corpus: Corpus, strings: Strings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from posbench.data.corpus import Corpus
@@ -48,6 +48,7 @@ class Task:
         metric, unit: primary metric; also the one in the row of a cell without results, such as an undefined length.
         version: incremented when prompts or metrics change; part of a cell's identity.
         output_type: method of `LM` that answers the prompts: "loglikelihood", "generate" or "attention_weights".
+        supports_ensembles: whether prompts mark their question (`Prompt.question_len`), which an ensemble repeats.
         required_synthetic_task: `train.synthetic_task` with which a model must have been trained; "" for any model.
     """
 
@@ -58,6 +59,7 @@ class Task:
     version: int = 1
     output_type: str = "loglikelihood"
     variant: str = ""
+    supports_ensembles: bool = True
     required_synthetic_task: str = ""
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
@@ -82,6 +84,16 @@ class Task:
         """Computes the metrics of all prompts of a cell, in order; overridden by tasks that compare prompts."""
         for prompt, scores in answered:
             yield from self.process_results(prompt, scores)
+
+    def begin_with(self, prompt: Prompt, bos: int) -> Prompt:
+        """Returns a prompt as pretrained models read it: of the same length, with `bos` in place of its first id.
+
+        That id is never scored. Windows into the middle of a document have no bos of their own, and how many there are
+        depends on the length.
+        """
+        context = prompt.context.copy()
+        context[0] = bos
+        return replace(prompt, context=context)
 
     def fixed_lengths(self, corpus: Corpus) -> list[int]:
         """Returns the lengths in tokens that follow from the task's settings, such as a number of records.

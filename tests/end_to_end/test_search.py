@@ -100,5 +100,6 @@ def test_losses_of_another_search_are_not_used(search):
     result = search("search.seed=1")
     assert result.code == 2
     assert (
-        "candidates.json is of another model, task, length or seed: choose another search.name" in result.err
+        "candidates.json is of another model, corpus, task, length or seed: choose another search.name"
+        in result.err
     )

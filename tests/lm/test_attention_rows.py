@@ -163,6 +163,10 @@ class Text:
     name = "numbers"
     vocabulary = Vocabulary("numbers", 100)
 
+    @property
+    def evaluated(self):
+        return self.split("test")
+
     def split(self, name):
         return Shard("test", np.arange(200) % 100, np.array([0, 200]), ["d0"])
 

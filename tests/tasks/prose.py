@@ -44,6 +44,12 @@ class Prose:
     def vocabulary(self) -> Vocabulary:
         return Vocabulary(self.tokenizer.name, self.tokenizer.vocab_size)
 
+    evaluated_split = "test"
+
+    @property
+    def evaluated(self) -> Shard:
+        return self.split("test")
+
     def split(self, name: str) -> Shard:
         assert name == "test"
         bos = self.vocabulary.bos
