@@ -75,7 +75,7 @@ def test_seeds_left_out_are_named():
     rows.loc[lost & (rows["task"] == "key_value"), "status"] = "not_learned"
     tables = {table.name: table for table in build_tables(rows, ORDER)}
     text = to_markdown(tables["key_value-synthetic_records-exact_match-ranking"])
-    assert "1 of 4 seeds left out." in text
+    assert "1 of 4 seeds has not learned the task and is left out." in text
 
 
 def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):

@@ -86,6 +86,15 @@ def test_one_seed_decides_nothing(rows):
     )
 
 
+def test_an_unfinished_experiment_does_not_replace_a_finished_one(rows, three_seeds):
+    """Fault: one seed of the leaderboard, which a claim prefers, made the three seeds of the demo undecided."""
+    unfinished = propagate_gate(report_rows(rows))
+    both = claim(break_of(at_least=0.05), experiments=["leaderboard", "demo"])
+    decided = page.decide(both, {"leaderboard": unfinished, "demo": three_seeds}.get)
+    assert (decided.verdict, decided.experiment) == ("reproduced", "demo")
+    assert page.decide(both, {"leaderboard": unfinished}.get).experiment == "leaderboard"
+
+
 def test_a_model_below_the_gate_has_no_number(three_seeds):
     effect = {"plus": [{"scheme": "nope", "length_multiple": 4}], "at_least": 0.5}
     below = claim(effect, select={"task": "key_value"}, metric="exact_match")

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from posbench.report.html.results import Describe, ExperimentResults
-from posbench.report.tables.caption_text import STATUS_NOTES
+from posbench.report.tables.caption_text import STATUS_NOTES, TUNING, UNLEARNED
+from posbench.report.tables.captions import is_tuned
 from posbench.report.tables.effective_length import LOSS, SHARES, format_length
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
@@ -97,7 +98,7 @@ def boards(experiment: ExperimentResults, costs: Mapping[str, Entry], describe: 
         if not found:
             continue
         name = ", ".join(f"{SETTING_COLUMNS[place].replace('_', ' ')} {key[place]}" for place in differing)
-        columns = _columns(tables, loss, retrieval)
+        columns = _columns(tables, loss, retrieval, experiment.note)
         numbers = pd.concat([table.numbers[SERIES_COLUMNS] for table in found])
         lines = []
         for scheme, extension in ordered_series(numbers, experiment.order):
@@ -106,7 +107,7 @@ def boards(experiment: ExperimentResults, costs: Mapping[str, Entry], describe: 
                 for column, cells in columns.items()
                 if (scheme, extension) in cells
             }
-            if scheme in costs:
+            if scheme in costs and extension == "none":  # the time is that of the plain scheme
                 entries["time"] = costs[scheme]
             lines.append(
                 Line(
@@ -182,7 +183,9 @@ def _kind(extension: str, describe: Describe) -> str:
 Cells = dict[tuple[str, str], Entry]
 
 
-def _columns(tables: Sequence[Table], loss: Table | None, retrieval: Table | None) -> dict[str, Cells]:
+def _columns(
+    tables: Sequence[Table], loss: Table | None, retrieval: Table | None, note: str
+) -> dict[str, Cells]:
     columns: dict[str, Cells] = {}
     for measure, table in (("loss", loss), ("retrieval", retrieval)):
         if table is None:
@@ -209,7 +212,12 @@ def _columns(tables: Sequence[Table], loss: Table | None, retrieval: Table | Non
     for name, counted in (("parameters", "n_params"), ("tokens", "train_tokens")):
         counts = dict(zip(models["scheme"], models[counted], strict=True))
         columns[name] = {
-            key: Entry(f"{counts[key[0]]:,}", float(counts[key[0]])) for key in series if counts.get(key[0])
+            key: Entry(
+                f"{counts[key[0]]:,}" + (TUNING if name == "tokens" and is_tuned(note, key[1]) else ""),
+                float(counts[key[0]]),
+            )
+            for key in series
+            if counts.get(key[0])
         }
     return columns
 
@@ -253,7 +261,8 @@ def _value(line: Line, column: str) -> float:
 
 
 def _unlearned(line: Line, column: str) -> bool:
-    return STATUS_NOTES["not_learned"] in line.entries[column].note
+    note = line.entries[column].note
+    return STATUS_NOTES["not_learned"] in note or UNLEARNED in note
 
 
 def _not_beaten(tests: pd.DataFrame, label: str, length: int) -> list[str]:

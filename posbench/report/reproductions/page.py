@@ -76,21 +76,27 @@ def write(configs: Mapping[str, Mapping[str, Any]], results: Path) -> list[Path]
 
 
 def decide(claim: Claim, read: Any) -> Verdict:
-    """Returns the verdict on a claim, from the first of its experiments that has all rows.
+    """Returns the verdict on a claim, from the first of its experiments that has all rows of MIN_SEEDS seeds.
+
+    Without one, it is undecided, and shows the first that has all rows.
 
     Args:
         read: function from the name of an experiment to its rows, or None.
     """
     if claim.not_comparable:
         return Verdict(claim, NOT_COMPARABLE, reason=claim.not_comparable)
+    unfinished: Verdict | None = None
     for experiment in claim.experiments:
         rows = read(experiment)
         if rows is None:
             continue
         found = [measure(claim, effect, rows) for effect in claim.effects]
         if not any(one.missing for one in found):
-            return Verdict(claim, *_verdict(claim, found), experiment)
-    return Verdict(claim, NOT_MEASURED)
+            one = Verdict(claim, *_verdict(claim, found), experiment)
+            if all(effect.seeds >= MIN_SEEDS for effect in found):
+                return one
+            unfinished = unfinished or one
+    return unfinished or Verdict(claim, NOT_MEASURED)
 
 
 def _verdict(claim: Claim, found: Sequence[Measured]) -> tuple[str, Sequence[Measured]]:

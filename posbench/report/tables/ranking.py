@@ -87,8 +87,27 @@ def ranking_table(
     return Table(
         name=name,
         title=f"{capital(metric.label)} at {length} tokens ({multiple_of(length, train_len)}): ranking",
-        caption=caption([(rows, ranked, metric)], RANKS, NOTE, intervals="intervals", notes=False),
+        caption=caption(
+            [(rows, ranked, metric)],
+            _not_ranked(numbers, ranked, length),
+            RANKS,
+            NOTE,
+            intervals="intervals",
+            notes=False,
+        ),
         header=["scheme", "ranks", "group", metric.label],
         body=body,
         numbers=ranked.drop(columns="label").assign(metric=metric.name, train_len=train_len),
     )
+
+
+def _not_ranked(numbers: pd.DataFrame, ranked: pd.DataFrame, length: int) -> str:
+    """Returns the series without a test, with the reason; '' if there are none."""
+    at = numbers[numbers["eval_len"] == length]
+    labels = {series_label(line.scheme, line.extension): line for line in at.itertuples()}
+    missing = [
+        f"{label} ({'too few seeds' if pd.notna(line.estimate) else line.status.replace('_', ' ')})"
+        for label, line in labels.items()
+        if label not in set(ranked["label"])
+    ]
+    return f"Not ranked: {', '.join(missing)}." if missing else ""
