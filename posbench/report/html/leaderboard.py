@@ -19,7 +19,7 @@ from posbench.report.tables.effective_length import LOSS, SHARES, format_length
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
 from posbench.report.tables.metrics import get_metric
-from posbench.report.tables.pairwise_tests import NOT_SIGNIFICANT
+from posbench.report.tables.ranking import not_told_apart
 from posbench.report.tables.selection import SERIES_COLUMNS, SETTING_COLUMNS, ordered_series, series_label
 from posbench.results.gate import GATE_METRICS
 
@@ -63,7 +63,7 @@ class Best:
     """The best series of an experiment in one measure.
 
     Attributes:
-        equals: series from which it does not differ significantly.
+        equals: series from which it does not differ significantly, by the correction of the table of ranks.
     """
 
     measure: str
@@ -251,7 +251,7 @@ def _best_of(
     sign = 1 if metric.lower_is_better else -1
     best = min(measured[at], key=lambda line: sign * _value(line, column))
     differences = _beside(tables, table, "differences")
-    equals = [] if differences is None else _not_beaten(differences.numbers, best.label, at * train_len)
+    equals = [] if differences is None else not_told_apart(differences.numbers, best.label, at * train_len)
     what = f"{words} at {at}× the training length ({at * train_len:,} tokens), {metric.label}"
     yield Best(what, best, best.entries[column], equals)
 
@@ -263,9 +263,3 @@ def _value(line: Line, column: str) -> float:
 def _unlearned(line: Line, column: str) -> bool:
     note = line.entries[column].note
     return STATUS_NOTES["not_learned"] in note or UNLEARNED in note
-
-
-def _not_beaten(tests: pd.DataFrame, label: str, length: int) -> list[str]:
-    here = tests[(tests["eval_len"] == length) & (tests["conclusion"] == NOT_SIGNIFICANT)]
-    pairs = here[["a", "b"]].itertuples(index=False, name=None)
-    return [b if a == label else a for a, b in pairs if label in (a, b)]
