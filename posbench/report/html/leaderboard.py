@@ -13,8 +13,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.report.html.results import Describe, ExperimentResults
-from posbench.report.tables.caption_text import STATUS_NOTES, TUNING, UNLEARNED
-from posbench.report.tables.captions import is_tuned
+from posbench.report.tables.caption_text import STATUS_NOTES, TUNING, UNLEARNED, is_tuned
 from posbench.report.tables.effective_length import LOSS, SHARES, format_length
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table

@@ -106,6 +106,11 @@ def variant_name(variant: str, task: str = "") -> str:
     return VARIANTS.get(variant, variant.replace("_", " "))
 
 
+def is_tuned(note: str, extension: str) -> bool:
+    """Returns whether the sentences about an experiment name an extension as that of a fine-tuned model."""
+    return f" {extension} (" in note.partition(TUNED)[2]
+
+
 def capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 

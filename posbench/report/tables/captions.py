@@ -19,6 +19,7 @@ from posbench.report.tables.caption_text import (
     VARIANTS,
     capital,
     cluster_name,
+    is_tuned,
     variant_name,
 )
 from posbench.report.tables.metrics import METRICS, Metric
@@ -83,11 +84,6 @@ def experiment_note(parts: Sequence[pd.DataFrame]) -> str:
     return note if has_one else note.partition(TUNED)[0].strip()
 
 
-def is_tuned(note: str, extension: str) -> bool:
-    """Returns whether the sentences about an experiment name an extension as that of a fine-tuned model."""
-    return f" {extension} (" in note.partition(TUNED)[2]
-
-
 def protocol(rows: pd.DataFrame, metric: Metric) -> str:
     """Returns the description of the protocol or task, with the targets of a row if all rows have as many."""
     description = _description(rows)
@@ -149,8 +145,10 @@ def no_width(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     """Returns the sentence about intervals without width, such as that of an accuracy of 1; '' without any."""
     if not ((shown["low"] == shown["high"]) & (shown["interval_method"] != "")).any():
         return ""
-    clusters = cluster_name(rows["task"].iat[0])
-    return f"An interval has no width where all {clusters} have the same value, and does not bound the error there."
+    what = cluster_name(rows["task"].iat[0])
+    return (
+        f"An interval has no width where all {what} have the same value, and does not bound the error there."
+    )
 
 
 def baselines(rows: pd.DataFrame, metric: Metric) -> str:
