@@ -63,9 +63,8 @@ def caption(
     named = [variants([rows for rows, *_ in sides])]
     for rows, shown, metric in _by_metric(sides):
         sentences += [protocol(rows, metric), *named, counts(rows, shown, metric, intervals)]
-        sentences += [baselines(rows, metric)]
-        if intervals in ("intervals", "bands"):  # of the numbers themselves
-            sentences += [no_width(rows, shown)]
+        own = intervals in ("intervals", "bands")  # of the numbers, not of differences
+        sentences += [no_width(rows, shown) if own else "", baselines(rows, metric)]
     sentences += [gate(sides), *more]
     for rows, shown, _ in sides:
         sentences += [text(rows), models(rows)]
@@ -173,10 +172,8 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
     if not any((mask & home).any() for mask, home in zip(judged, at_home, strict=True)):
         return "Gate: not applied, since no model was evaluated at its training length."
     # The rows: a ranking shows only the series that have learned the task.
-    judged_rows = [propagate_gate(rows) for rows, *_ in sides]
-    models = pd.concat(
-        [rows[[*SERIES_COLUMNS, "train_seed", "status"]] for rows in judged_rows]
-    ).drop_duplicates()
+    columns = [*SERIES_COLUMNS, "train_seed", "status"]
+    models = pd.concat([propagate_gate(rows)[columns] for rows, *_ in sides]).drop_duplicates()
     below = models[models["status"] == "not_learned"]
     if below.empty:
         return f"Gate: all models reach an accuracy of {MIN_ACCURACY:.2f} at the training length."
