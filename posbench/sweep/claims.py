@@ -108,7 +108,11 @@ class Claim:
         self.owner, self.beats, self.progress = uuid4().hex, 0, (0, 0, "")
         self._stop, self._renewed = threading.Event(), claims.now()
         with self.path.open("xb") as file:
-            file.write(self.content())
+            try:
+                os.write(file.fileno(), self.content())
+            except OSError:  # an empty lease would hold the job for lease_seconds
+                self.path.unlink(missing_ok=True)
+                raise
         for old in range(1, number):
             (claims.folder / f"{name}.lease-{old}").unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -160,6 +164,7 @@ def latest_lease(folder: Path, name: str) -> tuple[int, dict[str, Any]]:
 def read_lease(path: Path) -> dict[str, Any]:
     """Returns the fields of a lease; none if it is gone or not written completely."""
     try:
-        return json.loads(path.read_bytes())
+        lease = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
+    return lease if isinstance(lease, dict) else {}

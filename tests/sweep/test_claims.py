@@ -1,5 +1,6 @@
 """A job is claimed by one process, renewed while it runs, and taken over from a process that is gone."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from posbench import files
-from posbench.errors import DataError
+from posbench.errors import ConfigError, DataError
 from posbench.sweep import claims
 from posbench.sweep.claims import Claims, latest_lease
 
@@ -183,3 +184,17 @@ def test_a_removed_folder_ends_the_claim(tmp_path):
     with pytest.raises(DataError, match="was removed or is not reachable"):
         Claims(folder, "a", 90).acquire("job")
     assert not folder.exists()
+
+
+def test_a_lease_is_an_object(tmp_path):
+    """Fault: a lease with a list in it was an AttributeError."""
+    (tmp_path / "job.lease-1").write_text("[]")
+    assert latest_lease(tmp_path, "job") == (1, {})
+
+
+def test_a_full_disk_leaves_no_empty_lease(tmp_path, monkeypatch):
+    """Fault: it held the job for lease_seconds on the same machine."""
+    with monkeypatch.context() as full, pytest.raises(ConfigError, match="cannot be written"):
+        full.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+        Claims(tmp_path, "a", 90).acquire("job")
+    Claims(tmp_path, "a", 90).acquire("job").release()
