@@ -46,6 +46,7 @@ class Assignment(NamedTuple):
         run: id of the command that starts it.
         packages: packages outside posbench whose classes it may use.
         deadline: when it stops, by time.monotonic() of the machine that has started it.
+        retries: whether a job has failed under an earlier command, whose workers do not try it again.
     """
 
     results_dir: Path
@@ -53,6 +54,7 @@ class Assignment(NamedTuple):
     run: str
     packages: frozenset[str]
     deadline: float = math.inf
+    retries: bool = False
 
 
 def make_sweep(name: str, plan: Plan, jobs: list[Job], runtime: RuntimeSettings) -> Sweep:

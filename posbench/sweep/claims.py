@@ -92,7 +92,8 @@ class Claim:
     """A job that this process holds, from the creation of the lease to its release.
 
     Attributes:
-        crashes: how often in a row a process of the same command has died with this job.
+        crashes: how often in a row a process of the same command has died with this job without getting further.
+        furthest: the most steps or cells that earlier processes of the same command have done.
         progress: steps or cells that are done, their total, and a note, for views.
 
     Raises:
@@ -103,7 +104,11 @@ class Claim:
         self, claims: Claims, lock: files.Lock, name: str, number: int, before: dict[str, Any]
     ) -> None:
         self.claims, self.lock = claims, lock
-        self.crashes = before.get("crashes", 0) + 1 if before.get("run") == claims.run else 0
+        self.crashes, self.furthest = 0, 0
+        if before.get("run") == claims.run:
+            done, furthest = before.get("progress", (0,))[0], before.get("furthest", 0)
+            self.crashes = before.get("crashes", 0) + 1 if done <= furthest else 0
+            self.furthest = max(done, furthest)
         self.path, self.newer = (claims.folder / f"{name}.lease-{n}" for n in (number, number + 1))
         self.owner, self.beats, self.progress = uuid4().hex, 0, (0, 0, "")
         self._stop, self._renewed = threading.Event(), claims.now()
@@ -127,8 +132,8 @@ class Claim:
         """Returns the content of the lease, different each time."""
         self.beats += 1
         where = {"owner": self.owner, "host": host(), "pid": os.getpid(), "run": self.claims.run}
-        count = {"crashes": self.crashes, "beats": self.beats, "progress": self.progress}
-        return json.dumps(where | count).encode()
+        count = {"crashes": self.crashes, "furthest": self.furthest, "beats": self.beats}
+        return json.dumps(where | count | {"progress": self.progress}).encode()
 
     def release(self) -> None:
         """Gives the job up, done or not."""

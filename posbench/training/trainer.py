@@ -166,6 +166,7 @@ class Trainer:
             return metadata
         try:
             step, status = self.steps(report, stop)
+            stop()  # which raises if another process has taken the training over
             if self.writer:
                 self.writer.wait()
         finally:

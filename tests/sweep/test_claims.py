@@ -73,6 +73,21 @@ def test_the_job_of_a_killed_process_is_free_at_once(tmp_path):
     claim.release()
 
 
+def test_deaths_with_progress_between_them_are_not_counted(tmp_path):
+    """Fault: a training of a week that made progress failed after three kills, because requeues keep the command."""
+    dead, crashes = Claims(tmp_path, "a", 90), []
+    for step in (100, 200, 200, 150, 300, 0):
+        claim = dead.acquire("job")
+        crashes.append(claim.crashes)
+        claim.progress = (step, 1000, "")
+        claim.renew()
+        claim._stop.set()  # the process is killed
+        claim._thread.join()
+        claim.lock.release()
+    assert crashes == [0, 0, 0, 1, 2, 0]
+    assert dead.acquire("job").crashes == 1
+
+
 def test_a_stale_lease_is_taken_over_after_its_time(tmp_path, no_locks):
     """Where locks do not hold between machines, by the watcher's own clock and not by the times of files."""
     clock = Clock()
@@ -194,7 +209,8 @@ def test_a_lease_is_an_object(tmp_path):
 
 def test_a_full_disk_leaves_no_empty_lease(tmp_path, monkeypatch):
     """Fault: it held the job for lease_seconds on the same machine."""
-    with monkeypatch.context() as full, pytest.raises(ConfigError, match="cannot be written"):
+    with monkeypatch.context() as full:
         full.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
-        Claims(tmp_path, "a", 90).acquire("job")
+        with pytest.raises(ConfigError, match="cannot be written"):
+            Claims(tmp_path, "a", 90).acquire("job")
     Claims(tmp_path, "a", 90).acquire("job").release()
