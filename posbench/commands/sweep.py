@@ -35,6 +35,7 @@ from typing import Any
 
 from posbench.commands import checks, settings_command
 from posbench.config.schema import SweepScript
+from posbench.config.train import synthetic_sequences
 from posbench.errors import ConfigError
 from posbench.sweep import launch_local
 
@@ -139,11 +140,13 @@ def training_note(script: SweepScript) -> str:
     train = script.train
     if train.synthetic_fraction > 0 and "synthetic_fraction" not in script.grid.train:
         kinds = script.grid.train.get("synthetic_task", [train.synthetic_task])
+        share = synthetic_sequences(train.synthetic_fraction, train.batch_size) / train.batch_size
+        share = train.synthetic_fraction if "batch_size" in script.grid.train else share
         kind = " or ".join(SYNTHETIC_KINDS.get(one, str(one).replace("_", " ")) for one in kinds)
         sentences.append(
             f"{ALL_SYNTHETIC} ({kind})."
             if train.synthetic_fraction == 1
-            else f"{train.synthetic_fraction:.0%} of the training sequences are synthetic ({kind}), the others text."
+            else f"{share:.0%} of the training sequences are synthetic ({kind}), the others text."
         )
     for scheme, settings in script.overrides.scheme.items():
         if scheme in script.grid.scheme:
