@@ -42,7 +42,8 @@ def quote_texts(schema: type, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a command with the values of settings that are text, or lists of text, in quotes.
 
     Values that are in quotes already stay as they are, and so do the lists of values of --multirun. Keyword arguments of
-    a class get `++`, so that one that the file does not list is added, and checked against the class.
+    a class get `++`, so that one that the file does not list is added, and checked against the class; so do {entries} of
+    a dictionary.
     """
     types = typed_keys(schema)
     arguments = options_last(arguments)
@@ -88,6 +89,8 @@ def _quote_argument(types: dict[str, object], argument: str, is_multirun: bool) 
         return argument
     if get_origin(kind) is list and "," in value and not value.startswith("["):
         raise ConfigError(f"{argument}: a list has brackets, write '{key}=[{value}]'")
+    if get_origin(kind) is dict and value.startswith("{") and key == name:
+        return f"++{argument}"
     if kind is str:
         return f"{key}={_quote(value)}"
     if kind == list[str] and re.fullmatch(r"\[.*\]", value, re.DOTALL):

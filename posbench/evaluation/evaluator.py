@@ -207,7 +207,8 @@ class EvaluatedModel:
             "status": status,
             "seconds": round(time.monotonic() - started, 3),
             "device": device_name(self.device),
-            "peak_bytes": torch.cuda.max_memory_allocated(self.device)
+            # of the process since its start
+            "process_peak_bytes": torch.cuda.max_memory_allocated(self.device)
             if cuda
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "threads": torch.get_num_threads(),
