@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, get_origin
 
 from posbench.config.keys import typed_keys
@@ -106,8 +107,10 @@ def override_value(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
+    if isinstance(value, Integral):  # also one of numpy, whose repr is a call
+        return repr(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{override_value(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):
