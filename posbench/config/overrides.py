@@ -63,7 +63,7 @@ def quote_texts(schema: type, arguments: Sequence[str]) -> list[str]:
 def check_choice(schema: type, argument: str) -> None:
     """Raises ConfigError for the choice of a config group that this command does not have, or that is no name."""
     key, equals, value = argument.partition("=")
-    if not equals or not (config_dir() / key / "").is_dir() or "/" in key or value.startswith("{"):
+    if not equals or not key or not (config_dir() / key / "").is_dir() or "/" in key or value.startswith("{"):
         return
     with_group = {
         name for name, one in SCHEMAS.items() if key in {field.name for field in dataclasses.fields(one)}
