@@ -58,3 +58,9 @@ def check(settings: TrainSettings) -> None:
         raise ConfigError(
             f"train.grad_accum_steps {settings.grad_accum_steps} does not divide train.batch_size {settings.batch_size}: choose a divisor"
         )
+    fractions = settings.warmup_fraction + settings.decay_fraction
+    if fractions > 1 + 1e-9:
+        raise ConfigError(
+            f"train.warmup_fraction {settings.warmup_fraction} and train.decay_fraction {settings.decay_fraction}: give two "
+            "with a sum of at most 1, so that train.lr is reached"
+        )

@@ -106,7 +106,7 @@ class EvaluatedModel:
         columns = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
         if world().is_main_process:
             rows = [{**columns, **measure} for measure in measures]
-            store.write(cell.id, rows, self.run_metadata(status, started))
+            store.write(cell.id, rows, self.run_metadata(status, started) | cell.builds)
         return status
 
     def run_task(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
