@@ -12,7 +12,9 @@ from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, content_log
 from posbench.properties.uniqueness import encoding
 
 FAR = (2**10, 2**12, 2**14)  # largest positions (tokens); limited by the cost of floater's integration
-GROWTH = 1.1  # factor between successive positions in some layer; a logarithm grows by 12/10 and 14/12
+# Where growth up to there is seen: beyond the slowest wavelength of rotations, whose logits grow up to a part of it.
+VERY_FAR = (2**18, 2**23, 2**28)
+GROWTH = 1.1  # factor between successive positions in some layer; a logarithm grows by 12/10, ... and 28/23
 
 
 def bounds(probe: SchemeProbe) -> dict[str, object]:
@@ -44,11 +46,16 @@ def _grows(largest: list[Tensor]) -> bool:
 def _wide(probe: SchemeProbe) -> list[Tensor]:
     """Largest changes for few tokens at ever larger positions."""
     tokens = probe.longest(probe.shape.train_len, 4 * probe.shape.train_len)
-    supported = [position for position in FAR if probe.supports_length(position)]
     if probe.moves_positions():  # positions are the scheme's own and bounded
         return []
-    # An odd stride reaches every phase of a rotation.
-    return [_largest(probe, tokens, float(position // tokens | 1)) for position in supported]
+
+    def largest(positions: tuple[int, ...]) -> list[Tensor]:
+        # An odd stride reaches every phase of a rotation.
+        supported = [position for position in positions if probe.supports_length(position)]
+        return [_largest(probe, tokens, float(position // tokens | 1)) for position in supported]
+
+    near = largest(FAR)
+    return near + largest(VERY_FAR) if _grows(near) and encoding(probe, tokens) is None else near
 
 
 def _entries(probe: SchemeProbe) -> list[Tensor]:

@@ -18,7 +18,7 @@ MEANINGS = {
     "model_size": "size of the model, a label",
     "n_params": "parameters",
     "train_len": "training length in tokens",
-    "train_tokens": "tokens of the training",
+    "train_tokens": "tokens of the pretraining; those of fine-tuning are not counted",
     "train_seed": "seed of the training",
     "corpus": "text of training and evaluation, a label",
     "task": "what is measured",

@@ -161,7 +161,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Returns adjusted p-values: of those below 0.05, an expected 5% are false (Benjamini and Hochberg 1995)."""
+    """Returns adjusted p-values: of those below 0.05, an expected 5% are false (Benjamini and Hochberg 1995).
+
+    That is guaranteed for independent or positively dependent tests (Benjamini and Yekutieli 2001).
+    """
     p_M = np.asarray(p_values, dtype=float)
     order_M = np.argsort(p_M, kind="stable")
     scaled_M = p_M[order_M] * len(p_M) / np.arange(1, len(p_M) + 1)

@@ -125,6 +125,13 @@ def test_boundedness() -> None:
     assert bounds(probe("log_n"))["grows_with"] == "tokens"
 
 
+def test_a_slow_rotation_is_bounded():
+    """Fault: logits under RoPE of base 2 * 10^6 grow up to 2^14 positions, and were called unbounded."""
+    slow = SchemeProbe.of({"_target_": "posbench.schemes.rope.RoPE", "rope_theta": 2e6})
+    for one in (slow, probe("smollm3")):
+        assert bounds(one)["grows_with"] == "nothing"
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -129,3 +129,43 @@ def test_variants_of_mqar_have_names_of_their_own(rows: pd.DataFrame) -> None:
     assert variants([recall]) == ""
     both = [recall, recall.assign(variant="num_pairs=4")]
     assert variants(both) == "Variants: a pair for every 16 tokens, 4 pairs at every length."
+
+
+def test_series_below_the_gate_are_named_where_they_have_no_row(rows: pd.DataFrame) -> None:
+    """Fault: "all models reach an accuracy of 0.90" in captions of rankings, which have only the series that do."""
+    tables = {table.name: table for table in build_tables(rows, ORDER)}
+    name = "key_value-synthetic_records-exact_match"
+    ranking = tables[f"{name}-ranking"]
+    assert "nope" not in ranking.numbers["scheme"].tolist()
+    assert "Left out: nope." in ranking.caption
+    assert "Not ranked: learned (undefined), nope (not learned)." in ranking.caption
+    positions = tables[f"{name}-serial_position"]
+    assert all("Left out: nope." in one.caption for one in (positions, *positions.more))
+
+
+def test_intervals_without_width_are_explained(rows: pd.DataFrame) -> None:
+    """Fault: 1.00 [1.00, 1.00] of 32 contexts read like certainty."""
+    words = "An interval has no width where all contexts have the same value"
+    right = rows["value_sum"].mask((rows["scheme"] == "alibi") & (rows["metric"] == "exact_match"), 1.0)
+    name = "key_value-synthetic_records-exact_match"
+    rows = rows[rows["scheme"].isin(["alibi", "t5"])]
+    for some, expected in ((rows[rows["scheme"] == "t5"], False), (rows.assign(value_sum=right), True)):
+        table = next(one for one in build_tables(some) if one.name == name)
+        assert (words in table.caption) == expected
+
+
+def test_one_scheme_is_neither_best_nor_trained_like_others(rows: pd.DataFrame) -> None:
+    """Fault: "Best in bold" and "all schemes are trained on the same data" beside a single row."""
+    some = rows[(rows["scheme"] == "alibi")]
+    for table in build_tables(some):
+        assert "Best in bold" not in table.caption
+        assert "All schemes" not in table.caption
+
+
+def test_key_tokens_are_counted_by_seed() -> None:
+    """Fault: "23 scored tokens in 27 documents": tokens were those of a seed, documents those of all seeds."""
+    rows = synthetic_rows(seeds=3, documents=30, contexts=8, schemes=("rope",))
+    rows = rows[(rows["protocol"] == "fixed_targets") & (rows["extension"] == "none")]
+    tenth = rows["doc_id"].str[-2:].astype(int) // 10 == rows["train_seed"]
+    table = next(one for one in build_tables(rows[tenth]) if "bits_per_byte" in one.name)
+    assert "over 160 scored tokens in 10 documents per length; 3 training seeds" in table.caption

@@ -202,3 +202,21 @@ def test_a_ranking_without_its_lengths_says_so():
         pytest.raises(MissingRowsError, match=r"^no numbers of task perplexity at 3, 5 times"),
     ):
         ranking.draw(FigureData.of(rows, ORDER), length_multiples=[3, 5])
+
+
+def test_a_seed_below_the_gate_leaves_the_others():
+    """Fault: one of three seeds below the gate left the scheme without an effective length, beside its other numbers."""
+    rows = made({"rope": (1.0, 0.9, 0.4)}, "key_value", seeds=3, spread=0.01)
+    failed = rows["train_seed"] == 2
+    rows = gate.apply_gate(rows.assign(status="ok", value_sum=rows["value_sum"].mask(failed, 5.0)))
+    (line,) = effective_lengths(rows, EXACT, Threshold(0.5)).itertuples()
+    assert 128 < line.estimate < 256
+    assert (line.seeds, line.seeds_left_out, line.status) == (2, 1, "not_learned")
+    text = to_markdown(effective_length_table(rows, EXACT, ORDER, "name"))
+    assert "1 of 3 seeds has not learned the task and is left out." in text
+
+
+def test_ranges_of_lengths_are_not_interpolated():
+    """Fault: length generalization, whose scores are of 51 to 100 symbols and so on, had a length between two of them."""
+    rows = made({"rope": (1.0, 0.9, 0.4)}, "key_value").assign(task="length_generalization")
+    assert not [one.name for one in build_tables(rows) if "effective_length" in one.name]

@@ -21,6 +21,7 @@ from posbench.report.html.charts import charts
 from posbench.report.html.leaderboard import Board, Entry, boards
 from posbench.report.html.results import ExperimentResults, read_results
 from posbench.report.html.writer import write_html
+from posbench.report.tables.caption_text import TUNED
 
 NOTHING = Path("/nonexistent")
 words = st.one_of(st.sampled_from(LABELS), st.text(max_size=12))
@@ -147,7 +148,7 @@ def test_the_best_has_passed_the_gate_with_every_seed(tmp_path: Path) -> None:
     rows.loc[lost & (rows["task"] == "key_value"), "status"] = "not_learned"
     board = one_board(rows, tmp_path)
     note = {line.label: line for line in board.lines}["kerple_log"].entries["retrieval 4×"].note
-    assert note.startswith("1 of 3 seeds left out. Not learned")
+    assert note == "1 of 3 seeds has not learned the task and is left out."
     assert [best.line.label for best in board.best][1] == "alibi"
 
 
@@ -172,6 +173,8 @@ def test_the_leaderboard_has_the_numbers_of_the_tables(rows: pd.DataFrame, tmp_p
     assert lines["rope + window"].entries["effective_loss"].text == "> 1024"
     assert lines["rope"].entries["time"].text == "1.05"
     assert lines["rope + window"].kind == "extension"
+    # Fault: an extension and an ensemble had the time of the plain scheme.
+    assert "time" not in lines["rope + window"].entries
     loss, retrieval = board.best
     assert loss.line.label in ("rope + window", "rope + rerope")
     assert "8× the training length (512 tokens)" in loss.measure
@@ -189,6 +192,27 @@ def test_a_scheme_without_the_longest_context_has_its_curve(rows: pd.DataFrame, 
     found = read_results(tmp_path / "one", lambda group, name: {}, lambda group, name: None)
     (chart,) = [one for one in charts(found) if one.name.endswith("bits_per_byte-position")]
     assert "learned" in {str(point["series"]) for point in chart.points}
+
+
+def test_fine_tuned_models_have_more_tokens(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """Fault: a fine-tuned model had the training tokens of the model that it starts from."""
+    note = f"rope: rope_theta 500. {TUNED} window (window, steps 200), yarn_200 (yarn, steps 200)."
+    save_experiment(tmp_path / "one", rows, ORDER, [], note)
+    found = read_results(tmp_path / "one", lambda group, name: {}, lambda group, name: None)
+    (board,) = boards(found, {}, lambda group, name: None)
+    tokens = {line.label: line.entries["tokens"].text for line in board.lines}
+    assert tokens["rope + window"] == "921,600 + fine-tuning"
+    assert {tokens[name] for name in ("rope", "rope + yarn")} == {"921,600"}
+
+
+def test_bands_are_those_over_seeds(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """Fault: charts of one seed had bands, which held for this training alone; figures have none."""
+    rows = rows[rows["protocol"] == "fixed_targets"]
+    save_experiment(tmp_path / "one", rows, ORDER, [])
+    found = read_results(tmp_path / "one", lambda group, name: {}, lambda group, name: None)
+    (chart,) = [one for one in charts(found) if one.name.endswith("bits_per_byte")]
+    assert not any("low" in point for point in chart.points)
+    assert "[" in str(chart.points[0]["value"])
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

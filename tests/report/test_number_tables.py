@@ -206,7 +206,7 @@ def test_tables_of_an_experiment(rows):
 
 
 def test_latex_is_escaped(rows):
-    for table in build_tables(rows[rows["scheme"].isin(["kerple_log", "learned"])]):
+    for table in build_tables(rows[rows["scheme"].isin(["kerple_log", "learned", "alibi"])]):
         text = to_latex(table)
         assert r"\toprule" in text
         assert text.isascii()

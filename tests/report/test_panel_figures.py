@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from synthetic_rows import ORDER
 from test_figure_kinds import CONFIGS, texts
 
 from posbench.errors import ConfigError
 from posbench.report.figures import context_gain, density, draw_figure, house_style, panels
+from posbench.report.figures.canvas import band
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.context_gain import context_gains
 from posbench.report.tables.layout import build_tables
@@ -169,3 +171,12 @@ def synthetic_panels(rows, config):
             columns = {"task": panel["task"], "variant": panel.get("variant", ""), "metric": metric}
             frames.append(part.assign(**columns, value_sum=0.95 * part["n"]))
     return pd.concat(frames, ignore_index=True).drop_duplicates()
+
+
+def test_a_band_of_one_point_is_a_line():
+    """Fault: a series of one length had no interval in its figure, as a band of one point has no area."""
+    axes = Figure().subplots()
+    shown = pd.DataFrame({"low": [0.2], "high": [0.9], "interval_method": "95% two-level t over 3 seeds"})
+    band(axes, [64], shown, "k")
+    (line,) = axes.collections
+    assert line.get_segments()[0].tolist() == [[64, 0.2], [64, 0.9]]

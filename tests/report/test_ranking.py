@@ -10,9 +10,12 @@ from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.ranking import draw
 from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_markdown
-from posbench.report.tables.metrics import get_metric
-from posbench.report.tables.ranking import ranking
+from posbench.report.tables.metrics import METRICS, get_metric
+from posbench.report.tables.pairwise_tests import EQUAL, NOT_SIGNIFICANT, pairwise_tests
+from posbench.report.tables.ranking import not_told_apart, ranking
 from posbench.results.statistics import benjamini_hochberg, holm
+
+BITS = METRICS["bits_per_byte"]
 
 
 def test_benjamini_hochberg_by_hand():
@@ -75,7 +78,7 @@ def test_seeds_left_out_are_named():
     rows.loc[lost & (rows["task"] == "key_value"), "status"] = "not_learned"
     tables = {table.name: table for table in build_tables(rows, ORDER)}
     text = to_markdown(tables["key_value-synthetic_records-exact_match-ranking"])
-    assert "1 of 4 seeds left out." in text
+    assert "1 of 4 seeds has not learned the task and is left out." in text
 
 
 def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
@@ -85,3 +88,30 @@ def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
         )
         figure, _ = draw(FigureData.of(rows_of_three_seeds, ORDER))
     assert "lines at the longest context: 95% confidence over 3 seeds" in texts(figure)
+
+
+def test_equal_series_cost_no_correction(rows):
+    """Fault: extensions that change nothing at the training length were pairs of Holm's correction, and weakened it."""
+    rows = rows[(rows["protocol"] == "fixed_targets") & rows["scheme"].isin(["alibi", "kerple_log"])]
+    copies = [
+        rows[rows["scheme"] == "alibi"].assign(extension=name, cell_id=rows["cell_id"] + name)
+        for name in ("one", "two")
+    ]
+    both = pairwise_tests(pd.concat([rows, *copies]), BITS)
+    equal = both["conclusion"] == EQUAL
+    assert set(zip(both.loc[equal, "a"], both.loc[equal, "b"], strict=True)) == {
+        ("alibi", "alibi + one"),
+        ("alibi", "alibi + two"),
+        ("alibi + one", "alibi + two"),
+    }
+    assert both.loc[equal, "p_value"].isna().all()
+    assert both["p_holm"].min() == pytest.approx(both["p_value"].min() * (~equal).sum())
+    assert not_told_apart(both, "alibi", 1024)[-2:] == ["alibi + one", "alibi + two"]
+
+
+def test_best_and_ranking_have_one_correction():
+    """Fault: "not significantly better than" at a glance was by Holm's correction, the groups of the ranking by another."""
+    pairs = [("a", name) for name in "bcdefg"]
+    found = pd.DataFrame(pairs, columns=["a", "b"]).assign(eval_len=64, p_value=[0.02] * 5 + [0.5])
+    found["conclusion"] = NOT_SIGNIFICANT
+    assert not_told_apart(found, "a", 64) == ["g"]

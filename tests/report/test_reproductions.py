@@ -3,8 +3,10 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -12,7 +14,7 @@ from synthetic_rows import synthetic_rows
 
 import posbench
 from posbench.errors import ConfigError
-from posbench.report.reproductions import page
+from posbench.report.reproductions import claims, page
 from posbench.report.reproductions.claims import Claim
 from posbench.report.reproductions.published import find, number
 from posbench.report.tables.identities import report_rows
@@ -20,6 +22,7 @@ from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import propagate_gate
 from posbench.report.tables.summary import aggregate
 from posbench.results.rows import write_rows
+from posbench.results.statistics import interval
 
 CONFIGS = Path(posbench.__file__).parents[1] / "configs"
 CLAIMS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONFIGS / "claim").glob("*.yaml"))}
@@ -86,6 +89,15 @@ def test_one_seed_decides_nothing(rows):
     )
 
 
+def test_an_unfinished_experiment_does_not_replace_a_finished_one(rows, three_seeds):
+    """Fault: one seed of the leaderboard, which a claim prefers, made the three seeds of the demo undecided."""
+    unfinished = propagate_gate(report_rows(rows))
+    both = claim(break_of(at_least=0.05), experiments=["leaderboard", "demo"])
+    decided = page.decide(both, {"leaderboard": unfinished, "demo": three_seeds}.get)
+    assert (decided.verdict, decided.experiment) == ("reproduced", "demo")
+    assert page.decide(both, {"leaderboard": unfinished}.get).experiment == "leaderboard"
+
+
 def test_a_model_below_the_gate_has_no_number(three_seeds):
     effect = {"plus": [{"scheme": "nope", "length_multiple": 4}], "at_least": 0.5}
     below = claim(effect, select={"task": "key_value"}, metric="exact_match")
@@ -110,10 +122,59 @@ def test_models_of_two_sizes_are_not_one_number():
 
 
 def test_a_number_within_some_distance_of_the_papers(three_seeds):
-    paper = {"select": {"source": "Zoology"}, "plus": [{"eval_len": 64}]}
+    paper = {
+        "select": {"source": "Huang et al.", "dataset": "sort", "scheme": "shifted_learned", "eval_len": 302}
+    }
+    paper["plus"] = [{"scheme": "shifted_learned"}]
     effect = {"plus": [{"scheme": "kerple_log", "length_multiple": 1}], "within": 0.2, "published": [paper]}
     near = claim(effect, select={"task": "key_value"}, metric="exact_match")
     assert page.decide(near, lambda name: three_seeds).verdict == "reproduced"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda generator, count: generator.choice([0.9225, 0.4195, 0.839, 0.8925, 0.9565], count),
+        lambda generator, count: generator.choice([0.985, 0.9985, 0.999, 0.9995, 0.999], count),
+        lambda generator, count: (generator.random(count) < 0.8).astype(float),
+        lambda generator, count: generator.beta(8, 2, count),
+        lambda generator, count: generator.normal(0.5, 0.1, count).clip(0, 1),
+    ],
+    ids=["sort", "majority", "all or nothing", "skewed", "normal"],
+)
+def test_an_exact_replication_is_seldom_contradicted(draw, monkeypatch):
+    """Fault: a paper's mean of five seeds counted as exact; three more seeds of the same trainings could contradict it."""
+    generator, times = np.random.default_rng(0), 2000
+    paper = {
+        "select": {"source": "Huang et al.", "dataset": "sort", "eval_len": 302},
+        "plus": [{"scheme": "nope"}],
+    }
+    effect = claim(break_of(within=0.03, published=[paper]), metric="exact_match").effects[0]
+    drawn = {}
+    monkeypatch.setattr(claims, "seeds", lambda row: drawn["paper"])
+    monkeypatch.setattr(claims, "number", lambda row: float(np.mean(drawn["paper"])))
+    contradicted = 0
+    for _ in range(times):
+        drawn["paper"], ours = draw(generator, 5).tolist(), draw(generator, 3)
+        found = interval(ours, np.ones(3), range(3), np.zeros(3))
+        found = replace(found, low=max(found.low, 0), high=min(found.high, 1))
+        contradicted += effect.judge(found) == claims.DISAGREES
+    assert contradicted / times <= 0.05
+
+
+def test_seeds_that_cannot_decide_are_said_to(three_seeds):
+    """Fault: .81 [.53, 1.00] of a paper within .03 can be reproduced by no number of our seeds; the page said undecided."""
+    paper = {
+        "select": {"source": "Huang et al.", "dataset": "sort", "eval_len": 302},
+        "plus": [{"scheme": "nope"}],
+    }
+    effect = {"plus": [{"scheme": "kerple_log", "length_multiple": 1}], "within": 0.03, "published": [paper]}
+    decided = page.decide(
+        claim(effect, select={"task": "key_value"}, metric="exact_match"), lambda name: three_seeds
+    )
+    text = page.markdown([decided], Path("results"))
+    assert "| **undecided: cannot be decided by 3 seeds** |" in text
+    assert "| 0.81 [0.53, 1.00] (Huang et al.: nope) |" in text
 
 
 def test_the_interval_of_an_accuracy_ends_at_one(three_seeds):
@@ -177,6 +238,18 @@ def test_published_numbers_are_of_the_condition_that_is_measured():
     order = Claim.from_config("extension_order", CLAIMS["extension_order"])
     differences = [one.published[0].number for one in order.effects]
     assert differences == pytest.approx([0.4220 - 0.2316, 0.4745 - 0.4220, 0.4782 - 0.4745])
+
+
+@pytest.mark.parametrize("name", ["alibi_flat", "rope_breaks", "sinusoidal_worst"])
+def test_losses_of_windows_are_compared_with_those_of_windows(name):
+    """Fault: papers' losses over non-overlapping windows stood beside ours of fixed targets, and no line said so."""
+    one = Claim.from_config(name, CLAIMS[name])
+    protocols = {
+        row["protocol"] for effect in one.effects for paper in effect.published for _, row in paper.rows
+    }
+    assert protocols == {"non-overlapping"}
+    assert one.select["protocol"] == "non_overlapping"
+    assert "non-overlapping windows" in one.note
 
 
 def test_published_numbers():

@@ -100,3 +100,21 @@ def test_tables_of_serial_position(rows):
     assert "(chance) | 0.06" in text
     assert "95% confidence over contexts" in text
     assert table.numbers["chance"].eq(1 / 16).all()
+
+
+def test_bounds_of_the_indices_are_possible():
+    """Fault: a primacy of .9 had the interval [.7, 1.08]."""
+    both = pd.concat(
+        [contexts({0.0: 1.0, 0.5: low, 1.0: 1.0}, seed=seed) for seed, low in enumerate((0, 0, 0.6))]
+    )
+    line = primacy_recency(both, EXACT).iloc[0]
+    assert (line["primacy_high"], line["recency_high"]) == (1, 1)
+    assert line["primacy_low"] < line["primacy"]
+
+
+def test_lengths_without_a_number_have_no_table(rows):
+    """Fault: where no series has learned the task, tables at longer lengths were "over no queries in no sequences"."""
+    alone = rows[(rows["scheme"] == "nope") & (rows["task"] == "key_value")]
+    (table,) = [one for one in build_tables(alone) if "serial_position" in one.name]
+    assert not table.more
+    assert "64 tokens" in table.title

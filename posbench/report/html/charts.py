@@ -117,7 +117,7 @@ def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, style
         return
     train_len = int(table.about["train_len"])
     axis = DEPTH_AXIS_LABELS.get(str(table.about["task"]), "queried record")
-    words = caption([(rows, table.numbers, metric)], intervals="intervals, as bands", notes=False)
+    words = caption([(rows, table.numbers, metric)], notes=False)
     series = _series(numbers, metric, experiment, styles)
     points = _points(
         numbers.assign(x=numbers["depth"]),
@@ -168,7 +168,8 @@ def _series(
 def _points(numbers: pd.DataFrame, where: Any, more: Any = lambda line: {}) -> list[dict[str, Any]]:
     found = []
     for line in numbers[numbers["estimate"].notna()].itertuples():
-        interval = {} if pd.isna(line.low) else {"low": _short(line.low), "high": _short(line.high)}
+        over_seeds = "seeds" in line.interval_method  # as in figures; others hold for these trainings alone
+        interval = {"low": _short(line.low), "high": _short(line.high)} if over_seeds else {}
         value = f"{format_number(line.estimate)} {format_interval(line.low, line.high)}".strip()
         point: dict[str, Any] = {"x": _short(line.x), "y": _short(line.estimate), **interval}
         point |= {"series": series_label(line.scheme, line.extension), "where": where(line), "value": value}

@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 
 from posbench.report.html.results import Describe, ExperimentResults
-from posbench.report.tables.caption_text import STATUS_NOTES
+from posbench.report.tables.caption_text import STATUS_NOTES, TUNING, UNLEARNED
+from posbench.report.tables.captions import is_tuned
 from posbench.report.tables.effective_length import LOSS, SHARES, format_length
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
 from posbench.report.tables.metrics import get_metric
-from posbench.report.tables.pairwise_tests import NOT_SIGNIFICANT
+from posbench.report.tables.ranking import not_told_apart
 from posbench.report.tables.selection import SERIES_COLUMNS, SETTING_COLUMNS, ordered_series, series_label
 from posbench.results.gate import GATE_METRICS
 
@@ -62,7 +63,7 @@ class Best:
     """The best series of an experiment in one measure.
 
     Attributes:
-        equals: series from which it does not differ significantly.
+        equals: series from which it does not differ significantly, by the correction of the table of ranks.
     """
 
     measure: str
@@ -97,7 +98,7 @@ def boards(experiment: ExperimentResults, costs: Mapping[str, Entry], describe: 
         if not found:
             continue
         name = ", ".join(f"{SETTING_COLUMNS[place].replace('_', ' ')} {key[place]}" for place in differing)
-        columns = _columns(tables, loss, retrieval)
+        columns = _columns(tables, loss, retrieval, experiment.note)
         numbers = pd.concat([table.numbers[SERIES_COLUMNS] for table in found])
         lines = []
         for scheme, extension in ordered_series(numbers, experiment.order):
@@ -106,7 +107,7 @@ def boards(experiment: ExperimentResults, costs: Mapping[str, Entry], describe: 
                 for column, cells in columns.items()
                 if (scheme, extension) in cells
             }
-            if scheme in costs:
+            if scheme in costs and extension == "none":  # the time is that of the plain scheme
                 entries["time"] = costs[scheme]
             lines.append(
                 Line(
@@ -182,7 +183,9 @@ def _kind(extension: str, describe: Describe) -> str:
 Cells = dict[tuple[str, str], Entry]
 
 
-def _columns(tables: Sequence[Table], loss: Table | None, retrieval: Table | None) -> dict[str, Cells]:
+def _columns(
+    tables: Sequence[Table], loss: Table | None, retrieval: Table | None, note: str
+) -> dict[str, Cells]:
     columns: dict[str, Cells] = {}
     for measure, table in (("loss", loss), ("retrieval", retrieval)):
         if table is None:
@@ -209,7 +212,12 @@ def _columns(tables: Sequence[Table], loss: Table | None, retrieval: Table | Non
     for name, counted in (("parameters", "n_params"), ("tokens", "train_tokens")):
         counts = dict(zip(models["scheme"], models[counted], strict=True))
         columns[name] = {
-            key: Entry(f"{counts[key[0]]:,}", float(counts[key[0]])) for key in series if counts.get(key[0])
+            key: Entry(
+                f"{counts[key[0]]:,}" + (TUNING if name == "tokens" and is_tuned(note, key[1]) else ""),
+                float(counts[key[0]]),
+            )
+            for key in series
+            if counts.get(key[0])
         }
     return columns
 
@@ -243,7 +251,7 @@ def _best_of(
     sign = 1 if metric.lower_is_better else -1
     best = min(measured[at], key=lambda line: sign * _value(line, column))
     differences = _beside(tables, table, "differences")
-    equals = [] if differences is None else _not_beaten(differences.numbers, best.label, at * train_len)
+    equals = [] if differences is None else not_told_apart(differences.numbers, best.label, at * train_len)
     what = f"{words} at {at}× the training length ({at * train_len:,} tokens), {metric.label}"
     yield Best(what, best, best.entries[column], equals)
 
@@ -253,10 +261,5 @@ def _value(line: Line, column: str) -> float:
 
 
 def _unlearned(line: Line, column: str) -> bool:
-    return STATUS_NOTES["not_learned"] in line.entries[column].note
-
-
-def _not_beaten(tests: pd.DataFrame, label: str, length: int) -> list[str]:
-    here = tests[(tests["eval_len"] == length) & (tests["conclusion"] == NOT_SIGNIFICANT)]
-    pairs = here[["a", "b"]].itertuples(index=False, name=None)
-    return [b if a == label else a for a, b in pairs if label in (a, b)]
+    note = line.entries[column].note
+    return STATUS_NOTES["not_learned"] in note or UNLEARNED in note

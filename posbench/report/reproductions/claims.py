@@ -12,13 +12,13 @@ import pandas as pd
 
 from posbench.config.lengths import tokens_at
 from posbench.errors import ConfigError, unknown
-from posbench.report.reproductions.published import Row, find, number
+from posbench.report.reproductions.published import Row, find, number, seeds
 from posbench.report.tables.metrics import Metric, get_metric, nats_per_token
 from posbench.report.tables.selection import conclusive, series_label
 from posbench.report.tables.serial_position import PARTS, between
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, metric_sums
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import Interval, contrast
+from posbench.results.statistics import MIN_SEEDS, Interval, contrast, interval
 
 AGREES, DISAGREES, OPEN = "agrees", "disagrees", "open"
 NEEDS = ("all", "any")
@@ -52,6 +52,15 @@ class PublishedEffect:
         return sum(sign * number(row) for sign, row in self.rows)
 
     @property
+    def interval(self) -> Interval:
+        """The number with its interval over the published training seeds, without width if they are not published."""
+        values = seeds(self.rows[0][1]) if len(self.rows) == 1 else []
+        if len(values) < MIN_SEEDS:
+            return Interval(self.number, self.number, self.number, "")
+        found = interval(values, [1.0] * len(values), range(len(values)), [0] * len(values))
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+    @property
     def label(self) -> str:
         """The source and the terms in words, such as "KERPLE: alibi 8192 − alibi 512"."""
         plus, minus = (
@@ -71,7 +80,7 @@ class Effect:
             `length_multiple`, a multiple of the training length; `part`, first, middle or last records of a context;
             `training`, the shortest or the longest of the experiment.
         at_least, at_most: the range that the claim allows.
-        within: or how far from the first published number it may be.
+        within: or how far from the first published number, an accuracy, it may be.
         published: the same effect in papers.
     """
 
@@ -95,9 +104,31 @@ class Effect:
         low = -math.inf if self.at_least is None else self.at_least
         return low, math.inf if self.at_most is None else self.at_most
 
+    def compared(self, found: Interval) -> Interval:
+        """Returns the interval that is judged: of the number or, if the paper's has an interval too, widened by that.
+
+        The difference of two numbers with intervals (l, u) and (l', u') has the ends x - x' - |(x - l, u' - x')| and
+        x - x' + |(u - x, x' - l')|: Zou and Donner, Construction of confidence limits about effect measures. Statistics
+        in Medicine 27, 2008. The paper's number is added here, so that the result compares with the allowed range.
+        """
+        if self.within is None:
+            return found
+        paper = self.published[0].interval
+        return replace(
+            found,
+            low=found.estimate - math.hypot(found.estimate - found.low, paper.high - paper.estimate),
+            high=found.estimate + math.hypot(found.high - found.estimate, paper.estimate - paper.low),
+        )
+
+    def too_wide(self, found: Interval) -> bool:
+        """Returns whether the interval has no place in the allowed range, so that these seeds cannot decide."""
+        one = self.compared(found)
+        return self.within is not None and one.high - one.low > 2 * self.within
+
     def judge(self, found: Interval) -> str:
         """Returns whether an interval lies inside the allowed range, outside, or neither."""
         low, high = self.allowed
+        found = self.compared(found)
         if found.low >= low and found.high <= high:
             return AGREES
         return DISAGREES if found.high < low or found.low > high else OPEN

@@ -25,17 +25,21 @@ from posbench.results.statistics import MIN_SEEDS
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 NOT_MEASURED, NOT_COMPARABLE = "not measured", "not comparable"
 COLUMNS = ["claim", "effect", "paper", "estimate", "low", "high", "interval_method", "least", "most", "seeds"]
-COLUMNS += ["experiment", "effect_verdict", "verdict"]
+COLUMNS += ["judged_low", "judged_high", "experiment", "effect_verdict", "verdict"]
 INTRODUCTION = (
     "Claims of papers, tested on the rows of this folder. A claim has one or more effects. An effect is a number, or a "
     "difference paired by seed and document, with its 95% interval, which is not corrected for the number of effects; the "
     "claim gives the range in which it should lie. **reproduced**: the intervals of all effects lie in their ranges; "
     "**contradicted**: the interval of one lies outside; **undecided**: otherwise. If a note says that one effect "
-    "suffices, a claim is reproduced when one interval lies in its range, and contradicted when all lie outside. A claim "
-    "without a published number (–) is about a sign or an order. A claim is always undecided with fewer than "
-    f"{MIN_SEEDS} training seeds, whose intervals are over documents or contexts and hold for these models alone. Losses "
-    "are in nats per token. A token is a byte here and a word or part of one in the papers, so only signs and orders can "
-    "be compared. The models here are far smaller than those of the papers, which are listed under Sources."
+    "suffices, a claim is reproduced when one interval lies in its range, and contradicted when all lie outside. A range "
+    "around a paper's number, such as 0.78 to 0.84, is for our number minus the paper's: the interval that is judged has "
+    "the spread of our seeds and of the paper's, which stands beside its number, and is in the csv; where it is wider than "
+    "the range, the seeds cannot decide. An effect with – has no published number. A claim is always undecided with fewer "
+    f"than {MIN_SEEDS} training seeds, whose intervals are over documents or contexts and hold for these models alone. "
+    "Losses are in nats per token. In claims about text, a token is a byte here and a word or part of one in the papers, "
+    "and the models are far smaller: only signs and orders can be compared. Length generalization, associative recall and "
+    "the U-shape have models and tasks of about the papers' sizes, with other trainings. The papers' models are listed "
+    "under Sources."
 )
 
 
@@ -76,21 +80,27 @@ def write(configs: Mapping[str, Mapping[str, Any]], results: Path) -> list[Path]
 
 
 def decide(claim: Claim, read: Any) -> Verdict:
-    """Returns the verdict on a claim, from the first of its experiments that has all rows.
+    """Returns the verdict on a claim, from the first of its experiments that has all rows of MIN_SEEDS seeds.
+
+    Without one, it is undecided, and shows the first that has all rows.
 
     Args:
         read: function from the name of an experiment to its rows, or None.
     """
     if claim.not_comparable:
         return Verdict(claim, NOT_COMPARABLE, reason=claim.not_comparable)
+    unfinished: Verdict | None = None
     for experiment in claim.experiments:
         rows = read(experiment)
         if rows is None:
             continue
         found = [measure(claim, effect, rows) for effect in claim.effects]
         if not any(one.missing for one in found):
-            return Verdict(claim, *_verdict(claim, found), experiment)
-    return Verdict(claim, NOT_MEASURED)
+            one = Verdict(claim, *_verdict(claim, found), experiment)
+            if all(effect.seeds >= MIN_SEEDS for effect in found):
+                return one
+            unfinished = unfinished or one
+    return unfinished or Verdict(claim, NOT_MEASURED)
 
 
 def _verdict(claim: Claim, found: Sequence[Measured]) -> tuple[str, Sequence[Measured]]:
@@ -163,6 +173,11 @@ def _shown(one: Verdict) -> str:
         agree = judged.count(AGREES)
         several = "s" if seeds > 1 else ""
         return f"{UNDECIDED}, {seeds} seed{several}: {agree} of {len(judged)} effects agree in these models"
+    wide = any(
+        effect.too_wide(found.interval) for effect, found in zip(one.claim.effects, one.found, strict=False)
+    )
+    if one.verdict == UNDECIDED and wide:
+        return f"{UNDECIDED}: cannot be decided by {seeds} seeds"
     return one.verdict
 
 
@@ -190,8 +205,13 @@ def _cells(one: Verdict) -> list[list[str]]:
 
 
 def _paper(effect: Effect) -> str:
-    """The published numbers with their sources and, of differences, their terms."""
-    return "; ".join(f"{format_number(paper.number)} ({paper.label})" for paper in effect.published) or "–"
+    """The published numbers with their intervals over seeds, their sources and, of differences, their terms."""
+    texts = []
+    for paper in effect.published:
+        found = paper.interval
+        spread = f" {format_interval(found.low, found.high)}" if found.method else ""
+        texts.append(f"{format_number(paper.number)}{spread} ({paper.label})")
+    return "; ".join(texts) or "–"
 
 
 def _range(effect: Effect) -> str:
@@ -218,6 +238,7 @@ def _lines(one: Verdict) -> list[dict[str, Any]]:
             }
             | {"low": interval.low, "high": interval.high, "interval_method": interval.method}
             | {"least": least, "most": most, "seeds": measured.seeds, "experiment": one.experiment}
+            | {"judged_low": effect.compared(interval).low, "judged_high": effect.compared(interval).high}
             | {"effect_verdict": judged, "verdict": one.verdict}
         )
     return lines or [{"claim": one.claim.name, "verdict": one.verdict}]

@@ -45,6 +45,11 @@ def find(selection: Mapping[str, Any]) -> Row:
     return found[0]
 
 
+def seeds(row: Row) -> list[float]:
+    """Returns the numbers of the training seeds of a line, [] if they are not published."""
+    return [float(value) for value in row["seeds"].split()]
+
+
 def number(row: Row) -> float:
     """Returns the number of a line: the logarithm of a perplexity, in nats per token, and a fraction for a percentage."""
     value = float(row["value"])

@@ -8,8 +8,10 @@ PROTOCOLS = {
     "smaller share of early tokens, which are hard for every model.",
     "sliding": "Sliding windows ({variant}): only the tokens that are new to a window are scored.",
     "prefix": "Prefix: each document is read once, from its start.",
-    "key_tokens": "The last tokens of each document are predicted at every length; key tokens are those whose "
-    "prediction profits from context at the training length.",
+    "key_tokens": "The last tokens of each document are predicted at every length; key tokens are those that "
+    "gain more than 2 nats from context at the training length and then have a loss below 2 nats (or the limits of the "
+    "command). Each model has its own, determined with its extension as it is built for the training length, so values of "
+    "different models are of different tokens.",
     "json_uuid": "Key-value retrieval: a JSON object of UUID pairs fills the context; an answer is correct if every "
     "token of the queried key's value is the model's first choice.",
 }
@@ -64,6 +66,7 @@ SAMPLE_UNITS = {
     "lm_eval": ("documents", "answers or tokens"),
 }
 TUNED = "Fine-tuned, with the extension in place:"
+TUNING = " + fine-tuning"  # beside the tokens of the pretraining
 ALL_SYNTHETIC = "All training sequences are synthetic"
 # Synthetic training sequences whose names are not clear on their own.
 SYNTHETIC_KINDS = {
@@ -81,6 +84,15 @@ STATUS_NOTES = {
     "out_of_memory": "Out of memory",
     "diverged": "Diverged: losses of the training, or numbers at this length, are not finite",
 }
+UNLEARNED = "not learned the task"
+
+
+def left_out(seeds: int, of: int, status: str) -> str:
+    """Returns the footnote of a number without some seeds, whose worst status is given."""
+    one = seeds == 1
+    if status == "not_learned":
+        return f"{seeds} of {of} seeds {'has' if one else 'have'} {UNLEARNED} and {'is' if one else 'are'} left out."
+    return f"{seeds} of {of} seeds left out. {STATUS_NOTES[status]}."
 
 
 def variant_name(variant: str, task: str = "") -> str:

@@ -22,7 +22,7 @@ from posbench.report.tables.caption_text import (
     variant_name,
 )
 from posbench.report.tables.metrics import METRICS, Metric
-from posbench.report.tables.selection import SERIES_COLUMNS, series_label
+from posbench.report.tables.selection import SERIES_COLUMNS, propagate_gate, series_label
 from posbench.report.tables.summary import baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 from posbench.results.statistics import MIN_CLUSTERS, MIN_SEEDS
@@ -63,6 +63,8 @@ def caption(
     for rows, shown, metric in _by_metric(sides):
         sentences += [protocol(rows, metric), *named, counts(rows, shown, metric, intervals)]
         sentences += [baselines(rows, metric)]
+        if intervals in ("intervals", "bands"):  # of the numbers themselves
+            sentences += [no_width(rows, shown)]
     sentences += [gate(sides), *more]
     for rows, shown, _ in sides:
         sentences += [text(rows), models(rows)]
@@ -76,9 +78,14 @@ def caption(
 
 def experiment_note(parts: Sequence[pd.DataFrame]) -> str:
     """Returns the sentences about the experiment, without those about fine-tuned models that no panel has."""
-    note, _, tuned = _NOTE.get().partition(TUNED)
-    has_one = any(f"{extension} (" in tuned for rows in parts for extension in rows["extension"].unique())
-    return _NOTE.get() if has_one else note.strip()
+    note = _NOTE.get()
+    has_one = any(is_tuned(note, extension) for rows in parts for extension in rows["extension"].unique())
+    return note if has_one else note.partition(TUNED)[0].strip()
+
+
+def is_tuned(note: str, extension: str) -> bool:
+    """Returns whether the sentences about an experiment name an extension as that of a fine-tuned model."""
+    return f" {extension} (" in note.partition(TUNED)[2]
 
 
 def protocol(rows: pd.DataFrame, metric: Metric) -> str:
@@ -138,6 +145,14 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     return f"{capital(metric.label)} over {n} {point}; {seeds}{spread}."
 
 
+def no_width(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """Returns the sentence about intervals without width, such as that of an accuracy of 1; '' without any."""
+    if not ((shown["low"] == shown["high"]) & (shown["interval_method"] != "")).any():
+        return ""
+    clusters = cluster_name(rows["task"].iat[0])
+    return f"An interval has no width where all {clusters} have the same value, and does not bound the error there."
+
+
 def baselines(rows: pd.DataFrame, metric: Metric) -> str:
     """Returns the scores of guessing, such as chance, at the shortest and at the longest context."""
     if not metric.baselines:
@@ -159,15 +174,16 @@ def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
         return ""
     if not any((mask & home).any() for mask, home in zip(judged, at_home, strict=True)):
         return "Gate: not applied, since no model was evaluated at its training length."
-    below = pd.concat([shown[shown["status"] == "not_learned"] for _, shown, _ in sides])
+    # The rows: a ranking shows only the series that have learned the task.
+    judged_rows = [propagate_gate(rows) for rows, *_ in sides]
+    models = pd.concat(
+        [rows[[*SERIES_COLUMNS, "train_seed", "status"]] for rows in judged_rows]
+    ).drop_duplicates()
+    below = models[models["status"] == "not_learned"]
     if below.empty:
         return f"Gate: all models reach an accuracy of {MIN_ACCURACY:.2f} at the training length."
-    models = pd.concat(
-        [rows[[*SERIES_COLUMNS, "train_seed", "status"]] for rows, *_ in sides]
-    ).drop_duplicates()
     seeds, failed = (
-        of.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
-        for of in (models, models[models["status"] == "not_learned"])
+        of.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique() for of in (models, below)
     )
     of_seeds = {
         series_label(*pair): f" ({'all' if count == seeds[pair] else f'{count} of {seeds[pair]}'} seeds)"

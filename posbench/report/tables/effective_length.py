@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from posbench.report.tables.caption_text import STATUS_NOTES
+from posbench.report.tables.caption_text import STATUS_NOTES, left_out
 from posbench.report.tables.captions import caption
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric, nats_per_token
@@ -62,6 +62,7 @@ COLUMNS = [
     "longest",
     "interval_method",
     "seeds",
+    "seeds_left_out",
     "status",
 ]
 LOSS = (Threshold(),)
@@ -79,6 +80,12 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
     """
     train_len = int(rows["train_len"].iat[0])
     rows = propagate_gate(rows[rows["eval_len"] >= train_len])
+    seeds = rows.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
+    # Seeds that have not learned the task are left out, as at longer lengths of other tables; without others there is no number.
+    failed = rows["status"] == "not_learned"
+    others = rows.assign(learned=~failed).groupby(SERIES_COLUMNS, observed=True)["learned"].transform("any")
+    unlearned = set(rows.loc[failed, SERIES_COLUMNS].itertuples(index=False, name=None))
+    rows = rows[~failed | ~others]
     numbers = aggregate(rows, metric)
     margins = _margins(rows, metric, threshold, train_len)
     lines = []
@@ -87,7 +94,7 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         home = part.iloc[0]
         found = [margins.get((scheme, extension, length), NO_INTERVAL) for length in lengths]
         bounded = _bounded(found)
-        judged = lengths[0] == train_len and home["status"] == "ok"
+        judged = lengths[0] == train_len and home["status"] != "not_learned" and home["seeds"] > 0
         ends = {
             name: _crossing(lengths[:count], [getattr(one, name) for one in found[:count]])
             if judged
@@ -98,12 +105,15 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         ends |= {
             name: math.nan for name in ("low", "high") if bounded < len(found) and math.isinf(ends[name])
         }
+        left = int(seeds[scheme, extension] - home["seeds"])
+        # As in other tables, the status of a number without some seeds is theirs.
+        theirs = "not_learned" if (scheme, extension) in unlearned else home["status"]
         # The method of a longer length: at the training length a loss differs from itself by nothing.
         method = found[-1].method or found[0].method
         lines.append(
             {"scheme": scheme, "extension": extension, "threshold": threshold.label, **ends}
             | {"longest": lengths[-1], "interval_method": method, "seeds": home["seeds"]}
-            | {"status": _reason(part) if judged else home["status"]}
+            | {"seeds_left_out": left, "status": theirs if left or not judged else _reason(part)}
         )
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -190,14 +200,15 @@ def effective_length_table(
 
 
 def _cell(line: object) -> TableCell:
-    estimate, low, high, longest, status = (
-        getattr(line, name) for name in ("estimate", "low", "high", "longest", "status")
-    )
+    names = ("estimate", "low", "high", "longest", "status", "seeds", "seeds_left_out")
+    estimate, low, high, longest, status, seeds, missing = (getattr(line, name) for name in names)
     note = "" if status == "ok" else f"{STATUS_NOTES[status]}."
     if math.isnan(estimate):
         return TableCell("not learned" if status == "not_learned" else "–", note=note)
+    if missing:
+        note = left_out(missing, seeds + missing, status)
     ends = [format_length(length, longest) for length in (low, high) if not math.isnan(length)]
     text = format_length(estimate, longest)
     if set(ends) - {text}:
         text += f" [{', '.join(ends)}]"
-    return TableCell(text, note=note if estimate < longest else "")
+    return TableCell(text, note=note if missing or estimate < longest else "")

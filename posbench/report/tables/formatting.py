@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from posbench.report.tables.caption_text import STATUS_NOTES
+from posbench.report.tables.caption_text import STATUS_NOTES, left_out
 from posbench.report.tables.markup import TableCell
 
 
@@ -21,7 +21,7 @@ def format_cell(line: Any, best: str | None = None) -> TableCell:
     if pd.isna(line.estimate):
         return TableCell("not learned" if line.status == "not_learned" else "–", note=note)
     if line.seeds_left_out:
-        note = f"{line.seeds_left_out} of {line.seeds + line.seeds_left_out} seeds left out. {note}"
+        note = left_out(line.seeds_left_out, line.seeds + line.seeds_left_out, line.status)
     text = format_number(line.estimate)
     return TableCell(
         f"{text} {format_interval(line.low, line.high)}".strip(), line.status == "ok" and text == best, note

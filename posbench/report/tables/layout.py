@@ -88,12 +88,16 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
     same_targets = metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets"
     if same_targets:
         yield context_gain_table(rows, metric, order, f"{name}-context_gain")
-    if same_targets or metric.name in GATE_METRICS:
+    # A score of length generalization is that of a range of lengths, between which nothing is to be interpolated.
+    ranges = rows["task"].iat[0] == "length_generalization"
+    if same_targets or (metric.name in GATE_METRICS and not ranges):
         lengths = effective_length_table(rows, metric, order, f"{name}-effective_length")
         if lengths is not None:
             yield lengths
     if metric.name in GATE_METRICS and rows.loc[rows["metric"] == metric.row_metric, "depth"].nunique() > 1:
-        yield serial_position(rows, metric, order, f"{name}-serial_position")
+        position = serial_position(rows, metric, order, f"{name}-serial_position")
+        if position is not None:
+            yield position
 
 
 def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:
@@ -103,16 +107,17 @@ def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
     train_len = int(rows["train_len"].iat[0])
     good = numbers[numbers["status"] == "ok"].groupby("eval_len")["estimate"]
     best, bold = {}, []
-    if metric.lower_is_better is not None:
+    series = ordered_series(numbers, order)
+    if metric.lower_is_better is not None and len(series) > 1:
         bold = ["Best in bold."]
         best = (good.min() if metric.lower_is_better else good.max()).map(format_number).to_dict()
     lines = {(line.scheme, line.extension, line.eval_len): line for line in numbers.itertuples()}
     body = [
         [
-            TableCell(series_label(*series)),
-            *(format_cell(lines.get((*series, length)), best.get(length)) for length in lengths),
+            TableCell(series_label(*one)),
+            *(format_cell(lines.get((*one, length)), best.get(length)) for length in lengths),
         ]
-        for series in ordered_series(numbers, order)
+        for one in series
     ]
     for baseline, column in baseline_values(rows, metric.baselines).items():
         values = column.reindex(lengths)

@@ -108,7 +108,7 @@ _ALL = [
         ("longppl",),
         "key_token_fraction",
         "fraction of key tokens",
-        False,
+        None,
         is_fraction=True,
     ),
     Metric(

@@ -58,11 +58,12 @@ def models_table(
         for (_, accuracies), (_, metric, part) in zip(found, home, strict=True)
     ]
     trained = bool((models["train_tokens"] > 0).any())  # 0 of a pretrained model
+    several = trained and models["scheme"].nunique() > 1
     return Table(
         name=name,
         title="The trained models" if trained else "The models",
         caption=" ".join(
-            dict.fromkeys([*([_BUDGETS] if trained else []), *samples, experiment_note([rows])])
+            dict.fromkeys([*([_BUDGETS] if several else []), *samples, experiment_note([rows])])
         ).strip(),
         header=["scheme", "parameters", "training tokens", "seeds", *(column for column, _ in found)],
         body=body,

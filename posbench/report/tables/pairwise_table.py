@@ -134,7 +134,8 @@ def _reading_guide(
         f"Test: {'; '.join(tests)}.",
         f"Significant: p < {ALPHA:g} after Holm's correction for the {int(found['p_value'].notna().sum())} pairs at all "
         "lengths; intervals are not corrected and can exclude 0 without significance. "
-        f"{capital(NOT_SIGNIFICANT)} does not mean equality.",
+        f"{capital(NOT_SIGNIFICANT)} does not mean equality. The ranking has the weaker correction of Benjamini and "
+        "Hochberg for the pairs at its length, by which more pairs differ.",
     ]
 
 

@@ -30,6 +30,7 @@ COLUMNS = ["eval_len", "a", "b", "a_minus_b", "low", "high", "interval_method", 
 COLUMNS += ["p_value", "p_holm", "conclusion"]
 ALPHA = 0.05
 NOT_SIGNIFICANT = "no significant difference"
+EQUAL = "equal on every document"
 
 
 def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()) -> pd.DataFrame:
@@ -67,7 +68,12 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
                         (of_a[0], of_a[1]), (of_b[0], of_b[1]), seed_of[shared], document_of[shared]
                     )
                 seeds = len(set(seed_of[shared]))
-                if seeds < enough:
+                if shared.any() and np.array_equal(
+                    of_a, of_b
+                ):  # often by construction; Holm's correction leaves it out
+                    interval = replace(NO_INTERVAL, estimate=interval.estimate)
+                    reasons = [EQUAL]
+                elif seeds < enough:
                     interval = replace(NO_INTERVAL, estimate=interval.estimate)
                     reasons = [f"fewer than {enough} seeds in common"]
                 line |= {"a_minus_b": interval.estimate, "low": interval.low, "high": interval.high}
@@ -85,6 +91,8 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
 
 
 def _no_test(reasons: Sequence[str]) -> str:
+    if EQUAL in reasons:
+        return EQUAL
     return f"not tested: {', '.join(dict.fromkeys(reasons)).replace('_', ' ') or 'too few documents'}"
 
 

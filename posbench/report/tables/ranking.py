@@ -1,8 +1,8 @@
 """Ranking of many series at one length, as ranges of ranks and groups: neighbours are often not told apart.
 
-Told apart are pairs with p < 0.05 after the correction of Benjamini and Hochberg for all pairs at the length, which keeps
-the expected share of false ones among them at 5%. Holm's correction, which allows no false one at all, tells few of
-thousands of pairs apart with three seeds.
+Told apart are pairs with p < 0.05 after the correction of Benjamini and Hochberg for all pairs at the length, which aims at
+an expected share of 5% false ones among them (a guarantee for independent or positively dependent tests). Holm's correction,
+which allows no false one at all, tells few of thousands of pairs apart with three seeds.
 """
 
 import pandas as pd
@@ -12,18 +12,39 @@ from posbench.report.tables.captions import caption
 from posbench.report.tables.formatting import format_cell, multiple_of
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
-from posbench.report.tables.pairwise_tests import ALPHA
+from posbench.report.tables.pairwise_tests import ALPHA, EQUAL
 from posbench.report.tables.selection import series_label
 from posbench.results.statistics import benjamini_hochberg
 
 NOTE = (
-    "A group is a series and those below it that do not differ significantly from it "
-    f"(p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length)."
+    "A group starts at the best series that differs significantly from the first of the group above "
+    f"(p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length; the table of differences has "
+    "Holm's, by which fewer pairs differ)."
 )
 RANKS = (
     "Ranks: the first number is 1 plus the number of significantly better series; the second is the number of series, this "
     "one included, that are not significantly worse."
 )
+
+
+def not_told_apart(found: pd.DataFrame, label: str, length: int) -> list[str]:
+    """Returns the series that do not differ significantly from one of them, equal ones included."""
+    tested = _tested(found, length)
+    apart = _apart(tested)
+    equal = found[(found["eval_len"] == length) & (found["conclusion"] == EQUAL)]
+    pairs = pd.concat([tested, equal])[["a", "b"]].itertuples(index=False, name=None)
+    return [b if a == label else a for a, b in pairs if label in (a, b) and frozenset((a, b)) not in apart]
+
+
+def _tested(found: pd.DataFrame, length: int) -> pd.DataFrame:
+    return found[(found["eval_len"] == length) & found["p_value"].notna()]
+
+
+def _apart(tested: pd.DataFrame) -> set[frozenset[str]]:
+    """Returns the pairs that differ significantly."""
+    corrected = benjamini_hochberg(tested["p_value"].tolist())
+    lines = zip(tested.itertuples(), corrected, strict=True)
+    return {frozenset((str(line.a), str(line.b))) for line, p in lines if p < ALPHA}
 
 
 def ranking(numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, length: int) -> pd.DataFrame:
@@ -33,13 +54,8 @@ def ranking(numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, length: 
         numbers: a summary by length.
         found: tests of all pairs, as from `pairwise_tests`.
     """
-    tested = found[(found["eval_len"] == length) & found["p_value"].notna()]
-    corrected = benjamini_hochberg(tested["p_value"].tolist())
-    apart = {
-        frozenset((line.a, line.b))
-        for line, p in zip(tested.itertuples(), corrected, strict=True)
-        if p < ALPHA
-    }
+    tested = _tested(found, length)
+    apart = _apart(tested)
     at = numbers[numbers["eval_len"] == length]
     labels = [series_label(*pair) for pair in zip(at["scheme"], at["extension"], strict=True)]
     at = at.assign(label=labels)[[label in {*tested["a"], *tested["b"]} for label in labels]]
@@ -87,8 +103,27 @@ def ranking_table(
     return Table(
         name=name,
         title=f"{capital(metric.label)} at {length} tokens ({multiple_of(length, train_len)}): ranking",
-        caption=caption([(rows, ranked, metric)], RANKS, NOTE, intervals="intervals", notes=False),
+        caption=caption(
+            [(rows, ranked, metric)],
+            _not_ranked(numbers, ranked, length),
+            RANKS,
+            NOTE,
+            intervals="intervals",
+            notes=False,
+        ),
         header=["scheme", "ranks", "group", metric.label],
         body=body,
         numbers=ranked.drop(columns="label").assign(metric=metric.name, train_len=train_len),
     )
+
+
+def _not_ranked(numbers: pd.DataFrame, ranked: pd.DataFrame, length: int) -> str:
+    """Returns the series without a test, with the reason; '' if there are none."""
+    at = numbers[numbers["eval_len"] == length]
+    labels = {series_label(line.scheme, line.extension): line for line in at.itertuples()}
+    missing = [
+        f"{label} ({'no test' if pd.notna(line.estimate) else line.status.replace('_', ' ')})"
+        for label, line in labels.items()
+        if label not in set(ranked["label"])
+    ]
+    return f"Not ranked: {', '.join(missing)}." if missing else ""

@@ -79,8 +79,8 @@ def primacy_recency(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
             interval = intervals.get(key, NO_INTERVAL)
             line |= {
                 index: interval.estimate,
-                f"{index}_low": interval.low,
-                f"{index}_high": interval.high,
+                f"{index}_low": max(interval.low, -1.0) if interval.method else math.nan,
+                f"{index}_high": min(interval.high, 1.0) if interval.method else math.nan,
             }
         lines.append(line | _worst_fifth(fifths, key))
     return pd.concat([numbers, pd.DataFrame(lines)], axis=1)
@@ -106,14 +106,16 @@ def _worst_fifth(fifths: pd.DataFrame, key: tuple) -> dict[str, float]:
     return {"worst_depth": (float(ratios.idxmin()) + 0.5) / _FIFTHS, "worst_fifth": float(ratios.min())}
 
 
-def serial_position(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:
-    """Returns a table per length: accuracy overall and of the parts, primacy and recency."""
+def serial_position(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table | None:
+    """Returns a table per length with numbers: accuracy overall and of the parts, primacy and recency; None without any."""
     numbers = primacy_recency(rows, metric)
     baselines = baseline_values(rows, metric.baselines)
     tables = [
         _at_length(rows, numbers, metric, order, baselines, name, length)
-        for length in sorted(numbers["eval_len"].unique())
+        for length in sorted(numbers.loc[numbers["estimate"].notna(), "eval_len"].unique())
     ]
+    if not tables:
+        return None
     first, *others = tables
     shown = numbers.merge(baselines.reset_index(), on="eval_len", how="left")
     return replace(first, name=name, numbers=shown, more=others)

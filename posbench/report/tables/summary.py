@@ -79,7 +79,8 @@ def aggregate(
             | {name: metric.shown(getattr(found, name)) for name in ("estimate", "low", "high")}
             | {"interval_method": found.method, "seeds": len(seeds)}
             | {"seeds_left_out": n_seeds - len(seeds)}
-            | {"n_docs": len(np.unique(document_N[here])), "n": int(n[here].sum())}
+            # Of a seed, on average: the clusters of seeds can differ, as the documents with key tokens do.
+            | {"n_docs": len(here) // max(len(seeds), 1), "n": int(n[here].sum())}
             | {"status": STATUSES[int(worst)]}
         )
     return pd.DataFrame(lines, columns=[*group, *SUMMARY])
