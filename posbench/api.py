@@ -11,9 +11,11 @@ and ids are the same. Progress is printed to stderr. A mistake raises PosbenchEr
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 Settings = Mapping[str, Any]
 # One job after another in this process, without a mirror of results on a server.
 RUNTIME = {"runtime.launcher": "inline", "runtime.tracker": "none"}
+# Function -> the settings of `posbench evaluate` that are its arguments.
+ARGUMENTS = {
+    "load": ("lm", "lm.name", "extension", "data"),
+    "evaluate": ("task", *(f"evaluation.{key}" for key in ("lengths", "length_multiples", "seed", "dtype"))),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ def choices(group: str) -> pd.DataFrame:
     """Lists what can be chosen by name.
 
     Args:
-        group: "schemes", "extensions", "ensembles", "tasks", "experiments", "sizes", "data" or "figures".
+        group: "schemes", "extensions", "ensembles", "tasks", "experiments", "sizes", "data" or "figures"; or the name of
+            the setting, such as "scheme".
 
     Returns:
         A frame with the columns name, kind, paper and summary, as `posbench list` prints them.
@@ -62,9 +70,10 @@ def choices(group: str) -> pd.DataFrame:
 
     from posbench.commands.catalog import GROUPS, choice, names
 
-    if group not in GROUPS:
+    if group not in (*GROUPS, *GROUPS.values()):
         raise unknown("group", group, GROUPS)
-    found = [choice(GROUPS[group], name) for name in names(GROUPS[group])]
+    folder = GROUPS.get(group, group)
+    found = [choice(folder, name) for name in names(folder)]
     columns = ("name", "kind", "paper", "summary")
     return pd.DataFrame([[getattr(one, column) for column in columns] for one in found], columns=columns)
 
@@ -92,12 +101,13 @@ def train(
     """
     from posbench.commands.train import train as train_model
 
-    given = {**RUNTIME, **(settings or {})}
-    given |= {f"train.{key}": value for key, value in train_settings.items()}
+    by_key = {f"train.{key}": value for key, value in train_settings.items()}
+    given = {**RUNTIME, **_checked(settings, {"train": ("scheme", "size", "data", *by_key)}), **by_key}
     script = _compose("train", {"scheme": scheme, "size": size, "data": data}, given)
     with _progress_on_stderr():
         folder = train_model(script)
-    return load(folder, settings={key: value for key, value in given.items() if key.startswith("runtime.")})
+    kept = ("runtime.", "allow", "hydra.")
+    return load(folder, settings={key: value for key, value in given.items() if key.startswith(kept)})
 
 
 def load(
@@ -115,15 +125,24 @@ def load(
         extension: name of a context extension.
         data: name of the corpus that a pretrained model is evaluated on. A model trained here keeps its own.
         settings: further settings of `posbench evaluate` by dotted name, such as {"extension.build.factor": 4},
-            {"ensemble": "nbce"} or {"runtime.device": "cpu"}.
+            {"ensemble": "nbce"} or {"runtime.device": "cpu"}. Those of the model itself are fixed.
 
     Raises:
         PosbenchError: for a folder without a model, and for settings that are not possible.
     """
+    from posbench.commands.checks import check_lm
+    from posbench.config.validation import is_given
+
+    if not isinstance(model, str | os.PathLike):
+        raise ConfigError(f"model {model!r}: give a folder, or a name on the Hugging Face hub")
     path = Path(model).expanduser()
     path = path.parent if path.name == "final" else path
-    own = {**RUNTIME, **(settings or {})}
+    settings = _checked(settings, ARGUMENTS)
+    own = {**RUNTIME, **settings}
     if (path / "final" / "metadata.json").is_file() and path.absolute().parent.name == "models":
+        for group in ("scheme", "size", "data", "train", "lm"):
+            if is_given(group, settings):
+                raise ConfigError(f"settings of {group} change nothing: {path} is trained, so remove them")
         own["runtime.results_dir"] = str(path.absolute().parents[1])
         found = Model(str(model), extension, path.absolute(), own)
     elif path.is_dir() and not (path / "config.json").is_file():
@@ -135,7 +154,7 @@ def load(
         found = Model(
             str(model), extension, None, {"lm": "hugging_face", "lm.name": str(model), "data": data, **own}
         )
-    _script(found, "fixed_targets", {})
+    check_lm(_script(found, "fixed_targets", {}), list(settings))
     return found
 
 
@@ -169,7 +188,10 @@ def evaluate(
     from posbench.commands.evaluate import measure
 
     model = model if isinstance(model, Model) else load(model)
-    lengths = [] if length is None else [length] if isinstance(length, int) else list(length)
+    lengths = [] if length is None else list(length) if isinstance(length, Iterable) else [length]
+    for one in lengths:
+        if not isinstance(one, Integral):
+            raise ConfigError(f"length {one!r}: give a whole number of tokens, or a list of them")
     given = {
         "evaluation.lengths": lengths,
         "evaluation.length_multiples": [] if lengths else [1],
@@ -240,6 +262,17 @@ def _script(model: Model, task: str, given: Settings) -> EvaluateScript:
         )
     own = to_dataclass(ModelSettings, saved, "")
     return replace(script, scheme=own.scheme, size=own.size, data=own.data, train=own.train)
+
+
+def _checked(settings: Settings | None, arguments: Mapping[str, Sequence[str]]) -> Settings:
+    """Returns settings by dotted name; raises ConfigError for other objects, and for those that are arguments."""
+    if not isinstance(settings, Mapping | None):
+        raise ConfigError(f"settings {settings!r}: give values by name, such as {{'runtime.device': 'cpu'}}")
+    for key in settings or {}:
+        for function, names in arguments.items():
+            if key in names:
+                raise ConfigError(f"settings {key!r}: give it as the argument of {function}")
+    return settings or {}
 
 
 def _compose(command: str, groups: Mapping[str, str], settings: Settings) -> Any:

@@ -50,10 +50,12 @@ def hint(given: str, allowed: Sequence[str]) -> str:
     if name := current_name(given, allowed):
         return f"; it is called {name!r} now"
     parent, dot, last = given.rpartition(".")
-    beside = {one.rpartition(".")[2]: one for one in allowed if one.rpartition(".")[0] == parent}
+    if not dot and (same := [one for one in allowed if one.endswith(f".{last}")]):
+        return f"; did you mean {same[0]!r}?"
+    beside = {one.rpartition(".")[2].lower(): one for one in allowed if one.rpartition(".")[0] == parent}
     similar = [
         beside.get(name) or current_name(f"{parent}{dot}{name}", allowed)
-        for name in difflib.get_close_matches(last, [*beside, *RENAMED])
+        for name in difflib.get_close_matches(last.lower(), [*beside, *RENAMED])
     ]
     if not beside:  # perhaps the group is misspelled
         similar = [*difflib.get_close_matches(given, allowed, n=1, cutoff=0.75)]

@@ -28,8 +28,8 @@ FOREIGN_AGE = 86_400  # seconds after which a temporary file of another host is 
 def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path`, to be written as a file or a folder, which then replaces `path`.
 
-    A process that is killed leaves `path` as it was, and a crash of the machine leaves the old or the new content. If
-    the block raises, the temporary path is removed.
+    A process that is killed, or a crash of the machine, leaves the old or the new content; of a folder that replaces
+    another perhaps neither. If the block raises, the temporary path is removed.
 
     Args:
         temporary: by default a hidden name with the process id and the host, so that several processes can write at
@@ -158,7 +158,8 @@ def remove(path: Path) -> None:
     """Removes a file or folder; other processes find a folder whole or not at all."""
     if path.is_dir():
         doomed = _temporary(path.with_name(f"{path.name}.old"))
-        path.rename(doomed)
+        with suppress(FileNotFoundError):  # another process was faster
+            path.rename(doomed)
         path = doomed
     _delete(path)
 

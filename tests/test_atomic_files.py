@@ -111,3 +111,11 @@ def test_what_another_process_has_set_aside_is_no_error(tmp_path: Path) -> None:
     said: list[str] = []
     files.set_aside(tmp_path / "gone", "damaged", said.append)
     assert said == []
+
+
+def test_what_another_process_has_removed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: of two processes that removed one checkpoint, the slower ended with FileNotFoundError."""
+    monkeypatch.setattr(Path, "is_dir", lambda path: path.name == "gone")  # until just now
+    files.remove(tmp_path / "gone")

@@ -1,6 +1,7 @@
 """The documentation is true: its links and anchors exist, its lists and its picture match the code, its site builds."""
 
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import grimp
 import networkx as nx
 import pytest
-from documentation import PAGES, ROOT, blocks
+from documentation import PAGES, ROOT, blocks, posbench
 
 from posbench.commands.catalog import names
 
@@ -76,6 +77,18 @@ def test_a_block_that_is_not_run_says_why() -> None:
         for block in blocks(page):
             if block.language == "bash":
                 assert re.fullmatch(r"(no-run: \w.+)?", block.info), f"{page.name}: {block.info}"
+
+
+SETTING = re.compile(r"`('[^`']+=[^`']+'|(?:runtime|train|grid)\.\S+=[^`\s]+)`")
+
+
+@pytest.mark.parametrize(
+    "setting", sorted({shlex.split(one)[0] for page in PAGES for one in SETTING.findall(prose(page))})
+)
+def test_settings_in_the_text_compose(setting: str) -> None:
+    """Fault: the text had dictionaries that the command line refused; only code blocks were tested."""
+    name = "evaluate" if re.match(r"\+?(lm|evaluation)\.", setting) else "sweep"
+    posbench(name, setting, "--cfg", "job")
 
 
 class Page(HTMLParser):

@@ -81,6 +81,21 @@ def check_extension(extension: ExtensionSettings) -> None:
     check_build("ensemble", extension.ensemble)
 
 
+def check_label(extension: ExtensionSettings) -> None:
+    """Raises ConfigError for the plain model under the label of an extension, and for a fine-tuned one without a label."""
+    if extension.build is not None or extension.ensemble is not None:
+        return
+    tuned = bool(extension.finetune.get("steps"))
+    if tuned and extension.name == "none":
+        raise ConfigError(
+            "extension.finetune without an extension: give the fine-tuned model an extension.name"
+        )
+    if not tuned and extension.name != "none":
+        raise ConfigError(
+            f"extension.name {extension.name} without an extension: choose one, such as extension=pi"
+        )
+
+
 def check_evaluation(script: EvaluateScript, given: Collection[str]) -> ExtensionSettings:
     """Returns the extension around the model, or the ensemble under its own label.
 
@@ -99,6 +114,7 @@ def check_evaluation(script: EvaluateScript, given: Collection[str]) -> Extensio
     check_lm(script, given)
     feasibility.use_machines_of(script.runtime)
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
+    check_label(extension)
     parts = ["train"] if extension.finetune else []
     check_command(script.runtime, "runtime.", given, "evaluate", *parts)
     check_model(script)

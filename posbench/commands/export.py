@@ -114,6 +114,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def check_empty(folder: Path) -> None:
     """Raises ConfigError if there is something at a path in whose place a model would be written."""
+    if not folder.name:
+        raise ConfigError(f"--to {folder}: give a folder by its name, such as {folder / 'exported'}")
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise ConfigError(f"--to {folder} is not empty: give a new folder, or remove it first")
 
@@ -151,12 +153,16 @@ def chosen_extension(name: str, settings: Sequence[str]) -> ExtensionSettings:
     if name not in options:
         raise unknown("extension", name, options)
     content: dict[str, Any] = options[name]
+    if settings and content["build"] is None:
+        raise ConfigError(
+            f"--set {settings[0]} changes nothing with --extension {name}: name another extension"
+        )
     for one in settings:
         key, equals, value = one.partition("=")
         if not equals:
             raise ConfigError(f"--set {one!r}: write KEY=VALUE, such as factor=4")
         try:
-            content["build"][key] = yaml.safe_load(value)
+            (content if key == "layers" else content["build"])[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"--set {one!r}: the value cannot be read as yaml") from None
     check_option(f"extension/{name}.yaml", content, ExtensionSettings)

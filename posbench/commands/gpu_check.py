@@ -66,6 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(
             "no CUDA device here, so nothing is checked: run it on a machine with one, or give --device cpu"
         )
+    write_text(settings.results / "running", "")  # a folder that cannot be written is known before the check
     from posbench.benchmark import gpu_check
 
     logging.basicConfig(format="%(message)s")
@@ -76,9 +77,9 @@ def main(arguments: Sequence[str]) -> int:
     for line in gpu_check.trainings(settings.device, settings.cache):
         lines.append(line)
         say(gpu_check.format_line(line))
-    settings.results.mkdir(parents=True, exist_ok=True)
-    gpu_check.table(lines).to_csv(settings.results / "report.csv", index=False)
+    write_text(settings.results / "report.csv", gpu_check.table(lines).to_csv(index=False))
     write_text(settings.results / "report.md", to_markdown(lines, skipped, settings.device))
+    (settings.results / "running").unlink(missing_ok=True)
     failed = [line for line in lines if line.status != "ok"]
     print(f"{len(lines) - len(failed)} of {len(lines)} lines are ok: {settings.results / 'report.md'}")
     for line in failed:

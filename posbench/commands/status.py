@@ -31,10 +31,17 @@ def main(arguments: Sequence[str]) -> int:
     from posbench.sweep.state import StateReader
     from posbench.sweep.status import report
 
-    sweeps = [read_sweep(folder, sweep) for sweep in find_sweeps(folder)]
-    if not sweeps:
+    found = find_sweeps(folder)
+    if not found:
         raise DataError(f"no sweep in {folder}: run posbench sweep first, or give a results folder")
-    latest = {sweep.name: sweep for sweep in reversed(sweeps)}
+    latest = {}
+    for name in reversed(found):
+        try:
+            sweep = read_sweep(folder, name)
+        except DataError as error:  # such as one of another version
+            print(f"left out: {error}")
+        else:
+            latest[sweep.name] = sweep
     for name, sweep in latest.items():
         reader = StateReader(sweep, ResultsFolder(folder))
         reader.read()

@@ -26,6 +26,7 @@ evaluated; a missing corpus is built.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -34,18 +35,57 @@ from typing import Any
 
 from posbench.commands import checks, settings_command
 from posbench.config.schema import SweepScript
+from posbench.config.train import synthetic_sequences
+from posbench.errors import ConfigError
 from posbench.sweep import launch_local
 
 DRY_RUN = "--dry-run"
+MULTIRUN = {"--multirun", "-m", "hydra.mode=MULTIRUN"}
+SEVERAL = re.compile(r"[^\[{'\"].*,|(choice|range|glob|shuffle|sort)\(")  # values of --multirun
+OWN_FOLDER = (
+    "name",
+    "experiment",
+    "runtime.results_dir",
+)  # runs that differ in one write to different folders
 
 
 def main(arguments: Sequence[str]) -> int:
     rest = [argument for argument in arguments if argument != DRY_RUN]
-    return settings_command.main("sweep", __doc__, partial(run, dry_run=DRY_RUN in arguments), rest)
+    check_multirun(rest)
+    own = partial(run, dry_run=DRY_RUN in arguments, options=config_folder(rest))
+    return settings_command.main("sweep", __doc__, own, rest)
 
 
-def run(script: SweepScript, dry_run: bool = False) -> None:
-    """Plans, trains, evaluates, tabulates and draws."""
+def check_multirun(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for runs of --multirun that would replace each other's tables and figures."""
+    if MULTIRUN.isdisjoint(arguments):
+        return
+    given = dict(one.lstrip("+").partition("=")[::2] for one in arguments)
+    folder = given.get("name", "") + given.get("runtime.results_dir", "")
+    for key, value in given.items():
+        if SEVERAL.match(value) and key not in OWN_FOLDER and f"${{{key}" not in folder:
+            raise ConfigError(
+                f"--multirun with {key}={value} writes every run to one folder, in place of the run before: add "
+                f"'name=NAME-${{{key if '.' in key else f'{key}.name'}}}', or give the values as a list of grid"
+            )
+
+
+def config_folder(arguments: Sequence[str]) -> list[str]:
+    """Returns the option --config-dir and its folder, as it was given, or nothing."""
+    found: list[str] = []
+    for index, one in enumerate(arguments):
+        option, equals, value = one.partition("=")
+        if option in ("--config-dir", "-cd"):
+            found = ["--config-dir", *([value] if equals else arguments[index + 1 : index + 2])]
+    return found
+
+
+def run(script: SweepScript, dry_run: bool = False, options: Sequence[str] = ()) -> None:
+    """Plans, trains, evaluates, tabulates and draws.
+
+    Args:
+        options: of the command line, to be stored with its settings.
+    """
     from posbench.config.hydra_app import given_keys, given_overrides, load_option
 
     checks.check_sweep(script, load_option, given_keys())
@@ -82,7 +122,9 @@ def run(script: SweepScript, dry_run: bool = False) -> None:
     own = [
         one for one in given_overrides() if not one.startswith(("runtime.results_dir=", "runtime.cache_dir="))
     ]
-    experiment.save_experiment(folder, rows, order, script.figures, note, ["posbench", "sweep", *own])
+    experiment.save_experiment(
+        folder, rows, order, script.figures, note, ["posbench", "sweep", *own, *options]
+    )
     drawn = experiment.draw_report(folder, load_option)
     if summary.n_completed:
         models = [checkpoint_name(model.id) for model in plan.models if model.pretrained is None]
@@ -98,11 +140,13 @@ def training_note(script: SweepScript) -> str:
     train = script.train
     if train.synthetic_fraction > 0 and "synthetic_fraction" not in script.grid.train:
         kinds = script.grid.train.get("synthetic_task", [train.synthetic_task])
+        share = synthetic_sequences(train.synthetic_fraction, train.batch_size) / train.batch_size
+        share = train.synthetic_fraction if "batch_size" in script.grid.train else share
         kind = " or ".join(SYNTHETIC_KINDS.get(one, str(one).replace("_", " ")) for one in kinds)
         sentences.append(
             f"{ALL_SYNTHETIC} ({kind})."
             if train.synthetic_fraction == 1
-            else f"{train.synthetic_fraction:.0%} of the training sequences are synthetic ({kind}), the others text."
+            else f"{share:.0%} of the training sequences are synthetic ({kind}), the others text."
         )
     for scheme, settings in script.overrides.scheme.items():
         if scheme in script.grid.scheme:

@@ -40,6 +40,6 @@ def main(arguments: Sequence[str]) -> int:
 
     with stop_flag() as should_stop:
         assignment = Assignment(given.results_dir, given.sweep, uuid4().hex[:8], frozenset(given.allow))
-        run_worker(assignment, should_stop, given.device)
-    print("no job is left for this worker", file=sys.stderr)
+        line = run_worker(assignment, should_stop, given.device)
+    print(line, file=sys.stderr)
     return 0

@@ -6,6 +6,7 @@ from shutil import which
 
 from posbench.config.data import DataSettings
 from posbench.config.schema import RuntimeSettings, TrainSettings
+from posbench.config.train import synthetic_sequences
 from posbench.config.validation import validate
 from posbench.errors import ConfigError
 
@@ -47,7 +48,19 @@ def check_launcher(runtime: RuntimeSettings) -> None:
 def check(settings: TrainSettings) -> None:
     """Raises ConfigError for training settings out of their range."""
     validate(settings, "train.")
+    fraction, size = settings.synthetic_fraction, settings.batch_size
+    if 0 < fraction < 1 and (count := synthetic_sequences(fraction, size)) in (0, size):
+        raise ConfigError(
+            f"train.synthetic_fraction {fraction:g} of train.batch_size {size} is {count} whole sequences: give a larger "
+            f"train.batch_size, or train.synthetic_fraction={count // size}"
+        )
     if settings.batch_size % settings.grad_accum_steps:
         raise ConfigError(
             f"train.grad_accum_steps {settings.grad_accum_steps} does not divide train.batch_size {settings.batch_size}: choose a divisor"
+        )
+    fractions = settings.warmup_fraction + settings.decay_fraction
+    if fractions > 1 + 1e-9:
+        raise ConfigError(
+            f"train.warmup_fraction {settings.warmup_fraction} and train.decay_fraction {settings.decay_fraction}: give two "
+            "with a sum of at most 1, so that train.lr is reached"
         )

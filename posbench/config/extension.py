@@ -32,7 +32,9 @@ class ExtensionSettings:
     def __post_init__(self) -> None:
         if self.layers == "all" or (self.build or {}).get("_target_") == ON_LAYERS:
             return
-        is_list = isinstance(self.layers, list) and all(type(layer) is int for layer in self.layers)
+        is_list = (
+            isinstance(self.layers, list) and self.layers and all(type(one) is int for one in self.layers)
+        )
         if not is_list and self.layers not in ("full", "windowed"):
             raise ConfigError(
                 f"extension.layers {self.layers!r}: give all, full, windowed or a list of indices from 0"
@@ -41,9 +43,20 @@ class ExtensionSettings:
             raise ConfigError(
                 f"extension.layers {self.layers} without an extension: choose one, such as extension=yarn"
             )
-        listed = "_".join(map(str, self.layers)) if isinstance(self.layers, list) else self.layers
+        listed = runs(self.layers) if isinstance(self.layers, list) else self.layers
         self.name = f"{self.name}_{listed}"
         self.build = {"_target_": ON_LAYERS, "layers": self.layers, "extension": self.build}
+
+
+def runs(indices: list[int]) -> str:
+    """Returns indices as the part of a name, with runs of three or more shortened: 0-3_7."""
+    parts: list[list[int]] = []
+    for index in indices:
+        if parts and index == parts[-1][-1] + 1:
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+    return "_".join(f"{one[0]}-{one[-1]}" if len(one) > 2 else "_".join(map(str, one)) for one in parts)
 
 
 @dataclass

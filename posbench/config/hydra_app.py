@@ -202,8 +202,9 @@ def check_empty(overrides: Sequence[str]) -> None:
 
 
 def given_overrides() -> list[str]:
-    """The settings on the command line."""
-    return list(HydraConfig.get().overrides.task)
+    """The settings on the command line, and where else their files are searched."""
+    given = HydraConfig.get().overrides
+    return [*(one for one in given.hydra if one.startswith("hydra.searchpath=")), *given.task]
 
 
 def given_keys() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
 from collections.abc import Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -13,8 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ConfigTypeError, ValidationError
 
 from posbench.config.keys import keys
-from posbench.config.overrides import with_quotes
-from posbench.config.schema import GridSettings
+from posbench.config.overrides import one_value, with_quotes
 from posbench.config.setting import Rule
 from posbench.errors import hint, unknown
 from posbench.instantiate import describe_type
@@ -25,6 +23,8 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
     """Formats an error of Hydra or OmegaConf as one line; `prefix` is the place of the schema in the settings."""
     text = str(error)
     if isinstance(error, OverrideParseException):
+        if any(error.override.count(one) != error.override.count(other) for one, other in ("[]", "{}")):
+            return f"cannot read {error.override!r}: a bracket has no partner"
         return f"cannot read {error.override!r}: write key=value, with texts in quotes: {with_quotes(error.override)}"
     if missing := re.search(r"Could not find '([^'/]+)/([^']*)'", text):
         group, name = missing.groups()
@@ -58,16 +58,6 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
         value = override[1].partition("=")[2] if override else ""
         return f"{what}: give {allowed.format(key=f'{prefix}{key}', value=value or 'VALUE')}"
     return f"{prefix}{key}: {first}" if key else f"{first}; see --help"
-
-
-def one_value(override: str) -> str:
-    """Returns the error message for several values in place of one, with the list of a sweep that has them."""
-    key, _, values = override.partition("=")
-    axes = [one.name for one in dataclasses.fields(GridSettings)]
-    name = key.removeprefix("train.")
-    axis = f"grid.{name}" if name in axes else f"+grid.{key}" if name != key else ""
-    in_sweep = f" (in a sweep {shlex.quote(f'{axis}=[{values}]')})" if axis else ""
-    return f"{override}: give one value, or add --multirun to run once for each{in_sweep}"
 
 
 def allowed_values(schema: type, key: str) -> str:

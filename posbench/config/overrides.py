@@ -10,9 +10,12 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, get_origin
 
-from posbench.config.keys import typed_keys
+from posbench.config import config_dir
+from posbench.config.keys import SCHEMAS, typed_keys
+from posbench.config.schema import GridSettings
 from posbench.errors import ConfigError
 
 QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
@@ -38,23 +41,68 @@ ARGUMENTS = re.compile(r"(\w+\.build|overrides\.\w+)\.")
 ELEMENT = re.compile(rf"({QUOTED})|[^\s,\[\]][^,\[\]]*(?<!\s)")
 
 
+# Groups whose choices are lists of another name in a sweep.
+IN_SWEEPS = tuple(one.name for one in dataclasses.fields(GridSettings))
+NO_NAME = re.compile(r"null|true|false|[\d.]+", re.IGNORECASE)
+
+
 def quote_texts(schema: type, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a command with the values of settings that are text, or lists of text, in quotes.
 
     Values that are in quotes already stay as they are, and so do the lists of values of --multirun. Keyword arguments of
-    a class get `++`, so that one that the file does not list is added, and checked against the class.
+    a class get `++`, so that one that the file does not list is added, and checked against the class; so do {entries} of
+    a dictionary.
     """
     types = typed_keys(schema)
-    arguments = options_last(arguments)
+    arguments = options_last(arguments, list(types))
+    for argument in arguments:
+        check_choice(schema, argument)
     is_multirun = not {"-m", "--multirun"}.isdisjoint(arguments)
     return [_quote_argument(types, argument, is_multirun) for argument in arguments]
 
 
-def options_last(arguments: Sequence[str]) -> list[str]:
+def check_choice(schema: type, argument: str) -> None:
+    """Raises ConfigError for the choice of a config group that this command does not have, or that is no name."""
+    key, equals, value = argument.partition("=")
+    if not equals or not key or not (config_dir() / key / "").is_dir() or "/" in key or value.startswith("{"):
+        return
+    with_group = {
+        name for name, one in SCHEMAS.items() if key in {field.name for field in dataclasses.fields(one)}
+    }
+    if key == "experiment":
+        with_group = {"sweep"}
+    if schema not in {SCHEMAS[name] for name in with_group}:
+        if schema is SCHEMAS["sweep"] and key in IN_SWEEPS:
+            raise ConfigError(f"{argument}: a sweep has a list, write 'grid.{key}=[{value}]'")
+        if schema is SCHEMAS["sweep"] and key == "task":
+            raise ConfigError(f"{argument}: write '+evaluate.{value}.length_multiples=[1,2]' in a sweep")
+        others = " and ".join(f"posbench {name}" for name in sorted(with_group)) or "other files"
+        raise ConfigError(f"{argument}: {key} is no setting of this command, it is for {others}: remove it")
+    if value.startswith("["):
+        raise ConfigError(one_value(argument))
+    if value.lower() == "null":
+        none = f", {key}=none for no {key}" if (config_dir() / key / "none.yaml").is_file() else ""
+        raise ConfigError(f"{argument}: give a name{none}")
+
+
+def one_value(override: str) -> str:
+    """Returns the error message for several values in place of one, with the list of a sweep that has them."""
+    key, _, values = override.partition("=")
+    values = values.removeprefix("[").removesuffix("]")
+    name = key.removeprefix("train.")
+    axis = f"grid.{name}" if name in IN_SWEEPS else f"+grid.{key}" if name != key else ""
+    in_sweep = f" (in a sweep {shlex.quote(f'{axis}=[{values}]')})" if axis else ""
+    return f"{override}: give one value, or add --multirun to run once for each{in_sweep}"
+
+
+def options_last(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     """Returns the arguments with options behind the overrides, where Hydra accepts both.
 
+    Args:
+        keys: of all settings.
+
     Raises:
-        ConfigError: for an option that neither Hydra nor posbench has.
+        ConfigError: for an option that neither Hydra nor posbench has, or that lacks its value.
     """
     overrides, options = [], []
     rest = list(arguments)
@@ -67,10 +115,18 @@ def options_last(arguments: Sequence[str]) -> list[str]:
         if name not in {*FLAGS, *VALUED}:
             word = name.lstrip("-").replace("-", "_")
             value = rest[0] if rest and not equals and "=" not in rest[0] else "VALUE"
-            raise ConfigError(f"unknown option {name}: settings have no dashes, write {word}={value}")
+            groups = {key.partition(".")[0] for key in keys}
+            meant = next((key for key in [*groups, *keys] if word in (key, key.rpartition(".")[2])), None)
+            remedy = f"settings have no dashes, write {meant}={value}" if meant else "see --help"
+            raise ConfigError(f"unknown option {name}: {remedy}")
         options.append(argument)
-        if name in VALUED and not equals and rest:
-            options.append(rest.pop(0))
+        if name in VALUED and not equals:
+            if name in ("--cfg", "-c") and rest[:1] not in (["job"], ["hydra"], ["all"]):
+                raise ConfigError(f"{name} needs what to print: write {name} job")
+            if not rest and name not in ("--info", "-i"):
+                raise ConfigError(f"{name} needs a value: write {name} VALUE")
+            options += rest[:1]
+            rest = rest[1:]
     return [*overrides, *options]
 
 
@@ -86,9 +142,15 @@ def _quote_argument(types: dict[str, object], argument: str, is_multirun: bool) 
         kind = str
     if not equals or key.startswith("-") or re.fullmatch(QUOTED, value) or (is_multirun and "," in value):
         return argument
+    if get_origin(kind) is list and re.match(r"\[?range\(", value):
+        raise ConfigError(f"{argument}: write the numbers, such as '{key}=[0,1,2]'")
     if get_origin(kind) is list and "," in value and not value.startswith("["):
         raise ConfigError(f"{argument}: a list has brackets, write '{key}=[{value}]'")
-    if kind is str:
+    if get_origin(kind) is dict and value.startswith("{") and key == name:
+        return f"++{argument}"
+    if kind is str and value == "null":
+        raise ConfigError(f"{argument}: give a text, or leave {key} out for its default")
+    if kind is str or (NO_NAME.fullmatch(value) and (config_dir() / key / "").is_dir()):
         return f"{key}={_quote(value)}"
     if kind == list[str] and re.fullmatch(r"\[.*\]", value, re.DOTALL):
         return f"{key}={ELEMENT.sub(lambda found: found[1] or _quote(found[0]), value)}"
@@ -106,8 +168,10 @@ def override_value(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
+    if isinstance(value, Integral):  # also one of numpy, whose repr is a call
+        return repr(int(value))
+    if isinstance(value, Real):
+        return repr(float(value))
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{override_value(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -64,6 +64,11 @@ class TrainSettings:
     )
 
 
+def synthetic_sequences(fraction: float, batch_size: int) -> int:
+    """Returns how many sequences of a batch are synthetic."""
+    return round(fraction * batch_size)
+
+
 @dataclass
 class FinetuneTrainSettings(TrainSettings):
     """The settings of a fine-tuning, in which 0 steps are none."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from posbench.config.train import synthetic_sequences
 from posbench.data import synthetic
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
@@ -61,7 +62,7 @@ class Batches:
         """Returns the batch of a step, which does not depend on earlier calls."""
         rng = np.random.default_rng([self.seed, step])
         size = self.seq_len + 1
-        n_synthetic = round(self.synthetic_fraction * self.batch_size)
+        n_synthetic = synthetic_sequences(self.synthetic_fraction, self.batch_size)
         ids = np.empty((self.batch_size, size), np.int64)
         loss_mask = np.ones((self.batch_size, size), bool)
         starts = rng.integers(len(self.shard.tokens) - size + 1, size=self.batch_size)

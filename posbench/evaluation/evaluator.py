@@ -106,7 +106,7 @@ class EvaluatedModel:
         columns = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
         if world().is_main_process:
             rows = [{**columns, **measure} for measure in measures]
-            store.write(cell.id, rows, self.run_metadata(status, started))
+            store.write(cell.id, rows, self.run_metadata(status, started) | cell.builds)
         return status
 
     def run_task(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
@@ -207,7 +207,8 @@ class EvaluatedModel:
             "status": status,
             "seconds": round(time.monotonic() - started, 3),
             "device": device_name(self.device),
-            "peak_bytes": torch.cuda.max_memory_allocated(self.device)
+            # of the process since its start
+            "process_peak_bytes": torch.cuda.max_memory_allocated(self.device)
             if cuda
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "threads": torch.get_num_threads(),

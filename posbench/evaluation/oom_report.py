@@ -53,7 +53,7 @@ def oom_report_lines(cells: Iterable[Cell], store: RowStore) -> list[str]:
         status = store.run_metadata(cell.id).get("status")
         if status == "out_of_memory":
             failed.append(cell)
-        elif status is not None:
+        elif status == "ok":  # undefined and diverged cells may have read nothing
             fitted[_kind(cell)] = max(cell.length, fitted.get(_kind(cell), 0))
     return [_line(cell, fitted.get(_kind(cell), 0)) for cell in failed]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import yaml
 from posbench import escaping
 from posbench.config.schema import DataSettings, ModelSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.export.source_model import SourceModel
+from posbench.instantiate import by_name
+from posbench.plan.finetune import extension_length
 from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_markdown
 from posbench.results.rows import RowStore
@@ -23,12 +25,15 @@ from posbench.version import __version__
 
 # Group -> options in the files of configs/.
 Options = Mapping[str, Mapping[str, dict[str, Any]]]
+# Columns that name an evaluation of a model in its tables.
+LABELS = ("extension", "task", "variant", "protocol")
 DEFAULTS = {"scheme": SchemeSettings, "size": SizeSettings, "data": DataSettings}
 
 
 def model_card(
     source: SourceModel,
     rows: pd.DataFrame,
+    notes: Sequence[str],
     family: str,
     licence: str,
     command: str,
@@ -38,7 +43,7 @@ def model_card(
     """Returns the text of README.md.
 
     Args:
-        rows: of this model; may be empty.
+        rows, notes: of this model, as `rows_of` returns them.
         family: model type in transformers; posbench for one that needs the files in its folder.
         command: that exports it.
         packages: that its files import besides torch and transformers.
@@ -63,11 +68,16 @@ def model_card(
         facts |= {
             "model id": source.id,
             "size": source.settings.size.name,
-            "trained tokens": f"{source.metadata['train_tokens']:,}",
+            "trained tokens": trained_tokens(source),
             "seed": str(source.settings.train.seed),
             "corpus": source.settings.data.name,
             "tokenizer": source.settings.data.tokenizer.kind,
         }
+    built = {"scheme": source.scheme, "extension": source.extension.build}
+    trainings = [train_command(source.settings, options)] if source.settings else []
+    if source.finetune:
+        built["finetune"] = source.finetune
+        trainings = [f"# the pretraining; posbench sweep fine-tuned the model\n{trainings[0]}"]
     title = escaping.markdown(source.label + ("" if extension == "none" else f" + {extension}"))
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
@@ -79,13 +89,9 @@ def model_card(
         )
         + "\n",
         usage(own_code, packages),
-        figures(source, rows),
-        "## Settings\n\n```yaml\n"
-        + yaml.safe_dump({"scheme": source.scheme, "extension": source.extension.build})
-        + "```\n",
-        "## Commands\n\n```bash\n"
-        + (f"{train_command(source.settings, options)}\n" if source.settings else "")
-        + f"{command}\n```\n",
+        figures(source, rows, notes),
+        "## Settings\n\n```yaml\n" + yaml.safe_dump(built) + "```\n",
+        "## Commands\n\n```bash\n" + "\n".join([*trainings, command]) + "\n```\n",
         f"## Licence\n\n{licence}."
         + (" The Python files are posbench's, under Apache-2.0.\n" if own_code else "\n"),
     ]
@@ -113,26 +119,72 @@ def usage(own_code: bool, packages: Iterable[str]) -> str:
     )
 
 
-def figures(source: SourceModel, rows: pd.DataFrame) -> str:
+def trained_tokens(source: SourceModel) -> str:
+    """Returns the tokens of the pretraining, and of the fine-tuning if there is one."""
+    pretrained = f"{source.metadata['train_tokens']:,}"
+    if not (tuned := source.finetune):
+        return pretrained
+    return f"{pretrained}, and {tuned['steps'] * tuned['batch_size'] * tuned['seq_len']:,} of the fine-tuning"
+
+
+def figures(source: SourceModel, rows: pd.DataFrame, notes: Sequence[str]) -> str:
     """Returns the section of results."""
     if rows.empty:
-        return "## Results\n\nNot evaluated by posbench yet.\n"
+        return "\n\n".join(["## Results", *(notes or ["Not evaluated by posbench yet."])]) + "\n"
     name = [source.settings.scheme.name] if source.settings else []
     tables = [to_markdown(table) for table in build_tables(rows, name, mix_kernels=True)]
-    return "## Results\n\nAs `posbench evaluate` prints them.\n\n" + "\n".join(tables) + "\n"
+    head = "\n\n".join(["## Results", " ".join(["As `posbench evaluate` prints them.", *notes])])
+    return head + "\n\n" + "\n".join(tables) + "\n"
 
 
-def rows_of(model: str, extension: str, results_dir: Path) -> pd.DataFrame:
-    """Returns the rows of a trained model with an extension and without one."""
+def rows_of(source: SourceModel, results_dir: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Returns the rows of a trained model, and sentences about those that are left out.
+
+    Rows with an extension are those of the exported one: of the same settings and, where its angles depend on the
+    length (factor auto), at the declared length. Of several evaluations of a task, the rows are those of the newest.
+    """
     store = RowStore(results_dir / "cells")
-    cells = []
-    for path in sorted(store.root.glob("*.parquet")) if model else ():
+    evaluations: dict[tuple[str, ...], dict[str, dict[int, tuple[str, str]]]] = {}
+    is_extended = False
+    for path in sorted(store.root.glob("*.parquet")) if source.id else ():
         if "model_id" not in pq.read_schema(path).names:  # of an old version
             continue
-        first = pq.read_table(path, columns=["model_id", "extension"]).slice(0, 1).to_pylist()
-        if any(row["model_id"] == model and row["extension"] in ("none", extension) for row in first):
-            cells.append(path.stem)
-    return store.collect(cells)[0]
+        found = pq.read_table(path, columns=["model_id", "eval_len", "eval_seed", "dtype", *LABELS])
+        first: dict[str, Any] = next(iter(found.slice(0, 1).to_pylist()), {})
+        if first.get("model_id") != source.id:
+            continue
+        run = store.run_metadata(path.stem)
+        if first["extension"] != "none" or source.finetune:
+            if not is_exported(source, run.get("extension"), first["eval_len"]):
+                continue
+            is_extended = True
+        settings = json.dumps([run.get("task"), first["eval_seed"], first["dtype"]], sort_keys=True)
+        of_task = evaluations.setdefault(tuple(first[name] for name in LABELS), {}).setdefault(settings, {})
+        cell = run.get("date", ""), path.stem
+        of_task[first["eval_len"]] = max(of_task.get(first["eval_len"], cell), cell)
+    newest = [max(found.values(), key=lambda cells: max(cells.values())) for found in evaluations.values()]
+    notes = []
+    if source.extension.build is not None and not is_extended:
+        notes.append(
+            "Not evaluated by posbench with these settings of the extension and this declared length; rows are of the "
+            "model without it."
+            if newest
+            else "Not evaluated by posbench with these settings of the extension and this declared length yet."
+        )
+    several = [labels[1:] for labels, found in evaluations.items() if len(found) > 1]
+    if earlier := sorted({" ".join(filter(None, names)) for names in several}):
+        notes.append(f"Earlier evaluations with other settings of {', '.join(earlier)} are left out.")
+    return store.collect([cell for cells in newest for _, cell in cells.values()])[0], notes
+
+
+def is_exported(source: SourceModel, build: Any, length: int) -> bool:
+    """Returns whether an extension with the settings `build`, evaluated at a length, is the exported one."""
+    if source.extension.build is None or build != by_name(source.extension.build):
+        return False
+    return (
+        source.extended().scheme.traits.prefix_stable
+        or extension_length(length, source.finetune) == source.length
+    )
 
 
 def train_command(settings: ModelSettings, options: Options) -> str:

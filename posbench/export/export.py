@@ -43,11 +43,12 @@ def export_model(
     else:
         plain.save_pretrained(to)
     family = "posbench" if plain is None else plain.config.model_type
-    rows = card.rows_of(source.id, source.extension.name, results_dir)
+    rows, notes = card.rows_of(source, results_dir)
     options = {group: load_group(group) for group in card.DEFAULTS}
     text = card.model_card(
         source,
         rows,
+        notes,
         family,
         licence or ("apache-2.0" if source.settings else "other"),
         command,

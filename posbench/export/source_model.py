@@ -57,6 +57,11 @@ class SourceModel:
     pretrained: PretrainedInfo | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def finetune(self) -> dict[str, Any]:
+        """The settings of its fine-tuning; empty without one."""
+        return self.metadata.get("settings", {}).get("finetune", {})
+
     def extended(self) -> GPT:
         """Returns a view of the model under its extension.
 

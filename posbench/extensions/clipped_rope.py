@@ -21,7 +21,10 @@ from posbench.position.scheme import PositionScheme
 
 @register("extension/clipped_rope")
 class ClippedRoPE(FrequencyScaling):
-    """The lowest n frequencies become theta_m (1 + cos(pi c / (n - 1))) / 2, c = 0 .. n - 1; n is `n_clipped`."""
+    """The lowest n frequencies become theta_m (1 + cos(pi c / (n - 1))) / 2, c = 0 .. n - 1; n is `n_clipped`.
+
+    With n of 1 or 0 nothing changes.
+    """
 
     def __init__(
         self, inner: PositionScheme, context: ExtensionContext, n_clipped: int | None = None

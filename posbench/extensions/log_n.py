@@ -19,7 +19,7 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 @register("extension/log_n")
 class LogNScaling(Extension):
-    """q_i . k_j is multiplied by max(1, log_b(n)), n = i + 1 the keys visible to query i; b is `log_base`."""
+    """q_i . k_j is multiplied by max(1, log_b(n)), n = i + 1 the tokens up to query i; b is `log_base`."""
 
     def __init__(self, inner: PositionScheme, context: ExtensionContext, log_base: int | None = None) -> None:
         super().__init__(inner, context)

@@ -94,10 +94,16 @@ class Cell:
     dtype: str
 
     @cached_property
+    def builds(self) -> dict[str, Any]:
+        """The settings of its extension or ensemble and of its task, classes by their registered names."""
+        extension = self.extension.ensemble or self.extension.build
+        return {"extension": by_name(extension), "task": by_name(self.task.build)}
+
+    @cached_property
     def id(self) -> str:
         """A hash of everything that its rows depend on."""
-        extension = [by_name(self.extension.ensemble or self.extension.build), self.extension_version]
-        task = [by_name(self.task.build), self.task_version]
+        extension = [self.builds["extension"], self.extension_version]
+        task = [self.builds["task"], self.task_version]
         return identity(
             ["cell", self.model.id, extension, task, self.model.corpus, self.length, self.seed, self.dtype]
         )

@@ -80,14 +80,17 @@ def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> lis
         content = with_overrides(
             "extension", entry.extension or name, script.overrides.extension, load_option
         )
-        if entry.settings:
-            content["build"] = {**(content["build"] or {}), **entry.settings}
+        own = dict(entry.settings)
+        layers = own.pop("layers", content.get("layers", "all"))  # of the extension, not of its class
+        if own:
+            content["build"] = {**(content["build"] or {}), **own}
         train = {**content.get("finetune", {}), **getattr(entry, "train", {})}
         if group == "finetune" and not train:
             raise ConfigError(
                 f"finetune.{name} without train: give steps, seq_len and other settings that differ"
             )
-        found.append(ExtensionSettings(name, content["build"], finetune=train))
+        made = ExtensionSettings(name, content["build"], finetune=train, layers=layers)
+        found.append(replace(made, name=name))  # without the layers
     return found
 
 

@@ -23,7 +23,7 @@ from posbench.config.schema import (
     TrainSettings,
 )
 from posbench.config.validation import check_partial, to_settings, validate
-from posbench.errors import DataError
+from posbench.errors import DataError, PosbenchError
 from posbench.files import write_bytes
 from posbench.identity import identity
 from posbench.plan.job import Job
@@ -46,6 +46,7 @@ class Assignment(NamedTuple):
         run: id of the command that starts it.
         packages: packages outside posbench whose classes it may use.
         deadline: when it stops, by time.monotonic() of the machine that has started it.
+        retries: whether a job has failed under an earlier command, whose workers do not try it again.
     """
 
     results_dir: Path
@@ -53,6 +54,7 @@ class Assignment(NamedTuple):
     run: str
     packages: frozenset[str]
     deadline: float = math.inf
+    retries: bool = False
 
 
 def make_sweep(name: str, plan: Plan, jobs: list[Job], runtime: RuntimeSettings) -> Sweep:
@@ -124,7 +126,7 @@ def read_sweep(folder: Path, sweep: str) -> Sweep:
             f"give one of {known}" if known else "run posbench sweep first, or give another results folder"
         )
         raise DataError(f"no sweep {sweep!r} in {folder}: {remedy}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, PosbenchError) as error:
         raise DataError(
             f"{path} cannot be used ({error}): run posbench sweep again with the same settings"
         ) from None

@@ -110,11 +110,15 @@ class RowStore:
         """Returns whether the rows of a cell come from a kernel, which is not a part of its identity.
 
         Args:
-            kernel: as in runtime.kernel; rows of every kernel are of "auto", and rows without attention of every kernel.
+            kernel: as in runtime.kernel; rows of every kernel are of "auto", and rows without attention of every kernel;
+                rows that cannot be read are of no other.
         """
         if kernel == "auto":
             return True
-        ran = set(pq.read_table(self.path(cell), columns=["kernel"])["kernel"].to_pylist())
+        try:
+            ran = set(pq.read_table(self.path(cell), columns=["kernel"])["kernel"].to_pylist())
+        except _UNREADABLE:
+            return False
         return ran <= {kernel, "none", "transformers"}
 
     def run_metadata(self, cell: str) -> dict[str, Any]:

@@ -23,9 +23,11 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device {name!r}: give auto, cpu, cuda or cuda:N") from None
+        raise ConfigError(f"runtime.device {name!r}: give auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r}: this machine has no CUDA device; give device=cpu or auto")
+        raise ConfigError(
+            f"runtime.device {name!r}: this machine has no CUDA device; give runtime.device=cpu or auto"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; give cuda:0 to "

@@ -3,7 +3,8 @@
 Zhang et al. Group Representational Position Encoding. 2025, additive, query-gated. arXiv:2512.07805.
 As in the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-a-querygated): ALiBi's slopes,
 multiplied by softplus(omega), which starts at 1; a unit direction for each layer and head; queries before any
-rotation. The key-gated and the learned-projection variants are not implemented.
+rotation. The key-gated variant is the scheme
+grape_a_key_gated; the one with learned projections is not implemented.
 """
 
 import math

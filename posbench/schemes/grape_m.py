@@ -3,8 +3,8 @@
 Zhang et al. Group Representational Position Encoding. 2025, multiplicative, commuting. arXiv:2512.07805.
 As in the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-m-nonctx): planes of two coordinates,
 initialized to RoPE's frequencies, log frequencies divided by 16, frequencies of each layer shared by its heads.
-Deviation: the difference to RoPE's log frequencies is stored, which bfloat16 rounds less. The contextual and the
-non-commuting variants are not implemented. Extensions change the trained frequencies.
+Deviation: the difference to RoPE's log frequencies is stored, which bfloat16 rounds less. The contextual
+variant is the scheme grape_m_contextual; the non-commuting one is not implemented. Extensions change the trained frequencies.
 """
 
 import torch

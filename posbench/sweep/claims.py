@@ -92,7 +92,8 @@ class Claim:
     """A job that this process holds, from the creation of the lease to its release.
 
     Attributes:
-        crashes: how often in a row a process of the same command has died with this job.
+        crashes: how often in a row a process of the same command has died with this job without getting further.
+        furthest: the most steps or cells that earlier processes of the same command have done.
         progress: steps or cells that are done, their total, and a note, for views.
 
     Raises:
@@ -103,12 +104,20 @@ class Claim:
         self, claims: Claims, lock: files.Lock, name: str, number: int, before: dict[str, Any]
     ) -> None:
         self.claims, self.lock = claims, lock
-        self.crashes = before.get("crashes", 0) + 1 if before.get("run") == claims.run else 0
+        self.crashes, self.furthest = 0, 0
+        if before.get("run") == claims.run:
+            done, furthest = before.get("progress", (0,))[0], before.get("furthest", 0)
+            self.crashes = before.get("crashes", 0) + 1 if done <= furthest else 0
+            self.furthest = max(done, furthest)
         self.path, self.newer = (claims.folder / f"{name}.lease-{n}" for n in (number, number + 1))
         self.owner, self.beats, self.progress = uuid4().hex, 0, (0, 0, "")
         self._stop, self._renewed = threading.Event(), claims.now()
         with self.path.open("xb") as file:
-            file.write(self.content())
+            try:
+                os.write(file.fileno(), self.content())
+            except OSError:  # an empty lease would hold the job for lease_seconds
+                self.path.unlink(missing_ok=True)
+                raise
         for old in range(1, number):
             (claims.folder / f"{name}.lease-{old}").unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -123,8 +132,8 @@ class Claim:
         """Returns the content of the lease, different each time."""
         self.beats += 1
         where = {"owner": self.owner, "host": host(), "pid": os.getpid(), "run": self.claims.run}
-        count = {"crashes": self.crashes, "beats": self.beats, "progress": self.progress}
-        return json.dumps(where | count).encode()
+        count = {"crashes": self.crashes, "furthest": self.furthest, "beats": self.beats}
+        return json.dumps(where | count | {"progress": self.progress}).encode()
 
     def release(self) -> None:
         """Gives the job up, done or not."""
@@ -160,6 +169,7 @@ def latest_lease(folder: Path, name: str) -> tuple[int, dict[str, Any]]:
 def read_lease(path: Path) -> dict[str, Any]:
     """Returns the fields of a lease; none if it is gone or not written completely."""
     try:
-        return json.loads(path.read_bytes())
+        lease = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
+    return lease if isinstance(lease, dict) else {}

@@ -53,11 +53,13 @@ class SlurmWorker:
 def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iterator[Callable[[float], bool]]:
     """Submits the workers that are not in the queue yet; yields a function that waits and returns whether one still works.
 
+    At least one is submitted for jobs that have failed, which the workers in the queue do not try again.
+
     Args:
         jobs: that are left, of which each worker needs one.
     """
     name, folder = f"posbench-{assignment.sweep}", assignment.results_dir / "slurm" / assignment.sweep
-    missing = min(runtime.slurm.workers, jobs) - in_queue(name)
+    missing = max(min(runtime.slurm.workers, jobs) - in_queue(name), int(assignment.retries))
     if missing > 0:
         submit(SlurmWorker(assignment), folder, name, runtime.slurm, missing)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def run_plan(
         dry_run: only prints what would be done.
 
     Raises:
-        PosbenchError: if some jobs failed, after all others have run.
+        PosbenchError: if failed jobs are left, after all others have run.
     """
     deadline = deadline_of(runtime)
     say = say if world().is_main_process else lambda text: None
@@ -98,7 +99,7 @@ def run_plan(
         return reader.read().jobs
 
     reader.jobs = world().from_main(first_state)
-    jobs, before = reader.left, reader.records.copy()
+    jobs = reader.left
     trainings = sum(not job.cells for job in jobs)
     if trainings and runtime.kernel == "flex" and runtime.launcher in ("inline", "local"):
         check_training_kernel(runtime)
@@ -125,13 +126,13 @@ def run_plan(
         return SweepSummary(0, len(jobs))
     for line in oom_report_lines(plan.cells, results_folder.store):
         say(line)
-    failed = [job for job in reader.jobs[FAILED] if reader.records.get(job.name) != before.get(job.name)]
+    failed = reader.jobs[FAILED]
     if failed and world().is_main_process:
         first = f"{failed[0].label}: {reader.record(failed[0].name)['error']}"
         count = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed, the first"
         raise PosbenchError(f"{count}: {first}; run again to retry")
     if reader.left:
-        reason = "time is up" if runtime.max_minutes else "the workers have ended"
+        reason = "time is up" if time.monotonic() >= deadline else "the workers have ended"
         say(f"{reason}: {len(reader.left)} of {len(jobs)} jobs are left; the same command continues")
     return SweepSummary(len(jobs) - len(reader.left), len(reader.left))
 
@@ -150,7 +151,8 @@ def launch(reader: StateReader, deadline: float, refresh: Callable[[], None]) ->
     folder = reader.results_folder.path.absolute()
     # Other machines have other clocks; their workers count from their own start.
     deadline = deadline if runtime.launcher == "local" else math.inf
-    assignment = Assignment(folder, reader.sweep.id, run, allowed_packages(), deadline)
+    retries = bool(reader.jobs[FAILED])
+    assignment = Assignment(folder, reader.sweep.id, run, allowed_packages(), deadline, retries)
     with LAUNCHERS[runtime.launcher](assignment, runtime, jobs) as wait:
         # Workers that still wait for a place find nothing to do once no job is left.
         while runtime.wait and reader.left and wait(0.5):

@@ -121,8 +121,9 @@ class JobRunner:
         if not todo:
             return 0.0
         model, measured = self.sweep.model(job.model), []
+        total, begun = len(job.cells), len(job.cells) - len(todo)
         try:
-            for done, cell in enumerate(map(self.sweep.cell, todo), 1):
+            for done, cell in enumerate(map(self.sweep.cell, todo), begun + 1):
                 if world().any_rank(should_stop()):
                     raise TrainingInterrupted
                 if self.last is None:
@@ -132,9 +133,9 @@ class JobRunner:
                 self.last.evaluate(cell, store)
                 if world().is_main_process:
                     measured.append((cell.length, cell_means(store.read(cell.id), cell.extension.name)))
-                on_progress(done, len(todo), f"{cell.task.name} at {cell.length}")
+                on_progress(done, total, f"{cell.task.name} at {cell.length}")
         finally:  # at once, because other workers may write to the run of the same model
             with self.tracked_run(model) as run:
                 for length, means in measured:
                     run.log_evaluation(length, means)
-        return len(todo) / len(job.cells)
+        return len(todo) / total

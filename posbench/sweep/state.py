@@ -31,6 +31,7 @@ class StateReader:
 
     Args:
         runtime: of a process that measures cells; what did not fit in the memory of another device is not done for it.
+            Without it, as on a login node, it is.
 
     Attributes:
         jobs: by what they are, as read last.
@@ -141,8 +142,12 @@ class StateReader:
                 self.cells.add(cell)
         for entry in self._entries("jobs"):
             name, kind = os.path.splitext(entry.name)
-            if kind == ".json" and self.records.get(name, (0.0,))[0] != (changed := entry.stat().st_mtime):
-                self.records[name] = changed, read_record(self.results_folder, name)
+            with suppress(OSError):  # replaced just now
+                if kind != ".json" or self.records.get(name, (0.0,))[0] == (changed := entry.stat().st_mtime):
+                    continue
+                # One that cannot be read is read again.
+                if record := read_record(self.results_folder, name):
+                    self.records[name] = changed, record
         self.leases = {}
         for entry in self._entries("locks"):
             if match := LEASE.fullmatch(entry.name):
@@ -154,7 +159,10 @@ class StateReader:
                 self.leases[match[1]] = lease
 
     def _fits(self, cell: str) -> bool:
-        return self.runtime is None or self.results_folder.is_evaluated(cell, self.runtime, verify=False)
+        if self.runtime:
+            return self.results_folder.is_evaluated(cell, self.runtime, verify=False)
+        kernel = self.sweep.runtime.kernel
+        return kernel == "auto" or self.results_folder.store.is_of_kernel(cell, kernel)
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
@@ -165,7 +173,7 @@ class StateReader:
 
 
 def read_record(results_folder: ResultsFolder, name: str) -> dict[str, Any]:
-    """Returns the record of how a job ended last; empty without one."""
+    """Returns the record of how a job ended last; empty without one that can be read."""
     try:
         return checksums.read_json(results_folder.path / "jobs" / f"{name}.json")
     except (OSError, checksums.DamageError):

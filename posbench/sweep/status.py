@@ -65,12 +65,16 @@ class Board:
         for name, job in list(self.jobs.items()):
             record = self.reader.record(name)
             is_new = self.reader.records.get(name) != self.before.get(name)
-            if is_new and record["outcome"] == "failed":
+            if is_new and record.get("outcome") == "failed":
                 self.before[name] = self.reader.records[name]
                 yield f"{job.label} FAILED: {record['error']}"
             elif name in done and (is_new or is_last):
                 del self.jobs[name]
-                yield f"{job.label} ({record['seconds']:.0f} s)" if is_new else job.label
+                yield (
+                    f"{job.label} ({record['seconds']:.0f} s)"
+                    if is_new and "seconds" in record
+                    else job.label
+                )
 
     def say(self, text: str) -> None:
         """Prints a line, above the report if there is one."""

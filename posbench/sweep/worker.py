@@ -23,10 +23,12 @@ from posbench.runtime.distributed import RankLostError, world
 from posbench.runtime.signals import Interrupted
 from posbench.sweep.claims import Claim, Claims
 from posbench.sweep.run_job import JobRunner
-from posbench.sweep.state import StateReader, write_record
+from posbench.sweep.state import FAILED, StateReader, write_record
 from posbench.training.trainer import TrainingInterrupted
 
-MAX_CRASHES = 3  # processes that die with one job before it counts as failed
+MAX_CRASHES = (
+    3  # processes that die with one job, none further than the one before, until it counts as failed
+)
 MIN_WAIT, MAX_WAIT = 0.1, 5.0  # seconds between two looks at jobs that others are running
 
 
@@ -130,11 +132,12 @@ class Worker:
         started, trace = time.monotonic(), ""
         try:
             if claim and claim.crashes >= MAX_CRASHES:
-                raise PosbenchError(f"its process died {MAX_CRASHES} times, by a signal or without memory")
+                raise PosbenchError(
+                    f"its process died {MAX_CRASHES} times without getting further, by a signal or without memory"
+                )
             with world().fail_together():
                 part = self.runner.run(job, on_progress, is_over)
             outcome = {"outcome": "done", "seconds": time.monotonic() - started, "flops": part * job.flops}
-            self.ended.add(job.name)
         except LeaseLostError:
             return
         except (TrainingInterrupted, RankLostError):  # no job can go on without the other ranks
@@ -147,12 +150,14 @@ class Worker:
             trace, line = traceback.format_exc(), " ".join(f"{type(error).__name__}: {error}".split())
             line += f" (traceback in {self.reader.results_folder.path}/jobs/{job.name}.log)"
             outcome = {"outcome": "failed", "error": line}
+        # A failed one as well: workers of two commands would try it again in turn for ever.
+        self.ended.add(job.name)
         if claim and not claim.is_lost:
             write_record(self.reader.results_folder, job, self.run, trace, **outcome)
 
 
-def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> None:
-    """Works on a sweep in this process, as a launcher starts it.
+def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> str:
+    """Works on a sweep in this process, as a launcher starts it; returns a line about what is left.
 
     Args:
         device: in place of that of the settings.
@@ -163,6 +168,13 @@ def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: 
     runtime, deadline = set_device(runtime), min(assignment.deadline, deadline_of(runtime))
     reader = StateReader(sweep, ResultsFolder(folder), runtime)
     Worker(reader, runtime, assignment.run, deadline).work(should_stop)
+    left, failed = len(reader.read().left), reader.jobs[FAILED]
+    if not left:
+        return "no job is left"
+    line = f"time is up: {left} jobs are left" if time.monotonic() >= deadline else f"{left} jobs are left"
+    for job in failed[:1]:
+        line += f", {len(failed)} failed, the first {job.label}: {reader.record(job.name)['error']}"
+    return line
 
 
 def deadline_of(runtime: RuntimeSettings) -> float:

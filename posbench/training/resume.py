@@ -123,7 +123,8 @@ def _replace(
     folder: Path, step: int, content: dict[str, dict[str, Tensor]], metadata: dict[str, Any]
 ) -> None:
     current = folder / f"step-{step:08d}"
-    older = [path for path in checkpoint_folders(folder) if path != current]
+    # Not newer ones: a process that hung may have lost its training to another, which is further.
+    older = [path for path in checkpoint_folders(folder) if int(path.name.removeprefix("step-")) < step]
     checkpoints.write(current, content, metadata)
     for path in older:
         remove(path)

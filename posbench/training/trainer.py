@@ -166,6 +166,7 @@ class Trainer:
             return metadata
         try:
             step, status = self.steps(report, stop)
+            stop()  # which raises if another process has taken the training over
             if self.writer:
                 self.writer.wait()
         finally:
@@ -246,8 +247,7 @@ class Trainer:
     def micro_batches(self, step: int) -> tuple[int, list[tuple[Tensor, ...]]]:
         """Returns the number of scored targets of a step on all ranks, and this rank's micro-batches as CPU tensors."""
         batch = self.batches.get_batch(step + (self.start.steps if self.start else 0))
-        mine = self.world.shard(self.plan.batch_size)
-        own = batch.rows(mine)
+        own = batch.rows(self.world.shard(self.plan.batch_size))
         size = len(own.ids) // self.plan.grad_accum_steps
         rows = [slice(start, start + size) for start in range(0, len(own.ids), size)]
         return int(batch.loss_mask.sum()), [self.collate(own.rows(part)) for part in rows]

@@ -6,6 +6,8 @@ from posbench.config.checks import check_launcher
 from posbench.config.launchers import SlurmSettings
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
+from posbench.plan.sweep_file import Assignment
+from posbench.sweep import launch_slurm
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,16 @@ def test_without_slurm_it_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="this machine has no squeue; start it on a login node"):
         check_launcher(RuntimeSettings(launcher="slurm"))
+
+
+def test_a_worker_is_submitted_for_failed_jobs(monkeypatch, tmp_path):
+    """Fault: with enough workers of an earlier command in the queue, which try no failed job again, none was submitted."""
+    submitted = []
+    monkeypatch.setattr(launch_slurm, "in_queue", lambda name: 4)
+    monkeypatch.setattr(launch_slurm, "submit", lambda *given: submitted.append(given[-1]))
+    for retries in (False, True):
+        with launch_slurm.workers(
+            Assignment(tmp_path, "id", "run", frozenset(), retries=retries), RuntimeSettings(), 9
+        ):
+            pass
+    assert submitted == [1]

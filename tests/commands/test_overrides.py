@@ -66,6 +66,12 @@ def test_other_values_are_read_by_hydra(argument: str, value: object) -> None:
     assert parsed(argument) == value
 
 
+def test_entries_of_a_dictionary_need_no_plus() -> None:
+    """Fault: 'runtime.slurm.sbatch={qos: low}', as docs/cluster.md has it, was refused: "is not set here"."""
+    for one in ("runtime.slurm.sbatch={qos: low}", "data.paths={train: a}", "grid.train={steps: [1]}"):
+        assert quote_texts(SweepScript, [one, f"+{one}"]) == [f"++{one}", f"+{one}"]
+
+
 def test_a_multirun_has_several_values() -> None:
     arguments = ["--multirun", "train.optimizer=adamw,muon", "data.path=1_0"]
     assert quote_texts(SweepScript, arguments) == [arguments[1], "data.path='1_0'", "--multirun"]

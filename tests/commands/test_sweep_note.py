@@ -1,7 +1,11 @@
 """What captions of a sweep say of its trainings."""
 
+import pytest
+
 from posbench.commands.sweep import training_note
+from posbench.config.checks import check
 from posbench.config.schema import FinetuneSettings, GridSettings, SweepScript, TrainSettings
+from posbench.errors import ConfigError
 
 
 def test_captions_say_what_a_fine_tuned_model_is() -> None:
@@ -21,6 +25,21 @@ def test_captions_say_what_models_of_several_synthetic_tasks_are_trained_on() ->
     grid = GridSettings(scheme=["rope"], train={"synthetic_task": ["copy", "unique_copy"]})
     note = "All training sequences are synthetic (copy or unique copy)."
     assert training_note(SweepScript(grid=grid, train=train)).startswith(note)
+
+
+def test_captions_have_the_share_of_whole_sequences() -> None:
+    """Fault: a caption had "30%" for 1 of 4 sequences, and "50%" for none of 1."""
+    train = TrainSettings(synthetic_fraction=0.3, batch_size=4)
+    assert training_note(SweepScript(train=train)).startswith("25% of the training sequences")
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.5, 1), (0.1, 4), (0.01, 48), (0.9, 4)])
+def test_a_fraction_of_no_sequence_or_of_all_is_refused(fraction: float, size: int) -> None:
+    """Fault: it was rounded to 0 or to all sequences in silence."""
+    with pytest.raises(
+        ConfigError, match=f"synthetic_fraction {fraction} of train.batch_size {size} is [04] whole"
+    ):
+        check(TrainSettings(synthetic_fraction=fraction, batch_size=size))
 
 
 def test_captions_describe_questions_about_records() -> None:

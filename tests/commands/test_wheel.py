@@ -10,18 +10,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("posbench", "configs", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+PARTS = ("posbench", "configs", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by the installed setuptools from a copy, which leaves nothing behind in the checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
+def copied(folder: Path) -> Path:
+    """The files of the checkout that a build reads."""
     for name in PARTS:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built by the installed setuptools from a copy, which leaves nothing behind in the checkout."""
+    folder = copied(tmp_path_factory.mktemp("wheel"))
     pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "wheel"]
     offline = ["--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
@@ -49,6 +54,25 @@ def test_it_carries_all_that_the_package_reads(wheel: Path) -> None:
     others |= {f"posbench/report/html/report.{ending}" for ending in ("css", "html.j2", "js")}
     assert sources | settings | others <= inside
     assert {name.split("/")[0].split("-")[0] for name in inside} == {"posbench"}
+
+
+@pytest.mark.slow
+def test_it_is_the_same_from_the_source_distribution(wheel: Path, tmp_path: Path) -> None:
+    """Fault: the source distribution had no configs, nor had the wheel that python -m build makes from it."""
+
+    def build(kind: str, folder: Path) -> Path:
+        code = f"from setuptools import build_meta; build_meta.build_{kind}({str(tmp_path / kind)!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return next((tmp_path / kind).iterdir())
+
+    (tmp_path / "checkout").mkdir()
+    shutil.unpack_archive(build("sdist", copied(tmp_path / "checkout")), tmp_path / "unpacked", filter="data")
+    again = build("wheel", next((tmp_path / "unpacked").iterdir()))
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        assert set(other.namelist()) == set(one.namelist())
 
 
 def test_it_runs_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:

@@ -47,6 +47,37 @@ def test_numbers_and_lists_without_a_meaning(posbench, arguments, expected):
     check_refused(posbench, arguments, expected)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "scheme=null"], "scheme=null: give a name"),
+        (["train", "scheme=1"], "unknown scheme '1'"),
+        (["evaluate", "extension=null"], "give a name, extension=none for no extension"),
+        (["evaluate", "extension=[pi,yarn]"], "extension=[pi,yarn]: give one value"),
+        (["sweep", "experiment=[demo]"], "experiment=[demo]: give one value"),
+        (["sweep", "scheme=alibi"], "write 'grid.scheme=[alibi]'"),
+        (["sweep", "task=key_value"], "write '+evaluate.key_value.length_multiples=[1,2]'"),
+        (["train", "extension=pi"], "it is for posbench evaluate: remove it"),
+        (["sweep", "grid.scheme=[rope,alibi"], "a bracket has no partner"),
+        (["sweep", "grid.seed=[range(0,3)]"], "write the numbers, such as 'grid.seed=[0,1,2]'"),
+        (["train", "runtime.results_dir=null"], "runtime.results_dir=null: give a text"),
+        (["train", "--dry-run"], "unknown option --dry-run: see --help"),
+        (["train", "--cfg"], "write --cfg job"),
+        (["train", "seed=3"], "did you mean 'train.seed'?"),
+        (["evaluate", "extension.name=mine"], "extension.name mine without an extension: choose one"),
+        (["evaluate", "+extension.finetune.steps=10"], "give the fine-tuned model an extension.name"),
+        (["train", "train.warmup_fraction=0.8", "train.decay_fraction=0.5"], "a sum of at most 1"),
+        (["results", "export", "--to", "."], "--to .: give a folder by its name"),
+        (["export", "x", "--to", "y", "--extension", "none", "--set", "factor=2"], "name another extension"),
+        (["train", "scheme=RoPE"], "did you mean 'rope'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_choices_and_options(posbench, arguments, expected):
+    """Fault: tracebacks of Hydra, the last of a list without a word, a folder null, and hints at what is not there."""
+    check_refused(posbench, arguments, expected)
+
+
 def test_a_gpu_check_without_a_gpu(posbench, monkeypatch):
     """Fault: the status was 0, as if everything had been checked and found equal."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

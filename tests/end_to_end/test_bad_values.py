@@ -60,7 +60,7 @@ BAD_VALUES = {
     ("train", "train.steps=100000000000000000000"): "train.steps 100000000000000000000",
     (
         "train",
-        "train.batch_size=1",
+        "train.batch_size=2",
         "size.d_model=6144",
         "train.seq_len=4096",
         "train.steps=1000000000",

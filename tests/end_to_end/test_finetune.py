@@ -173,10 +173,13 @@ def test_evaluate_fine_tunes_and_measures(script):
         ("pi_9={extension: pi, train: {steps: 9, sq_len: 32}}", ["sq_len", "did you mean", "seq_len"]),
         ("pi_9={extension: pi, train: {steps: 9, seq_len: 0}}", ["train.seq_len 0", "at least 1"]),
         (
-            "pi_9={extension: pi, train: {steps: 9, seq_len: 900000000}}",
+            "pi_9={extension: pi, train: {steps: 9, seq_len: 900000000, batch_size: 2}}",
             ["900000000", "smaller train.batch_size or train.seq_len"],
         ),
-        ("pi_9={extension: pi, train: {steps: 9, seq_len: 512}}", ["88 distinct keys", "data.num_keys"]),
+        (
+            "pi_9={extension: pi, train: {steps: 9, seq_len: 512, batch_size: 2}}",
+            ["88 distinct keys", "data.num_keys"],
+        ),
         ("pi={train: {steps: 9}}", ["finetune.pi", "another"]),
         ("pi_9={train: {steps: 9}}", ["extension 'pi_9'", "pi"]),
         ("pi_9={extension: pi, step: 9}", ["'finetune.pi_9.step'", "finetune.pi_9.train"]),

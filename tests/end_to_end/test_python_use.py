@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -66,6 +67,16 @@ def test_its_numbers_are_those_of_the_commands(script, cache, text, tmp_path):
     pd.testing.assert_frame_equal(ordered(pb.rows(tmp_path / "results")), ordered(rows), check_dtype=False)
 
 
+def test_the_settings_of_a_trained_model_are_fixed(text, cache, tmp_path):
+    """Fault: other settings of the model were ignored, and a length of numpy was a TypeError."""
+    model = pb.train("alibi", data="files", settings=settings(tmp_path / "python", cache, text), **TRAIN)
+    for given in ({"scheme": "rope"}, {"train.seed": 5}, {"data.path": "x"}, {"lm.dtype": "bfloat16"}):
+        with pytest.raises(ConfigError, match="change nothing"):
+            pb.load(model.folder, settings=given)
+    rows = pb.evaluate(model, "fixed_targets", np.int64(16), seed=np.int64(3), num_examples=2)
+    assert set(rows["eval_seed"]) == {3}
+
+
 def test_a_loss_that_is_not_finite_leaves_no_number(cache, text, tmp_path, monkeypatch):
     """Documents whose loss was NaN were dropped, and the loss of the rest was printed as that of all, with status ok."""
     given = settings(tmp_path / "python", cache, text)
@@ -106,6 +117,7 @@ def test_choices_are_those_of_the_list():
     found = pb.choices("schemes")
     assert list(found.columns) == ["name", "kind", "paper", "summary"]
     assert {"rope", "alibi"} <= set(found["name"])
+    pd.testing.assert_frame_equal(pb.choices("scheme"), found)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +127,19 @@ def test_choices_are_those_of_the_list():
         (lambda: pb.train("rop"), "did you mean 'rope'?"),
         (lambda: pb.train("rope", stepz=4), "did you mean 'train.steps'?"),
         (lambda: pb.train("rope", steps=0), "train.steps 0"),
-        (lambda: pb.train("nope", settings={"scheme": 4}), "scheme 4: give a name"),
+        (lambda: pb.load("x", settings={"ensemble": 4}), "ensemble 4: give a name"),
         (lambda: pb.train("nope", settings={"scheme.build._target_": "mine.Root"}), "add allow=[mine]"),
         (lambda: pb.load("tests"), "no model in tests"),
         (lambda: pb.evaluate("tests"), "no model in tests"),
+        (lambda: pb.train("rope", settings={"scheme": "alibi"}), "as the argument of train"),
+        (lambda: pb.train("rope", seed=1, settings={"train.seed": 2}), "as the argument of train"),
+        (lambda: pb.train("rope", settings=["train.seed=2"]), "give values by name"),
+        (lambda: pb.load("x", settings={"task": "key_value"}), "as the argument of evaluate"),
+        (lambda: pb.load("x", settings={"evaluation.seed": 5}), "as the argument of evaluate"),
+        (lambda: pb.load("x", settings={"data": "pg19"}), "as the argument of load"),
+        (lambda: pb.load("x", settings={"train.seed": 5}), "train changes nothing with lm.kind hugging_face"),
+        (lambda: pb.load(None), "model None: give a folder"),
+        (lambda: pb.evaluate("x", length=16.0), "length 16.0: give a whole number of tokens"),
         (lambda: pb.rows("configs"), "neither rows.parquet nor cells"),
         (lambda: pb.rows("results/published"), "give one of results/published/algorithmic"),
     ],

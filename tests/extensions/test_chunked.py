@@ -50,6 +50,15 @@ def test_a_learned_table_must_hold_one_chunk() -> None:
         Chunked(Learned(SHAPE), ExtensionContext(SHAPE, 1000), 17).check(1000)
 
 
+def test_interpolated_tables_are_read_at_the_length_of_a_chunk() -> None:
+    """Fault: the declared length of a chunk was that of the whole text, so that every chunk was squeezed."""
+    model = GPT(SIZE, 50, Learned(SHAPE, out_of_range="interpolate"), 0).double()
+    ids = torch.randint(50, (1, 48))
+    alone = torch.cat([model(part)[0] for part in ids.split(16, 1)], 1)
+    around = Chunked(model.scheme, ExtensionContext(SHAPE, 48))
+    torch.testing.assert_close(model.with_scheme(around)(ids)[0], alone, rtol=0, atol=1e-12)
+
+
 def test_bad_settings() -> None:
     for chunk in (0, -4, 1.5, True):
         with pytest.raises(ConfigError, match="whole number of tokens of at least 1"):

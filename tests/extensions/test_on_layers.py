@@ -126,6 +126,10 @@ def test_the_setting_renames_the_extension_and_its_identity() -> None:
     assert (plain.name, full.name, listed.name) == ("yarn", "yarn_full", "yarn_0_2")
     assert plain.build == build
     assert ExtensionSettings(**vars(full)) == full
+    # Fault: [] changed nothing under the label yarn_, and the name of many layers was refused as too long.
+    assert ExtensionSettings("yarn", dict(build), layers=[*range(24), 30, 31]).name == "yarn_0-23_30_31"
+    with pytest.raises(ConfigError, match=r"extension.layers \[\]: give all, full, windowed or a list"):
+        ExtensionSettings("yarn", dict(build), layers=[])
     with pytest.raises(ConfigError, match=r"extension.layers 'fll': give all, full, windowed or a list"):
         ExtensionSettings("yarn", dict(build), layers="fll")
     with pytest.raises(ConfigError, match="without an extension"):

@@ -11,6 +11,7 @@ from variants import (
     EXTENSIONS,
     INCOMPATIBLE,
     LENGTH,
+    SCHEMES,
     SHAPE,
     TRAIN_LEN,
     Variant,
@@ -48,6 +49,35 @@ def test_changes_outputs_past_the_training_length(variant: Variant) -> None:
         pytest.skip(f"{variant.scheme} alone is undefined past its training length")
     ids = tokens(2, extended.length)
     assert ((extended(ids) - plain(ids)).abs().max() > 1e-6) == (str(variant) not in UNCHANGED)
+
+
+# Schemes whose logits depend on token indices, or on tokens before the chunk, beside the mask and positions.
+ACROSS_CHUNKS = {
+    *("asentmax", "bigbird", "hwfa", "irope", "llama4", "log_n", "longformer", "path", "selective_attention"),
+    *("selective_rope", "ssmax", "swan", "tupe", "tupe_r"),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_chunks_are_read_alone(scheme: str) -> None:
+    """Fault: random positions were drawn for the whole text, with an index error past their range."""
+    variant = Variant(scheme, "chunked")
+    if variant in INCOMPATIBLE:
+        pytest.skip("incompatible")
+    model, length = model_of(variant), 3 * TRAIN_LEN
+    ids = tokens(1, length)
+    with torch.no_grad():
+        alone = torch.cat([model(chunk)[0] for chunk in ids.split(TRAIN_LEN, 1)], 1)
+        whole = model.with_scheme(variant.around(model.scheme, length))(ids)[0]
+    assert ((whole - alone).abs().max() < 1e-12) == (scheme not in ACROSS_CHUNKS)
+
+
+@pytest.mark.parametrize("extension", ["chunked", "streaming_llm", "lm_infinite"])
+def test_extensions_that_count_tokens_refuse_random_positions(extension: str) -> None:
+    """Fault: sinks at counted positions lay nearer than most of a window at random ones."""
+    assert {one.scheme for one in INCOMPATIBLE if one.extension == extension} >= {
+        scheme for scheme in SCHEMES if scheme.startswith("randomized")
+    }
 
 
 @each_extended

@@ -48,6 +48,19 @@ def prompt_of(context: int, bos: bool, answer: int, max_new_tokens: int = 0) -> 
     return Prompt(np.append(BOS, text[1:]) if bos else text, ids(3, 4), answer, max_new_tokens=max_new_tokens)
 
 
+def test_every_chunk_is_followed_by_the_question():
+    """Fault: a question at the end of the context was read after the last chunk only."""
+    text = ids(30)
+    prompt = Prompt(np.concatenate([[BOS], text, [3, 1, 2]]), ids(2, 1), 1, question_len=3)
+    chunks = ChunkEnsemble(inner(), BOS).chunk_prompts(prompt)
+    assert len(chunks) == 3
+    for chunk in chunks:
+        assert chunk.length <= TRAIN_LEN
+        assert chunk.context[0] == BOS
+        assert chunk.context[-3:].tolist() == [3, 1, 2]
+    assert np.array_equal(np.concatenate([chunk.context[1:-3] for chunk in chunks]), text)
+
+
 @torch.no_grad()
 def logprob(sequence: np.ndarray, answer: int) -> np.ndarray:
     """(A, V) log-probabilities at the last `answer` ids of a sequence, in one pass."""

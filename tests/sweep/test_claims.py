@@ -1,5 +1,6 @@
 """A job is claimed by one process, renewed while it runs, and taken over from a process that is gone."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from posbench import files
-from posbench.errors import DataError
+from posbench.errors import ConfigError, DataError
 from posbench.sweep import claims
 from posbench.sweep.claims import Claims, latest_lease
 
@@ -70,6 +71,21 @@ def test_the_job_of_a_killed_process_is_free_at_once(tmp_path):
     claim = Claims(tmp_path, "another command", 90).acquire("job")
     assert claim.crashes == 0, "deaths under another command"
     claim.release()
+
+
+def test_deaths_with_progress_between_them_are_not_counted(tmp_path):
+    """Fault: a training of a week that made progress failed after three kills, because requeues keep the command."""
+    dead, crashes = Claims(tmp_path, "a", 90), []
+    for step in (100, 200, 200, 150, 300, 0):
+        claim = dead.acquire("job")
+        crashes.append(claim.crashes)
+        claim.progress = (step, 1000, "")
+        claim.renew()
+        claim._stop.set()  # the process is killed
+        claim._thread.join()
+        claim.lock.release()
+    assert crashes == [0, 0, 0, 1, 2, 0]
+    assert dead.acquire("job").crashes == 1
 
 
 def test_a_stale_lease_is_taken_over_after_its_time(tmp_path, no_locks):
@@ -183,3 +199,18 @@ def test_a_removed_folder_ends_the_claim(tmp_path):
     with pytest.raises(DataError, match="was removed or is not reachable"):
         Claims(folder, "a", 90).acquire("job")
     assert not folder.exists()
+
+
+def test_a_lease_is_an_object(tmp_path):
+    """Fault: a lease with a list in it was an AttributeError."""
+    (tmp_path / "job.lease-1").write_text("[]")
+    assert latest_lease(tmp_path, "job") == (1, {})
+
+
+def test_a_full_disk_leaves_no_empty_lease(tmp_path, monkeypatch):
+    """Fault: it held the job for lease_seconds on the same machine."""
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+        with pytest.raises(ConfigError, match="cannot be written"):
+            Claims(tmp_path, "a", 90).acquire("job")
+    Claims(tmp_path, "a", 90).acquire("job").release()

@@ -2,13 +2,16 @@
 
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from small_sweeps import cell, model
 
 from posbench.config import hydra_app
 from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.evaluation.oom_report import oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.model.gpt import GPT
 from posbench.plan.cell import Plan
@@ -55,3 +58,12 @@ def test_no_model_stays_after_its_training(
     assert emptied
     assert not [one for one in made if one() is not None]
     assert runner.last is None
+
+
+def test_only_lengths_that_were_measured_fitted() -> None:
+    """Fault: "256 tokens fitted" of a cell that was undefined there, and had read nothing."""
+    cells = [cell(model(), length) for length in (64, 128, 256)]
+    statuses = dict(zip([one.id for one in cells], ("ok", "out_of_memory", "undefined"), strict=True))
+    store = SimpleNamespace(run_metadata=lambda one: {"status": statuses[one]})
+    (line,) = oom_report_lines(cells, store)  # type: ignore[arg-type]
+    assert "64 tokens fitted" in line

@@ -6,13 +6,18 @@ import subprocess
 import sys
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from small_sweeps import cell, finish, model, tuned
 
+from posbench.checksums import dump_json
+from posbench.commands import status
 from posbench.plan.cell import Plan
 from posbench.plan.jobs import plan_jobs
 from posbench.plan.sweep_file import read_sweep
 from posbench.sweep.claims import Claims
 from posbench.sweep.state import FAILED, READY, RUNNING, UNNEEDED, WAITING, StateReader, write_record
+from posbench.sweep.status import Board
 
 
 def labels(jobs) -> set[str]:
@@ -112,6 +117,47 @@ def test_running_and_failed_jobs(results, write):
     assert dead in jobs[READY], "its process is dead"
     claim.release()
     assert not StateReader(sweep, results).read().jobs[RUNNING]
+
+
+def test_rows_of_another_kernel_are_left_on_a_login_node(results, write):
+    """Fault: with runtime.kernel=dense, a sweep on Slurm or Ray took rows of sdpa as its own, and no worker started."""
+    sweep = write([cell(model())], kernel="dense")
+    for job in sweep.jobs:
+        finish(results, job)
+    path = results.path / "cells" / f"{by(sweep, model(), True).cells[0]}.parquet"
+    assert len(StateReader(sweep, results).read().left) == 1, "a file that cannot be read"
+    pq.write_table(pa.table({"kernel": ["sdpa"]}), path)
+    assert len(StateReader(sweep, results).read().left) == 1
+    pq.write_table(pa.table({"kernel": ["dense"]}), path)
+    assert not StateReader(sweep, results).read().left
+
+
+def test_a_record_that_cannot_be_read_is_read_again(results, write):
+    """Fault: it was taken as one without an outcome, for good, and ended the sweep with KeyError."""
+    sweep = write([cell(model())])
+    reader, training = StateReader(sweep, results), by(sweep, model(), False)
+    board = Board(reader, sweep.jobs)
+    record = results.path / "jobs" / f"{training.name}.json"
+    record.parent.mkdir(exist_ok=True)
+    for content in (b"{", b"{}"):
+        record.write_bytes(content)
+        reader.read()
+        assert not list(board.ends(False))
+    write_record(results, training, "run", outcome="failed", error="no memory")
+    reader.read()
+    assert list(board.ends(False)) == [f"{training.label} FAILED: no memory"]
+
+
+def test_status_leaves_out_a_sweep_of_another_version(results, write, capsys):
+    """Fault: one old file ended posbench status with "unknown setting", without the name of the file."""
+    sweep = write([cell(model())])
+    old = sweep.document | {"runtime": {**sweep.document["runtime"], "old_setting": 1}}
+    path = results.path / "sweeps" / "old.json"
+    path.write_bytes(dump_json(old))
+    assert status.main([str(results.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"left out: {path} cannot be used (unknown setting 'old_setting'")
+    assert lines[1].startswith("test: 0 of 2 jobs done")
 
 
 def test_the_time_left_follows_from_finished_jobs(results, write):

@@ -1,16 +1,22 @@
 """The loop of a worker: order, failures, deaths, deadlines and claims that are lost."""
 
+import math
 import subprocess
 import time
+from contextlib import contextmanager
 
 import pytest
 from small_sweeps import cell, finish, model, tuned
 
 from posbench.config.schema import RuntimeSettings
-from posbench.errors import ConfigError
+from posbench.errors import ConfigError, PosbenchError
+from posbench.plan.cell import Plan
+from posbench.plan.jobs import plan_jobs
+from posbench.plan.sweep_file import Assignment
 from posbench.sweep import claims
+from posbench.sweep.run import LAUNCHERS, run_plan
 from posbench.sweep.state import StateReader, read_record, write_record
-from posbench.sweep.worker import MAX_CRASHES, Worker
+from posbench.sweep.worker import MAX_CRASHES, Worker, run_worker
 
 
 class Runner:
@@ -77,6 +83,27 @@ def test_a_failure_is_recorded_and_tried_again_by_the_next_run_only(results, wri
     assert not StateReader(sweep, results).read().left
 
 
+def test_workers_of_two_commands_do_not_retry_each_others_failures_for_ever(results, write, work):
+    """Fault: each took the failure under the other command as one of an earlier command."""
+    sweep = write([cell(model())])
+    training = next(job for job in sweep.jobs if not job.cells)
+    other = lambda: write_record(results, training, "other", outcome="failed", error="no memory")  # noqa: E731
+    assert work(sweep, {training.name: ConfigError("no memory")}, on_change=other) == [training.name]
+
+
+def test_a_worker_says_what_is_left(results, write, monkeypatch):
+    """Fault: posbench worker said that no job was left for it, also at the end of its time or after a failure."""
+    monkeypatch.setattr("posbench.sweep.worker.JobRunner", lambda sweep, folder, runtime: Runner(folder))
+    sweep = write([cell(model())])
+    assignment = Assignment(results.path, sweep.id, "run", frozenset(), deadline=time.monotonic())
+    assert run_worker(assignment, lambda: False) == "time is up: 2 jobs are left"
+    training = next(job for job in sweep.jobs if not job.cells)
+    write_record(results, training, "run", outcome="failed", error="no memory")
+    expected = f"2 jobs are left, 1 failed, the first {training.label}: no memory"
+    assert run_worker(assignment._replace(deadline=math.inf), lambda: False) == expected
+    assert run_worker(assignment._replace(deadline=math.inf, run="next"), lambda: False) == "no job is left"
+
+
 def test_a_job_that_another_worker_has_failed_just_now_is_not_run(results, write, work, monkeypatch):
     """Fault: a failure between the reading of the state and the claim was not seen, and the job ran and failed again."""
     sweep = write([cell(model())])
@@ -140,3 +167,21 @@ def test_a_lost_claim_ends_its_job_without_a_record(results, write, work, monkey
     started = work(sweep)
     assert len(started) == 3, "the job was stopped, then claimed again"
     assert len(lost) > 1
+
+
+def test_failures_that_no_worker_tries_again_end_the_command(results, monkeypatch):
+    """Fault: with workers of an earlier command in the queue, it said that jobs are left, with status 0 and no reason."""
+    plan, retries = Plan([model()], [cell(model())], []), []
+    training = next(job for job in plan_jobs(plan, False) if not job.cells)
+    write_record(results, training, "earlier", outcome="failed", error="no memory")
+
+    @contextmanager
+    def workers(assignment, runtime, jobs):
+        retries.append(assignment.retries)
+        yield lambda seconds: False
+
+    monkeypatch.setitem(LAUNCHERS, "slurm", workers)
+    runtime = RuntimeSettings(launcher="slurm", tracker="none", results_dir=str(results.path))
+    with pytest.raises(PosbenchError, match=r"1 job failed: train nope.*: no memory; run again to retry"):
+        run_plan(plan, runtime, "test")
+    assert retries == [True]

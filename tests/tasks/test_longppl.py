@@ -24,6 +24,12 @@ def test_all_contexts_have_the_same_targets(length):
             assert long.doc["doc_id"] == other.doc["doc_id"]
 
 
+def test_key_tokens_are_those_of_the_extension_at_the_training_length():
+    """Fault: with a factor that follows the length, every length of a curve had key tokens of its own."""
+    prompts = list(LongPPL(MAX_CONTEXT, 100).prompts(64, Text(), TRAIN_LEN, 0))
+    assert [one.extension_length for one in prompts] == [None] * 5 + [TRAIN_LEN] * 10
+
+
 def test_key_tokens_gain_from_context_and_are_likely_at_the_training_length():
     task = LongPPL(MAX_CONTEXT, 1)
     prompts = list(task.prompts(32, Text(), TRAIN_LEN, 0))

@@ -105,6 +105,21 @@ def test_prompts_and_metrics(layout, num_pairs):
         assert (in_context.value_sum, in_context.n) == (count - 1, count)
 
 
+@pytest.mark.parametrize("layout", mqar.LAYOUTS)
+def test_a_bos_goes_before_the_sequence(layout):
+    """Fault: the bos of pretrained models overwrote the key of the first pair, whose query had no answer."""
+    task = MQAR(3, layout)
+    for prompt in task.prompts(64, Large(), 64, 0):
+        opened = task.begin_with(prompt, 7)
+        before, made = prompt.doc["sequence"], opened.doc["sequence"]
+        assert opened.length == opened.n_scored == 64
+        read = np.append(opened.context, opened.continuations[0])
+        assert read[0] == 7
+        assert np.array_equal(read[1:64], before.ids[:63])
+        assert np.array_equal(read[made.pairs], before.ids[before.pairs])
+        assert np.array_equal(read[made.queries], before.ids[before.queries])
+
+
 def test_bad_settings_and_lengths():
     with pytest.raises(ConfigError, match="mqar, mqar_spread"):
         MQAR(1, "zoology")

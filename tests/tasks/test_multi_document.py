@@ -85,6 +85,8 @@ def test_prompts_equal_the_papers_and_have_one_length(path, kind, query_aware):
             passages, gold = passages_of(text), prompt.doc["gold"]
             papers_prompt = expected(question.text, passages, query_aware)
             assert text.endswith(papers_prompt)
+            asked = corpus.text(prompt.context[-prompt.question_len :])
+            assert f"\nQuestion: {question.text}\nAnswer:".startswith(asked)
             filler_lengths.append(len(text) - len(papers_prompt))
             assert len(set(passages)) == count
             has_answer = [best_subspan_em(" ".join(one), question.answers) for one in passages]

@@ -53,6 +53,10 @@ def test_prompts_equal_the_papers_and_have_the_exact_length(kind, filler, length
     fillers = set()
     for prompt in made:
         assert prompt.length == length
+        # Fault: an ensemble read the question after the last chunk only.
+        assert (
+            corpus.text(prompt.context[-prompt.question_len :]) == "\nWhat is the pass key? The pass key is"
+        )
         before, number, after = parts(corpus.text(whole(prompt)))
         assert corpus.text(whole(prompt)) == expected(before, number, after)
         assert len(number) == 5

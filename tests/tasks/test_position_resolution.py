@@ -49,6 +49,17 @@ def test_metrics_compare_the_two_log_probabilities():
     assert chance.value_sum / chance.n == 0.5
 
 
+def test_ties_count_half():
+    """Fault: a tie, common in bfloat16, counted as a confusion, under a chance of 1/2."""
+    task = PositionResolution(1)
+    (prompt,) = task.prompts(64, Text(), 64, 0)
+    same = Scores(
+        np.zeros((len(prompt.continuations), 1)), np.zeros((len(prompt.continuations), 1), np.int64)
+    )
+    found = [one for one in task.process_results(prompt, same) if one.metric == "position_accuracy"]
+    assert {one.value_sum for one in found} == {0.5}
+
+
 def test_an_extension_with_several_settings():
     variants = {f"pi_k{k}": VariantSettings("pi", {"factor": k}) for k in (2, 4)}
     tuned = {"tuned": FinetuneSettings("pi", {"factor": 4}, {"steps": 5})}

@@ -4,11 +4,14 @@ import hashlib
 
 import numpy as np
 import pytest
-from prose import prose
+from prose import Prose, prose
 
-from posbench.errors import ConfigError
+from posbench.data.shard import Shard
+from posbench.errors import ConfigError, LengthError
 from posbench.tasks.attention import KeyValueAttention
 from posbench.tasks.key_value import KeyValue
+from posbench.tasks.mqar import MQAR
+from posbench.tasks.multi_value import MultiValue
 from posbench.tasks.position_resolution import PositionResolution
 from posbench.tasks.task import Task
 
@@ -55,3 +58,19 @@ def test_all_tasks_share_their_contexts():
 def test_counts_below_one_are_errors(task, settings, message):
     with pytest.raises(ConfigError, match=f"{message}: give at least 1"):
         task(**settings)
+
+
+class Short(Prose):
+    """A corpus with a test split of 40 tokens."""
+
+    @property
+    def evaluated(self) -> Shard:
+        return Shard("test", np.arange(40), np.array([0, 40]), ["d0"])
+
+
+@pytest.mark.parametrize("task", [KeyValue(3), MQAR(3, "mqar_spread"), MultiValue(3, "symbols", "corpus", 1)])
+def test_a_short_test_split_is_an_error(task):
+    """Fault: prompts were shorter than the length in their rows, or an IndexError."""
+    corpus = Short(prose().tokenizer)
+    with pytest.raises(LengthError, match="the test split of prose has 40; choose a shorter length"):
+        list(task.prompts(64, corpus, 64, 0))

@@ -57,7 +57,8 @@ def test_symbols_have_the_answers_of_their_question(kind):
     rng = np.random.default_rng(0)
     for length in (ruler.min_length(kind), 64, 200):
         for _ in range(20):
-            prompt, answers = ruler.example(rng, VOCABULARY, kind, length, np.full(length, 7))
+            *parts, answers = ruler.example(rng, VOCABULARY, kind, length, np.full(length, 7))
+            prompt = np.concatenate(parts)
             assert len(prompt) + len(answers) == length + 1
             assert follow(kind, prompt) == answers.tolist()
             assert (prompt == 7).sum() == length - ruler.min_length(kind)
@@ -74,6 +75,7 @@ def test_training_and_evaluation_have_one_form(kind):
     assert task.required_synthetic_task == kind
     for prompt in task.prompts(64, Digits(), 64, 0):
         assert prompt.length == 64
+        assert prompt.context[-prompt.question_len] == MARK
         read = np.concatenate([prompt.context, prompt.continuations[0]])
         answers = follow(kind, read)
         assert prompt.max_new_tokens == len(answers)
@@ -104,6 +106,10 @@ def test_words_have_exact_lengths_and_the_answers_of_their_question(kind, filler
     for prompt in task.prompts(1200, Digits(), 64, 0):
         assert prompt.length == 1200
         text = Digits().tokenizer.decode(np.concatenate([prompt.context[1:], prompt.continuations[0]]))
+        question = Digits().tokenizer.decode(prompt.context[-prompt.question_len :])
+        assert re.fullmatch(
+            r"\s*(What are all the special magic|Question: Find all variables).*", question, re.DOTALL
+        )
         answers = {answer.strip() for answer in prompt.doc["answers"]}
         assert references(kind, text) == answers
         assert len(answers) == (5 if kind == "variable_tracking" else 4)

@@ -70,6 +70,31 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypa
     assert metadata == {"step": 1, "log_history": [{"loss": 1.0}]}
 
 
+def test_newer_checkpoints_of_another_process_stay(tmp_path: Path) -> None:
+    """Fault: a process that hung and lost its training deleted the checkpoints of the one that had gone on."""
+    for step in (1, 2, 10**8):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    writer = CheckpointWriter(tmp_path)
+    writer.save(3, model(), [], {})
+    writer.wait()
+    writer.close()
+    assert {path.name for path in checkpoint_folders(tmp_path)} == {"step-00000003", "step-100000000"}
+
+
+def test_a_training_that_was_taken_over_writes_no_final_model(tmp_path: Path, small_trainer) -> None:
+    """Fault: after its last step, a training did not look whether it still held its lease."""
+    trainer = small_trainer(tmp_path)
+
+    def stop() -> bool:
+        if trainer.log_history and trainer.log_history[-1]["step"] == trainer.plan.steps:
+            raise ConfigError("lost")
+        return False
+
+    with pytest.raises(ConfigError, match="lost"):
+        trainer.run(stop=stop)
+    assert not (tmp_path / "final").exists()
+
+
 def test_the_error_of_a_write_ends_the_training(tmp_path: Path, small_trainer, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise ConfigError("the disk is full")
