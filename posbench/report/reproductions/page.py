@@ -37,9 +37,9 @@ INTRODUCTION = (
     "the range, the seeds cannot decide. An effect with – has no published number. A claim is always undecided with fewer "
     f"than {MIN_SEEDS} training seeds, whose intervals are over documents or contexts and hold for these models alone. "
     "Losses are in nats per token. In claims about text, a token is a byte here and a word or part of one in the papers, "
-    "and the models are far smaller: only signs and orders can be compared. Length generalization, associative recall and "
-    "the U-shape have models and tasks of about the papers' sizes, with other trainings. The papers' models are listed "
-    "under Sources."
+    "and the models are far smaller: only signs and orders can be compared; the U-shape is among them, though its range is a "
+    "paper's. Length generalization and associative recall have models and tasks of the papers' sizes, with other "
+    "trainings. The papers' models are listed under Sources."
 )
 
 
