@@ -24,7 +24,6 @@ def parsed(argument: str, *others: str) -> object:
         "0x10",
         "007",
         "true",
-        "null",
         "nan",
         "~",
         "/x/epoch=3",

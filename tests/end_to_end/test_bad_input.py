@@ -30,7 +30,7 @@ def assert_error(result, *expected: str) -> None:
         (["++train.lenght=3"], ["'train.lenght'", "did you mean 'train.seq_len'"]),
         (["+nonsense=3"], ["'nonsense'", "train"]),
         (["nonsense"], ["'nonsense'", "key=value"]),
-        (["train.seq_len=[1"], ["'train.seq_len=[1'", "key=value"]),
+        (["train.seq_len=[1"], ["'train.seq_len=[1'", "a bracket has no partner"]),
         (["train.steps=many"], ["train.steps=many: give a whole number at least 1"]),
         (["train.steps=1.5"], ["train.steps=1.5: give a whole number at least 1"]),
         (["grid.seed=3"], ["grid.seed=3: give a list, such as 'grid.seed=[3]'"]),

@@ -119,9 +119,11 @@ def drawn_bands(shown: pd.DataFrame, drawn: str = "bands") -> str:
 def band(axes: Axes, x: ArrayLike, shown: pd.DataFrame, colour: Any) -> None:
     """Shades the intervals of a summary that are over seeds, if there are any."""
     interval = shown[["low", "high"]].where(over_seeds(shown)).astype(float)
+    if interval["low"].isna().all():
+        return
     if len(interval) == 1:  # a band of one point has no area
         axes.vlines(x, interval["low"], interval["high"], color=colour, linewidth=1.6)
-    elif interval["low"].notna().any():
+    else:
         axes.fill_between(x, interval["low"], interval["high"], color=colour, alpha=0.15, linewidth=0)
 
 

@@ -80,10 +80,11 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
     """
     train_len = int(rows["train_len"].iat[0])
     rows = propagate_gate(rows[rows["eval_len"] >= train_len])
-    seeds = rows.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
+    at_home = rows[rows["eval_len"] == train_len]
+    seeds = at_home.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
     # Seeds that have not learned the task are left out, as at longer lengths of other tables; without others there is no number.
     failed = rows["status"] == "not_learned"
-    others = rows.assign(learned=~failed).groupby(SERIES_COLUMNS, observed=True)["learned"].transform("any")
+    others = rows.assign(passed=~failed).groupby(SERIES_COLUMNS, observed=True)["passed"].transform("any")
     unlearned = set(rows.loc[failed, SERIES_COLUMNS].itertuples(index=False, name=None))
     rows = rows[~failed | ~others]
     numbers = aggregate(rows, metric)
@@ -105,7 +106,7 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         ends |= {
             name: math.nan for name in ("low", "high") if bounded < len(found) and math.isinf(ends[name])
         }
-        left = int(seeds[scheme, extension] - home["seeds"])
+        left = int(seeds.get((scheme, extension), 0) - home["seeds"]) if judged else 0
         # As in other tables, the status of a number without some seeds is theirs.
         theirs = "not_learned" if (scheme, extension) in unlearned else home["status"]
         # The method of a longer length: at the training length a loss differs from itself by nothing.
