@@ -8,7 +8,7 @@ most used settings:
 
 examples:
   posbench figures
-  posbench figures 'experiments=[demo,zoo]'
+  posbench figures 'experiments=[demo,finetune]'
   posbench figures results_dir=results/published
 """
 

@@ -11,7 +11,7 @@ most used settings:
 examples:
   posbench report
   posbench report results_dir=results/published out=report.html
-  posbench report 'experiments=[demo,zoo]'
+  posbench report 'experiments=[demo,finetune]'
 """
 
 from __future__ import annotations

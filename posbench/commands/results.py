@@ -5,7 +5,7 @@ experiments here; it refuses a cell that is here with other content. `posbench f
 
 examples:
   posbench results export --to rows
-  posbench results export --to rows --experiments demo zoo --push USER/NAME
+  posbench results export --to rows --experiments demo finetune --push USER/NAME
   posbench results import rows --name leaderboard --with demo
   posbench results import USER/NAME --name leaderboard --suffix theirs
 """

@@ -45,7 +45,7 @@ run_app("sweep", run, overrides.quote_texts(SCHEMAS["sweep"], shlex.split(comman
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "scheme", "extension"),
-    [("demo", "rope", "yarn"), ("density", "rope", "pi_k2"), ("zoo", "fox", "none")],
+    [("demo", "rope", "yarn"), ("density", "rope", "pi_k2"), ("leaderboard", "fox", "none")],
     ids=" ".join,
 )
 def test_the_command_of_a_series_plans_its_cells(name: str, scheme: str, extension: str) -> None:
