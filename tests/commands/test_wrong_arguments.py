@@ -74,7 +74,7 @@ def test_numbers_and_lists_without_a_meaning(posbench, arguments, expected):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_choices_and_options(posbench, arguments, expected):
-    """Fault: tracebacks of Hydra, the last of a list without a word, a folder null, and hints at what is not there."""
+    """Fault: some raised errors of Hydra, a list silently became its last name, and hints named missing settings."""
     check_refused(posbench, arguments, expected)
 
 

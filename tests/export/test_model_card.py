@@ -60,7 +60,7 @@ def test_rows_of_the_exported_extension_only(rope, tmp_path):
 
 
 def test_a_fine_tuned_model(posbench, tmp_path):
-    """Fault: its card said that it was not evaluated, and gave tokens and command of the pretraining as its own."""
+    """Fault: the card of a fine-tuned model said "not evaluated" and gave the tokens of the pretraining alone."""
     given = settings(ROPE, "rope")
     tuned = asdict(replace(given.train, steps=5, batch_size=12, seq_len=256))
     results = tmp_path / "results"

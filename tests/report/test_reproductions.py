@@ -163,7 +163,7 @@ def test_an_exact_replication_is_seldom_contradicted(draw, monkeypatch):
 
 
 def test_seeds_that_cannot_decide_are_said_to(three_seeds):
-    """Fault: .81 [.53, 1.00] of a paper within .03 can be reproduced by no number of our seeds; the page said undecided."""
+    """Fault: the paper's seeds spread from .53 to 1.00, wider than the range of .03, and the page did not say so."""
     paper = {
         "select": {"source": "Huang et al.", "dataset": "sort", "eval_len": 302},
         "plus": [{"scheme": "nope"}],
@@ -242,7 +242,7 @@ def test_published_numbers_are_of_the_condition_that_is_measured():
 
 @pytest.mark.parametrize("name", ["alibi_flat", "rope_breaks", "sinusoidal_worst"])
 def test_losses_of_windows_are_compared_with_those_of_windows(name):
-    """Fault: papers' losses over non-overlapping windows stood beside ours of fixed targets, and no line said so."""
+    """Fault: our loss was on fixed targets, the paper's on non-overlapping windows, and the page did not say so."""
     one = Claim.from_config(name, CLAIMS[name])
     protocols = {
         row["protocol"] for effect in one.effects for paper in effect.published for _, row in paper.rows
