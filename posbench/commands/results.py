@@ -1,11 +1,14 @@
 """Exports the rows of a results folder as one parquet file with a data card, or imports rows of others.
 
-An export has every cell once. An import writes an experiment, results/NAME, with the rows of others beside those of
-experiments here; it refuses a cell that is here with other content. `posbench figures` then draws its tables.
+An export has every cell once. An import adds cells to a results folder, and refuses a cell that is there with other
+content. Sweeps take the added cells as measured: they train and evaluate what is missing only. With --name, an import
+writes an experiment, results/NAME, with the rows of others beside those of experiments here, without a sweep.
+`posbench figures` then draws its tables.
 
 examples:
   posbench results export --to rows
   posbench results export --to rows --experiments demo finetune --push USER/NAME
+  posbench results import results/published/leaderboard
   posbench results import rows --name leaderboard --with demo
   posbench results import USER/NAME --name leaderboard --suffix theirs
 """
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posbench.commands.export import check_empty
-from posbench.errors import DataError
+from posbench.errors import ConfigError, DataError
 from posbench.files import atomic_path
 from posbench.hub import check_repository, download, push_folder
 from posbench.names import check_name
@@ -33,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--experiments", nargs="+", default=[], help="only their rows; by default all rows")
     export.add_argument("--licence", default="cc-by-4.0", help="of the rows; by default cc-by-4.0")
     export.add_argument("--push", default="", metavar="USER/NAME", help="also upload to a dataset repository")
-    add = actions.add_parser("import", parents=[results_dir], help="add rows of others as an experiment")
-    add.add_argument("rows", help="an exported folder, a parquet file, or a dataset on the hub")
-    add.add_argument("--name", required=True, help="of the experiment; rows are added if it is there")
+    add = actions.add_parser("import", parents=[results_dir], help="add rows of others")
+    add.add_argument("rows", help="an exported or published folder, a parquet file, or a dataset on the hub")
+    add.add_argument("--name", default="", help="write an experiment; rows are added if it is there")
     add.add_argument(
         "--with", nargs="+", default=[], dest="beside", help="experiments whose rows are added as well"
     )
@@ -74,14 +77,18 @@ def export_rows(given: argparse.Namespace, command: str) -> None:
 
 
 def import_rows(given: argparse.Namespace) -> None:
-    """Writes an experiment with rows of others."""
-    check_name("--name", given.name)
-    if given.suffix:
-        check_name("--suffix", given.suffix)
+    """Adds the cells of others to the results folder, or writes an experiment with their rows."""
+    if not given.name and (given.beside or given.suffix):
+        raise ConfigError(
+            "--with and --suffix are options of an imported experiment: add --name NAME, or remove them"
+        )
+    for option in ("name", "suffix"):
+        if value := getattr(given, option):
+            check_name(f"--{option}", value)
     from posbench.report.experiment import ROWS_FILE, find_experiments, read_metadata, save_experiment
-    from posbench.results.exchange import collect_rows, merge
+    from posbench.results.exchange import add_cells, collect_rows, merge
     from posbench.results.gate import apply_gate
-    from posbench.results.rows import read_foreign_rows
+    from posbench.results.rows import RowStore, read_foreign_rows
 
     path = Path(given.rows)
     if path.is_dir():
@@ -101,6 +108,13 @@ def import_rows(given: argparse.Namespace) -> None:
     rows, known = theirs, 0
     if any(given.results_dir.glob("cells/*.parquet")) or find_experiments(given.results_dir):
         _, known = merge(collect_rows(given.results_dir), theirs, str(path))
+    if not given.name:
+        n_cells = theirs["cell_id"].nunique()
+        n_stored = add_cells(RowStore(given.results_dir / "cells"), theirs, given.rows)
+        print(
+            f"{n_cells:,} cells of {given.rows}, {n_stored:,} of them added to {given.results_dir / 'cells'}"
+        )
+        return
     if names:
         rows, _ = merge(collect_rows(given.results_dir, names), theirs, str(path))
         for name in names:

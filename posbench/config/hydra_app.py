@@ -61,6 +61,7 @@ def run_app(
     OmegaConf.register_new_resolver("schemes", all_schemes, replace=True)
     ConfigStore.instance().store(name=f"{name}_settings", node=schema)
     n_failed, composed = 0, False
+    broken_pipe: BrokenPipeError | None = None
 
     # hydra.main has no argument for its classes.
     hydra._internal.hydra.ConfigLoaderImpl = SafeLoader  # type: ignore[misc]
@@ -68,7 +69,7 @@ def run_app(
 
     @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
     def app(config: DictConfig) -> None:
-        nonlocal n_failed, composed
+        nonlocal n_failed, composed, broken_pipe
         composed = True
         try:
             allow_packages(config.allow)
@@ -82,6 +83,8 @@ def run_app(
         ) as error:  # an interpolation, to which Hydra would add a line of its own
             n_failed += 1
             report_error(one_line(error, schema))
+        except BrokenPipeError as error:  # Hydra would print a line about it
+            broken_pipe = error
 
     try:
         app()
@@ -96,6 +99,8 @@ def run_app(
             raise
         report_error(yaml_error(error))
         return 2
+    if broken_pipe:
+        raise broken_pipe
     return 2 if n_failed else 0
 
 

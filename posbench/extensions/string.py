@@ -1,11 +1,11 @@
 """STRING: far distances are shifted towards well-trained ones, near distances stay.
 
 An et al. Why Does the Effective Context Length of LLMs Fall Short? ICLR 2025. arXiv:2410.18745.
-From the authors' description of it; the paper was not at hand.
 S is a third of the training length and W is 128 tokens, as in the authors' github.com/HKUNLP/STRING. The method is for
 texts of up to the training length: past L + S - W tokens, distances exceed the training length as without it.
-Deviations: for any scheme that depends on distances only, not just rotations. By default W is at most a quarter of S,
-since short training lengths have less than 128 tokens to shift by.
+Deviations: a key at distance S counts once (twice in the authors' code for prompts). For any scheme that depends on
+distances only, not just rotations. By default W is at most a quarter of S, since short training lengths have less than 128
+tokens to shift by.
 """
 
 from typing import Any

@@ -44,6 +44,29 @@ def collect_rows(results: Path, experiments: Iterable[str] = ()) -> pd.DataFrame
     return found
 
 
+def add_cells(store: RowStore, rows: pd.DataFrame, source: str) -> int:
+    """Stores the cells of rows of others that are not there, so that sweeps take them as measured.
+
+    Cells that did not fit in the memory of the others' device are left out.
+
+    Args:
+        source: of the rows, for the metadata of the cells.
+
+    Returns:
+        The number of cells that were stored.
+    """
+    # The gate is applied again when rows are collected.
+    ungated = rows.assign(status=rows["status"].mask(rows["status"] == "not_learned", "ok"))
+    n_stored = 0
+    for cell, measured in ungated.groupby("cell_id", sort=False):
+        status = measured["status"].iat[0]
+        if status == "out_of_memory" or store.has(cell):
+            continue
+        store.write(cell, measured, {"status": status, "imported_from": source})
+        n_stored += 1
+    return n_stored
+
+
 def merge(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> tuple[pd.DataFrame, int]:
     """Returns our rows and those of their cells that we do not have, and the number of cells that both have.
 

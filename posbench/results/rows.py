@@ -88,7 +88,9 @@ class RowStore:
             set_aside(path, fault)
         return not fault
 
-    def write(self, cell: str, rows: list[dict[str, Any]], run_metadata: dict[str, Any]) -> None:
+    def write(
+        self, cell: str, rows: list[dict[str, Any]] | pd.DataFrame, run_metadata: dict[str, Any]
+    ) -> None:
         """Writes the rows of a cell, and `run_metadata` (times, versions, dates) to a json file beside them.
 
         Rows are a function of the cell, to rounding; everything that differs between runs belongs to the metadata.
@@ -136,7 +138,7 @@ class RowStore:
 
 def write_rows(rows: pd.DataFrame, path: Path | str) -> None:
     """Writes collected rows, such as the rows.parquet of an experiment."""
-    _write(_table_of({name: rows[name] for name in rows}), Path(path))
+    _write(_table_of(rows), Path(path))
 
 
 def read_rows(path: Path | str, categorical: bool = False, remedy: str = AGAIN) -> pd.DataFrame:
@@ -170,13 +172,14 @@ def read_foreign_rows(path: Path) -> pd.DataFrame:
     return _frame(table)
 
 
-def _table_of(rows: list[dict[str, Any]] | dict[str, pd.Series]) -> pa.Table:
-    """Returns a table of the schema from rows or columns; raises a DataError for other columns or types."""
+def _table_of(rows: list[dict[str, Any]] | pd.DataFrame) -> pa.Table:
+    """Returns a table of the schema; raises a DataError for other columns or types."""
     if isinstance(rows, list):
         given: set[str] = set().union(*rows) if rows else set(COLUMNS)
         columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in COLUMNS}
     else:
-        given, columns = set(rows), rows
+        columns = {name: rows[name] for name in rows}
+        given = set(columns)
     if unknown := sorted(given - set(COLUMNS)):
         raise DataError(f"rows have unknown columns {', '.join(unknown)}: use only {', '.join(COLUMNS)}")
     if missing := [name for name in COLUMNS if name not in given and name not in NULLABLE]:

@@ -1,9 +1,9 @@
 """TAPA: the logit of some dimensions, modulated by a cosine whose phase the other dimensions set.
 
-Wang et al. Positional Encoding via Token-Aware Phase Attention. 2025. arXiv:2509.12635. From the
-formula of a summary; the paper was not at hand. The first
-theta D dimensions of queries and keys give the amplitude, the others the phase, which grows as (i - j)^alpha. The
-paper's theta is 1/2 and its alpha 0.1. Because the phase belongs to a pair, logits are computed row by row, on a GPU too.
+Wang et al. Positional Encoding via Token-Aware Phase Attention. 2025. arXiv:2509.12635, equation 12. The first theta D
+dimensions of queries and keys give the amplitude, the others the phase, which grows as (i - j)^alpha. The paper's theta is
+1/2 and its alpha 0.1 (section 4.1), and its learning rate is a fifth of that for RoPE. Because the phase belongs to a pair,
+logits are computed row by row, on a GPU too.
 """
 
 import math

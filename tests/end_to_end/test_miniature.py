@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from posbench.commands import run
+
 MINIATURE = "experiment=miniature"
 # Drawing is half of the time of a sweep, and rows do not depend on it.
 NO_FIGURES = (MINIATURE, "figures=[]")
@@ -28,6 +30,19 @@ def uninterrupted(tmp_path_factory, cache) -> Path:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return results
+
+
+def test_imported_rows_are_not_measured_again(uninterrupted, script, tmp_path):
+    """A sweep with the published rows of others trains only the models that they lack."""
+    results = tmp_path / "results"
+    assert run(["results", "import", str(uninterrupted / "miniature"), "--results-dir", str(results)]) == 0
+    done = script("sweep", *NO_FIGURES)
+    assert done.code == 0, done.err
+    assert "0 to train" in done.out
+    assert ", 0 to measure" in done.out
+    assert not list(results.glob("models/*"))
+    names = (folder / "miniature" / "rows.parquet" for folder in (uninterrupted, results))
+    assert len({name.read_bytes() for name in names}) == 1
 
 
 def drawn(results: Path) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ import yaml
 from conftest import MODEL, evaluated
 
 from posbench.report.experiment import save_experiment
-from posbench.results.rows import SCHEMA, read_rows, write_rows
+from posbench.results.rows import SCHEMA, RowStore, read_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +78,34 @@ def test_an_import_is_a_leaderboard(posbench, here, theirs):
     assert "2 training seeds" in next(table).read_text()
 
 
+def test_cells_are_imported(posbench, here, theirs):
+    """A sweep takes them as measured, so that nobody trains a published model to compare with it."""
+    rows = read_rows(theirs / "rows.parquet")
+    full = (
+        rows[rows["cell_id"] == "e" * 16]
+        .head(1)
+        .assign(cell_id="d" * 16, status="out_of_memory", value_sum=None)
+    )
+    gated = rows["status"].mask(rows["cell_id"] == "e" * 16, "not_learned")
+    write_rows(pd.concat([rows.assign(status=gated), full]), theirs / "rows.parquet")
+    status, out, err = posbench("results", "import", theirs, "--results-dir", here)
+    assert (status, err) == (0, "")
+    assert "3 cells" in out
+    assert "1 of them added" in out, "one is here, and one did not fit in the memory of another device"
+    store = RowStore(here / "cells")
+    expected = rows[rows["cell_id"] == "e" * 16].reset_index(drop=True)
+    pd.testing.assert_frame_equal(store.read("e" * 16), expected)
+    assert store.run_metadata("e" * 16) == {"status": "ok", "imported_from": str(theirs)}
+    assert "0 of them added" in posbench("results", "import", theirs, "--results-dir", here)[1]
+
+
+def test_options_of_an_imported_experiment(posbench, here, theirs):
+    for option in ("--suffix", "--with"):
+        status, out, err = posbench("results", "import", theirs, option, "mine", "--results-dir", here)
+        assert (status, out) == (2, "")
+        assert "add --name NAME" in err
+
+
 def test_a_suffix_keeps_their_labels_apart(posbench, here, theirs):
     posbench("results", "import", theirs, "--name", "both", "--suffix", "lab", "--results-dir", here)
     assert set(read_rows(here / "both" / "rows.parquet")["scheme"]) == {"alibi (lab)"}
@@ -95,11 +123,13 @@ def test_a_suffix_keeps_their_labels_apart(posbench, here, theirs):
 def test_clashes_are_refused(posbench, here, theirs, change, message):
     rows = evaluated()
     write_rows(change(rows[rows["eval_len"] == 64]), theirs / "rows.parquet")
-    status, out, err = posbench("results", "import", theirs, "--name", "leaderboard", "--results-dir", here)
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
-    assert message in err
-    assert not (here / "leaderboard").exists()
+    for name in (("--name", "leaderboard"), ()):
+        status, out, err = posbench("results", "import", theirs, *name, "--results-dir", here)
+        assert (status, out) == (2, "")
+        assert err.count("\n") == 1
+        assert message in err
+        assert not (here / "leaderboard").exists()
+        assert not RowStore(here / "cells").path("new").exists()
 
 
 def test_rows_of_another_schema(posbench, here, theirs):
