@@ -1,7 +1,7 @@
 """Works on a sweep that posbench sweep has written to a results folder: claims the next job, runs it, and so on.
 
 Any number of workers can run at once, on any machine with access to the folder. A worker ends when no job is left. On
-SIGINT, SIGTERM and SIGUSR2 it stops at its next checkpoint or cell.
+SIGINT, SIGTERM and SIGUSR2 it stops at its next checkpoint or cell. Its exit status is 1 if failed jobs are left.
 
 examples:
   posbench worker results 5f3c0a1be2d4c607
@@ -40,6 +40,6 @@ def main(arguments: Sequence[str]) -> int:
 
     with stop_flag() as should_stop:
         assignment = Assignment(given.results_dir, given.sweep, uuid4().hex[:8], frozenset(given.allow))
-        line = run_worker(assignment, should_stop, given.device)
+        line, n_failed = run_worker(assignment, should_stop, given.device)
     print(line, file=sys.stderr)
-    return 0
+    return 1 if n_failed else 0

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -121,6 +122,17 @@ class SafeLoader(ConfigLoaderImpl):
 
     They may set neither `allow` nor Hydra itself, whose callbacks, launchers and loggers are called as it starts.
     """
+
+    def _process_config_searchpath(self, *arguments: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            try:
+                super()._process_config_searchpath(*arguments)
+            except UserWarning as error:
+                path = re.sub(r".*path=(.*) is not available.*", r"\1", str(error))
+                raise ConfigError(
+                    f"hydra.searchpath {path}: no such folder; give existing ones, as in [file:///home/me/my_configs]"
+                ) from None
 
     def _load_single_config(self, default: Any, repo: Any) -> ConfigResult:
         found = super()._load_single_config(default, repo)

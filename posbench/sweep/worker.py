@@ -1,6 +1,6 @@
 """A worker: claims the next job of a sweep in its results folder, runs it, and claims the next, until none is left.
 
-Whoever starts a worker has nothing to say to it and nothing to wait for: all that is known of a sweep is in its folder.
+Workers communicate through the results folder alone, so that any number can be started at any time, on any machine.
 """
 
 from __future__ import annotations
@@ -156,11 +156,14 @@ class Worker:
             write_record(self.reader.results_folder, job, self.run, trace, **outcome)
 
 
-def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> str:
-    """Works on a sweep in this process, as a launcher starts it; returns a line about what is left.
+def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> tuple[str, int]:
+    """Works on a sweep in this process, as a launcher starts it.
 
     Args:
         device: in place of that of the settings.
+
+    Returns:
+        A line about the jobs that are left, and the number of those that have failed.
     """
     allow(assignment.packages)
     sweep, folder = read_sweep(assignment.results_dir, assignment.sweep), assignment.results_dir
@@ -170,11 +173,11 @@ def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: 
     Worker(reader, runtime, assignment.run, deadline).work(should_stop)
     left, failed = len(reader.read().left), reader.jobs[FAILED]
     if not left:
-        return "no job is left"
+        return "no job is left", 0
     line = f"time is up: {left} jobs are left" if time.monotonic() >= deadline else f"{left} jobs are left"
     for job in failed[:1]:
         line += f", {len(failed)} failed, the first {job.label}: {reader.record(job.name)['error']}"
-    return line
+    return line, len(failed)
 
 
 def deadline_of(runtime: RuntimeSettings) -> float:

@@ -192,6 +192,11 @@ def test_a_value_that_makes_no_sense_needs_no_torch():
         assert done.returncode == 2
 
 
+def test_a_search_path_that_is_not_there(capsys):
+    """A folder of hydra.searchpath that does not exist was a warning of Python, and the command went on."""
+    assert "no such folder" in posbench(capsys, "train", "hydra.searchpath=[nosuch]")
+
+
 def test_a_start_of_documents_that_the_tokenizer_lacks(capsys):
     """data.bos=70000 was stored, and failed as an index in the first step of the training."""
     GlobalHydra.instance().clear()

@@ -162,6 +162,16 @@ def test_one_scheme_is_neither_best_nor_trained_like_others(rows: pd.DataFrame) 
         assert "All schemes" not in table.caption
 
 
+def test_no_model_is_the_best_on_key_tokens_of_its_own() -> None:
+    """Fault: the table of LongPPL showed a best in bold, although each value is of other tokens."""
+    rows = synthetic_rows(seeds=3, documents=30, contexts=8, schemes=("rope", "alibi"))
+    rows = rows[(rows["metric"] == "nll") & (rows["protocol"] == "fixed_targets")]
+    rows = rows.assign(task="longppl", protocol="key_tokens", metric="key_token_nll")
+    table = next(one for one in build_tables(rows) if one.name == "longppl-key_tokens-longppl")
+    assert "bold" not in table.caption
+    assert not any(cell.best for line in table.body for cell in line)
+
+
 def test_key_tokens_are_counted_by_seed() -> None:
     """Fault: "23 scored tokens in 27 documents": tokens were those of a seed, documents those of all seeds."""
     rows = synthetic_rows(seeds=3, documents=30, contexts=8, schemes=("rope",))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from small_sweeps import cell, finish, model, tuned
 
+from posbench import commands
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, PosbenchError
 from posbench.plan.cell import Plan
@@ -96,12 +97,23 @@ def test_a_worker_says_what_is_left(results, write, monkeypatch):
     monkeypatch.setattr("posbench.sweep.worker.JobRunner", lambda sweep, folder, runtime: Runner(folder))
     sweep = write([cell(model())])
     assignment = Assignment(results.path, sweep.id, "run", frozenset(), deadline=time.monotonic())
-    assert run_worker(assignment, lambda: False) == "time is up: 2 jobs are left"
+    assert run_worker(assignment, lambda: False) == ("time is up: 2 jobs are left", 0)
     training = next(job for job in sweep.jobs if not job.cells)
     write_record(results, training, "run", outcome="failed", error="no memory")
     expected = f"2 jobs are left, 1 failed, the first {training.label}: no memory"
-    assert run_worker(assignment._replace(deadline=math.inf), lambda: False) == expected
-    assert run_worker(assignment._replace(deadline=math.inf, run="next"), lambda: False) == "no job is left"
+    assert run_worker(assignment._replace(deadline=math.inf), lambda: False) == (expected, 1)
+    assert run_worker(assignment._replace(deadline=math.inf, run="next"), lambda: False) == (
+        "no job is left",
+        0,
+    )
+
+
+@pytest.mark.parametrize(("n_failed", "status"), [(0, 0), (2, 1)])
+def test_the_exit_status_of_a_worker(n_failed, status, monkeypatch, capsys):
+    """Fault: posbench worker exited with 0 although jobs had failed."""
+    monkeypatch.setattr("posbench.sweep.worker.run_worker", lambda *arguments: ("a line", n_failed))
+    assert commands.run(["worker", ".", "abc"]) == status
+    assert capsys.readouterr().err == "a line\n"
 
 
 def test_a_job_that_another_worker_has_failed_just_now_is_not_run(results, write, work, monkeypatch):

@@ -160,7 +160,7 @@ def _series(
     keys = ordered_series(drawn, experiment.order)
     length = "eval_len" if "eval_len" in drawn else "x"
     means = drawn[drawn[length] == drawn[length].max()].groupby(["scheme", "extension"], observed=True)
-    ranked = means["estimate"].mean().sort_values(ascending=bool(metric.lower_is_better))
+    ranked = means["estimate"].mean().sort_values(ascending=metric.lower_is_better is not False)
     first = set(keys) if len(keys) <= MANY else set(ranked.index[:BEST])
     return [(series_label(*key), styles[key].colour, key in first) for key in keys]
 

@@ -13,7 +13,7 @@ class Metric:
 
     Attributes:
         tasks: tasks whose rows have it; the first is the default.
-        lower_is_better: None if neither direction is better.
+        lower_is_better: None if neither direction is better, or values of several models cannot be compared.
         exponential: show the exponential of the ratio.
         is_fraction: the ratio lies between 0 and 1.
         baselines: metrics of guessing, shown beside it.
@@ -100,8 +100,8 @@ _ALL = [
         is_fraction=True,
         baselines=("chance",),
     ),
-    Metric(
-        "longppl", ("longppl",), "key_token_nll", "LongPPL (perplexity of key tokens)", True, exponential=True
+    Metric(  # each model has its own key tokens, so that no model is the best
+        "longppl", ("longppl",), "key_token_nll", "LongPPL (perplexity of key tokens)", None, exponential=True
     ),
     Metric(
         "key_token_fraction",
