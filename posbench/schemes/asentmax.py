@@ -1,9 +1,10 @@
 """ASEntmax: sparse attention by 1.5-entmax, with a temperature that adapts to the query's token and to the length.
 
-Vasylenko et al. Long-Context Generalization with Sparse Attention. 2025. arXiv:2506.16640. As in the
+Vasylenko et al. Long-Context Generalization with Sparse Attention. ICLR 2026. arXiv:2506.16640. As in the
 authors' code (github.com/deep-spin/asentmax): n counts from 2, gamma lies within 2 of 0, and only the heads without
-positions are scaled, which are the last half of NAPE's. The weights of a row depend on all of its logits, so pairs
-cannot be split into regions and rows run through `dense`, on a GPU too.
+positions are scaled, which are the last half of NAPE's. u and w have no bias, the default there; the commands of their
+synthetic tasks add one. The weights of a row depend on all of its logits, so pairs cannot be split into regions and
+rows run through `dense`, on a GPU too.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,10 @@
 """BAM: a generalized Gaussian of the distance as a trained prior on attention, with a shape and a scale for each head.
 
 Bianchessi et al. Bayesian Attention Mechanism: A Probabilistic Framework for Positional Encoding and Context Length
-Extrapolation. 2025. arXiv:2505.22842. As in the authors' code: shared by the layers, initialized as ALiBi
-(shape 1, ALiBi's slopes as scales), and a location of 0 that is not trained.
+Extrapolation. ICLR 2026. arXiv:2505.22842. A location of 0 that is not trained. As in the authors' code of May 2025
+(github.com/ArthurSBianchessi/BAM): shared by the layers, initialized as ALiBi (shape 1, ALiBi's slopes as scales).
+Deviation: their published code, like the paper's count of parameters, has a prior for each layer, which starts with no
+preference for any distance (shape 0, log scale 0).
 """
 
 import torch

@@ -5,7 +5,8 @@ arXiv:2007.14062. The causal half of BigBird-ITC (internal global blocks): of th
 attends to itself and the one before it, the first blocks are global, and random blocks are drawn from all other earlier
 blocks, or all of these are visible where they are no more than the number to draw. Deviation: the draw is a
 function of the two blocks and a seed, the same for every head, layer and length; the authors draw for each head.
-It encodes no order within a block, so its configuration stacks it on RoPE.
+A block is a sixteenth of the training length by default; theirs has 64 of 4096 tokens. It encodes no order
+within a block, so its configuration stacks it on RoPE.
 """
 
 from posbench.errors import ConfigError

@@ -3,8 +3,9 @@
 Golovneva et al. Contextual Position Encoding: Learning to Count What's Important. 2024, section 4 and the listing
 in appendix B. arXiv:2405.18719.
 As in that listing, gates are computed from scaled logits, position vectors are multiplied with unscaled queries, and
-64 positions are the default. Masked keys do not count. One table for each layer, shared by its heads; the authors
-initialize it to zero, here it is drawn at standard deviation d_model^-0.5, as other tables are.
+masked keys do not count. It has no default number of positions; 64 is that of DAPE's authors. One table for each layer,
+shared by its heads; the authors initialize it to zero, here it is drawn at standard deviation d_model^-0.5, as other
+tables are.
 """
 
 import torch

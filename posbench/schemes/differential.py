@@ -2,8 +2,8 @@
 
 Ye et al. Differential Transformer. ICLR 2025, section 2.1. arXiv:2410.05258. As in transformers' DiffLlama: head h is
 paired with head h + H/2; lambda is one number for each layer, from four trained vectors; lambda_init rises with the
-layer; outputs of 2D dimensions are normalised without a trained gain. A model of H heads has H/2 pairs, so parameters
-are those of the plain model. The weights may be negative: no extension can mask, split or scale them.
+layer, counted from 0; outputs of 2D dimensions are normalised without a trained gain. A model of H heads has H/2 pairs,
+so parameters are those of the plain model. The weights may be negative: no extension can mask, split or scale them.
 """
 
 import math

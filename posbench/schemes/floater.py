@@ -4,7 +4,8 @@ Liu, Yu, Dhillon, Hsieh. Learning to Encode Position for Transformer with Contin
 2020, section 3. arXiv:2003.09229. The blocks share the dynamics and have a start each; past the training length
 the path continues. Time runs as in the authors' code (xuanqing94/FLOATER), 2.55 over the training length, and is an
 input of h besides the state. Deviations: h has tanh where theirs has ReLU, which is smooth, so that the solver keeps
-its order, and bounded, so that paths do not explode; one vector for each block is added to the residual stream, not
+its order, and bounded, so that paths do not explode; time enters the first layer of h, not both; starts are
+drawn at standard deviation 1, theirs by Xavier's rule; one vector for each block is added to the residual stream, not
 one each to queries, keys and values; every pass solves the equation (theirs every 400 steps), by fourth-order
 Runge-Kutta at knots (the 3/8 rule), in float64, with cubic Hermite interpolation between them.
 """

@@ -1,8 +1,8 @@
 """FoX: a forget gate in each token down-weights all tokens before it (forgetting attention).
 
 Lin et al. Forgetting Transformer: Softmax Attention with a Forget Gate. ICLR 2025, section 3. arXiv:2503.02130.
-The attention of the paper's "FoX (LLaMA)"; the output gate, the norms of queries and keys and the token shift of its
-"Pro" block belong to the block. One gate for each head and layer, computed from the normalized input. As in the
+The attention of the paper's "FoX (LLaMA)"; the gate and norm of outputs, the norms of queries and keys and the token
+shift of its "Pro" block belong to the block. One gate for each head and layer, computed from the normalized input. As in the
 authors' code, its weights start at standard deviation 0.02 and its bias at 0, where each token halves the weight of
 those before it. Short trainings do not learn long memories from this start. `decay_times` gives two numbers of tokens,
 between which the initial memories of the heads are evenly spaced on a logarithmic scale, as in the authors' code for

@@ -1,9 +1,9 @@
 """GRAPE-A: ALiBi with slopes gated by the query.
 
-Zhang et al. Group Representational Position Encoding. 2025, additive, query-gated. arXiv:2512.07805.
+Zhang et al. Group Representational Position Encoding. ICLR 2026, section 4.1, query-gated. arXiv:2512.07805.
 As in the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-a-querygated): ALiBi's slopes,
 multiplied by softplus(omega), which starts at 1; a unit direction for each layer and head; queries before any
-rotation. The key-gated variant is the scheme
+rotation; a softplus of the gate, which the paper's text does not have. The key-gated variant is the scheme
 grape_a_key_gated; the one with learned projections is not implemented.
 """
 

@@ -1,8 +1,9 @@
 """Key-gated GRAPE-A: ALiBi with slopes gated by the key.
 
-Zhang et al. Group Representational Position Encoding. 2025, additive, key-gated. arXiv:2512.07805. As in the authors'
-code (github.com/model-architectures/GRAPE, llama-mha-grape-a-keygated): ALiBi's slopes, multiplied by softplus(omega),
-which starts at 1; a unit direction for each layer and head; keys before any rotation.
+Zhang et al. Group Representational Position Encoding. ICLR 2026, section 4.1, key-gated. arXiv:2512.07805. As in the
+authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-a-keygated): ALiBi's slopes, multiplied by
+softplus(omega), which starts at 1; a unit direction for each layer and head; keys before any rotation; a softplus of
+the gate, which the paper's text does not have.
 """
 
 import math

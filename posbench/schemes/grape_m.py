@@ -1,6 +1,6 @@
 """GRAPE-M: RoPE with trained frequencies.
 
-Zhang et al. Group Representational Position Encoding. 2025, multiplicative, commuting. arXiv:2512.07805.
+Zhang et al. Group Representational Position Encoding. ICLR 2026, section 3.1, commuting. arXiv:2512.07805.
 As in the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-m-nonctx): planes of two coordinates,
 initialized to RoPE's frequencies, log frequencies divided by 16, frequencies of each layer shared by its heads.
 Deviation: the difference to RoPE's log frequencies is stored, which bfloat16 rounds less. The contextual

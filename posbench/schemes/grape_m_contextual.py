@@ -1,6 +1,6 @@
 """Contextual GRAPE-M: RoPE with trained frequencies, at positions that advance by less than one at each token.
 
-Zhang et al. Group Representational Position Encoding. 2025, multiplicative, contextual, commuting. arXiv:2512.07805.
+Zhang et al. Group Representational Position Encoding. ICLR 2026, contextual, commuting. arXiv:2512.07805.
 As in the authors' code (github.com/model-architectures/GRAPE, llama-mha-grape-m-ctx): one position for all heads, the
 sum of the steps of earlier tokens, and frequencies of each layer shared by its heads; steps start at 0.39. Deviation:
 the difference to RoPE's log frequencies is stored, which bfloat16 rounds less. Extensions change the frequencies.

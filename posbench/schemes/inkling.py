@@ -2,8 +2,9 @@
 
 Thinking Machines Lab. Inkling. 2026. As in transformers (models/inkling):
 https://huggingface.co/docs/transformers/model_doc/inkling. Each token and head has d_rel numbers, which weight as many
-profiles over the distance, shared by the heads of a layer; distances from `rel_extent` on have no bias. The windows,
-short convolutions, norms and the scale 1/D of the released model are not part of it.
+profiles over the distance, shared by the heads of a layer; distances from `rel_extent` on have no bias. The windows
+(with profiles as long as they are), short convolutions, norms, the scale 1/D and the optional growth of global logits
+with the logarithm of the position are not part of it.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """iRoPE: layers with RoPE within chunks, and every few layers a global one without positions.
 
 Meta, 2025: https://ai.meta.com/blog/llama-4-multimodal-intelligence/. As Llama 4 in transformers: the logits of
-global layers grow slowly with the position. Chunk size and the step of that growth are both the training length
-there (8192) and by default here. Without Llama 4's norm of rotated queries and keys. A model of fewer than
+global layers grow slowly with the position. Chunk size and the step of that growth are both 8192 there, and the
+training length here by default. Without Llama 4's norm of rotated queries and keys. A model of fewer than
 `no_rope_layer_interval` layers has one global layer, its last.
 """
 

@@ -1,7 +1,8 @@
 """KERPLE, logarithmic: a trained penalty that grows with the logarithm of the distance.
 
 Chi et al. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. NeurIPS 2022,
-section 4. arXiv:2205.09921. Parameters and their ranges: posbench/position/kerple.py.
+section 4. arXiv:2205.09921. As in the authors' code, the penalty is added after the division by sqrt(D); equation 1
+divides both. Parameters and their ranges: posbench/position/kerple.py.
 """
 
 import torch

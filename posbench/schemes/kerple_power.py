@@ -1,8 +1,8 @@
 """KERPLE, power: a trained penalty that grows with a trained power of the distance.
 
 Chi et al. KERPLE: Kernelized Relative Positional Embedding for Length Extrapolation. NeurIPS 2022,
-section 4. arXiv:2205.09921. With exponent 1 it is ALiBi with trained slopes. Parameters and their ranges:
-posbench/position/kerple.py.
+section 4. arXiv:2205.09921. With exponent 1 it is ALiBi with trained slopes. As in the authors' code, the penalty is
+added after the division by sqrt(D); equation 1 divides both. Parameters and their ranges: posbench/position/kerple.py.
 """
 
 from torch import Tensor

@@ -2,7 +2,8 @@
 
 Dao, Gu. Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured State Space Duality.
 ICML 2024. arXiv:2405.21060. Queries, keys and values of the model are its C, B and x, with a group
-of B and C for each head. Deviations: the inner width is the model's, not twice as wide, and the block keeps its MLP.
+of B and C for each head. Deviations: the inner width is the model's, not twice as wide, the state has as many rows as
+a head has dimensions, not 128, and the block keeps its MLP.
 """
 
 import torch

@@ -1,6 +1,6 @@
 """NAPE: half of the heads have ALiBi's penalty with slopes 1, 1/2, 1/3, ..., the other half no positions.
 
-Vasylenko et al. Long-Context Generalization with Sparse Attention. 2025. arXiv:2506.16640. Slopes as in
+Vasylenko et al. Long-Context Generalization with Sparse Attention. ICLR 2026. arXiv:2506.16640. Slopes as in
 the authors' code (github.com/deep-spin/asentmax). Of an odd number of heads one more is without positions.
 """
 

@@ -1,7 +1,7 @@
 """p-RoPE: RoPE without its lowest frequencies.
 
-Barbero et al. Round and Round We Go! What makes Rotary Positional Encodings useful? ICLR 2025.
-arXiv:2410.06205. The rope type `proportional` of transformers.
+Barbero et al. Round and Round We Go! What makes Rotary Positional Encodings useful? ICLR 2025,
+section 6.1. arXiv:2410.06205. The rope type `proportional` of transformers.
 Dimensions without a frequency carry content at any distance. Unlike in partial RoPE, the kept frequencies are those
 of the whole head; extensions change these.
 """

@@ -1,8 +1,10 @@
 """PaTH: between key and query lies a product of Householder-like matrices, one for each token.
 
-Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. 2025, section 2.2, and
-3.1 for the UT transform. arXiv:2505.16381. As in the authors' code: low-rank directions, a convolution of 3 tokens,
-SiLU, 2 sigmoid, and its initialization. PaTH-FoX, with a forget gate, is a `Stack` of this scheme and `fox`.
+Yang et al. PaTH Attention: Position Encoding via Accumulating Householder Transformations. NeurIPS 2025, section 2.2,
+and 3.1 for the UT transform. arXiv:2505.16381. As in the authors' code (fla, layers/path_attn.py): low-rank
+directions, a convolution of 3 tokens, SiLU, 2 sigmoid, and its initialization. Deviation: the taps start uniform
+within 3^-0.5, as convolutions do in torch; theirs start at standard deviation 0.02. PaTH-FoX, with a forget gate, is a
+`Stack` of this scheme and `fox`.
 """
 
 import torch

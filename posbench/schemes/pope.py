@@ -1,9 +1,10 @@
 """PoPE: queries and keys in polar form; the content sets magnitudes, the position sets angles.
 
-Gopalakrishnan et al. Decoupling the "What" and "Where" With Polar Coordinate Positional Embeddings. 2025.
+Gopalakrishnan et al. Decoupling the "What" and "Where" With Polar Coordinate Positional Embeddings. ICML 2026.
 arXiv:2509.10534.
-A head has D frequencies, rope_theta^(-c/D). As in x-transformers, the phases delta start at 0 and are shared by the
-layers. They are clamped to [-2 pi, 0] on use, with a gradient that lets a phase outside return.
+A head has D frequencies, rope_theta^(-c/D). As in x-transformers, the phases delta start at 0, one of the paper's two
+choices and its better one for extrapolation, and are shared by the layers. They are clamped to [-2 pi, 0] on use, with
+a gradient that lets a phase outside return.
 """
 
 import math

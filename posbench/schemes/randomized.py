@@ -4,8 +4,9 @@ Ruoss et al. Randomized Positional Encodings Boost Length Generalization of Tran
 arXiv:2305.16843.
 In training, positions are drawn in every step, once for the batch, from torch's global generator. The paper draws in
 evaluation as well; here that draw is fixed by the declared length, so that evaluations are reproducible: a prefix
-alone has other positions than in a longer text. The scheme starts in evaluation mode. Extensions that change
-positions or frequencies do not apply: the positions that they would reach are trained.
+alone has other positions than in a longer text. The scheme starts in evaluation mode. Positions lie below 16 times the
+training length by default (2048 for 40 tokens in the authors' example). Extensions that change positions or
+frequencies do not apply: the positions that they would reach are trained.
 Positions are drawn for every inner scheme. The authors' code (github.com/google-deepmind/
 randomized_positional_encodings) draws positions for sinusoids, learned tables and rotations, but sorted distances
 0 = d_0 < d_1 < ... for ALiBi and relative encodings: two tokens i - j apart have the distance d_(i - j) there, and

@@ -2,8 +2,9 @@
 
 Kimi Team. Kimi Linear: An Expressive, Efficient Attention Architecture. 2025. arXiv:2510.26692: three KDA
 layers for one of attention without positions (`kimi_linear`). Qwen3-Next: three layers of Gated DeltaNet for one of
-gated attention, which rotates a quarter of the dimensions (`gated_deltanet_hybrid`). The last layer of each n is
-attention; a model of fewer than n layers has one, its last.
+gated attention, which rotates a quarter of the dimensions (`gated_deltanet_hybrid`). The Mamba-2 paper
+(arXiv:2405.21060, section 9.2.3) has attention in a tenth of the layers, `mamba2_hybrid` in a fourth. The last layer
+of each n is attention; a model of fewer than n layers has one, its last.
 """
 
 from collections.abc import Mapping

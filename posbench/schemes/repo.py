@@ -1,9 +1,9 @@
 """RePo: RoPE at positions that each token and head computes from its content.
 
-Li, Zhao, Sproat. RePo: Language Models with Context Re-Positioning. 2025. arXiv:2512.14391. As in the
-authors' code (github.com/SakanaAI/repo): a gated unit of an eighth of the width, RoPE of base 500000, weights drawn at
-standard deviation 0.02. There the first third of the layers (5 of 16) keeps RoPE; here all compute positions. The
-input is normalised, theirs is not. Order is visible through the causal mask alone.
+Li, Zhao, Sproat. RePo: Language Models with Context Re-Positioning. ICML 2026. arXiv:2512.14391. As in the authors'
+code (github.com/SakanaAI/repo): a gated unit of an eighth of the width, RoPE of base 500000, weights drawn at standard
+deviation 0.02. There the first third of the layers (5 of 16) keeps RoPE; here all compute positions. The input is
+normalised, theirs is not. Order is visible through the causal mask alone.
 """
 
 import torch

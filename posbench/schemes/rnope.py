@@ -2,7 +2,7 @@
 
 Yang et al. RoPE to NoPE and Back Again: A New Hybrid Attention Strategy. 2025. arXiv:2501.18795.
 The paper's RNoPE; its variant with windows in the rotated layers (RNoPE-SWA) is SWAN without scaling. The paper's
-own rotations have a larger base.
+rotations have bases of 10^4 to 4 * 10^6.
 """
 
 from collections.abc import Mapping

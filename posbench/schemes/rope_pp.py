@@ -1,6 +1,6 @@
 """RoPE++: half of the heads attend by the imaginary part of RoPE's complex product.
 
-Liu et al. Beyond Real: Imaginary Extension of Rotary Position Embeddings for Long-Context LLMs. 2025.
+Liu et al. Beyond Real: Imaginary Extension of Rotary Position Embeddings for Long-Context LLMs. ICLR 2026.
 arXiv:2512.07525. The mode `imagh` of the authors' code (github.com/OpenMOSS/rope_pp): every head has queries, keys and
 values of its own. In the paper's main variants a real and an imaginary head share one query, so that there are more
 heads of attention than of queries, or fewer queries; the model here has one of each for each head.

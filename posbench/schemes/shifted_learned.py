@@ -10,8 +10,9 @@ Deviation: the paper's offset leaves room for the tokens of its own sequence, he
 sequences are padded. Rows near the end of the table are therefore trained less often, so that the default table is one
 training length longer than three of them, the longest test of the paper.
 
-Rows begin at GPT-2's standard deviation of 0.02. Rows that begin at 1 stay close to random: neighbouring positions are
-then told apart by chance, and unique copy at three times the trained number of symbols falls from .95 to .81.
+Rows begin at standard deviation 0.02, as GPT-2's do in transformers, which the authors use. Rows that begin at 1 stay
+close to random: neighbouring positions are then told apart by chance, and unique copy at three times the trained
+number of symbols falls from .95 to .81.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """TUPE: content logits plus position logits, each computed with its own projections.
 
-Ke, He, Liu. Rethinking Positional Encoding in Language Pre-training. ICLR 2021, sections 3.1 and 3.2.
+Ke, He, Liu. Rethinking Positional Encoding in Language Pre-training. ICLR 2021, sections 3.1 to 3.3.
 arXiv:2006.15595. TUPE-A, and TUPE-R with `rel_pos_bias`: T5's biases in addition. Positions are normalized as in the
 authors' code (guolinke/TUPE), without its trained gain and bias. The first token is untied: the position logit of any
 query with it is a trained number for each head, which also replaces the relative bias; its own query attends to no other
