@@ -82,16 +82,41 @@ def open_corpus(config: DataSettings, cache: Path, progress: build.Say | None = 
 
     Args:
         progress: called with each line for the user, by default printed to stderr.
+
+    Raises:
+        DataError: if the corpus of data.fingerprint has another tokenizer or bos than the settings.
     """
     check_fingerprint(config)
-    key = config.fingerprint or fingerprint(config)
+    key = fingerprint(config)
     folder = Path(cache) / key
     build.ensure(folder, partial(_parts, config), progress or build.print_to_stderr, config.bos)
     saved = tokenizer.reopen(folder, build.read_meta(folder)["tokenizer"])
     vocabulary = Vocabulary(
         saved.fingerprint, saved.vocab_size, config.num_keys, config.num_values, config.bos
     )
-    return Corpus(config.name, key, vocabulary, saved, folder)
+    corpus = Corpus(config.name, key, vocabulary, saved, folder)
+    if config.fingerprint:
+        _check_pinned(config, corpus)
+    return corpus
+
+
+def _check_pinned(config: DataSettings, corpus: Corpus) -> None:
+    given, found = config.tokenizer, corpus.tokenizer
+    same = (
+        found.name == f"bpe-{given.vocab_size}"
+        if given.kind == "bpe"
+        else found.fingerprint == tokenizer.tokenizer_id(given)
+    )
+    if not same:
+        raise DataError(
+            f"the corpus of data.fingerprint {config.fingerprint} has the tokenizer {found.name}, not that of the "
+            f"settings ({given.kind} {given.name or given.vocab_size}): give its tokenizer, or remove data.fingerprint"
+        )
+    if (bos := int(corpus.split("train").tokens[0])) != corpus.vocabulary.bos:
+        raise DataError(
+            f"documents of the corpus of data.fingerprint {config.fingerprint} start with id {bos}, not with "
+            f"{corpus.vocabulary.bos}: set data.bos, or remove data.fingerprint"
+        )
 
 
 def with_model_tokenizer(config: DataSettings, model: str) -> DataSettings:
@@ -107,13 +132,18 @@ def with_model_tokenizer(config: DataSettings, model: str) -> DataSettings:
 
 
 def fingerprint(config: DataSettings) -> str:
-    """Returns the fingerprint of a corpus, which depends on its documents, splits and tokenizer alone."""
+    """Returns the fingerprint of a corpus, by which it is opened and which ids of models contain."""
+    return config.fingerprint or computed_fingerprint(config)
+
+
+def computed_fingerprint(config: DataSettings) -> str:
+    """Returns a hash of the documents, splits and tokenizer of a corpus alone."""
     own = [] if config.bos is None else [f"bos-{config.bos}"]
     return digest([FORMAT, open_source(config).fingerprint(), tokenizer.tokenizer_id(config.tokenizer), *own])
 
 
 def _parts(config: DataSettings) -> tuple[Source, Tokenizer]:
-    if config.fingerprint and config.fingerprint != (found := fingerprint(config)):
+    if config.fingerprint and config.fingerprint != (found := computed_fingerprint(config)):
         raise DataError(
             f"data={config.name} has fingerprint {found} here, data.fingerprint is "
             f"{config.fingerprint}: copy that folder into the cache, or remove the setting"

@@ -1,6 +1,7 @@
 """Corpora: shards, fingerprints, and folders after kills, damage, moves and concurrent builds."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -115,8 +116,38 @@ def test_a_pinned_corpus_opens_without_its_text(
     shutil.rmtree(texts)
     pinned = open_corpus(replace(config, fingerprint=built.fingerprint), tmp_path / "cache", silent)
     assert pinned.vocabulary == built.vocabulary
+    assert fingerprint(replace(config, fingerprint=built.fingerprint)) == built.fingerprint
     test = pinned.split("test")
     assert pinned.tokenizer.decode(test.document(0)[1:]) == originals["test"]["e.txt"]
+
+
+def test_a_pinned_corpus_has_the_id_of_what_is_read(
+    config: DataSettings, texts: Path, tmp_path: Path
+) -> None:
+    """Fault: ids of models contained the fingerprint of data.paths, and the text was that of data.fingerprint."""
+    built = open_corpus(config, tmp_path / "cache", silent)
+    other = replace(config, paths=config.paths | {"test": str(texts / "test" / "e.txt")})
+    assert fingerprint(other) != built.fingerprint
+    assert fingerprint(replace(other, fingerprint=built.fingerprint)) == built.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"tokenizer": TokenizerSettings("bpe", 300)},
+            "has the tokenizer bytes, not that of the settings (bpe 300)",
+        ),
+        ({"bos": 3}, "start with id 256, not with 3"),
+    ],
+)
+def test_a_pinned_corpus_of_another_tokenizer(
+    change: dict, message: str, config: DataSettings, tmp_path: Path
+) -> None:
+    """Fault: the tokens of the pinned folder were read by whatever tokenizer it had, and bos by that of the settings."""
+    built = open_corpus(config, tmp_path / "cache", silent)
+    with pytest.raises(DataError, match=re.escape(message)):
+        open_corpus(replace(config, fingerprint=built.fingerprint, **change), tmp_path / "cache", silent)
 
 
 def test_a_pinned_fingerprint_rejects_other_text(config: DataSettings, tmp_path: Path) -> None:
