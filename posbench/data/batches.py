@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posbench.config.train import synthetic_sequences
+from posbench.config.train import TrainSettings, synthetic_sequences
 from posbench.data import synthetic
 from posbench.data.shard import Shard
 from posbench.data.vocabulary import Vocabulary
+from posbench.instantiate import LARGEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,3 +83,22 @@ class Batches:
             own_targets[n_synthetic:] = ids[n_synthetic:]
             own_targets = own_targets[:, 1:]
         return Batch(ids, loss_mask[:, 1:], own_targets)
+
+
+def held_out_batches(shard: Shard, vocabulary: Vocabulary, train: TrainSettings) -> Batches:
+    """Returns batches for the validation loss of a training, the same for every seed.
+
+    They are text without synthetic sequences, or, where synthetic sequences are trained alone, such sequences of a seed
+    that no training has.
+    """
+    alone = train.synthetic_fraction == 1
+    return Batches(
+        shard,
+        vocabulary,
+        train.seq_len,
+        train.batch_size,
+        float(alone),
+        train.query_fraction if alone else 0.0,
+        LARGEST if alone else 0,
+        train.synthetic_task,
+    )

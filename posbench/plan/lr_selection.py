@@ -2,7 +2,8 @@
 
 Every scheme of an experiment with `grid.lr` is trained at each rate with every seed. The rate with the lowest mean
 validation loss over the seeds is selected, by the same rule for all schemes, and only its models are evaluated. The loss
-is on held-out text, and never at a length beyond the training length.
+is on held-out text, or on held-out synthetic sequences where no text is trained, and never at a length beyond the training
+length.
 """
 
 from __future__ import annotations

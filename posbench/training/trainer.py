@@ -16,7 +16,7 @@ from torch import Tensor
 
 from posbench.config.checks import check
 from posbench.config.schema import ModelSettings, RuntimeSettings, TrainSettings
-from posbench.data.batches import Batches
+from posbench.data.batches import Batches, held_out_batches
 from posbench.data.corpus import Corpus, check_corpus
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size, build_scheme
@@ -138,10 +138,7 @@ class Trainer:
             plan.seed,
             plan.synthetic_task,
         )
-        # Text without synthetic sequences, the same for every seed.
-        self.held_out = Batches(
-            corpus.split("validation"), vocabulary, plan.seq_len, plan.batch_size, 0.0, 0.0, 0
-        )
+        self.held_out = held_out_batches(corpus.split("validation"), vocabulary, plan)
 
     def restore(self, saved: resume.TrainingState) -> None:
         """Restores everything but the weights from a checkpoint."""
@@ -264,7 +261,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Returns the loss on held-out text, in nats per token."""
+        """Returns the loss on held-out text or synthetic sequences, in nats per scored token."""
         self.model.eval()
         nats, count = 0.0, self.plan.val_batches
         for index in range(self.world.rank, count, self.world.world_size):

@@ -65,6 +65,18 @@ def test_loss_falls(corpus, tmp_path):
     assert log_history[-1]["validation_loss"] < 0.8 * np.log(256)
 
 
+def test_a_training_without_text_is_validated_on_its_task(corpus, tmp_path):
+    """Fault: its validation loss was that of text, which rises as the task is learned, and grid.lr selected by it."""
+    task = {"synthetic_fraction": 1.0, "synthetic_task": "copy"}
+    trainers = [Trainer(settings(seed=seed, **task), corpus, tmp_path, RuntimeSettings()) for seed in (0, 1)]
+    held_out = [trainer.held_out.get_batch(0).ids for trainer in trainers]
+    assert (held_out[0] == held_out[1]).all()
+    assert (held_out[0] >= corpus.vocabulary.bos).all(), "no text"
+    assert not (held_out[0] == trainers[0].batches.get_batch(0).ids).all(), "not what is trained"
+    log_history = train(corpus, tmp_path, steps=60, **task)["log_history"]
+    assert log_history[-1]["validation_loss"] < log_history[0]["validation_loss"]
+
+
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_continued_run_equals_an_uninterrupted_one(corpus, tmp_path, stop_at, optimizer):
