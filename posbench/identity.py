@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 # Metadata of a field that was added to a settings class after results had been published. At its default value it is
 # left out of the hash, so that the identities of models from before the field existed stay as they are.
@@ -19,10 +19,18 @@ def identity(content: Any) -> str:
 
 
 def hashed_fields(settings: Any) -> dict[str, Any]:
-    """Returns the fields of a settings dataclass that enter a hash: all but HASH_IF_SET fields at their default."""
+    """Returns the fields of a settings dataclass that enter a hash: all but HASH_IF_SET fields at their default.
+
+    A whole number in a field of type float is a float, so that 0 and 0.0 are one setting.
+    """
     omitted = {
         one.name
         for one in fields(settings)
         if one.metadata.get("hash_if_set") and getattr(settings, one.name) == one.default
     }
-    return {key: value for key, value in asdict(settings).items() if key not in omitted}
+    hints = get_type_hints(type(settings))
+    return {
+        key: float(value) if type(value) is int and hints[key] is float else value
+        for key, value in asdict(settings).items()
+        if key not in omitted
+    }

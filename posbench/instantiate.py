@@ -62,10 +62,19 @@ def registered_name(path: str) -> str:
 
 
 def by_name(settings: Any) -> Any:
-    """Returns settings for hashing: every `_target_`, also a nested one, is replaced by its registered name."""
+    """Returns settings for hashing: every `_target_`, also a nested one, is replaced by its registered name.
+
+    For an argument of type float of a class of this package, a whole number is a float: 10000 and 10000.0 are one setting.
+    """
     if isinstance(settings, Mapping):
+        path = settings.get("_target_")
+        hints = _hints(locate(path)) if str(path).startswith("posbench.") else {}
         return {
-            key: registered_name(value) if key == "_target_" else by_name(value)
+            key: registered_name(value)
+            if key == "_target_"
+            else float(value)
+            if type(value) is int and hints.get(key) is float
+            else by_name(value)
             for key, value in settings.items()
         }
     if isinstance(settings, list | tuple):

@@ -42,7 +42,7 @@ def models(script: SweepScript, load_option: LoadOption) -> Iterator[ModelSettin
         schemes, sizes, *axes.train.values(), rates, axes.seed
     ):
         train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
-        if axes.lr:  # with muon_lr in proportion
+        if axes.lr and rate != train.lr:  # with muon_lr in proportion
             train = replace(train, lr=rate, muon_lr=train.muon_lr * rate / train.lr)
         yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
 

@@ -39,6 +39,14 @@ def test_a_field_added_later_changes_the_id_where_it_is_set():
     assert plan(synthetic_task="associative_recall").id == plan().id
 
 
+def test_whole_numbers_of_type_float():
+    """Fault: rope_theta=500 and 500.0, or a weight decay of 0 in grid.train and 0.0, were trained as two models."""
+    whole = SchemeSettings("rope", {**ROPE.build, "rope_theta": 500})
+    assert replace(plan(), settings=ModelSettings(whole)).id == plan().id
+    assert plan(weight_decay=0).id == plan(weight_decay=0.0).id
+    assert isinstance(hashed_fields(TrainSettings(steps=7))["steps"], int)
+
+
 @pytest.mark.parametrize("settings", [TrainSettings(), SizeSettings()])
 def test_only_fields_added_later_may_be_left_out_of_the_hash(settings):
     hashed = hashed_fields(settings)
