@@ -29,7 +29,7 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path`, to be written as a file or a folder, which then replaces `path`.
 
     A process that is killed, or a crash of the machine, leaves the old or the new content; of a folder that replaces
-    another perhaps neither. If the block raises, the temporary path is removed.
+    another neither, if it comes between two renames. If the block raises, the temporary path is removed.
 
     Args:
         temporary: by default a hidden name with the process id and the host, so that several processes can write at
@@ -45,9 +45,12 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         _delete(temporary)
         yield temporary
         _sync(temporary)
-        if temporary.is_dir():
-            remove(path)  # os.replace does not replace a folder that has content
+        # os.replace does not replace a folder that has content.
+        old = _rename_away(path) if temporary.is_dir() else None
         os.replace(temporary, path)  # if a crash undoes it, the file is absent or old, and is made again
+        if old:
+            with suppress(OSError):  # what stays is a leftover
+                _delete(old)
     except OSError as error:
         raise write_error(path, error) from None
     finally:
@@ -156,12 +159,15 @@ def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log
 
 def remove(path: Path) -> None:
     """Removes a file or folder; other processes find a folder whole or not at all."""
-    if path.is_dir():
-        doomed = _temporary(path.with_name(f"{path.name}.old"))
-        with suppress(FileNotFoundError):  # another process was faster
-            path.rename(doomed)
-        path = doomed
-    _delete(path)
+    _delete(_rename_away(path) if path.is_dir() else path)
+
+
+def _rename_away(path: Path) -> Path:
+    """Renames a folder to a temporary name, and returns that name."""
+    doomed = _temporary(path.with_name(f"{path.name}.old"))
+    with suppress(FileNotFoundError):  # another process was faster
+        path.rename(doomed)
+    return doomed
 
 
 def remove_leftovers(folder: Path, locked: bool = False) -> None:

@@ -27,6 +27,22 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "second"]
 
 
+def test_a_folder_is_deleted_after_its_successor_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: the old checkpoint of a step was deleted first, so that a kill meanwhile lost the training."""
+    deleted, delete = [], files._delete
+
+    def recorded(path: Path) -> None:
+        if ".old." in path.name:
+            deleted.append([one.name for one in (tmp_path / "folder").iterdir()])
+        delete(path)
+
+    monkeypatch.setattr(files, "_delete", recorded)
+    test_a_folder_replaces_a_folder(tmp_path)
+    assert ["second"] == deleted[-1]
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_an_error_leaves_the_old_content_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "kept"
