@@ -1,5 +1,6 @@
 """Atomic writes: a file or folder appears under its name only once it is complete and on the disk."""
 
+import errno
 import itertools
 import logging
 import os
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 # The names of temporary files end with the process id and the host; those of older versions, with the process id.
 _TEMPORARY = re.compile(r"\.(\d+)(?:@([^@]*))?\.tmp")
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a file, or a folder in its place
 FOREIGN_AGE = 86_400  # seconds after which a temporary file of another host is left over
 
 
@@ -125,14 +127,28 @@ def write_error(path: Path, error: Exception) -> ConfigError:
         )
     if isinstance(error, IsADirectoryError):
         return ConfigError(f"{path} cannot be written, because it is a folder: give a file, or remove it")
-    reason = error.strerror if isinstance(error, OSError) else None
-    # Libraries in Rust and C++ mention the number of the operating system's error in their message.
-    if not reason and (number := re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE)):
-        reason = os.strerror(int(number[1]))
+    number = _error_number(error)
+    reason = (isinstance(error, OSError) and error.strerror) or (number and os.strerror(number))
     return ConfigError(
         f"{path} cannot be written ({reason or ' '.join(str(error).split())}): make room or choose another folder, "
         "then run the same command again"
     )
+
+
+def raise_if_passing(path: Path, error: object) -> None:
+    """Raises DataError for an error of the system that may pass, such as too many open files; a missing file is none."""
+    if isinstance(error, OSError) and (number := _error_number(error)) and number not in MISSING:
+        raise DataError(
+            f"{path} cannot be read ({os.strerror(number)}): make it readable, then run the same command again"
+        ) from None
+
+
+def _error_number(error: Exception) -> int | None:
+    """Returns the number of the operating system's error, which libraries in Rust and C++ give in their message alone."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE)
+    return int(found[1]) if found else None
 
 
 def file_in_place_of(folder: Path) -> Path | None:
@@ -145,7 +161,11 @@ def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log
 
     Args:
         report: called with one line, unless another process was faster.
+
+    Raises:
+        DataError: if the reason is an error that may pass, after which the file may be whole.
     """
+    raise_if_passing(path, reason)
     names = (path.with_name(f"{path.name}.damaged-{n}") for n in itertools.count(1))
     target = next(name for name in names if not name.exists())
     try:

@@ -16,7 +16,7 @@ from posbench.data.splits import SPLITS
 from posbench.data.subword import FILE
 from posbench.data.tokenizer import Bytes, Tokenizer
 from posbench.errors import DataError
-from posbench.files import Lock, atomic_path, set_aside, write_error
+from posbench.files import Lock, atomic_path, raise_if_passing, set_aside, write_error
 
 META = "meta.json"  # written last
 
@@ -70,7 +70,11 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def find_damage(folder: Path) -> str | None:
-    """Returns what is wrong with a corpus folder, or None if every file is as it was written."""
+    """Returns what is wrong with a corpus folder, or None if every file is as it was written.
+
+    Raises:
+        DataError: if a file cannot be read at the moment.
+    """
     try:
         meta = read_meta(folder)
         for name, size in meta["sizes"].items():
@@ -83,7 +87,8 @@ def find_damage(folder: Path) -> str | None:
             return f"{META} names the tokenizer {meta['tokenizer']!r}, whose {FILE} is missing"
     except checksums.DamageError as error:
         return str(error)
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise_if_passing(folder, error)
         return f"{META} is missing or unreadable"
     return None
 
