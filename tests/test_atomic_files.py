@@ -40,7 +40,7 @@ def test_a_folder_is_deleted_after_its_successor_is_there(
 
     monkeypatch.setattr(files, "_delete", recorded)
     test_a_folder_replaces_a_folder(tmp_path)
-    assert ["second"] == deleted[-1]
+    assert deleted[-1] == ["second"]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -32,7 +32,9 @@ def fail(number: int) -> Callable[..., None]:
 
 
 def one_line(reader: Callable[[], object], number: int) -> None:
-    with pytest.raises(DataError, match=rf"cannot be read \({os.strerror(number)}\): make it readable") as caught:
+    with pytest.raises(
+        DataError, match=rf"cannot be read \({os.strerror(number)}\): make it readable"
+    ) as caught:
         reader()
     assert "\n" not in str(caught.value)
 
@@ -70,7 +72,9 @@ def test_the_number_of_a_message_counts(tmp_path: Path, monkeypatch: pytest.Monk
     assert checkpoints.tensors(folder, "model") is None, "a missing file is damage"
 
 
-def test_rows_that_cannot_be_read_are_of_no_kernel_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_cannot_be_read_are_of_no_kernel_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault: a cell that could not be opened counted as one of another kernel, and was computed again."""
     monkeypatch.setattr(pq, "read_table", fail(errno.EMFILE))
     one_line(lambda: RowStore(tmp_path).is_of_kernel("cell", "dense"), errno.EMFILE)

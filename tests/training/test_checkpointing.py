@@ -46,7 +46,9 @@ def test_a_step_is_saved_once(tmp_path: Path, small_trainer, monkeypatch) -> Non
     """Fault: a stop after a checkpoint wrote it a second time, with a moment at which the training had none."""
     saved: list[str] = []
     write = checkpoints.write
-    monkeypatch.setattr(checkpoints, "write", lambda path, *rest: (saved.append(path.name), write(path, *rest)))
+    monkeypatch.setattr(
+        checkpoints, "write", lambda path, *rest: (saved.append(path.name), write(path, *rest))
+    )
     runtime = RuntimeSettings(device="cpu", checkpoint_interval=2)
     for _ in range(2):  # the second continues, and stops before a step
         trainer = small_trainer(tmp_path, runtime=runtime)
