@@ -211,10 +211,16 @@ def _temporary(path: Path) -> Path:
 
 
 def host() -> str:
-    """Returns a name of the processes among which a process id is unique; containers can share a host name."""
+    """Returns a name of the processes among which a process id is unique and file locks hold.
+
+    They are those of one boot of one machine, or of a container: containers can share a host name, and the inode of the
+    first namespace of processes is the same on every machine.
+    """
+    name = socket.gethostname()
     with suppress(OSError):
-        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
-    return socket.gethostname()
+        name += f"-{os.stat('/proc/self/ns/pid').st_ino}"
+        name += f"-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
+    return name
 
 
 def is_dead(pid: int, name: str | None, changed: float) -> bool:
