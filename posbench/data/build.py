@@ -64,7 +64,7 @@ def ensure(
                     fill(partial, source, make_tokenizer(), say, bos)
                     if source.fingerprint() != before:
                         raise DataError(
-                            "the text of the corpus changed while it was read: leave it as it is, and run the same command again"
+                            "the text of the corpus changed while it was read: leave it as it is, and run the command again"
                         )
     except OSError as error:
         raise write_error(folder.parent, error) from None
