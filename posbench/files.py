@@ -1,5 +1,6 @@
 """Atomic writes: a file or folder appears under its name only once it is complete and on the disk."""
 
+import errno
 import itertools
 import logging
 import os
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 # The names of temporary files end with the process id and the host; those of older versions, with the process id.
 _TEMPORARY = re.compile(r"\.(\d+)(?:@([^@]*))?\.tmp")
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # a file, or a folder in its place
 FOREIGN_AGE = 86_400  # seconds after which a temporary file of another host is left over
 
 
@@ -29,7 +31,7 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path`, to be written as a file or a folder, which then replaces `path`.
 
     A process that is killed, or a crash of the machine, leaves the old or the new content; of a folder that replaces
-    another perhaps neither. If the block raises, the temporary path is removed.
+    another neither, if it comes between two renames. If the block raises, the temporary path is removed.
 
     Args:
         temporary: by default a hidden name with the process id and the host, so that several processes can write at
@@ -45,9 +47,12 @@ def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         _delete(temporary)
         yield temporary
         _sync(temporary)
-        if temporary.is_dir():
-            remove(path)  # os.replace does not replace a folder that has content
+        # os.replace does not replace a folder that has content.
+        old = _rename_away(path) if temporary.is_dir() else None
         os.replace(temporary, path)  # if a crash undoes it, the file is absent or old, and is made again
+        if old:
+            with suppress(OSError):  # what stays is a leftover
+                _delete(old)
     except OSError as error:
         raise write_error(path, error) from None
     finally:
@@ -122,14 +127,28 @@ def write_error(path: Path, error: Exception) -> ConfigError:
         )
     if isinstance(error, IsADirectoryError):
         return ConfigError(f"{path} cannot be written, because it is a folder: give a file, or remove it")
-    reason = error.strerror if isinstance(error, OSError) else None
-    # Libraries in Rust and C++ mention the number of the operating system's error in their message.
-    if not reason and (number := re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE)):
-        reason = os.strerror(int(number[1]))
+    number = _error_number(error)
+    reason = (isinstance(error, OSError) and error.strerror) or (number and os.strerror(number))
     return ConfigError(
         f"{path} cannot be written ({reason or ' '.join(str(error).split())}): make room or choose another folder, "
         "then run the same command again"
     )
+
+
+def raise_if_passing(path: Path, error: object) -> None:
+    """Raises DataError for an error of the system that may pass, such as too many open files; a missing file is none."""
+    if isinstance(error, OSError) and (number := _error_number(error)) and number not in MISSING:
+        raise DataError(
+            f"{path} cannot be read ({os.strerror(number)}): make it readable, then run the same command again"
+        ) from None
+
+
+def _error_number(error: Exception) -> int | None:
+    """Returns the number of the operating system's error, which libraries in Rust and C++ give in their message alone."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE)
+    return int(found[1]) if found else None
 
 
 def file_in_place_of(folder: Path) -> Path | None:
@@ -142,7 +161,11 @@ def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log
 
     Args:
         report: called with one line, unless another process was faster.
+
+    Raises:
+        DataError: if the reason is an error that may pass, after which the file may be whole.
     """
+    raise_if_passing(path, reason)
     names = (path.with_name(f"{path.name}.damaged-{n}") for n in itertools.count(1))
     target = next(name for name in names if not name.exists())
     try:
@@ -156,12 +179,15 @@ def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log
 
 def remove(path: Path) -> None:
     """Removes a file or folder; other processes find a folder whole or not at all."""
-    if path.is_dir():
-        doomed = _temporary(path.with_name(f"{path.name}.old"))
-        with suppress(FileNotFoundError):  # another process was faster
-            path.rename(doomed)
-        path = doomed
-    _delete(path)
+    _delete(_rename_away(path) if path.is_dir() else path)
+
+
+def _rename_away(path: Path) -> Path:
+    """Renames a folder to a temporary name, and returns that name."""
+    doomed = _temporary(path.with_name(f"{path.name}.old"))
+    with suppress(FileNotFoundError):  # another process was faster
+        path.rename(doomed)
+    return doomed
 
 
 def remove_leftovers(folder: Path, locked: bool = False) -> None:
@@ -185,10 +211,16 @@ def _temporary(path: Path) -> Path:
 
 
 def host() -> str:
-    """Returns a name of the processes among which a process id is unique; containers can share a host name."""
+    """Returns a name of the processes among which a process id is unique and file locks hold.
+
+    They are those of one boot of one machine, or of a container: containers can share a host name, and the inode of the
+    first namespace of processes is the same on every machine.
+    """
+    name = socket.gethostname()
     with suppress(OSError):
-        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
-    return socket.gethostname()
+        name += f"-{os.stat('/proc/self/ns/pid').st_ino}"
+        name += f"-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
+    return name
 
 
 def is_dead(pid: int, name: str | None, changed: float) -> bool:

@@ -10,6 +10,8 @@ from posbench import files
 from posbench.errors import ConfigError
 from posbench.files import atomic_path, write_text
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
 
 def test_text_is_written_as_it_is_in_a_folder_that_is_made(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
@@ -25,6 +27,22 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
             temporary.mkdir()
             (temporary / name).touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "second"]
+
+
+def test_a_folder_is_deleted_after_its_successor_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: the old checkpoint of a step was deleted first, so that a kill meanwhile lost the training."""
+    deleted, delete = [], files._delete
+
+    def recorded(path: Path) -> None:
+        if ".old." in path.name:
+            deleted.append([one.name for one in (tmp_path / "folder").iterdir()])
+        delete(path)
+
+    monkeypatch.setattr(files, "_delete", recorded)
+    test_a_folder_replaces_a_folder(tmp_path)
+    assert deleted[-1] == ["second"]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -74,6 +92,12 @@ def test_temporary_files_of_killed_writers_are_removed(
     path.mkdir()
     files.remove_leftovers(tmp_path, locked)
     assert path.exists() == kept
+
+
+@pytest.mark.skipif(not BOOT.exists(), reason="only Linux has the id of its boot as a file")
+def test_a_host_is_one_boot_of_one_machine() -> None:
+    """Fault: machines of one name had the same name here, and removed each other's temporary files of live processes."""
+    assert files.host().endswith(f"-{BOOT.read_text()[:8]}")
 
 
 def test_files_are_on_the_disk_before_they_have_their_name(

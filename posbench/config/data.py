@@ -50,9 +50,10 @@ class DataSettings:
 
     repository: str = setting("", used_with=WITH_HUB)  # hub: name of the data set
     subset: str = setting("", used_with=WITH_HUB)  # hub: name of its configuration; empty is the default
+    # hub: a commit, so that the text of a fingerprint never changes; a branch or a tag can move
     revision: str = setting(
-        "", used_with=WITH_HUB
-    )  # hub: a commit, so that the text of a fingerprint never changes
+        "", used_with=WITH_HUB, pattern=("([0-9a-f]{40})?", "a commit: 40 hexadecimal digits")
+    )
     # hub: bytes of text after which the train split ends, with a whole document; 0 is no limit.
     train_bytes: int = setting(0, least=0, used_with=WITH_HUB)
     # hub: documents for each of test and validation, from the head of train; 0 uses the splits of the data set.

@@ -16,7 +16,7 @@ from posbench.data.splits import SPLITS
 from posbench.data.subword import FILE
 from posbench.data.tokenizer import Bytes, Tokenizer
 from posbench.errors import DataError
-from posbench.files import Lock, atomic_path, set_aside, write_error
+from posbench.files import Lock, atomic_path, raise_if_passing, set_aside, write_error
 
 META = "meta.json"  # written last
 
@@ -30,7 +30,7 @@ def print_to_stderr(line: str) -> None:
 
 def ensure(
     folder: Path,
-    make_parts: Callable[[], tuple[Source, Tokenizer]],
+    make_parts: Callable[[], tuple[Source, Callable[[], Tokenizer]]],
     say: Say = print_to_stderr,
     bos: int | None = None,
 ) -> None:
@@ -40,13 +40,13 @@ def ensure(
     renamed and built again.
 
     Args:
-        make_parts: returns the source and the tokenizer; called only if the folder has to be built.
+        make_parts: returns the source and a function that makes the tokenizer; called only if the folder has to be built.
         say: called with each line for the user.
         bos: the id at the start of a document, by default the first id that the tokenizer does not use.
 
     Raises:
         ConfigError: if the folder cannot be written.
-        DataError: if a split has no documents.
+        DataError: if a split has no documents, or the text changes while it is read.
     """
     if folder.exists() and find_damage(folder) is None:
         return
@@ -59,7 +59,13 @@ def ensure(
                 say(f"building the corpus {folder}")
                 with atomic_path(folder, folder.with_suffix(".partial")) as partial:
                     partial.mkdir()
-                    fill(partial, *make_parts(), say, bos)
+                    source, make_tokenizer = make_parts()
+                    before = source.fingerprint()
+                    fill(partial, source, make_tokenizer(), say, bos)
+                    if source.fingerprint() != before:
+                        raise DataError(
+                            "the text of the corpus changed while it was read: leave it as it is, and run the command again"
+                        )
     except OSError as error:
         raise write_error(folder.parent, error) from None
 
@@ -70,7 +76,11 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def find_damage(folder: Path) -> str | None:
-    """Returns what is wrong with a corpus folder, or None if every file is as it was written."""
+    """Returns what is wrong with a corpus folder, or None if every file is as it was written.
+
+    Raises:
+        DataError: if a file cannot be read at the moment.
+    """
     try:
         meta = read_meta(folder)
         for name, size in meta["sizes"].items():
@@ -83,7 +93,8 @@ def find_damage(folder: Path) -> str | None:
             return f"{META} names the tokenizer {meta['tokenizer']!r}, whose {FILE} is missing"
     except checksums.DamageError as error:
         return str(error)
-    except (OSError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise_if_passing(folder, error)
         return f"{META} is missing or unreadable"
     return None
 
@@ -93,6 +104,7 @@ def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int 
     tokenizer.save(folder)
     for line in source.notes:
         say(line)
+    n_notes = len(source.notes)
     left_out: list[str] = []
     for split in SPLITS:
         ids = tokenize(source, tokenizer, split, left_out)
@@ -102,6 +114,8 @@ def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int 
         if not documents:
             raise DataError(f"the {split} split has no documents: give it some, or choose another data=")
         say(f"{split}: {tokens:,} tokens in {documents:,} documents")
+    for line in source.notes[n_notes:]:
+        say(line)
     if left_out:
         say(
             f"left out, because {tokenizer.name} does not decode them to the same text: {', '.join(left_out)}"

@@ -142,18 +142,22 @@ def computed_fingerprint(config: DataSettings) -> str:
     return digest([FORMAT, open_source(config).fingerprint(), tokenizer.tokenizer_id(config.tokenizer), *own])
 
 
-def _parts(config: DataSettings) -> tuple[Source, Tokenizer]:
+def _parts(config: DataSettings) -> tuple[Source, Callable[[], Tokenizer]]:
     if config.fingerprint and config.fingerprint != (found := computed_fingerprint(config)):
         raise DataError(
             f"data={config.name} has fingerprint {found} here, data.fingerprint is "
             f"{config.fingerprint}: copy that folder into the cache, or remove the setting"
         )
     source = open_source(config)
+    return source, partial(_make_tokenizer, config, source)
+
+
+def _make_tokenizer(config: DataSettings, source: Source) -> Tokenizer:
     texts = (document.text for document in source.documents("train"))
     made = tokenizer.make(config.tokenizer, texts)
     if config.bos is not None:
         check_bos(config.bos, made.vocab_size)
-    return source, made
+    return made
 
 
 def open_source(config: DataSettings) -> Source:

@@ -1,15 +1,22 @@
-"""Text of the user: files, folders or globs of parquet, jsonl, json or txt, split by hash or by path."""
+"""Text of the user: files, folders or globs of parquet, jsonl, json or txt, split by hash or by path.
+
+A split by hash never puts equal texts in train and in another split. A file with the bytes of an earlier one is left
+out: the fingerprint, which hashes files without reading their rows, is that of the corpus without it, and no split is
+emptied where every file is there twice. Of equal rows, which only reading tells, those outside train are left out when
+the corpus is built, and a note counts them. Splits by path are the user's, and only equal files in two of them are refused.
+"""
 
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from posbench import checksums
 from posbench.config.data import DataSettings
 from posbench.data import table
-from posbench.data.source import Document, Source, column_text, column_value, digest
+from posbench.data.source import Document, Source, column_name, column_text, digest
 from posbench.data.splits import SPLITS, split_by_hash
 from posbench.errors import ConfigError, DataError, unknown
 
@@ -34,10 +41,17 @@ class Files(Source):
                 f"to split by hash, or data.paths for each of {', '.join(SPLITS)}"
             )
         skipped: list[Path] = []
+        self.notes: list[str] = []
         self.files = {split: expand(path, skipped) for split, path in paths.items()}
         if skipped:
-            few = ", ".join(map(printable, skipped[:5])) + (", ..." if len(skipped) > 5 else "")
-            self.notes = [f"left out {len(skipped)} files that are not {SUFFIXES}: {few}"]
+            self.notes.append(f"left out {len(skipped)} files that are not {SUFFIXES}: {few(skipped)}")
+        if ANY in self.files:
+            first = {sha256(path): name for name, path in reversed(self.files[ANY].items())}
+            repeats = [self.files[ANY].pop(name) for name in self.files[ANY].keys() - first.values()]
+            if repeats:
+                self.notes.append(
+                    f"left out {len(repeats)} files that repeat another: {few(sorted(repeats))}"
+                )
 
     def fingerprint(self) -> str:
         """Returns a hash of the bytes and names of the files, which does not depend on the place of their folder."""
@@ -53,8 +67,24 @@ class Files(Source):
     def documents(self, split: str) -> Iterator[Document]:
         if split in self.files:
             yield from self.read(split)
-        else:
-            yield from (document for document in self.read(ANY) if self.split_of[document.name] == split)
+            return
+        repeats = 0
+        for document in self.read(ANY):
+            if document.name not in self.split_of:
+                raise DataError(f"document {document.name!r} of data.path is new: run the same command again")
+            if self.split_of[document.name] != split:
+                continue
+            if split != "train" and text_hash(document) in self.train_texts:
+                repeats += 1
+            else:
+                yield document
+        if repeats:
+            self.notes.append(f"left out {repeats} documents of {split} whose text is in train")
+
+    @cached_property
+    def train_texts(self) -> set[bytes]:
+        """Hashes of the texts of the train split."""
+        return set(map(text_hash, self.documents("train")))
 
     @cached_property
     def split_of(self) -> dict[str, str]:
@@ -76,8 +106,7 @@ class Files(Source):
             name_column = "" if table.suffix(path).startswith(".txt") else self.name_column
             for index, row in enumerate(table.rows(path, columns)):
                 if text := column_text(row, self.text_column, path):
-                    title = str(column_value(row, name_column, path)) if name_column else f"{name}:{index}"
-                    yield Document(title, text)
+                    yield Document(column_name(row, name_column, path, f"{name}:{index}"), text)
                     empty = False
             if empty:
                 raise DataError(f"{path} holds no text in {self.text_column!r}: fill or remove it")
@@ -125,11 +154,20 @@ def printable(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
+def few(paths: Sequence[Path]) -> str:
+    """Returns the first five paths as text."""
+    return ", ".join(map(printable, paths[:5])) + (", ..." if len(paths) > 5 else "")
+
+
+def text_hash(document: Document) -> bytes:
+    """Returns a hash of the text of a document."""
+    return hashlib.sha256(document.text.encode()).digest()
+
+
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file; raises DataError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return checksums.file_digest(path)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}): make it readable, or choose another"

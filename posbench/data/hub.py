@@ -7,7 +7,7 @@ from typing import Any
 
 from posbench.config.data import DataSettings
 from posbench.data.network import need_hub
-from posbench.data.source import OFFLINE, Document, Source, column_text, column_value, digest
+from posbench.data.source import OFFLINE, Document, Source, column_name, column_text, digest
 from posbench.errors import ConfigError, DataError
 
 
@@ -49,12 +49,7 @@ class Hub(Source):
             return
         for index, row in enumerate(rows):
             if text := column_text(row, c.text_column, c.repository):
-                title = (
-                    str(column_value(row, c.name_column, c.repository))
-                    if c.name_column
-                    else f"{split}:{index}"
-                )
-                yield Document(title, text)
+                yield Document(column_name(row, c.name_column, c.repository, f"{split}:{index}"), text)
 
 
 def stream_rows(config: DataSettings, split: str) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ class Source(Protocol):
     """A source of documents.
 
     Attributes:
-        notes: lines for the user of a corpus that is built, such as what was left out.
+        notes: lines for the user of a corpus that is built, such as what was left out; reading documents may add some.
     """
 
     notes: Sequence[str] = ()
@@ -55,3 +55,9 @@ def column_text(row: dict[str, Any], column: str, where: object) -> str:
     if not isinstance(text, str | None):
         raise DataError(f"{where}: column {column!r} holds {type(text).__name__}, not text: choose another")
     return text or ""
+
+
+def column_name(row: dict[str, Any], column: str, where: object, default: str) -> str:
+    """Returns the name in a column of a row, or `default` if the row has none or no column is given."""
+    value = column_value(row, column, where) if column else None
+    return default if value in (None, "") else str(value)

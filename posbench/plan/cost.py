@@ -28,20 +28,33 @@ def n_parameters(settings: ModelSettings) -> float:
     return size.n_layers * layer + 2 * symbols * size.d_model
 
 
+def head_parameters(settings: ModelSettings) -> float:
+    """Returns the parameters of the output head for ids of text, as far as the settings tell: 0 with a tokenizer of others."""
+    tokenizer = settings.data.tokenizer
+    ids = {"bytes": 256, "bpe": tokenizer.vocab_size}.get(tokenizer.kind)
+    return 0.0 if ids is None else settings.size.d_model * (ids + 1.0)  # and bos
+
+
 def n_prompts(task: Mapping[str, Any]) -> float:
     """Returns the number of prompts of a task, given its keyword arguments."""
     return math.prod(float(task[key]) for key in COUNTS if isinstance(task.get(key), int))
 
 
 def training_cost(settings: ModelSettings, train: TrainSettings) -> Cost:
-    """Returns the cost of a training."""
+    """Returns a lower bound of the cost of a training, without the head for ids of text."""
     tokens = float(train.steps) * train.batch_size * train.seq_len
     width = settings.size.n_layers * settings.size.d_model
     return Cost(tokens, tokens * (6.0 * n_parameters(settings) + 6.0 * width * train.seq_len))
 
 
+def expected_training_cost(settings: ModelSettings, train: TrainSettings) -> Cost:
+    """Returns the cost of a training that scores every token."""
+    bound = training_cost(settings, train)
+    return bound._replace(flops=bound.flops + bound.tokens * 6.0 * head_parameters(settings))
+
+
 def evaluation_cost(settings: ModelSettings, task: Mapping[str, Any], length: float) -> Cost:
-    """Returns the cost of a task at one length in tokens."""
+    """Returns the cost of a task at one length in tokens, without the head, which runs at scored tokens alone."""
     tokens = n_prompts(task) * length
     width = settings.size.n_layers * settings.size.d_model
     return Cost(tokens, tokens * (2.0 * n_parameters(settings) + 2.0 * width * length))

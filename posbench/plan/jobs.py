@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from posbench.plan.cell import Cell, ModelPlan, Plan
-from posbench.plan.cost import Cost, evaluation_cost, training_cost
+from posbench.plan.cost import Cost, evaluation_cost, expected_training_cost
 from posbench.plan.grid import NONE
 from posbench.plan.job import Job
 from posbench.plan.lr_selection import base_of, rates_tried
@@ -57,7 +57,7 @@ def plan_jobs(plan: Plan, selects_rate: bool = False) -> list[Job]:
 def _trainings(plan: Plan) -> Iterator[tuple[ModelPlan, tuple[Cell, ...], Cost]]:
     for model in plan.all_models:
         if not model.pretrained:
-            yield model, (), training_cost(model.settings, model.train)
+            yield model, (), expected_training_cost(model.settings, model.train)
 
 
 def _evaluations(plan: Plan) -> Iterator[tuple[ModelPlan, tuple[Cell, ...], Cost]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ def with_distinct_labels(plan: Plan) -> Plan:
         families[_family(model)].append(model)
     labels: dict[str, str] = {}
     for family in {_family(cell.model) for cells in shared for cell in cells}:
-        labels |= _labels(families[family])
+        labels |= differing_labels(families[family])
     models = {model.id: _relabelled(model, labels) for model in plan.all_models}
     cells = [replace(cell, model=models[cell.model.id]) for cell in plan.cells]
     for same in _sharing_a_label(cells):
@@ -84,11 +84,13 @@ def _settings(model: ModelPlan) -> dict[str, Any]:
     return {**train, **size, **scheme, **symbols, "corpus": model.corpus}
 
 
-def _labels(models: Sequence[ModelPlan]) -> dict[str, str]:
-    """Labels by model id: the scheme's name and the settings in which the models of a family differ."""
+def differing_labels(models: Sequence[ModelPlan], but: Collection[str] = ()) -> dict[str, str]:
+    """Returns labels by model id: the scheme's name and the settings in which models of one scheme differ, some left out."""
     settings = {model.id: _settings(model) for model in models}
     keys = list(dict.fromkeys(key for one in settings.values() for key in one))
-    differ = [key for key in keys if len({repr(one.get(key)) for one in settings.values()}) > 1]
+    differ = [
+        key for key in keys if key not in but and len({repr(one.get(key)) for one in settings.values()}) > 1
+    ]
     return {
         model.id: f"{model.settings.scheme.name} ({', '.join(_setting(key, settings[model.id]) for key in differ)})"
         for model in models

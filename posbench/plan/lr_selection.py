@@ -15,9 +15,12 @@ from pathlib import Path
 
 from posbench import checksums
 from posbench.errors import ConfigError
+from posbench.files import raise_if_passing
 from posbench.identity import hashed_fields, identity
 from posbench.instantiate import by_name
 from posbench.plan.cell import ModelPlan, Plan
+
+RATES = ("lr", "muon_lr")
 
 
 def select_learning_rates(plan: Plan, models: Path) -> tuple[Plan, str]:
@@ -29,23 +32,30 @@ def select_learning_rates(plan: Plan, models: Path) -> tuple[Plan, str]:
     Raises:
         ConfigError: if a scheme has diverged at every rate.
     """
+    from posbench.plan.labels import (
+        differing_labels,
+    )  # imports tasks, and posbench status imports this module
+
     kept: dict[str, ModelPlan] = {}
-    selected = []
+    selected: dict[str, list[ModelPlan]] = {}
     for tried in rates_tried(plan):
         best = best_rate([[model.id for model in one] for one in tried], models)
         if best is None:
-            rates = [one[0].settings.train.lr for one in tried]
+            given = [one[0].settings.train.lr for one in tried]
             raise ConfigError(
-                f"{tried[0][0].label} diverged at every rate of grid.lr {rates}: give lower rates"
+                f"{tried[0][0].label} diverged at every rate of grid.lr {given}: give lower rates"
             )
         kept |= {model.id: model for model in tried[best]}
-        settings = tried[best][0].settings
-        selected.append(f"{settings.scheme.name} {settings.train.lr:g}")
+        selected.setdefault(tried[best][0].settings.scheme.name, []).append(tried[best][0])
     cells = [cell for cell in plan.cells if base_of(cell.model).id in kept]
     grid = ", ".join(f"{rate:g}" for rate in sorted({model.settings.train.lr for model in plan.models}))
+    rates = []
+    for name, models_of_scheme in selected.items():
+        labels = differing_labels(models_of_scheme, RATES)
+        rates += [f"{labels.get(one.id, name)} {one.settings.train.lr:g}" for one in models_of_scheme]
     note = (
         f"Learning rate of each scheme by the lowest validation loss at the training length, of {grid}: "
-        f"{', '.join(dict.fromkeys(selected))}."
+        f"{', '.join(dict.fromkeys(rates))}."
     )
     return replace(plan, models=list(kept.values()), cells=cells), note
 
@@ -74,7 +84,7 @@ def settings_but_rate(model: ModelPlan) -> str:
     """Returns a hash of all settings of a model except learning rates and seed."""
     scheme, size = model.settings.scheme, hashed_fields(model.settings.size)
     train = hashed_fields(model.settings.train)
-    for key in ("lr", "muon_lr", "seed"):
+    for key in (*RATES, "seed"):
         del train[key]
     return identity([scheme.name, by_name(scheme.build), size, model.corpus, train])
 
@@ -85,7 +95,8 @@ def final_validation_loss(folders: Sequence[Path]) -> float:
     for folder in folders:
         try:
             metadata = checksums.read_json(folder / "final" / "metadata.json")
-        except (OSError, checksums.DamageError):
+        except (OSError, checksums.DamageError) as error:
+            raise_if_passing(folder, error)
             metadata = {"status": "damaged"}
         log = metadata["log_history"] if metadata["status"] == "ok" else []
         losses.append(log[-1].get("validation_loss", math.inf) if log else math.inf)

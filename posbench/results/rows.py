@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from posbench import checksums
 from posbench.errors import DataError
-from posbench.files import set_aside, write_bytes
+from posbench.files import raise_if_passing, set_aside, write_bytes
 from posbench.results import older_versions
 
 SCHEMA_VERSION = 3
@@ -119,7 +119,8 @@ class RowStore:
             return True
         try:
             ran = set(pq.read_table(self.path(cell), columns=["kernel"])["kernel"].to_pylist())
-        except _UNREADABLE:
+        except _UNREADABLE as error:
+            _reason(self.path(cell), error)
             return False
         return ran <= {kernel, "none", "transformers"}
 
@@ -239,7 +240,7 @@ def _read(path: Path, schema: pa.Schema = SCHEMA, remedy: str = "") -> pa.Table:
                 )
             return older_versions.convert(pq.read_table(path, page_checksum_verification=True), SCHEMA)
         except _UNREADABLE as error:
-            fault = str(error).splitlines()[0]
+            fault = _reason(path, error)
     if remedy:
         raise DataError(f"{path} cannot be used ({fault}): {remedy}")
     set_aside(path, fault, report=lambda line: None)
@@ -252,7 +253,7 @@ def _fault(path: Path) -> str:
         checksums.verify(path)
         schema = pq.read_schema(path)
     except _UNREADABLE as error:
-        return str(error).splitlines()[0]
+        return _reason(path, error)
     version = (schema.metadata or {}).get(b"posbench.rows", b"none").decode(errors="replace")
     missing = {str(SCHEMA_VERSION): (), **older_versions.ADDED}.get(version)
     if missing is None:
@@ -269,5 +270,11 @@ def _sidecar_fault(path: Path) -> str:
     try:
         checksums.read_json(path)
     except (OSError, ValueError) as error:
-        return str(error)
+        return _reason(path, error)
     return ""
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Returns an error of reading in one line; raises DataError for one that may pass, after which the file may be whole."""
+    raise_if_passing(path, error)
+    return str(error).splitlines()[0]

@@ -25,18 +25,12 @@ from filelock import Timeout
 
 from posbench import files
 from posbench.errors import ConfigError, DataError
+from posbench.files import host
 
 LEASE = re.compile(r"(.+)\.lease-(\d+)")
 # Writes of a lease in the time after which it is stale.
 BEATS = 30
 MAX_BEAT_SECONDS = 2.0
-
-
-def host() -> str:
-    """Returns a name of the processes between which file locks hold: those of one boot of one machine."""
-    with suppress(OSError):
-        return f"{files.host()}-{Path('/proc/sys/kernel/random/boot_id').read_text()[:8]}"
-    return files.host()
 
 
 class Claims:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -116,3 +117,5 @@ def serve(theirs: Connection, assignment: Assignment, device: str) -> None:
         with suppress(OSError):
             theirs.send_bytes(str(error).encode())
         sys.exit(2)
+    finally:
+        atexit._run_exitfuncs()  # a process of the forkserver ends without them, and the tracker waits in one

@@ -16,6 +16,7 @@ from posbench.errors import ConfigError, PosbenchError
 from posbench.plan.sweep_file import Assignment
 from posbench.runtime.signals import SIGNALS, Interrupted, stop_flag
 from posbench.sweep.worker import run_worker
+from posbench.tracking import tracker
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 60.0  # for checkpoints at the end
@@ -42,6 +43,7 @@ class RayWorker:
                 run_worker(assignment, lambda: signalled() or ray.get_runtime_context().is_canceled())
         except (PosbenchError, Interrupted) as ended:
             error = str(ended) if isinstance(ended, PosbenchError) else ""
+        tracker.wait_for_calls()  # Ray kills actors, without exit hooks
         if not stays:
             ray.actor.exit_actor()
         return error

@@ -14,11 +14,11 @@ from typing import Any
 from posbench import checksums
 from posbench.config.schema import RuntimeSettings
 from posbench.evaluation.results_folder import ResultsFolder
-from posbench.files import is_dead, write_bytes, write_text
+from posbench.files import host, is_dead, write_bytes, write_text
 from posbench.plan.job import Job
 from posbench.plan.lr_selection import best_rate
 from posbench.plan.sweep_file import Sweep
-from posbench.sweep.claims import LEASE, host, read_lease
+from posbench.sweep.claims import LEASE, read_lease
 
 # What a job is: all its files are there, or it belongs to a rate of grid.lr that was not selected; else it is left. It
 # can start, failed when it ran last, is held by a process, or needs a model that is not trained.

@@ -175,3 +175,8 @@ class _Thread:
 
 
 _THREAD = _Thread()
+
+
+def wait_for_calls() -> None:
+    """Waits for what is left, at most EXIT_TIMEOUT, in a process that ends without exit hooks."""
+    _THREAD.wait_at_exit()

@@ -66,8 +66,8 @@ class WandbSettings:
         if self.mode != "auto":
             return self.mode
         mode = os.environ.get("WANDB_MODE", "")
-        if mode in ("online", "offline", "disabled"):
-            return mode
+        if mode in ("online", "offline", "disabled", "dryrun"):
+            return "offline" if mode == "dryrun" else mode  # its name in older versions of W&B
         return "online" if find_key() else "offline"
 
 
@@ -150,9 +150,13 @@ def open_wandb_run(settings: WandbSettings, info: RunInfo) -> WandbRun | None:
                 return WandbRun(_init("online", folder, key, settings, info), lock)
             except Exception as error:
                 import wandb
+                from wandb.errors import CommError
 
-                warn("is written offline from here on", error)
-                _unreachable.add(_server())
+                if isinstance(error, CommError | OSError):
+                    warn("is written offline from here on", error)
+                    _unreachable.add(_server())
+                else:
+                    warn("writes a run offline", error)
                 wandb.teardown()  # its service keeps the id of the run that it could not start
         return WandbRun(_init("offline", folder, None, settings, info), lock)
     except Exception:

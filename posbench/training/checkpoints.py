@@ -35,6 +35,9 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
 
     A folder that is damaged, incomplete or of another format is set aside with a warning. Every file is verified, once
     per process.
+
+    Raises:
+        DataError: if a file cannot be read at the moment.
     """
     if not folder.is_dir():
         return None
@@ -60,8 +63,10 @@ def read(folder: Path, name: str) -> tuple[dict[str, Any] | None, dict[str, Tens
 
 def tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict[str, Tensor] | None:
     """Loads one group of tensors, or sets the folder aside with a warning and returns None if it cannot be read."""
+    path = folder / f"{name}.safetensors"
     try:
-        return load_file(folder / f"{name}.safetensors", device=str(device))
+        path.open("rb").close()  # safetensors says of every file that it cannot open that it is missing
+        return load_file(path, device=str(device))
     except (OSError, SafetensorError) as error:
         set_aside(folder, error)
         return None

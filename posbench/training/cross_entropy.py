@@ -34,7 +34,7 @@ def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits
         if _in_place(hidden_NW, weight_VW):
             return _InPlace.apply(hidden_NW, weight_VW, target_N)
         return F.cross_entropy(_logits(hidden_NW, weight_VW), target_N, reduction="sum")
-    return _Chunked.apply(hidden_NW, weight_VW, target_N, rows)
+    return _Chunked.apply(hidden_NW, weight_VW, target_N, rows, torch.is_grad_enabled())
 
 
 def _logits(hidden_NW: Tensor, weight_VW: Tensor) -> Tensor:
@@ -78,12 +78,16 @@ class _InPlace(torch.autograd.Function):
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, rows: int) -> Tensor:
-        hidden_grad, weight_grad = ctx.needs_input_grad[:2]
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, target: Tensor, rows: int, grad_enabled: bool
+    ) -> Tensor:
+        # needs_input_grad is true of parameters under no_grad too.
+        hidden_grad, weight_grad = (grad_enabled and needed for needed in ctx.needs_input_grad[:2])
         d_hidden = torch.empty_like(hidden) if hidden_grad else None
         # At least float32: the sum runs over many chunks.
-        d_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-        loss = hidden.new_zeros((), dtype=d_weight.dtype)
+        sum_dtype = torch.promote_types(weight.dtype, torch.float32)
+        d_weight = torch.zeros_like(weight, dtype=sum_dtype) if weight_grad else None
+        loss = hidden.new_zeros((), dtype=sum_dtype)
         for start in range(0, len(hidden), rows):
             part = slice(start, start + rows)
             logits, chosen = _logits(hidden[part], weight), target[part, None]
@@ -97,9 +101,9 @@ class _Chunked(torch.autograd.Function):
             d_logits = d_logits.mul_(counts).to(torch.promote_types(hidden.dtype, weight.dtype))
             if d_hidden is not None:
                 d_hidden[part] = d_logits @ weight
-            if weight_grad:
+            if d_weight is not None:
                 d_weight += d_logits.mT @ hidden[part].to(d_logits.dtype)
-        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype) if weight_grad else None)
+        ctx.save_for_backward(d_hidden, None if d_weight is None else d_weight.to(weight.dtype))
         return loss
 
     @staticmethod
@@ -107,4 +111,4 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
         parts = (None if one is None else one * gradient.to(one.dtype) for one in (d_hidden, d_weight))
-        return (*parts, None, None)
+        return (*parts, None, None, None)

@@ -82,8 +82,13 @@ class CheckpointWriter:
         self._write: Future[None] | None = None
 
     def save(self, step: int, model: nn.Module, optimizers: Optimizers, metadata: dict[str, Any]) -> None:
-        """Copies the state after `step` steps and starts to write it, then deletes older checkpoints."""
+        """Copies the state after `step` steps and starts to write it, then deletes older checkpoints.
+
+        A checkpoint of this step that is there stays as it is: it is complete, and its replacement could lose it.
+        """
         self.wait()
+        if _folder(self.folder, step).is_dir():
+            return
         weights = {name: _copy(tensor) for name, tensor in model.state_dict().items()}
         state = {
             f"{which}/{index}/{name}": _copy(tensor)
@@ -115,6 +120,10 @@ class CheckpointWriter:
             thread.shutdown(wait=True)
 
 
+def _folder(training: Path, step: int) -> Path:
+    return training / f"step-{step:08d}"
+
+
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
 
@@ -122,10 +131,9 @@ def _copy(tensor: Tensor) -> Tensor:
 def _replace(
     folder: Path, step: int, content: dict[str, dict[str, Tensor]], metadata: dict[str, Any]
 ) -> None:
-    current = folder / f"step-{step:08d}"
     # Not newer ones: a process that hung may have lost its training to another, which is further.
     older = [path for path in checkpoint_folders(folder) if int(path.name.removeprefix("step-")) < step]
-    checkpoints.write(current, content, metadata)
+    checkpoints.write(_folder(folder, step), content, metadata)
     for path in older:
         remove(path)
 

@@ -82,7 +82,7 @@ def format_speed(metrics: Mapping[str, float]) -> str:
 
 
 class ThroughputMeter:
-    """Throughput between `start` and `read`, so that validation and checkpoints can be left out.
+    """Throughput between `start` and `read`, so that validation can be left out; checkpoints between them count.
 
     Args:
         tokens: tokens of a step, on all ranks together.

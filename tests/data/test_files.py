@@ -1,5 +1,6 @@
 """The source `files`: every kind of file gives the same documents, and every mistake a one-line error."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from posbench import checksums
 from posbench.config.data import DataSettings
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.files import Files
@@ -75,6 +77,76 @@ def test_rows_of_one_name_are_in_one_split(tmp_path: Path) -> None:
     found = documents_of(settings(tmp_path, name_column="book"))
     names = {split: {name for name, _ in rows} for split, rows in found.items()}
     assert sum(map(len, names.values())) == 5 == len(set().union(*names.values()))
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+def test_a_row_without_its_name_is_named_by_file_and_index(tmp_path: Path, missing: str | None) -> None:
+    """Fault: all rows whose name was null were one document's, called "None", and in one split."""
+    rows = [{"book": missing if n % 2 else 0, "body": f"part {n}"} for n in range(6)]
+    (tmp_path / "parts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    named = {name for name, _ in pairs(settings(tmp_path, name_column="book"))}
+    assert named == {"0", "parts.jsonl:1", "parts.jsonl:3", "parts.jsonl:5"}
+
+
+def test_a_file_that_repeats_another_is_left_out(tmp_path: Path) -> None:
+    """Fault: a file and a link to it were in train and in test. The corpus is that without the link."""
+    for n in range(20):
+        (tmp_path / f"{n:02}.txt").write_text(f"text {n}")
+    alone = fingerprint(settings(tmp_path)), pairs(settings(tmp_path))
+    for n in range(20):
+        (tmp_path / f"x{n:02}.txt").symlink_to(tmp_path / f"{n:02}.txt")
+    assert (fingerprint(settings(tmp_path)), pairs(settings(tmp_path))) == alone
+    (note,) = Files(settings(tmp_path)).notes
+    assert note.startswith(f"left out 20 files that repeat another: {tmp_path}/x00.txt, ")
+
+
+def test_a_row_that_train_has_is_not_held_out(tmp_path: Path) -> None:
+    """Fault: equal rows were in train and in test, without a note."""
+    lines = [json.dumps({"body": f"text {n % 160}"}) for n in range(240)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    found = {split: {text for _, text in rows} for split, rows in documents_of(settings(path)).items()}
+    assert found["train"].isdisjoint(found["validation"] | found["test"])
+    said: list[str] = []
+    open_corpus(settings(path), tmp_path / "cache", said.append)
+    assert [line.split(" ", 3)[3] for line in said if "in train" in line] == [
+        f"documents of {split} whose text is in train" for split in ("validation", "test")
+    ]
+
+
+@pytest.mark.parametrize("change", ["another text", "a new row"])
+def test_text_that_changes_while_it_is_read(tmp_path: Path, change: str) -> None:
+    """Fault: the corpus of a text that had changed was stored under the fingerprint of the old one."""
+    (tmp_path / "texts").mkdir()
+    path = tmp_path / "texts" / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"body": f"text {n}"}) for n in range(40)))
+
+    def say(line: str) -> None:
+        if line.startswith("train"):
+            text = path.read_text()
+            path.write_text(
+                text.replace("text 0", "other") if change == "another text" else text + '\n{"body": "x"}'
+            )
+
+    expected = {
+        "another text": "changed while it was read: leave it",
+        "a new row": "'rows.jsonl:40' of data.path is new",
+    }
+    with pytest.raises(DataError, match=expected[change]) as caught:
+        open_corpus(settings(path), tmp_path / "cache", say)
+    assert "\n" not in str(caught.value)
+    assert not [one for one in (tmp_path / "cache").iterdir() if one.is_dir()]
+
+
+def test_files_are_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: planning hashed the user's files twice for every model."""
+    hashed: list[Path] = []
+    digest = checksums._file_digest.__wrapped__
+    cached = functools.lru_cache(lambda path, *state: (hashed.append(path), digest(path, *state))[1])
+    monkeypatch.setattr(checksums, "_file_digest", cached)
+    monkeypatch.setattr(checksums.time, "time", lambda: 2e9)  # long after the files were written
+    assert len({fingerprint(settings(folder)) for _ in range(3)}) == 1
+    assert sorted(hashed) == sorted(folder.iterdir())
 
 
 def test_other_columns_are_another_corpus(folder: Path) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from posbench.config.data import DataSettings
+from posbench.config.validation import validate
 from posbench.data import hub, network
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.hub import Hub, join_articles
 from posbench.errors import ConfigError, DataError
 
-SETTINGS: dict[str, Any] = {"name": "pg19", "source": "hub", "repository": "some/books", "revision": "c0ffee"}
+COMMIT = "c0ffee" + "0" * 34
+SETTINGS: dict[str, Any] = {"name": "pg19", "source": "hub", "repository": "some/books", "revision": COMMIT}
 
 
 @pytest.fixture(params=["offline", "silent", "absent"])
@@ -46,7 +48,7 @@ def test_the_fingerprint_requires_no_network_and_depends_on_the_settings(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     changes = [
         {},
-        {"revision": "beef"},
+        {"revision": COMMIT[::-1]},
         {"subset": "s"},
         {"train_bytes": 5},
         {"held_out": 1},
@@ -87,6 +89,19 @@ def test_documents_are_held_out_of_the_only_split(rows: Any) -> None:
     assert names(config, "train") == ["train:6", "train:7"]
 
 
+def test_a_row_without_its_name_is_named_by_split_and_index(rows: Any) -> None:
+    """Fault: every row whose name was null was called "None"."""
+    rows["test"][1]["id"] = None
+    assert names(DataSettings(**SETTINGS, name_column="id"), "test")[:3] == ["test 0", "test:1", "test 2"]
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", COMMIT[:7], COMMIT.upper()])
+def test_a_revision_is_a_commit(revision: str) -> None:
+    """Fault: "main" was a revision, whose text changed under one fingerprint."""
+    with pytest.raises(ConfigError, match=rf"revision '{revision}': give a commit: 40 hexadecimal digits"):
+        validate(DataSettings(**SETTINGS | {"revision": revision}), "data.")
+
+
 def test_a_corpus_is_built_from_a_stream(rows: Any, tmp_path: Path) -> None:
     corpus = open_corpus(DataSettings(**SETTINGS), tmp_path, lambda line: None)
     assert len(corpus.split("validation")) == 20
@@ -117,7 +132,7 @@ def test_an_error_of_the_hub_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(hub, "need_hub", lambda what: None)
     monkeypatch.setattr("datasets.load_dataset", fail)
     with pytest.raises(
-        DataError, match=r"some/books@c0ffee: no such revision: try again, or choose data=sources"
+        DataError, match=rf"some/books@{COMMIT}: no such revision: try again, or choose data=sources"
     ):
         list(Hub(DataSettings(**SETTINGS)).documents("test"))
 

@@ -91,7 +91,7 @@ def test_folders_are_read_through_links_and_what_is_left_out_is_said(tmp_path: P
     (texts / "folder").symlink_to(elsewhere)
     (texts / "sub" / "loop").symlink_to(texts)
     (texts / "a.jsonl").write_bytes(LINES)
-    (texts / "b.jsonl.gz").write_bytes(gzip.compress(LINES))
+    (texts / "b.jsonl.gz").write_bytes(gzip.compress(LINES.replace(b"text ", b"other text ")))
     (texts / "c.pdf").write_bytes(b"%PDF")
     os.mkfifo(texts / "pipe.txt")
     (texts / "gone.txt").symlink_to(tmp_path / "nothing")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from posbench import checksums
 from posbench.config.schema import (
     ExtensionSettings,
     ModelSettings,
@@ -12,8 +13,10 @@ from posbench.config.schema import (
     TrainSettings,
 )
 from posbench.errors import ConfigError
+from posbench.files import write_bytes
 from posbench.plan.cell import Cell, ModelPlan, Plan
 from posbench.plan.labels import with_distinct_labels
+from posbench.plan.lr_selection import select_learning_rates
 
 ROPE = {"_target_": "posbench.schemes.rope.RoPE"}
 FIXED = {"_target_": "posbench.tasks.fixed_targets.FixedTargets", "max_context": 64, "num_examples": 2}
@@ -106,3 +109,21 @@ def test_tasks_of_different_names_are_not_shared() -> None:
     one = model()
     other = replace(cell(one), length=128)
     assert with_distinct_labels(Plan([one], [cell(one), other], [])).cells[1].length == 128
+
+
+def test_the_note_of_selected_rates_names_what_differs(tmp_path) -> None:
+    """Fault: with two lengths or sizes in the grid, it said "rope 0.001, rope 0.01" and not which is which."""
+    models = [
+        model(seq_len=seq_len, lr=lr, muon_lr=20 * lr, seed=seed)
+        for seq_len in (64, 128)
+        for lr in (0.001, 0.01)
+        for seed in (0, 1)
+    ]
+    models.append(model({"_target_": "posbench.schemes.nope.NoPE"}, "nope", lr=0.001))
+    for one in models:
+        best = (one.settings.train.seq_len == 64) == (one.settings.train.lr == 0.001)
+        document = {"status": "ok", "log_history": [{"validation_loss": 1.0 if best else 2.0}]}
+        write_bytes(tmp_path / one.id / "final" / "metadata.json", checksums.dump_json(document))
+    chosen, note = select_learning_rates(plan(*models), tmp_path)
+    assert note.endswith(", of 0.001, 0.01: rope (seq_len 64) 0.001, rope (seq_len 128) 0.01, nope 0.001.")
+    assert len(chosen.models) == 5

@@ -8,11 +8,14 @@ import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from small_sweeps import cell, finish, model, tuned
 
 from posbench.checksums import dump_json
 from posbench.commands import status
+from posbench.config.data import TokenizerSettings
 from posbench.plan.cell import Plan
+from posbench.plan.cost import training_cost
 from posbench.plan.jobs import plan_jobs
 from posbench.plan.sweep_file import read_sweep
 from posbench.sweep.claims import Claims
@@ -86,6 +89,15 @@ def test_only_the_best_rate_is_measured(results, write):
     assert {job.model for job in jobs[READY]} == {models[2].id, models[3].id}
     assert {job.model for job in jobs[UNNEEDED]} == {models[0].id, models[1].id}
     assert len(reader.left) == 2
+
+
+@pytest.mark.parametrize(("kind", "ids"), [("bytes", 257), ("bpe", 50_001), ("hugging_face", 0)])
+def test_the_work_of_a_training_counts_its_vocabulary(kind, ids):
+    """Fault: a model of 50,000 ids had the operations of one of bytes; bounds of what is possible have neither."""
+    one = model()
+    one.settings.data.tokenizer = TokenizerSettings(kind, 50_000)
+    bound, (job,) = training_cost(one.settings, one.settings.train), plan_jobs(Plan([one], [], []))
+    assert job.flops == bound.flops + 6 * bound.tokens * ids * one.settings.size.d_model
 
 
 def test_jobs_with_the_most_work_come_first():

@@ -15,6 +15,7 @@ from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
 from posbench.training import checkpoints, resume
 from posbench.training.resume import CheckpointWriter, checkpoint_folders
+from posbench.training.trainer import TrainingInterrupted
 
 
 def model() -> torch.nn.Module:
@@ -39,6 +40,21 @@ def test_a_checkpoint_is_due_after_minutes(tmp_path: Path, small_trainer, monkey
     trainer.step, trainer.save = slow_step, recorded_save
     trainer.run()
     assert saved == [(3, 75.0), (6, 150.0), (9, 225.0)]
+
+
+def test_a_step_is_saved_once(tmp_path: Path, small_trainer, monkeypatch) -> None:
+    """Fault: a stop after a checkpoint wrote it a second time, with a moment at which the training had none."""
+    saved: list[str] = []
+    write = checkpoints.write
+    monkeypatch.setattr(
+        checkpoints, "write", lambda path, *rest: (saved.append(path.name), write(path, *rest))
+    )
+    runtime = RuntimeSettings(device="cpu", checkpoint_interval=2)
+    for _ in range(2):  # the second continues, and stops before a step
+        trainer = small_trainer(tmp_path, runtime=runtime)
+        with pytest.raises(TrainingInterrupted):
+            trainer.run(stop=lambda trainer=trainer: len(trainer.losses) == 2)
+    assert saved == ["step-00000002"]
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from posbench.training.cross_entropy import IGNORE_INDEX, cross_entropy
 
@@ -40,6 +41,14 @@ def test_only_the_required_gradients_are_computed(which: int) -> None:
     torch.testing.assert_close(leaves[which].grad, expected.grad, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         assert not cross_entropy(*leaves, target, 100).requires_grad
+
+
+def test_without_gradients_only_the_logits_are_computed() -> None:
+    """Fault: every validation computed the gradient of the head too."""
+    hidden, weight = torch.randn(30, 8), torch.randn(50, 8).requires_grad_()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        cross_entropy(hidden, weight, torch.randint(50, (30,)), 100)
+    assert counter.get_total_flops() == 2 * 30 * 8 * 50
 
 
 def test_under_autocast_products_are_bfloat16_and_sums_float32() -> None:
