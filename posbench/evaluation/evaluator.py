@@ -30,7 +30,7 @@ from posbench.model.gpt import GPT
 from posbench.plan.cell import Cell, FineTuning, ModelPlan
 from posbench.plan.plan import apply_extension
 from posbench.results.rows import RowStore
-from posbench.runtime.device import autocast_context, pick_device
+from posbench.runtime.device import autocast_context, free_memory, pick_device
 from posbench.runtime.distributed import world
 from posbench.runtime.oom import is_out_of_memory
 from posbench.tasks.task import Task
@@ -143,8 +143,7 @@ class EvaluatedModel:
                 cell.length,
                 self.max_tokens_per_batch,
             )
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_memory()
         return [vars(measure) for measure in task.process_all_results(zip(prompts, results, strict=True))]
 
     def adapt_prompt(self, task: Task, prompt: Prompt) -> Prompt:
@@ -235,7 +234,9 @@ def run_distributed(
     try:
         own = list(method(prompts[here.shard(len(prompts))]))
     except Exception as error:  # raised here, it would leave the other ranks waiting
-        own = error
+        own = error.with_traceback(
+            None
+        )  # whose frames keep the tensors of the pass alive, and this error them
     parts = here.all_gather_object(own)
     for part in parts:
         if isinstance(part, Exception):

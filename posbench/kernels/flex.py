@@ -4,7 +4,8 @@ Each structure of posbench.position.biases becomes a `score_mod` that gathers fr
 table from [H, N] (its gradient is atomic adds over N addresses per head, not over T5's 32), a separable bias from row
 and column, indexed content from [B, H, T, K]. Masks become a BlockMask, built one row of blocks at a time, because
 torch's `create_block_mask` writes out T x S. Lengths are padded to powers of two, so that a scheme compiles once per
-padded length and not for new weights: they are captured as tensors, not as numbers. Scores are float32 in every dtype.
+batch size and padded length and not for new weights: they are captured as tensors, not as numbers. Scores are float32 in
+every dtype.
 
 On the CPU there is only a forward pass and, once compiled, no log-sum-exp.
 """
@@ -21,7 +22,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from posbench.kernels.flex_options import BLOCK, kernel_options, pad_tokens, padded_length
 from posbench.kernels.flex_score_mod import bias_parts, build_score_mod, is_written_out
-from posbench.position.biases import SeparableBias
+from posbench.position.biases import KeyContentBias, QueryContentBias, SeparableBias
 from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry, Mask
 from posbench.position.masks import mask_cache_key
@@ -59,8 +60,10 @@ def why_never_supported(call: AttentionCall) -> str | None:
     if geo.first_query is None or geo.first_key is None:
         return "FlexAttention needs queries and keys with consecutive indices"
     numbers = call.q_BHTE.shape[1] * len(geo.q_index_T) * len(geo.k_index_S)
-    if numbers > MAX_WRITTEN_OUT and any(is_written_out(bias, geo) for bias in bias_parts(call.bias)):
-        return f"its bias has no known structure and is {numbers} numbers, more than may be written out"
+    for bias in bias_parts(call.bias):
+        each = len(call.q_BHTE) if isinstance(bias, QueryContentBias | KeyContentBias) else 1
+        if each * numbers > MAX_WRITTEN_OUT and is_written_out(bias, geo):
+            return f"its bias has no known structure and is {each * numbers} numbers, more than may be written out"
     return None
 
 

@@ -13,5 +13,10 @@ def log_n_scale(inputs: AttentionInputs, log_base: int) -> Tensor:
 
     Exactly 1 where i + 1 equals `log_base`.
     """
-    n_keys_T = inputs.geo.q_index_T.double() + 1
-    return n_keys_T.log() / n_keys_T.new_tensor(log_base).log()
+    geo = inputs.geo
+
+    def compute() -> Tensor:
+        n_keys_T = geo.q_index_T.double() + 1
+        return n_keys_T.log() / n_keys_T.new_tensor(log_base).log()
+
+    return geo.memo(("log n", log_base), compute)

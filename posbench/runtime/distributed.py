@@ -30,6 +30,7 @@ T = TypeVar("T")
 # Keys of the store: the number of ranks that are ready to join; the rank that prints the last line, and its words.
 _ARRIVED_KEY, _FAILURE_KEY = "posbench/arrived", "posbench/failure"
 TIMEOUT = timedelta(minutes=30)
+MESSAGE_TIMEOUT = timedelta(days=7)
 # Parts of the messages of errors that torch raises when another rank is gone.
 _LOST_CONNECTION = (
     "Connection closed",
@@ -185,11 +186,8 @@ def world() -> World:
         if words := _announced_failure():
             raise RankLostError(words)
         time.sleep(0.02)
-    gpus = torch.cuda.is_available()
-    if gpus:
-        torch.cuda.set_device(found.local_rank)
     atexit.register(dist.destroy_process_group)
-    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=_store(), rank=found.rank, world_size=size, timeout=TIMEOUT)
     return found
 
@@ -202,8 +200,11 @@ def print_once() -> None:
 
 @cache
 def _cpu_group() -> dist.ProcessGroup:
-    """The group for messages between processes, which do not wait for a device."""
-    return dist.new_group(backend="gloo")
+    """The group for messages between processes, which do not wait for a device.
+
+    Rank 0 may work for hours before it sends one, as when it builds a corpus. The end of a rank closes its connections.
+    """
+    return dist.new_group(backend="gloo", timeout=MESSAGE_TIMEOUT)
 
 
 @cache

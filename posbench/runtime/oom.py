@@ -3,7 +3,12 @@
 import torch
 
 # Parts of the messages of libraries that raise a plain RuntimeError.
-MESSAGES = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+MESSAGES = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

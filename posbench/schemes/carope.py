@@ -38,5 +38,8 @@ class CARoPE(AccumulatedRotation):
         assert inputs.x_BSW is not None
         gate_BSH = F.softplus(project(inputs.x_BSW, self.weight_LHW[inputs.layer]))
         log_base_BHS1 = -gate_BSH.log1p().transpose(1, 2)[..., None]
-        step_BHSM = (log_base_BHS1 * self.power_M.to(gate_BSH.device, gate_BSH.dtype)).exp()
+        power_M = inputs.geo.memo(
+            (self, gate_BSH.dtype), lambda: self.power_M.to(gate_BSH.device, gate_BSH.dtype)
+        )
+        step_BHSM = (log_base_BHS1 * power_M).exp()
         return step_BHSM.cumsum(2, dtype=torch.float64)

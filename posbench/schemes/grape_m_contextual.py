@@ -58,5 +58,6 @@ class GrapeMContextual(AccumulatedRotation):
         layer = inputs.layer
         omega_BS1 = project(inputs.x_BSW, self.weight_L1W[layer], self.bias_L1[layer]) / self.omega_scale
         step_B1S = omega_BS1.mT.sigmoid().double()
-        inv_freq_M = self.init_inv_freq_M.to(step_B1S.device) * self.log_LM[layer].double().exp()
+        init_inv_freq_M = inputs.geo.memo((self, "init"), lambda: self.init_inv_freq_M.to(step_B1S.device))
+        inv_freq_M = init_inv_freq_M * self.log_LM[layer].double().exp()
         return (step_B1S.cumsum(2) - step_B1S)[..., None] * transform_inv_freq(inv_freq_M, inputs)

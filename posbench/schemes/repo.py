@@ -42,7 +42,8 @@ class RePo(PositionScheme):
 
     def rotate(self, x_BHTD: Tensor, x_BTW: Tensor, inputs: AttentionInputs) -> Tensor:
         """Rotates queries or keys to the positions of their tokens."""
-        inv_freq_M = transform_inv_freq(self.inv_freq_M.to(x_BTW.device), inputs)
+        own_inv_freq_M = inputs.geo.memo((self, "inv_freq"), lambda: self.inv_freq_M.to(x_BTW.device))
+        inv_freq_M = transform_inv_freq(own_inv_freq_M, inputs)
         angle_BHTM = self.positions(x_BTW, inputs.layer).double()[..., None] * inv_freq_M
         return rotate(x_BHTD, *cos_sin_of(angle_BHTM, x_BHTD), self.interleaved)
 

@@ -68,4 +68,5 @@ class SelectiveRoPE(AccumulatedRotation):
         if self.gate_LHW is not None and self.gate_bias_LH is not None:
             gate_BSH = project(x_BSW, self.gate_LHW[layer], self.gate_bias_LH[layer]).sigmoid()
             step_BHSM = step_BHSM * gate_BSH.transpose(1, 2)[..., None]
-        return step_BHSM.cumsum(2, dtype=torch.float64) * self.inv_freq_M.to(step_BHSM.device)
+        inv_freq_M = inputs.geo.memo((self, "inv_freq"), lambda: self.inv_freq_M.to(step_BHSM.device))
+        return step_BHSM.cumsum(2, dtype=torch.float64) * inv_freq_M

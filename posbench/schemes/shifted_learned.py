@@ -18,7 +18,7 @@ number of symbols falls from .95 to .81.
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
@@ -55,6 +55,8 @@ class ShiftedLearned(PositionTable):
             return x_BTW
         if not self.training:
             return x_BTW + self.rows_at(geo, geo.q_pos_T)
-        # On the CPU, so that every device has the same.
-        offset_B1 = torch.randint(len(self.row_NW) - geo.length + 1, (len(x_BTW), 1)).to(x_BTW.device)
-        return x_BTW + self.row_NW[geo.q_pos_T + offset_B1]
+        # On the CPU, so that every device has the same; of all ranks of a data-parallel training, whose seeds are equal.
+        parallel = distributed.is_available() and distributed.is_initialized()
+        rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
+        offset_RB1 = torch.randint(len(self.row_NW) - geo.length + 1, (ranks, len(x_BTW), 1))
+        return x_BTW + self.row_NW[geo.q_pos_T + offset_RB1[rank].to(x_BTW.device)]

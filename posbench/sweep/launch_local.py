@@ -36,11 +36,15 @@ def devices(runtime: RuntimeSettings, max_workers: int) -> list[str]:
     """Returns the device of each worker: `workers_per_gpu` workers a GPU, or one for every `num_threads` cores."""
     import torch
 
-    gpus = torch.cuda.device_count() if runtime.device in ("auto", "cuda") else 0
+    gpus = [runtime.device] if runtime.device.startswith("cuda:") else []
+    if runtime.device in ("auto", "cuda"):
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = runtime.num_workers or gpus * runtime.workers_per_gpu or max(1, cores // runtime.num_threads)
+    workers = (
+        runtime.num_workers or len(gpus) * runtime.workers_per_gpu or max(1, cores // runtime.num_threads)
+    )
     workers = max(1, min(workers, max_workers))
-    return [f"cuda:{worker % gpus}" if gpus else runtime.device for worker in range(workers)]
+    return [gpus[worker % len(gpus)] if gpus else runtime.device for worker in range(workers)]
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def check_runtime(runtime: RuntimeSettings) -> None:
     if runtime.launcher in ("inline", "local"):
         device = pick_device(runtime.device)
         compile.should_compile(runtime.compile, device)
-        shares = device.type == "cuda" and runtime.device in ("auto", "cuda") and not runtime.num_workers
+        shares = device.type == "cuda" and not runtime.num_workers
         if runtime.workers_per_gpu > 1 and not shares:
             raise ConfigError(
                 f"runtime.workers_per_gpu changes nothing with runtime.device {runtime.device}, which is {device.type} "

@@ -14,11 +14,12 @@ from dataclasses import replace
 import torch
 
 from posbench.config.schema import RuntimeSettings
-from posbench.errors import PosbenchError
+from posbench.errors import ConfigError, PosbenchError
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allow
 from posbench.plan.job import Job
 from posbench.plan.sweep_file import Assignment, read_sweep
+from posbench.runtime.device import free_memory
 from posbench.runtime.distributed import RankLostError, world
 from posbench.runtime.signals import Interrupted
 from posbench.sweep.claims import Claim, Claims
@@ -150,6 +151,8 @@ class Worker:
             trace, line = traceback.format_exc(), " ".join(f"{type(error).__name__}: {error}".split())
             line += f" (traceback in {self.reader.results_folder.path}/jobs/{job.name}.log)"
             outcome = {"outcome": "failed", "error": line}
+        if outcome["outcome"] == "failed":  # the error held what the job had in memory
+            free_memory()
         # A failed one as well: workers of two commands would try it again in turn for ever.
         self.ended.add(job.name)
         if claim and not claim.is_lost:
@@ -189,7 +192,17 @@ def set_device(runtime: RuntimeSettings) -> RuntimeSettings:
     """Makes the GPU of the settings, or of this rank, that of the process, before anything is placed on one."""
     here = world()
     if here.world_size > 1:
-        gpus = runtime.device in ("auto", "cuda") and torch.cuda.is_available()
+        if runtime.device.startswith("cuda:"):
+            raise ConfigError(
+                f"runtime.device {runtime.device} with {here.world_size} processes, which have a GPU each: give "
+                "runtime.device=cuda or cpu"
+            )
+        gpus = torch.cuda.device_count() if runtime.device in ("auto", "cuda") else 0
+        if gpus and here.local_rank >= gpus:
+            raise ConfigError(
+                f"process {here.local_rank} of this machine has no GPU, of which there are {gpus}: start as many processes "
+                "as there are GPUs, or give runtime.device=cpu"
+            )
         runtime = replace(runtime, device=f"cuda:{here.local_rank}" if gpus else "cpu")
         if not here.is_main_process:
             runtime = replace(runtime, tracker="none")

@@ -27,15 +27,17 @@ CUDA_GRAPH_MAX_PARAMETERS = 50_000_000
 BACKEND = "inductor"
 
 
-def should_compile(setting: bool | str, device: torch.device) -> bool:
-    """Returns whether to compile on a device under runtime.compile; `auto` compiles on a GPU.
+def should_compile(setting: bool | str, device: torch.device, world_size: int = 1) -> bool:
+    """Returns whether to compile on a device under runtime.compile; `auto` compiles on a GPU, in one process.
+
+    The hooks of data parallelism break the graph, so that `auto` would compile each part of it.
 
     Raises:
         ConfigError: if the setting is not auto, true or false.
     """
     if setting not in (True, False, "auto"):
         raise ConfigError(f"runtime.compile {setting!r}: give auto, true or false")
-    return device.type == "cuda" if setting == "auto" else bool(setting)
+    return device.type == "cuda" and world_size == 1 if setting == "auto" else bool(setting)
 
 
 def compile_module(run: Callable[..., Any], cuda_graphs: bool = False, fullgraph: bool = True) -> Any:

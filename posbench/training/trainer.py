@@ -110,7 +110,7 @@ class Trainer:
         loss_module = LossModule(start.extended if start else self.model, self.kernel)
         parallel = distributed.parallelize(loss_module, self.world)
         gpu, single = self.device.type == "cuda", self.world.world_size == 1
-        self.compiles = should_compile(runtime.compile, self.device)
+        self.compiles = should_compile(runtime.compile, self.device, self.world.world_size)
         self.collate = partial(collate, pad_targets=self.compiles or gpu, pin_memory=gpu)
         # A replay overwrites gradients in the memory of its CUDA graph, so they cannot be accumulated there.
         small = self.model.parameter_count() <= CUDA_GRAPH_MAX_PARAMETERS and plan.grad_accum_steps == 1

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from calls import SHAPE
+from torch import distributed
 
 from posbench.errors import ConfigError, UndefinedError
 from posbench.position.geometry import Geometry
@@ -74,3 +75,21 @@ def test_lengths_and_settings() -> None:
     ):
         scheme(3)
     assert "positions" not in shifted.traits.capabilities
+
+
+def test_ranks_draw_different_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: all ranks of a data-parallel training have one seed, and drew the same offsets for other sequences."""
+    shifted, geo, x_BTW = scheme(500).train(), Geometry.from_range(0, 8), torch.zeros(6, 8, SHAPE.d_model)
+
+    def embedded(rows: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(3)
+        return shifted.embed(rows.double(), geo, 0)
+
+    whole = embedded(x_BTW)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        parts.append(embedded(x_BTW[:3]))
+    assert torch.equal(torch.cat(parts), whole)

@@ -11,7 +11,9 @@ from torch._dynamo.utils import counters
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, IncompatibleError, format_error
-from posbench.sweep import launch_local, run
+from posbench.runtime.distributed import World
+from posbench.runtime.oom import is_out_of_memory
+from posbench.sweep import launch_local, run, worker
 from posbench.training import compile
 from posbench.training.muon import Muon, muon_update
 from posbench.training.trainer import Trainer
@@ -96,7 +98,7 @@ def test_a_graph_break_is_an_error_or_runs_uncompiled(small_trainer, tmp_path, m
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*not one graph.*auto or false$"):
         small_trainer(tmp_path, "randomized_alibi", COMPILE).step(0)
     # As under `auto` on a GPU.
-    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda *arguments: True)
     auto = small_trainer(tmp_path, "randomized_alibi", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "randomized_alibi", RuntimeSettings(device="cpu", compile=False))
     assert torch.equal(auto.step(0), plain.step(0))
@@ -104,7 +106,7 @@ def test_a_graph_break_is_an_error_or_runs_uncompiled(small_trainer, tmp_path, m
 
 
 def test_dense_runs_uncompiled(small_trainer, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda *arguments: True)
     auto = small_trainer(tmp_path, "cope", RuntimeSettings(device="cpu"))
     counters.clear()
     auto.step(0)
@@ -124,7 +126,7 @@ def test_a_backward_pass_that_does_not_compile_runs_uncompiled(small_trainer, tm
     monkeypatch.setattr(compile, "BACKEND", backend)
     with pytest.raises(IncompatibleError, match=r"^runtime.compile=true.*tiles do not fit"):
         small_trainer(tmp_path, "rope", COMPILE).step(0)
-    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda setting, device: True)
+    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda *arguments: True)
     auto = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu"))
     plain = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu", compile=False))
     for step in range(2):
@@ -154,6 +156,10 @@ def test_on_a_gpu_steps_do_not_synchronise_and_use_cuda_graphs(small_trainer, tm
 def test_the_setting() -> None:
     assert compile.should_compile("auto", torch.device("cuda"))
     assert not compile.should_compile("auto", torch.device("cpu"))
+    assert not compile.should_compile("auto", torch.device("cuda"), world_size=2), (
+        "many graphs, with `dense` thousands"
+    )
+    assert compile.should_compile(True, torch.device("cuda"), world_size=2)
     with pytest.raises(ConfigError, match=r"runtime.compile 'yes': give auto, true or false"):
         run.check_runtime(RuntimeSettings(device="cpu", compile="yes"))
 
@@ -201,3 +207,31 @@ def test_a_compiler_error_is_formatted_as_one_line() -> None:
     )
     assert format_error(error) == "RuntimeError: OutOfResources: shared memory"
     assert format_error(KeyError()) == "KeyError"
+
+
+def test_workers_on_one_chosen_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: runtime.device=cuda:1 started a worker on that GPU for every core of the machine."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert launch_local.devices(RuntimeSettings(device="cuda:1"), 9) == ["cuda:1"]
+    assert launch_local.devices(RuntimeSettings(device="cuda:1", workers_per_gpu=2), 9) == ["cuda:1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("device", "local_rank", "message"),
+    [("cuda:0", 0, "give runtime.device=cuda or cpu"), ("auto", 2, "process 2 of this machine has no GPU")],
+)
+def test_ranks_without_a_gpu_of_their_own(monkeypatch, device: str, local_rank: int, message: str) -> None:
+    """Fault: several processes with cuda:0 trained on the CPU without a word, and too many ended in a traceback."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(worker, "world", lambda: World(local_rank, 3, local_rank))
+    with pytest.raises(ConfigError, match=message):
+        worker.set_device(RuntimeSettings(device=device))
+    assert worker.set_device(RuntimeSettings(device="cpu")).device == "cpu"
+
+
+@pytest.mark.parametrize(
+    "error", ["CUDA error: out of memory\nCUDA kernel errors might be", "CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_memory_that_runs_out_outside_the_allocator(error: str) -> None:
+    """Fault: a GPU that several workers had filled was a traceback, without a smaller batch or advice."""
+    assert is_out_of_memory(RuntimeError(error))
