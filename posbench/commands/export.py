@@ -54,6 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write posbench's Python files also for a model of transformers' own families",
     )
     parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the weights of a pretrained model, by default float32",
+    )
+    parser.add_argument(
+        "--revision", default="", help="of a pretrained model on the hub: a commit, branch or tag"
+    )
+    parser.add_argument(
         "--licence", default="", help="of the weights; by default apache-2.0, or other if pretrained"
     )
     parser.add_argument("--push", default="", metavar="USER/NAME", help="also upload the folder to the hub")
@@ -81,6 +89,10 @@ def main(arguments: Sequence[str]) -> int:
     allow(given.allow)
     extension = chosen_extension(given.extension, given.set)
     trained = trained_folder(given.model, given.results_dir)
+    if trained is not None and (given.dtype or given.revision):
+        raise ConfigError(
+            f"--dtype and --revision are of pretrained models, and {trained} was trained here: remove them"
+        )
     from posbench.export.export import export_model
     from posbench.export.source_model import load_pretrained, load_trained
 
@@ -88,7 +100,10 @@ def main(arguments: Sequence[str]) -> int:
         source = load_trained(trained, extension, given.length)
     else:
         try:
-            source = load_pretrained(LMSettings("hugging_face", name=given.model), extension, given.length)
+            lm = LMSettings(
+                "hugging_face", name=given.model, revision=given.revision, dtype=given.dtype or "float32"
+            )
+            source = load_pretrained(lm, extension, given.length)
         except DataError as error:
             if Path(given.model).exists():
                 raise

@@ -45,22 +45,25 @@ def load_fast(name: str) -> Tokenizer:
 
 
 @cache
-def load_auto(name: str) -> Any:
-    """Loads a tokenizer of transformers."""
+def load_auto(name: str, revision: str = "") -> Any:
+    """Loads a tokenizer of transformers, of a revision on the hub, by default main."""
     from transformers import AutoTokenizer
 
     if name.startswith(("/", ".")) and not Path(name).exists():
         raise DataError(
             f"data.tokenizer.name {name!r}: there is no such folder; give a hub name, or {OFFLINE}"
         )
+    revision = revision or "main"
     try:
         try:
-            return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(
+                name, revision=revision, local_files_only=True, trust_remote_code=False
+            )
         except OSError:
             if Path(name).exists():
                 raise
             need_hub(f"tokenizer {name!r}", OFFLINE)
-            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0].rstrip()
         if reason.endswith(":"):  # a list of what is missing follows

@@ -160,7 +160,10 @@ class EvaluatedModel:
     def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
         """Returns the language model of a cell, with its extension."""
         settings = self.plan.settings
-        scheme = apply_extension(self.model.scheme, cell.extension, settings, cell.length)
+        length = cell.length
+        if cell.extension.ensemble is not None:  # which reads at most the training length at once
+            length = min(length, settings.train.seq_len)
+        scheme = apply_extension(self.model.scheme, cell.extension, settings, length)
         return NativeLM(
             self.model.with_scheme(scheme),
             settings.train.seq_len,

@@ -39,6 +39,7 @@ def model_card(
     command: str,
     options: Options,
     packages: Iterable[str],
+    copied: Iterable[str],
 ) -> str:
     """Returns the text of README.md.
 
@@ -47,13 +48,18 @@ def model_card(
         family: model type in transformers; posbench for one that needs the files in its folder.
         command: that exports it.
         packages: that its files import besides torch and transformers.
+        copied: packages besides posbench whose files are in the folder.
     """
-    head = {
+    head: dict[str, Any] = {
         "license": licence,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["posbench", "position-scheme"],
     }
+    if name := hub_name(source):
+        head["base_model"] = name
+        if licence == "other":
+            head["license_link"] = f"https://huggingface.co/{name}"
     own_code = family == "posbench"
     extension = source.extension.name if source.extension.build is not None else "none"
     facts = {
@@ -82,23 +88,47 @@ def model_card(
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
         f"# {title}\n",
-        f"A language model from posbench {__version__}, which measures how "
-        "models behave past their training length.\n",
+        f"{origin(source)} posbench {__version__}, which measures how models behave past their training length.\n",
         "\n".join(
             ["| | |", "|---|---|", *(f"| {key} | {escaping.markdown(one)} |" for key, one in facts.items())]
         )
         + "\n",
-        usage(own_code, packages),
+        usage(source, own_code, packages),
         figures(source, rows, notes),
         "## Settings\n\n```yaml\n" + yaml.safe_dump(built) + "```\n",
         "## Commands\n\n```bash\n" + "\n".join([*trainings, command]) + "\n```\n",
-        f"## Licence\n\n{licence}."
-        + (" The Python files are posbench's, under Apache-2.0.\n" if own_code else "\n"),
+        "## Licence\n\n" + licences(source, licence, own_code, sorted(copied)) + "\n",
     ]
     return "\n".join(parts)
 
 
-def usage(own_code: bool, packages: Iterable[str]) -> str:
+def hub_name(source: SourceModel) -> str:
+    """Returns the name on the hub of the pretrained model that was exported; empty for a folder or a model trained here."""
+    name = source.pretrained.settings.name if source.pretrained else ""
+    return "" if Path(name).exists() else name
+
+
+def origin(source: SourceModel) -> str:
+    """Returns the beginning of the sentence that says where a model comes from."""
+    if source.pretrained is None:
+        return "A language model from"
+    with_extension = source.extension.build != source.pretrained.scaling.build
+    extended = f" with the extension {source.extension.name}" if with_extension else ""
+    return f"The pretrained model {hub_name(source) or source.label}{extended}, exported by"
+
+
+def licences(source: SourceModel, licence: str, own_code: bool, copied: Sequence[str]) -> str:
+    """Returns what is under which licence."""
+    text = f"{licence}."
+    if source.pretrained:
+        text += f" The weights come from {hub_name(source) or source.label}, whose licence applies to them."
+    if own_code:
+        text += " The Python files are posbench's, under Apache-2.0"
+        text += f", and those of {', '.join(copied)}, under their own licence." if copied else "."
+    return text
+
+
+def usage(source: SourceModel, own_code: bool, packages: Iterable[str]) -> str:
     """Returns how the model is loaded, and what must be known."""
     trust = ", trust_remote_code=True" if own_code else ""
     more = "".join(f" It needs the package {one}." for one in packages)
@@ -109,13 +139,15 @@ def usage(own_code: bool, packages: Iterable[str]) -> str:
         if own_code
         else ""
     )
+    note = "" if source.pretrained else "A small research model, not meant to answer people."
     return (
         "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("THIS FOLDER"{trust})\n'
         'tokenizer = AutoTokenizer.from_pretrained("THIS FOLDER")\n'
         'inputs = tokenizer("def main", return_tensors="pt")\n'
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))\n```\n\n"
-        f"A small research model, not meant to answer people.{notes}\n"
+        + (note + notes).strip()
+        + "\n"
     )
 
 

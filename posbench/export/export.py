@@ -29,17 +29,20 @@ def export_model(
         own_code: whether to write the Python files also for a model of transformers' own families.
     """
     source.extended()  # a mistake is reported before anything is written
+    ends = None
     if source.settings is not None:
         bos = tokenizer.write_trained(
             source.settings.data, cache_dir, source.length or source.train_len, to
         ).bos
     else:
         assert source.pretrained is not None
-        bos = tokenizer.write_own(source.pretrained.settings.name, to).bos_token_id
+        given = source.pretrained.settings
+        own = tokenizer.write_own(given.name, given.revision, to)
+        bos, ends = own.bos_token_id, folder.end_ids(source, own)
     plain = None if own_code else families.as_family(source, bos)
     files: dict[str, str] = {}
     if plain is None:
-        files = folder.write_model(source, to, bos)
+        files = folder.write_model(source, to, bos, ends)
     else:
         plain.save_pretrained(to)
     family = "posbench" if plain is None else plain.config.model_type
@@ -54,6 +57,7 @@ def export_model(
         command,
         options,
         sources.third_party(files),
+        sources.packages(folder.targets([source.scheme, source.extension.build])) - {"posbench"},
     )
     (to / "README.md").write_text(text, "utf-8")
     return family

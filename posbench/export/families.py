@@ -43,6 +43,8 @@ def as_family(source: SourceModel, bos: int | None) -> Any | None:
     dtype = source.model.embedding.weight.dtype
     model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     keys = model.load_state_dict(weights, strict=False)
+    if source.pretrained:
+        model.generation_config = source.generation
     if keys.unexpected_keys or any(not key.endswith("inv_freq") for key in keys.missing_keys):
         return None
     return model.eval() if equal(source, model.eval()) else None

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from posbench.export import sources
 from posbench.export.source_model import SourceModel
+from posbench.lm.hf_loading import load_config
 
 # Both in one module: transformers finds the class of a model by that of its configuration, which must not be the same
 # for two folders of one name with different files.
@@ -51,8 +52,26 @@ def config_json(source: SourceModel, vocab_size: int, bos: int | None) -> dict[s
     }
 
 
-def write_model(source: SourceModel, folder: Path, bos: int | None) -> dict[str, str]:
-    """Writes configuration, weights and modelling files; returns the latter, file name -> text."""
+def end_ids(source: SourceModel, tokenizer: Any) -> dict[str, Any]:
+    """Returns eos and pad of a pretrained model: of its generation settings, else its configuration, else its tokenizer."""
+    assert source.pretrained is not None
+    places = source.generation, load_config(source.pretrained.settings), tokenizer
+    found: dict[str, Any] = {}
+    for key in ("eos_token_id", "pad_token_id"):
+        given = (getattr(one, key, None) for one in places)
+        found[key] = next((one for one in given if one is not None), None)
+    return found
+
+
+def write_model(
+    source: SourceModel, folder: Path, bos: int | None, ends: dict[str, Any] | None = None
+) -> dict[str, str]:
+    """Writes configuration, weights and modelling files; returns the latter, file name -> text.
+
+    Args:
+        bos: id at the start of a document.
+        ends: eos_token_id and pad_token_id; None for `bos`, as in training.
+    """
     model = source.extended()
     files = sources.modeling_files(targets([source.scheme, source.extension.build]))
     # Copies, because parameters of a scheme can share memory, which the format refuses.
@@ -63,10 +82,8 @@ def write_model(source: SourceModel, folder: Path, bos: int | None) -> dict[str,
         (folder / name).write_text(text, "utf-8")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     write_json(folder / "config.json", config_json(source, len(model.embedding.weight), bos))
-    write_json(
-        folder / "generation_config.json",
-        {"bos_token_id": bos, "eos_token_id": bos, "pad_token_id": bos, "do_sample": False},
-    )
+    ends = ends or {"eos_token_id": bos, "pad_token_id": bos}
+    write_json(folder / "generation_config.json", {"bos_token_id": bos, **ends, "do_sample": False})
     return files
 
 

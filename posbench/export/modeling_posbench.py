@@ -130,7 +130,8 @@ class PosbenchForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast | tuple:
         """Computes the (B, T, V) logits of (B, T) ids; logits of padding have no meaning.
 
-        Positions follow from the attention mask alone: the first token that is no padding has index 0.
+        Positions follow from the attention mask alone: the first token that is no padding has index 0. Other
+        `position_ids`, `output_hidden_states` and `output_attentions` raise ValueError.
 
         Args:
             attention_mask: (B, S), 0 for padding before the tokens, S = T and the tokens in the cache; without a cache,
@@ -140,6 +141,7 @@ class PosbenchForCausalLM(PreTrainedModel, GenerationMixin):
         if cache is not past_key_values and past_key_values is not None and past_key_values.get_seq_length():
             raise ValueError("past_key_values of another model: pass those that this model has returned")
         start, count = cache.length, input_ids.shape[1]
+        self.check_options(kwargs, attention_mask, start, count)
         groups = cache.groups or grouped(input_ids, attention_mask)
         hidden_BTW = self.model.embedding.weight.new_zeros(*input_ids.shape, self.config.hidden_size)
         kept_groups = []
@@ -171,6 +173,21 @@ class PosbenchForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values=PosbenchCache(start + count, kept_groups) if use_cache else None,  # type: ignore[arg-type]
         )
         return out.to_tuple() if return_dict is False else out
+
+    def check_options(
+        self, options: dict[str, Any], attention_mask: Tensor | None, start: int, count: int
+    ) -> None:
+        """Raises ValueError for options of `forward` that would have no effect."""
+        for name in ("output_hidden_states", "output_attentions"):
+            if options.get(name, getattr(self.config, name, False)):
+                raise ValueError(f"{name}=True: this model returns logits only; leave it out")
+        given = options.get("position_ids")
+        if given is None:
+            return
+        mask_BS = given.new_ones(1, start + count) if attention_mask is None else attention_mask.long()
+        differs_BT = (given != mask_BS.cumsum(1)[:, -count:] - 1) & mask_BS[:, -count:].bool()
+        if bool(differs_BT.any()):
+            raise ValueError("position_ids: positions follow from attention_mask; leave position_ids out")
 
     def read(self, group: Group, ids_BT: Tensor, use_cache: bool) -> tuple[Tensor, Group]:
         """Returns the (B, T, W) final hidden states of the next ids of a group, and the group with them."""

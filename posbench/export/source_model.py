@@ -43,6 +43,7 @@ class SourceModel:
         settings: of the training; None for a pretrained model.
         pretrained: of a pretrained model, else None.
         metadata: of the training.
+        generation: settings of transformers' generate() of a pretrained model, else None.
     """
 
     id: str
@@ -56,6 +57,7 @@ class SourceModel:
     settings: ModelSettings | None = None
     pretrained: PretrainedInfo | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    generation: Any = None
 
     @property
     def finetune(self) -> dict[str, Any]:
@@ -154,8 +156,8 @@ def load_pretrained(lm: LMSettings, extension: ExtensionSettings, length: int | 
         )
     extension = info.resolve_extension(extension)
     scheme = instantiate(info.scheme, PositionScheme, info.architecture.shape(info.train_len))
-    weights = load_hf_model(info).state_dict()
-    model = from_hf_state_dict(weights, info.architecture, scheme, info.label, info.family)
+    loaded: Any = load_hf_model(info)
+    model = from_hf_state_dict(loaded.state_dict(), info.architecture, scheme, info.label, info.family)
     return SourceModel(
         "",
         info.label,
@@ -165,6 +167,7 @@ def load_pretrained(lm: LMSettings, extension: ExtensionSettings, length: int | 
         length if extension is info.scaling else declared(extension, length),
         info.train_len,
         pretrained=info,
+        generation=loaded.generation_config,
     )
 
 

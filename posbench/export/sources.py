@@ -28,23 +28,35 @@ def modeling_files(targets: Iterable[str]) -> dict[str, str]:
         targets: dotted paths of the classes in its settings.
 
     Raises:
-        ConfigError: if a class has no source file.
+        ConfigError: if a class has no source file, or two modules would have one name.
     """
-    classes = {path: locate(path) for path in sorted(set(targets))}
+    targets = set(targets)
+    classes = {path: locate(path) for path in sorted(targets)}
     modules = {path: one.__module__ for path, one in classes.items()}
-    roots = frozenset({"posbench", *(module.partition(".")[0] for module in modules.values())})
+    roots = packages(targets)
     files: dict[str, str] = {}
+    written = {file_name(TARGETS): TARGETS}
     waiting = [ENTRY, *modules.values()]
     while waiting:
         module = waiting.pop()
-        if file_name(module) not in files:
-            text, imported = _with_relative_imports(module, source(module), roots)
-            files[file_name(module)] = text
+        file = file_name(module)
+        if written.setdefault(file, module) != module:
+            raise ConfigError(
+                f"modules {module} and {written[file]} would both be {file} in the folder, which is flat: rename one "
+                "that is not posbench's"
+            )
+        if file not in files and module != TARGETS:
+            files[file], imported = _with_relative_imports(module, source(module), roots)
             waiting += imported
     files[file_name(TARGETS)] = targets_text(
         {path: (modules[path], classes[path].__qualname__) for path in modules}
     )
     return dict(sorted(files.items()))
+
+
+def packages(targets: Iterable[str]) -> frozenset[str]:
+    """Returns the packages whose modules are copied: posbench, and those of the classes in the settings."""
+    return frozenset({"posbench", *(locate(path).__module__.partition(".")[0] for path in targets)})
 
 
 def third_party(files: dict[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ sequences, which are special tokens.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from posbench.errors import IncompatibleError
 BOS = "<bos>"
 
 
-def write_own(name: str, folder: Path) -> Any:
-    """Writes the tokenizer of a pretrained model, and returns it."""
-    tokenizer = hugging_face.load_auto(name)
+def write_own(name: str, revision: str, folder: Path) -> Any:
+    """Writes the tokenizer of a pretrained model, which pads on the left, with eos if it has no pad; returns it."""
+    tokenizer = copy.deepcopy(hugging_face.load_auto(name, revision))
+    tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"  # of these, the second is saved
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token
     tokenizer.save_pretrained(folder)
     return tokenizer
 

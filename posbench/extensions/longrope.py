@@ -7,6 +7,7 @@ all others.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.extension import ExtensionContext
 from posbench.position.factor_extension import FrequencyScaling, NTKScaling
+from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
@@ -22,7 +24,8 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 class LongRoPE(FrequencyScaling):
     """theta_m becomes theta_m / f_m, and q . k is multiplied by 1 + ln k / ln L; k is `factor`.
 
-    f is `short_factor` up to the training length L and `long_factor` past it.
+    f is `short_factor` up to the training length L and `long_factor` past it, of the evaluated length or of the text read,
+    whichever is longer.
     """
 
     def __init__(
@@ -42,13 +45,22 @@ class LongRoPE(FrequencyScaling):
                     f"{name} {given} of longrope: give {' or '.join(map(str, self.counts))} finite numbers above 0, "
                     "one for each frequency from the fastest, or null"
                 )
-        self.factors = long_factor if context.length > train_len else short_factor or [1.0]
+        self.long_factor, self.short_factor = long_factor, short_factor or [1.0]
         self.traits = replace(self.traits, prefix_stable=False)
 
+    def inv_freq_transform(self, geo: Geometry) -> Callable[[Tensor], Tensor]:
+        is_long = max(self.context.length, geo.length) > self.context.shape.train_len
+        return self.scale_inv_freq if is_long else self.scale_short
+
     def scale_inv_freq(self, inv_freq_M: Tensor) -> Tensor:
-        if self.factors is None:
+        """Maps the frequencies, (M,) float64 radians per token, to those past the training length."""
+        if self.long_factor is None:
             return NTKScaling(self.factor)(inv_freq_M)
-        return inv_freq_M / inv_freq_M.new_tensor(self.factors)
+        return inv_freq_M / inv_freq_M.new_tensor(self.long_factor)
+
+    def scale_short(self, inv_freq_M: Tensor) -> Tensor:
+        """Maps the frequencies to those up to the training length."""
+        return inv_freq_M / inv_freq_M.new_tensor(self.short_factor)
 
     def logit_scale(self, inputs: AttentionInputs) -> Tensor | None:
         return self.scale_inner(self.qk_scale, inputs)

@@ -38,7 +38,7 @@ class ChunkEnsemble:
         ConfigError: for another pooling.
     """
 
-    version: int = 2
+    version: int = 3
 
     def __init__(self, inner: VocabLogprobsLM, bos: int | None, pooling: str = "min_entropy") -> None:
         if pooling not in POOLINGS:

@@ -111,7 +111,11 @@ def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
         if settings.black_box:
             raise IncompatibleError("as set by lm.black_box")
         architecture = hf_families.architecture_from_hf_config(config)
-        scheme, build = hf_positions.scheme_settings(config), hf_rope_scaling.scaling_settings(config)
+        scheme, build = (
+            hf_positions.scheme_settings(config, train_len),
+            hf_rope_scaling.scaling_settings(config),
+        )
+        build = hf_rope_scaling.at_own_length(config, build, train_len)
         if scheme["_target_"] == hf_positions.LEARNED and train_len != hf_positions.stated_len(config):
             raise IncompatibleError(
                 f"its table has {hf_positions.stated_len(config)} positions, not the {train_len} of lm.train_len"

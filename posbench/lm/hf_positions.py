@@ -21,7 +21,7 @@ ROPE = "posbench.schemes.rope.RoPE"
 NOPE = "posbench.schemes.nope.NoPE"
 PARTIAL_ROPE = "posbench.schemes.partial_rope.PartialRoPE"
 LEARNED, LEARNED_SINK = "posbench.schemes.learned.Learned", "posbench.schemes.learned_sink.LearnedSink"
-WINDOW = "posbench.schemes.window.Window"
+WINDOW, LONG_WINDOW = "posbench.schemes.window.Window", "posbench.schemes.window.LongWindow"
 STACK, LAYERED = "posbench.position.compose.Stack", "posbench.position.compose.Layered"
 
 # Types of layers in transformers.
@@ -81,8 +81,8 @@ def stated_len(config: Any) -> int:
     return next((int(length) for length in given if length), 0)
 
 
-def scheme_settings(config: Any) -> Settings:
-    """Returns the settings that build the scheme of a converted model, without RoPE scaling.
+def scheme_settings(config: Any, train_len: int) -> Settings:
+    """Returns the settings that build the scheme of a converted model of a training length, without RoPE scaling.
 
     Raises:
         IncompatibleError: if no scheme of this package has these positions.
@@ -93,7 +93,8 @@ def scheme_settings(config: Any) -> Settings:
     layers = []
     for rope, window in zip(layer_rotations(config), layer_windows(config), strict=True):
         parts = [rotation(config, rope)] if rope else []
-        parts += [{"_target_": WINDOW, "window": window}] if window else []
+        kind = WINDOW if window <= train_len else LONG_WINDOW
+        parts += [{"_target_": kind, "window": window}] if window else []
         scheme = (
             {"_target_": STACK, "schemes": parts} if len(parts) > 1 else (parts or [{"_target_": NOPE}])[0]
         )
@@ -166,13 +167,6 @@ def layer_rotations(config: Any) -> list[Settings | None]:
 
 
 def layer_windows(config: Any) -> list[int]:
-    """Returns the sliding window of each layer in tokens, the query's own included; 0 for full attention.
-
-    Raises:
-        IncompatibleError: if a window is longer than the training length.
-    """
+    """Returns the sliding window of each layer in tokens, the query's own included; 0 for full attention."""
     window = value_read(config, "sliding_window") or 0
-    windows = [window if one == SLIDING else 0 for one in layer_types(config)]
-    if any(windows) and window > pretraining_len(config):
-        raise IncompatibleError(f"its window of {window} tokens is longer than its training length")
-    return windows
+    return [window if one == SLIDING else 0 for one in layer_types(config)]

@@ -15,6 +15,7 @@ from posbench.lm.hf_positions import (
     is_scaled,
     layer_rotations,
     pretraining_len,
+    rope_types,
     rotated_share,
 )
 
@@ -56,6 +57,14 @@ def scaling_settings(config: Any) -> Settings | None:
     return {"_target_": CHAIN, "extensions": parts} if len(parts) > 1 else next(iter(parts), None)
 
 
+def at_own_length(config: Any, build: Settings | None, train_len: int) -> Settings | None:
+    """Returns the settings of a scaling that scales from the configuration's length, where `train_len` is another."""
+    own_len = pretraining_len(config)
+    if build is None or own_len in (0, train_len) or rope_types(config) == ["linear"]:
+        return build
+    return {"_target_": CHAIN, "extensions": [build], "train_len": own_len}
+
+
 def extension_settings(config: Any, rope: Settings) -> Settings:
     """Returns the settings of the extension that equals the scaling in RoPE parameters."""
     kind, train_len, given = rope["rope_type"], pretraining_len(config), rope.get("factor")
@@ -76,7 +85,8 @@ def extension_settings(config: Any, rope: Settings) -> Settings:
     partial = rotated_share(config, rope) != 1
     if kind == "yarn":
         value = attention_factor(rope, yarn_attention_factor(rope, factor))
-        ramp = {} if rope.get("truncate", True) else {"ramp": "fractional_dimensions"}
+        # transformers reads it at the top level, also where layer types have parameters of their own.
+        ramp = {} if config.rope_parameters.get("truncate", True) else {"ramp": "fractional_dimensions"}
         extension = {
             "_target_": YARN,
             "factor": factor,

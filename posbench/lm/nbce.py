@@ -6,8 +6,8 @@ https://github.com/bojone/NBCE. Deviations:
 - By default no distribution is truncated: the code's top_p=0.95 gives all other ids probability 0, an infinite loss.
 - The code adds a bonus of 0.1 nats to the chunk chosen for the previous token; here positions are pooled independently.
 - Its chunks are documents; here they are equal parts of one context.
-- Without a bos there is nothing to read before the question. Its first id is then read and not predicted; if that id
-  is scored, the last id of the context stays.
+- Without a bos and a marked question there is nothing to read before a continuation. Its first id is then read and not
+  predicted; if that id is scored, the last id of the context stays.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ class NBCE(ChunkEnsemble):
         self.beta, self.top_p = beta, top_p
 
     def chunk_prompts(self, prompt: Prompt) -> list[Prompt]:
-        """Returns the prompt for each chunk of its context and, last, without context."""
-        chunks = super().chunk_prompts(prompt)
-        prefix = prompt.context[:1] if prompt.context[0] == self.bos else prompt.context[:0]
-        if not len(prefix) and prompt.n_scored == prompt.continuations.shape[1]:
-            prefix = prompt.context[-1:]
-        return [*chunks, replace(chunks[0], context=prefix)]
+        """Returns the prompt for each chunk of its context and, last, with the question alone."""
+        chunks, context = super().chunk_prompts(prompt), prompt.context
+        prefix = context[:1] if context[0] == self.bos else context[:0]
+        prior = np.concatenate([prefix, context[len(context) - prompt.question_len :]])
+        if not len(prior) and prompt.n_scored == prompt.continuations.shape[1]:
+            prior = context[-1:]
+        return [*chunks, replace(chunks[0], context=prior)]
 
     def pool(self, logprob_KRV: np.ndarray) -> np.ndarray:
         """Pools (K, R, V) log-probabilities, the last of them those without context, into (R, V), in nats."""

@@ -119,11 +119,18 @@ class Chain(Extension):
 
     Args:
         extensions: the settings that build them, the innermost first.
+        train_len: training length in tokens that they scale from; null is that of the model.
     """
 
     def __init__(
-        self, inner: PositionScheme, context: ExtensionContext, extensions: Sequence[Mapping[str, Any]]
+        self,
+        inner: PositionScheme,
+        context: ExtensionContext,
+        extensions: Sequence[Mapping[str, Any]],
+        train_len: int | None = None,
     ) -> None:
+        if train_len is not None:
+            context = replace(context, shape=replace(context.shape, train_len=train_len))
         for settings in extensions:
             inner = instantiate(settings, Extension, inner, context)
         super().__init__(inner, context)

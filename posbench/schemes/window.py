@@ -25,3 +25,17 @@ class Window(PositionScheme):
 
     def mask(self, inputs: AttentionInputs) -> Mask | None:
         return sliding_window(self.window, inputs)
+
+
+@register("scheme/long_window")
+class LongWindow(PositionScheme):
+    """Key j is visible where i - j < w, and w may be longer than the training length, as in Phi-3-mini-128k."""
+
+    traits = Traits(relative=True, unbounded_context=False)
+
+    def __init__(self, shape: ModelShape, window: int) -> None:
+        super().__init__()
+        self.window = window
+
+    def mask(self, inputs: AttentionInputs) -> Mask | None:
+        return sliding_window(self.window, inputs)

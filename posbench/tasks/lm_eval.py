@@ -105,7 +105,8 @@ class LMEval(Task):
         by_doc: dict[int, list[Any]] = defaultdict(list)
         tokens: dict[int, int] = defaultdict(int)
         for index, request in enumerate(task.instances):
-            prompts, answers = (list(some) for some in zip(*parts[index], strict=True))
+            # An empty text that is scored as a whole has no prompt.
+            prompts, answers = [one for one, _ in parts[index]], [one for _, one in parts[index]]
             response = response_of(request, prompts, answers, first["corpus"])
             request.resps, request.filtered_resps = [response] * (request.repeats or 1), {}
             by_doc[request.doc_id].append(request)
@@ -135,7 +136,8 @@ class LMEval(Task):
                     yield MetricValue(f"nll{end}", -float(value), 1, "nats", *place)
                 elif isinstance(value, Real):
                     yield MetricValue(f"{metric}{end}", float(value), 1, "fraction", *place)
-            if texts := [metric for metric in PER_TEXT if metric in values]:
+            texts = [metric for metric in PER_TEXT if metric in values]
+            if texts and tokens:
                 count = task.count_bytes(task.doc_to_target(requests[0].doc))
                 yield MetricValue(f"nll{end}", -float(values[texts[0]][0]), tokens, "nats", *place)
                 yield MetricValue(f"bytes{end}", float(count), tokens, "bytes", *place)

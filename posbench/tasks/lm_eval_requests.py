@@ -40,12 +40,14 @@ def prompts_of(request: Any, corpus: Corpus, length: int) -> list[Prompt]:
         ids = encode_text(corpus, request.args[0]).tolist()
         windows = get_rolling_token_windows(ids, corpus.vocabulary.bos, length, 1)
         return [window(*make_disjoint_window(pair)) for pair in windows]
-    context, options = request.args[:2]
-    if options.get("do_sample") or options.get("temperature"):
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    context, options = request.args[0], normalize_gen_kwargs(request.args[1], MAX_NEW_TOKENS)
+    if options["do_sample"]:
         raise IncompatibleError(
             "this task of lm-eval samples its answers, and models are decoded greedily: choose a task without do_sample"
         )
-    count = int(options.get("max_gen_toks") or MAX_NEW_TOKENS)
+    count = options["max_gen_toks"]
     if count >= length:
         raise LengthError(f"lm_eval at {length} tokens: this task generates {count}; choose a longer length")
     ids_C = last(encode_text(corpus, context), length - count + 1, corpus)

@@ -166,6 +166,7 @@ def test_a_scheme_from_outside(posbench, outside, tmp_path):
     status, _, err = posbench("export", outside, "--to", out, "--allow", "my_schemes")
     assert (status, err) == (0, "")
     assert (out / "my_schemes_helper.py").read_text() == HELPER
+    assert "Apache-2.0, and those of my_schemes, under their own licence." in (out / "README.md").read_text()
     run = subprocess.run(
         [sys.executable, "-c", GENERATE, str(out)], capture_output=True, text=True, cwd="/", check=False
     )
@@ -181,6 +182,30 @@ def test_a_scheme_from_outside_without_source(posbench, outside, tmp_path, monke
     status, _, err = posbench("export", outside, "--to", tmp_path / "out", "--allow", "my_schemes")
     assert status == 2
     assert "my_schemes.mine has no source file" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_modules_of_one_file(posbench, tmp_path, monkeypatch):
+    """Fault: of posbench.schemes.alibi and a schemes.alibi from outside, the first that was found took the place of both."""
+    package = tmp_path / "schemes"
+    package.mkdir()
+    (package / "alibi.py").write_text(PYTHON.replace("from .helper", "from .rope"))
+    (package / "rope.py").write_text(HELPER)
+    monkeypatch.syspath_prepend(tmp_path)
+    from posbench.instantiate import allow
+
+    allow(["schemes"])
+    scheme = {
+        "_target_": "posbench.position.compose.Stack",
+        "schemes": [
+            {"_target_": "schemes.alibi.Mine"},
+            {"_target_": "posbench.schemes.rope.RoPE"},
+        ],
+    }
+    folder = write_trained(tmp_path / "results", settings(scheme, "mine"))
+    status, _, err = posbench("export", folder, "--to", tmp_path / "out", "--allow", "schemes")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "would both be schemes_rope.py" in err
     assert not (tmp_path / "out").exists()
 
 
@@ -204,6 +229,8 @@ def test_a_scheme_from_outside_must_be_allowed(posbench, outside, tmp_path):
         (["--set", "factor=2"], "without an extension"),
         (["--length", "0"], "--length 0"),
         (["--length", "long"], "invalid int"),
+        (["--dtype", "bfloat16"], "are of pretrained models"),
+        (["--dtype", "float8"], "--dtype"),
     ],
 )
 def test_mistakes_are_one_line(posbench, trained, tmp_path, arguments, message):

@@ -92,6 +92,23 @@ def test_what_cannot_be_read_is_refused(model):
         model(text, past_key_values=other)
 
 
+def test_options_without_effect_are_refused(model):
+    """Fault: position_ids of packed texts were ignored, and output_hidden_states=True returned None."""
+    text, packed = ids(1, 6), torch.tensor([[0, 1, 2, 0, 1, 2]])
+    with pytest.raises(ValueError, match=r"^position_ids: positions follow from attention_mask[^\n]*$"):
+        model(text, position_ids=packed)
+    for name in ("output_hidden_states", "output_attentions"):
+        with pytest.raises(ValueError, match=rf"^{name}=True: this model returns logits only[^\n]*$"):
+            model(text, **{name: True})
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1]])
+    expected = model(text, attention_mask=mask).logits
+    own = torch.tensor([[1, 1, 0, 1, 2, 3]])  # as generate() of transformers makes them
+    assert model(text, attention_mask=mask, position_ids=own).logits.equal(expected)
+    first = model(text[:, :4], use_cache=True)
+    rest = {"past_key_values": first.past_key_values, "use_cache": True}
+    model(text[:, 4:], position_ids=torch.tensor([[4, 5]]), **rest)
+
+
 def test_two_folders_of_one_name(tmp_path):
     """In one process, transformers ran the second with the Python files of the first, if their configurations were alike."""
     for place, target in (("a", "posbench.schemes.nope.NoPE"), ("b", "posbench.schemes.alibi.ALiBi")):

@@ -47,9 +47,21 @@ def test_without_factors_equals_ntk() -> None:
     assert torch.equal(measured(LongRoPE(Llama(SHAPE), context(16))), measured(Llama(SHAPE)))
 
 
+def test_factors_of_the_text_that_is_read() -> None:
+    """Fault: built for the training length, as in a folder without a declared length, it read every text with short_factor."""
+    short, long = (LongRoPE(Llama(SHAPE), context(length), 4, LONG, SHORT) for length in (16, 64))
+    for tokens, expected in ((16, SHORT), (17, LONG)):
+        inputs = attention_inputs(tokens)
+        transform = short.inv_freq_transform(inputs.geo)
+        assert (1 / transform(torch.ones(4, dtype=torch.float64))).tolist() == pytest.approx(expected)
+    assert long.inv_freq_transform(attention_inputs(9).geo) == long.scale_inv_freq, (
+        "its declared length counts"
+    )
+
+
 def test_frequencies_are_counted_over_all_layers() -> None:
     layered = Layered(SHAPE, [NoPE(SHAPE), Llama(SHAPE)])
-    assert LongRoPE(layered, context(64), 4, LONG).factors == LONG
+    assert LongRoPE(layered, context(64), 4, LONG).counts == {4}
 
 
 def test_bad_settings() -> None:

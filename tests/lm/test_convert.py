@@ -32,7 +32,7 @@ LONG = 3 * TRAIN_LEN
 def ours(model: torch.nn.Module) -> GPT:
     own = architecture_from_hf_config(model.config)
     positions = instantiate(
-        scheme_settings(model.config), PositionScheme, own.shape(pretraining_len(model.config))
+        scheme_settings(model.config, TRAIN_LEN), PositionScheme, own.shape(pretraining_len(model.config))
     )
     return from_hf_state_dict(dict(model.state_dict()), own, positions, "it", model.config.model_type)
 
@@ -189,20 +189,17 @@ def test_unsupported_positions_are_incompatible() -> None:
     def assert_incompatible(match: str, family: str = "llama", **given: object) -> None:
         config = hf_model(**FAMILIES[family], **given).config
         with pytest.raises(IncompatibleError, match=match):
-            architecture_from_hf_config(config), scheme_settings(config), scaling_settings(config)
+            (
+                architecture_from_hf_config(config),
+                scheme_settings(config, TRAIN_LEN),
+                scaling_settings(config),
+            )
 
     def rope(**given: object) -> dict[str, object]:
         return {"rope_theta": 500.0, "rope_type": "yarn", "factor": 4.0, **BEFORE, **given}
 
     assert_incompatible("its MLP uses mish, not one of silu, gelu", hidden_act="mish")
     assert_incompatible("attention_factor 0.5 is below 1", rope_parameters=rope(attention_factor=0.5))
-    assert_incompatible(
-        "window of 64 tokens is longer",
-        "qwen2",
-        use_sliding_window=True,
-        sliding_window=64,
-        max_window_layers=0,
-    )
     assert_incompatible("has scale_attn_by_inverse", "gpt2", scale_attn_by_inverse_layer_idx=True)
     assert_incompatible("use_bidirectional_attention", "gemma3", use_bidirectional_attention=True)
     config = hf_model("gptj", n_embd=32, n_head=4, n_layer=1, rotary_dim=8).config
@@ -218,12 +215,12 @@ def test_layer_types_and_scalings_that_are_not_known() -> None:
         scaling_settings(config)
     config.rope_parameters["full_attention"] = None
     with pytest.raises(IncompatibleError, match="layers without a rope_theta"):
-        scheme_settings(config)
+        scheme_settings(config, TRAIN_LEN)
     for types in (["sliding_attention"] * 3, ["full_attention"] * 3 + ["chunked_attention"]):
         config = hf_model(**FAMILIES["olmo3"]).config
         config.layer_types = types
         with pytest.raises(IncompatibleError, match="layer_types are not 4 of full_attention and sliding"):
-            scheme_settings(config)
+            scheme_settings(config, TRAIN_LEN)
     both = {
         "full_attention": scaled("yarn"),
         "sliding_attention": scaled("yarn", original_max_position_embeddings=16),

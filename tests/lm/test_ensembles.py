@@ -136,6 +136,24 @@ def test_scores_equal_the_formula(case, bos, answer, monkeypatch):
                 assert scores.greedy_ids[row, i] == expected.argmax()
 
 
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_prior_reads_the_question(bos):
+    """Fault: the prior was conditioned on the bos alone, not on the question at the end of the context."""
+    text, question = ids(20), np.array([3, 1, 2])
+    context = np.concatenate([[BOS] * bos, text, question]).astype(int)
+    prompt = Prompt(context, ids(3, 4), 4, question_len=3)
+    (scores,) = NBCE(inner(), BOS).loglikelihood([prompt])
+    chunks = ChunkEnsemble(inner(), BOS).chunk_prompts(prompt)
+    assert len(chunks) > 1
+    for row, continuation in enumerate(prompt.continuations):
+        by_chunk = [logprob(np.append(chunk.context, continuation), 4) for chunk in chunks]
+        alone = np.concatenate([[BOS] * bos, question, continuation]).astype(int)
+        prior = logprob(alone, 4)
+        for i, target in enumerate(continuation):
+            expected = nbce(np.stack([one[i] for one in by_chunk]), prior[i], 0.25)
+            assert scores.logprob[row, i] == pytest.approx(expected[target], abs=1e-5)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("bos", [True, False])
 def test_generation_equals_the_formula_token_by_token(case, bos):
