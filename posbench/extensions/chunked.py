@@ -1,8 +1,8 @@
 """Independent chunks: a long text is read as many short ones, each from position 0.
 
-Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 1. arXiv:2004.05150, which describes
-it as the usual way to fit a text into a model of fixed length.
-Chunks do not overlap, so the first tokens of a chunk have no context.
+Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, sections 1 and 2. arXiv:2004.05150, which
+describes it as a workaround for models of fixed length.
+Deviations: no model combines the chunks. They do not overlap, so the first tokens of a chunk have no context.
 """
 
 from dataclasses import replace

@@ -1,9 +1,10 @@
 """Clipped RoPE: the lowest frequencies are slowed by a smooth window, the slowest one to 0.
 
-Li et al. CoPE: Clipped RoPE as A Scalable Free Lunch for Long Context LLMs. 2026. arXiv:2602.05258. The window is that
-of the authors' github.com/hrlics/CoPE, which clips 20 of 64 frequencies; `cope` is another scheme here. By default,
-those with a period above the training length are clipped, as in https://github.com/ml-explore/mlx-lm/pull/1387.
-Deviations: without the authors' continued training.
+Li et al. CoPE: Clipped RoPE as A Scalable Free Lunch for Long Context LLMs. 2026, section 4.2.
+arXiv:2602.05258. The window is that of the authors' github.com/hrlics/CoPE, a function of the index (in the paper, of the
+frequency), which clips 20 of 64 frequencies; `cope` is another scheme here. By default, those with a period above the
+training length are clipped, as in https://github.com/ml-explore/mlx-lm/pull/1387.
+Deviations: without the authors' continued training, for which rope_theta is 1e7, and YaRN past its length.
 """
 
 import math

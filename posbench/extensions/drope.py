@@ -1,10 +1,11 @@
 """DroPE: positions of a trained model are dropped, and a short fine-tuning adapts the model.
 
-Gelberg et al. Extending the Context of Pretrained LLMs by Dropping Their Positional Embeddings. 2025, section 4.
+Gelberg et al. Extending the Context of Pretrained LLMs by Dropping Their Positional Embeddings. 2025, section 5.
 arXiv:2512.12167. The fine-tuning, at the training length, is the `finetune` of an experiment; without it the model is
 close to unusable.
 Deviations: for any scheme that depends on distances only, all of which become 0, where the paper drops rotations;
-without the optional norm of queries and keys in the authors' code, github.com/SakanaAI/DroPE.
+without the norm of queries and keys that the paper adds for long fine-tunings (section 5.1), and without its factor on
+the logits past the training length, 1 + c ln(N / L) with a tuned c of 0.412 or 0.103 (appendix C.2).
 """
 
 from typing import Any

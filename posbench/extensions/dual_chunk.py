@@ -5,7 +5,8 @@ arXiv:2402.17463. The paper's positions with c = s + w: by default s is 3/4 of t
 of it.
 Deviations: for any scheme that depends on distances only, not just rotations. The authors'
 github.com/HKUNLP/ChunkLlama clamps positions at c where the paper clamps them at c - 1; a `local_window` larger by 1
-gives the code's positions.
+gives the code's positions. Its defaults are s = 5/8 and w = 1/8 of the training length L, and past L tokens, N in all, it
+multiplies q . k by (0.05 ln(N / L) + 1)^2, which the paper's results are without.
 """
 
 from typing import Any

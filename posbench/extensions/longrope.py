@@ -1,9 +1,9 @@
 """LongRoPE: one searched factor for each frequency, and a lower softmax temperature.
 
-Ding et al. LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens. 2024, section 3. arXiv:2402.13753.
+Ding et al. LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens. ICML 2024, section 3. arXiv:2402.13753.
 As transformers' rope type `longrope` and in Phi-3. `posbench search` searches the factors (evaluation/evolution.py).
-Deviations: the default is NTK-aware scaling, a starting point of the search. The first tokens are interpolated like
-all others.
+Deviations: without fine-tuning; the default is NTK-aware scaling, a starting point of the search. The first tokens are
+interpolated like all others.
 """
 
 import math

@@ -1,7 +1,8 @@
 """NTK-aware scaling: rope_theta grows so that the slowest frequency is divided by k.
 
-bloc97. NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning. 2023.
-https://www.reddit.com/r/LocalLLaMA/comments/14lz7j5, rope_theta * k^(D / (D - 2)), the default.
+bloc97. NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning and
+minimal perplexity degradation. 2023. https://www.reddit.com/r/LocalLLaMA/comments/14lz7j5,
+rope_theta * k^(D / (D - 2)), the default.
 Su. Transformer Upgrade Path 10: RoPE Is a Beta-Base Encoding. 2023 (in Chinese). https://kexue.fm/archives/9675,
 rope_theta * k, which leaves the slowest frequency at k^(-1 + 2/D).
 With factor auto it is known as dynamic NTK, with one factor for the whole evaluated sequence.

@@ -2,7 +2,8 @@
 
 Su. Transformer Upgrade Path 11: Taking Beta-Base Positions to the End. 2023 (in Chinese).
 https://kexue.fm/archives/9706, the mixed radix with lambda_1 = ... = lambda_{d/2}, lambda^(d/2) = k.
-Compared with bloc97's scaling (ntk), which keeps the fastest frequency, every exponent is one step further.
+Compared with the article's earlier scaling (ntk with the exponent su), every exponent is one step further; the slowest
+frequency is divided by k, as in bloc97's scaling.
 """
 
 import torch

@@ -1,10 +1,10 @@
 """StreamingLLM: a sliding window plus attention sinks, with positions counted in the cache.
 
 Xiao et al. Efficient Streaming Language Models with Attention Sinks. ICLR 2024, section 3.2. arXiv:2309.17453.
-The cache holds the s sinks and then the last w tokens, the query included, and a token's position is its index in
-the cache. A query past s + w tokens therefore stays at position s + w - 1: keys in the window keep their true
-distances and only the sinks move closer. By default sinks and window together fill the training length, so that no
-distance is new to the model.
+The cache holds the s sinks and then the last w tokens, the query included (in the paper it is not, so that its w is
+smaller by 1), and a token's position is its index in the cache. A query past s + w tokens therefore stays at position
+s + w - 1: keys in the window keep their true distances and only the sinks move closer. By default sinks and window
+together fill the training length, so that no distance is new to the model.
 Deviations: for any scheme that depends on distances only, not just rotations and ALiBi. Absolute positions are added
 before any cache, so they cannot be recounted.
 """

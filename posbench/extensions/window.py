@@ -1,7 +1,8 @@
 """Sliding window: each token attends to the nearest tokens only.
 
-Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 3.1. arXiv:2004.05150. On a trained
-model it is the "window attention" of Xiao et al., StreamingLLM, arXiv:2309.17453.
+Beltagy, Peters, Cohan. Longformer: The Long-Document Transformer. 2020, section 3.1. arXiv:2004.05150, where half of
+the window is on each side of a token. On a trained model it is the "window attention" of Xiao et al., StreamingLLM,
+arXiv:2309.17453.
 A mask over the whole sequence: through all layers a token depends on the (w - 1) * layers tokens before it.
 """
 

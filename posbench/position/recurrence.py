@@ -34,7 +34,7 @@ class Recurrence(PositionScheme):
     zeros in place of earlier queries, and `shared_prefill` is False.
 
     Args:
-        bias: whether the convolution has a bias.
+        bias: whether the convolution has a bias. It starts at 0; in the code of Mamba-2, uniform within 1/2.
     """
 
     traits = Traits(relative=True, shared_prefill=False, softmax_attention=False, reads_hidden_states=True)

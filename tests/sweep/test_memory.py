@@ -28,7 +28,7 @@ def test_no_model_stays_after_its_training(
     """Fault: the model evaluated last, and cycles of compiled code, kept their memory during the next training."""
     (tmp_path / "text").mkdir()
     for index in range(40):
-        (tmp_path / "text" / f"{index}.txt").write_text("for self in return if def\n" * 40)
+        (tmp_path / "text" / f"{index}.txt").write_text(f"{index} for self in return if def\n" * 40)
     runtime = RuntimeSettings(
         device="cpu", tracker="none", results_dir=str(tmp_path / "results"), cache_dir=str(tmp_path / "cache")
     )
