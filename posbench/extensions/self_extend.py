@@ -2,10 +2,10 @@
 
 Jin et al. LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning. ICML 2024, section 3.2.
 arXiv:2401.01325. The formula is that of the authors' github.com/datamllab/LongLM, whose files differ in w / G: it has a
-floor, as here, in the first patches, for Mistral, Phi and Qwen2, and in decoding with FlashAttention, and none in most
-other forward passes for Llama and Gemma. The two are equal where G divides w.
+floor, as here, in the first patches, for Mistral, Phi and Qwen2, and in decoding with FlashAttention, and none in other
+forward passes for Llama and Gemma, one in Llama_4_40.py excepted. The two are equal where G divides w.
 Deviations: for any scheme that depends on distances only, not just rotations; the paper sets G by hand, the default
-is the smallest G with all distances below L, which is that of its rule N <= (L - w) G + w or one more.
+is the smallest G with all distances below L, which the floors can make larger than its rule N <= (L - w) G + w does.
 """
 
 from itertools import count

@@ -6,8 +6,9 @@ long context than with a short one, and above beta = -2 nats with the long one. 
 
 - The paper determines key tokens with one fixed evaluator for all models; here the model under test determines its own,
   with its extension as it is built for the training length, so that all lengths of a curve have the same key tokens.
-- The paper compares contexts of 4096 to 5120 tokens with the whole text; here a quarter of the training length is
-  compared with all of it. At the evaluated length, the key tokens of a model that fails there would be noise.
+- The paper compares contexts of 4096 to 5119 tokens with the whole text; here a quarter to half of the training length is
+  compared with three quarters to all of it. At the evaluated length, the key tokens of a model that fails there would be
+  noise.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from posbench.tasks.task import MetricValue
 class LongPPL(Perplexity):
     """Loss of key tokens among the last train_len / 4 tokens of each segment.
 
-    Prompts: the last `length` + 1 tokens of every segment, then the last train_len + 1 tokens of every segment, then
-    the last short_context_len + 1; all three score the same targets.
+    Prompts: the last `length` + 1 tokens of every segment, then the last train_len + 1 tokens of every segment, then the
+    targets and the short_context_len tokens before them; all three score the same targets.
 
     Metrics, for each segment:
         nll (nats, at least 0), bytes (bytes, at least 0): of all targets with `length` tokens; see `Perplexity`.
@@ -37,14 +38,15 @@ class LongPPL(Perplexity):
 
     Args:
         max_context, num_examples: see `Perplexity`.
-        short_context_len: tokens of the short context, from train_len / 4 to train_len - 1; None is train_len / 4.
+        short_context_len: tokens of the short context of the first target, 1 to train_len / 2; the others have those
+            between as well. None is train_len / 4.
         min_context_gain: least gain of a key token from the long context in nats, at least 0; the paper's alpha.
         max_loss: largest loss of a key token with the long context in nats, above 0; the paper's -beta.
     """
 
     task = "longppl"
     protocol = "key_tokens"
-    version = 2
+    version = 3  # every target has the short context; before, the first one had a single token
 
     def __init__(
         self,
@@ -66,15 +68,16 @@ class LongPPL(Perplexity):
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         targets = max(1, train_len // 4)
         short = targets if self.short_context_len is None else self.short_context_len
-        if not targets <= short < train_len <= length:
+        if not 1 <= short <= max(1, train_len // 2) or not train_len <= length:
             raise LengthError(
                 f"key_tokens at {length} tokens with a short context of {short}: give a length of {train_len} (the "
-                f"training length) or more, and a short context from {targets} (a quarter of it) to {train_len - 1}"
+                f"training length) or more, and a short context from 1 to {max(1, train_len // 2)} (half of it)"
             )
         segments = list(self.segments(length, corpus, seed))
-        for context_len, extension_length in ((length, None), (train_len, train_len), (short, train_len)):
+        sizes = (length + 1, None), (train_len + 1, train_len), (short + targets, train_len)
+        for n_ids, extension_length in sizes:
             for doc_id, example, ids in segments:
-                prompt = self.prompt(corpus, ids[-context_len - 1 :], targets, doc_id, example)
+                prompt = self.prompt(corpus, ids[-n_ids:], targets, doc_id, example)
                 yield replace(prompt, extension_length=extension_length)
 
     def process_all_results(self, answered: Iterable[tuple[Prompt, Scores]]) -> Iterator[MetricValue]:

@@ -16,12 +16,20 @@ def test_all_contexts_have_the_same_targets(length):
     prompts = list(LongPPL(MAX_CONTEXT, 100).prompts(length, Text(), TRAIN_LEN, 0))
     assert len(prompts) == 3 * 5
     for long, trained, short in zip(prompts[:5], prompts[5:10], prompts[10:], strict=True):
-        assert (long.length, trained.length, short.length) == (length, TRAIN_LEN, TRAIN_LEN // 4)
+        assert (long.length, trained.length) == (length, TRAIN_LEN)
+        assert len(short.context) == TRAIN_LEN // 4
         assert long.continuations.shape == (1, TRAIN_LEN // 4)
         for other in (trained, short):
             assert np.array_equal(long.continuations, other.continuations)
             assert np.array_equal(long.context[-len(other.context) :], other.context)
             assert long.doc["doc_id"] == other.doc["doc_id"]
+
+
+def test_every_target_has_the_short_context():
+    """Fault: the first target had one token of short context, the others those between, at most a quarter in all."""
+    for given, expected in ((None, TRAIN_LEN // 4), (7, 7)):
+        prompts = list(LongPPL(MAX_CONTEXT, 1, given).prompts(16, Text(), TRAIN_LEN, 0))
+        assert len(prompts[-1].context) == expected
 
 
 def test_key_tokens_are_those_of_the_extension_at_the_training_length():
@@ -59,5 +67,7 @@ def test_without_key_tokens_their_loss_is_missing():
 def test_invalid_lengths_and_settings():
     with pytest.raises(LengthError, match=r"16 \(the training length\) or more"):
         next(LongPPL(MAX_CONTEXT, 1).prompts(8, Text(), TRAIN_LEN, 0))
+    with pytest.raises(LengthError, match=r"short context from 1 to 8 \(half of it\)"):
+        next(LongPPL(MAX_CONTEXT, 1, 9).prompts(16, Text(), TRAIN_LEN, 0))
     with pytest.raises(ConfigError, match="max_loss above 0"):
         LongPPL(MAX_CONTEXT, 1, max_loss=0.0)
