@@ -6,7 +6,7 @@ evaluated at the same lengths; where the answer is one symbol, the rest is paddi
 
 - copy, reverse: Kazemnejad et al. The Impact of Positional Encoding on Length Generalization in Transformers. NeurIPS
   2023, section 3. arXiv:2305.19466. Deviations: symbols are single reserved ids, drawn from the keys with repetition,
-  in place of words of the paper's tokenizer, and only the answer is in the loss.
+  in place of words of the paper's tokenizer, and there are 32 of them, not 100.
 - The others: Huang et al. A Formal Framework for Understanding Length Generalization in Transformers. ICLR 2025,
   section 5. arXiv:2410.02140, as in algorithmic/language_modeling_train.py of lacoco-lab/length_generalization.
   Deviation: the vocabulary of the model has further ids.

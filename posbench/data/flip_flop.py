@@ -3,7 +3,7 @@
 Liu et al. Exposing Attention Glitches with Flip-Flop Language Modeling. NeurIPS 2023, section 3. arXiv:2306.00946. A
 sequence is bos and pairs of an instruction and a bit. The first instruction is a write, the last a read, others are
 ignored with probability p, and written or read with (1 - p) / 2 each. Bits are random, except those after a read.
-Deviations: a bos before the paper's sequence; only the bits after reads are in the loss.
+Only the bits after reads are in the loss. Deviation: a bos before the paper's sequence.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Jin et al. LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning. ICML 2024, section 3.2.
 arXiv:2401.01325. The formula is that of the authors' github.com/datamllab/LongLM, whose files differ in w / G: it has a
-floor, as here, in the first patches, for Mistral, Phi and Qwen2, and in decoding with FlashAttention, and none in other
-forward passes for Llama and Gemma, one in Llama_4_40.py excepted. The two are equal where G divides w.
+floor, as here, for Mistral, Phi and Qwen2, in the first patches for Llama and in decoding with FlashAttention, and none in
+other forward passes, except one of Llama_4_40.py. The two are equal where G divides w.
 Deviations: for any scheme that depends on distances only, not just rotations; the paper sets G by hand, the default
 is the smallest G with all distances below L, which the floors can make larger than its rule N <= (L - w) G + w does.
 """

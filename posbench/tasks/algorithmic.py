@@ -1,8 +1,8 @@
 """Algorithms on symbol sequences longer than those of training, such as copying and reversing.
 
 Kazemnejad et al. The Impact of Positional Encoding on Length Generalization in Transformers. NeurIPS 2023,
-sections 3 and 4. arXiv:2305.19466. In the paper NoPE and T5's bias generalize to longer sequences than ALiBi and
-rotation, unlike in perplexity. Deviation: answers are scored under teacher forcing; an exact match is what greedy
+sections 3 and 4. arXiv:2305.19466. In the mean of the paper's tasks, NoPE and T5's bias generalize to longer
+sequences than ALiBi and rotation, unlike in perplexity. Deviation: answers are scored under teacher forcing; an exact match is what greedy
 decoding would generate.
 """
 

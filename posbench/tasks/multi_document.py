@@ -6,13 +6,15 @@ nelson-liu/lost-in-the-middle, the metric its best_subspan_em on an answer's fir
 
 - All prompts with one number of passages have one length, that of the longest of them: running text before the
   instructions fills the others.
-- If a file has too few passages without an answer for a question, gold passages of other questions are added; they
-  are easier to distinguish than retrieved ones.
+- If a file has too few passages for a question, gold passages of other questions without an answer to it are added; they
+  are easier to distinguish than retrieved ones. Passages of the file that it marks as having an answer are left out.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,7 @@ INSTRUCTIONS = (
     "(some of which might be irrelevant).\n\n"
 )
 VARIANTS = {0: "closed_book", 1: "oracle"}
+_warn_once = cache(logging.getLogger(__name__).warning)
 
 
 @register("task/multi_document")
@@ -65,6 +68,7 @@ class MultiDocument(Task):
         DataError: if the file cannot be read, has another format, or too few passages.
     """
 
+    version = 2  # passages of the file that contain the letters of an answer are kept
     task = "multi_document"
     protocol = "passages"
     metric = "substring_match"
@@ -106,6 +110,13 @@ class MultiDocument(Task):
             )
         self.questions, file_hash = load_questions(Path(path).expanduser())
         self.version = type(self).version + file_hash
+        n_others = self.num_documents[-1] - 1
+        n_short = sum(len(one.others) < n_others for one in self.questions)
+        if n_short:
+            _warn_once(
+                f"{path}: {n_short} of {len(self.questions)} questions have fewer than {n_others} passages without an "
+                "answer; gold passages of other questions, which are easier to distinguish, are added to them"
+            )
         if num_examples > len(self.questions):
             raise ConfigError(
                 f"multi_document with num_examples={num_examples}: {path} holds {len(self.questions)} questions; choose fewer"

@@ -11,7 +11,6 @@ import hashlib
 import re
 import string
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ class Question:
         text: the question.
         answers: accepted answers.
         gold: passage with an answer.
-        others: its other passages in the file; some may contain an answer too.
+        others: its other passages in the file that are not marked as having an answer.
     """
 
     text: str
@@ -77,19 +76,20 @@ def load_questions(path: Path) -> tuple[list[Question], int]:
 
 
 def distractors(questions: list[Question], index: int, count: int, rng: np.random.Generator) -> list[Passage]:
-    """Returns `count` distinct passages without an answer to a question.
+    """Returns `count` distinct passages beside the gold one of a question.
 
-    Its own passages come first, in the order of the file, then gold passages of other questions in random order.
+    Its own passages come first, in the order of the file, then gold passages of other questions without an answer to it,
+    in random order.
 
     Raises:
         DataError: if the file has fewer.
     """
     question = questions[index]
-    other_gold = (questions[int(other)].gold for other in rng.permutation(len(questions)))
-    found: dict[Passage, None] = {}  # an ordered set
-    for passage in chain(question.others, other_gold):
-        if len(found) == count:
+    found = dict.fromkeys(one for one in question.others if one != question.gold)  # an ordered set
+    for other in rng.permutation(len(questions)):
+        if len(found) >= count:
             break
+        passage = questions[int(other)].gold
         text = f"{passage.title}\n{passage.text}"
         if passage != question.gold and not best_subspan_em(text, question.answers):
             found[passage] = None
@@ -98,7 +98,7 @@ def distractors(questions: list[Question], index: int, count: int, rng: np.rando
             f"{count} passages beside the gold one of {question.text!r}: there are {len(found)} without an answer to "
             "it; choose fewer documents or give a file with more"
         )
-    return list(found)
+    return list(found)[:count]
 
 
 def _question(row: Any, where: str) -> Question:
@@ -117,7 +117,9 @@ def _question(row: Any, where: str) -> Question:
     gold = next((i for mark in marks for i, one in enumerate(passages) if one.get(mark) is True), None)
     if gold is None:
         raise DataError(f"{where}: no passage of field 'ctxs' has isgold or hasanswer true: {FORMAT}")
-    return Question(text, answers, parsed[gold], parsed[:gold] + parsed[gold + 1 :])
+    marked = [any(one.get(mark) is True for mark in marks) for one in passages]
+    others = [one for one, has_answer in zip(parsed, marked, strict=True) if not has_answer]
+    return Question(text, answers, parsed[gold], others)
 
 
 def _field(row: Any, name: str, kind: type, where: str) -> Any:

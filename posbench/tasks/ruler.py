@@ -6,7 +6,8 @@ are those of `data.ruler`. Deviations of the words:
 
 - Lengths are exact in tokens: keys, variables and values have the same number of tokens each, and filler is cut between
   ids. Needles lie at random places of the filler, on lines of their own.
-- Running text of the corpus stands for the essays.
+- Running text of the corpus stands for the essays. Filler of sentences is one line, in which needles may cut a sentence;
+  RULER has lines of five sentences with needles between them. Keys are of 270 pairs of words.
 """
 
 from __future__ import annotations

@@ -139,19 +139,29 @@ def test_answers_are_normalized_as_in_squad():
     assert not best_subspan_em("anything", ["*"])  # normalized to the empty string, which is ignored
 
 
-def test_own_distractors_come_first_and_none_contains_an_answer(write):
+def test_own_distractors_come_first_as_the_file_marks_them(write):
+    """Fault: a passage of the file that contains the letters of an answer, such as 14 in 1914, was left out."""
     others = [
-        {"title": "x", "text": text, "isgold": False, "hasanswer": False}
-        for text in ("red", "Colour0", "blue")
+        {"title": "x", "text": text, "isgold": False, "hasanswer": has_answer}
+        for text, has_answer in (("red", False), ("green", True), ("Colour01", False))
     ]
     rows = [row(0, ctxs=[others[0], others[1], *row(0)["ctxs"], others[2]]), *(row(n) for n in range(1, 4))]
     questions, _ = load_questions(Path(write(rows, "questions.jsonl.gz")))
     assert questions[0].gold.title == "Boat 0"
     found = distractors(questions, 0, 3, np.random.default_rng(0))
-    assert [one.text for one in found[:2]] == ["red", "blue"]
+    assert [one.text for one in found[:2]] == ["red", "Colour01"]
+    assert len(distractors(questions, 0, 1, np.random.default_rng(0))) == 1
     assert found[2].title in {"Boat 1", "Boat 2", "Boat 3"}
     with pytest.raises(DataError, match="there are 5 without an answer"):
         distractors(questions, 0, 6, np.random.default_rng(0))
+
+
+def test_passages_of_other_questions_are_announced(write, caplog):
+    """Fault: the paper's file of gold passages alone gave ten passages a question, nine of them of other questions."""
+    rows = write([row(n) for n in range(4)], "gold.jsonl")
+    for count, expected in (([1], 0), ([3], 1), ([3], 1)):
+        MultiDocument(rows, count, 1, 1)
+        assert caplog.text.count("4 of 4 questions have fewer than 2 passages") == expected
 
 
 def test_the_content_of_the_file_is_part_of_the_version(write):
