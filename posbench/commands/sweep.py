@@ -118,9 +118,11 @@ def run(script: SweepScript, dry_run: bool = False, options: Sequence[str] = ())
     folder = results_folder.path / script.name
     order = list(dict.fromkeys(model.settings.scheme.name for model in plan.models))
     rows = results_folder.collect(plan.cells)
-    # Folders are of this machine and change no number.
+    # Settings of this machine change no number; kernels differ by rounding.
     own = [
-        one for one in given_overrides() if not one.startswith(("runtime.results_dir=", "runtime.cache_dir="))
+        one
+        for one in given_overrides()
+        if not one.startswith("runtime.") or one.startswith("runtime.kernel=")
     ]
     experiment.save_experiment(
         folder, rows, order, script.figures, note, ["posbench", "sweep", *own, *options]

@@ -41,6 +41,8 @@ def test_imported_rows_are_not_measured_again(uninterrupted, script, tmp_path):
     assert "0 to train" in done.out
     assert ", 0 to measure" in done.out
     assert not list(results.glob("models/*"))
+    metadata = json.loads((results / "miniature" / "experiment.json").read_text())
+    assert metadata["command"] == ["posbench", "sweep", *NO_FIGURES], "without settings of this machine"
     names = (folder / "miniature" / "rows.parquet" for folder in (uninterrupted, results))
     assert len({name.read_bytes() for name in names}) == 1
 
