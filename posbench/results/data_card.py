@@ -97,7 +97,8 @@ import pandas as pd
 rows = pd.read_parquet("rows.parquet")
 ```
 
-`posbench results import FOLDER --name leaderboard` adds them to a results folder, and `posbench figures` draws the tables.
+`posbench results import FOLDER` adds them to a results folder, whose sweeps take them as measured. With `--name NAME` they
+become an experiment, whose tables `posbench figures` draws.
 
 ## Command
 
