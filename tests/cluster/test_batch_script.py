@@ -2,6 +2,7 @@
 
 import pytest
 
+from posbench.config import checks
 from posbench.config.checks import check_launcher
 from posbench.config.launchers import SlurmSettings
 from posbench.config.schema import RuntimeSettings
@@ -13,8 +14,9 @@ from posbench.sweep import launch_slurm
 @pytest.mark.parametrize(
     "sbatch", [{"comment": "a\n/bin/evil"}, {"Wrap": "x"}, {"a b": "x"}, {"x=y\nevil": "1"}, {"--x": "1"}]
 )
-def test_an_option_is_one_line(sbatch):
+def test_an_option_is_one_line(sbatch, monkeypatch):
     """Fault: an option with a line end would have become a command of the batch script."""
+    monkeypatch.setattr(checks, "which", lambda name: name)  # also where there is no Slurm
     with pytest.raises(ConfigError, match="give an option of sbatch and a value of one line"):
         check_launcher(RuntimeSettings(launcher="slurm", slurm=SlurmSettings(sbatch=sbatch)))
 
