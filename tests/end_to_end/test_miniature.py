@@ -113,7 +113,7 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(script, tmp_path):
     assert "3 models, 3 to train; 88 cells, 88 to measure; " in result.out
     lines = [line for line in result.out.splitlines() if line.startswith("to do: ")]
     assert len(lines) == 9
-    assert "to do: train rope, miniature, length 16, seed 0, 3.84 ktokens, 153 MFLOP" in lines
+    assert "to do: train rope, miniature, length 16, seed 0, 3.84 ktokens, 248 MFLOP" in lines
     assert not (tmp_path / "results").exists()
 
 
