@@ -70,7 +70,7 @@ def test_commands(page: str, folder, monkeypatch: pytest.MonkeyPatch) -> None:
             lines = (f"def f{name}(x):\n    return x + {line}\n" for line in range(400))
             (shell.folder / "texts" / f"{name}.txt").write_text("".join(lines))
         (shell.folder / "books").symlink_to("texts")
-        write_questions(shell.folder / "nq-open-oracle.jsonl.gz")
+        write_questions(shell.folder / "nq-open-20_total_documents_gold_at_0.jsonl.gz")
     shell.follow(page)
 
 
