@@ -135,7 +135,7 @@ def write_error(path: Path, error: Exception) -> ConfigError:
     )
 
 
-def raise_if_passing(path: Path, error: object) -> None:
+def raise_if_transient(path: Path, error: object) -> None:
     """Raises DataError for an error of the system that may pass, such as too many open files; a missing file is none."""
     if isinstance(error, OSError) and (number := _error_number(error)) and number not in MISSING:
         raise DataError(
@@ -165,7 +165,7 @@ def set_aside(path: Path, reason: object, report: Callable[[str], object] = _log
     Raises:
         DataError: if the reason is an error that may pass, after which the file may be whole.
     """
-    raise_if_passing(path, reason)
+    raise_if_transient(path, reason)
     names = (path.with_name(f"{path.name}.damaged-{n}") for n in itertools.count(1))
     target = next(name for name in names if not name.exists())
     try:

@@ -16,7 +16,7 @@ from posbench.data.splits import SPLITS
 from posbench.data.subword import FILE
 from posbench.data.tokenizer import Bytes, Tokenizer
 from posbench.errors import DataError
-from posbench.files import Lock, atomic_path, raise_if_passing, set_aside, write_error
+from posbench.files import Lock, atomic_path, raise_if_transient, set_aside, write_error
 
 META = "meta.json"  # written last
 
@@ -94,7 +94,7 @@ def find_damage(folder: Path) -> str | None:
     except checksums.DamageError as error:
         return str(error)
     except (OSError, KeyError, TypeError, AttributeError) as error:
-        raise_if_passing(folder, error)
+        raise_if_transient(folder, error)
         return f"{META} is missing or unreadable"
     return None
 

@@ -1,9 +1,9 @@
 """Text of the user: files, folders or globs of parquet, jsonl, json or txt, split by hash or by path.
 
-A split by hash never puts equal texts in train and in another split. A file with the bytes of an earlier one is left
-out: the fingerprint, which hashes files without reading their rows, is that of the corpus without it, and no split is
-emptied where every file is there twice. Of equal rows, which only reading tells, those outside train are left out when
-the corpus is built, and a note counts them. Splits by path are the user's, and only equal files in two of them are refused.
+A split by hash never puts equal texts in train and in another split. A file with the same bytes as an earlier file is left
+out, and the fingerprint is that of the corpus without it. When the corpus is built, documents of validation and test whose
+text is also in train are left out, and a printed line counts them. Splits by path are taken as they are, except that equal
+files in two splits are refused.
 """
 
 import glob

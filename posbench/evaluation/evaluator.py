@@ -237,9 +237,7 @@ def run_distributed(
     try:
         own = list(method(prompts[here.shard(len(prompts))]))
     except Exception as error:  # raised here, it would leave the other ranks waiting
-        own = error.with_traceback(
-            None
-        )  # whose frames keep the tensors of the pass alive, and this error them
+        own = error.with_traceback(None)  # frames of the traceback keep tensors of the pass alive
     parts = here.all_gather_object(own)
     for part in parts:
         if isinstance(part, Exception):

@@ -109,7 +109,7 @@ def hub_name(source: SourceModel) -> str:
 
 
 def origin(source: SourceModel) -> str:
-    """Returns the beginning of the sentence that says where a model comes from."""
+    """Returns where a model comes from, as the first words of the card's first sentence."""
     if source.pretrained is None:
         return "A language model from"
     with_extension = source.extension.build != source.pretrained.scaling.build
@@ -118,7 +118,7 @@ def origin(source: SourceModel) -> str:
 
 
 def licences(source: SourceModel, licence: str, own_code: bool, copied: Sequence[str]) -> str:
-    """Returns what is under which licence."""
+    """Returns the text on the licences of the weights and of the Python files."""
     text = f"{licence}."
     if source.pretrained:
         text += f" The weights come from {hub_name(source) or source.label}, whose licence applies to them."

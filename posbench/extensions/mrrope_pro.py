@@ -1,8 +1,8 @@
 """MrRoPE-Pro: middle frequencies slowed by a factor whose logarithm grows quadratically, and YaRN's temperature.
 
 Tian et al. MrRoPE: Mixed-radix Rotary Position Embedding. ICLR 2026, section 3, equations 14 to 16.
-arXiv:2601.22181. The bounds of the middle frequencies and the temperature are YaRN's, as the paper says; its appendices
-and the authors' code were not at hand.
+arXiv:2601.22181. The bounds of the middle frequencies and the temperature are YaRN's, as in the paper. Its appendices and
+the authors' code were not available.
 Deviations: where no frequency is above `beta_fast` rotations, middle ones begin at the fastest; where none is below
 `beta_slow`, they end after the slowest. The temperature is one factor on the logits and leaves additive terms unchanged.
 """

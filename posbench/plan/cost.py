@@ -29,7 +29,7 @@ def n_parameters(settings: ModelSettings) -> float:
 
 
 def head_parameters(settings: ModelSettings) -> float:
-    """Returns the parameters of the output head for ids of text, as far as the settings tell: 0 with a tokenizer of others."""
+    """Returns the parameters of the output head for ids of text, or 0 with a tokenizer of Hugging Face."""
     tokenizer = settings.data.tokenizer
     ids = {"bytes": 256, "bpe": tokenizer.vocab_size}.get(tokenizer.kind)
     return 0.0 if ids is None else settings.size.d_model * (ids + 1.0)  # and bos

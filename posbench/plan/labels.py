@@ -85,7 +85,7 @@ def _settings(model: ModelPlan) -> dict[str, Any]:
 
 
 def differing_labels(models: Sequence[ModelPlan], but: Collection[str] = ()) -> dict[str, str]:
-    """Returns labels by model id: the scheme's name and the settings in which models of one scheme differ, some left out."""
+    """Returns labels by model id: the scheme's name and the settings in which models of one scheme differ, without `but`."""
     settings = {model.id: _settings(model) for model in models}
     keys = list(dict.fromkeys(key for one in settings.values() for key in one))
     differ = [

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from posbench import checksums
 from posbench.errors import ConfigError
-from posbench.files import raise_if_passing
+from posbench.files import raise_if_transient
 from posbench.identity import hashed_fields, identity
 from posbench.instantiate import by_name
 from posbench.plan.cell import ModelPlan, Plan
@@ -96,7 +96,7 @@ def final_validation_loss(folders: Sequence[Path]) -> float:
         try:
             metadata = checksums.read_json(folder / "final" / "metadata.json")
         except (OSError, checksums.DamageError) as error:
-            raise_if_passing(folder, error)
+            raise_if_transient(folder, error)
             metadata = {"status": "damaged"}
         log = metadata["log_history"] if metadata["status"] == "ok" else []
         losses.append(log[-1].get("validation_loss", math.inf) if log else math.inf)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from posbench import checksums
 from posbench.errors import DataError
-from posbench.files import raise_if_passing, set_aside, write_bytes
+from posbench.files import raise_if_transient, set_aside, write_bytes
 from posbench.results import older_versions
 
 SCHEMA_VERSION = 3
@@ -276,5 +276,5 @@ def _sidecar_fault(path: Path) -> str:
 
 def _reason(path: Path, error: Exception) -> str:
     """Returns an error of reading in one line; raises DataError for one that may pass, after which the file may be whole."""
-    raise_if_passing(path, error)
+    raise_if_transient(path, error)
     return str(error).splitlines()[0]

@@ -11,7 +11,7 @@ sequences are padded. Rows near the end of the table are therefore trained less 
 training length longer than three of them, the longest test of the paper.
 
 Rows begin at standard deviation 0.02, as GPT-2's do in transformers, which the authors use. Rows that begin at 1 stay
-close to random: neighbouring positions are then told apart by chance, and unique copy at three times the trained
+close to random: neighbouring positions then differ by chance alone, and unique copy at three times the trained
 number of symbols falls from .95 to .81.
 """
 
@@ -55,7 +55,7 @@ class ShiftedLearned(PositionTable):
             return x_BTW
         if not self.training:
             return x_BTW + self.rows_at(geo, geo.q_pos_T)
-        # On the CPU, so that every device has the same; of all ranks of a data-parallel training, whose seeds are equal.
+        # Drawn on the CPU, so that every device has the same, and for all ranks of a training, whose seeds are equal.
         parallel = distributed.is_available() and distributed.is_initialized()
         rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
         offset_RB1 = torch.randint(len(self.row_NW) - geo.length + 1, (ranks, len(x_BTW), 1))

@@ -122,4 +122,4 @@ def serve(theirs: Connection, assignment: Assignment, device: str) -> None:
             theirs.send_bytes(str(error).encode())
         sys.exit(2)
     finally:
-        atexit._run_exitfuncs()  # a process of the forkserver ends without them, and the tracker waits in one
+        atexit._run_exitfuncs()  # the forkserver ends processes without these hooks, in which trackers finish

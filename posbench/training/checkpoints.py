@@ -65,7 +65,7 @@ def tensors(folder: Path, name: str, device: torch.device | str = "cpu") -> dict
     """Loads one group of tensors, or sets the folder aside with a warning and returns None if it cannot be read."""
     path = folder / f"{name}.safetensors"
     try:
-        path.open("rb").close()  # safetensors says of every file that it cannot open that it is missing
+        path.open("rb").close()  # raises the system's error; safetensors reports any as a missing file
         return load_file(path, device=str(device))
     except (OSError, SafetensorError) as error:
         set_aside(folder, error)

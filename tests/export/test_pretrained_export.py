@@ -63,7 +63,7 @@ def test_ids_of_the_configuration_and_of_the_tokenizer(tmp_path: Path) -> None:
 
 
 def test_the_tokenizer_pads_on_the_left(tmp_path: Path) -> None:
-    """Fault: the card says so, and the tokenizer of the source was written as it was, without a pad."""
+    """Fault: the card states left padding, and the tokenizer was written as in the source, without a pad token."""
     export(load(saved(tmp_path / "given", "llama")), tmp_path / "out", own_code=True)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=False)
     inputs = tokenizer(["x", "y = x * 77 - q"], return_tensors="pt", padding=True)

@@ -79,7 +79,7 @@ def test_an_import_is_a_leaderboard(posbench, here, theirs):
 
 
 def test_cells_are_imported(posbench, here, theirs):
-    """A sweep takes them as measured, so that nobody trains a published model to compare with it."""
+    """A sweep takes them as measured, so that published models are not trained again."""
     rows = read_rows(theirs / "rows.parquet")
     full = (
         rows[rows["cell_id"] == "e" * 16]

@@ -112,7 +112,7 @@ def test_tasks_of_different_names_are_not_shared() -> None:
 
 
 def test_the_note_of_selected_rates_names_what_differs(tmp_path) -> None:
-    """Fault: with two lengths or sizes in the grid, it said "rope 0.001, rope 0.01" and not which is which."""
+    """Fault: with two lengths or sizes in the grid, the note listed "rope 0.001, rope 0.01" without them."""
     models = [
         model(seq_len=seq_len, lr=lr, muon_lr=20 * lr, seed=seed)
         for seq_len in (64, 128)
