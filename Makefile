@@ -40,8 +40,9 @@ benchmark: .venv/.ready ## time it beside other implementations and its own goal
 test: .venv/.ready ## run the tests but those marked slow, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m 'not slow' $(ARGS)
 
+# One process more than cores, up to 8: many of these tests wait for processes that they have started.
 test-slow: .venv/.ready ## run the slow tests, which make test leaves out
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8))) --dist worksteal -m slow $(ARGS)
 
 smoke: .venv/.ready ## run a subset of the tests that touches every layer, in a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m smoke $(ARGS)

@@ -178,7 +178,7 @@ class EvaluatedModel:
         scheme = apply_extension(self.model.scheme, tuning.extension, self.plan.settings, length)
         extended = self.model.with_scheme(scheme)
         steps, tokens = self.metadata["step"], self.metadata["train_tokens"]
-        return FinetuneStart(self.model, extended, tuning.train, steps, tokens)
+        return FinetuneStart(self.model, extended, tuning.extension, tuning.train, steps, tokens)
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:
         """Returns the columns that all rows of a cell share."""

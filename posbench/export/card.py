@@ -211,9 +211,9 @@ def rows_of(source: SourceModel, results_dir: Path) -> tuple[pd.DataFrame, list[
 
 def is_exported(source: SourceModel, build: Any, length: int) -> bool:
     """Returns whether an extension with the settings `build`, evaluated at a length, is the exported one."""
-    if source.extension.build is None or build != by_name(source.extension.build):
-        return False
-    return (
+    if source.extension.build is None:
+        return bool(source.finetune) and build is None
+    return build == by_name(source.extension.build) and (
         source.extended().scheme.traits.prefix_stable
         or extension_length(length, source.finetune) == source.length
     )

@@ -103,9 +103,12 @@ def load_trained(folder: Path, extension: ExtensionSettings, length: int | None)
     settings = settings_of(metadata, folder)
     if metadata["settings"].get("finetune"):
         if extension.build is None:
-            raise ConfigError(
-                f"{folder} was fine-tuned with an extension in place: name it by --extension, with its settings by --set"
-            )
+            if "extension" not in metadata:  # written before fine-tuned models kept it
+                raise ConfigError(
+                    f"{folder} was fine-tuned, and does not say with which extension: name it by --extension, with its "
+                    "settings by --set"
+                )
+            extension = ExtensionSettings(**metadata["extension"])
         tuned = metadata["settings"]["finetune"]
         length = extension_length(length or tuned["seq_len"], tuned)
     model = build_model(settings, len(weights["embedding.weight"]))

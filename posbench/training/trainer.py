@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from posbench.config.checks import check
-from posbench.config.schema import ModelSettings, RuntimeSettings, TrainSettings
+from posbench.config.schema import ExtensionSettings, ModelSettings, RuntimeSettings, TrainSettings
 from posbench.data.batches import Batches, held_out_batches
 from posbench.data.corpus import Corpus, check_corpus
 from posbench.kernels.dispatcher import KernelDispatcher
@@ -61,6 +61,7 @@ class FinetuneStart:
     Attributes:
         model: the pretrained model, whose weights are trained further and saved.
         extended: a view of the model under an extension, which computes the loss.
+        extension: its settings, which the fine-tuned model keeps.
         train: settings of the fine-tuning; its optimizers start afresh.
         steps: steps of the pretraining, after which the order of the data continues.
         tokens: tokens of the pretraining.
@@ -68,6 +69,7 @@ class FinetuneStart:
 
     model: GPT
     extended: GPT
+    extension: ExtensionSettings
     train: TrainSettings
     steps: int
     tokens: int
@@ -290,6 +292,7 @@ class Trainer:
             "kernel": self.kernel.ran,
             "compiled": compiled or str(self.compiles).lower(),
             "settings": asdict(self.settings) | ({"finetune": asdict(plan)} if self.start else {}),
+            **({"extension": asdict(self.start.extension)} if self.start else {}),
             "log_history": self.log_history,
         }
         if self.folder and self.world.is_main_process:

@@ -55,6 +55,9 @@ def test_fine_tuned_models_continue_from_their_base_model(script, rows, tmp_path
     found = rows()
     made = models(tmp_path / "results")
     assert len(made) == 5
+    assert sorted(one["extension"]["name"] for one in made.values() if "extension" in one) == sorted(
+        ["pi_9", "pi_4", "dropped", "longer"]
+    )
     # Earlier cells keep their identity and are not measured again.
     assert set(plain["cell_id"]) <= set(found["cell_id"])
     assert set(plain.loc[plain["extension"] == "pi", "model_id"]) == {base}

@@ -262,7 +262,7 @@ def test_models_that_are_not_finished(posbench, tmp_path):
     assert "its weights are no numbers" in posbench("export", diverged, "--to", tmp_path / "out")[2]
     tuned = {**asdict(settings()), "finetune": asdict(settings().train)}
     fine_tuned = write_trained(tmp_path / "results", settings(), settings=tuned)
-    assert "was fine-tuned with an extension" in posbench("export", fine_tuned, "--to", tmp_path / "out")[2]
+    assert "does not say with which extension" in posbench("export", fine_tuned, "--to", tmp_path / "out")[2]
 
 
 def test_a_black_box_is_there_already(posbench, tmp_path):

@@ -76,6 +76,19 @@ def test_a_fine_tuned_model(posbench, tmp_path):
     assert "finetune:" in text
 
 
+def test_a_fine_tuned_model_keeps_its_extension(posbench, tmp_path):
+    """Fault: a model that was fine-tuned on longer texts, without an extension, could not be exported."""
+    given = settings(ROPE, "rope")
+    tuned = {**asdict(given), "finetune": asdict(replace(given.train, steps=5, seq_len=256))}
+    built = {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": "auto"}
+    for name, build, shown in (("longer", None, "extension: null"), ("pi_ft", built, built["_target_"])):
+        extension = asdict(ExtensionSettings(name, build))
+        folder = write_trained(tmp_path / name, given, settings=tuned, extension=extension)
+        status, _, err = posbench("export", folder, "--to", tmp_path / name / "out")
+        assert status == 0, err
+        assert shown in (tmp_path / name / "out" / "README.md").read_text()
+
+
 def test_two_evaluations_of_a_task(posbench, rope, tmp_path):
     """Fault: fixed_targets at [16,32] and then at 16 made the model impossible to export."""
     write_rows(tmp_path / "results", "none")
