@@ -108,7 +108,7 @@ def load_trained(folder: Path, extension: ExtensionSettings, length: int | None)
                     f"{folder} was fine-tuned, and does not say with which extension: name it by --extension, with its "
                     "settings by --set"
                 )
-            extension = ExtensionSettings(**metadata["extension"])
+            extension = saved_extension(metadata, folder)
         tuned = metadata["settings"]["finetune"]
         length = extension_length(length or tuned["seq_len"], tuned)
     model = build_model(settings, len(weights["embedding.weight"]))
@@ -128,6 +128,14 @@ def load_trained(folder: Path, extension: ExtensionSettings, length: int | None)
     )
 
 
+def saved_extension(metadata: dict[str, Any], folder: Path) -> ExtensionSettings:
+    """Returns the extension of a fine-tuned model from its metadata."""
+    try:
+        return ExtensionSettings(**metadata["extension"])
+    except TypeError as error:
+        raise other_version(folder, error) from None
+
+
 def settings_of(metadata: dict[str, Any], folder: Path) -> ModelSettings:
     """Returns the settings of a training from the metadata of its model."""
     given = {**metadata["settings"]}
@@ -141,9 +149,12 @@ def settings_of(metadata: dict[str, Any], folder: Path) -> ModelSettings:
             TrainSettings(**given["train"]),
         )
     except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder} has settings of another version of posbench ({error}): train the model again"
-        ) from None
+        raise other_version(folder, error) from None
+
+
+def other_version(folder: Path, error: Exception) -> DataError:
+    """Returns the error for settings that this version does not have."""
+    return DataError(f"{folder} has settings of another version of posbench ({error}): train the model again")
 
 
 def load_pretrained(lm: LMSettings, extension: ExtensionSettings, length: int | None) -> SourceModel:
