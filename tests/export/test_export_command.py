@@ -263,6 +263,8 @@ def test_models_that_are_not_finished(posbench, tmp_path):
     tuned = {**asdict(settings()), "finetune": asdict(settings().train)}
     fine_tuned = write_trained(tmp_path / "results", settings(), settings=tuned)
     assert "does not say with which extension" in posbench("export", fine_tuned, "--to", tmp_path / "out")[2]
+    write_trained(tmp_path / "results", settings(), settings=tuned, extension={"name": "pi", "old": 1})
+    assert "another version of posbench" in posbench("export", fine_tuned, "--to", tmp_path / "out")[2]
 
 
 def test_a_black_box_is_there_already(posbench, tmp_path):
