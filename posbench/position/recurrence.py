@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from posbench.position.causal_convolution import causal_convolution
 from posbench.position.numerics import lower_triangle, upcast
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+from posbench.position.scheme import AttentionInputs, ModelShape, Traits
+from posbench.position.state_scheme import StateScheme
 
 TAPS = 4  # tokens of a convolution
 # Tokens; the smaller one where each channel has a decay, so that pairs may need a number for each channel.
@@ -27,7 +28,7 @@ MAX_DECAY = 80.0
 MIN_EXPONENT = -60.0
 
 
-class Recurrence(PositionScheme):
+class Recurrence(StateScheme):
     """Convolves queries, keys and values over the last TAPS tokens, and applies SiLU; subclasses have the state.
 
     A cache holds keys and values before the convolution but no queries. Over a cache, the convolution therefore reads
@@ -38,11 +39,11 @@ class Recurrence(PositionScheme):
     """
 
     traits = Traits(relative=True, shared_prefill=False, softmax_attention=False, reads_hidden_states=True)
-    version = 2  # other sums, equal but for rounding
+    version = 3  # 2: other sums, equal but for rounding; 3: configs merge heads
 
-    def __init__(self, shape: ModelShape, bias: bool = False) -> None:
-        super().__init__()
-        self.n_heads, channels = shape.n_heads, 3 * shape.n_heads * shape.head_dim
+    def __init__(self, shape: ModelShape, min_head_dim: int = 1, bias: bool = False) -> None:
+        super().__init__(shape, min_head_dim)
+        channels = 3 * shape.n_heads * shape.head_dim
         self.conv_LCN = nn.Parameter((2 * torch.rand(shape.n_layers, channels, TAPS) - 1) * TAPS**-0.5)
         self.conv_bias_LC = nn.Parameter(torch.zeros(shape.n_layers, channels)) if bias else None
 

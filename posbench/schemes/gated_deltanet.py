@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.instantiate import register
-from posbench.position.call import Kernel
 from posbench.position.numerics import upcast
 from posbench.position.recurrence import (
     Recurrence,
@@ -33,8 +32,9 @@ class GatedDeltaNet(Recurrence):
 
     decayed_parameters = ("conv_LCN", "decay_LHW", "beta_LHW", "gate_LCW")
 
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: ModelShape, min_head_dim: int = 1) -> None:
+        super().__init__(shape, min_head_dim)
+        shape = self.shape
         layers, heads, width = shape.n_layers, shape.n_heads, shape.d_model
         self.decay_LHW = nn.Parameter(0.02 * torch.randn(layers, heads, width))
         self.beta_LHW = nn.Parameter(0.02 * torch.randn(layers, heads, width))
@@ -43,7 +43,7 @@ class GatedDeltaNet(Recurrence):
         self.step_bias_LH = nn.Parameter(initial_step_biases(layers, heads))
         self.norm_LD = nn.Parameter(torch.ones(layers, shape.head_dim))
 
-    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
+    def mix(self, inputs: AttentionInputs, v_BHSD: Tensor) -> Tensor:
         layer, x_BSW = inputs.layer, inputs.x_BSW
         assert x_BSW is not None
         q, k, v = self.convolve(inputs, v_BHSD)
@@ -54,6 +54,8 @@ class GatedDeltaNet(Recurrence):
         out_BHSD = recur(q, normalize(k), v, log_decay, beta_BHS).to(v_BHSD.dtype)
         return out_BHSD[:, :, -inputs.q_BHTD.shape[2] :]
 
-    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
-        gate_BHTD = F.linear(x_BTW, self.gate_LCW[layer]).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+    def gate(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        gate_BHTD = (
+            F.linear(x_BTW, self.gate_LCW[layer]).unflatten(-1, (self.shape.n_heads, -1)).transpose(1, 2)
+        )
         return rms_norm(out_BHTD, self.norm_LD[layer]) * F.silu(gate_BHTD)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.instantiate import register
-from posbench.position.call import Kernel
 from posbench.position.numerics import upcast
 from posbench.position.recurrence import (
     Recurrence,
@@ -35,8 +34,9 @@ class KDA(Recurrence):
         *("gate_down_LDW", "gate_up_LCD", "beta_LHW"),
     )
 
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: ModelShape, min_head_dim: int = 1) -> None:
+        super().__init__(shape, min_head_dim)
+        shape = self.shape
         layers, heads, width, dim = shape.n_layers, shape.n_heads, shape.d_model, shape.head_dim
 
         def weight(*size: int) -> nn.Parameter:
@@ -49,7 +49,7 @@ class KDA(Recurrence):
         self.step_bias_LC = nn.Parameter(initial_step_biases(layers, heads * dim))
         self.norm_LD = nn.Parameter(torch.ones(layers, dim))
 
-    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
+    def mix(self, inputs: AttentionInputs, v_BHSD: Tensor) -> Tensor:
         layer, x_BSW = inputs.layer, inputs.x_BSW
         assert x_BSW is not None
         q, k, v = self.convolve(inputs, v_BHSD)
@@ -61,9 +61,9 @@ class KDA(Recurrence):
         out_BHSD = recur(q, normalize(k), v, log_decay, beta_BHS).to(v_BHSD.dtype)
         return out_BHSD[:, :, -inputs.q_BHTD.shape[2] :]
 
-    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+    def gate(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
         gate_BTC = F.linear(F.linear(x_BTW, self.gate_down_LDW[layer]), self.gate_up_LCD[layer])
         return rms_norm(out_BHTD, self.norm_LD[layer]) * self._heads(gate_BTC).sigmoid()
 
     def _heads(self, x_BSC: Tensor) -> Tensor:
-        return x_BSC.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        return x_BSC.unflatten(-1, (self.shape.n_heads, -1)).transpose(1, 2)

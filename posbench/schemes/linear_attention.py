@@ -14,28 +14,32 @@ from torch import Tensor
 from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.biases import upcast
-from posbench.position.call import Kernel
 from posbench.position.numerics import lower_triangle
 from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
-from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
+from posbench.position.scheme import AttentionInputs, ModelShape, Traits
+from posbench.position.state_scheme import StateScheme
 
 CHUNK = 64  # keys
 
 
 @register("scheme/linear_attention")
-class LinearAttention(PositionScheme):
+class LinearAttention(StateScheme):
     """out_i = sum_j (R_i f(q_i)) . (R_j f(k_j)) v_j / sum_j f(q_i) . f(k_j) over j <= i, f(x) = elu(x) + 1."""
 
-    def __init__(self, shape: ModelShape, use_rope: bool = False, rope_theta: float = 10000.0) -> None:
-        super().__init__()
+    version = 2  # configs merge heads
+
+    def __init__(
+        self, shape: ModelShape, use_rope: bool = False, rope_theta: float = 10000.0, min_head_dim: int = 1
+    ) -> None:
+        super().__init__(shape, min_head_dim)
         self.use_rope = use_rope
-        self.inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta) if use_rope else None
+        self.inv_freq_M = compute_inv_freq(self.shape.head_dim, rope_theta) if use_rope else None
         if not rope_theta > 1:
             raise ConfigError(f"rope_theta {rope_theta} of the angular frequencies: give a number above 1")
         capabilities = frozenset({"positions"} if use_rope else ())
         self.traits = Traits(relative=True, softmax_attention=False, capabilities=capabilities)
 
-    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
+    def mix(self, inputs: AttentionInputs, v_BHSD: Tensor) -> Tensor:
         q, k = (F.elu(upcast(x)) + 1 for x in (inputs.q_BHTD, inputs.k_BHSD))
         cached = k.shape[2] - q.shape[2]  # keys before the first query
         denominator_BHT = (q * k.cumsum(2)[:, :, cached:]).sum(-1)

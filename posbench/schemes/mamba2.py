@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.instantiate import register
-from posbench.position.call import Kernel
 from posbench.position.numerics import upcast
 from posbench.position.recurrence import EPSILON, Recurrence, initial_rates, initial_step_biases, recur
 from posbench.position.scheme import AttentionInputs, ModelShape
@@ -26,8 +25,9 @@ class Mamba2(Recurrence):
 
     decayed_parameters = ("conv_LCN", "step_LHW", "gate_LCW")
 
-    def __init__(self, shape: ModelShape) -> None:
-        super().__init__(shape, bias=True)
+    def __init__(self, shape: ModelShape, min_head_dim: int = 1) -> None:
+        super().__init__(shape, min_head_dim, bias=True)
+        shape = self.shape
         layers, heads, width = shape.n_layers, shape.n_heads, shape.d_model
         self.step_LHW = nn.Parameter(0.02 * torch.randn(layers, heads, width))
         self.gate_LCW = nn.Parameter(0.02 * torch.randn(layers, heads * shape.head_dim, width))
@@ -36,7 +36,7 @@ class Mamba2(Recurrence):
         self.skip_LH = nn.Parameter(torch.ones(layers, heads))
         self.norm_LC = nn.Parameter(torch.ones(layers, heads * shape.head_dim))
 
-    def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
+    def mix(self, inputs: AttentionInputs, v_BHSD: Tensor) -> Tensor:
         layer, x_BSW = inputs.layer, inputs.x_BSW
         assert x_BSW is not None
         q, k, v = self.convolve(inputs, v_BHSD)
@@ -46,8 +46,8 @@ class Mamba2(Recurrence):
         out = recur(q, k, step * v, log_decay) + self.skip_LH[layer][:, None, None] * v
         return out.to(v_BHSD.dtype)[:, :, -inputs.q_BHTD.shape[2] :]
 
-    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+    def gate(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
         gate_BTC = F.linear(x_BTW, self.gate_LCW[layer])
-        gated_BHTD = out_BHTD * F.silu(gate_BTC).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-        weight_HTD = self.norm_LC[layer].unflatten(0, (self.n_heads, 1, -1))
+        gated_BHTD = out_BHTD * F.silu(gate_BTC).unflatten(-1, (self.shape.n_heads, -1)).transpose(1, 2)
+        weight_HTD = self.norm_LC[layer].unflatten(0, (self.shape.n_heads, 1, -1))
         return F.rms_norm(gated_BHTD, gated_BHTD.shape[-1:], None, EPSILON) * weight_HTD.to(out_BHTD.dtype)
