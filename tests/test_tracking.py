@@ -19,7 +19,7 @@ from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
 from posbench.tracking import run as run_module
 from posbench.tracking import tracker, wandb
-from posbench.tracking.report import cells_table, log_report
+from posbench.tracking.report import cell_means, cells_table, log_report
 from posbench.tracking.run import RunInfo
 from posbench.tracking.wandb import WandbSettings, open_wandb_run
 
@@ -211,6 +211,62 @@ def test_online_a_run_is_resumed_by_the_id_of_its_model(fake: FakeWandb, tmp_pat
     assert ("use_artifact", ("model-base:latest",)) in fake.calls
     assert ("artifact", ("model-model1", "model")) in fake.calls
     assert ("alert", ("diverged", "after 3 steps")) in fake.calls
+
+
+def test_a_base_model_that_is_not_on_the_server_is_one_warning(
+    fake: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fault: nothing of a fine-tuning was mirrored, or no models of a report, if one artifact was missing."""
+
+    def fail(name: str) -> None:
+        raise ValueError("artifact not found")
+
+    monkeypatch.setattr(fake, "use_artifact", fail, raising=False)
+    runtime = RuntimeSettings(results_dir=str(tmp_path), wandb_mode="online")
+    with tracker.open_run(runtime, info(tmp_path)) as run:
+        run.use_checkpoint("model-base")
+        run.use_checkpoint("model-other")
+        run.log_summary({"status": "ok"})
+        run.log_training(1, {"loss": 1.0})
+    assert tracker._THREAD.wait(10)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "the tracker leaves out which models a run reads (artifact not found)" in line
+    assert [name for name, _ in fake.calls][-2:] == ["log", "finish"]
+
+
+def test_a_worker_waits_until_others_have_uploaded_to_the_same_run() -> None:
+    """Fault: it waited 60 seconds, while another may hold the run for 120, and left its evaluations out."""
+    assert wandb.LOCK_TIMEOUT >= 4 * wandb.UPLOAD_TIMEOUT
+
+
+def measured(**columns: Any) -> dict[str, Any]:
+    cell = {
+        "task": "repetition",
+        "protocol": "teacher_forced",
+        "variant": "",
+        "metric": "nll",
+        "status": "ok",
+    }
+    return {**cell, "value_sum": 3.0, "n": 2, **columns}
+
+
+def test_variants_of_a_task_have_names_of_their_own() -> None:
+    """Fault: natural and repeated text were two points of one name at one length."""
+    names = {
+        variant: list(cell_means(pd.DataFrame([measured(variant=variant)]), extension))
+        for variant, extension in (("natural", "none"), ("repeated", "pi"), ("", "none"))
+    }
+    assert names == {
+        "natural": ["repetition/teacher_forced/natural/nll"],
+        "repeated": ["repetition+pi/teacher_forced/repeated/nll"],
+        "": ["repetition/teacher_forced/nll"],
+    }
+
+
+def test_a_metric_without_values_has_no_mean() -> None:
+    """Fault: a division by zero failed the job."""
+    found = cell_means(pd.DataFrame([measured(), measured(metric="accuracy", value_sum=None, n=0)]), "none")
+    assert found == {"repetition/teacher_forced/nll": 1.5}
 
 
 def rows() -> pd.DataFrame:
