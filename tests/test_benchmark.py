@@ -75,13 +75,38 @@ def test_the_command_writes_its_table_and_exits_by_it(
 
     monkeypatch.setattr(lines, "LINES", {"one": one, "none": none})
     monkeypatch.setattr(lines, "measure_of", lambda group: lines.LINES[group])
-    assert benchmark.main(["--only", "one", "--results", str(tmp_path / "new")]) == status
-    assert not (tmp_path / "new").exists()
+    assert benchmark.main(["--only", "one"]) == status
     assert benchmark.main(["--results", str(tmp_path / "new")]) == status
     frame = pd.read_csv(tmp_path / "new" / "cpu.csv")
     assert frame["result"].tolist() == ["FAILED" if status else "ok", "skipped: no such CPU"]
     assert "peer 1.0" in (tmp_path / "new" / "cpu.md").read_text()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cpu.csv", "cpu.md"]
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fault: the error came at the end, in place of the table; of some groups, nothing was stored, without a word."""
+    ratio = Ratio(1.0, 1.0, 1.0, 10.0, 10.0, 9)
+    measured = []
+
+    def one(seconds: float) -> Iterator[Line]:
+        measured.append(seconds)
+        yield Line("step", "peer", 1.0, ratio)
+
+    monkeypatch.setattr(lines, "LINES", {"one": one})
+    monkeypatch.setattr(lines, "measure_of", lambda group: lines.LINES[group])
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is a file"):
+        benchmark.main(["--results", str(tmp_path / "file" / "new")])
+    with pytest.raises(ConfigError, match=r"--results .* changes nothing: a run of some groups"):
+        benchmark.main(["--only", "one", "--results", str(tmp_path / "new")])
+    assert not measured
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "cpu.csv").mkdir()
+    with pytest.raises(ConfigError, match="it is a folder"):
+        benchmark.main(["--results", str(tmp_path)])
+    assert "| step | peer |" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -214,9 +239,8 @@ def test_without_a_gpu_its_lines_are_skipped(
     assert {line.result for line in found} == {"skipped: no GPU"}
     assert all(line.passed for line in found)
     assert [line.goal for line in found if "flex:" in line.what] == list(gpu.SETTINGS["schemes"].values())
-    assert benchmark.main(["--only", "gpu", "--results", str(tmp_path / "new")]) == 0
+    assert benchmark.main(["--only", "gpu"]) == 0
     assert capsys.readouterr().out.count("skipped: no GPU") == len(found)
-    assert not (tmp_path / "new").exists()
 
 
 def test_with_a_gpu_its_lines_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
