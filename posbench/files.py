@@ -121,7 +121,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Creates a folder, and raises ConfigError if no file can be written there: before work whose result it takes."""
+    """Creates a folder to which a long computation will write; raises ConfigError if no file can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -72,8 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     is_stored = {"cpu": not settings.only, "gpu": bool(tables["gpu"]) and torch.cuda.is_available()}
     if settings.results and not any(is_stored.values()):
         raise ConfigError(
-            f"--results {settings.results} changes nothing: a run of some groups is only printed, but for the group gpu where "
-            "there is a GPU; remove --results, or --only"
+            f"--results {settings.results} changes nothing: a run of some groups is only printed, except the group gpu "
+            "where there is a GPU; remove --results, or --only"
         )
     folder = settings.results or RESULTS
     if any(is_stored.values()):
