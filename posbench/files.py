@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -117,6 +118,16 @@ class Lock(FileLock):
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically, with its line ends as they are."""
     write_bytes(path, text.encode())
+
+
+def check_writable(folder: Path) -> None:
+    """Creates a folder to which a long computation will write; raises ConfigError if no file can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise write_error(folder, error) from None
 
 
 def write_error(path: Path, error: Exception) -> ConfigError:

@@ -12,6 +12,7 @@ SMOKE = {
     "test_repository.py",
     "test_tracking.py",
     "test_wandb.py",
+    "test_wandb_online.py",
     "cluster/test_batch_script.py",
     "sweep/test_claims.py",
     "sweep/test_labels.py",

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from posbench.benchmark import evaluation, gpu, lines, memory, paired, steps
+from posbench.benchmark import evaluation, gpu, memory, paired, steps
 from posbench.benchmark.line import Line
 from posbench.benchmark.models import (
     BenchmarkShape,
@@ -61,27 +61,6 @@ def test_the_interval_covers_the_true_median() -> None:
 @pytest.mark.parametrize(("low", "passed"), [(0.5, True), (1.09, True), (1.11, False)])
 def test_a_line_fails_where_the_whole_interval_misses(low: float, passed: bool) -> None:
     assert Line("step", "peer", 1.0, Ratio(1.5, low, 2.0, 15.0, 10.0, 9)).passed is passed
-
-
-@pytest.mark.parametrize(("slow", "status"), [(1.0, 0), (1.3, 1)])
-def test_the_command_writes_its_table_and_exits_by_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: float, status: int
-) -> None:
-    def one(seconds: float) -> Iterator[Line]:
-        yield Line("step", "peer 1.0", 1.0, Ratio(slow, slow, slow, 10 * slow, 10.0, 9))
-
-    def none(seconds: float) -> Iterator[Line]:
-        yield Line("other", "peer 2.0", 1.0, None, "MB", skipped="no such CPU")
-
-    monkeypatch.setattr(lines, "LINES", {"one": one, "none": none})
-    monkeypatch.setattr(lines, "measure_of", lambda group: lines.LINES[group])
-    assert benchmark.main(["--only", "one", "--results", str(tmp_path / "new")]) == status
-    assert not (tmp_path / "new").exists()
-    assert benchmark.main(["--results", str(tmp_path / "new")]) == status
-    frame = pd.read_csv(tmp_path / "new" / "cpu.csv")
-    assert frame["result"].tolist() == ["FAILED" if status else "ok", "skipped: no such CPU"]
-    assert "peer 1.0" in (tmp_path / "new" / "cpu.md").read_text()
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["cpu.csv", "cpu.md"]
 
 
 @pytest.fixture
@@ -214,9 +193,8 @@ def test_without_a_gpu_its_lines_are_skipped(
     assert {line.result for line in found} == {"skipped: no GPU"}
     assert all(line.passed for line in found)
     assert [line.goal for line in found if "flex:" in line.what] == list(gpu.SETTINGS["schemes"].values())
-    assert benchmark.main(["--only", "gpu", "--results", str(tmp_path / "new")]) == 0
+    assert benchmark.main(["--only", "gpu"]) == 0
     assert capsys.readouterr().out.count("skipped: no GPU") == len(found)
-    assert not (tmp_path / "new").exists()
 
 
 def test_with_a_gpu_its_lines_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,10 @@
 """The models of the benchmark: peers of one shape that compute what their names say."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from posbench.benchmark.models import (
     BenchmarkShape,
@@ -37,6 +40,34 @@ def test_every_model_has_the_shape_and_learns(make: Maker) -> None:
     blocks = SHAPE.n_layers * 12 * SHAPE.d_model**2
     assert sum(parameter.numel() for parameter in module.parameters()) == pytest.approx(blocks, rel=0.15)
     step_of(make, SHAPE)()
+
+
+@pytest.mark.parametrize("make", [ours, plain])
+def test_a_compiled_step_has_the_loss_in_its_graph(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: the loss of the peer was outside of its compiled code, that of our model inside."""
+    shapes: list[torch.Size] = []
+
+    def compile_function(run: Callable[[Tensor], Tensor], **_: object) -> Callable[[Tensor], Tensor]:
+        def compiled(ids: Tensor) -> Tensor:
+            found = run(ids)
+            shapes.extend((ids.shape, found.shape))
+            return found
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_function)
+    step_of(make, SHAPE, compiled=True)()
+    assert shapes == [(SHAPE.batch_size, SHAPE.seq_len + 1), ()]
+
+
+def test_every_model_is_trained_on_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: ids were drawn after the weights, from a state of the generator that depends on the model."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(torch, "compile", lambda run, **_: lambda ids: (seen.append(ids), run(ids))[1])
+    for make in (ours, nanogpt, plain):
+        step_of(make, SHAPE, compiled=True)()
+    assert all(torch.equal(ids, seen[0]) for ids in seen)
+    assert seen[0].unique().numel() > 1
 
 
 def test_the_plain_peer_is_our_model() -> None:

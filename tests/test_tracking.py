@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ import pytest
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError
 from posbench.tracking import run as run_module
-from posbench.tracking import tracker, wandb
-from posbench.tracking.report import cells_table, log_report
+from posbench.tracking import tracker
+from posbench.tracking.report import cell_means
 from posbench.tracking.run import RunInfo
-from posbench.tracking.wandb import WandbSettings, open_wandb_run
 
 
 @pytest.fixture(autouse=True)
@@ -151,111 +149,34 @@ def test_a_tracker_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         tracker.check_tracker(RuntimeSettings(tracker="mlflow"))
 
 
-class FakeWandb(types.ModuleType):
-    """Records what the adapter does online, where tests have no network."""
-
-    def __init__(self) -> None:
-        super().__init__("wandb")
-        self.calls: list[tuple[str, Any]] = []
-        self.Settings = dict
-        self.Table = lambda dataframe: ("table", len(dataframe))
-        self.Image = lambda path: ("image", Path(path).name)
-        self.run = self
-
-    offline = False
-
-    def init(self, **arguments: Any) -> "FakeWandb":
-        self.calls.append(("init", arguments))
-        return self
-
-    def Artifact(self, name: str, **arguments: Any) -> Any:
-        self.calls.append(("artifact", (name, arguments["type"])))
-        return types.SimpleNamespace(name=name, add_dir=lambda *args, **kwargs: None)
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return {}
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *args, **kwargs: self.calls.append((name, args))
+def measured(**columns: Any) -> dict[str, Any]:
+    cell = {
+        "task": "repetition",
+        "protocol": "teacher_forced",
+        "variant": "",
+        "metric": "nll",
+        "status": "ok",
+    }
+    return {**cell, "value_sum": 3.0, "n": 2, **columns}
 
 
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
-    module = FakeWandb()
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr(wandb.time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_RUN_ID", "outside")
-    for name in ("WANDB_MODE", "WANDB_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
-    return module
+def test_variants_of_a_task_have_names_of_their_own() -> None:
+    """Fault: natural and repeated text were two points of one name at one length."""
+    names = {
+        variant: list(cell_means(pd.DataFrame([measured(variant=variant)]), extension))
+        for variant, extension in (("natural", "none"), ("repeated", "pi"), ("", "none"))
+    }
+    assert names == {
+        "natural": ["repetition/teacher_forced/natural/nll"],
+        "repeated": ["repetition+pi/teacher_forced/repeated/nll"],
+        "": ["repetition/teacher_forced/nll"],
+    }
 
 
-def test_online_a_run_is_resumed_by_the_id_of_its_model(fake: FakeWandb, tmp_path: Path) -> None:
-    for _ in range(2):
-        run = open_wandb_run(WandbSettings("online"), info(tmp_path, "model1"))
-        assert run
-        run.log_metrics("eval/length", 64, {"eval/perplexity/loss": 1.0})
-        run.use_checkpoint("model-base")
-        run.log_checkpoint(tmp_path, "model-model1", {})
-        run.alert("diverged", "after 3 steps")
-        run.finish(True)
-    starts = [arguments for name, arguments in fake.calls if name == "init"]
-    assert [(one["id"], one["resume"], one["mode"]) for one in starts] == [("model1", "allow", "online")] * 2
-    defined = [arguments for name, arguments in fake.calls if name == "define_metric"]
-    assert ("eval/*",) in defined
-    assert ("log", ({"eval/length": 64, "eval/perplexity/loss": 1.0},)) in fake.calls
-    assert ("use_artifact", ("model-base:latest",)) in fake.calls
-    assert ("artifact", ("model-model1", "model")) in fake.calls
-    assert ("alert", ("diverged", "after 3 steps")) in fake.calls
-
-
-def rows() -> pd.DataFrame:
-    cell = {"scheme": "rope", "task": "perplexity", "metric": "nll", "status": "ok"}
-    return pd.DataFrame(
-        [
-            {"cell_id": "a", "eval_len": 64, "value_sum": 6.0, "n": 2, "doc_id": "1", **cell},
-            {"cell_id": "a", "eval_len": 64, "value_sum": 2.0, "n": 2, "doc_id": "2", **cell},
-            {"cell_id": "b", "eval_len": 128, "value_sum": None, "n": 0, "doc_id": "", **cell}
-            | {"status": "out_of_memory"},
-        ]
-    )
-
-
-def test_the_table_of_cells_has_a_line_for_each_metric() -> None:
-    table = cells_table(rows())
-    assert list(table["cell_id"]) == ["a", "b"]
-    assert (table["mean"][0], table["n"][0]) == (2.0, 4)
-    assert np.isnan(table["mean"][1])
-
-
-def test_a_report_has_its_tables_figures_and_models(fake: FakeWandb, tmp_path: Path) -> None:
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "loss.csv").write_text("a,b\n1,2\n")
-    paths = [
-        tmp_path / "tables" / "loss.csv",
-        tmp_path / "figures" / "loss.png",
-        tmp_path / "figures" / "loss.pdf",
-    ]
-    log_report(
-        rows(),
-        paths,
-        ["model-1"],
-        "demo",
-        {},
-        RuntimeSettings(results_dir=str(tmp_path), wandb_mode="online"),
-    )
-    assert tracker._THREAD.wait(10)
-    logged = [arguments[0] for name, arguments in fake.calls if name == "log"]
-    assert logged == [
-        {"tables/cells": ("table", 2)},
-        {"tables/loss": ("table", 1)},
-        {"figures/loss": ("image", "loss.png")},
-    ]
-    assert ("use_artifact", ("model-1:latest",)) in fake.calls
+def test_a_metric_without_values_has_no_mean() -> None:
+    """Fault: a division by zero failed the job."""
+    found = cell_means(pd.DataFrame([measured(), measured(metric="accuracy", value_sum=None, n=0)]), "none")
+    assert found == {"repetition/teacher_forced/nll": 1.5}
 
 
 def write_everything(name: str, folder: Path) -> None:

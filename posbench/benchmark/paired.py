@@ -46,7 +46,8 @@ def time_paired(
 
     Args:
         warm: calls of each before the first timing.
-        theirs_parts: number of equal parts of the peer's work, of which `theirs` does one; its time counts so often.
+        theirs_parts: number of equal parts of the peer's work. `theirs` does one, and its time is multiplied by this
+            number.
     """
     for work in (ours, theirs) * warm:  # fills allocators and caches
         work()

@@ -110,26 +110,29 @@ def step_of(
 
     Args:
         precision: context of the forward pass and the loss.
+        compiled: compiles the forward pass and the loss together, as the trainer does.
         keep_memory: sets the allocator of the process as a job does.
     """
     if keep_memory:
         keep_freed_memory()
     torch.manual_seed(0)
+    ids = torch.randint(shape.vocab_size, (shape.batch_size, shape.seq_len + 1)).to(device)
     module, model = make(shape)
     module.to(device)
-    if compiled:
-        model = torch.compile(model, dynamic=False)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, fused=True)
-    ids = torch.randint(shape.vocab_size, (shape.batch_size, shape.seq_len + 1)).to(device)
+
+    def loss_of(ids: Tensor) -> Tensor:
+        targets = ids[:, 1:].flatten()
+        if isinstance(module, GPT):
+            hidden = module(ids[:, :-1])[0].flatten(0, 1)
+            return cross_entropy(hidden, module.head.weight, targets) / len(targets)
+        return F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), targets)
+
+    compute_loss = torch.compile(loss_of, dynamic=False) if compiled else loss_of
 
     def step() -> None:
-        targets = ids[:, 1:].flatten()
         with precision():
-            if isinstance(module, GPT):
-                hidden = module(ids[:, :-1])[0].flatten(0, 1)
-                loss = cross_entropy(hidden, module.head.weight, targets) / len(targets)
-            else:
-                loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), targets)
+            loss = compute_loss(ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()

@@ -32,6 +32,8 @@ COMMANDS = {
     "describe": ("describe", "show the formula, the paper and the settings of one choice"),
     "completion": ("completion", "print a script that completes commands and settings in a shell"),
 }
+# Commands that save their progress, and continue from it.
+RESUMABLE = ("train", "evaluate", "sweep", "worker", "search")
 HELP_FLAGS = ("-h", "--help")
 
 OVERVIEW = """\
@@ -54,6 +56,8 @@ Results go to results/ and caches to .cache/posbench, both in the current folder
 
 def main(*command: str) -> None:
     """Runs the command line, after the words of `command`, and exits with its status."""
+    arguments = [*command, *sys.argv[1:]]
+    signals.last_line = signals.CONTINUES if arguments[:1] and arguments[0] in RESUMABLE else signals.STOPPED
     signals.exit_on_signals()
     prepare_output()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -62,7 +66,7 @@ def main(*command: str) -> None:
         ):  # before, a rank cannot know whether another one has printed the last line
             import_module("posbench.runtime.distributed").print_once()
     try:
-        status = run([*command, *sys.argv[1:]])
+        status = run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,7 +27,7 @@ from posbench.commands.catalog import check_names, names
 from posbench.config.setting import Rule
 from posbench.config.validation import check_number
 from posbench.errors import ConfigError
-from posbench.files import write_text
+from posbench.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from posbench.benchmark.line import Line
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", nargs="+", choices=LINES, default=[], help="these groups of lines")
     parser.add_argument("--scheme", nargs="+", default=[], help="with --only schemes: these schemes")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder (default: %(default)s)")
+    parser.add_argument("--results", type=Path, help=f"folder of a stored run (default: {RESULTS})")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,6 +69,15 @@ def main(arguments: Sequence[str]) -> int:
         "cpu": [group for group in groups if group != GPU],
         "gpu": [group for group in groups if group == GPU],
     }
+    is_stored = {"cpu": not settings.only, "gpu": bool(tables["gpu"]) and torch.cuda.is_available()}
+    if settings.results and not any(is_stored.values()):
+        raise ConfigError(
+            f"--results {settings.results} changes nothing: a run of some groups is only printed, except the group gpu "
+            "where there is a GPU; remove --results, or --only"
+        )
+    folder = settings.results or RESULTS
+    if any(is_stored.values()):
+        check_writable(folder)
     passed = True
     for device, some in tables.items():
         if not some:
@@ -76,10 +85,10 @@ def main(arguments: Sequence[str]) -> int:
         lines = list(measure(some, settings.scheme, settings.seconds))
         rows = [row(line) for line in lines]
         report = to_markdown(rows, device)
-        if torch.cuda.is_available() if device == "gpu" else not settings.only:
-            write_text(settings.results / f"{device}.csv", to_csv(rows))
-            write_text(settings.results / f"{device}.md", report)
         print(report)
+        if is_stored[device]:
+            write_text(folder / f"{device}.csv", to_csv(rows))
+            write_text(folder / f"{device}.md", report)
         passed = passed and all(line.passed for line in lines)
     return 0 if passed else 1
 

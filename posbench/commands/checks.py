@@ -130,8 +130,8 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Collec
     """Raises ConfigError for a name without a file and for settings that are not possible.
 
     Args:
-        given: keys on the command line. What an experiment sets there in vain is a mistake; in its file it is a
-            preference for other grids.
+        given: keys on the command line. A setting without an effect is an error there, but not in the file of an
+            experiment, whose grid the command line can replace.
     """
     check_launcher(script.runtime)
     feasibility.use_machines_of(script.runtime)

@@ -23,7 +23,7 @@ from posbench.commands.catalog import check_names, names
 from posbench.config.setting import MAX_PROCESSES, Rule
 from posbench.config.validation import check_number
 from posbench.errors import ConfigError
-from posbench.files import write_text
+from posbench.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from posbench.benchmark.gpu_check import CheckResult, SchemeVariant
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(
             "no CUDA device here, so nothing is checked: run it on a machine with one, or give --device cpu"
         )
-    write_text(settings.results / "running", "")  # a folder that cannot be written is known before the check
+    check_writable(settings.results)
     from posbench.benchmark import gpu_check
 
     logging.basicConfig(format="%(message)s")
@@ -79,7 +79,6 @@ def main(arguments: Sequence[str]) -> int:
         say(gpu_check.format_line(line))
     write_text(settings.results / "report.csv", gpu_check.table(lines).to_csv(index=False))
     write_text(settings.results / "report.md", to_markdown(lines, skipped, settings.device))
-    (settings.results / "running").unlink(missing_ok=True)
     failed = [line for line in lines if line.status != "ok"]
     print(f"{len(lines) - len(failed)} of {len(lines)} lines are ok: {settings.results / 'report.md'}")
     for line in failed:

@@ -20,6 +20,7 @@ from posbench.commands import settings_command
 from posbench.config import config_dir
 from posbench.config.schema import PropertiesScript
 from posbench.config.validation import check_given_list
+from posbench.files import check_writable
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,5 +44,6 @@ def run(script: PropertiesScript) -> None:
 
     torch.set_num_threads(1)
     folder = Path(script.results_dir) / "properties"
+    check_writable(folder)
     written = write(builds, folder, script.costs, extensions)
     print(f"{len(written)} tables and figures of {len(names)} schemes in {folder}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from posbench.commands.export import check_empty
@@ -104,7 +104,6 @@ def import_rows(given: argparse.Namespace) -> None:
         theirs["scheme"] = theirs["scheme"] + f" ({given.suffix})"
     folder = given.results_dir / given.name
     names = [*([given.name] if (folder / ROWS_FILE).exists() else []), *given.beside]
-    figures: list[str] = []
     rows, known = theirs, 0
     if any(given.results_dir.glob("cells/*.parquet")) or find_experiments(given.results_dir):
         _, known = merge(collect_rows(given.results_dir), theirs, str(path))
@@ -117,11 +116,31 @@ def import_rows(given: argparse.Namespace) -> None:
         return
     if names:
         rows, _ = merge(collect_rows(given.results_dir, names), theirs, str(path))
-        for name in names:
-            figures += read_metadata(given.results_dir / name)["figures"]
+    metadata = {name: read_metadata(given.results_dir / name) for name in names}
+    figures = dict.fromkeys(figure for one in metadata.values() for figure in one["figures"])
+    note = joined_notes({name: one.get("caption_note", "") for name, one in metadata.items()})
+    command = metadata.get(given.name, {}).get("command", ())
     order = list(dict.fromkeys(rows["scheme"]))
-    save_experiment(folder, apply_gate(rows), order, list(dict.fromkeys(figures)))
+    save_experiment(folder, apply_gate(rows), order, list(figures), note, command)
     print(
         f"{theirs['cell_id'].nunique():,} cells of {given.rows}, of which {known:,} are here already: {folder} has "
         f"{len(rows):,} rows; posbench figures 'experiments=[{given.name}]' results_dir={given.results_dir} draws them"
     )
+
+
+def joined_notes(notes: Mapping[str, str]) -> str:
+    """Returns one note of captions for several experiments, given the note of each by its name.
+
+    What a note says of fine-tuning comes last, where captions look for it. What is said already is not repeated.
+    """
+    from posbench.report.tables.caption_text import TUNED
+
+    heads, tuned = "", ""
+    for name, note in notes.items():
+        head, _, end = note.partition(TUNED)
+        head, end = head.strip(), end.strip().removesuffix(".")
+        if f" {head}" not in f" {heads}":
+            heads = f"{heads} {name}: {head}" if heads else head
+        if f" {end}" not in f" {tuned}":
+            tuned = f"{tuned}, {end}" if tuned else end
+    return " ".join(filter(None, [heads, f"{TUNED} {tuned}." if tuned else ""]))

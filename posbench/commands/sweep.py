@@ -41,12 +41,7 @@ from posbench.sweep import launch_local
 
 DRY_RUN = "--dry-run"
 MULTIRUN = {"--multirun", "-m", "hydra.mode=MULTIRUN"}
-SEVERAL = re.compile(r"[^\[{'\"].*,|(choice|range|glob|shuffle|sort)\(")  # values of --multirun
-OWN_FOLDER = (
-    "name",
-    "experiment",
-    "runtime.results_dir",
-)  # runs that differ in one write to different folders
+JOB = "hydra:job.num"  # number of a run of --multirun
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,14 +55,22 @@ def check_multirun(arguments: Sequence[str]) -> None:
     """Raises ConfigError for runs of --multirun that would replace each other's tables and figures."""
     if MULTIRUN.isdisjoint(arguments):
         return
+    from posbench.config.hydra_app import is_sweep
+
     given = dict(one.lstrip("+").partition("=")[::2] for one in arguments)
     folder = given.get("name", "") + given.get("runtime.results_dir", "")
+    # Runs that differ in one of these write to different folders.
+    own = {"name", "runtime.results_dir"} if "name" in given else {"experiment", "runtime.results_dir"}
     for key, value in given.items():
-        if SEVERAL.match(value) and key not in OWN_FOLDER and f"${{{key}" not in folder:
-            raise ConfigError(
-                f"--multirun with {key}={value} writes every run to one folder, in place of the run before: add "
-                f"'name=NAME-${{{key if '.' in key else f'{key}.name'}}}', or give the values as a list of grid"
-            )
+        in_folder = re.search(rf"\$\{{[^}}]*\b({re.escape(key)}|{JOB})\b", folder)
+        if key in own or in_folder or not is_sweep(f"{key}={value}"):
+            continue
+        is_name = key != "experiment" and value[:1] not in ("[", "{", "'", '"')
+        chosen = JOB if not is_name else key if "." in key else f"{key}.name"
+        raise ConfigError(
+            f"--multirun with {key}={value} writes every run to one folder, in place of the run before: add "
+            f"'name=NAME-${{{chosen}}}', or give the values as a list of grid"
+        )
 
 
 def config_folder(arguments: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -216,6 +217,14 @@ def check_empty(overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"{key}={{}} changes nothing: remove an entry by '~{key}.NAME', all by '~{key}'"
             )
+
+
+def is_sweep(override: str) -> bool:
+    """Returns whether --multirun runs once for each of several values of an override."""
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:  # reported when the settings are composed
+        return False
 
 
 def given_overrides() -> list[str]:

@@ -76,7 +76,7 @@ def check_choice(schema: type, argument: str) -> None:
             raise ConfigError(f"{argument}: a sweep has a list, write 'grid.{key}=[{value}]'")
         if schema is SCHEMAS["sweep"] and key == "task":
             raise ConfigError(f"{argument}: write '+evaluate.{value}.length_multiples=[1,2]' in a sweep")
-        others = " and ".join(f"posbench {name}" for name in sorted(with_group)) or "other files"
+        others = f"posbench {', '.join(sorted(with_group))}" if with_group else "other files"
         raise ConfigError(f"{argument}: {key} is no setting of this command, it is for {others}: remove it")
     if value.startswith("["):
         raise ConfigError(one_value(argument))

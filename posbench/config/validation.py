@@ -107,7 +107,7 @@ def check_command(settings: Any, prefix: str, given: Collection[str], command: s
         key, rule = f"{prefix}{one.name}", one.metadata.get("rule", NO_RULE)
         if rule.commands and {command, *parts}.isdisjoint(rule.commands) and is_given(key, given):
             raise ConfigError(
-                f"{key} changes nothing in posbench {command}, it is for posbench {' and '.join(rule.commands)}: remove it"
+                f"{key} changes nothing in posbench {command}, it is for posbench {', '.join(rule.commands)}: remove it"
             )
 
 

@@ -28,7 +28,7 @@ class LMInfinite(SinkExtension):
         window: int | None = None,
     ) -> None:
         super().__init__(inner, context)
-        self.num_sink_tokens = context.tokens("num_sink_tokens", num_sink_tokens, 10, least=0)
+        self.num_sink_tokens = context.tokens("num_sink_tokens", num_sink_tokens, least=0)
         self.window = context.tokens("window", window, context.shape.train_len)
         self.unchanged_len = self.window
 

@@ -30,7 +30,7 @@ class StreamingLLM(SinkExtension):
         window: int | None = None,
     ) -> None:
         super().__init__(inner, context)
-        self.num_sink_tokens = context.tokens("num_sink_tokens", num_sink_tokens, 4, least=0)
+        self.num_sink_tokens = context.tokens("num_sink_tokens", num_sink_tokens, least=0)
         self.window = context.tokens("window", window, max(1, context.shape.train_len - num_sink_tokens))
         self.unchanged_len = self.num_sink_tokens + self.window
 

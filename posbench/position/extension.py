@@ -25,16 +25,17 @@ class ExtensionContext:
     shape: ModelShape
     length: int
 
-    def tokens(self, setting: str, given: int | None, default: int, least: int = 1) -> int:
-        """Returns the value of a setting that counts tokens, or its default where None is given.
+    def tokens(self, setting: str, given: int | None, default: int | None = None, least: int = 1) -> int:
+        """Returns the value of a setting that counts tokens, or its default, if it has one, where None is given.
 
         Raises:
             ConfigError: if it is not a whole number of at least `least`.
         """
         count = default if given is None else given
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            or_default = "" if default is None else ", or null for the default"
             raise ConfigError(
-                f"{setting} {count!r}: give a whole number of tokens of at least {least}, or null for the default"
+                f"{setting} {count!r}: give a whole number of tokens of at least {least}{or_default}"
             )
         return count
 

@@ -29,14 +29,17 @@ class YaRNScaling(FrequencyScaling):
         temperature: float = 0.1,
     ) -> None:
         super().__init__(inner, context, factor)
+        name = type(self).__name__
         if ramp not in RAMPS:
-            raise unknown("ramp of yarn", ramp, RAMPS)
+            raise unknown(f"ramp of {name}", ramp, RAMPS)
         if not beta_fast > beta_slow > 0:
             raise ConfigError(
-                f"yarn beta_fast {beta_fast}, beta_slow {beta_slow}: give rotations with beta_fast > beta_slow > 0"
+                f"{name} beta_fast {beta_fast}, beta_slow {beta_slow}: give rotations with beta_fast > beta_slow > 0"
             )
         if temperature < 0:
-            raise ConfigError(f"yarn temperature {temperature}: give at least 0 (0.1 in the paper, 0 is off)")
+            raise ConfigError(
+                f"{name} temperature {temperature}: give at least 0 (0.1 in the paper, 0 is off)"
+            )
         self.ramp, self.beta_fast, self.beta_slow = ramp, beta_fast, beta_slow
         self.qk_scale = (temperature * math.log(self.factor) + 1) ** 2
 

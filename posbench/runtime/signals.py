@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STOPPED = b"stopped; the same command continues from here\n"
+STOPPED = "stopped"
+CONTINUES = "stopped; the same command continues from here"
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -26,9 +27,9 @@ class Interrupted(BaseException):
         """Prints the line, once over all ranks, and returns the exit status."""
         with suppress(OSError, RuntimeError):  # no reader, or a signal inside another write
             sys.stdout.flush()
-        if not _reported and may_print(STOPPED.decode().strip()):
+        if not _reported and may_print(last_line):
             with suppress(OSError):
-                os.write(2, STOPPED)
+                os.write(2, f"{last_line}\n".encode())
         return self.status
 
 
@@ -57,6 +58,8 @@ def _on_rank_0(line: str) -> bool:
 
 # Returns whether this rank prints the line that ends the command; posbench.runtime.distributed replaces it under torchrun.
 may_print: Callable[[str], bool] = _on_rank_0
+# The line that ends a stopped command; posbench.commands replaces it for commands that save their progress.
+last_line = STOPPED
 _reported = False
 
 

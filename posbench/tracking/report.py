@@ -54,13 +54,13 @@ def log_report(
 
 
 def cell_means(rows: pd.DataFrame, extension: str) -> dict[str, float]:
-    """Returns the mean of each metric of a cell, by the name task[+extension]/protocol/metric."""
-    ok = rows[rows["status"] == "ok"]
-    sums = ok.groupby(["task", "protocol", "metric"])[["value_sum", "n"]].sum()
+    """Returns the mean of each metric of a cell, by the name task[+extension]/protocol[/variant]/metric."""
+    ok = rows[(rows["status"] == "ok") & (rows["n"] > 0)]
+    sums = ok.groupby(["task", "protocol", "variant", "metric"])[["value_sum", "n"]].sum()
     suffix = "" if extension == "none" else f"+{extension}"
     return {
-        f"{task}{suffix}/{protocol}/{metric}": value / n
-        for (task, protocol, metric), value, n in sums.itertuples()
+        "/".join(filter(None, [f"{task}{suffix}", protocol, variant, metric])): value / n
+        for (task, protocol, variant, metric), value, n in sums.itertuples()
     }
 
 

@@ -1,6 +1,6 @@
 """Weights & Biases; the only module that imports wandb, which it does only if there is something to write.
 
-All files of a model are one run, whose id is that of the model: its training, and each evaluation, resume it.
+A model has one run, whose id is that of the model. Its training and each of its evaluations write to this run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ UPLOAD_TIMEOUT = 120.0  # seconds to wait for uploads at the end of a run; what 
 START_TIMEOUT = (
     120.0  # seconds to wait for W&B's process on this machine, which starts slowly if the CPU is busy
 )
-LOCK_TIMEOUT = 60.0  # seconds to wait for another process that writes to the same run
+# Seconds to wait for other processes that write to the same run. Several workers can evaluate one model, and each holds
+# the run for up to UPLOAD_TIMEOUT at its end.
+LOCK_TIMEOUT = 8 * UPLOAD_TIMEOUT
 # The old and the new host of the server; a key for one is valid for both.
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 # Variables that describe the server and the user. All others describe a run, which may be the one that started this
@@ -103,9 +105,16 @@ class WandbRun:
         self._run.log_artifact(artifact)
 
     def use_checkpoint(self, name: str) -> None:
-        """Records that this run reads the artifact of another; W&B has no such record of offline runs."""
-        if not self._run.offline:
+        """Records that this run reads the artifact of another; W&B has no such record of offline runs.
+
+        An artifact that is not on the server, such as that of a model that was trained offline, is one warning.
+        """
+        if self._run.offline:
+            return
+        try:
             self._run.use_artifact(f"{artifact_name(name)}:latest")
+        except Exception as error:
+            warn("leaves out which models a run reads", error)
 
     def log_summary(self, numbers: Mapping[str, Any]) -> None:
         """Sets values of the summary of the run."""

@@ -36,7 +36,7 @@ commands.main()
 def test_a_signal_ends_a_command_with_one_line(number: int, status: int, body: str, tmp_path: Path) -> None:
     (tmp_path / "slow_import.py").write_text(f"import time\n{READY}\n")
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(body=BODIES[body])],
+        [sys.executable, "-c", PROGRAM.format(body=BODIES[body]), "train"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,6 +49,23 @@ def test_a_signal_ends_a_command_with_one_line(number: int, status: int, body: s
     _, stderr = process.communicate(timeout=20)
     assert time.monotonic() - began < 10
     assert (process.returncode, stderr) == (status, "stopped; the same command continues from here\n")
+
+
+@pytest.mark.parametrize("command", ["properties", "benchmark", "gpu-check", "figures", "--version", ""])
+def test_a_command_that_starts_over_does_not_say_that_it_continues(command: str) -> None:
+    """Fault: a stopped benchmark said that the same command continues from here."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(body=READY), *filter(None, [command])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (143, "stopped\n")
 
 
 @pytest.mark.parametrize("delay", [0.5, 1.5])

@@ -22,3 +22,27 @@ def test_runs_of_multirun_have_folders_of_their_own(swept: str) -> None:
     check_multirun(["--multirun", "experiment=demo", swept, f"name=x-${{{key}.name}}"])
     check_multirun(["--multirun", "experiment=demo,mqar", "figures=[a,b]", "data.path='a,b'"])
     check_multirun(["experiment=demo", swept])
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        "grid.scheme=[rope],[alibi]",
+        "data.path='a','b'",
+        'data.path="a","b"',
+        "overrides.scheme.rope={rope_theta:5},{rope_theta:6}",
+        "experiment=demo,mqar",
+    ],
+)
+def test_runs_of_multirun_with_lists_have_folders_of_their_own(swept: str) -> None:
+    """Fault: a value that begins with a bracket or a quote, and experiments under one name, passed the check."""
+    with pytest.raises(ConfigError, match=r"writes every run to one folder.*name=NAME-\$\{hydra:job.num\}'"):
+        check_multirun(["--multirun", "name=x", swept])
+    check_multirun(["--multirun", "name=x-${hydra:job.num}", swept])
+
+
+@pytest.mark.parametrize(
+    "given", ["grid.scheme=[rope,alibi]", "+train.x={a:1,b:2}", "data.path=a=b", "~figures"]
+)
+def test_one_value_of_multirun_is_no_list_of_values(given: str) -> None:
+    check_multirun(["--multirun", "experiment=demo", "train.seed=0", given])

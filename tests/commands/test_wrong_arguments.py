@@ -78,6 +78,18 @@ def test_choices_and_options(posbench, arguments, expected):
     check_refused(posbench, arguments, expected)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["properties", "results_dir={}"], ["gpu-check", "--device", "cpu", "--results", "{}"]]
+)
+def test_a_folder_that_cannot_be_written_is_known_first(posbench, tmp_path, monkeypatch, arguments):
+    """Fault: properties measured every scheme before the error."""
+    monkeypatch.setattr("posbench.properties.report.write", None)
+    monkeypatch.setattr("posbench.benchmark.gpu_check.check", None)
+    (tmp_path / "file").touch()
+    given = [one.format(tmp_path / "file" / "new") for one in arguments]
+    check_refused(posbench, given, f"because {tmp_path}/file is a file, not a folder")
+
+
 def test_a_gpu_check_without_a_gpu(posbench, monkeypatch):
     """Fault: the status was 0, as if everything had been checked and found equal."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

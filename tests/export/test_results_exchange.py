@@ -11,7 +11,8 @@ import pytest
 import yaml
 from conftest import MODEL, evaluated
 
-from posbench.report.experiment import save_experiment
+from posbench.commands.results import joined_notes
+from posbench.report.experiment import read_metadata, save_experiment
 from posbench.results.rows import SCHEMA, RowStore, read_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +77,34 @@ def test_an_import_is_a_leaderboard(posbench, here, theirs):
     assert (status, err) == (0, "")
     table = (here / "leaderboard" / "tables").glob("*bits_per_byte.md")
     assert "2 training seeds" in next(table).read_text()
+
+
+def test_an_import_keeps_the_note_and_the_command_of_its_experiment(posbench, here, theirs):
+    """Fault: captions no longer said how the models were trained, and the report had no command."""
+    tuned = "Fine-tuned, with the extension in place:"
+    for name, note in {
+        "mine": f"25% of the training sequences are synthetic. {tuned} a (pi, steps 5), b (yarn).",
+        "other": f"{tuned} c (ntk).",
+    }.items():
+        save_experiment(here / name, evaluated(), ["alibi"], [], note, ["posbench", "sweep", f"name={name}"])
+    mine = read_metadata(here / "mine")
+    arguments = ("results", "import", theirs, "--results-dir", here, "--name", "mine")
+    assert posbench(*arguments)[::2] == (0, "")
+    assert len(read_rows(here / "mine" / "rows.parquet")) > len(evaluated())
+    assert read_metadata(here / "mine") == mine
+    for _ in range(2):
+        assert posbench(*arguments, "--with", "other")[::2] == (0, "")
+        assert read_metadata(here / "mine")["caption_note"] == (
+            f"25% of the training sequences are synthetic. {tuned} a (pi, steps 5), b (yarn), c (ntk)."
+        )
+
+
+def test_notes_that_differ_name_their_experiments():
+    assert joined_notes({"a": "25% synthetic.", "b": "25% synthetic.", "c": ""}) == "25% synthetic."
+    both = joined_notes({"a": "25% synthetic.", "b": "5% synthetic."})
+    assert both == "25% synthetic. b: 5% synthetic."
+    assert joined_notes({"a": both, "b": "5% synthetic."}) == both
+    assert joined_notes({}) == ""
 
 
 def test_cells_are_imported(posbench, here, theirs):

@@ -1,11 +1,13 @@
 """Resonance RoPE: exact repetition of rotations, and rounded wavelengths of transformers' YaRN. Tolerance 1e-12."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from extended import Llama, context, hugging_face, measured
 
+from posbench.errors import ConfigError
 from posbench.extensions.resonance import Resonance
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, ModelShape
@@ -51,3 +53,10 @@ def test_without_rounding_it_is_yarn(factor: float) -> None:
     found = measured(Resonance(Llama(SHAPE), context(512, SHAPE), factor, integer_wavelengths=False), SHAPE)
     expected = hugging_face("yarn", factor, SHAPE).inv_freq.double()
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("given", [{"beta_fast": 0.5}, {"temperature": -1.0}, {"ramp": "dims"}])
+def test_errors_name_the_extension(given: dict[str, Any]) -> None:
+    """Fault: errors of resonance named yarn."""
+    with pytest.raises(ConfigError, match=f"Resonance.*{next(iter(given.values()))}"):
+        Resonance(Llama(SHAPE), context(256, SHAPE), **given)

@@ -90,7 +90,7 @@ def test_temperature_equals_the_paper_or_is_off() -> None:
 
 def test_bad_settings() -> None:
     with pytest.raises(
-        ConfigError, match=r"ramp of yarn 'dims'.*dimensions, fractional_dimensions, rotations"
+        ConfigError, match=r"ramp of YaRN 'dims'.*dimensions, fractional_dimensions, rotations"
     ):
         YaRN(Llama(SHAPE), context(64), 4, "dims")
     for fast, slow in ((1.0, 32.0), (1.0, 1.0), (32.0, 0.0)):
