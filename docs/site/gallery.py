@@ -23,7 +23,7 @@ from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.factor_extension import FrequencyScaling
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import ModelShape
-from posbench.properties.probe import SchemeProbe, draw, logits
+from posbench.properties.probe import SchemeProbe, draw, has_weights, logits
 from posbench.schemes.rope import RoPE
 
 SHAPE = ModelShape(n_layers=4, n_heads=4, head_dim=16, d_model=64, train_len=32)
@@ -130,7 +130,7 @@ def draw_scheme(one: Choice, path: Path) -> str:
         if len(shown) == 1
         else f"from the left: {', '.join(name for name, _ in shown)}"
     )
-    weights = "" if probe.scheme.traits.softmax_attention else ", weights in place of logits"
+    weights = ", weights in layers without logits" if has_weights(probe) else ""
     return f"{where}{note}{weights}; {length} tokens"
 
 

@@ -13,7 +13,9 @@ examples:
   posbench properties 'schemes=[rope,alibi]' costs=false
 """
 
+import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from posbench.commands import settings_command
@@ -24,11 +26,16 @@ from posbench.files import check_writable
 
 
 def main(arguments: Sequence[str]) -> int:
-    return settings_command.main("properties", __doc__, run, arguments)
+    command = shlex.join(["posbench", "properties", *arguments])
+    return settings_command.main("properties", __doc__, partial(run, command=command), arguments)
 
 
-def run(script: PropertiesScript) -> None:
-    """Measures all schemes of configs/scheme, or those that are named."""
+def run(script: PropertiesScript, command: str) -> None:
+    """Measures all schemes of configs/scheme, or those that are named.
+
+    Args:
+        command: what was called, for captions.
+    """
     from posbench.config.hydra_app import given_keys, load_option
 
     check_given_list("schemes", script.schemes, given_keys())
@@ -45,5 +52,5 @@ def run(script: PropertiesScript) -> None:
     torch.set_num_threads(1)
     folder = Path(script.results_dir) / "properties"
     check_writable(folder)
-    written = write(builds, folder, script.costs, extensions)
+    written = write(builds, folder, command, script.costs, extensions)
     print(f"{len(written)} tables and figures of {len(names)} schemes in {folder}")

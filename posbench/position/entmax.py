@@ -5,12 +5,26 @@ Peters, Niculae, Martins. Sparse Sequence-to-Sequence Models. ACL 2019, section 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from posbench.position.biases import AttentionBias, RowwiseBias
+
 STEPS = 24  # of Newton's method at most; half as many reach float64 for rows of 65536 keys
+
+
+@dataclass(frozen=True, eq=False)
+class LogWeights(RowwiseBias):
+    """The bias of a normaliser other than the softmax: it makes a logit the logarithm of the weight of its pair.
+
+    Attributes:
+        inner: bias of the logits before the normaliser, None if there is none.
+    """
+
+    inner: AttentionBias | None = None
 
 
 class LogEntmax15(torch.autograd.Function):

@@ -12,13 +12,14 @@ from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, content_log
 from posbench.properties.uniqueness import encoding
 
 FAR = (2**10, 2**12, 2**14)  # largest positions (tokens); limited by the cost of floater's integration
-# Where growth up to there is seen: beyond the slowest wavelength of rotations, whose logits grow up to a part of it.
+# Only if logits grow over all of FAR. These positions are beyond the longest wavelength of a slow rotation, whose logits
+# grow up to a fraction of it and then stop.
 VERY_FAR = (2**18, 2**23, 2**28)
 GROWTH = 1.1  # factor between successive positions in some layer; a logarithm grows by 12/10, ... and 28/23
 
 
 def bounds(probe: SchemeProbe) -> dict[str, object]:
-    """Returns the largest change of a logit up to 16 times the training length (nats), and what it grows with.
+    """Returns the largest change of a logit by the scheme up to 16 times the training length, and what it grows with.
 
     Growth with positions is tested with few tokens at ever larger positions, growth with tokens with ever more tokens
     within the training length. All tokens are equal.
@@ -83,5 +84,5 @@ def _dense(probe: SchemeProbe) -> list[Tensor]:
 
 def _largest(probe: SchemeProbe, length: int, position_scale: float = 1) -> Tensor:
     """(layers,): largest change of a logit of the last token, in nats."""
-    change = (last_token_logits(probe, length, position_scale) - content_logits(probe, length)).abs()
+    change = (last_token_logits(probe, length, position_scale) - content_logits(probe)).abs()
     return change.masked_fill(change.isinf(), 0).unflatten(0, (probe.shape.n_layers, -1)).flatten(1).amax(1)

@@ -12,6 +12,7 @@ from posbench.properties.ratings import NO, NOT_APPLICABLE, PARTIAL, YES, Rating
 
 NEARLY = 1e-3  # relative error of a linear map that counts as nearly exact
 EXCESS = 0.1  # nats beyond the range of logits at the training length
+NOT_NATS = "×"
 BEHAVIORS = {
     UNDEFINED: "undefined",
     HIDDEN: "masked",
@@ -34,20 +35,25 @@ def _position_blind(row: Row) -> bool:
     return row["behavior_1x"] == POSITION_BLIND
 
 
+def _amount(row: Row, value: float) -> str:
+    return format_compact(value) + NOT_NATS * row["has_weights"]
+
+
 def _order(row: Row) -> Rating:
     change = row["order_sensitivity"]
     return Rating(YES if change > 0 else NO, format_compact(change) if change else "none")
 
 
 def _source(row: Row) -> Rating:
-    return Rating(
-        {"formula": YES, "trained": PARTIAL}.get(row["position_source"], NO), row["position_source"]
-    )
+    source = row["position_source"]
+    if source == "formula" and _position_blind(row):
+        return Rating(NOT_APPLICABLE, BEHAVIORS[POSITION_BLIND])
+    return Rating({"formula": YES, "trained": PARTIAL}.get(source, NO), source)
 
 
 def _unique(row: Row) -> Rating:
     if row["indistinguishable_fraction"] == 0:
-        return Rating(YES, f"≥ {format_compact(row['min_logit_difference'])}")
+        return Rating(YES, f"≥ {_amount(row, row['min_logit_difference'])}")
     return (
         Rating(NO, "all equal")
         if row["indistinguishable_fraction"] == 1
@@ -66,11 +72,11 @@ def _relative(row: Row) -> Rating:
     if _position_blind(row):
         return Rating(NOT_APPLICABLE, BEHAVIORS[POSITION_BLIND])
     if not row["shift_change"] <= 0:
-        return Rating(NO, f"off by {format_compact(row['shift_change'])}")
+        return Rating(NO, f"off by {_amount(row, row['shift_change'])}")
     spread = row["diagonal_spread"]
     if spread == 0:
         return Rating(YES, "exact")
-    return Rating(PARTIAL, "except mask" if math.isinf(spread) else f"index: {format_compact(spread)}")
+    return Rating(PARTIAL, "except mask" if math.isinf(spread) else f"index: {_amount(row, spread)}")
 
 
 def _linear(row: Row) -> Rating:
@@ -107,9 +113,9 @@ def _bounded(row: Row) -> Rating:
     if math.isnan(row["largest_change"]):
         return Rating(NO, "not a number")
     if row["grows_with"] == "nothing":
-        return Rating(YES, f"± {format_compact(row['largest_change'])}")
+        return Rating(YES, f"± {_amount(row, row['largest_change'])}")
     words = row["grows_with"].replace("positions and tokens", "both")
-    return Rating(NO, f"{words} ↑ {format_compact(row['largest_change'])}")
+    return Rating(NO, f"{words} ↑ {_amount(row, row['largest_change'])}")
 
 
 def _decay(row: Row) -> Rating:
@@ -125,12 +131,12 @@ def _beyond(multiple: int) -> Callable[[Row], Rating]:
         )
         if kind == UNDEFINED:
             return Rating(NO, BEHAVIORS[kind])
-        if kind in {HIDDEN, POSITION_BLIND}:
-            return Rating(YES, BEHAVIORS[kind])
-        text = BEHAVIORS[kind] if visible == 1 else f"{100 * visible:.1g}% visible"
+        text = BEHAVIORS[kind]
+        if kind != HIDDEN and visible < 1:
+            text += f" {100 * visible:.0f}%" if visible >= 0.01 else " <1%"
         if excess <= EXCESS:
             return Rating(YES, text)
-        return Rating(PARTIAL, f"{text} +{format_compact(excess)}")
+        return Rating(PARTIAL, f"{text} +{_amount(row, excess)}")
 
     return of
 
@@ -144,51 +150,63 @@ def _axial_2d(row: Row) -> Rating:
 COLUMNS: Sequence[Column] = (
     Column(
         "order\nsensitivity",
-        "relative change of a layer's last output if the earlier tokens are permuted",
+        "largest change of a layer's output at the last token if the tokens before it are permuted, relative to the root mean square of its outputs",
         _order,
     ),
-    Column("source of\npositions", "a formula, training, or random draws in each step of training", _source),
+    Column(
+        "source of\npositions",
+        "‘trained’: other values of the parameters change logits, by more than a factor for each head; ‘formula’: they do not; ‘random’: positions are drawn in each step of training",
+        _source,
+    ),
     Column(
         "positions\ndistinct",
-        "smallest difference between the logits of two of 64 positions (nats) if all tokens are equal, or the fraction of equal pairs",
+        "smallest difference (nats) between the logits of two of 64 positions if all tokens are equal, or the percentage of pairs of positions with equal logits",
         _unique,
     ),
     Column(
         "distances in\nembeddings",
-        "smallest |PE(p) - PE(p')| / smallest distance between two different tokens with positions, of 50 tokens at 64 positions",
+        "smallest distance between the position embeddings of two of 64 positions / smallest distance between the embeddings of two of 50 tokens at any of these positions",
         _distances,
     ),
     Column(
         "relative:\nonly m - n",
-        "largest change of a logit (nats) if all positions are shifted; ‘index’ and ‘mask’: relative except for effects of token indices, which change logits by this much, or of the mask",
+        "‘off by’: largest change of a logit (nats) if all positions are shifted by the same number; ‘index’: a shift changes nothing, but logits at the same distance differ by up to this much, because they also depend on the indices of the tokens; ‘except mask’: a shift changes nothing, but some pairs at a distance are masked and others are not",
         _relative,
     ),
     Column(
         "linear\nstep",
-        "whether one matrix maps PE(p), or a transformed vector at p, to p + k: its error at positions that it was not fitted to",
+        "whether one matrix for each k maps the position embedding of p, or a query or key transformed at p, to that of p + k; ‘error’: of a fitted matrix at other positions, relative to the standard deviation of the targets",
         _linear,
     ),
-    Column("norm of\nq, k kept", "largest relative change, constant factors included", _norm),
-    Column("orthogonal\nmap of q, k", "largest entry of AᵀA - I", _orthogonal),
+    Column(
+        "norm of\nq, k kept",
+        "largest relative change of the norm of a query or key; a constant factor counts as a change",
+        _norm,
+    ),
+    Column(
+        "orthogonal\nmap of q, k",
+        "largest entry of |AᵀA - I| for the matrix A that transforms queries or keys at a position; ‘not linear’: there is no such matrix",
+        _orthogonal,
+    ),
     Column(
         "bounded",
-        "largest change of a logit up to 16 times the training length (nats); ↑: it keeps growing with positions, tokens or both",
+        "largest change of a logit by the scheme up to 16 times the training length (nats); ‘↑’: the change keeps growing with positions, with the number of tokens, or with both",
         _bounded,
     ),
     Column(
         "decays with\ndistance",
-        "whether the logit of equal vectors, or only its envelope, falls with distance (the curves are another figure)",
+        "whether the mean logit of equal vectors falls with distance; ‘envelope’: it rises at some distances, but its largest value from a distance on falls; ‘flat’: it is constant, or constant in a layer; ‘no decay’: none of these (the figure of decay has the curves)",
         _decay,
     ),
     Column(
         "at 4 × the\ntrain. length",
-        "logits of the more distant half of the keys: undefined, masked, constant, changing with position, or without positions; ‘+’: nats by which they leave their range at the training length",
+        "whether the logits of the more distant half of the keys are constant, changing with position, masked, undefined or independent of positions; ‘%’: percentage of these keys that are visible in some layer, if not all; ‘+’: the largest number of nats, if it is more than 0.1, by which the logit of any visible key, near or distant, leaves the range of logits at the training length",
         _beyond(4),
     ),
     Column("at 16 × the\ntrain. length", "likewise", _beyond(16)),
     Column(
         "in two\ndimensions",
-        "with half of the dimensions for rows and half for columns, for schemes that act on single vectors: whether logits change under a shift",
+        "for schemes that act on single vectors, with half of the dimensions for rows and half for columns; ‘relative’: a shift of all rows and columns changes no logit; ‘absolute’: it changes logits",
         _axial_2d,
     ),
     Column("parameters", "at this size", lambda row: Rating("", f"{row['parameters']:,}")),

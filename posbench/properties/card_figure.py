@@ -15,7 +15,7 @@ from posbench.properties.ratings import NO, NOT_APPLICABLE, PARTIAL, YES, Rating
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import GREY, captioned_subplots
 
-NAME, CELL, LINE, HEAD = 1.6, 1.12, 0.19, 0.4  # inches
+NAME, CELL, LINE, HEAD = 1.6, 1.25, 0.19, 0.4  # inches
 # Distinguishable with common colour blindness, and in grey by their marks.
 COLOURS = {YES: "#a9cbe8", PARTIAL: "#fbe3b4", NO: "#ffffff", NOT_APPLICABLE: "#eeeeee", "": "#ffffff"}
 

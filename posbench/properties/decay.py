@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, logits, normalised
+from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, logits_or_weights, normalised
 
 HEAD_DIM = 64  # rotations of few dimensions are not representative
 FALL = 0.05  # relative to the logit without a scheme
@@ -18,7 +18,8 @@ KINDS = ("falls", "envelope falls", "flat", "no")
 def curves(probe: SchemeProbe) -> NDArray[np.float64]:
     """(layers, N): mean over heads of the last token's logits at distances 0 .. N-1; NaN if masked.
 
-    Logits are relative to the logit without a scheme. N is 16 times the training length, or the longest multiple
+    Logits are relative to the logit without a scheme; layers without logits have the weight relative to the weight of
+    the token itself. N is 16 times the training length, or the longest multiple
     that the scheme supports.
     """
     wide = probe.with_shape(head_dim=HEAD_DIM, d_model=HEAD_DIM * probe.shape.n_heads)
@@ -27,10 +28,10 @@ def curves(probe: SchemeProbe) -> NDArray[np.float64]:
     x_BSW = torch.ones(1, length, wide.shape.d_model, dtype=torch.float64)
     last = slice(length - 1, length)
     reference = float(normalised(x_BSW[:, :1]).square().sum()) / probe.shape.n_heads / HEAD_DIM**0.5
-    reference = reference if wide.scheme.traits.softmax_attention else 1.0
     means = []
     for inputs in wide.attention_inputs(x_BSW, wide.geometry(length), projected=False):
-        logit_HS = logits(wide.scheme, inputs, last)[0, :, 0] / reference
+        value_BHRS, are_logits = logits_or_weights(wide.scheme, inputs, last)
+        logit_HS = value_BHRS[0, :, 0] / (reference if are_logits else 1)
         logit_HS = logit_HS.masked_fill(logit_HS.isnan(), torch.inf)  # NaN stands for masked keys
         means.append(torch.where(logit_HS > -torch.inf, logit_HS, torch.nan).mean(0).flip(0))
     return torch.stack(means).numpy()

@@ -1,18 +1,20 @@
-"""Determinism: positions from a formula, from training, or from random draws."""
+"""Source of positions: a formula, training, or random draws."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from posbench.properties.probe import SchemeProbe, draw, logits
+from posbench.properties.probe import EXACT, SchemeProbe, draw, logits
 
-SOURCES = ("formula", "trained", "random")
+CHANGE = 0.1  # standard deviation of what is added to parameters
 
 
 def determinism(probe: SchemeProbe) -> dict[str, object]:
     """Returns the source of positions, the number of parameters, and the largest differences of logits (nats).
 
+    random: logits differ between two passes in training mode. trained: they change with the parameters, by more than a
+    factor for each head, which is a temperature. formula: neither; parameters, if any, are not about positions.
     Differences are those between two evaluations, between two seeds, and between two passes in training mode.
     """
     again = SchemeProbe.of(probe.settings, probe.shape)
@@ -26,7 +28,14 @@ def determinism(probe: SchemeProbe) -> dict[str, object]:
     repeated = _difference(first, _logits(again))
     in_training = _difference(one, two)
     parameters = sum(parameter.numel() for parameter in probe.scheme.parameters())
-    source = SOURCES[2 if in_training else 1 if parameters else 0]
+    if in_training:
+        source = "random"
+    else:
+        with_others = SchemeProbe.of(probe.settings, probe.shape)
+        for number, parameter in enumerate(with_others.scheme.parameters()):
+            parameter.add_(CHANGE * draw(*parameter.shape, seed=number))
+        change = _difference(_up_to_a_factor(first), _up_to_a_factor(_logits(with_others)))
+        source = "formula" if change <= EXACT else "trained"
     return {
         "repeated_difference": repeated,
         "seed_difference": _difference(first, _logits(other)),
@@ -41,6 +50,11 @@ def _logits(probe: SchemeProbe) -> Tensor:
     x_BSW = draw(1, length, probe.shape.d_model, seed=6)
     layers = probe.attention_inputs(x_BSW, probe.geometry(length))
     return torch.stack([logits(probe.scheme, inputs) for inputs in layers])
+
+
+def _up_to_a_factor(logit: Tensor) -> Tensor:
+    """Returns logits relative to their norm in each head, 0 if masked."""
+    return torch.nn.functional.normalize(logit.masked_fill(logit.isneginf(), 0).flatten(-2), dim=-1)
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from posbench.position.call import AttentionCall
-from posbench.position.scheme import AttentionInputs
+from posbench.position.entmax import LogWeights
+from posbench.position.scheme import AttentionInputs, PositionScheme
 from posbench.properties.probe import SchemeProbe, draw
 
 # In the order of the forward pass.
@@ -41,21 +42,31 @@ def acts_on(probe: SchemeProbe) -> tuple[str, ...]:
 
 def _attention_parts(probe: SchemeProbe, inputs: AttentionInputs) -> set[str]:
     scheme, changed = probe.scheme, set()
-    if scheme.attention(inputs, torch.zeros_like(inputs.k_BHSD), _zeros) is not None:
+    if replaces_attention(scheme, inputs):
         return {"attention"}
     q, k = scheme.qk(inputs)
     if q.shape != inputs.q_BHTD.shape or not (
         torch.equal(q, inputs.q_BHTD) and torch.equal(k, inputs.k_BHSD)
     ):
         changed.add("q and k")
+    bias = scheme.attention_bias(inputs)
+    if isinstance(bias, LogWeights):
+        changed.add("softmax")
+        bias = bias.inner
+    if bias is not None:
+        changed.add("logits")
     hooks = {
         "logit_scale": "logit scale",
-        "attention_bias": "logits",
         "relative_values": "values",
         "mask": "mask",
         "softmax_normalizer": "softmax",
     }
     return changed | {part for hook, part in hooks.items() if getattr(scheme, hook)(inputs) is not None}
+
+
+def replaces_attention(scheme: PositionScheme, inputs: AttentionInputs) -> bool:
+    """Returns whether the scheme has an attention of its own in this layer."""
+    return scheme.attention(inputs, torch.zeros_like(inputs.k_BHSD), _zeros) is not None
 
 
 def _zeros(call: AttentionCall) -> tuple[torch.Tensor, None]:

@@ -18,10 +18,11 @@ UNDEFINED, HIDDEN, POSITION_BLIND, CONSTANT, CHANGING = (
 def length_behavior(probe: SchemeProbe) -> dict[str, object]:
     """Returns the behaviour of the last token's logits at each multiple of the training length.
 
-    It is given by the more distant half of the keys. undefined: the scheme does not support the length. hidden: they
-    are masked. position_blind: the logits of all positions are equal. constant: those of the distant half are equal.
-    changing: they are not. `visible_fraction` is the fraction of them that is visible in some layer, and `excess` the
-    largest distance of a logit from the range at the training length (nats).
+    The behaviour is that of the more distant half of the keys. undefined: the scheme does not support the length.
+    hidden: these keys are masked. position_blind: the logits of all positions are equal. constant: the logits of these
+    keys are equal. changing: they are not. `visible_fraction` is the fraction of these keys that some head of some layer
+    attends to. `excess` is about all keys, since distances beyond the training length begin in the nearer half: the
+    largest distance of a visible logit from the range of logits at the training length (nats).
     """
     train_len = probe.shape.train_len
     reference = last_token_logits(probe, train_len)

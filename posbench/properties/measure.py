@@ -16,13 +16,14 @@ from posbench.properties.determinism import determinism
 from posbench.properties.hooks import acts_on
 from posbench.properties.length_behavior import length_behavior
 from posbench.properties.order import order_sensitivity
-from posbench.properties.probe import SchemeProbe
+from posbench.properties.probe import SchemeProbe, has_weights
 from posbench.properties.qk_map import isometry
 
 Row = dict[str, Any]
 
 PROPERTIES: tuple[Callable[[SchemeProbe], Mapping[str, object]], ...] = (
     lambda probe: {"acts_on": ", ".join(acts_on(probe)) or "nothing"},
+    lambda probe: {"has_weights": has_weights(probe)},
     lambda probe: {"order_sensitivity": order_sensitivity(probe)},
     determinism,
     uniqueness.position_separation,

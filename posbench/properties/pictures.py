@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from posbench.instantiate import instantiate
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.properties.decay import HEAD_DIM
-from posbench.properties.probe import EXACT, SHAPE, SchemeProbe, logits, normalised
+from posbench.properties.probe import EXACT, SHAPE, SchemeProbe, logits_or_weights, normalised
 from posbench.properties.ratings import format_compact
 
 MULTIPLE = 2  # tokens of a picture, as a multiple of the training length
@@ -42,7 +42,7 @@ def pictures(settings: Mapping[str, Any], extension: Mapping[str, Any] | None = 
     """Returns a picture of a scheme, or of an extension around it; two of the first and the last layer if they differ.
 
     All queries and keys are the vector of ones, as for the curves of decay; values are means over the heads in which a
-    pair is visible, relative to the logit without a scheme.
+    pair is visible, relative to the logit without a scheme, or in layers without logits to the weight of the token itself.
 
     Args:
         settings: build settings of the scheme; likewise `extension`.
@@ -58,27 +58,31 @@ def pictures(settings: Mapping[str, Any], extension: Mapping[str, Any] | None = 
         wide = replace(wide, scheme=around.double().eval())
     x_BSW = torch.ones(1, length, WIDE.d_model, dtype=torch.float64)
     reference = float(normalised(x_BSW[:, :1]).square().sum()) / WIDE.n_heads / HEAD_DIM**0.5
-    reference = reference if wide.scheme.traits.softmax_attention else 1.0
-    found: list[tuple[list[int], NDArray[np.float64]]] = []
+    found: list[tuple[list[int], NDArray[np.float64], bool]] = []
     for layer, inputs in enumerate(wide.attention_inputs(x_BSW, wide.geometry(length), projected=False)):
-        logit_HTS = logits(wide.scheme, inputs)[0] / reference
+        value_BHTS, are_logits = logits_or_weights(wide.scheme, inputs)
+        logit_HTS = value_BHTS[0] / (reference if are_logits else 1)
         visible_HTS = logit_HTS > -torch.inf
         total_TS = logit_HTS.masked_fill(~visible_HTS, 0).sum(0)
         value_TS = (total_TS / visible_HTS.sum(0)).numpy()  # NaN if masked in every head
-        same = next((layers for layers, other in found if _equal(value_TS, other)), None)
+        same = next(
+            (layers for layers, other, kind in found if kind == are_logits and _equal(value_TS, other)), None
+        )
         if same is None:
-            found.append(([layer], value_TS))
+            found.append(([layer], value_TS, are_logits))
         else:
             same.append(layer)
     shown = dict.fromkeys((0, len(found) - 1))  # layers of one kind differ only in their random weights
-    return [_picture(found[place][1], found[place][0], len(found) > 1, train_len) for place in shown]
+    return [_picture(*found[place], len(found) > 1, train_len) for place in shown]
 
 
 def _equal(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return np.allclose(one, other, rtol=0, atol=EXACT, equal_nan=True)
 
 
-def _picture(value_TS: NDArray[np.float64], layers: list[int], several: bool, train_len: int) -> Picture:
+def _picture(
+    layers: list[int], value_TS: NDArray[np.float64], are_logits: bool, several: bool, train_len: int
+) -> Picture:
     low, high = np.nanmin(value_TS), np.nanmax(value_TS)
     span = high - low
     share_TS = (value_TS - low) / span if span > EXACT else np.where(np.isnan(value_TS), np.nan, 1.0)
@@ -99,8 +103,13 @@ def _picture(value_TS: NDArray[np.float64], layers: list[int], several: bool, tr
         else ""
     )
     masked = f"{hidden:,} of {len(causal_P):,} are masked" if hidden else "none is masked"
+    pair, unit = (
+        ("Logit of query i (down) with key j (across)", "the logit without a scheme")
+        if are_logits
+        else ("Weight of key j (across) for query i (down)", "the weight of the token itself")
+    )
     return Picture(
         file.getvalue(),
-        f"{which}Logit of query i (down) with key j (across) for {len(value_TS)} tokens, trained on {train_len}, "
-        f"{colours}, where 1 is the logit without a scheme; of the pairs with j ≤ i, {masked}.",
+        f"{which}{pair} for {len(value_TS)} tokens, trained on {train_len}, "
+        f"{colours}, where 1 is {unit}; of the pairs with j ≤ i, {masked}.",
     )

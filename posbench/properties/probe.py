@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.errors import LengthError, UndefinedError
-from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import build_scheme
 from posbench.position.attention import attend
 from posbench.position.biases import QueryRows
 from posbench.position.call import AttentionCall
+from posbench.position.entmax import LogWeights
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 
@@ -105,15 +105,18 @@ def normalised(x_BSW: Tensor) -> Tensor:
 
 
 def logits(scheme: PositionScheme, inputs: AttentionInputs, rows: slice = slice(None)) -> Tensor:
-    """(B, H, R, S): logits of the queries in `rows`, -inf if masked.
+    """(B, H, R, S): logits of the queries in `rows`, or weights where the layer has no logits; -inf if masked."""
+    return logits_or_weights(scheme, inputs, rows)[0]
 
-    For schemes that replace softmax attention, these are weights relative to the weight of the token itself, which
-    do not depend on the normalizer.
+
+def logits_or_weights(
+    scheme: PositionScheme, inputs: AttentionInputs, rows: slice = slice(None)
+) -> tuple[Tensor, bool]:
+    """Returns (B, H, R, S) values of the queries in `rows`, -inf if masked, and whether they are logits.
+
+    Logits are those before the normalizer, be it the softmax or another function. A layer without logits, such as a
+    linear recurrence, has weights relative to the weight of the token itself instead.
     """
-    own = scheme.attention(inputs, _one_hot(inputs), KernelDispatcher("dense"))
-    if own is not None:
-        weight = own / own.diagonal(dim1=-2, dim2=-1)[..., None]
-        return weight.masked_fill(~inputs.geo.visible(), -torch.inf)[:, :, rows]
     by_region: list[Tensor] = []
 
     def record(call: AttentionCall) -> tuple[Tensor, Tensor]:
@@ -121,21 +124,34 @@ def logits(scheme: PositionScheme, inputs: AttentionInputs, rows: slice = slice(
         visible = call.geo.visible(call.masks, rows)
         content = call.scale * q @ k.transpose(-1, -2)
         whole = content
-        if call.bias is not None:
-            whole = content + call.bias.precompute(k).value_from_rows(
+        bias = call.bias.inner if isinstance(call.bias, LogWeights) else call.bias
+        if bias is not None:
+            whole = content + bias.precompute(k).value_from_rows(
                 QueryRows(call.geo, rows, q, k, call.scale, content, visible)
             )
         by_region.append(whole.masked_fill(~visible, -torch.inf))
         return torch.zeros_like(call.v_BHSD), torch.zeros(call.q_BHTE.shape[:-1], dtype=q.dtype)
 
-    attend(scheme, inputs, torch.zeros_like(inputs.k_BHSD), record)
-    return torch.stack(by_region).amax(0)  # regions partition the pairs
+    own = scheme.attention(inputs, _one_hot(inputs), record)
+    if own is None:
+        attend(scheme, inputs, torch.zeros_like(inputs.k_BHSD), record)
+    if by_region:
+        return torch.stack(by_region).amax(0), True  # regions partition the pairs
+    assert own is not None
+    weight = own / own.diagonal(dim1=-2, dim2=-1)[..., None]
+    return weight.masked_fill(~inputs.geo.visible(), -torch.inf)[:, :, rows], False
 
 
 def plain(scheme: PositionScheme, inputs: AttentionInputs) -> Tensor:
-    """(B, H): logits of the last token with itself without a scheme; 1 for schemes that replace softmax attention."""
+    """(B, H): logits of the last token with itself without a scheme; 1 in a layer without logits."""
     logit_BH = (inputs.q_BHTD[:, :, -1] * inputs.k_BHSD[:, :, -1]).sum(-1) / inputs.q_BHTD.shape[-1] ** 0.5
-    return logit_BH if scheme.traits.softmax_attention else torch.ones_like(logit_BH)
+    return logit_BH if logits_or_weights(scheme, inputs)[1] else torch.ones_like(logit_BH)
+
+
+def has_weights(probe: SchemeProbe) -> bool:
+    """Returns whether some layer has no logits, so that weights take their place."""
+    layers = probe.attention_inputs(probe.repeated_tokens(1, 1), probe.geometry(1))
+    return any(not logits_or_weights(probe.scheme, inputs)[1] for inputs in layers)
 
 
 def _one_hot(inputs: AttentionInputs) -> Tensor:
@@ -154,8 +170,8 @@ def last_token_logits(probe: SchemeProbe, length: int, position_scale: float = 1
     return torch.cat([logits(probe.scheme, inputs, last).flatten(0, 2) for inputs in layers])
 
 
-def content_logits(probe: SchemeProbe, length: int) -> Tensor:
-    """(P, 1): the same logits without a scheme."""
+def content_logits(probe: SchemeProbe) -> Tensor:
+    """(P, 1): logits of any token of these sequences with another one, without a scheme; 1 in a layer without logits."""
     tokens = probe.repeated_tokens(4, 1)
     without = replace(probe, scheme=PositionScheme())
     layers = without.attention_inputs(tokens, without.geometry(1))

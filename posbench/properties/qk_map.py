@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from posbench.position.scheme import AttentionInputs
+from posbench.properties.hooks import replaces_attention
 from posbench.properties.probe import EXACT, SchemeProbe, draw
 
 VECTORS = 16
@@ -30,7 +31,7 @@ def _maps(probe: SchemeProbe, vector_VD: Tensor, length: int) -> Iterator[tuple[
     x = vector_VD[:, None, None].expand(-1, shape.n_heads, length, -1).contiguous()
     for layer in range(shape.n_layers):
         inputs = AttentionInputs(layer, geo, stream, stream, x, x)
-        if not probe.scheme.traits.softmax_attention:
+        if replaces_attention(probe.scheme, inputs):
             continue
         q, k = probe.scheme.qk(inputs)
         changed = q.shape != x.shape or not (torch.equal(q, x) and torch.equal(k, x))

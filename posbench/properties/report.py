@@ -12,7 +12,7 @@ from posbench import checksums
 from posbench.errors import ConfigError
 from posbench.files import write_bytes, write_text
 from posbench.properties import card_figure, cost_figure, decay_figure
-from posbench.properties.card import COLUMNS, ordered
+from posbench.properties.card import COLUMNS, NOT_NATS, ordered
 from posbench.properties.cost import cost, machine
 from posbench.properties.measure import Row, measure, rounded
 from posbench.properties.order import permutation_control
@@ -21,7 +21,6 @@ from posbench.properties.probe import SHAPE
 from posbench.report.figures import Drawing, house_style, save
 from posbench.report.tables.markup import Table, TableCell, to_latex, to_markdown
 
-COMMAND = "posbench properties results_dir=results/published"
 TITLE = "Properties of position schemes, measured on their definitions"
 DECAY_TITLE = "Decay of logits with distance"
 COST_TITLE = "Cost of a forward pass"
@@ -33,12 +32,14 @@ _SIGNS = {
     "≥": r"$\geq$",
     "±": r"$\pm$",
     "↑": r"$\uparrow$",
+    NOT_NATS: r"$\times$",
 }
 
 
 def write(
     settings: Mapping[str, Mapping[str, Any]],
     folder: Path,
+    command: str,
     costs: bool,
     extensions: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Path]:
@@ -46,6 +47,7 @@ def write(
 
     Args:
         settings: build settings by name of the scheme.
+        command: what was called, for captions.
         costs: measure time and memory too.
         extensions: build settings of extensions, of which there are pictures around PICTURED_AROUND.
 
@@ -55,18 +57,20 @@ def write(
     measured = [measure(name, build) for name, build in settings.items()]
     rows = ordered([rounded(row) for row, _ in measured])
     curves = {row["scheme"]: curve.round(9) for row, curve in measured}
-    caption = _caption()
-    written = [*_table(rows, caption, folder), _cards(rows, settings, extensions or {}, folder)]
+    made = f"Made by {command}."
+    caption = f"{_caption()} {made}"
+    written = [*_table(rows, caption, folder), _cards(rows, settings, extensions or {}, command, folder)]
     with house_style():
         drawn: dict[str, Drawing] = {
             "card": card_figure.draw(rows, TITLE, caption),
-            "decay": decay_figure.draw(rows, curves, DECAY_TITLE, _decay_caption()),
+            "decay": decay_figure.draw(rows, curves, DECAY_TITLE, f"{_DECAY_CAPTION} {made}"),
         }
         for name, (figure, shown) in drawn.items():
             written += save(figure, shown, folder / name)
         if costs:
             timed = [{"scheme": name, **cost(build)} for name, build in settings.items()]
-            written += save(*cost_figure.draw(timed, COST_TITLE, _cost_caption()), folder / "costs")
+            drawing = cost_figure.draw(timed, COST_TITLE, f"{_cost_caption()} {made}")
+            written += save(*drawing, folder / "costs")
     return written
 
 
@@ -104,6 +108,7 @@ def _cards(
     rows: Sequence[Row],
     settings: Mapping[str, Mapping[str, Any]],
     extensions: Mapping[str, Mapping[str, Any]],
+    command: str,
     folder: Path,
 ) -> Path:
     """Writes ratings and pictures for the report in HTML, which does not import torch."""
@@ -119,7 +124,7 @@ def _cards(
     }
     meanings = {_one_line(one.title): one.meaning for one in COLUMNS}
     around = {name: _pictures_around(build) for name, build in extensions.items()}
-    content: dict[str, Any] = {"command": COMMAND, "legend": _LEGEND, "meanings": meanings}
+    content: dict[str, Any] = {"command": command, "legend": _LEGEND, "meanings": meanings}
     content |= {"schemes": schemes, "extensions": {name: {"pictures": one} for name, one in around.items()}}
     path = folder / "cards.json"
     write_bytes(path, checksums.dump_json(content))
@@ -141,7 +146,9 @@ def _one_line(title: str) -> str:
 _LEGEND = (
     "● has the property, ◐ in part, ○ does not have it, – not applicable. Schemes are untrained (default settings, "
     f"seed 0) and in float64, with {SHAPE.n_layers} layers, width {SHAPE.d_model}, {SHAPE.n_heads} heads and a "
-    f"training length of {SHAPE.train_len} tokens; values below 1e-9 count as 0."
+    f"training length of {SHAPE.train_len} tokens; values below 1e-9 count as 0. Logits are those before the softmax or another "
+    f"normalizer. {NOT_NATS}: not in nats, because some or all layers have no logits and are measured by their weights, "
+    "relative to the weight of the token itself."
 )
 
 
@@ -152,27 +159,25 @@ def _caption() -> str:
         f"{_LEGEND} {meanings}. Control: the largest "
         "|f(Px) - Pf(x)| of a two-layer model f without a scheme, under permutations P of its tokens, is "
         f"{0 if without['unmasked'] < 1e-9 else without['unmasked']:.2g} without a mask and {without['causal']:.2g} with "
-        f"the causal mask, which by itself encodes order. Made by {COMMAND}."
+        f"the causal mask, which by itself encodes order."
     )
 
 
-def _decay_caption() -> str:
-    return (
-        "Mean over heads of the logit between two tokens by distance (logarithmic axis), if all queries and keys are "
-        "the vector of ones (head dimension 64), relative to the logit without a scheme (8 nats); for rotations, this "
-        "is the mean cosine. Blue: the curve, up to 16 times the training length of 64 (vertical line); of layers that "
-        "differ, the first is solid, the others are dashed or dotted. Orange: its envelope, the largest value at this "
-        "distance or beyond. Cross: more distant tokens are masked, or the scheme is undefined. 'from', 'to': the largest "
-        "and the smallest value, beyond the axis. 'below the axis': the whole curve from distance 1 on, such as where some "
-        "heads hide tokens by a bias of -10,000 nats. Schemes are untrained (seed 0), so learned tables are random. For "
-        "schemes that replace softmax attention: the weight relative to that of the token itself; their layers with "
-        f"softmax, if there are any: the logit in nats. Made by {COMMAND}."
-    )
+_DECAY_CAPTION = (
+    "Mean over heads of the logit between two tokens by distance (logarithmic axis), if all queries and keys are "
+    "the vector of ones (head dimension 64), relative to the logit without a scheme (8 nats); for rotations, this "
+    "is the mean cosine. For layers without logits, such as linear attention: the weight relative to the weight of the "
+    "token itself. Blue: the curve, up to 16 times the training length of 64 (vertical line); of layers that "
+    "differ, the first is solid, the others are dashed or dotted. Orange: its envelope, the largest value at this "
+    "distance or beyond. Cross: more distant tokens are masked, or the scheme is undefined. 'from', 'to': the largest "
+    "and the smallest value, beyond the axis. 'below the axis': the whole curve from distance 1 on, such as where some "
+    "heads hide tokens by a bias of -10,000 nats. Schemes are untrained (seed 0), so learned tables are random."
+)
 
 
 def _cost_caption() -> str:
     return (
         f"Measured on {machine()}; results differ between runs. Time: the median ratio of alternating passes, with its "
         "95% interval. Memory: the peak of torch's allocator minus the peak without a scheme; kernels that store all "
-        f"pairs need more, and memory below the peak of the MLP does not show. Made by {COMMAND}."
+        f"pairs need more, and memory below the peak of the MLP does not show."
     )

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from posbench.errors import ConfigError
 from posbench.instantiate import register
-from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
+from posbench.position.biases import AttentionBias, QueryRows
 from posbench.position.compose import Stack
-from posbench.position.entmax import LogEntmax15
+from posbench.position.entmax import LogEntmax15, LogWeights
 from posbench.position.numerics import upcast
 from posbench.position.scheme import AttentionInputs, ModelShape
 
@@ -66,4 +66,4 @@ class ASEntmax(Stack):
             logits = content if inner is None else content + inner.value_from_rows(rows).to(content.dtype)
             return LogEntmax15.apply(logits.masked_fill(~rows.visible_RS, -torch.inf)) - content
 
-        return RowwiseBias(bias, inputs.q_BHTD, inputs.k_BHSD)
+        return LogWeights(bias, inputs.q_BHTD, inputs.k_BHSD, inner=inner)

@@ -161,7 +161,7 @@ class Planned:
         )
         return SweepSummary(0, 1)
 
-    def write(self, builds, folder, costs, extensions=None):
+    def write(self, builds, folder, command, costs, extensions=None):
         self.work = repr([builds, costs, extensions])
         return []
 

@@ -1,5 +1,6 @@
 """The property card: a row for every scheme, reproducible files, and the script."""
 
+import json
 import math
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from posbench.properties.card import COLUMNS
 from posbench.properties.cost import cost
 from posbench.properties.measure import measure, rounded
 from posbench.properties.ratings import format_compact
-from posbench.properties.report import write
+from posbench.properties.report import _LEGEND, write
 
 SCHEMES = {
     file.stem: yaml.safe_load(file.read_text())["build"]
     for file in sorted((config_dir() / "scheme").glob("*.yaml"))
 }
+COMMAND = "posbench properties results_dir=results/published"
 FEW = ("nope", "learned", "rope", "alibi", "window", "hwfa")
 
 
@@ -36,7 +38,8 @@ def test_every_scheme_has_a_row(name: str) -> None:
 
 def test_files_are_reproducible(tmp_path: Path) -> None:
     first, second = (
-        write({name: SCHEMES[name] for name in FEW}, tmp_path / folder, costs=False) for folder in "ab"
+        write({name: SCHEMES[name] for name in FEW}, tmp_path / folder, COMMAND, costs=False)
+        for folder in "ab"
     )
     assert {path.name for path in first} == {
         "cards.json",
@@ -46,7 +49,7 @@ def test_files_are_reproducible(tmp_path: Path) -> None:
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
     text = (tmp_path / "a" / "properties.md").read_text()
-    assert "posbench properties results_dir=results/published" in text
+    assert f"Made by {COMMAND}." in text
 
 
 def test_costs() -> None:
@@ -69,6 +72,41 @@ def test_compact_numbers() -> None:
     ]
 
 
+def rated(title: str, **numbers: object) -> str:
+    return str(
+        next(one for one in COLUMNS if one.title.startswith(title)).of({"has_weights": False, **numbers})
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "visible", "excess", "text"),
+    [
+        ("changing", 0.2, 2.4, "◐ changing 20% +2.4"),
+        ("constant", 0.002, 0.0, "● constant <1%"),
+        ("hidden", 0.0, 2.4, "◐ masked +2.4"),
+        ("hidden", 0.0, 0.0, "● masked"),
+        ("position_blind", 1.0, 0.0, "● no positions"),
+    ],
+)
+def test_behavior_and_visible_keys(kind: str, visible: float, excess: float, text: str) -> None:
+    """Fault: "2e+01% visible" took the place of the behaviour, and masked keys hid that others leave their range."""
+    numbers = {"behavior_4x": kind, "visible_fraction_4x": visible, "excess_4x": excess}
+    assert rated("at 4", **numbers) == text
+
+
+def test_values_that_are_not_nats_are_marked() -> None:
+    """Fault: "bounded ± 8.4" of a linear recurrence was 8.4 times the weight of the token itself, and called nats."""
+    assert rated("bounded", largest_change=8.4, grows_with="nothing", has_weights=True) == "● ± 8.4×"
+    assert rated("bounded", largest_change=8.4, grows_with="nothing") == "● ± 8.4"
+    assert "×: not in nats" in _LEGEND
+
+
+def test_a_scheme_without_positions_has_no_source_of_positions() -> None:
+    """Fault: the source of NoPE's positions was a formula."""
+    assert rated("source", behavior_1x="position_blind", position_source="formula") == "– no positions"
+    assert rated("source", behavior_1x="position_blind", position_source="trained") == "◐ trained"
+
+
 def test_script(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "properties.py"
 
@@ -76,9 +114,15 @@ def test_script(tmp_path: Path) -> None:
         command = [sys.executable, str(script), f"results_dir={tmp_path}", "costs=false", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    done = run("schemes=[rope]")
+    done = run("schemes=[rope]", "--config-dir", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert list(pd.read_csv(tmp_path / "properties" / "properties.csv")["scheme"]) == ["rope"]
+    # Fault: the command of results/published, whatever was called.
+    called = (
+        f"posbench properties results_dir={tmp_path} costs=false 'schemes=[rope]' --config-dir {tmp_path}"
+    )
+    assert f"Made by {called}." in (tmp_path / "properties" / "properties.md").read_text()
+    assert json.loads((tmp_path / "properties" / "cards.json").read_text())["command"] == called
     wrong = run("schemes=[rop]")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: unknown scheme 'rop'")

@@ -117,6 +117,7 @@ def columns(hook: str) -> dict[str, str]:
 
     probe = SchemeProbe.of({"hook": hook})
     row = {
+        "has_weights": False,
         "order_sensitivity": order_sensitivity(probe),
         "diagonal_spread": relativity.along_diagonals(probe),
         "shift_change": relativity.shifted(probe),

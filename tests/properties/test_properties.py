@@ -16,7 +16,8 @@ from posbench.properties.determinism import determinism
 from posbench.properties.hooks import acts_on
 from posbench.properties.length_behavior import length_behavior
 from posbench.properties.order import order_sensitivity, permutation_control
-from posbench.properties.probe import EXACT, SchemeProbe
+from posbench.properties.pictures import pictures
+from posbench.properties.probe import EXACT, SchemeProbe, last_token_logits
 from posbench.properties.qk_map import isometry
 from posbench.report.figures import house_style
 
@@ -60,6 +61,42 @@ def test_determinism(name: str, kind: str, of_the_seed: bool) -> None:
     assert found["repeated_difference"] == 0
     assert (found["seed_difference"] > EXACT) == of_the_seed
     assert found["parameters"] == (64 * 32 if name == "learned" else 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("formula", "learned_sink gated_attention gpt_oss qwen3_next ssmax differential"),
+        ("trained", "kerple_log bam repo asentmax gated_deltanet"),
+    ],
+)
+def test_parameters_are_not_positions(kind: str, names: str) -> None:
+    """Fault: every scheme with a parameter had trained positions, such as sinks or an output gate on RoPE's."""
+    found = {name: determinism(probe(name)) for name in names.split()}
+    assert all(one["parameters"] for one in found.values())
+    assert {name: one["position_source"] for name, one in found.items()} == dict.fromkeys(found, kind)
+
+
+def test_logits_are_those_before_the_normalizer() -> None:
+    """Fault: those of entmax were logs of weights, with a sum of 1 that made them ln 4 lower for 4 times the keys."""
+    own, of_base = (last_token_logits(probe(name), 64) for name in ("asentmax", "nape"))
+    own, of_base = (one.unflatten(0, (2, 4, 4)) for one in (own, of_base))  # layers, tokens, heads
+    assert torch.equal(own[:, :, :2], of_base[:, :, :2])
+    assert own.isfinite().all()
+    assert acts_on(probe("asentmax")) == ("logit scale", "logits", "softmax")
+    # Differential attention subtracts the weights of two softmaxes, whose logits are those of its base.
+    assert torch.equal(last_token_logits(probe("differential"), 64), last_token_logits(probe("rope"), 64))
+
+
+def test_a_layer_with_softmax_beside_one_without_has_logits() -> None:
+    """Fault: hybrids had weights in all layers or in none: "8 everywhere, where 1 is the logit without a scheme"."""
+    weights, of_logits = (one.about for one in pictures(probe("kimi_linear").settings))
+    assert weights.startswith("Layer 1 of 4: Weight of key j")
+    assert "where 1 is the weight of the token itself" in weights
+    assert of_logits.startswith("Layer 4 of 4: Logit of query i")
+    assert "1 everywhere, where 1 is the logit without a scheme" in of_logits
+    np.testing.assert_allclose(decay.curves(probe("kimi_linear"))[1], 1)
+    assert isometry(probe("gated_deltanet_hybrid"))["norm_change"] < EXACT
 
 
 def test_unique_positions() -> None:
@@ -151,12 +188,21 @@ def test_behavior_beyond_the_training_length(name: str, kind: str) -> None:
         assert found["excess_16x"] == pytest.approx((1023 - 63) / 4)
 
 
+def test_logits_beyond_their_range_are_those_of_all_keys() -> None:
+    """Fault: the caption named the distant half of 256 keys, but T5's untrained classes begin at 64 tokens."""
+    near, far = (last_token_logits(probe("t5"), length) for length in (64, 256))
+    outside = (far - near.amax(1, keepdim=True)).maximum(near.amin(1, keepdim=True) - far).amax(0)
+    found = length_behavior(probe("t5"))
+    assert found["excess_4x"] == pytest.approx(float(outside[128:].max()))
+    assert found["excess_4x"] > 0.1 > outside[:128].max()
+
+
 def test_a_curve_below_the_axis_is_named() -> None:
     """Fault: the panel of hard_alibi was empty but for "to -624", and the caption explained neither this nor dashes."""
     curves = {"hidden": np.array([[1.0, -300.0, -600.0]]), "falls": np.array([[1.0, 0.5, -2.0]])}
     rows = [{"scheme": name, "behavior_16x": "defined"} for name in curves]
     with house_style():
-        figure, _ = decay_figure.draw(rows, curves, "Decay", report._decay_caption())
+        figure, _ = decay_figure.draw(rows, curves, "Decay", report._DECAY_CAPTION)
     assert [axes.texts[0].get_text() for axes in figure.axes] == ["below the axis, to -600", "to -2"]
     words = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     assert "'below the axis': the whole curve from distance 1 on" in words
