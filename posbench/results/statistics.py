@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Interval:
     Attributes:
         method: name of the interval; '' if there are too few data for one, in which case the bounds are NaN.
         p_value: two-sided, of the hypothesis that the true value is zero; meaningful for differences.
+        seeds: trainings of the estimate.
     """
 
     estimate: float
@@ -33,6 +34,7 @@ class Interval:
     high: float
     method: str
     p_value: float = float("nan")
+    seeds: int = 0
 
 
 def interval(sums: ArrayLike, counts: ArrayLike, seeds: ArrayLike, clusters: ArrayLike) -> Interval:
@@ -70,7 +72,8 @@ def contrast(
     ratios = [(weight, _ratios(sums, counts, seed_N, cluster_N)) for weight, sums, counts in terms]
     estimate_S = sum(weight * ratio_S for weight, (ratio_S, _) in ratios)
     influence_SC = sum(weight * influence_SC for weight, (_, influence_SC) in ratios)
-    return two_level(np.asarray(estimate_S), np.asarray(influence_SC))
+    found = two_level(np.asarray(estimate_S), np.asarray(influence_SC))
+    return replace(found, seeds=int(seed_N.max()) + 1)
 
 
 def two_level(estimate_S: Floats, influence_SC: Floats) -> Interval:
