@@ -28,7 +28,8 @@ MEANINGS = {
     "eval_seed": "seed of the prompts",
     "doc_id": "document or context of the row, the cluster of intervals",
     "example": "index of the document in the evaluation",
-    "position": "of a token, the end of a bucket of tokens, or the index of the queried record",
+    "position": "of a token, the end of a bucket of tokens, or the index of the queried record; of attention_at_distance, the "
+    "exclusive end of a range of distances in tokens",
     "depth": "relative position of the queried record, 0 first to 1 last",
     "layer": "layer, from 0; empty for the whole model",
     "head": "head, from 0; empty for the whole model",
@@ -75,7 +76,8 @@ def data_card(rows: pd.DataFrame, name: str, licence: str, command: str) -> str:
 # posbench rows: {name}
 
 Measurements of language models past their training length, one number a row, by posbench {__version__}. A metric
-is the sum of `value_sum` over the sum of `n`; bits per byte are the sum of `nll` over the sum of `bytes`, over ln 2.
+is the sum of `value_sum` over the sum of `n`, of rows with status `ok`: drop the others first. Bits per byte are the
+sum of `nll` over the sum of `bytes`, over ln 2.
 
 | | |
 |---|---|

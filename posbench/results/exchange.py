@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from posbench.errors import DataError
+from posbench.results.repeated_cells import without_repeated_cells
 from posbench.results.rows import AGAIN, COLUMNS, RowStore, read_rows
 
 ROWS_FILE = "rows.parquet"
@@ -31,12 +32,10 @@ def collect_rows(results: Path, experiments: Iterable[str] = ()) -> pd.DataFrame
     """
     names = list(experiments)
     store = RowStore(results / "cells")
-    found = store.collect(sorted(path.stem for path in store.root.glob("*.parquet")), AGAIN)[0]
-    paths = [results / name / ROWS_FILE for name in names]
-    if names:
-        found = found.iloc[:0]
-    else:
-        paths = sorted({*results.glob(f"*/{ROWS_FILE}"), *results.glob(f"published/*/{ROWS_FILE}")})
+    cells = [] if names else sorted(path.stem for path in store.root.glob("*.parquet"))
+    found, _ = store.collect(cells, AGAIN)
+    every = {*results.glob(f"*/{ROWS_FILE}"), *results.glob(f"published/*/{ROWS_FILE}")}
+    paths = [results / name / ROWS_FILE for name in names] or sorted(every)
     for path in paths:
         found, _ = merge(found, read_rows(path), f"{path} against the other rows of {results}")
     if found.empty:
@@ -56,6 +55,7 @@ def add_cells(store: RowStore, rows: pd.DataFrame, source: str) -> int:
         The number of cells that were stored.
     """
     # The gate is applied again when rows are collected.
+    rows = without_repeated_cells(rows)
     ungated = rows.assign(status=rows["status"].mask(rows["status"] == "not_learned", "ok"))
     n_stored = 0
     for cell, measured in ungated.groupby("cell_id", sort=False):
@@ -76,6 +76,7 @@ def merge(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> tuple[pd.Data
     Raises:
         DataError: if a cell has other content on the two sides.
     """
+    theirs = without_repeated_cells(theirs)
     common = sorted({*ours["cell_id"].unique()} & {*theirs["cell_id"].unique()})
     if common:
         own, other = (

@@ -13,6 +13,7 @@ from conftest import MODEL, evaluated
 
 from posbench.commands.results import joined_notes
 from posbench.report.experiment import read_metadata, save_experiment
+from posbench.results.exchange import collect_rows, merge
 from posbench.results.rows import SCHEMA, RowStore, read_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,12 @@ def test_the_data_card(posbench, here, tmp_path):
     assert head["configs"][0]["data_files"] == "rows.parquet"
     for field in SCHEMA:
         assert f"| {field.name} | {field.type} |" in card, "every column has a type and a meaning"
+    # Fault: the formula took in rows that do not count, and position missed one of its meanings.
+    for words in (
+        "of rows with status `ok`: drop the others first",
+        "attention_at_distance, the exclusive end",
+    ):
+        assert words in card
     for words in ("nats, bytes, fraction", "Version 3", "@software", "| evaluations (cell_id) | 2 |"):
         assert words in card
     assert f"posbench results export --to {tmp_path / 'out'}" in card
@@ -235,3 +242,21 @@ def test_published_rows_are_one_data_set(posbench, tmp_path):
         read_rows(tmp_path / "results" / "one" / "rows.parquet"),
     )
     assert len(rows) == len(once)
+
+
+def test_a_damaged_cell_does_not_stop_the_export_of_an_experiment(here):
+    """Fault: with experiments named, every cell of the folder was read, and one damaged cell raised."""
+    (here / "cells").mkdir(exist_ok=True)
+    damaged = here / "cells" / "other.parquet"
+    damaged.write_text("damaged")
+    assert len(collect_rows(here, ["mine"])) == (evaluated()["eval_len"] <= 128).sum()
+    assert damaged.exists()
+
+
+def test_a_cell_that_is_there_twice_counts_once(here, theirs):
+    """Fault: "8 and 16 rows: other content", where a plan that names a model twice has written its cells twice."""
+    rows = evaluated()
+    twice = pd.concat([rows, rows[rows["eval_len"] == 64]], ignore_index=True)
+    for ours in (rows, rows.iloc[:0]):
+        found, _ = merge(ours, twice, "here")
+        assert len(found) == len(rows)

@@ -6,9 +6,10 @@ from test_figure_kinds import texts
 
 from posbench.report.figures import house_style, loss_by_position, panels, retrieval_by_position
 from posbench.report.figures.figure_data import FigureData
-from posbench.report.tables.caption_text import TUNED
+from posbench.report.tables.caption_text import OWN_TOKENS, TUNED
 from posbench.report.tables.captions import captions_with, experiment_note, text, variants
 from posbench.report.tables.formatting import multiple_of
+from posbench.report.tables.gate_caption import gate
 from posbench.report.tables.layout import build_tables
 from posbench.results.gate import apply_gate
 
@@ -179,3 +180,44 @@ def test_key_tokens_are_counted_by_seed() -> None:
     tenth = rows["doc_id"].str[-2:].astype(int) // 10 == rows["train_seed"]
     table = next(one for one in build_tables(rows[tenth]) if "bits_per_byte" in one.name)
     assert "over 160 scored tokens in 10 documents per length; 3 training seeds" in table.caption
+
+
+def test_only_numbers_of_key_tokens_are_of_different_tokens() -> None:
+    """Fault: captions of LongPPL's bits per byte, of the same tokens for all models, said that tokens differ."""
+    rows = synthetic_rows(seeds=1, documents=10, contexts=2, schemes=("rope", "alibi"))
+    rows = rows[rows["protocol"] == "fixed_targets"].assign(task="longppl", protocol="key_tokens")
+    key = rows[rows["metric"] == "nll"].assign(metric="key_token_nll")
+    found = {one.name: one.caption for one in build_tables(pd.concat([rows, key]))}
+    said = {name for name, words in found.items() if OWN_TOKENS in words}
+    assert said == {"longppl-key_tokens-longppl"}
+    assert "longppl-key_tokens-bits_per_byte" in found
+
+
+def test_equal_seeds_are_no_equal_contexts(rows_of_three_seeds: pd.DataFrame) -> None:
+    """Fault: three equal seeds with contexts of 0, .5, 1, 0 had "all contexts have the same value"."""
+    rows = rows_of_three_seeds[
+        (rows_of_three_seeds["task"] == "key_value") & ~rows_of_three_seeds["value_sum"].isna()
+    ]
+    value = rows["doc_id"].map({"ctx000": 0.0, "ctx001": 0.5, "ctx002": 1.0, "ctx003": 0.0}).astype(float)
+    rows = rows.assign(value_sum=value * rows["n"], status="ok")
+    found = {one.name: one.caption for one in build_tables(rows[rows["scheme"] == "alibi"])}
+    caption = found["key_value-synthetic_records-exact_match"]
+    assert "An interval has no width where all seeds have the same value, and" in caption
+
+
+def test_a_gate_of_several_tasks_names_them(rows_of_three_seeds: pd.DataFrame) -> None:
+    """Fault: two seeds below the gate of one task and the third below that of another read "Left out: all seeds"."""
+    records = rows_of_three_seeds[rows_of_three_seeds["task"] == "key_value"]
+    passkey = records.assign(task="passkey", protocol="passkey")
+    panels = []
+    for rows, lost in ((records, {0, 1}), (passkey, {2}), (passkey.assign(variant="query_aware"), set())):
+        failed = (rows["scheme"] == "alibi") & rows["train_seed"].isin(lost)
+        panels.append(rows.assign(status=rows["status"].mask(failed, "not_learned")))
+    one, other, passed = panels
+    assert gate([one], False).endswith("Left out: alibi (2 of 3 seeds).")
+    assert gate([one, one.assign(task="mqar")], False).endswith("Left out: alibi (2 of 3 seeds).")
+    both = "Left out: key value: alibi (2 of 3 seeds); passkey: alibi (1 of 3 seeds)."
+    assert gate([one, other], False).endswith(both)
+    assert gate([other, passed], False).endswith(
+        "Left out: passkey (question after the context): alibi (1 of 3 seeds)."
+    )

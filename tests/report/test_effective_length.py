@@ -220,3 +220,45 @@ def test_ranges_of_lengths_are_not_interpolated():
     """Fault: length generalization, whose scores are of 51 to 100 symbols and so on, had a length between two of them."""
     rows = made({"rope": (1.0, 0.9, 0.4)}, "key_value").assign(task="length_generalization")
     assert not [one.name for one in build_tables(rows) if "effective_length" in one.name]
+
+
+def test_the_caption_describes_the_intervals_of_the_lengths():
+    """Fault: "95% confidence over 3 seeds", of the scores, where the length is that of one seed, over contexts."""
+    rows = made({"rope": (1.0, 0.9, 0.4)}, "key_value", seeds=3, spread=0.01)
+    failed = rows["train_seed"] > 0
+    rows = gate.apply_gate(rows.assign(status="ok", value_sum=rows["value_sum"].mask(failed, 5.0)))
+    table = effective_length_table(rows, EXACT, ORDER, "name")
+    assert set(table.numbers["seeds"]) == {1}
+    assert (
+        "; 1 training seed; intervals of the effective length: 95% confidence over contexts" in table.caption
+    )
+
+
+def test_seeds_are_those_of_all_lengths_up_to_the_effective_one():
+    """Fault: "seeds 3" of the training length, where the crossing lies at a length of two seeds."""
+    rows = made({"rope": (2.0, 2.05, 2.5, 3.0)}, seeds=3, spread=0.01)
+    for length, seeds in ((512, 3), (256, 2)):
+        lost = (rows["train_seed"] == 2) & (rows["eval_len"] == length)
+        some = rows.assign(
+            status=rows["status"].mask(lost, "out_of_memory"), value_sum=rows["value_sum"].mask(lost)
+        )
+        (line,) = effective_lengths(some, LOSS, Threshold()).itertuples()
+        assert 128 < line.estimate < 256
+        assert (line.seeds, line.seeds_left_out) == (seeds, 3 - seeds)
+    text = to_markdown(effective_length_table(some, METRICS["bits_per_byte"], ORDER, "name"))
+    assert "1 of 3 seeds left out. Out of memory." in text
+    unmeasured = rows[(rows["train_seed"] < 2) | (rows["eval_len"] != 256)]
+    text = to_markdown(effective_length_table(unmeasured, METRICS["bits_per_byte"], ORDER, "name"))
+    assert "1 of 3 seeds left out. No number: rows of this metric" in text
+
+
+def test_an_interval_has_two_ends():
+    """Fault: an interval whose upper end is not known was printed as "[82]"."""
+    rows = made({"rope": (2.0, 2.0995, 2.12, 2.5)}, seeds=3, spread=0.02)
+    few = (rows["train_seed"] == 0) & rows["doc_id"].isin(["d0", "d1"])
+    table = effective_length_table(
+        rows[(rows["eval_len"] < 256) | few], METRICS["bits_per_byte"], ORDER, "name"
+    )
+    (cell,) = table.body[0][1:]
+    assert cell.text.endswith(", ?]")
+    assert "?: an end of an interval beyond the lengths that have one." in table.caption

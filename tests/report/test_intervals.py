@@ -242,6 +242,44 @@ def test_coverage_of_seeds_and_clusters(shares, clusters, seeds):
     assert 0.935 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.975
 
 
+def answers(right_SC):
+    """The interval of (S, C) answers, right or wrong, of S trainings to the same C questions."""
+    seed, question = np.indices(right_SC.shape).reshape(2, -1)
+    return interval(right_SC.ravel(), np.ones(right_SC.size), seed, question)
+
+
+def test_seeds_that_are_equal_by_chance_have_an_interval():
+    """Fault: three seeds, each with another wrong answer of 20, had .95 [.95, .95], and p = .25."""
+    right = np.ones((3, 20))
+    right[range(3), [2, 7, 11]] = 0
+    found = answers(right)
+    assert found.estimate == pytest.approx(0.95)
+    assert found.low < 0.92
+    assert found.high > 0.97
+    assert found.p_value < 1e-10
+    # The variance over questions is 0 too: each is missed by one seed.
+    found = answers(1.0 - np.eye(3)[:, np.arange(30) % 3])
+    assert found.estimate == pytest.approx(2 / 3)
+    assert found.low < 0.6
+    assert found.high > 0.73
+    for equal in (1.0, 0.3):  # no variation at all: as before
+        found = answers(np.full((3, 20), equal))
+        assert found.low == pytest.approx(equal) == found.high
+        assert found.p_value == 0.25
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 8])
+@pytest.mark.parametrize(("clusters", "accuracy"), [(16, 0.5), (16, 0.8), (64, 0.5), (64, 0.8), (64, 0.95)])
+def test_coverage_of_accuracies(clusters, accuracy, seeds):
+    """Fault: with 3 seeds 85 to 87% were covered with 16 questions and 93% with 64, where 95% are answered."""
+    generator = np.random.default_rng(seeds * clusters)
+    right_RSC = (generator.random((4000, seeds, clusters)) < accuracy).astype(float)
+    estimate_RS = right_RSC.mean(-1)
+    influence_RSC = (right_RSC - estimate_RS[..., None]) / clusters
+    found = [two_level(*one) for one in zip(estimate_RS, influence_RSC, strict=True)]
+    assert 0.94 <= np.mean([one.low <= accuracy <= one.high for one in found]) <= 0.98
+
+
 def test_seeds_with_clusters_of_their_own_are_independent_values():
     """Clusters inside seeds (nested) leave the spread of the seeds, which contains theirs."""
     seeds, clusters = 5, 16

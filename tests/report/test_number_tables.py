@@ -9,6 +9,7 @@ import pytest
 from synthetic_rows import ORDER
 
 from posbench.errors import ConfigError, DataError
+from posbench.report.tables.formatting import format_interval, format_number
 from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_latex, to_markdown
 from posbench.report.tables.metrics import METRICS, get_metric
@@ -254,3 +255,40 @@ def test_one_document_has_no_interval_and_the_table_says_so(rows, schemes):
             assert few in table.caption
         if "differences" in table.name:
             assert "not tested: too few documents" in text
+
+
+def test_rows_without_one_of_their_metrics_have_tables(rows_of_three_seeds):
+    """Fault: KeyError 'ok' where a seed had no rows of one metric, as of another version; a bare dash where none had."""
+    part = of(rows_of_three_seeds, "synthetic_records")
+    missing = "No number: rows of this metric, or of the training length, are missing."
+    for lost, text in (([1], f"1 of 3 seeds left out. {missing}"), ([0, 1, 2], f"† {missing}")):
+        without = (part["scheme"] == "alibi") & part["train_seed"].isin(lost) & (part["metric"] == "logprob")
+        table = next(one for one in build_tables(part[~without]) if one.name.endswith("-logprob"))
+        assert text in to_markdown(table)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0021234, "0.00212"),  # fault: fractions of key tokens were all 0.00
+        (-0.0021234, "-0.00212"),
+        (math.exp(60), "1.14e+26"),  # fault: 27 digits
+        (0.0, "0.00"),
+        (-1e-17, "0.00"),
+        (0.0123, "0.01"),
+        (1234.5, "1,234"),
+        (math.nan, ""),
+    ],
+)
+def test_numbers_of_every_size_have_digits(value, text):
+    assert format_number(value) == text
+    assert format_interval(value, value) == (f"[{text}, {text}]" if text else "")
+
+
+@pytest.mark.parametrize(("name", "bound"), [("rank", 1.0), ("logprob", 0.0), ("bits_per_byte", 0.0)])
+def test_bounds_of_intervals_are_possible(name, bound):
+    """Fault: mean ranks of 1.03 [0.98, 1.22], and log-probabilities of -0.04 [-0.20, 0.01]."""
+    assert {METRICS[name].shown(bound + shift) for shift in (-0.1, 0.1)} == {
+        bound,
+        bound + (0.1 if name != "logprob" else -0.1),
+    }

@@ -168,3 +168,19 @@ def test_csv_has_all_pairs(printed):
     assert set(numbers["eval_len"]) == {64, 128, 256}
     assert len(numbers) == 3 * 12 * 11 / 2
     assert numbers["conclusion"].notna().all()
+
+
+def test_the_caption_says_which_pairs_are_printed(rows, rows_of_three_seeds):
+    """Fault: "Shown: all pairs" above 12 of 21, since pairs without a test are printed only with the best series."""
+    some = of(rows, "synthetic_records", ["nope", "learned", "rope", "alibi"])
+    table = next(one for one in build_tables(some, ORDER) if one.name.endswith("-differences"))
+    longest = table.more[-1]
+    assert len(longest.body) < len(longest.numbers)
+    words = (
+        "Shown: the best against all others, and all other pairs that were tested (the csv has all pairs)."
+    )
+    assert (words in longest.caption) == any(not line[0].text.startswith("alibi") for line in longest.body)
+    assert "Shown: all pairs." not in longest.caption
+    tested = of(rows, "fixed_targets", ["rope", "alibi", "kerple_log"])
+    table = next(one for one in build_tables(tested, ORDER) if one.name.endswith("-differences"))
+    assert "Shown: all pairs." in table.caption

@@ -118,3 +118,14 @@ def test_lengths_without_a_number_have_no_table(rows):
     (table,) = [one for one in build_tables(alone) if "serial_position" in one.name]
     assert not table.more
     assert "64 tokens" in table.title
+
+
+def test_fifths_that_are_equally_low_are_no_lowest_one():
+    """Fault: of equal fifths the first counted as the lowest, so that "lowest at 0.1" read like a weak start."""
+    rows = contexts(dict.fromkeys([0.0, 0.3, 0.5, 0.7, 1.0], 0.5))
+    line = primacy_recency(rows, EXACT).iloc[0]
+    assert np.isnan(line["worst_depth"])
+    assert line["worst_fifth"] == 0.5
+    table = next(one for one in build_tables(rows) if "serial_position" in one.name)
+    assert table.header[-1] == "lowest at"
+    assert table.body[0][-1].text == ""

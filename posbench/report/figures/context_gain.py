@@ -6,7 +6,7 @@ import pandas as pd
 
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import GREY, captioned_subplots, drawn_bands, signed_scale
-from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import NOTE, context_gain_metric, context_gains
@@ -25,15 +25,25 @@ def draw(
     """Draws gains of the plain schemes and, in a second panel, of one `scheme` with its extensions."""
     what = get_metric(metric)
     chosen: list[dict[str, Any]] = [{"extension": "none"}, *([{"scheme": scheme}] if scheme else [])]
-    sides = []
+    sides, described = [], []
     for one in chosen:
         rows = data.select(what.tasks[0], of=what, protocol="fixed_targets", **one)
-        sides.append((rows, context_gains(rows, what), context_gain_metric(what)))
+        shown = context_gains(rows, what)
+        # The gain of the training length over itself is 0 by definition: it is drawn, and no part of the caption.
+        gains = shown[shown["eval_len"] != rows["train_len"].iat[0]]
+        if gains["estimate"].isna().all():
+            raise MissingRowsError("no gain of context: evaluate the training length and at least one other")
+        sides.append((rows, shown, context_gain_metric(what)))
+        described.append((rows, gains, context_gain_metric(what)))
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title,
         caption(
-            sides, NOTE, f"The axis is {signed_scale(LINEAR)}.", *ends, intervals=drawn_bands(sides[0][1])
+            described,
+            NOTE,
+            f"The axis is {signed_scale(LINEAR)}.",
+            *ends,
+            intervals=drawn_bands(described[0][1]),
         ),
         panel=(3.8, 3.6),
         columns=len(sides),

@@ -10,8 +10,7 @@ PROTOCOLS = {
     "prefix": "Prefix: each document is read once, from its start.",
     "key_tokens": "The last tokens of each document are predicted at every length; key tokens are those that "
     "gain more than 2 nats from context at the training length and then have a loss below 2 nats (or the limits of the "
-    "command). Each model has its own, determined with its extension as it is built for the training length, so values of "
-    "different models are of different tokens.",
+    "command). Each model has its own, determined with its extension as it is built for the training length.",
     "json_uuid": "Key-value retrieval: a JSON object of UUID pairs fills the context; an answer is correct if every "
     "token of the queried key's value is the model's first choice.",
 }
@@ -65,6 +64,7 @@ SAMPLE_UNITS = {
     "attention": ("contexts", "questions × heads"),
     "lm_eval": ("documents", "answers or tokens"),
 }
+OWN_TOKENS = "Values of different models are therefore of different tokens."  # of numbers of key tokens
 TUNED = "Fine-tuned, with the extension in place:"
 TUNING = " + fine-tuning"  # beside the tokens of the pretraining
 ALL_SYNTHETIC = "All training sequences are synthetic"
@@ -87,12 +87,17 @@ STATUS_NOTES = {
 UNLEARNED = "not learned the task"
 
 
+def status_note(status: str) -> str:
+    """Returns why there is no number; status "ok" is that of rows of other metrics or lengths."""
+    return STATUS_NOTES.get(status, "No number: rows of this metric, or of the training length, are missing")
+
+
 def left_out(seeds: int, of: int, status: str) -> str:
     """Returns the footnote of a number without some seeds, whose worst status is given."""
     one = seeds == 1
     if status == "not_learned":
         return f"{seeds} of {of} seeds {'has' if one else 'have'} {UNLEARNED} and {'is' if one else 'are'} left out."
-    return f"{seeds} of {of} seeds left out. {STATUS_NOTES[status]}."
+    return f"{seeds} of {of} seeds left out. {status_note(status)}."
 
 
 def variant_name(variant: str, task: str = "") -> str:

@@ -10,22 +10,22 @@ import pandas as pd
 from posbench.report.tables.caption_text import (
     ALL_SYNTHETIC,
     CORPORA,
+    OWN_TOKENS,
     PROTOCOLS,
     SAMPLE_UNITS,
     STATUS_NOTES,
     SYMBOLIC_TASKS,
     TASKS,
     TUNED,
-    VARIANTS,
     capital,
     cluster_name,
     is_tuned,
     variant_name,
 )
+from posbench.report.tables.gate_caption import gate
 from posbench.report.tables.metrics import METRICS, Metric
-from posbench.report.tables.selection import SERIES_COLUMNS, propagate_gate, series_label
+from posbench.report.tables.selection import SERIES_COLUMNS, series_label, series_labels
 from posbench.report.tables.summary import baseline_values
-from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 from posbench.results.statistics import MIN_CLUSTERS, MIN_SEEDS
 
 _NOTE: ContextVar[str] = ContextVar("_NOTE", default="")
@@ -60,19 +60,21 @@ def caption(
         notes: list series without a number; not needed for tables, whose cells say so.
     """
     sentences: list[str] = []
-    named = [variants([rows for rows, *_ in sides])]
+    parts = [rows for rows, *_ in sides]
+    named = [variants(parts)]
     for rows, shown, metric in _by_metric(sides):
         sentences += [protocol(rows, metric), *named, counts(rows, shown, metric, intervals)]
         own = intervals in ("intervals", "bands")  # of the numbers, not of differences
         sentences += [no_width(rows, shown) if own else "", baselines(rows, metric)]
-    sentences += [gate(sides), *more]
+    sentences += [gate(parts, TUNED in experiment_note(parts)), *more]
     for rows, shown, _ in sides:
         sentences += [text(rows), models(rows)]
         if notes:
             sentences += [
-                f"{STATUS_NOTES[status]} ({', '.join(_names(lines))})." for status, lines in _failed(shown)
+                f"{STATUS_NOTES[status]} ({', '.join(series_labels(lines))})."
+                for status, lines in _failed(shown)
             ]
-    sentences += [kernels([rows for rows, *_ in sides]), experiment_note([rows for rows, *_ in sides])]
+    sentences += [kernels(parts), experiment_note(parts)]
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
@@ -88,7 +90,8 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
     description = _description(rows)
     if "{targets}" not in description:
         description = description.replace("{ranges}", symbol_ranges(rows["eval_len"].unique()))
-        return description.replace("{variant}", " or ".join(map(str, rows["variant"].unique())))
+        description = description.replace("{variant}", " or ".join(map(str, rows["variant"].unique())))
+        return f"{description} {OWN_TOKENS}" if metric.row_metric.startswith("key_token") else description
     measured = rows[(rows["metric"] == metric.row_metric) & rows["value_sum"].notna()]
     targets = measured["n"].unique()
     texts = measured[["eval_seed", "doc_id", "example"]].drop_duplicates()
@@ -142,11 +145,14 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
 
 def no_width(rows: pd.DataFrame, shown: pd.DataFrame) -> str:
     """Returns the sentence about intervals without width, such as that of an accuracy of 1; '' without any."""
-    if not ((shown["low"] == shown["high"]) & (shown["interval_method"] != "")).any():
+    methods = shown.loc[shown["low"] == shown["high"], "interval_method"].unique()
+    clusters = f"all {cluster_name(rows['task'].iat[0])}"
+    equal = dict.fromkeys("all seeds" if "Student" in name else clusters for name in methods if name)
+    if not equal:
         return ""
-    what = cluster_name(rows["task"].iat[0])
     return (
-        f"An interval has no width where all {what} have the same value, and does not bound the error there."
+        f"An interval has no width where {' or '.join(equal)} have the same value, "
+        "and does not bound the error there."
     )
 
 
@@ -161,40 +167,6 @@ def baselines(rows: pd.DataFrame, metric: Metric) -> str:
         at = " (shortest context) to ".join(ends) + (" (longest)" if len(ends) > 1 else "")
         parts.append(f"{METRICS[str(name)].label}: {at}")
     return f"{capital('; '.join(parts))}." if parts else ""
-
-
-def gate(sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]]) -> str:
-    """Returns the accuracy that counts as learned, and the models below it."""
-    judged = [rows["metric"].isin(GATE_METRICS) for rows, *_ in sides]
-    at_home = [rows["eval_len"] == rows["train_len"] for rows, *_ in sides]
-    if not any(mask.any() for mask in judged):
-        return ""
-    if not any((mask & home).any() for mask, home in zip(judged, at_home, strict=True)):
-        return "Gate: not applied, since no model was evaluated at its training length."
-    # The rows: a ranking shows only the series that have learned the task.
-    columns = [*SERIES_COLUMNS, "train_seed", "status"]
-    models = pd.concat([propagate_gate(rows)[columns] for rows, *_ in sides]).drop_duplicates()
-    below = models[models["status"] == "not_learned"]
-    if below.empty:
-        return f"Gate: all models reach an accuracy of {MIN_ACCURACY:.2f} at the training length."
-    seeds, failed = (
-        of.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique() for of in (models, below)
-    )
-    of_seeds = {
-        series_label(*pair): f" ({'all' if count == seeds[pair] else f'{count} of {seeds[pair]}'} seeds)"
-        for pair, count in failed.items()
-        if seeds[pair] > 1
-    }
-    names = ", ".join(name + of_seeds.get(name, "") for name in _names(below))
-    own = (
-        " (fine-tuned models: with their own)"
-        if TUNED in experiment_note([rows for rows, *_ in sides])
-        else ""
-    )
-    return (
-        "Gate: a model has values at longer contexts only if its accuracy at the training length, without an "
-        f"extension{own}, is at least {MIN_ACCURACY:.2f}. Left out: {names}."
-    )
 
 
 def text(rows: pd.DataFrame) -> str:
@@ -253,11 +225,6 @@ def _failed(shown: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(status, failed[failed["status"] == status]) for status in dict.fromkeys(failed["status"])]
 
 
-def _names(lines: pd.DataFrame) -> list[str]:
-    pairs = lines[SERIES_COLUMNS].itertuples(index=False, name=None)
-    return list(dict.fromkeys(series_label(*pair) for pair in pairs))
-
-
 def _by_metric(
     sides: Sequence[tuple[pd.DataFrame, pd.DataFrame, Metric]],
 ) -> list[tuple[pd.DataFrame, pd.DataFrame, Metric]]:
@@ -296,4 +263,4 @@ def _span(values: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-__all__ = ["STATUS_NOTES", "VARIANTS", "caption", "cluster_name"]
+__all__ = ["STATUS_NOTES", "caption", "cluster_name"]

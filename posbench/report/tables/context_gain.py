@@ -4,6 +4,7 @@ Computed from the protocol of fixed targets, whose targets are the same at every
 more context helps and negative if it hurts. Losses are paired by document, whose difficulty is the same at both lengths.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -37,13 +38,20 @@ NOTE = (
 def context_gain_metric(metric: Metric) -> Metric:
     """Returns the metric of the gain of a loss; that of a perplexity is the gain of its logarithm."""
     loss = nats_per_token(metric) if metric.exponential else metric
-    return replace(loss, name="context_gain", label=f"gain of context ({loss.label})", lower_is_better=False)
+    return replace(
+        loss,
+        name="context_gain",
+        label=f"gain of context ({loss.label})",
+        lower_is_better=False,
+        least=-math.inf,
+    )
 
 
 def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Returns a summary, a line per series and length, whose estimate is the gain over the training length.
 
-    Intervals are those of the paired difference (`paired_intervals`). The gain is NaN if one of the lengths has no number.
+    Intervals and seeds are those of the paired difference (`paired_intervals`). The gain is NaN if one of the lengths has
+    no number.
     """
     numbers = aggregate(rows, metric)
     targets = [*SERIES_COLUMNS, "train_seed", *CLUSTER]
@@ -59,20 +67,30 @@ def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
         gains.get((line.scheme, line.extension, line.eval_len), NO_INTERVAL) for line in numbers.itertuples()
     ]
     columns = {name: [getattr(one, name) for one in intervals] for name in ("estimate", "low", "high")}
-    return numbers.assign(**columns, interval_method=[one.method for one in intervals])
+    seeds = [one.seeds for one in intervals]
+    return numbers.assign(
+        **columns,
+        interval_method=[one.method for one in intervals],
+        seeds=seeds,
+        seeds_left_out=numbers["seeds"] + numbers["seeds_left_out"] - seeds,
+        n=numbers["n"] // numbers["seeds"].clip(lower=1) * seeds,
+    )
 
 
-def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table:
-    """Returns the table of gains, a row per series and a column per length other than the training length."""
+def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table | None:
+    """Returns the table of gains, a row per series and a column per length; None without other lengths than one."""
+    train_len = int(rows["train_len"].iat[0])
+    lengths = sorted({*rows["eval_len"]} - {train_len})
+    if not lengths or train_len not in set(rows["eval_len"]):
+        return None
     numbers = context_gains(rows, metric)
     gain = context_gain_metric(metric)
-    train_len = int(rows["train_len"].iat[0])
-    lengths = [length for length in sorted(numbers["eval_len"].unique()) if length != train_len]
+    shown = numbers[numbers["eval_len"] != train_len]  # the gain of the training length over itself is 0
     lines = {(line.scheme, line.extension, line.eval_len): line for line in numbers.itertuples()}
     return Table(
         name=name,
         title="Gain of context over the training length, by context length in tokens",
-        caption=caption([(rows, numbers, gain)], NOTE, intervals="intervals", notes=False),
+        caption=caption([(rows, shown, gain)], NOTE, intervals="intervals", notes=False),
         header=["scheme", *(f"{length} ({multiple_of(length, train_len)})" for length in lengths)],
         body=[
             [

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from posbench.report.tables.caption_text import STATUS_NOTES, left_out
+from posbench.report.tables.caption_text import left_out, status_note
 from posbench.report.tables.captions import caption
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric, nats_per_token
@@ -31,6 +31,7 @@ from posbench.report.tables.selection import (
     series_label,
 )
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, aggregate, metric_sums, paired_intervals
+from posbench.results.rows import STATUSES
 from posbench.results.statistics import Interval
 
 NOTE = (
@@ -38,6 +39,8 @@ NOTE = (
     "over the logarithm of the length."
 )
 NOTE_OF_TABLE = f"{NOTE} > N: at every measured length."
+UNKNOWN = "?"
+NOTE_OF_UNKNOWN = f"{UNKNOWN}: an end of an interval beyond the lengths that have one."
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ SHARES = (Threshold(0.85), Threshold(0.5))
 def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) -> pd.DataFrame:
     """Returns a line per series: estimate, low and high in tokens, possibly infinite, and what they are computed from.
 
-    A series without a number at its training length, or that has not learned the task, has NaN.
+    A series without a number at its training length, or that has not learned the task, has NaN. `seeds` are those that
+    every length up to the effective one has.
 
     Args:
         rows: of one protocol and setting, with lengths from the training length on.
@@ -81,7 +85,7 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
     train_len = int(rows["train_len"].iat[0])
     rows = propagate_gate(rows[rows["eval_len"] >= train_len])
     at_home = rows[rows["eval_len"] == train_len]
-    seeds = at_home.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
+    at_start = at_home.groupby(SERIES_COLUMNS, observed=True)["train_seed"].nunique()
     # Seeds that have not learned the task are left out, as at longer lengths of other tables; without others there is no number.
     failed = rows["status"] == "not_learned"
     others = rows.assign(passed=~failed).groupby(SERIES_COLUMNS, observed=True)["passed"].transform("any")
@@ -106,14 +110,23 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         ends |= {
             name: math.nan for name in ("low", "high") if bounded < len(found) and math.isinf(ends[name])
         }
-        left = int(seeds.get((scheme, extension), 0) - home["seeds"]) if judged else 0
+        # Of the lengths that the estimate depends on: up to the first at or beyond it.
+        used = [
+            bool(one.seeds) and past < ends["estimate"]
+            for past, one in zip([0, *lengths], found, strict=False)
+        ]
+        seeds = min(
+            [one.seeds for one, counts in zip(found, used, strict=True) if counts], default=home["seeds"]
+        )
+        left = int(at_start.get((scheme, extension), 0) - seeds) if judged else 0
         # As in other tables, the status of a number without some seeds is theirs.
-        theirs = "not_learned" if (scheme, extension) in unlearned else home["status"]
+        worst = max([home["status"], *part["status"][used]], key=STATUSES.index)
+        theirs = "not_learned" if (scheme, extension) in unlearned else worst
         # The method of a longer length: at the training length a loss differs from itself by nothing.
         method = found[-1].method or found[0].method
         lines.append(
             {"scheme": scheme, "extension": extension, "threshold": threshold.label, **ends}
-            | {"longest": lengths[-1], "interval_method": method, "seeds": home["seeds"]}
+            | {"longest": lengths[-1], "interval_method": method, "seeds": seeds}
             | {"seeds_left_out": left, "status": theirs if left or not judged else _reason(part)}
         )
     return pd.DataFrame(lines, columns=COLUMNS)
@@ -184,12 +197,17 @@ def effective_length_table(
     thresholds = LOSS if loss else SHARES
     parts = [effective_lengths(rows, metric, one) for one in thresholds]
     cells = [{(line.scheme, line.extension): _cell(line) for line in part.itertuples()} for part in parts]
-    shown = aggregate(rows, metric)
+    shown = aggregate(rows, metric)[lambda numbers: numbers["eval_len"] >= train_len]
+    unknown = any(UNKNOWN in cell.text for column in cells for cell in column.values())
+    notes = [NOTE_OF_TABLE, NOTE_OF_UNKNOWN] if unknown else [NOTE_OF_TABLE]
     return Table(
         name=name,
         title=f"Effective length by {metric.label}, in tokens",
         caption=caption(
-            [(rows, shown, metric)], NOTE_OF_TABLE, intervals="intervals of the effective length", notes=False
+            [(rows, with_intervals_of(parts[0], shown), metric)],
+            *notes,
+            intervals="intervals of the effective length",
+            notes=False,
         ),
         header=["scheme", *(one.label for one in thresholds)],
         body=[
@@ -200,16 +218,26 @@ def effective_length_table(
     )
 
 
+def with_intervals_of(lengths: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
+    """Returns numbers by length of the series with an effective length, with its seeds and its method of an interval."""
+    known = lengths[lengths["estimate"].notna()]
+    own = (known if len(known) else lengths)[[*SERIES_COLUMNS, "seeds", "interval_method"]]
+    per_seed = numbers["n"] // numbers["seeds"].clip(lower=1)
+    numbers = numbers.assign(n=per_seed).drop(columns=["seeds", "interval_method"])[numbers["seeds"] > 0]
+    numbers = numbers.merge(own, on=SERIES_COLUMNS)
+    return numbers.assign(n=numbers["n"] * numbers["seeds"])
+
+
 def _cell(line: object) -> TableCell:
     names = ("estimate", "low", "high", "longest", "status", "seeds", "seeds_left_out")
     estimate, low, high, longest, status, seeds, missing = (getattr(line, name) for name in names)
-    note = "" if status == "ok" else f"{STATUS_NOTES[status]}."
     if math.isnan(estimate):
-        return TableCell("not learned" if status == "not_learned" else "–", note=note)
+        return TableCell("not learned" if status == "not_learned" else "–", note=f"{status_note(status)}.")
+    note = "" if status == "ok" else f"{status_note(status)}."
     if missing:
         note = left_out(missing, seeds + missing, status)
-    ends = [format_length(length, longest) for length in (low, high) if not math.isnan(length)]
+    ends = [UNKNOWN if math.isnan(length) else format_length(length, longest) for length in (low, high)]
     text = format_length(estimate, longest)
-    if set(ends) - {text}:
+    if {*ends} not in ({text}, {UNKNOWN}):
         text += f" [{', '.join(ends)}]"
     return TableCell(text, note=note if missing or estimate < longest else "")

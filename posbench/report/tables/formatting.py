@@ -4,8 +4,10 @@ from typing import Any
 
 import pandas as pd
 
-from posbench.report.tables.caption_text import STATUS_NOTES, left_out
+from posbench.report.tables.caption_text import left_out, status_note
 from posbench.report.tables.markup import TableCell
+
+SMALLEST = 1e-12  # smaller numbers are rounding errors of 0
 
 
 def format_cell(line: Any, best: str | None = None) -> TableCell:
@@ -17,9 +19,11 @@ def format_cell(line: Any, best: str | None = None) -> TableCell:
     """
     if line is None:
         return TableCell("")
-    note = "" if line.status == "ok" else f"{STATUS_NOTES[line.status]}."
     if pd.isna(line.estimate):
-        return TableCell("not learned" if line.status == "not_learned" else "–", note=note)
+        return TableCell(
+            "not learned" if line.status == "not_learned" else "–", note=f"{status_note(line.status)}."
+        )
+    note = "" if line.status == "ok" else f"{status_note(line.status)}."
     if line.seeds_left_out:
         note = left_out(line.seeds_left_out, line.seeds + line.seeds_left_out, line.status)
     text = format_number(line.estimate)
@@ -29,10 +33,15 @@ def format_cell(line: Any, best: str | None = None) -> TableCell:
 
 
 def format_number(value: float) -> str:
+    """Returns a number with two decimals, or three digits below 0.01; whole from 1000 on, a power from a million on."""
     if pd.isna(value):
         return ""
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
-    return "0.00" if text == "-0.00" else text
+    size = abs(value)
+    if size < SMALLEST:
+        return "0.00"
+    if size < 0.01:
+        return f"{value:.3g}"
+    return f"{value:.2f}" if size < 1000 else f"{value:,.0f}" if size < 1e6 else f"{value:.2e}"
 
 
 def format_interval(low: float, high: float) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from posbench import escaping
 from posbench.errors import DataError
 from posbench.report.tables.selection import SERIES_COLUMNS, SETTING_COLUMNS, series_label
+from posbench.results.repeated_cells import equal_to_first, first_of_cell, without_repeated_cells
 
 PROTOCOL_COLUMNS = ["task", "protocol", "variant"]
 _LABELS = [*SETTING_COLUMNS, *SERIES_COLUMNS]
@@ -26,8 +27,6 @@ _SINGLE: list[tuple[list[str], list[str]]] = [
 ]
 _PRINTED = ["scheme", "extension", "model_size", "corpus", "task", "variant", "protocol", "kernel", "dtype"]
 _IDENTITY = list(dict.fromkeys(column for group, single in _SINGLE for column in [*group, *single]))
-# A row is the same measurement as another of its cell if these columns are equal, most of the time.
-_MEASUREMENT = ["metric", "doc_id", "example", "position", "depth", "layer", "head", "value_sum", "n"]
 _WORDS = {
     "model_id": "models",
     "cell_id": "evaluations",
@@ -50,7 +49,7 @@ def report_rows(rows: pd.DataFrame) -> pd.DataFrame:
         return rows
     printable = {name: _printable(rows[name]) for name in _PRINTED}
     rows = rows.assign(**{name: column for name, column in printable.items() if column is not rows[name]})
-    rows = _without_repeated_cells(rows)
+    rows = without_repeated_cells(rows)
     _check(_cells(rows))
     return rows
 
@@ -63,54 +62,10 @@ def _printable(column: pd.Series) -> pd.Series:
     return column.astype(str).map(escaping.printable).astype("category")
 
 
-def _first_of_cell(rows: pd.DataFrame) -> np.ndarray:
-    """(N,) index of the first row of each row's cell."""
-    codes_N = _codes(rows["cell_id"])
-    first = np.zeros(codes_N.max() + 1, dtype=int)
-    first[codes_N[::-1]] = np.arange(len(rows))[::-1]
-    return first[codes_N]
-
-
-def _codes(column: pd.Series) -> np.ndarray:
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy()
-    if column.dtype == np.int64:
-        return column.to_numpy()
-    return np.nan_to_num(column.to_numpy(dtype=float, na_value=np.nan), nan=-1.0)
-
-
-def _equal_to_first(rows: pd.DataFrame, first_N: np.ndarray, columns: Sequence[str]) -> np.ndarray:
-    """(N,) whether a row has the values of its cell's first row in the given columns."""
-    equal_N = np.ones(len(rows), dtype=bool)
-    for name in columns:
-        codes_N = _codes(rows[name])
-        equal_N &= codes_N == codes_N[first_N]
-    return equal_N
-
-
-def _without_repeated_cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drops the repetitions of a cell whose rows are there several times, as of a plan that names a model twice.
-
-    A row may occur twice in a cell, such as a question that was drawn twice; of a repeated cell every row does.
-    """
-    first_N = _first_of_cell(rows)
-    alike_N = _equal_to_first(rows, first_N, _MEASUREMENT)
-    suspect_N = (np.bincount(first_N[alike_N], minlength=len(rows)) > 1)[first_N]
-    if not suspect_N.any():
-        return rows
-    hashes = pd.util.hash_pandas_object(rows[suspect_N], index=False)
-    by_row = hashes.groupby(hashes.to_numpy())
-    count, occurrence = by_row.transform("size"), by_row.cumcount()
-    repeats = count.groupby(first_N[suspect_N]).transform("min")
-    keep_N = np.ones(len(rows), dtype=bool)
-    keep_N[suspect_N] = (occurrence < count // repeats).to_numpy()
-    return rows if keep_N.all() else rows[keep_N]
-
-
 def _cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns a line for each cell, or several for a cell whose rows differ in their labels."""
-    first_N = _first_of_cell(rows)
-    chosen_N = ~_equal_to_first(rows, first_N, _IDENTITY)
+    first_N = first_of_cell(rows)
+    chosen_N = ~equal_to_first(rows, first_N, _IDENTITY)
     chosen_N[first_N] = True
     return rows.loc[chosen_N, _IDENTITY].drop_duplicates()
 

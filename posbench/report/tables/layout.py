@@ -87,7 +87,9 @@ def _of_metric(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
         yield from (one for one in (differences, ranks) if one is not None)
     same_targets = metric.name == "bits_per_byte" and rows["protocol"].iat[0] == "fixed_targets"
     if same_targets:
-        yield context_gain_table(rows, metric, order, f"{name}-context_gain")
+        gains = context_gain_table(rows, metric, order, f"{name}-context_gain")
+        if gains is not None:
+            yield gains
     # A score of length generalization is that of a range of lengths, between which nothing is to be interpolated.
     ranges = rows["task"].iat[0] == "length_generalization"
     if same_targets or (metric.name in GATE_METRICS and not ranges):

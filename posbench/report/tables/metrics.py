@@ -16,6 +16,7 @@ class Metric:
         lower_is_better: None if neither direction is better, or values of several models cannot be compared.
         exponential: show the exponential of the ratio.
         is_fraction: the ratio lies between 0 and 1.
+        least, most: bounds of other ratios.
         baselines: metrics of guessing, shown beside it.
     """
 
@@ -28,6 +29,8 @@ class Metric:
     scale: float = 1.0
     exponential: bool = False
     is_fraction: bool = False
+    least: float = -math.inf
+    most: float = math.inf
     baselines: tuple[str, ...] = ()
 
     @property
@@ -40,8 +43,8 @@ class Metric:
 
         Means and intervals are computed before the exponential: perplexity is a geometric mean over seeds.
         """
-        if self.is_fraction:
-            return min(max(ratio, 0.0), 1.0)  # bounds of an interval can exceed the possible range
+        least, most = (0.0, 1.0) if self.is_fraction else (self.least, self.most)
+        ratio = min(max(ratio, least), most)  # bounds of an interval can exceed the possible range
         return math.exp(min(ratio, 700.0)) if self.exponential else ratio
 
 
@@ -60,8 +63,10 @@ _ALGORITHMS = ("algorithmic", "length_generalization", "flip_flop")
 _ANSWERS = (*_RETRIEVAL, *_ALGORITHMS)
 _RULER = ("multi_value", "multi_query", "variable_tracking")
 _ALL = [
-    Metric("bits_per_byte", _TEXT, "nll", "bits per byte", True, "bytes", scale=1 / math.log(2)),
-    Metric("perplexity", (*_TEXT, "repetition"), "nll", "perplexity per token", True, exponential=True),
+    Metric("bits_per_byte", _TEXT, "nll", "bits per byte", True, "bytes", scale=1 / math.log(2), least=0),
+    Metric(
+        "perplexity", (*_TEXT, "repetition"), "nll", "perplexity per token", True, exponential=True, least=0
+    ),
     Metric(
         "exact_match",
         _RETRIEVAL,
@@ -101,7 +106,13 @@ _ALL = [
         baselines=("chance",),
     ),
     Metric(  # each model has its own key tokens, so that no model is the best
-        "longppl", ("longppl",), "key_token_nll", "LongPPL (perplexity of key tokens)", None, exponential=True
+        "longppl",
+        ("longppl",),
+        "key_token_nll",
+        "LongPPL (perplexity of key tokens)",
+        None,
+        exponential=True,
+        least=0,
     ),
     Metric(
         "key_token_fraction",
@@ -120,8 +131,8 @@ _ALL = [
         is_fraction=True,
         baselines=("chance",),
     ),
-    Metric("logprob", _ANSWERS, "logprob", "log-probability of the answer (nats)", False),
-    Metric("rank", _ANSWERS, "rank", "mean rank of the answer", True),
+    Metric("logprob", _ANSWERS, "logprob", "log-probability of the answer (nats)", False, most=0),
+    Metric("rank", _ANSWERS, "rank", "mean rank of the answer", True, least=1),
     Metric("reciprocal_rank", _ANSWERS, "reciprocal_rank", "mean reciprocal rank", False, is_fraction=True),
     Metric(
         "predicted_in_context",
@@ -140,7 +151,9 @@ _ALL = [
         False,
         is_fraction=True,
     ),
-    Metric("attention_entropy", ("attention",), "attention_entropy", "attention entropy (nats)", None),
+    Metric(
+        "attention_entropy", ("attention",), "attention_entropy", "attention entropy (nats)", None, least=0
+    ),
     Metric(
         "sink_attention",
         ("attention",),

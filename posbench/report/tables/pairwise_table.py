@@ -49,23 +49,25 @@ def _at_length(
     )
     ranked = [series_label(*pair) for pair in at[["scheme", "extension"]].itertuples(index=False, name=None)]
     lines = {frozenset((line.a, line.b)): line for line in here.itertuples()}
+    pairs = [
+        (a, b)
+        for a, b in chosen_pairs(ranked)
+        if a == ranked[0] or pd.notna(lines[frozenset((a, b))].p_value)
+    ]
     clusters = cluster_name(rows["task"].iat[0])
     body = []
-    for a, b in chosen_pairs(ranked):
+    for a, b in pairs:
         line = lines[frozenset((a, b))]
-        if a == ranked[0] or pd.notna(line.p_value):
-            sign = 1 if line.a == a else -1
-            low, high = (line.low, line.high) if sign > 0 else (-line.high, -line.low)
-            texts = [
-                f"{a} against {b}",
-                format_number(sign * line.a_minus_b),
-                format_interval(low, high),
-                _p(line.p_holm),
-            ]
-            texts += [_count(line.n_docs), _count(line.seeds)]
-            body.append(
-                [*map(TableCell, texts), TableCell(line.conclusion, best=" beats " in line.conclusion)]
-            )
+        sign = 1 if line.a == a else -1
+        low, high = (line.low, line.high) if sign > 0 else (-line.high, -line.low)
+        texts = [
+            f"{a} against {b}",
+            format_number(sign * line.a_minus_b),
+            format_interval(low, high),
+            _p(line.p_holm),
+        ]
+        texts += [_count(line.n_docs), _count(line.seeds)]
+        body.append([*map(TableCell, texts), TableCell(line.conclusion, best=" beats " in line.conclusion)])
     train_len = int(rows["train_len"].iat[0])
     kinds = here.loc[here["p_value"].notna(), "interval_method"].unique()
     shown = numbers[numbers["eval_len"] == length]
@@ -75,7 +77,7 @@ def _at_length(
         title=f"{capital(metric.label)} at {length} tokens ({multiple_of(length, train_len)}): pairwise comparison",
         caption=caption(
             [(rows, shown, metric)],
-            *_reading_guide(here, found, ranked, clusters, metric),
+            *_reading_guide(here, found, ranked, pairs, clusters, metric),
             intervals="intervals of the differences",
         ),
         header=["a against b", "a – b", "95% interval", "p (Holm)", clusters, "seeds", "conclusion"],
@@ -99,7 +101,12 @@ def chosen_pairs(ranked: list[str]) -> list[tuple[str, str]]:
 
 
 def _reading_guide(
-    here: pd.DataFrame, found: pd.DataFrame, ranked: list[str], clusters: str, metric: Metric
+    here: pd.DataFrame,
+    found: pd.DataFrame,
+    ranked: list[str],
+    pairs: list[tuple[str, str]],
+    clusters: str,
+    metric: Metric,
 ) -> list[str]:
     """Sentences about the printed pairs, the unbeaten series and the tests."""
     tested = here[here["p_value"].notna()]
@@ -120,15 +127,8 @@ def _reading_guide(
             f"cluster t adjusted for skewness over {clusters}, paired by {clusters} (with fewer than {MIN_SEEDS} seeds, "
             "results hold for these models, not for other trainings)"
         )
-    pairs = chosen_pairs(ranked)
-    against_next = ", then each against the next" if any(a != ranked[0] for a, _ in pairs) else ""
-    printed = (
-        "all pairs"
-        if len(pairs) == len(here)
-        else f"the best against all others{against_next} (the csv has all pairs)"
-    )
     return [
-        f"Shown: {printed}.",
+        f"Shown: {_shown(ranked, pairs)}.",
         f"Of {len(tested)} pairs tested at this length, {significant} differ significantly.",
         f"Not beaten: {unbeaten}.",
         f"Test: {'; '.join(tests)}.",
@@ -137,6 +137,19 @@ def _reading_guide(
         f"{capital(NOT_SIGNIFICANT)} does not mean equality. The ranking has the weaker correction of Benjamini and "
         "Hochberg for the pairs at its length, by which more pairs differ.",
     ]
+
+
+def _shown(ranked: list[str], pairs: list[tuple[str, str]]) -> str:
+    """Returns in words which pairs of the ranked series are printed."""
+    every = len(ranked) * (len(ranked) - 1) // 2
+    if len(pairs) == every:
+        return "all pairs"
+    others = [pair for pair in pairs if pair[0] != ranked[0]]
+    if every <= ALL:
+        words = ", and all other pairs that were tested" if others else ""
+    else:
+        words = ", then each against the next where that was tested" if others else ""
+    return f"the best against all others{words} (the csv has all pairs)"
 
 
 def _p(p: float) -> str:

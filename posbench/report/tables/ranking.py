@@ -5,6 +5,8 @@ an expected share of 5% false ones among them (a guarantee for independent or po
 which allows no false one at all, tells few of thousands of pairs apart with three seeds.
 """
 
+from typing import Any
+
 import pandas as pd
 
 from posbench.report.tables.caption_text import capital
@@ -12,7 +14,7 @@ from posbench.report.tables.captions import caption
 from posbench.report.tables.formatting import format_cell, multiple_of
 from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
-from posbench.report.tables.pairwise_tests import ALPHA, EQUAL
+from posbench.report.tables.pairwise_tests import ALPHA
 from posbench.report.tables.selection import series_label
 from posbench.results.statistics import benjamini_hochberg
 
@@ -28,11 +30,13 @@ RANKS = (
 
 
 def not_told_apart(found: pd.DataFrame, label: str, length: int) -> list[str]:
-    """Returns the series that do not differ significantly from one of them, equal ones included."""
-    tested = _tested(found, length)
-    apart = _apart(tested)
-    equal = found[(found["eval_len"] == length) & (found["conclusion"] == EQUAL)]
-    pairs = pd.concat([tested, equal])[["a", "b"]].itertuples(index=False, name=None)
+    """Returns the series with a number that do not differ significantly from one of them.
+
+    Equal ones and those without a test, such as those with too few seeds in common, are included.
+    """
+    apart = _apart(_tested(found, length))
+    both = found[(found["eval_len"] == length) & found["seeds"].notna()]
+    pairs = both[["a", "b"]].itertuples(index=False, name=None)
     return [b if a == label else a for a, b in pairs if label in (a, b) and frozenset((a, b)) not in apart]
 
 
@@ -122,8 +126,12 @@ def _not_ranked(numbers: pd.DataFrame, ranked: pd.DataFrame, length: int) -> str
     at = numbers[numbers["eval_len"] == length]
     labels = {series_label(line.scheme, line.extension): line for line in at.itertuples()}
     missing = [
-        f"{label} ({'no test' if pd.notna(line.estimate) else line.status.replace('_', ' ')})"
-        for label, line in labels.items()
-        if label not in set(ranked["label"])
+        f"{label} ({_why(line)})" for label, line in labels.items() if label not in set(ranked["label"])
     ]
     return f"Not ranked: {', '.join(missing)}." if missing else ""
+
+
+def _why(line: Any) -> str:
+    if pd.notna(line.estimate):
+        return "no test"
+    return "no number" if line.status == "ok" else line.status.replace("_", " ")

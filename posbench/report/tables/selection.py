@@ -21,6 +21,12 @@ def series_label(scheme: str, extension: str) -> str:
     return scheme if extension == "none" else f"{scheme} + {extension}"
 
 
+def series_labels(rows: pd.DataFrame) -> list[str]:
+    """Returns the label of every series of the rows, in order of appearance."""
+    pairs = rows[SERIES_COLUMNS].itertuples(index=False, name=None)
+    return list(dict.fromkeys(series_label(*pair) for pair in pairs))
+
+
 def ordered_series(rows: pd.DataFrame, order: Sequence[str] = ()) -> list[tuple[str, str]]:
     """Returns every (scheme, extension) of the rows: plain schemes first, in the given order, others by name."""
 

@@ -8,7 +8,7 @@ first record of the context, 1 the last):
     primacy = acc(0, 1/10) - acc(1/3, 2/3)        recency = acc(9/10, 1) - acc(1/3, 2/3)
 
 If both are positive, records are lost in the middle. The middle is a third, so that short contexts have records in
-it. `worst_depth` is the centre of the fifth of the depths with the lowest accuracy.
+it. `worst_depth` is the centre of the fifth of the depths with the lowest accuracy, if it is a single one.
 """
 
 import math
@@ -103,7 +103,9 @@ def _worst_fifth(fifths: pd.DataFrame, key: tuple) -> dict[str, float]:
     if key not in fifths.index:
         return {"worst_depth": math.nan, "worst_fifth": math.nan}
     ratios = _ratios(fifths.loc[key])
-    return {"worst_depth": (float(ratios.idxmin()) + 0.5) / _FIFTHS, "worst_fifth": float(ratios.min())}
+    lowest = ratios.index[ratios == ratios.min()]
+    depth = (float(lowest[0]) + 0.5) / _FIFTHS if len(lowest) == 1 else math.nan
+    return {"worst_depth": depth, "worst_fifth": float(ratios.min())}
 
 
 def serial_position(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table | None:
@@ -142,7 +144,7 @@ def _at_length(
         ]
         low = (
             ""
-            if math.isnan(line.worst_fifth)
+            if math.isnan(line.worst_depth)
             else f"{line.worst_depth:.1f} ({format_number(line.worst_fifth)})"
         )
         body.append(
@@ -166,7 +168,7 @@ def _at_length(
     note = (
         "Primacy: accuracy on the first tenth of the records minus the middle third; recency: the last tenth minus the "
         "middle third; both above 0: lost in the middle. Lowest at: the depth (0 first record, 1 last) of the fifth with "
-        "the lowest accuracy, and its accuracy; which fifth is lowest is random if all are similar."
+        "the lowest accuracy, and its accuracy, blank if several have it; which fifth is lowest is random if all are similar."
     )
     train_len = int(rows["train_len"].iat[0])
     return Table(

@@ -1,0 +1,48 @@
+"""Tables and figures of the gain of context where lengths or seeds are missing."""
+
+import pytest
+from synthetic_rows import ORDER, synthetic_rows
+from test_effective_length import made
+
+from posbench.report.figures import context_gain, house_style
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
+from posbench.report.tables.context_gain import context_gain_metric, context_gain_table, context_gains
+from posbench.report.tables.layout import build_tables
+from posbench.report.tables.markup import to_markdown
+from posbench.report.tables.metrics import METRICS
+
+BITS = METRICS["bits_per_byte"]
+
+
+@pytest.mark.parametrize("lengths", [[128, 256, 512], [64]])
+def test_lengths_without_a_gain_have_no_table(lengths):
+    """Fault: without the training length a table of dashes, with it alone a table with the single column "scheme"."""
+    rows = made({"rope": (2.0, 1.9, 2.5, 3.0)})
+    rows = rows[rows["eval_len"].isin(lengths)]
+    assert context_gain_table(rows, BITS, ORDER, "name") is None
+    assert not [one.name for one in build_tables(rows) if "context_gain" in one.name]
+    with house_style(), pytest.raises(MissingRowsError, match="evaluate the training length and at least"):
+        context_gain.draw(FigureData.of(rows, ORDER))
+
+
+def test_seeds_are_those_of_the_pairs():
+    """Fault: a gain of two seeds had "3 training seeds" where one had no rows at the training length."""
+    rows = made({"rope": (2.0, 1.9), "alibi": (2.0, 1.8)}, seeds=3, spread=0.05)
+    lost = (rows["scheme"] == "rope") & (rows["train_seed"] == 1) & (rows["eval_len"] == 64)
+    gains = context_gains(rows[~lost], BITS).set_index(["scheme", "eval_len"])
+    assert gains.loc[("rope", 128), ["seeds", "seeds_left_out"]].tolist() == [2, 1]
+    assert gains.loc[("alibi", 128), ["seeds", "seeds_left_out"]].tolist() == [3, 0]
+    table = context_gain_table(rows[~lost], BITS, ORDER, "name")
+    assert "1 of 3 seeds left out. No number: rows of this metric" in to_markdown(table)
+    assert "over 160 scored tokens in 16 documents per length; 2 to 3 training seeds" in table.caption
+
+
+def test_the_gain_over_the_training_length_is_no_interval_without_width():
+    """Fault: a caption explained intervals without width, which only the training length has, and no table shows."""
+    rows = synthetic_rows(seeds=1, documents=16, contexts=2, schemes=("rope", "alibi"))
+    tables = {one.name: one for one in build_tables(rows[rows["protocol"] == "fixed_targets"], ORDER)}
+    assert "no width" not in tables["perplexity-fixed_targets-bits_per_byte-context_gain"].caption
+
+
+def test_a_gain_is_negative_where_a_loss_is_not():
+    assert context_gain_metric(BITS).shown(-0.1) == -0.1
