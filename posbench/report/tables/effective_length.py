@@ -183,7 +183,9 @@ def effective_length_table(
     metric = nats_per_token(metric) if loss else metric
     thresholds = LOSS if loss else SHARES
     parts = [effective_lengths(rows, metric, one) for one in thresholds]
-    cells = [{(line.scheme, line.extension): _cell(line) for line in part.itertuples()} for part in parts]
+    cells = [
+        {(line.scheme, line.extension): length_cell(line) for line in part.itertuples()} for part in parts
+    ]
     shown = aggregate(rows, metric)
     return Table(
         name=name,
@@ -200,7 +202,8 @@ def effective_length_table(
     )
 
 
-def _cell(line: object) -> TableCell:
+def length_cell(line: object) -> TableCell:
+    """Returns the cell of a line of `effective_lengths`: the length, its interval and a footnote."""
     names = ("estimate", "low", "high", "longest", "status", "seeds", "seeds_left_out")
     estimate, low, high, longest, status, seeds, missing = (getattr(line, name) for name in names)
     note = "" if status == "ok" else f"{STATUS_NOTES[status]}."
