@@ -88,7 +88,9 @@ def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
             draw(FigureData.of(rows, ORDER))[0]
         )
         figure, _ = draw(FigureData.of(rows_of_three_seeds, ORDER))
-    assert "lines at the longest context: 95% confidence over 3 seeds" in texts(figure)
+    # Fault: the caption did not say what the lines at effective lengths are.
+    words = "lines at the longest context and of effective lengths: 95% confidence over 3 seeds"
+    assert words in texts(figure)
 
 
 def test_each_panel_has_lines_at_its_own_longest_length(rows):
@@ -109,7 +111,7 @@ def test_missing_dots_have_every_reason(rows):
     )
     with house_style():
         caption = texts(draw(FigureData.of(rows, ORDER))[0])
-    assert "No dot: not measured, or no value at that length." in caption
+    assert "No mark: not measured, or no value." in caption
     assert "Undefined beyond the length that the scheme was built for (learned)." in caption
     assert "Out of memory (alibi)." in caption
 

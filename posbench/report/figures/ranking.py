@@ -89,13 +89,14 @@ def draw(
     marks = [mean_label(str(name), column) for name, column in baselines.items()]
     notes = [
         *([f"Vertical lines: {', '.join(marks)}."] if marks else []),
-        "No dot: not measured, or no value at that length.",
+        "No mark: not measured, or no value.",
         f"Dotted lines: groups by the {what.label} at {far} tokens. {NOTE_OF_GROUPS}" if len(groups) else "",
         *([NOTE, BEYOND] if lengths else []),
     ]
+    drawn = f"lines at the longest context{' and of effective lengths' * bool(lengths)}"
     figure, axes = captioned_subplots(
         title,
-        caption(sides, *notes, intervals="lines at the longest context"),
+        caption(sides, *notes, intervals=drawn),
         panel=(3.4, ROW_INCHES * len(names) + 0.1),
         columns=3 if lengths else 2,
         gap=(1.0 if lengths else 0.3, 0.5),  # the legend of the accuracy extends into it
@@ -125,9 +126,9 @@ def draw(
     position = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
     axes[0, 0].legend(handles, texts, **position, borderpad=0, handletextpad=0.2)
     ranks = groups[[*SERIES_COLUMNS, "eval_len", "first_rank", "last_rank", "group"]]
-    drawn = [shown.assign(metric=what.name) for _, shown, what in sides]
-    drawn[0] = drawn[0].merge(ranks, on=[*SERIES_COLUMNS, "eval_len"], how="left")
-    return figure, pd.concat([*drawn, *(one.assign(metric="effective_length") for one in lengths)])
+    numbers = [shown.assign(metric=what.name) for _, shown, what in sides]
+    numbers[0] = numbers[0].merge(ranks, on=[*SERIES_COLUMNS, "eval_len"], how="left")
+    return figure, pd.concat([*numbers, *(one.assign(metric="effective_length") for one in lengths)])
 
 
 def _wanted(rows: pd.DataFrame, length_multiples: Sequence[float]) -> list[float]:
