@@ -184,6 +184,13 @@ def test_the_ranking_has_a_column_of_effective_lengths(tmp_path):
         assert "> N" not in texts(figure)
 
 
+def test_lengths_that_end_for_another_reason_are_explained(rows):
+    """Fault: a scheme undefined beyond the training length looked like one that exceeds the threshold there."""
+    with house_style():
+        figure, _ = effective_length.draw(FigureData.of(rows, ORDER))
+    assert "Undefined beyond the length that the scheme was built for (learned)." in texts(figure)
+
+
 def test_an_interval_ends_where_lengths_without_one_begin():
     """Fault: a length without an interval counted as a crossing, so that "> 512" had the interval [128, 128]."""
     rows = made({"rope": (1.0, 1.0, 1.0, 1.0)}, seeds=3, spread=0.01)

@@ -77,9 +77,11 @@ def test_matplotlib_settings_of_the_user_have_no_effect(rows, tmp_path):
 
 def test_bands_require_several_seeds(rows, rows_of_three_seeds):
     for given, several in ((rows, False), (rows_of_three_seeds, True)):
-        figure, shown = context_growth.draw(FigureData.of(given, ORDER, None, False))
+        figure, shown = context_growth.draw(FigureData.of(given, ORDER))
         assert ("bands: 95% confidence over 3 seeds and documents" in texts(figure)) == several
-        assert ("intervals, in the csv: 95% confidence over documents, for these" in texts(figure)) != several
+        assert (
+            "intervals, in the csv alone: 95% confidence over documents, for these" in texts(figure)
+        ) != several
         assert shown["low"].notna().any()
         bands = [
             path for band in figure.axes[0].collections for path in band.get_paths() if len(path.vertices)
@@ -88,7 +90,7 @@ def test_bands_require_several_seeds(rows, rows_of_three_seeds):
 
 
 def test_caption_names_protocol_counts_and_models(rows):
-    figure, _ = context_growth.draw(FigureData.of(rows, ORDER, None, False))
+    figure, _ = context_growth.draw(FigureData.of(rows, ORDER))
     caption = texts(figure)
     for fact in (
         "Fixed targets",
@@ -105,7 +107,7 @@ def test_caption_names_protocol_counts_and_models(rows):
 
 
 def test_lines_are_labelled_at_their_ends(rows):
-    figure, shown = context_growth.draw(FigureData.of(rows, ORDER, None, False))
+    figure, shown = context_growth.draw(FigureData.of(rows, ORDER))
     rope = shown[(shown["scheme"] == "rope") & (shown["eval_len"] == 1024)]["estimate"].item()
     assert f"rope  {rope:.2f}" in labels(figure)
     assert "learned ×" in labels(figure)
@@ -116,7 +118,7 @@ def test_the_label_of_a_line_that_ends_at_once_is_beside_its_marker(rows):
     learned = rows["scheme"] == "learned"
     rows = rows.assign(scheme=rows["scheme"].astype(str).mask(learned, "learned_with_a_long_name"))
     rows = rows[~learned | (rows["eval_len"] == rows["train_len"]) | (rows["status"] != "ok")]
-    figure, _ = context_growth.draw(FigureData.of(rows, ORDER, None, False))
+    figure, _ = context_growth.draw(FigureData.of(rows, ORDER))
     figure.canvas.draw()
     (axes,) = figure.axes
     (label,) = (text for text in axes.texts if text.get_text() == "learned_with_a_long_name ×")
@@ -127,7 +129,7 @@ def test_the_label_of_a_line_that_ends_at_once_is_beside_its_marker(rows):
 
 def test_no_two_labels_overlap(rows):
     for kind in (context_growth, loss_by_position):
-        figure, _ = kind.draw(FigureData.of(rows, ORDER, None, False))
+        figure, _ = kind.draw(FigureData.of(rows, ORDER))
         figure.canvas.draw()
         boxes = [text.get_window_extent() for text in figure.axes[0].texts]
         boxes += [text.get_window_extent() for text in figure.texts]
@@ -151,20 +153,20 @@ def test_axis_is_logarithmic_if_one_scheme_diverges(rows):
             (rows["scheme"] == "sinusoidal") & (rows["metric"] == "nll"), rows["value_sum"] * 20
         )
     )
-    figure, _ = context_growth.draw(FigureData.of(diverging, ORDER, None, False))
+    figure, _ = context_growth.draw(FigureData.of(diverging, ORDER))
     assert figure.axes[0].get_yscale() == "log"
     # Fault: the axis did not say that it is logarithmic.
     assert figure.axes[0].get_ylabel() == "bits per byte (log scale)"
-    assert context_growth.draw(FigureData.of(rows, ORDER, None, False))[0].axes[0].get_yscale() == "linear"
+    assert context_growth.draw(FigureData.of(rows, ORDER))[0].axes[0].get_yscale() == "linear"
 
 
 def test_line_styles_are_the_same_in_every_figure(rows):
-    line_styles = FigureData.of(rows, ORDER, None, False).line_styles
+    line_styles = FigureData.of(rows, ORDER).line_styles
     plain = [style for (_, extension), style in line_styles.items() if extension == "none"]
     assert [style.colour for style in plain] == COLOURS[: len(ORDER)]
     of_rope = [style for (scheme, _), style in line_styles.items() if scheme == "rope"]
     assert len({style.colour for style in of_rope}) == len(of_rope)
-    chosen = FigureData.of(rows, ORDER, {"scheme": ["rope", "alibi"]}, False)
+    chosen = FigureData.of(rows, ORDER).narrowed({"scheme": ["rope", "alibi"]}, mix_kernels=False)
     assert chosen.line_styles == line_styles
     assert set(chosen.rows["scheme"]) == {"rope", "alibi"}
 
@@ -218,7 +220,7 @@ def test_few_series_have_different_colours():
 
 
 def test_schemes_and_extensions_in_one_panel_have_different_styles(rows):
-    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False), extension=None)
+    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER), extension=None)
     count = len(shown[shown["estimate"].notna()][["scheme", "extension"]].drop_duplicates())
     assert count > len(COLOURS)
     handles = figure.axes[-1].get_legend().legend_handles[:count]
@@ -231,7 +233,7 @@ def test_schemes_and_extensions_in_one_panel_have_different_styles(rows):
 
 
 def test_retrieval_shows_baselines_and_omits_models_that_have_not_learned(rows):
-    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))
+    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER))
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
         "64 tokens, 1× (training length)",
         "128 tokens, 2×",
@@ -253,10 +255,10 @@ def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):
     ) as error:
         draw_figure(config("fixed_targets"), mixed, tmp_path)
     assert "\n" not in str(error.value)
-    FigureData.of(mixed, [], None, True).select("perplexity", protocol="fixed_targets")
-    FigureData.of(mixed, [], None, False).select("perplexity", protocol="prefix")  # rows of one kernel
+    FigureData.of(mixed, []).narrowed(None, mix_kernels=True).select("perplexity", protocol="fixed_targets")
+    FigureData.of(mixed, []).select("perplexity", protocol="prefix")  # rows of one kernel
     across = rows.assign(kernel=rows["kernel"].mask(rows["scheme"] == "rope", "dense"))
-    FigureData.of(across, [], None, False).select("perplexity", protocol="fixed_targets")
+    FigureData.of(across, []).select("perplexity", protocol="fixed_targets")
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,52 @@ def test_fine_tuned_models_have_more_tokens(rows: pd.DataFrame, tmp_path: Path) 
     tokens = {line.label: line.entries["tokens"].text for line in board.lines}
     assert tokens["rope + window"] == "921,600 + fine-tuning"
     assert {tokens[name] for name in ("rope", "rope + yarn")} == {"921,600"}
+    # Fault: the price of the best was "921,600 + fine-tuning training tokens".
+    write_html([tmp_path / "one"], tmp_path / "out", lambda *_: {}, lambda *_: None, NOTHING)
+    assert re.search(
+        r"Price: parameters [\d,]+; training tokens [\d,]+( \+ fine-tuning)?\.",
+        Page((tmp_path / "out").read_text()).text,
+    )
+
+
+def test_effective_lengths_have_their_footnotes(tmp_path: Path) -> None:
+    """Fault: a dash without the dagger that the page explains, and a mean of two of three seeds like one of all."""
+    rows = synthetic_rows(seeds=3, documents=8, contexts=8, schemes=("nope", "alibi", "learned"))
+    lost = (rows["scheme"] == "alibi") & (rows["train_seed"] == 2)
+    rows.loc[lost & (rows["task"] == "key_value"), "status"] = "not_learned"
+    board = one_board(rows, tmp_path)
+    found = {line.label: line.entries["effective_retrieval"] for line in board.lines}
+    assert found["nope"].text == "not learned"
+    assert found["nope"].note.startswith("Not learned")
+    assert found["learned"].note.startswith("Undefined")
+    assert found["alibi"].note == "1 of 3 seeds has not learned the task and is left out."
+    (table,) = [
+        one
+        for one in board.experiment.tables
+        if one.name == "perplexity-fixed_targets-bits_per_byte-effective_length"
+    ]
+    printed = {row[0].text: row[1].text for row in table.body}
+    assert {line.label: line.entries["effective_loss"].text for line in board.lines} == printed
+
+
+def test_descriptions_name_their_variants(rows: pd.DataFrame, tmp_path: Path) -> None:
+    """Faults: "Sequences to of a rule, teacher-forced", and "accuracy by position of the position of the passkey"."""
+    some = rows[(rows["task"] == "key_value") & rows["scheme"].isin(["alibi", "learned"])]
+    ids = some["cell_id"].astype(str)
+    rules = [
+        some.assign(task="algorithmic", protocol="teacher_forced", variant=name, cell_id=ids + name)
+        for name in ("reverse", "copy")
+    ]
+    passkey = some.assign(task="passkey", protocol="synthetic", cell_id=ids + "passkey")
+    page = written(tmp_path, pd.concat([*rules, passkey]))
+    assert "Sequences to copy or reverse, teacher-forced" in page.text
+    assert "of a rule" not in page.text
+    assert "Retrieval accuracy by position of the passkey" in page.text
+    # Fault: charts did not say why a series has no line, and spoke of intervals in a csv.
+    found = read_results(tmp_path / "one", lambda group, name: {}, lambda group, name: None)
+    (chart,) = [one for one in charts(found) if one.name.startswith("passkey") and one.name.endswith("depth")]
+    assert "Undefined beyond the length that the scheme was built for (learned)." in chart.caption
+    assert "in the csv" not in chart.caption
 
 
 def test_bands_are_those_over_seeds(rows: pd.DataFrame, tmp_path: Path) -> None:

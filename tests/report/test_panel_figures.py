@@ -57,7 +57,7 @@ def test_table_and_figure_of_the_gain(rows):
     (table,) = [one for one in build_tables(fixed, ORDER) if one.name.endswith("-context_gain")]
     assert [cell.split()[0] for cell in table.header[1:]] == ["128", "256", "512", "1024"]
     assert len(table.body) == len(fixed[["scheme", "extension"]].drop_duplicates())
-    figure, shown = context_gain.draw(FigureData.of(rows, ORDER, None, False), scheme="rope")
+    figure, shown = context_gain.draw(FigureData.of(rows, ORDER), scheme="rope")
     # Fault: the caption did not say that the axis is logarithmic in part.
     assert "The axis is linear from -0.1 to 0.1 and logarithmic beyond." in texts(figure)
     assert len(figure.axes) == 2
@@ -68,12 +68,10 @@ def test_table_and_figure_of_the_gain(rows):
 
 
 def test_panels(rows):
-    figure, shown = panels.draw(FigureData.of(rows, ORDER, None, False), title="Two", panels=[LOSS, FOUND])
+    figure, shown = panels.draw(FigureData.of(rows, ORDER), title="Two", panels=[LOSS, FOUND])
     assert [axes.get_ylabel() for axes in figure.axes] == ["bits per byte", "retrieval accuracy"]
     assert set(shown["metric"]) == {"bits_per_byte", "exact_match"}
-    one = panels.draw(
-        FigureData.of(rows, ORDER, None, False), title="Three", panels=[LOSS, FOUND, LOSS], scheme="rope"
-    )
+    one = panels.draw(FigureData.of(rows, ORDER), title="Three", panels=[LOSS, FOUND, LOSS], scheme="rope")
     assert set(one[1]["scheme"]) == {"rope"}
     assert [axes.axison for axes in one[0].axes] == [True, True, True, False]
 
@@ -81,7 +79,7 @@ def test_panels(rows):
 def test_panels_without_rows_are_left_out(rows):
     """A figure of two tasks was once left out where only one of the two had been evaluated."""
     data, absent = (
-        FigureData.of(rows, ORDER, None, False),
+        FigureData.of(rows, ORDER),
         {"task": "algorithmic", "metric": "symbol_accuracy"},
     )
     figure, shown = panels.draw(data, title="One", panels=[absent, LOSS])
@@ -89,6 +87,16 @@ def test_panels_without_rows_are_left_out(rows):
     assert set(shown["metric"]) == {"bits_per_byte"}
     with pytest.raises(MissingRowsError, match="no rows of task algorithmic"):
         panels.draw(data, title="None", panels=[absent])
+
+
+def test_a_panel_of_one_seed_does_not_decide_for_the_others(rows_of_three_seeds):
+    """Fault: where the first panel had one seed, the caption called the bands of the second intervals in the csv."""
+    rows = rows_of_three_seeds
+    rows = rows[(rows["task"] != "perplexity") | (rows["train_seed"] == 0)]
+    figure, _ = panels.draw(FigureData.of(rows, ORDER), title="Two", panels=[LOSS, FOUND])
+    caption = texts(figure)
+    assert "1 training seed; intervals, in the csv alone: 95% confidence over documents" in caption
+    assert "3 training seeds; bands: 95% confidence over 3 seeds" in caption
 
 
 def test_multiples_of_odd_lengths_are_short(rows):
@@ -101,7 +109,7 @@ def test_multiples_of_odd_lengths_are_short(rows):
 
 def test_best_factors_are_marked(rows):
     figure, shown = density.draw(
-        FigureData.of(rows, ORDER, None, False),
+        FigureData.of(rows, ORDER),
         title="Density",
         scheme="rope",
         factors=FACTORS,
@@ -133,7 +141,7 @@ def test_factors_without_values_are_named_beside_the_stars(rows):
 
 
 def test_invalid_settings_raise(rows):
-    data = FigureData.of(rows, ORDER, None, False)
+    data = FigureData.of(rows, ORDER)
     with pytest.raises(ConfigError, match="unknown setting of a panel 'tusk'"):
         panels.draw(data, title="", panels=[{"tusk": "perplexity"}])
     with pytest.raises(ConfigError, match="a task and a metric"):

@@ -1,5 +1,6 @@
 """Rankings: ranges of ranks and groups by hand, on rows, and in the figure."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from synthetic_rows import synthetic_rows
@@ -7,7 +8,7 @@ from test_figure_kinds import ORDER, config, texts
 
 from posbench.report.figures import draw_figure, house_style
 from posbench.report.figures.figure_data import FigureData
-from posbench.report.figures.ranking import draw
+from posbench.report.figures.ranking import draw, ranked
 from posbench.report.tables.layout import build_tables
 from posbench.report.tables.markup import to_markdown
 from posbench.report.tables.metrics import METRICS, get_metric
@@ -83,11 +84,66 @@ def test_seeds_left_out_are_named():
 
 def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
     with house_style():
-        assert "intervals, in the csv: 95% confidence over documents" in texts(
+        assert "intervals, in the csv alone: 95% confidence over documents" in texts(
             draw(FigureData.of(rows, ORDER))[0]
         )
         figure, _ = draw(FigureData.of(rows_of_three_seeds, ORDER))
-    assert "lines at the longest context: 95% confidence over 3 seeds" in texts(figure)
+    # Fault: the caption did not say what the lines at effective lengths are.
+    words = "lines at the longest context and of effective lengths: 95% confidence over 3 seeds"
+    assert words in texts(figure)
+
+
+def test_each_panel_has_lines_at_its_own_longest_length(rows):
+    """Fault: the caption announced lines for retrieval, which ends at 4 times the training length, but only 16 had any."""
+    rows = synthetic_rows(seeds=3, documents=8, contexts=8, schemes=("rope", "alibi"))
+    with house_style():
+        figure, _ = draw(FigureData.of(rows, ORDER))
+    for panel in figure.axes[:2]:
+        (lines,) = [one for one in panel.collections if set(np.ravel(one.get_linewidths())) == {1.6}]
+        assert len(lines.get_paths()) == 2
+
+
+def test_missing_dots_have_every_reason(rows):
+    """Fault: the caption explained missing dots by "undefined, or not learned" alone, whatever the reason was."""
+    lost = (rows["scheme"] == "alibi") & (rows["eval_len"] == 1024) & rows["value_sum"].notna()
+    rows = rows.assign(
+        status=rows["status"].mask(lost, "out_of_memory"), value_sum=rows["value_sum"].mask(lost)
+    )
+    with house_style():
+        caption = texts(draw(FigureData.of(rows, ORDER))[0])
+    assert "No mark: not measured, or no value." in caption
+    assert "Undefined beyond the length that the scheme was built for (learned)." in caption
+    assert "Out of memory (alibi)." in caption
+
+
+def test_series_without_the_longest_length_are_not_ranked_by_a_shorter_one():
+    """Fault: c, which has no value at 8192 tokens, was the best, by its value at 512."""
+    values = {("a", 512): 2.0, ("a", 8192): 3.0, ("b", 512): 2.1, ("b", 8192): 2.5, ("c", 512): 2.2}
+    shown = pd.DataFrame([(*key, value) for key, value in values.items()])
+    shown.columns = ["scheme", "eval_len", "estimate"]
+    diverged = pd.DataFrame({"scheme": ["d"], "eval_len": 512, "estimate": np.nan})
+    shown = pd.concat([diverged, shown]).assign(extension="none")
+    assert ranked(shown, BITS) == ["d", "c", "a", "b"]
+
+
+def test_series_with_retrieval_alone_have_a_row(rows):
+    """Fault: a traceback where a series had retrieval and no loss."""
+    rows = rows[(rows["scheme"] != "t5") | (rows["task"] == "key_value")]
+    with house_style():
+        figure, _ = draw(FigureData.of(rows, ORDER))
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "t5"
+
+
+def test_rankings_of_the_prefix_protocol_have_groups(rows):
+    """Fault: no dotted lines, which the caption explained, as the longest length was looked up among those of contexts."""
+    prefix = rows["protocol"] == "prefix"
+    rows = rows[(prefix & (rows["position"] <= 768)) | (rows["task"] == "key_value")]
+    with house_style():
+        figure, shown = draw(FigureData.of(rows, ORDER), protocol="prefix", length_multiples=[1, 8])
+        assert "Dotted lines: groups by the bits per byte at 512 tokens." in texts(figure)
+        assert shown.loc[shown["eval_len"] == 512, "group"].nunique() > 1
+        one = FigureData.of(rows[rows["scheme"] == "alibi"], ORDER)
+        assert "Dotted lines" not in texts(draw(one, protocol="prefix", length_multiples=[1, 8])[0])
 
 
 def test_equal_series_cost_no_correction(rows):

@@ -123,9 +123,9 @@ def test_passkey_heat_map(passkeys, tmp_path):
     assert set(shown["eval_len"]) == {64, 256}
     assert shown["chance"].eq(1e-3).all()
     assert shown["low"].notna().any()
-    figure, _ = retrieval_heat_map.draw(FigureData.of(passkeys, ORDER, None, False), task="passkey")
+    figure, _ = retrieval_heat_map.draw(FigureData.of(passkeys, ORDER), task="passkey")
     assert "Lines on the colour scale: chance, gate." in texts(figure)
-    assert "position of the passkey" in [axes.get_xlabel() for axes in figure.axes]
+    assert "passkey" in [axes.get_xlabel() for axes in figure.axes]
     # Fault: the rows had no axis label, and the caption did not say that a cell is a mean over a fifth of the positions.
     assert figure.axes[0].get_ylabel() == "context length\n(tokens)"
     assert "Each cell is the mean over one of 5 equal parts of the positions" in texts(figure)
@@ -136,14 +136,14 @@ def test_passkey_heat_map(passkeys, tmp_path):
 def test_variants_are_compared_in_rows_of_panels(tmp_path):
     rows = pd.concat([task_rows("key_value", "json_uuid", variant) for variant in ("", "query_aware")])
     settings = {key: value for key, value in config("query_aware").items() if key not in ("name", "draw")}
-    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False), **settings)
+    figure, shown = retrieval_by_position.draw(FigureData.of(rows, ORDER), **settings)
     assert len(figure.axes) == 4
     names = [axes.get_ylabel().split("\n")[0] for axes in figure.axes[::2]]
     assert names == ["question after the context", "question before and after the context"]
     assert "Variants: question after the context, question before and after the context." in texts(figure)
     assert set(shown["variant"]) == {"", "query_aware"}
     # The default is the plain variant.
-    _, plain = retrieval_by_position.draw(FigureData.of(rows, ORDER, None, False))
+    _, plain = retrieval_by_position.draw(FigureData.of(rows, ORDER))
     assert set(plain["variant"]) == {""}
 
 
@@ -177,7 +177,7 @@ def test_captions_name_protocol_counts_seeds_interval_and_kernel(rows, path, mon
 
 
 def test_ranking_shows_baselines_and_the_gate(rows):
-    figure, _ = ranking.draw(FigureData.of(rows, ORDER, None, False))
+    figure, _ = ranking.draw(FigureData.of(rows, ORDER))
     legend = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert legend == ["chance", "random value of the context", "gate (training length)"]
     # Fault: the caption gave the range over lengths of a baseline whose line is at the mean.

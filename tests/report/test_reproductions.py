@@ -98,6 +98,17 @@ def test_an_unfinished_experiment_does_not_replace_a_finished_one(rows, three_se
     assert page.decide(both, {"leaderboard": unfinished}.get).experiment == "leaderboard"
 
 
+def test_the_introduction_has_short_sentences(three_seeds):
+    """Fault: one sentence about the ranges around a paper's number had five clauses."""
+    text = page.markdown(
+        [page.decide(claim(break_of(at_least=0.05)), lambda name: three_seeds)], Path("results")
+    )
+    introduction = text.partition("**Claims and verdicts**")[0]
+    sentences = introduction.replace("\n", ". ").split(". ")
+    assert max(len(sentence.split()) for sentence in sentences) <= 40
+    assert "fewer than 3 training seeds" in introduction
+
+
 def test_a_model_below_the_gate_has_no_number(three_seeds):
     effect = {"plus": [{"scheme": "nope", "length_multiple": 4}], "at_least": 0.5}
     below = claim(effect, select={"task": "key_value"}, metric="exact_match")

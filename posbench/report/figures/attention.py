@@ -53,8 +53,7 @@ def draw(
         "answer_attention": (of_answer, gold, ["eval_len"]),
     }
     shown = {
-        name: aggregate(rows_of_metric(part, what), what, by=by, within_seed=False)
-        for name, (part, what, by) in parts.items()
+        name: aggregate(rows_of_metric(part, what), what, by=by) for name, (part, what, by) in parts.items()
     }
     handles = [
         Line2D([], [], **style.plot_kwargs, label=style.label)
@@ -70,7 +69,7 @@ def draw(
         "B to H include models that have not learned the task.",
     ]
     sides = [
-        (found, aggregate(found, retrieval, within_seed=False), retrieval),
+        (found, aggregate(found, retrieval), retrieval),
         (rows, shown["sink_attention"], get_metric("sink_attention")),
     ]
     figure, axes = captioned_subplots(

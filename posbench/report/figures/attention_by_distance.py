@@ -2,6 +2,7 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 
 from posbench.report.figures import Drawing
@@ -20,20 +21,19 @@ def draw(
     extension: str | None = "none",
 ) -> Drawing:
     """Draws the mean over heads of the attention to each bucket of distances."""
-    rows = data.select("attention", protocol="synthetic_records", extension=extension)
-    rows = rows[rows["metric"] == DISTANCE.row_metric]
-    shown = aggregate(rows, DISTANCE, by=["eval_len", "layer", "position"], within_seed=False)
+    rows = data.select("attention", of=DISTANCE, protocol="synthetic_records", extension=extension)
+    by_length = aggregate(rows, DISTANCE)
+    shown = aggregate(rows, DISTANCE, by=["eval_len", "layer", "position"])
     lengths, layers = sorted(shown["eval_len"].unique()), sorted(shown["layer"].unique())
     train_len, series = int(rows["train_len"].iat[0]), data.series(shown)
     colours = matplotlib.colormaps["cividis"](np.linspace(0, 0.85, max(2, len(lengths))))
     notes = [
         BUCKETS,
-        "Lines are means over heads; a missing line has no number, such as beyond the length that a scheme was built "
-        "for. Dotted: uniform attention at the longest context.",
+        "Lines are means over heads. No line: no value at this length. Dotted: uniform attention at the longest context.",
     ]
     figure, axes = captioned_subplots(
         title,
-        caption([(rows, shown, DISTANCE)], *notes, notes=False),
+        caption([(rows, pd.concat([shown, by_length[by_length["estimate"].isna()]]), DISTANCE)], *notes),
         panel=(1.4, 0.95),
         columns=len(series),
         rows=len(layers),

@@ -111,11 +111,6 @@ def over_seeds(shown: pd.DataFrame) -> pd.Series:
     return shown["interval_method"].str.contains("seeds")
 
 
-def drawn_bands(shown: pd.DataFrame, drawn: str = "bands") -> str:
-    """Returns how a caption describes the intervals of a summary."""
-    return drawn if over_seeds(shown).any() else "intervals, in the csv"
-
-
 def band(axes: Axes, x: ArrayLike, shown: pd.DataFrame, colour: Any) -> None:
     """Shades the intervals of a summary that are over seeds, if there are any."""
     interval = shown[["low", "high"]].where(over_seeds(shown)).astype(float)

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import GREY, captioned_subplots, drawn_bands, signed_scale
+from posbench.report.figures.canvas import GREY, captioned_subplots, signed_scale
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
@@ -38,13 +38,7 @@ def draw(
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title,
-        caption(
-            described,
-            NOTE,
-            f"The axis is {signed_scale(LINEAR)}.",
-            *ends,
-            intervals=drawn_bands(described[0][1]),
-        ),
+        caption(described, NOTE, f"The axis is {signed_scale(LINEAR)}.", *ends),
         panel=(3.8, 3.6),
         columns=len(sides),
         gap=(end_label_width(data, sides[0][1]) + 0.65, 0.5),

@@ -1,7 +1,7 @@
 """Loss by context length, to the training length and beyond."""
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import captioned_subplots, drawn_bands
+from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
@@ -29,7 +29,7 @@ def draw(
     ends = [CROSS] if shown["estimate"].isna().any() else []
     figure, axes = captioned_subplots(
         title,
-        caption([(rows, shown, what)], *ends, intervals=drawn_bands(shown)),
+        caption([(rows, shown, what)], *ends),
         panel=(5.2, 3.6),
         right=end_label_width(data, shown, baselines),
     )

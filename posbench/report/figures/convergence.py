@@ -11,7 +11,6 @@ from posbench.report.figures.canvas import (
     EndLabel,
     band,
     captioned_subplots,
-    drawn_bands,
     end_labels,
     signed_scale,
     value_axis,
@@ -77,7 +76,7 @@ def draw(
     width = end_label_width(data, shown)
     figure, axes = captioned_subplots(
         title,
-        caption([(pd.concat(parts), shown, what)], *notes, intervals=drawn_bands(shown)),
+        caption([(pd.concat(parts), shown, what)], *notes),
         panel=(3.6, 3.4),
         columns=2,
         gap=(width + 0.65, 0.5),

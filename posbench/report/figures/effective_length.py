@@ -11,7 +11,6 @@ from posbench.errors import ConfigError
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import (
     captioned_subplots,
-    drawn_bands,
     label_width,
     length_axis,
     over_seeds,
@@ -77,7 +76,7 @@ def draw(
     note = f"{NOTE} {BEYOND} No mark: not learned, or no number at the training length."
     figure, axes = captioned_subplots(
         title,
-        caption(sides, note, intervals=drawn_bands(shown, "lines"), notes=False),
+        caption(sides, note, intervals="lines"),
         panel=(5.2, ROW_INCHES * len(names) + 0.1),
         left=label_width(names),
     )

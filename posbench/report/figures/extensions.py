@@ -3,7 +3,7 @@
 import pandas as pd
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import captioned_subplots, drawn_bands
+from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
@@ -42,7 +42,7 @@ def draw(
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title or f"Extensions of {scheme} beyond the training length: loss and retrieval",
-        caption(sides, *ends, intervals=drawn_bands(sides[0][1])),
+        caption(sides, *ends),
         panel=(3.3, 3.4),
         columns=2,
         gap=(end_label_width(data, sides[0][1]) + 0.55, 0.5),

@@ -35,18 +35,12 @@ class FigureData:
     mix_kernels: bool = False
 
     @classmethod
-    def of(
-        cls,
-        rows: pd.DataFrame,
-        order: Sequence[str],
-        filters: Mapping[str, Any] | None = None,
-        mix_kernels: bool = False,
-    ) -> "FigureData":
+    def of(cls, rows: pd.DataFrame, order: Sequence[str]) -> "FigureData":
         rows = report_rows(rows)
         # Styles are assigned from all rows, so that a series looks the same in every figure.
         line_styles = assign_line_styles(ordered_series(rows, order))
         # Before any filter, since extensions are gated by the scheme without extension.
-        return cls(propagate_gate(rows), order, line_styles).narrowed(filters, mix_kernels)
+        return cls(propagate_gate(rows), order, line_styles)
 
     def narrowed(self, filters: Mapping[str, Any] | None, mix_kernels: bool) -> "FigureData":
         """Returns the data with only those rows that have the given value, or one of several, in each column.

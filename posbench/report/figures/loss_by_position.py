@@ -3,7 +3,7 @@
 import pandas as pd
 
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import captioned_subplots, drawn_bands
+from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.length_lines import draw_lines, end_label_width
 from posbench.report.tables.captions import caption
@@ -33,7 +33,7 @@ def draw(
     notes += ["Cross: no value at later positions."] if not missing.empty else []
     figure, axes = captioned_subplots(
         title,
-        caption([(rows, pd.concat([shown, missing]), what)], *notes, intervals=drawn_bands(shown)),
+        caption([(rows, pd.concat([shown, missing]), what)], *notes),
         panel=(5.2, 3.6),
         right=end_label_width(data, shown),
     )

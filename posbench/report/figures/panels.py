@@ -7,7 +7,7 @@ import pandas as pd
 
 from posbench.errors import ConfigError, unknown
 from posbench.report.figures import Drawing
-from posbench.report.figures.canvas import captioned_subplots, drawn_bands
+from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
 from posbench.report.tables.captions import caption
@@ -57,7 +57,7 @@ def draw(
     ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title,
-        caption(sides, *([note] if note else []), *ends, intervals=drawn_bands(sides[0][1])),
+        caption(sides, *([note] if note else []), *ends),
         panel=(3.3, 3.2),
         columns=min(columns, len(drawn)),
         rows=-(-len(drawn) // columns),

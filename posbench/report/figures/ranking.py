@@ -14,7 +14,6 @@ from posbench.report.figures.canvas import (
     BASELINE_STYLES,
     GREY,
     captioned_subplots,
-    drawn_bands,
     label_width,
     mean_label,
     over_seeds,
@@ -22,7 +21,7 @@ from posbench.report.figures.canvas import (
 from posbench.report.figures.effective_length import BEYOND, draw_lengths
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.tables.caption_text import capital
-from posbench.report.tables.captions import STATUS_NOTES, caption
+from posbench.report.tables.captions import caption
 from posbench.report.tables.effective_length import (
     LOSS,
     NOTE,
@@ -79,21 +78,25 @@ def draw(
             of, thresholds = (what, SHARES) if what is found else (nats_per_token(what), LOSS)
             lengths += [effective_lengths(rows, of, one).assign(metric=of.name) for one in thresholds]
     lengths = [one for one in lengths if one["estimate"].notna().any()]
-    names = ranked(sides[0][1], sides[0][2])
     rows, shown, what = sides[0]
+    names = ranked(shown, what)
+    # Series that only retrieval was measured for are below the others.
+    names = [*(name for name in ranked(sides[1][1], found) if name not in names), *names]
     far = int(shown["eval_len"].max())
-    groups = ranking(shown, pairwise_tests(rows[rows["eval_len"] == far], what), what, far)
+    at_far = expand_prefix_lengths(rows).query("eval_len == @far")
+    groups = ranking(shown, pairwise_tests(at_far, what), what, far)
     baselines = baseline_values(sides[1][0], found.baselines)
     marks = [mean_label(str(name), column) for name, column in baselines.items()]
     notes = [
         *([f"Vertical lines: {', '.join(marks)}."] if marks else []),
-        f"No dot: {STATUS_NOTES['undefined'].lower()}, or not learned.",
-        f"Dotted lines: groups by the {what.label} at {far} tokens. {NOTE_OF_GROUPS}",
+        "No mark: not measured, or no value.",
+        f"Dotted lines: groups by the {what.label} at {far} tokens. {NOTE_OF_GROUPS}" if len(groups) else "",
         *([NOTE, BEYOND] if lengths else []),
     ]
+    drawn = f"lines at the longest context{' and of effective lengths' * bool(lengths)}"
     figure, axes = captioned_subplots(
         title,
-        caption(sides, *notes, intervals=drawn_bands(shown, "lines at the longest context"), notes=False),
+        caption(sides, *notes, intervals=drawn),
         panel=(3.4, ROW_INCHES * len(names) + 0.1),
         columns=3 if lengths else 2,
         gap=(1.0 if lengths else 0.3, 0.5),  # the legend of the accuracy extends into it
@@ -123,9 +126,9 @@ def draw(
     position = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(length_multiples)}
     axes[0, 0].legend(handles, texts, **position, borderpad=0, handletextpad=0.2)
     ranks = groups[[*SERIES_COLUMNS, "eval_len", "first_rank", "last_rank", "group"]]
-    drawn = [shown.assign(metric=what.name) for _, shown, what in sides]
-    drawn[0] = drawn[0].merge(ranks, on=[*SERIES_COLUMNS, "eval_len"], how="left")
-    return figure, pd.concat([*drawn, *(one.assign(metric="effective_length") for one in lengths)])
+    numbers = [shown.assign(metric=what.name) for _, shown, what in sides]
+    numbers[0] = numbers[0].merge(ranks, on=[*SERIES_COLUMNS, "eval_len"], how="left")
+    return figure, pd.concat([*numbers, *(one.assign(metric="effective_length") for one in lengths)])
 
 
 def _wanted(rows: pd.DataFrame, length_multiples: Sequence[float]) -> list[float]:
@@ -135,16 +138,13 @@ def _wanted(rows: pd.DataFrame, length_multiples: Sequence[float]) -> list[float
 def ranked(shown: pd.DataFrame, what: Metric) -> list[str]:
     """Returns the labels of all series from the worst to the best, as the y axis counts upwards.
 
-    They are ranked by their value at the longest length; series without one come first.
+    They are ranked by their value at the longest length, and by shorter ones where it is equal or missing; series
+    without one come first.
     """
     sign = 1 if what.lower_is_better else -1
-
-    def key(series: tuple[tuple[str, str], pd.DataFrame]) -> tuple[float, float]:
-        line = series[1].sort_values("eval_len")["estimate"].to_numpy() * sign
-        return (line[-1] if np.isfinite(line[-1]) else np.inf, line[0])
-
-    order = sorted(shown.groupby(SERIES_COLUMNS), key=key, reverse=True)
-    return [series_label(*series) for series, _ in order]
+    values = shown.pivot(index=SERIES_COLUMNS, columns="eval_len", values="estimate").mul(sign).fillna(np.inf)
+    order = values.sort_values(list(values.columns[::-1]), ascending=False, kind="stable").index
+    return [series_label(*series) for series in order]
 
 
 def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], lengths: list[float]) -> None:
@@ -161,7 +161,7 @@ def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], len
             row_of[series_label(*pair)] for pair in here[SERIES_COLUMNS].itertuples(index=False, name=None)
         ]
         panel.scatter(here["estimate"], rows, color=colour, marker=mark, s=22, zorder=3, label=f"{length:g}")
-        if length == lengths[-1]:
+        if length == shown["eval_len"].max():
             ends = here[["low", "high"]].where(over_seeds(here)).astype(float)
             panel.hlines(rows, ends["low"], ends["high"], color=colour, linewidth=1.6, zorder=2)
     panel.set_ylim(-0.7, len(names) - 0.3)

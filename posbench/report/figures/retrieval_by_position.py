@@ -12,7 +12,6 @@ from posbench.report.figures.canvas import (
     GREY,
     band,
     captioned_subplots,
-    drawn_bands,
     label_width,
 )
 from posbench.report.figures.depth import binned, bins_note
@@ -61,9 +60,7 @@ def draw(
     notes = [bins_note(bins), *([RECIPROCAL_RANK] if metric == "reciprocal_rank" else [])]
     figure, axes = captioned_subplots(
         title,
-        caption(
-            [(pd.concat(picked), pd.concat(by_length), what)], *notes, intervals=drawn_bands(by_length[0])
-        ),
+        caption([(pd.concat(picked), pd.concat(by_length), what)], *notes),
         panel=(2.1, 2.8 if len(picked) == 1 else 2.0),
         columns=len(lengths),
         rows=len(picked),

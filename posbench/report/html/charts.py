@@ -81,7 +81,7 @@ def _by_length(table: Table, metric: Metric, experiment: ExperimentResults, styl
     return Chart(
         table.name,
         f"{capital(metric.label)} by context length ({protocol}{words})",
-        table.caption,
+        f"{table.caption} A missing point: no number, for the reason in the table.",
         table.name,
         _series(numbers, metric, experiment, styles),
         _points(numbers, lambda line: _tokens(line.eval_len, train_len)),
@@ -95,10 +95,11 @@ def _by_position(table: Table, metric: Metric, experiment: ExperimentResults, st
     rows = longest(rows[rows["value_sum"].notna()])
     numbers = aggregate(rows, metric, by=["position"])
     numbers = numbers.assign(x=numbers["position"].astype(float))
+    described = pd.concat([numbers, table.numbers[table.numbers["estimate"].isna()]])
     return Chart(
         f"{table.name}-position",
         f"{capital(metric.label)} by position in the document",
-        f"{caption([(rows, numbers, metric)], notes=False)} A point is the mean over the tokens between it and the "
+        f"{caption([(rows, described, metric)], intervals='intervals')} A point is the mean over the tokens between it and the "
         "previous point.",
         f"{table.name}-position",
         _series(numbers, metric, experiment, styles),
@@ -117,7 +118,7 @@ def _by_depth(table: Table, metric: Metric, experiment: ExperimentResults, style
         return
     train_len = int(table.about["train_len"])
     axis = DEPTH_AXIS_LABELS.get(str(table.about["task"]), "queried record")
-    words = caption([(rows, table.numbers, metric)], notes=False)
+    words = caption([(rows, table.numbers, metric)], intervals="intervals")
     series = _series(numbers, metric, experiment, styles)
     points = _points(
         numbers.assign(x=numbers["depth"]),

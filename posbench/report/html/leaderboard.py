@@ -14,7 +14,7 @@ import pandas as pd
 
 from posbench.report.html.results import Describe, ExperimentResults
 from posbench.report.tables.caption_text import STATUS_NOTES, TUNING, UNLEARNED, is_tuned
-from posbench.report.tables.effective_length import LOSS, SHARES, format_length
+from posbench.report.tables.effective_length import LOSS, SHARES, length_cell
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
 from posbench.report.tables.metrics import get_metric
@@ -199,13 +199,10 @@ def _columns(
         lengths = _beside(tables, table, "effective_length")
         if lengths is not None:
             rows = lengths.numbers[lengths.numbers["threshold"] == threshold]
-            columns[f"effective_{measure}"] = {
-                (line.scheme, line.extension): Entry(
-                    "–" if math.isnan(line.estimate) else format_length(line.estimate, line.longest),
-                    float(line.estimate),
-                )
-                for line in rows.itertuples()
-            }
+            column = columns.setdefault(f"effective_{measure}", {})
+            for line in rows.itertuples():
+                cell = length_cell(line)
+                column[line.scheme, line.extension] = Entry(cell.text, float(line.estimate), cell.note)
     models = next(table for table in tables if table.about["kind"] == "models").numbers
     series = {key for column in columns.values() for key in column}
     for name, counted in (("parameters", "n_params"), ("tokens", "train_tokens")):

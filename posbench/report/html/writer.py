@@ -22,9 +22,10 @@ from posbench.report.html.cards import Card, Cards, read_cards
 from posbench.report.html.charts import DRAWN, Chart, charts
 from posbench.report.html.leaderboard import Board, Line, boards, columns_of, ranked_by, title
 from posbench.report.html.results import Describe, Description, ExperimentResults, read_results
-from posbench.report.tables.caption_text import PROTOCOLS, STATUS_NOTES, TASKS, capital
+from posbench.report.tables.caption_text import PROTOCOLS, STATUS_NOTES, TASKS
 from posbench.report.tables.effective_length import NOTE_OF_TABLE
 from posbench.report.tables.formatting import format_cell
+from posbench.report.tables.layout import PROTOCOL
 from posbench.report.tables.markup import Table
 from posbench.report.tables.selection import ordered_series, series_label
 from posbench.results.gate import MIN_ACCURACY
@@ -145,7 +146,6 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["footnotes"] = Table.footnotes
     environment.filters["json"] = lambda value: Markup(escaping.html_json(value))
-    environment.filters["capital"] = capital
     return environment
 
 
@@ -244,12 +244,15 @@ def _results(experiments: Sequence[ExperimentResults], column: str, name: str) -
 
 def _protocols(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str]]:
     """Yields the names of the protocols and tasks of the results with their descriptions."""
-    tables = [table for one in experiments for table in one.tables if table.about["kind"] == "values"]
-    pairs = sorted({(str(table.about["task"]), str(table.about["protocol"])) for table in tables})
-    for task, protocol in pairs:
+    variants: dict[tuple[str, str], set[str]] = {}
+    for table in (table for one in experiments for table in one.tables):
+        if table.about["kind"] == "values":
+            task, protocol, variant = (str(table.about[name]) for name in PROTOCOL)
+            variants.setdefault((task, protocol), set()).add(variant)
+    for (task, protocol), found in sorted(variants.items()):
         words = PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
-        plain = words.replace("{targets}", "").replace("{text}", "document").replace("{variant}", "of a rule")
-        plain = plain.replace(" {ranges}", "")
+        plain = words.replace("{targets}", "").replace("{text}", "document").replace(" {ranges}", "")
+        plain = plain.replace("{variant}", " or ".join(sorted(found)))
         yield f"{task}, {protocol}".replace("_", " "), plain
 
 

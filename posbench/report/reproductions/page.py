@@ -26,21 +26,31 @@ REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 NOT_MEASURED, NOT_COMPARABLE = "not measured", "not comparable"
 COLUMNS = ["claim", "effect", "paper", "estimate", "low", "high", "interval_method", "least", "most", "seeds"]
 COLUMNS += ["judged_low", "judged_high", "experiment", "effect_verdict", "verdict"]
-INTRODUCTION = (
-    "Claims of papers, tested on the rows of this folder. A claim has one or more effects. An effect is a number, or a "
-    "difference paired by seed and document, with its 95% interval, which is not corrected for the number of effects; the "
-    "claim gives the range in which it should lie. **reproduced**: the intervals of all effects lie in their ranges; "
-    "**contradicted**: the interval of one lies outside; **undecided**: otherwise. If a note says that one effect "
-    "suffices, a claim is reproduced when one interval lies in its range, and contradicted when all lie outside. A range "
-    "around a paper's number, such as 0.78 to 0.84, is for our number minus the paper's: the interval that is judged has "
-    "the spread of our seeds and of the paper's, which stands beside its number, and is in the csv; where it is wider than "
-    "the range, the seeds cannot decide. An effect with – has no published number. A claim is always undecided with fewer "
-    f"than {MIN_SEEDS} training seeds, whose intervals are over documents or contexts and hold for these models alone. "
-    "Losses are in nats per token. In claims about text, a token is a byte here and a word or part of one in the papers, "
-    "and the models are far smaller: only signs and orders can be compared; the U-shape is among them, though its range is a "
-    "paper's. Length generalization and associative recall have models and tasks of the papers' sizes, with other "
-    "trainings. The papers' models are listed under Sources."
-)
+INTRODUCTION = f"""This page tests claims of papers on the results in this folder.
+
+A claim has one or more effects. An effect is a number, or a difference paired by seed and document, with its 95% interval. The \
+intervals are not corrected for the number of effects. The claim gives the range in which each effect should lie. An effect \
+with – in the column "paper" has no published number.
+
+- **{REPRODUCED}**: the intervals of all effects lie in their ranges.
+- **{CONTRADICTED}**: the interval of at least one effect lies outside its range.
+- **{UNDECIDED}**: neither of these.
+- **{NOT_MEASURED}**: rows are missing.
+- **{NOT_COMPARABLE}**: the claim cannot be tested here, for the reason in the table.
+
+The notes name claims for which one effect suffices. Such a claim is reproduced if the interval of one effect lies in its \
+range, and contradicted if the intervals of all effects lie outside. With fewer than {MIN_SEEDS} training seeds, a claim is \
+always undecided, because the intervals are then over documents or contexts and hold for these models alone.
+
+Some ranges are around a paper's number, such as 0.78 to 0.84. They limit the difference between our number and the paper's. \
+The interval that is judged then combines the spread of our seeds with that of the paper's seeds. The paper's interval stands \
+beside its number, and the judged interval is in the csv. If the judged interval is wider than the range, these seeds cannot \
+decide the claim.
+
+Losses are in nats per token. In claims about text, a token is a byte here and a word or part of a word in the papers, and the \
+models here are far smaller. Only signs and orders can be compared in these claims. This includes the U-shape, although the \
+limit of its range is a paper's number. In length generalization and associative recall, models and tasks have the papers' \
+sizes, but the trainings differ. The papers' models are listed under Sources."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ SYNTHETIC_KINDS = {
 # Tasks without text.
 SYMBOLIC_TASKS = {"algorithmic", "length_generalization", "flip_flop", "mqar"}
 # Names of the axis along which the answer moves through the context.
-DEPTH_AXIS_LABELS = {"passkey": "position of the passkey", "multi_document": "document with the answer"}
+DEPTH_AXIS_LABELS = {"passkey": "passkey", "multi_document": "document with the answer"}
 CORPORA = {"sources": "Python source code (sources)", "stdlib": "Python's standard library (stdlib)"}
 STATUS_NOTES = {
     "undefined": "Undefined beyond the length that the scheme was built for",

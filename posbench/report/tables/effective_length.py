@@ -196,7 +196,9 @@ def effective_length_table(
     metric = nats_per_token(metric) if loss else metric
     thresholds = LOSS if loss else SHARES
     parts = [effective_lengths(rows, metric, one) for one in thresholds]
-    cells = [{(line.scheme, line.extension): _cell(line) for line in part.itertuples()} for part in parts]
+    cells = [
+        {(line.scheme, line.extension): length_cell(line) for line in part.itertuples()} for part in parts
+    ]
     shown = aggregate(rows, metric)[lambda numbers: numbers["eval_len"] >= train_len]
     unknown = any(UNKNOWN in cell.text for column in cells for cell in column.values())
     notes = [NOTE_OF_TABLE, NOTE_OF_UNKNOWN] if unknown else [NOTE_OF_TABLE]
@@ -228,7 +230,8 @@ def with_intervals_of(lengths: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFr
     return numbers.assign(n=numbers["n"] * numbers["seeds"])
 
 
-def _cell(line: object) -> TableCell:
+def length_cell(line: object) -> TableCell:
+    """Returns the cell of a line of `effective_lengths`: the length, its interval and a footnote."""
     names = ("estimate", "low", "high", "longest", "status", "seeds", "seeds_left_out")
     estimate, low, high, longest, status, seeds, missing = (getattr(line, name) for name in names)
     if math.isnan(estimate):

@@ -5,7 +5,6 @@ A number is a ratio of sums over all documents or contexts of a point: weighted 
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,7 @@ from posbench.errors import DataError
 from posbench.report.tables.metrics import BASELINES, METRICS, Metric
 from posbench.report.tables.selection import SERIES_COLUMNS, conclusive, propagate_gate
 from posbench.results.rows import STATUSES
-from posbench.results.statistics import MIN_SEEDS, Interval, interval, paired_interval
+from posbench.results.statistics import Interval, interval, paired_interval
 
 CLUSTER = ["eval_seed", "doc_id"]
 SUMMARY = ["estimate", "low", "high", "interval_method", "seeds", "seeds_left_out", "n_docs", "n", "status"]
@@ -47,14 +46,11 @@ def metric_sums(
     return sums
 
 
-def aggregate(
-    rows: pd.DataFrame, metric: Metric, by: Sequence[str] = ("eval_len",), within_seed: bool = True
-) -> pd.DataFrame:
+def aggregate(rows: pd.DataFrame, metric: Metric, by: Sequence[str] = ("eval_len",)) -> pd.DataFrame:
     """Returns a line per series and point, with the columns of SUMMARY.
 
     Args:
         by: columns that define a point.
-        within_seed: with fewer than MIN_SEEDS seeds, compute intervals over documents, for these trainings alone.
     """
     rows = propagate_gate(rows)
     group = [*SERIES_COLUMNS, *by]
@@ -72,8 +68,6 @@ def aggregate(
         found = NO_INTERVAL
         if len(here):
             found = interval(numerator[here], denominator[here], seed_here, document_N[here])
-        if len(seeds) < MIN_SEEDS and not within_seed:
-            found = replace(found, low=math.nan, high=math.nan, method="")
         lines.append(
             dict(zip(group, key, strict=True))
             | {name: metric.shown(getattr(found, name)) for name in ("estimate", "low", "high")}
