@@ -270,8 +270,8 @@ def test_rows_without_one_of_their_metrics_have_tables(rows_of_three_seeds):
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0021234, "0.00212"),  # fault: fractions of key tokens were all 0.00
-        (-0.0021234, "-0.00212"),
+        (0.0021234, "0.0021"),  # fault: fractions of key tokens were all 0.00
+        (-0.0021234, "-0.0021"),
         (math.exp(60), "1.14e+26"),  # fault: 27 digits
         (0.0, "0.00"),
         (-1e-17, "0.00"),

@@ -33,14 +33,14 @@ def format_cell(line: Any, best: str | None = None) -> TableCell:
 
 
 def format_number(value: float) -> str:
-    """Returns a number with two decimals, or three digits below 0.01; whole from 1000 on, a power from a million on."""
+    """Returns a number with two decimals, or two digits below 0.01; whole from 1000 on, a power from a million on."""
     if pd.isna(value):
         return ""
     size = abs(value)
     if size < SMALLEST:
         return "0.00"
     if size < 0.01:
-        return f"{value:.3g}"
+        return f"{value:.2g}"
     return f"{value:.2f}" if size < 1000 else f"{value:,.0f}" if size < 1e6 else f"{value:.2e}"
 
 
