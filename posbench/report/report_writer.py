@@ -24,7 +24,14 @@ STAMP = "report.json"
 FOLDERS = TABLES, FIGURES = "tables", "figures"
 _OWN = re.compile(rf"({TABLES}|{FIGURES})/(?!\.)[^/\\\0]+")  # names of the files of a report
 # Code outside of this package that determines the content of a report.
-CODE = ("escaping.py", "config/lengths.py", "results/gate.py", "results/rows.py", "results/statistics.py")
+CODE = (
+    "escaping.py",
+    "config/lengths.py",
+    "results/gate.py",
+    "results/repeated_cells.py",
+    "results/rows.py",
+    "results/statistics.py",
+)
 _log = logging.getLogger(__name__)
 
 

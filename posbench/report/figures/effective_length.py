@@ -22,6 +22,7 @@ from posbench.report.tables.effective_length import (
     Threshold,
     effective_lengths,
     nats_per_token,
+    with_intervals_of,
 )
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import ordered_series, series_label
@@ -67,8 +68,9 @@ def draw(
         (found, retrieval_task, retrieval_protocol, [Threshold(share) for share in shares]),
     ):
         rows = data.select(task, of=what, protocol=task_protocol, **wanted)
-        sides.append((rows, aggregate(rows, what), what))
-        lines += [effective_lengths(rows, what, one).assign(metric=what.name) for one in thresholds]
+        lengths = [effective_lengths(rows, what, one).assign(metric=what.name) for one in thresholds]
+        sides.append((rows, with_intervals_of(lengths[0], aggregate(rows, what)), what))
+        lines += lengths
     shown = pd.concat(lines)
     if shown["estimate"].isna().all():
         raise MissingRowsError("no numbers at the training length: evaluate it too")

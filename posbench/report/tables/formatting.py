@@ -40,7 +40,7 @@ def format_number(value: float) -> str:
     if size < SMALLEST:
         return "0.00"
     if size < 0.01:
-        return f"{value:.2g}"
+        return f"{value:#.2g}"
     return f"{value:.2f}" if size < 1000 else f"{value:,.0f}" if size < 1e6 else f"{value:.2e}"
 
 
