@@ -109,11 +109,16 @@ def test_missing_dots_have_every_reason(rows):
     rows = rows.assign(
         status=rows["status"].mask(lost, "out_of_memory"), value_sum=rows["value_sum"].mask(lost)
     )
+    undefined = (rows["scheme"] == "rope") & (rows["eval_len"] == 256) & (rows["task"] == "key_value")
+    rows = rows.assign(
+        status=rows["status"].mask(undefined, "undefined"), value_sum=rows["value_sum"].mask(undefined)
+    )
     with house_style():
         caption = texts(draw(FigureData.of(rows, ORDER))[0])
     assert "No mark: not measured, or no value." in caption
-    assert "Undefined beyond the length that the scheme was built for (learned)." in caption
+    assert "Undefined beyond the length that the scheme was built for (learned, rope)." in caption
     assert "Out of memory (alibi)." in caption
+    assert caption.count("Undefined beyond") == 1  # fault: once for each panel, with other series
 
 
 def test_series_without_the_longest_length_are_not_ranked_by_a_shorter_one():

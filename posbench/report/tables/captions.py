@@ -67,13 +67,13 @@ def caption(
         own = intervals in ("intervals", "bands")  # of the numbers, not of differences
         sentences += [no_width(rows, shown) if own else "", baselines(rows, metric)]
     sentences += [gate(parts, TUNED in experiment_note(parts)), *more]
-    for rows, shown, _ in sides:
+    for rows in parts:
         sentences += [text(rows), models(rows)]
-        if notes:
-            sentences += [
-                f"{STATUS_NOTES[status]} ({', '.join(series_labels(lines))})."
-                for status, lines in _failed(shown)
-            ]
+    if notes:
+        failed = _failed(pd.concat([shown[[*SERIES_COLUMNS, "status"]] for _, shown, _ in sides]))
+        sentences += [
+            f"{STATUS_NOTES[status]} ({', '.join(series_labels(lines))})." for status, lines in failed
+        ]
     sentences += [kernels(parts), experiment_note(parts)]
     return " ".join(dict.fromkeys(sentence for sentence in sentences if sentence))
 
