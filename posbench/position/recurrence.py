@@ -41,11 +41,18 @@ class Recurrence(StateScheme):
     traits = Traits(relative=True, shared_prefill=False, softmax_attention=False, reads_hidden_states=True)
     version = 3  # 2: other sums, equal but for rounding; 3: configs merge heads
 
-    def __init__(self, shape: ModelShape, min_head_dim: int = 1, bias: bool = False) -> None:
+    def __init__(self, shape: ModelShape, min_head_dim: int = 48, bias: bool = False) -> None:
         super().__init__(shape, min_head_dim)
         channels = 3 * shape.n_heads * shape.head_dim
         self.conv_LCN = nn.Parameter((2 * torch.rand(shape.n_layers, channels, TAPS) - 1) * TAPS**-0.5)
         self.conv_bias_LC = nn.Parameter(torch.zeros(shape.n_layers, channels)) if bias else None
+
+    def gate(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        """Returns the gated (B, H, T, D) output before the output projection, with merged heads."""
+        raise NotImplementedError
+
+    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
+        return self.split(self.gate(self.merge(out_BHTD), x_BTW, layer))
 
     def convolve(self, inputs: AttentionInputs, v_BHSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries, keys and values, (B, H, S, D) each; values of another size, as probes have, stay as they are."""

@@ -25,7 +25,7 @@ class StateScheme(PositionScheme):
         shape: the model's shape with merged heads, of which subclasses have their parameters.
     """
 
-    def __init__(self, shape: ModelShape, min_head_dim: int = 1) -> None:
+    def __init__(self, shape: ModelShape, min_head_dim: int = 48) -> None:
         super().__init__()
         if min_head_dim < 1:
             raise ConfigError(f"min_head_dim {min_head_dim}: give a number of dimensions of at least 1")
@@ -38,19 +38,14 @@ class StateScheme(PositionScheme):
         """Returns the (B, H, T, D) output, all with merged heads."""
         raise NotImplementedError
 
-    def gate(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
-        """Returns the (B, H, T, D) output before the output projection, with merged heads."""
-        return out_BHTD
-
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
-        q_BHTD, k_BHSD = self._merge(inputs.q_BHTD), self._merge(inputs.k_BHSD)
-        return self._split(self.mix(replace(inputs, q_BHTD=q_BHTD, k_BHSD=k_BHSD), self._merge(v_BHSD)))
+        q_BHTD, k_BHSD = self.merge(inputs.q_BHTD), self.merge(inputs.k_BHSD)
+        return self.split(self.mix(replace(inputs, q_BHTD=q_BHTD, k_BHSD=k_BHSD), self.merge(v_BHSD)))
 
-    def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:
-        return self._split(self.gate(self._merge(out_BHTD), x_BTW, layer))
-
-    def _merge(self, x_BHTD: Tensor) -> Tensor:
+    def merge(self, x_BHTD: Tensor) -> Tensor:
+        """Returns the dimensions of neighbouring heads side by side, (B, H / group, T, group D)."""
         return x_BHTD.unflatten(1, (-1, self.group)).transpose(2, 3).flatten(-2)
 
-    def _split(self, x_BHTD: Tensor) -> Tensor:
+    def split(self, x_BHTD: Tensor) -> Tensor:
+        """Returns the heads of the model, (B, H, T, D), of merged ones."""
         return x_BHTD.unflatten(-1, (self.group, -1)).transpose(2, 3).flatten(1, 2)

@@ -32,7 +32,7 @@ class GatedDeltaNet(Recurrence):
 
     decayed_parameters = ("conv_LCN", "decay_LHW", "beta_LHW", "gate_LCW")
 
-    def __init__(self, shape: ModelShape, min_head_dim: int = 1) -> None:
+    def __init__(self, shape: ModelShape, min_head_dim: int = 48) -> None:
         super().__init__(shape, min_head_dim)
         shape = self.shape
         layers, heads, width = shape.n_layers, shape.n_heads, shape.d_model

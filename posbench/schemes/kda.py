@@ -34,7 +34,7 @@ class KDA(Recurrence):
         *("gate_down_LDW", "gate_up_LCD", "beta_LHW"),
     )
 
-    def __init__(self, shape: ModelShape, min_head_dim: int = 1) -> None:
+    def __init__(self, shape: ModelShape, min_head_dim: int = 48) -> None:
         super().__init__(shape, min_head_dim)
         shape = self.shape
         layers, heads, width, dim = shape.n_layers, shape.n_heads, shape.d_model, shape.head_dim

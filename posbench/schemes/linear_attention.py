@@ -29,7 +29,7 @@ class LinearAttention(StateScheme):
     version = 2  # configs merge heads
 
     def __init__(
-        self, shape: ModelShape, use_rope: bool = False, rope_theta: float = 10000.0, min_head_dim: int = 1
+        self, shape: ModelShape, use_rope: bool = False, rope_theta: float = 10000.0, min_head_dim: int = 48
     ) -> None:
         super().__init__(shape, min_head_dim)
         self.use_rope = use_rope

@@ -276,7 +276,7 @@ def test_rows_without_one_of_their_metrics_have_tables(rows_of_three_seeds):
         (0.0, "0.00"),
         (-1e-17, "0.00"),
         (0.0123, "0.01"),
-        (0.0022, "0.00220"),
+        (0.0022, "0.0022"),
         (1234.5, "1,234"),
         (math.nan, ""),
     ],

@@ -100,7 +100,7 @@ def test_tables_of_passkey_retrieval(passkeys):
     ]
     assert set(found) == {"models", *(f"passkey-passkey-{name}" for name in (*metrics, *kinds))}
     accuracy = found["passkey-passkey-exact_match"]
-    assert "| (chance) | 0.00100 | 0.00100 |" in accuracy
+    assert "| (chance) | 0.0010 | 0.0010 |" in accuracy
     assert "| (gate) | 0.90 |  |" in accuracy
     assert "not learned" in accuracy
     assert "Left out: nope." in accuracy

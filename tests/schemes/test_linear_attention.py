@@ -40,7 +40,7 @@ def rotated(x_D: Tensor, position: int, base: float) -> Tensor:
 def test_equals_the_quadratic_form(base: float | None) -> None:
     """Equation 19 of RoFormer pair by pair, the denominator not rotated; without rotation, equation 9 of the paper."""
     inputs, v = attention_inputs(14), values(14)
-    scheme = LinearAttention(SHAPE, base is not None, base or 10000.0)
+    scheme = LinearAttention(SHAPE, base is not None, base or 10000.0, min_head_dim=1)
     rows = []
     for b in range(2):
         for h in range(SHAPE.n_heads):
@@ -65,7 +65,7 @@ def test_equals_the_quadratic_form(base: float | None) -> None:
 def test_equals_the_recurrence_over_chunks_and_past_a_cache(rotation: bool, tokens: int) -> None:
     """Section 3.4: a state of D x D and one of D, token by token; also for suffixes of any length over a cache."""
     inputs, v = attention_inputs(tokens), values(tokens)
-    scheme = LinearAttention(SHAPE, rotation)
+    scheme = LinearAttention(SHAPE, rotation, min_head_dim=1)
     q, k = feature(inputs.q_BHTD), feature(inputs.k_BHSD)
     plain, position = q, torch.arange(tokens)
     total = k
@@ -96,7 +96,7 @@ def test_equals_the_recurrence_over_chunks_and_past_a_cache(rotation: bool, toke
 
 def test_far_positions_are_rotated_in_float64() -> None:
     inputs, v = attention_inputs(4), values(4)
-    scheme = LinearAttention(SHAPE, True)
+    scheme = LinearAttention(SHAPE, True, min_head_dim=1)
     far = replace(
         inputs, geo=inputs.geo.with_positions(inputs.geo.q_pos_T + 10**6, inputs.geo.k_pos_S + 10**6, 0)
     )
@@ -121,13 +121,13 @@ def test_memory_is_linear_in_the_length() -> None:
             return out
 
     with Watch():
-        linear(LinearAttention(SHAPE, True), inputs, q)
+        linear(LinearAttention(SHAPE, True, min_head_dim=1), inputs, q)
     assert largest <= math.prod(shape) * CHUNK / SHAPE.head_dim
 
 
 def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match="the head dimension is 9"):
-        LinearAttention(ModelShape(2, 4, 9, 36, 16), use_rope=True)
+        LinearAttention(ModelShape(2, 4, 9, 36, 16), use_rope=True, min_head_dim=1)
     for base in (1.0, 0.0):
         for rotation in (False, True):
             with pytest.raises(ConfigError, match="above 1"):

@@ -48,7 +48,7 @@ def qwen3_next() -> tuple[nn.Module, Recurrence, list[Tensor]]:
     )
     theirs = Qwen3NextGatedDeltaNet(config, LAYER)
     randomize(theirs)
-    scheme = GatedDeltaNet(SHAPE)
+    scheme = GatedDeltaNet(SHAPE, min_head_dim=1)
     q, k, v, gate = theirs.in_proj_qkvz.weight.unflatten(0, (HEADS, 4, DIM)).unbind(1)
     beta, decay = theirs.in_proj_ba.weight.unflatten(0, (HEADS, 2)).unbind(1)
     scheme.decay_LHW[LAYER], scheme.beta_LHW[LAYER] = decay, beta
@@ -69,7 +69,7 @@ def kimi_linear() -> tuple[nn.Module, Recurrence, list[Tensor]]:
     )
     theirs = KimiLinearDeltaAttention(config, LAYER)
     randomize(theirs)
-    scheme, gate = KDA(SHAPE), theirs.forget_gate
+    scheme, gate = KDA(SHAPE, min_head_dim=1), theirs.forget_gate
     scheme.decay_down_LDW[LAYER], scheme.decay_up_LCD[LAYER] = gate.f_a_proj.weight, gate.f_b_proj.weight
     scheme.gate_down_LDW[LAYER], scheme.gate_up_LCD[LAYER] = theirs.g_a_proj.weight, theirs.g_b_proj.weight
     scheme.beta_LHW[LAYER], scheme.norm_LD[LAYER] = theirs.b_proj.weight, theirs.o_norm.weight
@@ -92,7 +92,7 @@ def mamba_2() -> tuple[nn.Module, Recurrence, list[Tensor]]:
     )
     theirs = Mamba2Mixer(config, LAYER)
     randomize(theirs)
-    scheme = Mamba2(SHAPE)
+    scheme = Mamba2(SHAPE, min_head_dim=1)
     gate, v, k, q, step = theirs.in_proj.weight.split([WIDTH, WIDTH, WIDTH, WIDTH, HEADS])
     taps, biases = (
         x.unflatten(0, (3, WIDTH)).flip(0).flatten(0, 1)

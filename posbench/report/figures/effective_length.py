@@ -69,7 +69,9 @@ def draw(
     ):
         rows = data.select(task, of=what, protocol=task_protocol, **wanted)
         lengths = [effective_lengths(rows, what, one).assign(metric=what.name) for one in thresholds]
-        sides.append((rows, with_intervals_of(lengths[0], aggregate(rows, what)), what))
+        numbers = aggregate(rows, what)
+        failed = numbers[numbers["seeds"] == 0]
+        sides.append((rows, pd.concat([with_intervals_of(lengths[0], numbers), failed]), what))
         lines += lengths
     shown = pd.concat(lines)
     if shown["estimate"].isna().all():
