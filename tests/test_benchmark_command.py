@@ -45,7 +45,7 @@ def test_the_command_writes_its_table_and_exits_by_it(
 def test_a_folder_that_cannot_be_written_is_known_before_the_measurement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fault: the error came at the end, in place of the table; of some groups, nothing was stored, without a word."""
+    """Fault: an unwritable folder was an error after the measurement, and the table was lost; --results was ignored with --only."""
     ratio = Ratio(1.0, 1.0, 1.0, 10.0, 10.0, 9)
     measured = []
 

@@ -44,7 +44,7 @@ def test_every_model_has_the_shape_and_learns(make: Maker) -> None:
 
 @pytest.mark.parametrize("make", [ours, plain])
 def test_a_compiled_step_has_the_loss_in_its_graph(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault: the loss of the peer was outside of its compiled code, that of our model inside."""
+    """Fault: the compiled code of the peer did not include its loss; that of our model did."""
     shapes: list[torch.Size] = []
 
     def compile_function(run: Callable[[Tensor], Tensor], **_: object) -> Callable[[Tensor], Tensor]:
@@ -61,7 +61,7 @@ def test_a_compiled_step_has_the_loss_in_its_graph(make: Maker, monkeypatch: pyt
 
 
 def test_every_model_is_trained_on_the_same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fault: ids were drawn after the weights, from a state of the generator that depends on the model."""
+    """Fault: models were trained on different ids, since ids were drawn after the weights."""
     seen: list[Tensor] = []
     monkeypatch.setattr(torch, "compile", lambda run, **_: lambda ids: (seen.append(ids), run(ids))[1])
     for make in (ours, nanogpt, plain):

@@ -161,7 +161,7 @@ def measured(**columns: Any) -> dict[str, Any]:
 
 
 def test_variants_of_a_task_have_names_of_their_own() -> None:
-    """Fault: natural and repeated text were two points of one name at one length."""
+    """Fault: natural and repeated text had one name, so a chart had two values at one length."""
     names = {
         variant: list(cell_means(pd.DataFrame([measured(variant=variant)]), extension))
         for variant, extension in (("natural", "none"), ("repeated", "pi"), ("", "none"))
@@ -174,7 +174,7 @@ def test_variants_of_a_task_have_names_of_their_own() -> None:
 
 
 def test_a_metric_without_values_has_no_mean() -> None:
-    """Fault: a division by zero failed the job."""
+    """Fault: ZeroDivisionError ended the job."""
     found = cell_means(pd.DataFrame([measured(), measured(metric="accuracy", value_sum=None, n=0)]), "none")
     assert found == {"repetition/teacher_forced/nll": 1.5}
 

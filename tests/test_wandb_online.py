@@ -90,7 +90,7 @@ def test_online_a_run_is_resumed_by_the_id_of_its_model(fake: FakeWandb, tmp_pat
 def test_a_base_model_that_is_not_on_the_server_is_one_warning(
     fake: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault: nothing of a fine-tuning was mirrored, or no models of a report, if one artifact was missing."""
+    """Fault: one missing artifact stopped the tracking of the whole run or report."""
 
     def fail(name: str) -> None:
         raise ValueError("artifact not found")
@@ -109,7 +109,7 @@ def test_a_base_model_that_is_not_on_the_server_is_one_warning(
 
 
 def test_a_worker_waits_until_others_have_uploaded_to_the_same_run() -> None:
-    """Fault: it waited 60 seconds, while another may hold the run for 120, and left its evaluations out."""
+    """Fault: a worker waited 60 seconds for a run that another worker can hold for 120, and lost its evaluations."""
     assert wandb.LOCK_TIMEOUT >= 4 * wandb.UPLOAD_TIMEOUT
 
 

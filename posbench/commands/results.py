@@ -131,7 +131,7 @@ def import_rows(given: argparse.Namespace) -> None:
 def joined_notes(notes: Mapping[str, str]) -> str:
     """Returns one note of captions for several experiments, given the note of each by its name.
 
-    What a note says of fine-tuning comes last, where captions look for it. What is said already is not repeated.
+    Sentences about fine-tuning come last, because captions search for them at the end. Repeated sentences are left out.
     """
     from posbench.report.tables.caption_text import TUNED
 

@@ -18,7 +18,7 @@ STEPS = 24  # of Newton's method at most; half as many reach float64 for rows of
 
 @dataclass(frozen=True, eq=False)
 class LogWeights(RowwiseBias):
-    """The bias of a normaliser other than the softmax: it makes a logit the logarithm of the weight of its pair.
+    """A bias with which logits become the logarithms of attention weights, for a normaliser other than the softmax.
 
     Attributes:
         inner: bias of the logits before the normaliser, None if there is none.

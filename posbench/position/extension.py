@@ -26,7 +26,7 @@ class ExtensionContext:
     length: int
 
     def tokens(self, setting: str, given: int | None, default: int | None = None, least: int = 1) -> int:
-        """Returns the value of a setting that counts tokens, or its default, if it has one, where None is given.
+        """Returns the value of a setting that counts tokens. None means the default, for settings that have one.
 
         Raises:
             ConfigError: if it is not a whole number of at least `least`.

@@ -39,7 +39,7 @@ class Recurrence(StateScheme):
     """
 
     traits = Traits(relative=True, shared_prefill=False, softmax_attention=False, reads_hidden_states=True)
-    version = 3  # 2: other sums, equal but for rounding; 3: configs merge heads
+    version = 3  # 3: heads are merged by default
 
     def __init__(self, shape: ModelShape, min_head_dim: int = 48, bias: bool = False) -> None:
         super().__init__(shape, min_head_dim)

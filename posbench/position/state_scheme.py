@@ -14,15 +14,17 @@ from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
 class StateScheme(PositionScheme):
     """A scheme with a state of D x D numbers for each head; subclasses compute it in `mix`.
 
-    Heads of a small model are too small for the state: 16 x 16 numbers do not hold 18 records. Released models give
-    such layers heads of their own, of 128 dimensions in Qwen3-Next and Kimi Linear. Here neighbouring heads
-    are merged, so that the projections and the number of parameters of the model stay what they are.
+    The heads of a small model are too small for this: a state of 16 x 16 numbers does not hold 18 records. In Qwen3-Next
+    and Kimi Linear, such layers have heads of 128 dimensions, whatever the heads of their attention layers are. Here,
+    neighbouring heads of the model are merged, which leaves its projections unchanged.
 
     Args:
-        min_head_dim: dimensions of a head. Heads are merged in equal groups, the smallest that have as many, or all.
+        min_head_dim: least number of dimensions of a merged head. Groups of neighbouring heads have equal sizes, the
+            smallest with which a merged head is large enough. If no size suffices, all heads are one.
 
     Attributes:
-        shape: the model's shape with merged heads, of which subclasses have their parameters.
+        shape: the model's shape with merged heads; subclasses size their parameters by it.
+        group: number of heads that are merged into one.
     """
 
     def __init__(self, shape: ModelShape, min_head_dim: int = 48) -> None:
@@ -35,7 +37,7 @@ class StateScheme(PositionScheme):
         self.shape = replace(shape, n_heads=shape.n_heads // self.group, head_dim=shape.head_dim * self.group)
 
     def mix(self, inputs: AttentionInputs, v_BHSD: Tensor) -> Tensor:
-        """Returns the (B, H, T, D) output, all with merged heads."""
+        """Returns the (B, H, T, D) output; inputs and output have merged heads."""
         raise NotImplementedError
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor:
@@ -43,9 +45,9 @@ class StateScheme(PositionScheme):
         return self.split(self.mix(replace(inputs, q_BHTD=q_BHTD, k_BHSD=k_BHSD), self.merge(v_BHSD)))
 
     def merge(self, x_BHTD: Tensor) -> Tensor:
-        """Returns the dimensions of neighbouring heads side by side, (B, H / group, T, group D)."""
+        """Returns merged heads, (B, H / group, T, group * D), from the heads of the model."""
         return x_BHTD.unflatten(1, (-1, self.group)).transpose(2, 3).flatten(-2)
 
     def split(self, x_BHTD: Tensor) -> Tensor:
-        """Returns the heads of the model, (B, H, T, D), of merged ones."""
+        """Returns the heads of the model, (B, H, T, D), from merged heads; the inverse of `merge`."""
         return x_BHTD.unflatten(-1, (self.group, -1)).transpose(2, 3).flatten(1, 2)

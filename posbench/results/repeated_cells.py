@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-# A row is the same measurement as another of its cell if these columns are equal, most of the time.
+# Columns in which two rows of a cell usually differ.
 _MEASUREMENT = ["metric", "doc_id", "example", "position", "depth", "layer", "head", "value_sum", "n"]
 
 

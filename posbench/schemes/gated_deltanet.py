@@ -2,8 +2,8 @@
 
 Yang, Kautz, Hatamizadeh. Gated Delta Networks: Improving Mamba2 with Delta Rule. ICLR 2025.
 arXiv:2412.06464. The layer of Qwen3-Next: convolutions of 4 tokens with SiLU, queries and keys of length 1, and a
-norm of each head, gated by SiLU; c starts as in the authors' code. Deviation: keys and values have the size of the
-model's heads (theirs: 3/4 and 3/2 of d_model in all).
+norm of each head, gated by SiLU; c starts as in the authors' code. Deviation: keys and values have d_model
+dimensions in all (theirs: 3/4 and 3/2 of d_model).
 """
 
 import torch

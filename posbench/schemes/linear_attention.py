@@ -26,7 +26,7 @@ CHUNK = 64  # keys
 class LinearAttention(StateScheme):
     """out_i = sum_j (R_i f(q_i)) . (R_j f(k_j)) v_j / sum_j f(q_i) . f(k_j) over j <= i, f(x) = elu(x) + 1."""
 
-    version = 2  # configs merge heads
+    version = 2  # heads are merged by default
 
     def __init__(
         self, shape: ModelShape, use_rope: bool = False, rope_theta: float = 10000.0, min_head_dim: int = 48

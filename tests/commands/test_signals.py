@@ -53,7 +53,7 @@ def test_a_signal_ends_a_command_with_one_line(number: int, status: int, body: s
 
 @pytest.mark.parametrize("command", ["properties", "benchmark", "gpu-check", "figures", "--version", ""])
 def test_a_command_that_starts_over_does_not_say_that_it_continues(command: str) -> None:
-    """Fault: a stopped benchmark said that the same command continues from here."""
+    """Fault: a stopped benchmark printed "the same command continues from here", although it starts over."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(body=READY), *filter(None, [command])],
         stdout=subprocess.PIPE,

@@ -35,7 +35,7 @@ def test_runs_of_multirun_have_folders_of_their_own(swept: str) -> None:
     ],
 )
 def test_runs_of_multirun_with_lists_have_folders_of_their_own(swept: str) -> None:
-    """Fault: a value that begins with a bracket or a quote, and experiments under one name, passed the check."""
+    """Fault: the check accepted several lists, several quoted values, and several experiments with one name."""
     with pytest.raises(ConfigError, match=r"writes every run to one folder.*name=NAME-\$\{hydra:job.num\}'"):
         check_multirun(["--multirun", "name=x", swept])
     check_multirun(["--multirun", "name=x-${hydra:job.num}", swept])

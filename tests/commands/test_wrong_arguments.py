@@ -82,7 +82,7 @@ def test_choices_and_options(posbench, arguments, expected):
     "arguments", [["properties", "results_dir={}"], ["gpu-check", "--device", "cpu", "--results", "{}"]]
 )
 def test_a_folder_that_cannot_be_written_is_known_first(posbench, tmp_path, monkeypatch, arguments):
-    """Fault: properties measured every scheme before the error."""
+    """Fault: the error came after every scheme was measured."""
     monkeypatch.setattr("posbench.properties.report.write", None)
     monkeypatch.setattr("posbench.benchmark.gpu_check.check", None)
     (tmp_path / "file").touch()

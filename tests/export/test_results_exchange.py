@@ -58,7 +58,7 @@ def test_the_data_card(posbench, here, tmp_path):
     assert head["configs"][0]["data_files"] == "rows.parquet"
     for field in SCHEMA:
         assert f"| {field.name} | {field.type} |" in card, "every column has a type and a meaning"
-    # Fault: the formula took in rows that do not count, and position missed one of its meanings.
+    # Fault: the formula included rows of other statuses, and one meaning of `position` was missing.
     for words in (
         "of rows with status `ok`: drop the others first",
         "attention_at_distance, the exclusive end",
@@ -87,7 +87,7 @@ def test_an_import_is_a_leaderboard(posbench, here, theirs):
 
 
 def test_an_import_keeps_the_note_and_the_command_of_its_experiment(posbench, here, theirs):
-    """Fault: captions no longer said how the models were trained, and the report had no command."""
+    """Fault: an import removed the note about the training from captions, and the command from the report."""
     tuned = "Fine-tuned, with the extension in place:"
     for name, note in {
         "mine": f"25% of the training sequences are synthetic. {tuned} a (pi, steps 5), b (yarn).",
@@ -245,7 +245,7 @@ def test_published_rows_are_one_data_set(posbench, tmp_path):
 
 
 def test_a_damaged_cell_does_not_stop_the_export_of_an_experiment(here):
-    """Fault: with experiments named, every cell of the folder was read, and one damaged cell raised."""
+    """Fault: an export of named experiments read all cells of the folder and failed on a damaged cell of another experiment."""
     (here / "cells").mkdir(exist_ok=True)
     damaged = here / "cells" / "other.parquet"
     damaged.write_text("damaged")
@@ -254,7 +254,7 @@ def test_a_damaged_cell_does_not_stop_the_export_of_an_experiment(here):
 
 
 def test_a_cell_that_is_there_twice_counts_once(here, theirs):
-    """Fault: "8 and 16 rows: other content", where a plan that names a model twice has written its cells twice."""
+    """Fault: a cell whose rows are there twice raised "8 and 16 rows: other content"."""
     rows = evaluated()
     twice = pd.concat([rows, rows[rows["eval_len"] == 64]], ignore_index=True)
     for ours in (rows, rows.iloc[:0]):

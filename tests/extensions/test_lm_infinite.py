@@ -90,7 +90,7 @@ def test_window_and_ceiling_are_the_training_length() -> None:
 
 
 def test_bad_settings() -> None:
-    """Fault: the advice was to give null, which this setting does not take."""
+    """Fault: the error advised null, which this setting does not accept."""
     with pytest.raises(
         ConfigError, match=r"num_sink_tokens -1: give a whole number of tokens of at least 0$"
     ):

@@ -57,6 +57,6 @@ def test_without_rounding_it_is_yarn(factor: float) -> None:
 
 @pytest.mark.parametrize("given", [{"beta_fast": 0.5}, {"temperature": -1.0}, {"ramp": "dims"}])
 def test_errors_name_the_extension(given: dict[str, Any]) -> None:
-    """Fault: errors of resonance named yarn."""
+    """Fault: error messages of resonance had the name yarn."""
     with pytest.raises(ConfigError, match=f"Resonance.*{next(iter(given.values()))}"):
         Resonance(Llama(SHAPE), context(256, SHAPE), **given)

@@ -87,7 +87,7 @@ def test_by_default_the_cache_is_the_training_length() -> None:
 
 
 def test_bad_settings() -> None:
-    """Fault: the advice was to give null, which this setting does not take."""
+    """Fault: the error advised null, which this setting does not accept."""
     with pytest.raises(
         ConfigError, match=r"num_sink_tokens -1: give a whole number of tokens of at least 0$"
     ):

@@ -89,13 +89,13 @@ def rated(title: str, **numbers: object) -> str:
     ],
 )
 def test_behavior_and_visible_keys(kind: str, visible: float, excess: float, text: str) -> None:
-    """Fault: "2e+01% visible" took the place of the behaviour, and masked keys hid that others leave their range."""
+    """Fault: the cell was "2e+01% visible", without the behaviour. With masked keys, it also left out the excess of the others."""
     numbers = {"behavior_4x": kind, "visible_fraction_4x": visible, "excess_4x": excess}
     assert rated("at 4", **numbers) == text
 
 
 def test_values_that_are_not_nats_are_marked() -> None:
-    """Fault: "bounded ± 8.4" of a linear recurrence was 8.4 times the weight of the token itself, and called nats."""
+    """Fault: the unit of "± 8.4" was nats, but it was 8.4 times the weight of the token itself."""
     assert rated("bounded", largest_change=8.4, grows_with="nothing", has_weights=True) == "● ± 8.4×"
     assert rated("bounded", largest_change=8.4, grows_with="nothing") == "● ± 8.4"
     assert "×: not in nats" in _LEGEND
@@ -117,7 +117,7 @@ def test_script(tmp_path: Path) -> None:
     done = run("schemes=[rope]", "--config-dir", str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert list(pd.read_csv(tmp_path / "properties" / "properties.csv")["scheme"]) == ["rope"]
-    # Fault: the command of results/published, whatever was called.
+    # Fault: the text had the command of results/published for every other command too.
     called = (
         f"posbench properties results_dir={tmp_path} costs=false 'schemes=[rope]' --config-dir {tmp_path}"
     )

@@ -71,14 +71,14 @@ def test_determinism(name: str, kind: str, of_the_seed: bool) -> None:
     ],
 )
 def test_parameters_are_not_positions(kind: str, names: str) -> None:
-    """Fault: every scheme with a parameter had trained positions, such as sinks or an output gate on RoPE's."""
+    """Fault: any parameter made positions count as trained, such as a sink or an output gate beside RoPE."""
     found = {name: determinism(probe(name)) for name in names.split()}
     assert all(one["parameters"] for one in found.values())
     assert {name: one["position_source"] for name, one in found.items()} == dict.fromkeys(found, kind)
 
 
 def test_logits_are_those_before_the_normalizer() -> None:
-    """Fault: those of entmax were logs of weights, with a sum of 1 that made them ln 4 lower for 4 times the keys."""
+    """Fault: the logits of entmax were logarithms of normalised weights, which fall by ln 4 with 4 times as many keys."""
     own, of_base = (last_token_logits(probe(name), 64) for name in ("asentmax", "nape"))
     own, of_base = (one.unflatten(0, (2, 4, 4)) for one in (own, of_base))  # layers, tokens, heads
     assert torch.equal(own[:, :, :2], of_base[:, :, :2])
@@ -89,7 +89,7 @@ def test_logits_are_those_before_the_normalizer() -> None:
 
 
 def test_a_layer_with_softmax_beside_one_without_has_logits() -> None:
-    """Fault: hybrids had weights in all layers or in none: "8 everywhere, where 1 is the logit without a scheme"."""
+    """Fault: one trait of a hybrid decided for all its layers, so that a layer with softmax was shown as weights."""
     weights, of_logits = (one.about for one in pictures(probe("kimi_linear").settings))
     assert weights.startswith("Layer 1 of 4: Weight of key j")
     assert "where 1 is the weight of the token itself" in weights
@@ -189,7 +189,7 @@ def test_behavior_beyond_the_training_length(name: str, kind: str) -> None:
 
 
 def test_logits_beyond_their_range_are_those_of_all_keys() -> None:
-    """Fault: the caption named the distant half of 256 keys, but T5's untrained classes begin at 64 tokens."""
+    """Fault: the caption said that the excess is that of the distant half of the keys; it is that of all visible keys."""
     near, far = (last_token_logits(probe("t5"), length) for length in (64, 256))
     outside = (far - near.amax(1, keepdim=True)).maximum(near.amin(1, keepdim=True) - far).amax(0)
     found = length_behavior(probe("t5"))

@@ -110,7 +110,7 @@ def test_attention_by_distance_is_drawn_for_each_layer(attended, tmp_path):
     for layer in range(LAYERS):
         assert shown.loc[shown["layer"] == layer, "estimate"].to_numpy() == pytest.approx(0.1 * (layer + 1))
     assert shown.loc[shown["eval_len"] == 64, "position"].max() == 64
-    # Fault: the reason for a missing line was given as "such as beyond the length that a scheme was built for".
+    # Fault: the caption gave one possible reason for a missing line, whatever the reason was.
     with house_style():
         figure, _ = attention_by_distance.draw(FigureData.of(attended, ORDER))
     assert "Undefined beyond the length that the scheme was built for (learned)." in texts(figure)
@@ -118,7 +118,7 @@ def test_attention_by_distance_is_drawn_for_each_layer(attended, tmp_path):
 
 @pytest.mark.parametrize("name", ["attention", "attention_by_distance"])
 def test_intervals_of_one_seed_are_in_the_csv(name, attended, tmp_path):
-    """Fault: only the csv of the figures of attention lacked intervals over contexts where there was one seed."""
+    """Fault: with one seed, the csv of attention figures had no intervals over contexts; all other figures had them."""
     rows = pd.concat([attended.assign(doc_id=attended["doc_id"] + copy) for copy in "abcd"])
     shown = pd.read_csv(draw_figure(config(name), rows, tmp_path, ORDER)[2])
     assert shown.loc[shown["estimate"].notna(), "low"].notna().all()

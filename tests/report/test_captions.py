@@ -183,7 +183,7 @@ def test_key_tokens_are_counted_by_seed() -> None:
 
 
 def test_only_numbers_of_key_tokens_are_of_different_tokens() -> None:
-    """Fault: captions of LongPPL's bits per byte, of the same tokens for all models, said that tokens differ."""
+    """Fault: the caption of bits per byte said that models are scored on different tokens; only key tokens differ."""
     rows = synthetic_rows(seeds=1, documents=10, contexts=2, schemes=("rope", "alibi"))
     rows = rows[rows["protocol"] == "fixed_targets"].assign(task="longppl", protocol="key_tokens")
     key = rows[rows["metric"] == "nll"].assign(metric="key_token_nll")
@@ -194,7 +194,7 @@ def test_only_numbers_of_key_tokens_are_of_different_tokens() -> None:
 
 
 def test_equal_seeds_are_no_equal_contexts(rows_of_three_seeds: pd.DataFrame) -> None:
-    """Fault: three equal seeds with contexts of 0, .5, 1, 0 had "all contexts have the same value"."""
+    """Fault: with three equal seeds and different contexts, the caption said "all contexts have the same value"."""
     rows = rows_of_three_seeds[
         (rows_of_three_seeds["task"] == "key_value") & ~rows_of_three_seeds["value_sum"].isna()
     ]
@@ -206,7 +206,7 @@ def test_equal_seeds_are_no_equal_contexts(rows_of_three_seeds: pd.DataFrame) ->
 
 
 def test_a_gate_of_several_tasks_names_them(rows_of_three_seeds: pd.DataFrame) -> None:
-    """Fault: two seeds below the gate of one task and the third below that of another read "Left out: all seeds"."""
+    """Fault: two seeds failed one task and the third failed another, and the caption said "all seeds"."""
     records = rows_of_three_seeds[rows_of_three_seeds["task"] == "key_value"]
     passkey = records.assign(task="passkey", protocol="passkey")
     panels = []

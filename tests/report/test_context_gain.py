@@ -16,7 +16,7 @@ BITS = METRICS["bits_per_byte"]
 
 @pytest.mark.parametrize("lengths", [[128, 256, 512], [64]])
 def test_lengths_without_a_gain_have_no_table(lengths):
-    """Fault: without the training length a table of dashes, with it alone a table with the single column "scheme"."""
+    """Fault: without the training length, all cells were dashes; with no other length, the table had no column of numbers."""
     rows = made({"rope": (2.0, 1.9, 2.5, 3.0)})
     rows = rows[rows["eval_len"].isin(lengths)]
     assert context_gain_table(rows, BITS, ORDER, "name") is None
@@ -26,7 +26,7 @@ def test_lengths_without_a_gain_have_no_table(lengths):
 
 
 def test_seeds_are_those_of_the_pairs():
-    """Fault: a gain of two seeds had "3 training seeds" where one had no rows at the training length."""
+    """Fault: "3 training seeds" for a gain of two; the third had no rows at the training length."""
     rows = made({"rope": (2.0, 1.9), "alibi": (2.0, 1.8)}, seeds=3, spread=0.05)
     lost = (rows["scheme"] == "rope") & (rows["train_seed"] == 1) & (rows["eval_len"] == 64)
     gains = context_gains(rows[~lost], BITS).set_index(["scheme", "eval_len"])
@@ -38,7 +38,7 @@ def test_seeds_are_those_of_the_pairs():
 
 
 def test_the_gain_over_the_training_length_is_no_interval_without_width():
-    """Fault: a caption explained intervals without width, which only the training length has, and no table shows."""
+    """Fault: the caption explained intervals without width, but only the training length has them, which is not shown."""
     rows = synthetic_rows(seeds=1, documents=16, contexts=2, schemes=("rope", "alibi"))
     tables = {one.name: one for one in build_tables(rows[rows["protocol"] == "fixed_targets"], ORDER)}
     assert "no width" not in tables["perplexity-fixed_targets-bits_per_byte-context_gain"].caption

@@ -185,7 +185,7 @@ def test_the_ranking_has_a_column_of_effective_lengths(tmp_path):
 
 
 def test_lengths_that_end_for_another_reason_are_explained(rows):
-    """Fault: a scheme undefined beyond the training length looked like one that exceeds the threshold there."""
+    """Fault: the figure did not distinguish an undefined scheme from one that exceeds the threshold."""
     with house_style():
         figure, _ = effective_length.draw(FigureData.of(rows, ORDER))
     assert "Undefined beyond the length that the scheme was built for (learned)." in texts(figure)
@@ -230,7 +230,7 @@ def test_ranges_of_lengths_are_not_interpolated():
 
 
 def test_the_caption_describes_the_intervals_of_the_lengths():
-    """Fault: "95% confidence over 3 seeds", of the scores, where the length is that of one seed, over contexts."""
+    """Fault: the caption described the intervals of the scores (3 seeds), not of the effective lengths (1 seed)."""
     rows = made({"rope": (1.0, 0.9, 0.4)}, "key_value", seeds=3, spread=0.01)
     failed = rows["train_seed"] > 0
     rows = gate.apply_gate(rows.assign(status="ok", value_sum=rows["value_sum"].mask(failed, 5.0)))
@@ -242,7 +242,7 @@ def test_the_caption_describes_the_intervals_of_the_lengths():
 
 
 def test_seeds_are_those_of_all_lengths_up_to_the_effective_one():
-    """Fault: "seeds 3" of the training length, where the crossing lies at a length of two seeds."""
+    """Fault: the number of seeds was that of the training length; the longer lengths had one seed less."""
     rows = made({"rope": (2.0, 2.05, 2.5, 3.0)}, seeds=3, spread=0.01)
     for length, seeds in ((512, 3), (256, 2)):
         lost = (rows["train_seed"] == 2) & (rows["eval_len"] == length)

@@ -212,7 +212,7 @@ def test_fine_tuned_models_have_more_tokens(rows: pd.DataFrame, tmp_path: Path) 
 
 
 def test_effective_lengths_have_their_footnotes(tmp_path: Path) -> None:
-    """Fault: a dash without the dagger that the page explains, and a mean of two of three seeds like one of all."""
+    """Fault: effective lengths had no daggers, so the reasons of dashes and the seeds left out were missing."""
     rows = synthetic_rows(seeds=3, documents=8, contexts=8, schemes=("nope", "alibi", "learned"))
     lost = (rows["scheme"] == "alibi") & (rows["train_seed"] == 2)
     rows.loc[lost & (rows["task"] == "key_value"), "status"] = "not_learned"
@@ -244,7 +244,7 @@ def test_descriptions_name_their_variants(rows: pd.DataFrame, tmp_path: Path) ->
     assert "Sequences to copy or reverse, teacher-forced" in page.text
     assert "of a rule" not in page.text
     assert "Retrieval accuracy by position of the passkey" in page.text
-    # Fault: charts did not say why a series has no line, and spoke of intervals in a csv.
+    # Fault: charts gave no reason for a missing line, and mentioned a csv that the page does not have.
     found = read_results(tmp_path / "one", lambda group, name: {}, lambda group, name: None)
     (chart,) = [one for one in charts(found) if one.name.startswith("passkey") and one.name.endswith("depth")]
     assert "Undefined beyond the length that the scheme was built for (learned)." in chart.caption

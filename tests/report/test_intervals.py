@@ -249,7 +249,7 @@ def answers(right_SC):
 
 
 def test_seeds_that_are_equal_by_chance_have_an_interval():
-    """Fault: three seeds, each with another wrong answer of 20, had .95 [.95, .95], and p = .25."""
+    """Fault: three seeds with one different wrong answer of 20 each had the interval .95 [.95, .95], and p = .25."""
     right = np.ones((3, 20))
     right[range(3), [2, 7, 11]] = 0
     found = answers(right)
@@ -271,7 +271,7 @@ def test_seeds_that_are_equal_by_chance_have_an_interval():
 @pytest.mark.parametrize("seeds", [3, 5, 8])
 @pytest.mark.parametrize(("clusters", "accuracy"), [(16, 0.5), (16, 0.8), (64, 0.5), (64, 0.8), (64, 0.95)])
 def test_coverage_of_accuracies(clusters, accuracy, seeds):
-    """Fault: with 3 seeds 85 to 87% were covered with 16 questions and 93% with 64, where 95% are answered."""
+    """Fault: for an accuracy of .95 and 3 seeds, coverage was 85 to 87% with 16 questions and 93% with 64."""
     generator = np.random.default_rng(seeds * clusters)
     right_RSC = (generator.random((4000, seeds, clusters)) < accuracy).astype(float)
     estimate_RS = right_RSC.mean(-1)

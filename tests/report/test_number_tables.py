@@ -258,7 +258,7 @@ def test_one_document_has_no_interval_and_the_table_says_so(rows, schemes):
 
 
 def test_rows_without_one_of_their_metrics_have_tables(rows_of_three_seeds):
-    """Fault: KeyError 'ok' where a seed had no rows of one metric, as of another version; a bare dash where none had."""
+    """Fault: KeyError 'ok' if one seed had no rows of a metric; a dash without a reason if no seed had any."""
     part = of(rows_of_three_seeds, "synthetic_records")
     missing = "No number: rows of this metric, or of the training length, are missing."
     for lost, text in (([1], f"1 of 3 seeds left out. {missing}"), ([0, 1, 2], f"† {missing}")):

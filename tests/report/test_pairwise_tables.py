@@ -171,7 +171,7 @@ def test_csv_has_all_pairs(printed):
 
 
 def test_the_caption_says_which_pairs_are_printed(rows, rows_of_three_seeds):
-    """Fault: "Shown: all pairs" above 12 of 21, since pairs without a test are printed only with the best series."""
+    """Fault: the caption said "all pairs" above 12 of 21 pairs."""
     some = of(rows, "synthetic_records", ["nope", "learned", "rope", "alibi"])
     table = next(one for one in build_tables(some, ORDER) if one.name.endswith("-differences"))
     longest = table.more[-1]

@@ -90,7 +90,7 @@ def test_panels_without_rows_are_left_out(rows):
 
 
 def test_a_panel_of_one_seed_does_not_decide_for_the_others(rows_of_three_seeds):
-    """Fault: where the first panel had one seed, the caption called the bands of the second intervals in the csv."""
+    """Fault: the seeds of the first panel decided how the caption describes the bands of all panels."""
     rows = rows_of_three_seeds
     rows = rows[(rows["task"] != "perplexity") | (rows["train_seed"] == 0)]
     figure, _ = panels.draw(FigureData.of(rows, ORDER), title="Two", panels=[LOSS, FOUND])

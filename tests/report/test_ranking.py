@@ -94,7 +94,7 @@ def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
 
 
 def test_each_panel_has_lines_at_its_own_longest_length(rows):
-    """Fault: the caption announced lines for retrieval, which ends at 4 times the training length, but only 16 had any."""
+    """Fault: the caption explained lines for retrieval, but lines were drawn at 16 times the training length only."""
     rows = synthetic_rows(seeds=3, documents=8, contexts=8, schemes=("rope", "alibi"))
     with house_style():
         figure, _ = draw(FigureData.of(rows, ORDER))
@@ -104,7 +104,7 @@ def test_each_panel_has_lines_at_its_own_longest_length(rows):
 
 
 def test_missing_dots_have_every_reason(rows):
-    """Fault: the caption explained missing dots by "undefined, or not learned" alone, whatever the reason was."""
+    """Fault: the caption gave "undefined, or not learned" as the reason of every missing dot."""
     lost = (rows["scheme"] == "alibi") & (rows["eval_len"] == 1024) & rows["value_sum"].notna()
     rows = rows.assign(
         status=rows["status"].mask(lost, "out_of_memory"), value_sum=rows["value_sum"].mask(lost)
@@ -122,7 +122,7 @@ def test_missing_dots_have_every_reason(rows):
 
 
 def test_series_without_the_longest_length_are_not_ranked_by_a_shorter_one():
-    """Fault: c, which has no value at 8192 tokens, was the best, by its value at 512."""
+    """Fault: c was ranked first by its value at 512 tokens, although it has none at 8192."""
     values = {("a", 512): 2.0, ("a", 8192): 3.0, ("b", 512): 2.1, ("b", 8192): 2.5, ("c", 512): 2.2}
     shown = pd.DataFrame([(*key, value) for key, value in values.items()])
     shown.columns = ["scheme", "eval_len", "estimate"]
@@ -132,7 +132,7 @@ def test_series_without_the_longest_length_are_not_ranked_by_a_shorter_one():
 
 
 def test_series_with_retrieval_alone_have_a_row(rows):
-    """Fault: a traceback where a series had retrieval and no loss."""
+    """Fault: KeyError for a series with retrieval and without a loss."""
     rows = rows[(rows["scheme"] != "t5") | (rows["task"] == "key_value")]
     with house_style():
         figure, _ = draw(FigureData.of(rows, ORDER))
@@ -140,7 +140,7 @@ def test_series_with_retrieval_alone_have_a_row(rows):
 
 
 def test_rankings_of_the_prefix_protocol_have_groups(rows):
-    """Fault: no dotted lines, which the caption explained, as the longest length was looked up among those of contexts."""
+    """Fault: the figure had no dotted lines, although the caption explained them."""
     prefix = rows["protocol"] == "prefix"
     rows = rows[(prefix & (rows["position"] <= 768)) | (rows["task"] == "key_value")]
     with house_style():
@@ -179,7 +179,7 @@ def test_best_and_ranking_have_one_correction():
 
 
 def test_pairs_without_a_test_are_not_told_apart():
-    """Fault: the best series without one of its seeds, which no pair was tested with, read like better than all others."""
+    """Fault: a series that was tested against no other was shown as better than all others."""
     rows = synthetic_rows(seeds=3, documents=8, contexts=2, schemes=("alibi", "t5", "learned"))
     rows = rows[rows["protocol"] == "fixed_targets"]
     found = pairwise_tests(rows[(rows["scheme"] != "alibi") | (rows["train_seed"] < 2)], BITS)

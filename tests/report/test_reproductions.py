@@ -99,7 +99,7 @@ def test_an_unfinished_experiment_does_not_replace_a_finished_one(rows, three_se
 
 
 def test_the_introduction_has_short_sentences(three_seeds):
-    """Fault: one sentence about the ranges around a paper's number had five clauses."""
+    """Fault: a sentence of the introduction had five clauses."""
     text = page.markdown(
         [page.decide(claim(break_of(at_least=0.05)), lambda name: three_seeds)], Path("results")
     )

@@ -121,7 +121,7 @@ def test_lengths_without_a_number_have_no_table(rows):
 
 
 def test_fifths_that_are_equally_low_are_no_lowest_one():
-    """Fault: of equal fifths the first counted as the lowest, so that "lowest at 0.1" read like a weak start."""
+    """Fault: with equal fifths, the table said "lowest at 0.1"."""
     rows = contexts(dict.fromkeys([0.0, 0.3, 0.5, 0.7, 1.0], 0.5))
     line = primacy_recency(rows, EXACT).iloc[0]
     assert np.isnan(line["worst_depth"])

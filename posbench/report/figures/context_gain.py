@@ -29,7 +29,7 @@ def draw(
     for one in chosen:
         rows = data.select(what.tasks[0], of=what, protocol="fixed_targets", **one)
         shown = context_gains(rows, what)
-        # The gain of the training length over itself is 0 by definition: it is drawn, and no part of the caption.
+        # The gain of the training length over itself is 0 by definition: it is drawn, but not described in the caption.
         gains = shown[shown["eval_len"] != rows["train_len"].iat[0]]
         if gains["estimate"].isna().all():
             raise MissingRowsError("no gain of context: evaluate the training length and at least one other")

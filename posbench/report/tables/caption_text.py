@@ -88,7 +88,7 @@ UNLEARNED = "not learned the task"
 
 
 def status_note(status: str) -> str:
-    """Returns why there is no number; status "ok" is that of rows of other metrics or lengths."""
+    """Returns the reason of a missing number. Status "ok" means that only rows of other metrics or lengths exist."""
     return STATUS_NOTES.get(status, "No number: rows of this metric, or of the training length, are missing")
 
 

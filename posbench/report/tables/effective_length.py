@@ -40,7 +40,9 @@ NOTE = (
 )
 NOTE_OF_TABLE = f"{NOTE} > N: at every measured length."
 UNKNOWN = "?"
-NOTE_OF_UNKNOWN = f"{UNKNOWN}: an end of an interval beyond the lengths that have one."
+NOTE_OF_UNKNOWN = (
+    f"{UNKNOWN}: this end of the interval is unknown, because the lengths beyond have no interval."
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ SHARES = (Threshold(0.85), Threshold(0.5))
 def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) -> pd.DataFrame:
     """Returns a line per series: estimate, low and high in tokens, possibly infinite, and what they are computed from.
 
-    A series without a number at its training length, or that has not learned the task, has NaN. `seeds` are those that
-    every length up to the effective one has.
+    A series without a number at its training length, or that has not learned the task, has NaN. `seeds` counts the
+    seeds with a number at every length up to the effective one.
 
     Args:
         rows: of one protocol and setting, with lengths from the training length on.
@@ -221,7 +223,7 @@ def effective_length_table(
 
 
 def with_intervals_of(lengths: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFrame:
-    """Returns numbers by length of the series with an effective length, with its seeds and its method of an interval."""
+    """Returns the numbers of series that have an effective length, with the seeds and interval method of that length."""
     known = lengths[lengths["estimate"].notna()]
     own = (known if len(known) else lengths)[[*SERIES_COLUMNS, "seeds", "interval_method"]]
     per_seed = numbers["n"] // numbers["seeds"].clip(lower=1)

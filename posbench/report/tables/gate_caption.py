@@ -8,7 +8,7 @@ from posbench.report.tables.caption_text import variant_name
 from posbench.report.tables.selection import SERIES_COLUMNS, propagate_gate, series_labels
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
-_JUDGED = ["task", "protocol", "variant"]  # of what a model is judged by itself
+_JUDGED = ["task", "protocol", "variant"]  # models pass or fail for each combination of these separately
 Key = tuple[str, str, str]
 
 
