@@ -35,6 +35,7 @@ class Recurrence(StateScheme):
     zeros in place of earlier queries, and `shared_prefill` is False.
 
     Args:
+        min_head_dim: see `StateScheme`.
         bias: whether the convolution has a bias. It starts at 0; in the code of Mamba-2, uniform within 1/2.
     """
 

@@ -6,11 +6,14 @@ from test_figure_kinds import texts
 
 from posbench.report.figures import house_style, loss_by_position, panels, retrieval_by_position
 from posbench.report.figures.figure_data import FigureData
+from posbench.report.tables import captions
 from posbench.report.tables.caption_text import OWN_TOKENS, TUNED
 from posbench.report.tables.captions import captions_with, experiment_note, text, variants
 from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.gate_caption import gate
 from posbench.report.tables.layout import build_tables
+from posbench.report.tables.metrics import METRICS
+from posbench.report.tables.summary import aggregate
 from posbench.results.gate import apply_gate
 
 
@@ -187,10 +190,16 @@ def test_only_numbers_of_key_tokens_are_of_different_tokens() -> None:
     rows = synthetic_rows(seeds=1, documents=10, contexts=2, schemes=("rope", "alibi"))
     rows = rows[rows["protocol"] == "fixed_targets"].assign(task="longppl", protocol="key_tokens")
     key = rows[rows["metric"] == "nll"].assign(metric="key_token_nll")
-    found = {one.name: one.caption for one in build_tables(pd.concat([rows, key]))}
+    rows = pd.concat([rows, key])
+    found = {one.name: one.caption for one in build_tables(rows)}
     said = {name for name, words in found.items() if OWN_TOKENS in words}
     assert said == {"longppl-key_tokens-longppl"}
     assert "longppl-key_tokens-bits_per_byte" in found
+
+    both = captions.caption(
+        [(rows, aggregate(rows, METRICS[name]), METRICS[name]) for name in ("perplexity", "longppl")]
+    )
+    assert both.count("Each model has its own") == 1  # fault: figures of both described the protocol twice
 
 
 def test_equal_seeds_are_no_equal_contexts(rows_of_three_seeds: pd.DataFrame) -> None:

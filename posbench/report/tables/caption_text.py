@@ -64,7 +64,7 @@ SAMPLE_UNITS = {
     "attention": ("contexts", "questions × heads"),
     "lm_eval": ("documents", "answers or tokens"),
 }
-OWN_TOKENS = "Values of different models are therefore of different tokens."  # of numbers of key tokens
+OWN_TOKENS = "Models have different key tokens, so these values are not over the same tokens."
 TUNED = "Fine-tuned, with the extension in place:"
 TUNING = " + fine-tuning"  # beside the tokens of the pretraining
 ALL_SYNTHETIC = "All training sequences are synthetic"

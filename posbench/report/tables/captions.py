@@ -63,7 +63,8 @@ def caption(
     parts = [rows for rows, *_ in sides]
     named = [variants(parts)]
     for rows, shown, metric in _by_metric(sides):
-        sentences += [protocol(rows, metric), *named, counts(rows, shown, metric, intervals)]
+        own_tokens = OWN_TOKENS if metric.row_metric.startswith("key_token") else ""
+        sentences += [protocol(rows, metric), own_tokens, *named, counts(rows, shown, metric, intervals)]
         own = intervals in ("intervals", "bands")  # of the numbers, not of differences
         sentences += [no_width(rows, shown) if own else "", baselines(rows, metric)]
     sentences += [gate(parts, TUNED in experiment_note(parts)), *more]
@@ -90,8 +91,7 @@ def protocol(rows: pd.DataFrame, metric: Metric) -> str:
     description = _description(rows)
     if "{targets}" not in description:
         description = description.replace("{ranges}", symbol_ranges(rows["eval_len"].unique()))
-        description = description.replace("{variant}", " or ".join(map(str, rows["variant"].unique())))
-        return f"{description} {OWN_TOKENS}" if metric.row_metric.startswith("key_token") else description
+        return description.replace("{variant}", " or ".join(map(str, rows["variant"].unique())))
     measured = rows[(rows["metric"] == metric.row_metric) & rows["value_sum"].notna()]
     targets = measured["n"].unique()
     texts = measured[["eval_seed", "doc_id", "example"]].drop_duplicates()
