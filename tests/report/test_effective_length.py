@@ -268,4 +268,4 @@ def test_an_interval_has_two_ends():
     )
     (cell,) = table.body[0][1:]
     assert cell.text.endswith(", ?]")
-    assert "?: an end of an interval beyond the lengths that have one." in table.caption
+    assert "?: this end of the interval is unknown" in table.caption
