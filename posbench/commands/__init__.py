@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from posbench.errors import PosbenchError, unknown
-from posbench.runtime import signals
+from posbench.runtime import signals, torchrun
 
 # Command -> (module of this package, what it does).
 COMMANDS = {
@@ -60,7 +60,7 @@ def main(*command: str) -> None:
     signals.last_line = signals.CONTINUES if arguments[:1] and arguments[0] in RESUMABLE else signals.STOPPED
     signals.exit_on_signals()
     prepare_output()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if torchrun.world_size() > 1:
         with (
             signals.delayed_signals()
         ):  # before, a rank cannot know whether another one has printed the last line

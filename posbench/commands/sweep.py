@@ -25,7 +25,6 @@ With --dry-run the jobs are listed with their tokens, their operations and wheth
 evaluated; a missing corpus is built.
 """
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -37,6 +36,7 @@ from posbench.commands import checks, settings_command
 from posbench.config.schema import SweepScript
 from posbench.config.train import synthetic_sequences
 from posbench.errors import ConfigError
+from posbench.runtime import torchrun
 from posbench.sweep import launch_local
 
 DRY_RUN = "--dry-run"
@@ -95,7 +95,7 @@ def run(script: SweepScript, dry_run: bool = False, options: Sequence[str] = ())
     from posbench.plan.labels import with_distinct_labels
     from posbench.plan.plan import plan_sweep
 
-    if script.runtime.launcher == "local" and "WORLD_SIZE" not in os.environ and not dry_run:
+    if script.runtime.launcher == "local" and torchrun.world_size() == 1 and not dry_run:
         launch_local.warm_up()
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.lr_selection import select_learning_rates

@@ -15,6 +15,7 @@ from posbench.config.lengths import tokens_at
 from posbench.config.schema import EvaluationSettings, ModelSettings, RuntimeSettings, TrainSettings
 from posbench.errors import ConfigError
 from posbench.plan.cost import COUNTS, evaluation_cost, n_parameters, n_prompts, training_cost
+from posbench.runtime.torchrun import world_size
 
 # Upper bounds of a core's and a GPU's floating-point operations per second, and of a GPU's bytes.
 CORE_SPEED, GPU_SPEED, GPU_BYTES = 1e11, 2e15, 2e11
@@ -36,7 +37,7 @@ ID_BYTES = 8
 
 def n_machines() -> int:
     """Returns the number of processes of torchrun, an upper bound of the number of machines."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return world_size()
 
 
 def n_gpus() -> int:

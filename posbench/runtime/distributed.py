@@ -24,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from posbench.errors import ConfigError, PosbenchError
-from posbench.runtime import signals
+from posbench.runtime import signals, torchrun
 
 T = TypeVar("T")
 # Keys of the store: the number of ranks that are ready to join; the rank that prints the last line, and its words.
@@ -174,12 +174,14 @@ def world() -> World:
     """Returns this process' place; the first call under torchrun joins the process group.
 
     Raises:
+        ConfigError: if environment variables describe several processes, but not which one this is.
         RankLostError: if another rank has failed before it joined.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    torchrun.check_environment()
+    size = torchrun.world_size()
     if size == 1:
         return World()
-    found = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    found = World(torchrun.rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
     # In Python, because torch would wait for a rank that does not come, deaf to signals.
     _store().add(_ARRIVED_KEY, 1)
     while _store().add(_ARRIVED_KEY, 0) < size:
@@ -194,7 +196,7 @@ def world() -> World:
 
 def print_once() -> None:
     """Lets only the first rank that fails or stops print its line, whichever it is."""
-    rank = int(os.environ["RANK"])
+    rank = torchrun.rank()
     signals.may_print = lambda line: _first_words(rank, line) == rank
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from posbench.runtime import torchrun
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = "stopped"
 CONTINUES = "stopped; the same command continues from here"
@@ -47,13 +49,13 @@ def report_error(line: object) -> None:
     """Prints the line of an error to stderr, once over all ranks."""
     global _reported  # noqa: PLW0603
     # A signal after the error prints no second line: torchrun sends one to the other ranks when one is gone.
-    _reported = "RANK" in os.environ
+    _reported = torchrun.world_size() > 1
     if may_print(str(line)):
         print(f"error: {line}", file=sys.stderr)
 
 
 def _on_rank_0(line: str) -> bool:
-    return os.environ.get("RANK", "0") == "0"
+    return torchrun.rank() == 0
 
 
 # Returns whether this rank prints the line that ends the command; posbench.runtime.distributed replaces it under torchrun.

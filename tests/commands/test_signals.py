@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from posbench.errors import ConfigError
+from posbench.runtime.torchrun import check_environment
+
 # The body of a command, which prints "ready" and is then interrupted.
 READY = "print('ready', flush=True); time.sleep(30)"
 BODIES = {
@@ -29,6 +32,8 @@ def run(arguments):
 commands.run = run
 commands.main()
 """
+
+TWO_RANKS = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29400"}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -86,16 +91,45 @@ def test_a_sweep_that_starts_ends_with_one_line(delay: float, tmp_path: Path) ->
 
 def test_a_rank_that_has_printed_its_error_prints_no_second_line() -> None:
     """Fault: the SIGTERM of torchrun, sent after another rank was killed, came between the error and the exit."""
-    body = "signals.report_error('lost another rank'); print('ready', flush=True); time.sleep(30)"
+    body = "signals.may_print = lambda line: True; signals.report_error('lost another rank'); print('ready', flush=True); time.sleep(30)"
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(body=body)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "RANK": "0"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), **TWO_RANKS},
     )
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (143, "error: lost another rank\n")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"RANK": "1"}, {"RANK": "x"}, {"WORLD_SIZE": ""}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "2", "RANK": "0"}],
+)
+def test_some_variables_of_torchrun_do_not_change_errors(variables: dict[str, str]) -> None:
+    """Fault: RANK=1 suppressed every error line, and WORLD_SIZE without RANK was a traceback of every command."""
+    found = subprocess.run(
+        [sys.executable, "-m", "posbench", "list", "ropes"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: argument group: invalid choice: 'ropes'")
+    assert found.stderr.count("\n") == 1
+
+
+def test_several_processes_without_their_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(
+        ConfigError, match=r"WORLD_SIZE is '2' and RANK, MASTER_ADDR.*: start the command with torchrun"
+    ):
+        check_environment()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    check_environment()
