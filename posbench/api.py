@@ -71,7 +71,7 @@ def choices(group: str) -> pd.DataFrame:
     from posbench.commands.catalog import GROUPS, choice, names
 
     if group not in (*GROUPS, *GROUPS.values()):
-        raise unknown("group", group, GROUPS)
+        raise unknown("group", str(group), GROUPS)
     folder = GROUPS.get(group, group)
     found = [choice(folder, name) for name in names(folder)]
     columns = ("name", "kind", "paper", "summary")
@@ -97,7 +97,7 @@ def train(
             line gives as train.KEY.
 
     Raises:
-        PosbenchError: for settings that are not possible.
+        PosbenchError: for settings that are not possible, and for a training that runtime.max_minutes has stopped.
     """
     from posbench.commands.train import train as train_model
 
@@ -106,8 +106,12 @@ def train(
     script = _compose("train", {"scheme": scheme, "size": size, "data": data}, given)
     with _progress_on_stderr():
         folder = train_model(script)
-    kept = ("runtime.", "allow", "hydra.")
-    return load(folder, settings={key: value for key, value in given.items() if key.startswith(kept)})
+    if not (folder / "final" / "metadata.json").is_file():
+        raise PosbenchError(
+            "the training has stopped before its end (runtime.max_minutes): the same call continues it"
+        )
+    kept = {key: value for key, value in given.items() if key.startswith(("runtime.", "allow", "hydra."))}
+    return load(folder, settings={key: value for key, value in kept.items() if key != "runtime.results_dir"})
 
 
 def load(
@@ -143,6 +147,11 @@ def load(
         for group in ("scheme", "size", "data", "train", "lm"):
             if is_given(group, settings):
                 raise ConfigError(f"settings of {group} change nothing: {path} is trained, so remove them")
+        if "runtime.results_dir" in settings:
+            raise ConfigError(
+                f"settings 'runtime.results_dir': rows of a trained model go to its own results folder, "
+                f"{path.absolute().parents[1]}; remove it, or move the folder"
+            )
         own["runtime.results_dir"] = str(path.absolute().parents[1])
         found = Model(str(model), extension, path.absolute(), own)
     elif path.is_dir() and not (path / "config.json").is_file():
@@ -224,6 +233,8 @@ def rows(folder: str | Path = "results", categorical: bool = False) -> pd.DataFr
     from posbench.results.gate import apply_gate
     from posbench.results.rows import AGAIN, RowStore, read_rows
 
+    if not isinstance(folder, str | os.PathLike):
+        raise DataError(f"folder {folder!r}: give the path of a folder that posbench has written")
     path = Path(folder).expanduser()
     if (path / ROWS_FILE).is_file():
         return read_rows(path / ROWS_FILE, categorical)
@@ -269,6 +280,8 @@ def _checked(settings: Settings | None, arguments: Mapping[str, Sequence[str]]) 
     if not isinstance(settings, Mapping | None):
         raise ConfigError(f"settings {settings!r}: give values by name, such as {{'runtime.device': 'cpu'}}")
     for key in settings or {}:
+        if not isinstance(key, str):
+            raise ConfigError(f"settings {key!r}: give names of settings, such as 'runtime.device'")
         for function, names in arguments.items():
             if key in names:
                 raise ConfigError(f"settings {key!r}: give it as the argument of {function}")

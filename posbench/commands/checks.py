@@ -164,7 +164,7 @@ def check_sweep(script: SweepScript, load_option: grid.LoadOption, given: Collec
         extensions = grid.extensions(script, settings.scheme.name, load_option)
         for extension in extensions:
             check_extension(extension)
-            if extension.finetune and (train := finetune_settings(settings.train, extension.finetune)):
+            if extension.finetune and (train := finetune_settings(settings.train, extension)):
                 flops += feasibility.training_flops(settings, train)
         for name, evaluation in script.evaluate.items():
             repeats = 1 + len(extensions) * evaluation.include_extensions

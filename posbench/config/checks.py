@@ -6,7 +6,7 @@ from shutil import which
 
 from posbench.config.data import DataSettings
 from posbench.config.schema import RuntimeSettings, TrainSettings
-from posbench.config.train import synthetic_sequences
+from posbench.config.train import holds_both_kinds, synthetic_sequences
 from posbench.config.validation import validate
 from posbench.errors import ConfigError
 
@@ -49,7 +49,8 @@ def check(settings: TrainSettings) -> None:
     """Raises ConfigError for training settings out of their range."""
     validate(settings, "train.")
     fraction, size = settings.synthetic_fraction, settings.batch_size
-    if 0 < fraction < 1 and (count := synthetic_sequences(fraction, size)) in (0, size):
+    if not holds_both_kinds(fraction, size):
+        count = synthetic_sequences(fraction, size)
         raise ConfigError(
             f"train.synthetic_fraction {fraction:g} of train.batch_size {size} is {count} whole sequences: give a larger "
             f"train.batch_size, or train.synthetic_fraction={count // size}"

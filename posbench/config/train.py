@@ -69,6 +69,11 @@ def synthetic_sequences(fraction: float, batch_size: int) -> int:
     return round(fraction * batch_size)
 
 
+def holds_both_kinds(fraction: float, batch_size: int) -> bool:
+    """Returns whether a batch has text and synthetic sequences, if the fraction calls for both."""
+    return not 0 < fraction < 1 or 0 < synthetic_sequences(fraction, batch_size) < batch_size
+
+
 @dataclass
 class FinetuneTrainSettings(TrainSettings):
     """The settings of a fine-tuning, in which 0 steps are none."""

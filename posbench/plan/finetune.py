@@ -16,34 +16,43 @@ from dataclasses import replace
 from typing import Any
 
 from posbench.config.checks import check
-from posbench.config.schema import FinetuneTrainSettings, TrainSettings
-from posbench.config.validation import check_partial
+from posbench.config.schema import ExtensionSettings, FinetuneTrainSettings, TrainSettings
+from posbench.config.train import holds_both_kinds
+from posbench.config.validation import check_effect, check_partial
 from posbench.errors import ConfigError
 
 
-def finetune_settings(base_settings: TrainSettings, finetune: dict[str, Any]) -> TrainSettings | None:
-    """Returns the settings of a fine-tuning, or None if it has no steps.
+def finetune_settings(base_settings: TrainSettings, extension: ExtensionSettings) -> TrainSettings | None:
+    """Returns the settings of the fine-tuning with an extension, or None if it has no steps.
 
-    Defaults: the sequence length of the base model, as many tokens a step, and a tenth of its learning rates.
+    Defaults: the sequence length of the base model, as many tokens a step (more, if text and synthetic sequences need it), and a tenth of its learning rates.
 
     Args:
-        finetune: keys of TrainSettings and their values; `steps` is required.
+        extension: `finetune` holds keys of TrainSettings and their values; `steps` is required.
 
     Raises:
-        ConfigError: if a key is unknown, or a value is of a wrong type or out of its range.
+        ConfigError: if a key is unknown, a value is of a wrong type or out of its range, or a setting changes nothing.
     """
+    finetune = extension.finetune
     if "steps" not in finetune:
-        raise ConfigError("finetune steps None: give a number of steps, 0 for none")
+        raise ConfigError(f"the fine-tuning with {extension.name} has no steps: give a number, 0 for none")
     check_partial("finetune", finetune, FinetuneTrainSettings)
     if finetune["steps"] == 0:
         return None
     length = max(1, finetune.get("seq_len", base_settings.seq_len))
     micro_steps = max(1, finetune.get("grad_accum_steps", base_settings.grad_accum_steps))
     tokens = base_settings.batch_size * base_settings.seq_len
-    batch_size = max(1, round(tokens / length / micro_steps)) * micro_steps
+    smallest = max(1, round(tokens / length / micro_steps)) * micro_steps
+    fraction = finetune.get("synthetic_fraction", base_settings.synthetic_fraction)
+    sizes = range(smallest, smallest + 1000 * micro_steps, micro_steps)
+    batch_size = next((size for size in sizes if holds_both_kinds(fraction, size)), smallest)
     rates = {"lr": base_settings.lr / 10, "muon_lr": base_settings.muon_lr / 10}
     train = replace(base_settings, **{"batch_size": batch_size, **rates, **finetune})
-    check(train)
+    try:
+        check_effect(replace(base_settings, **finetune), "train.", [f"train.{key}" for key in finetune])
+        check(train)
+    except ConfigError as error:
+        raise ConfigError(f"the fine-tuning with {extension.name}: {error}") from None
     return train
 
 

@@ -110,7 +110,7 @@ def plan_finetuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corp
     """
     if not extension.finetune:
         return model
-    train = finetune_settings(model.settings.train, extension.finetune)
+    train = finetune_settings(model.settings.train, extension)
     if train is None:
         return model
     scheme = apply_extension(build_untrained_scheme(model.settings), extension, model.settings, train.seq_len)

@@ -19,7 +19,7 @@ from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allow
 from posbench.plan.job import Job
 from posbench.plan.sweep_file import Assignment, read_sweep
-from posbench.runtime.device import free_memory
+from posbench.runtime.device import free_memory, pick_device
 from posbench.runtime.distributed import RankLostError, world
 from posbench.runtime.signals import Interrupted
 from posbench.sweep.claims import Claim, Claims
@@ -171,6 +171,7 @@ def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: 
     allow(assignment.packages)
     sweep, folder = read_sweep(assignment.results_dir, assignment.sweep), assignment.results_dir
     runtime = replace(sweep.runtime, device=device or sweep.runtime.device, results_dir=str(folder))
+    pick_device(runtime.device)
     runtime, deadline = set_device(runtime), min(assignment.deadline, deadline_of(runtime))
     reader = StateReader(sweep, ResultsFolder(folder), runtime)
     Worker(reader, runtime, assignment.run, deadline).work(should_stop)

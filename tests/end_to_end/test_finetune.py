@@ -7,6 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from posbench.config.schema import ExtensionSettings, TrainSettings
+from posbench.plan.finetune import finetune_settings
+
 pytestmark = pytest.mark.slow
 
 MINIATURE = (
@@ -165,7 +168,7 @@ def test_evaluate_fine_tunes_and_measures(script):
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("pi_9={extension: pi, train: {seq_len: 32}}", ["finetune steps None", "0 for none"]),
+        ("pi_9={extension: pi, train: {seq_len: 32}}", ["pi_9 has no steps", "0 for none"]),
         ("pi_9={extension: pi}", ["finetune.pi_9 without train", "steps"]),
         (
             "pi_9={extension: pi, train: {steps: 9, grad_accum_steps: 0}}",
@@ -182,6 +185,14 @@ def test_evaluate_fine_tunes_and_measures(script):
         (
             "pi_9={extension: pi, train: {steps: 9, seq_len: 512, batch_size: 2}}",
             ["88 distinct keys", "data.num_keys"],
+        ),
+        (  # fault: accepted, although the same pair of settings of the training was refused
+            "pi_9={extension: pi, train: {steps: 9, optimizer: adamw, muon_lr: 0.1}}",
+            ["fine-tuning with pi_9", "train.muon_lr", "changes nothing with train.optimizer adamw"],
+        ),
+        (
+            "pi_9={extension: pi, train: {steps: 9, synthetic_fraction: 0, query_fraction: 0.5}}",
+            ["fine-tuning with pi_9", "train.query_fraction", "changes nothing"],
         ),
         ("pi={train: {steps: 9}}", ["finetune.pi", "another"]),
         ("pi_9={train: {steps: 9}}", ["extension 'pi_9'", "pi"]),
@@ -223,3 +234,11 @@ def test_fine_tuned_models_have_identities_of_their_own():
     child = replace(base, fine_tuning=FineTuning(base, ExtensionSettings("pi"), 1, TrainSettings()))
     other = replace(child, fine_tuning=replace(child.fine_tuning, extension_version=2))
     assert len({base.id, child.id, other.id}) == 3
+
+
+def test_a_long_fine_tuning_has_room_for_both_kinds_of_sequences():
+    """Fault: as many tokens a step were one sequence, and the advice was to change the batch of the base model."""
+    base = TrainSettings(seq_len=16, batch_size=8, synthetic_fraction=0.5)
+    tuning = finetune_settings(base, ExtensionSettings("pi", None, {"steps": 2, "seq_len": 128}))
+    assert tuning is not None
+    assert tuning.batch_size == 2

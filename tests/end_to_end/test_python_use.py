@@ -151,3 +151,31 @@ def test_a_mistake_is_one_line(call, expected, monkeypatch):
     assert isinstance(error.value, ConfigError | DataError)
     assert expected in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_training_that_stops_early_is_an_error(cache, text, tmp_path):
+    """Fault: the folder without a model was returned as the name of a pretrained model, or was an error of another cause."""
+    given = settings(tmp_path / "python", cache, text) | {"runtime.max_minutes": 1e-4}
+    with pytest.raises(PosbenchError, match="the training has stopped before its end"):
+        pb.train("alibi", data="files", settings=given, **TRAIN | {"steps": 10**6})
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: pb.choices(3), "unknown group '3'"),
+        (lambda: pb.rows(3), "folder 3: give the path"),
+        (lambda: pb.train("rope", settings={3: 4}), "settings 3: give names"),
+    ],
+)
+def test_arguments_of_other_types_are_one_line(call, words):
+    """Fault: these were a TypeError."""
+    with pytest.raises(PosbenchError, match=words):
+        call()
+
+
+def test_rows_of_a_trained_model_stay_beside_it(cache, text, tmp_path):
+    """Fault: runtime.results_dir in the settings of a trained model was ignored."""
+    model = pb.train("alibi", data="files", settings=settings(tmp_path / "python", cache, text), **TRAIN)
+    with pytest.raises(ConfigError, match=r"runtime\.results_dir.*own results folder"):
+        pb.load(model.folder, settings={"runtime.results_dir": tmp_path / "elsewhere"})

@@ -94,7 +94,7 @@ def cells(changes: tuple[tuple[str, str, Any], ...], seed: int) -> list[Cell]:
     )
     pi = ExtensionSettings("pi", {**PI, **changed.get("extension", {})})
     tuned = replace(pi, name="pi_tuned", finetune={"steps": 5, **changed.get("finetune", {})})
-    fine_tuning = FineTuning(model, tuned, 1, finetune_settings(train, tuned.finetune))
+    fine_tuning = FineTuning(model, tuned, 1, finetune_settings(train, tuned))
     task = TaskSettings("fixed_targets", {**FIXED, **changed.get("task", {})})
     return [
         replace(Cell(of, extension, 1, task, 1, length, 0, "float32"), **changed.get("cell", {}))

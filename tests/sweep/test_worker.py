@@ -108,6 +108,15 @@ def test_a_worker_says_what_is_left(results, write, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("device", ["meta", "cuda:99", "gpu"])
+def test_a_worker_refuses_a_device_that_is_not_there(results, write, device):
+    """Fault: the jobs failed on it, or it was a traceback."""
+    sweep = write([cell(model())])
+    assignment = Assignment(results.path, sweep.id, "run", frozenset())
+    with pytest.raises(ConfigError, match="device"):
+        run_worker(assignment, lambda: False, device)
+
+
 @pytest.mark.parametrize(("n_failed", "status"), [(0, 0), (2, 1)])
 def test_the_exit_status_of_a_worker(n_failed, status, monkeypatch, capsys):
     """Fault: posbench worker exited with 0 although jobs had failed."""
