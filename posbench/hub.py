@@ -45,7 +45,7 @@ def push_folder(folder: Path, repository: str, kind: str) -> str:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"{repository} cannot be pushed ({reason}): log in with `hf auth login`, check that you may write there, and "
-            f"upload {folder} with the same command"
+            f"upload it with `hf upload {repository} {folder} --repo-type {kind}`"
         ) from None
     return str(url)
 

@@ -20,6 +20,8 @@ class TokenizerSettings:
     name: str = setting(
         "", used_with=("kind", Rule(choices=("hugging_face",)))
     )  # hugging_face: a name on the hub, a saved folder or a tokenizer.json
+    # hugging_face, on the hub: a commit, branch or tag; empty is main
+    revision: str = setting("", hash_if_set=True, used_with=("kind", Rule(choices=("hugging_face",))))
 
 
 @dataclass

@@ -119,16 +119,17 @@ def _check_pinned(config: DataSettings, corpus: Corpus) -> None:
         )
 
 
-def with_model_tokenizer(config: DataSettings, model: str) -> DataSettings:
+def with_model_tokenizer(config: DataSettings, model: str, revision: str = "") -> DataSettings:
     """Returns settings of the same documents for a pretrained model: its tokenizer, its bos and no additional ids.
 
     Args:
         model: the folder or name of the model, whose tokenizer is used unless `config` names one of Hugging Face.
+        revision: of the model on the hub.
     """
-    given = config.tokenizer
-    name = given.name if given.kind == "hugging_face" and given.name else model
-    own = TokenizerSettings("hugging_face", name=name)
-    return replace(config, tokenizer=own, bos=hugging_face.bos_id(name))
+    own = config.tokenizer
+    if own.kind != "hugging_face" or not own.name:
+        own = TokenizerSettings("hugging_face", name=model, revision=revision)
+    return replace(config, tokenizer=own, bos=hugging_face.bos_id(own.name, own.revision))
 
 
 def fingerprint(config: DataSettings) -> str:

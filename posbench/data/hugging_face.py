@@ -15,28 +15,28 @@ OFFLINE = "data.tokenizer.kind=bytes or bpe, or a folder that holds a tokenizer"
 
 
 @cache
-def load(name: str) -> Subword:
-    """Loads a tokenizer, without its steps that alter text."""
+def load(name: str, revision: str = "") -> Subword:
+    """Loads a tokenizer, of a revision on the hub, without its steps that alter text."""
     if not name:
         raise ConfigError(
             f"data.tokenizer.kind=hugging_face needs data.tokenizer.name: a hub name, or {OFFLINE}"
         )
-    encoder = subword.open_file(Path(name)) if name.endswith(".json") else load_fast(name)
+    encoder = subword.open_file(Path(name)) if name.endswith(".json") else load_fast(name, revision)
     return subword.make_lossless(encoder, name)
 
 
-def bos_id(name: str) -> int:
+def bos_id(name: str, revision: str = "") -> int:
     """Returns the id at the start of a text for a tokenizer's model: its bos, else its eos (GPT-2), else its pad."""
-    loaded = load_auto(name)
+    loaded = load_auto(name, revision)
     for index in (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id):
         if index is not None:
             return int(index)
     raise DataError(f"tokenizer {name!r} has no bos, eos or pad to start a document with: choose another")
 
 
-def load_fast(name: str) -> Tokenizer:
+def load_fast(name: str, revision: str = "") -> Tokenizer:
     """Loads the tokenizer of the `tokenizers` library inside a tokenizer of transformers."""
-    loaded = load_auto(name)
+    loaded = load_auto(name, revision)
     if getattr(loaded, "backend_tokenizer", None) is None:
         raise DataError(
             f"tokenizer {name!r} has no fast version, which exact byte counts require: choose {OFFLINE}"
@@ -52,6 +52,10 @@ def load_auto(name: str, revision: str = "") -> Any:
     if name.startswith(("/", ".")) and not Path(name).exists():
         raise DataError(
             f"data.tokenizer.name {name!r}: there is no such folder; give a hub name, or {OFFLINE}"
+        )
+    if revision and Path(name).exists():
+        raise ConfigError(
+            f"revision {revision!r} of tokenizer {name!r}: a folder has none; give a name on the hub, or remove it"
         )
     revision = revision or "main"
     try:

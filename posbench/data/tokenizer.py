@@ -72,7 +72,7 @@ def tokenizer_id(config: TokenizerSettings) -> str:
         case "bpe":
             return f"bpe-{config.vocab_size}"
         case "hugging_face":
-            return hugging_face.load(config.name).fingerprint
+            return hugging_face.load(config.name, config.revision).fingerprint
     raise unknown("data.tokenizer.kind", config.kind, KINDS)
 
 
@@ -84,7 +84,7 @@ def make(config: TokenizerSettings, train_texts: Iterable[str]) -> Tokenizer:
         case "bpe":
             return subword.train(config.vocab_size, train_texts)
         case "hugging_face":
-            return hugging_face.load(config.name)
+            return hugging_face.load(config.name, config.revision)
     raise unknown("data.tokenizer.kind", config.kind, KINDS)
 
 

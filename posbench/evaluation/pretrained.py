@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from posbench.config.data import TokenizerSettings
 from posbench.config.schema import (
     RuntimeSettings,
 )
@@ -28,9 +29,13 @@ from posbench.runtime.device import autocast_context, pick_device
 from posbench.tasks.task import Task
 
 
-def eos_ids(model: Any, tokenizer: str) -> tuple[int, ...]:
+def eos_ids(model: Any, tokenizer: TokenizerSettings) -> tuple[int, ...]:
     """Returns the ids that end an answer, as the model's generation settings and the tokenizer state them."""
-    loaded = None if tokenizer.endswith(".json") else hugging_face.load_auto(tokenizer)
+    loaded = (
+        None
+        if tokenizer.name.endswith(".json")
+        else hugging_face.load_auto(tokenizer.name, tokenizer.revision)
+    )
     found: set[int] = set()
     for source in (model.generation_config, model.config, loaded):
         given = getattr(source, "eos_token_id", None)
@@ -61,7 +66,7 @@ class PretrainedModel(EvaluatedModel):
         self.max_tokens_per_batch = runtime.max_tokens_per_batch
         self.device, self.dtype = pick_device(runtime.device), pretrained.settings.dtype
         hf_model = load_hf_model(pretrained).to(self.device)
-        ends = eos_ids(hf_model, plan.settings.data.tokenizer.name)
+        ends = eos_ids(hf_model, plan.settings.data.tokenizer)
         self.corpus = replace(corpus, vocabulary=replace(corpus.vocabulary, eos_ids=ends))
         count = sum(parameter.numel() for parameter in hf_model.parameters())
         self.metadata = {"status": "ok", "n_params": count, "train_tokens": 0}

@@ -16,7 +16,7 @@ from posbench.config.schema import ExtensionSettings, LMSettings
 from posbench.errors import ConfigError, DataError, IncompatibleError
 from posbench.identity import identity
 from posbench.lm import hf_families, hf_positions, hf_rope_scaling
-from posbench.lm.hf_loading import from_pretrained, load_config, one_line_errors, source_id
+from posbench.lm.hf_loading import from_pretrained, hub_commit, load_config, one_line_errors, source_id
 from posbench.lm.hugging_face import OpaquePositions
 from posbench.model.architecture import Architecture
 
@@ -28,7 +28,7 @@ class PretrainedInfo:
     """Properties of a pretrained model that are known before its weights are loaded.
 
     Attributes:
-        settings: name, revision, dtype and other settings with which it is loaded.
+        settings: name, revision (on the hub, the commit), dtype and other settings with which it is loaded.
         label: short name for tables and messages.
         id: hash of its weights and of the settings that change its numbers.
         architecture: of the converted model; None for a black box.
@@ -122,12 +122,14 @@ def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
             )
     except IncompatibleError as error:
         architecture, reason, scheme = None, str(error), opaque_scheme_settings(config, settings.name)
+    # One commit for the weights and the tokenizer, also if the branch moves before they are read.
+    revision = settings.revision if Path(settings.name).exists() else hub_commit(settings)
     return PretrainedInfo(
-        settings,
+        replace(settings, revision=revision),
         Path(settings.name).resolve().name if Path(settings.name).exists() else settings.name.split("/")[-1],
         identity(
             [
-                source_id(settings, config),
+                source_id(settings),
                 settings.dtype,
                 settings.rope_scaling,
                 architecture is not None,

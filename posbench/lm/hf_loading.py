@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ def load_config(settings: LMSettings) -> Any:
     path = Path(name)
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise DataError(f"lm.name {name!r}: there is no such folder; {REMEDY}")
+    if settings.revision and path.exists():
+        raise ConfigError(
+            f"revision {settings.revision!r} of {name!r}: a folder has none; give a name on the hub, or remove it"
+        )
     config = from_pretrained(AutoConfig, settings)
     if not hasattr(config, "vocab_size"):
         raise DataError(f"model {name!r} cannot be loaded (it is not a text-only model): {REMEDY}")
@@ -92,7 +97,17 @@ def override_rope_scaling(config: Any, settings: LMSettings) -> None:
     config.rope_parameters = {key: own[key] for key in kept if key in own} | requested
     try:
         config.standardize_rope_params()
-        config.validate_rope()
+        with recorded_warnings("transformers.modeling_rope_utils") as warnings:
+            config.validate_rope()
+        # Of keys that the type does not read, transformers only warns: "Unrecognized keys ...: {'a', 'b'}".
+        ignored = [
+            key for key in requested if any(repr(key) in line.rpartition(": ")[2] for line in warnings)
+        ]
+        if ignored:
+            raise ConfigError(
+                f"lm.rope_scaling.{ignored[0]} changes nothing with rope_type {requested['rope_type']}: remove it, or give "
+                "another rope_type"
+            )
         hf_rope_scaling.scaling_settings(config)
     except IncompatibleError:
         pass  # becomes a black box, which transformers scales
@@ -103,12 +118,42 @@ def override_rope_scaling(config: Any, settings: LMSettings) -> None:
         ) from None
 
 
-def source_id(settings: LMSettings, config: Any) -> str:
+@contextlib.contextmanager
+def recorded_warnings(name: str) -> Iterator[list[str]]:
+    """Yields the messages of a logger inside the block, which are not printed."""
+    lines: list[str] = []
+
+    def record(entry: logging.LogRecord) -> bool:
+        lines.append(entry.getMessage())
+        return False
+
+    logger = logging.getLogger(name)
+    logger.addFilter(record)
+    try:
+        yield lines
+    finally:
+        logger.removeFilter(record)
+
+
+def hub_commit(settings: LMSettings) -> str:
+    """Returns the commit of a model on the hub whose configuration is in the cache."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    with one_line_errors(settings.name):
+        file = cached_file(
+            settings.name, "config.json", revision=settings.revision or "main", local_files_only=True
+        )
+    commit = extract_commit_hash(file, None)
+    if commit is None:
+        raise DataError(f"model {settings.name!r} has no commit in the cache of the hub: {REMEDY}")
+    return commit
+
+
+def source_id(settings: LMSettings) -> str:
     """Returns what identifies the weights: the commit on the hub, or a hash of the files in a folder."""
     folder = Path(settings.name)
     if not folder.exists():
-        commit = getattr(config, "_commit_hash", None) or settings.revision
-        return f"{settings.name}@{commit}"
+        return f"{settings.name}@{hub_commit(settings)}"
     files = next((some for some in (sorted(folder.glob(pattern)) for pattern in WEIGHTS) if some), [])
     if not files:
         raise DataError(f"model {settings.name!r} cannot be loaded (it has no weights): {REMEDY}")

@@ -19,8 +19,8 @@ def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
         DataError: if the model cannot be found, or the tokenizer has more ids than the model embeds.
     """
     pretrained = inspect_pretrained(lm)
-    data = with_model_tokenizer(data, lm.name)
-    tokenizer, size = hugging_face.load(data.tokenizer.name), pretrained.vocab_size
+    data = with_model_tokenizer(data, lm.name, pretrained.settings.revision)
+    tokenizer, size = hugging_face.load(data.tokenizer.name, data.tokenizer.revision), pretrained.vocab_size
     if tokenizer.vocab_size > size:
         excess = f"tokens up to id {tokenizer.vocab_size - 1}, such as {tokenizer.token(size)!r} (id {size})"
         raise DataError(

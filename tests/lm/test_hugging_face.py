@@ -240,6 +240,12 @@ def test_models_that_cannot_be_loaded(tmp_path: Path) -> None:
         "rope_type 'yarm'.*did you mean 'yarn'", ConfigError, name=folder, rope_scaling={"rope_type": "yarm"}
     )
     assert_error("factor", ConfigError, name=folder, rope_scaling={"rope_type": "yarn"})
+    for given, key in (
+        ({"rope_type": "default", "factor": 4.0}, "factor"),
+        ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3}, "beta_fast"),
+    ):
+        # fault: accepted, and the model under another id
+        assert_error(f"lm.rope_scaling.{key} changes nothing", ConfigError, name=folder, rope_scaling=given)
     gpt2 = str(saved(tmp_path / "gpt2", "gpt2", **GPT2))
     assert_error(
         "no rotation", IncompatibleError, name=gpt2, rope_scaling={"rope_type": "linear", "factor": 2.0}
