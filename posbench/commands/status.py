@@ -28,22 +28,25 @@ def main(arguments: Sequence[str]) -> int:
     folder = parser("status").parse_args(arguments).results_dir
     from posbench.evaluation.results_folder import ResultsFolder
     from posbench.plan.sweep_file import find_sweeps, read_sweep
-    from posbench.sweep.state import StateReader
+    from posbench.sweep.state import FAILED, RUNNING, StateReader
     from posbench.sweep.status import report
 
     found = find_sweeps(folder)
     if not found:
         raise DataError(f"no sweep in {folder}: run posbench sweep first, or give a results folder")
-    latest = {}
-    for name in reversed(found):
+    shown: dict[str, str] = {}
+    names: set[str] = set()
+    for name in found:  # the last written first
         try:
             sweep = read_sweep(folder, name)
         except DataError as error:  # such as one of another version
             print(f"left out: {error}")
-        else:
-            latest[sweep.name] = sweep
-    for name, sweep in latest.items():
+            continue
         reader = StateReader(sweep, ResultsFolder(folder))
         reader.read()
-        print(f"{name}: " + "\n".join(report(reader)))
+        # An older sweep of the same name, such as another training, is shown while it runs or has failed.
+        if sweep.name not in names or reader.jobs[RUNNING] or reader.jobs[FAILED]:
+            shown[name] = f"{sweep.name}: " + "\n".join(report(reader))
+        names.add(sweep.name)
+    print("\n".join(reversed(shown.values())))
     return 0

@@ -11,6 +11,21 @@ from posbench.config.validation import validate
 from posbench.errors import ConfigError
 
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+# Options of sbatch that posbench writes itself -> the setting to give instead, if there is one.
+OWN_SBATCH_OPTIONS = {
+    "array": "workers",
+    "job-name": "",
+    "time": "minutes",
+    "cpus-per-task": "cpus",
+    "gpus-per-node": "gpus",
+    "mem": "memory_gb",
+    "partition": "partition",
+    "account": "account",
+    "signal": "signal_seconds",
+    "output": "",
+    "error": "",
+    "requeue": "requeues",
+}
 # Options of sbatch become lines of a script.
 SBATCH_OPTION, SBATCH_VALUE = re.compile(r"[a-z][a-z-]*"), re.compile(r"[^\n\r\0]*")
 
@@ -43,6 +58,16 @@ def check_launcher(runtime: RuntimeSettings) -> None:
             raise ConfigError(
                 f"runtime.slurm.sbatch.{option} {value!r}: give an option of sbatch and a value of one line"
             )
+        if (own := OWN_SBATCH_OPTIONS.get(option)) is not None:
+            raise ConfigError(
+                f"runtime.slurm.sbatch.{option} {value!r}: posbench sets this option; "
+                + (f"give runtime.slurm.{own}" if own else "remove it")
+            )
+    if runtime.slurm.signal_seconds >= 60 * runtime.slurm.minutes:
+        raise ConfigError(
+            f"runtime.slurm.signal_seconds {runtime.slurm.signal_seconds} is not below runtime.slurm.minutes "
+            f"{runtime.slurm.minutes}: a worker would stop at its start; give fewer seconds or more minutes"
+        )
 
 
 def check(settings: TrainSettings) -> None:

@@ -42,8 +42,9 @@ def models(script: SweepScript, load_option: LoadOption) -> Iterator[ModelSettin
         schemes, sizes, *axes.train.values(), rates, axes.seed
     ):
         train = replace(script.train, seed=seed, **dict(zip(axes.train, values, strict=True)))
-        if axes.lr and rate != train.lr:  # with muon_lr in proportion
-            train = replace(train, lr=rate, muon_lr=train.muon_lr * rate / train.lr)
+        if axes.lr and rate != train.lr:  # with muon_lr in proportion, if it is used
+            muon_lr = train.muon_lr * rate / train.lr if train.optimizer == "muon" else train.muon_lr
+            train = replace(train, lr=rate, muon_lr=muon_lr)
         yield ModelSettings(SchemeSettings(**scheme), size, script.data, train)
 
 

@@ -38,3 +38,21 @@ def test_a_worker_is_submitted_for_failed_jobs(monkeypatch, tmp_path):
         ):
             pass
     assert submitted == [1]
+
+
+@pytest.mark.parametrize(
+    ("slurm", "words"),
+    [
+        (
+            SlurmSettings(sbatch={"cpus-per-task": 16}),
+            r"posbench sets this option; give runtime\.slurm\.cpus",
+        ),
+        (SlurmSettings(sbatch={"job-name": "mine"}), "posbench sets this option; remove it"),
+        (SlurmSettings(minutes=2), "signal_seconds 120 is not below runtime.slurm.minutes 2"),
+    ],
+)
+def test_options_that_contradict_settings_are_refused(slurm, words, monkeypatch):
+    """Fault: cpus-per-task and job-name stood twice in the script, and time and array replaced settings."""
+    monkeypatch.setattr("posbench.config.checks.which", lambda program: program)
+    with pytest.raises(ConfigError, match=words):
+        check_launcher(RuntimeSettings(launcher="slurm", slurm=slurm))

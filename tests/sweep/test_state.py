@@ -172,6 +172,18 @@ def test_status_leaves_out_a_sweep_of_another_version(results, write, capsys):
     assert lines[1].startswith("test: 0 of 2 jobs done")
 
 
+def test_status_shows_an_older_sweep_of_the_same_name_that_has_failed(results, write, capsys):
+    """Fault: of all trainings, whose sweeps have one name, only the one that was started last was shown."""
+    old = write([cell(model(0))])
+    write_record(results, by(old, model(0), False), "run", outcome="failed", error="no memory")
+    new = write([cell(model(1))])
+    os.utime(results.path / "sweeps" / f"{new.id}.json", (2e9, 2e9))
+    assert status.main([str(results.path)]) == 0
+    shown = capsys.readouterr().out
+    assert "no memory" in shown
+    assert shown.count("test: 0 of 2 jobs done") == 2
+
+
 def test_the_time_left_follows_from_finished_jobs(results, write):
     sweep = write([cell(model(seed)) for seed in range(4)])
     reader = StateReader(sweep, results)
