@@ -22,6 +22,10 @@ class IncompatibleError(PosbenchError):
     """Parts that cannot be combined, such as an extension and a scheme without the capability that it needs."""
 
 
+class TaskMismatchError(IncompatibleError):
+    """A task on a model that was trained on other sequences, or on an ensemble that cannot answer it."""
+
+
 class DataError(PosbenchError):
     """Text or files that are missing, empty, changed or malformed."""
 

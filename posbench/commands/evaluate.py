@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from posbench.commands import checks, settings_command
 from posbench.config.schema import EvaluateScript, ExtensionSettings, ModelSettings
-from posbench.errors import DataError, IncompatibleError
+from posbench.errors import DataError, IncompatibleError, TaskMismatchError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,13 +107,10 @@ def plan_evaluation(
         _, made = build_task(script.task.name, evaluation, load, 1)
         if made.fixed_lengths(corpus):  # in place of the lengths of configs/evaluate.yaml
             evaluation = replace(evaluation, lengths=[], length_multiples=[])
-    cells = list(plan_cells(model, extension, script.task.name, evaluation, load, corpus))
-    if not cells:
-        raise IncompatibleError(
-            f"task {script.task.name} does not apply to this model, which was trained on other sequences "
-            f"(train.synthetic_task={model.settings.train.synthetic_task}): choose another task or another model"
-        )
-    return model, cells
+    try:
+        return model, list(plan_cells(model, extension, script.task.name, evaluation, load, corpus))
+    except TaskMismatchError as error:
+        raise IncompatibleError(f"{error}: choose another task or another model") from None
 
 
 def plan(script: EvaluateScript) -> ModelPlan:

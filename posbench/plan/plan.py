@@ -5,6 +5,7 @@ Settings that are not possible are rejected here, before anything runs.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from posbench.config.schema import (
 )
 from posbench.data.corpus import Corpus, check_corpus, fingerprint, open_corpus
 from posbench.data.synthetic import check_synthetic_task
-from posbench.errors import IncompatibleError, LengthError, UndefinedError
+from posbench.errors import ConfigError, IncompatibleError, LengthError, TaskMismatchError, UndefinedError
 from posbench.instantiate import instantiate
 from posbench.lm.chunks import ChunkEnsemble
 from posbench.model.gpt import Size, build_scheme
@@ -139,6 +140,7 @@ def plan_cells(
 
     Raises:
         IncompatibleError: if the scheme of the model does not support the extension.
+        TaskMismatchError: if the model or the ensemble cannot do the task.
         LengthError: if the task or the corpus does not allow a length.
     """
     settings = model.settings
@@ -147,8 +149,12 @@ def plan_cells(
     model = plan_finetuning(model, extension, corpus)
     requested_lengths = evaluated_lengths(evaluation, settings.train.seq_len, name)
     task_settings, task = build_task(name, evaluation, load_option, max(requested_lengths, default=0))
-    if not model.pretrained and task.required_synthetic_task not in ("", settings.train.synthetic_task):
-        return
+    trained_on, needed = settings.train.synthetic_task, task.required_synthetic_task
+    if not model.pretrained and needed not in ("", trained_on):
+        raise TaskMismatchError(
+            f"task {task_settings.name} needs a model of train.synthetic_task={needed}, and {model.label} was trained on "
+            f"{trained_on}"
+        )
     fixed = sorted(set(task.fixed_lengths(corpus)))
     if fixed and requested_lengths:
         raise LengthError(
@@ -165,7 +171,7 @@ def plan_cells(
         None if extension.ensemble is None else instantiate(extension.ensemble, ChunkEnsemble, None, None)
     )
     if ensemble is not None and not (task.supports_ensembles and hasattr(ensemble, task.output_type)):
-        return  # an ensemble has no attention weights, for example
+        raise TaskMismatchError(f"{extension.name} cannot answer task {task_settings.name}")
     if ensemble is not None and model.pretrained and model.pretrained.architecture is None:
         raise IncompatibleError(
             f"{extension.name} needs whole distributions, which a black box does not give: use a model that is converted"
@@ -177,8 +183,9 @@ def plan_cells(
         stable = extended_scheme.traits.prefix_stable and ensemble is None
         if length in defined and length not in task.lengths_to_run(defined, stable):
             continue
-        # The first prompt raises if the length is not possible, before hours of training.
-        next(task.prompts(length, corpus, settings.train.seq_len, evaluation.seed))
+        # A prompt raises if the length is not possible, before hours of training.
+        prompts = task.prompts(length, corpus, settings.train.seq_len, evaluation.seed)
+        deque(prompts if task.lengths_differ else [next(prompts)], maxlen=0)
         version = 0 if extension.build is None else extended_scheme.version
         version = version if ensemble is None else ensemble.version
         yield Cell(
@@ -252,10 +259,16 @@ def evaluated_lengths(evaluation: EvaluationSettings, train_len: int, name: str)
 
 
 def plan_sweep(script: SweepScript, load_option: LoadOption, cache: Path) -> Plan:
-    """Plans every model of a grid and every possible cell on it."""
+    """Plans every model of a grid and every possible cell on it.
+
+    Raises:
+        ConfigError: if no model of the grid can do any of the evaluations.
+    """
     models: list[ModelPlan] = []
     cells: list[Cell] = []
     skipped: list[str] = []
+    mismatches: dict[str, str] = {}
+    measured: set[str] = set()
     for settings in grid.models(script, load_option):
         model = plan_model(settings)
         models.append(model)
@@ -265,8 +278,19 @@ def plan_sweep(script: SweepScript, load_option: LoadOption, cache: Path) -> Pla
                 if extension is not NONE and not evaluation.include_extensions:
                     continue
                 try:
-                    cells += plan_cells(model, extension, name, evaluation, load_option, corpus)
+                    cells += list(plan_cells(model, extension, name, evaluation, load_option, corpus))
+                    measured.add(name)
+                except TaskMismatchError as error:  # usual in a grid of several synthetic tasks
+                    mismatches.setdefault(name, str(error))
                 except IncompatibleError as error:
-                    skipped.append(f"{settings.scheme.name} + {extension.name}: {error}")
-                    break
+                    what = (
+                        f"evaluate.{name}"
+                        if extension is NONE
+                        else f"{settings.scheme.name} + {extension.name}"
+                    )
+                    skipped.append(f"{what}: {error}")
+    if left := [name for name in mismatches if name not in measured]:
+        skipped.append(f"{', '.join(f'evaluate.{name}' for name in left)}: {mismatches[left[0]]}")
+    if skipped and not cells:
+        raise ConfigError(f"nothing can be measured: {skipped[0]}; change the grid or the evaluations")
     return Plan(models, cells, list(dict.fromkeys(skipped)))

@@ -10,6 +10,7 @@ import torch
 
 from posbench.config.schema import RuntimeSettings
 from posbench.data.corpus import Corpus, open_corpus
+from posbench.errors import LengthError
 from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.evaluation.oom_report import explain_oom
 from posbench.evaluation.pretrained import load_evaluated_model
@@ -113,7 +114,11 @@ class JobRunner:
         return EvaluatedModel(base, folder, self.corpus(base), self.runtime).finetune_start(tuning)
 
     def evaluate(self, job: Job, on_progress: ProgressCallback, should_stop: Callable[[], bool]) -> float:
-        """Measures the cells of a job that have no rows yet."""
+        """Measures the cells of a job that have no rows yet.
+
+        Raises:
+            LengthError: of the first cell whose length is not possible, after all others are measured.
+        """
         folder, store = self.results_folder, self.results_folder.store
         todo = world().from_main(
             lambda: [cell for cell in job.cells if not folder.is_evaluated(cell, self.runtime)]
@@ -122,6 +127,7 @@ class JobRunner:
             return 0.0
         model, measured = self.sweep.model(job.model), []
         total, begun = len(job.cells), len(job.cells) - len(todo)
+        impossible: LengthError | None = None
         try:
             for done, cell in enumerate(map(self.sweep.cell, todo), begun + 1):
                 if world().any_rank(should_stop()):
@@ -130,7 +136,11 @@ class JobRunner:
                     weights = folder.model_dir(model.id)
                     self.last = load_evaluated_model(model, weights, self.corpus(model), self.runtime)
                 self.last.should_stop = self.is_interrupted
-                self.last.evaluate(cell, store)
+                try:
+                    self.last.evaluate(cell, store)
+                except LengthError as error:  # of this cell alone
+                    impossible = impossible or error
+                    continue
                 if world().is_main_process:
                     measured.append((cell.length, cell_means(store.read(cell.id), cell.extension.name)))
                 on_progress(done, total, f"{cell.task.name} at {cell.length}")
@@ -138,4 +148,6 @@ class JobRunner:
             with self.tracked_run(model) as run:
                 for length, means in measured:
                     run.log_evaluation(length, means)
+        if impossible:
+            raise impossible
         return len(todo) / total

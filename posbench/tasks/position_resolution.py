@@ -28,7 +28,7 @@ class PositionResolution(Task):
     whether a model still distinguishes the positions.
 
     Prompts: the contexts of `key_value`, then the key of a record; both values are scored. The last record is left out,
-    and those whose value equals the next one.
+    and those whose value equals the next one; a context without other records has no prompt.
 
     Metrics, for each record; `position` is its index in the context, `depth` its relative position:
         position_accuracy (fraction, 0 or 1): its own value has the higher log-probability; ties, common in low precision, count half.
@@ -51,18 +51,22 @@ class PositionResolution(Task):
         self.num_contexts = num_contexts
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
+        found = False
         for index, context in enumerate(recall_contexts(corpus, self.num_contexts, length, seed)):
             own, following = context.value_ids[:-1], context.value_ids[1:]
             records = np.flatnonzero(own != following)
             if not len(records):
-                raise LengthError(
-                    f"position_resolution at {length} tokens: context {index} has no two neighbouring values that differ; "
-                    "choose a longer length"
-                )
+                continue
+            found = True
             key_R = context.key_ids[records]
             pairs = np.stack([np.stack([key_R, value[records]], 1) for value in (own, following)], 1)
             doc = {"context": index, "records": records, "count": len(context.key_ids)}
             yield Prompt(context.ids.astype(np.int64), pairs.reshape(-1, 2).astype(np.int64), 1, doc)
+        if not found:
+            raise LengthError(
+                f"position_resolution at {length} tokens: no context has two neighbouring values that differ; choose a "
+                "longer length"
+            )
 
     def process_results(self, prompt: Prompt, scores: Scores) -> Iterator[MetricValue]:
         index, last = prompt.doc["context"], max(1, prompt.doc["count"] - 1)

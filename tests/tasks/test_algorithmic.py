@@ -16,7 +16,7 @@ from posbench.data.batches import Batches
 from posbench.data.shard import Shard
 from posbench.data.synthetic import check_synthetic_task
 from posbench.data.vocabulary import Vocabulary
-from posbench.errors import ConfigError, LengthError
+from posbench.errors import ConfigError, LengthError, TaskMismatchError
 from posbench.lm.interface import Scores
 from posbench.plan.grid import NONE
 from posbench.plan.plan import plan_cells, plan_model
@@ -114,4 +114,7 @@ def test_only_models_trained_on_a_rule_are_evaluated_on_it():
         return list(plan_cells(model, NONE, "algorithmic", evaluation, lambda group, name: given, Text()))
 
     assert [cell.length for cell in cells("copy")] == [40, 80]
-    assert cells("reverse") == []
+    with pytest.raises(
+        TaskMismatchError, match=r"needs a model of train\.synthetic_task=reverse.*trained on copy"
+    ):
+        cells("reverse")

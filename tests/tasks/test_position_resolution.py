@@ -32,6 +32,13 @@ def test_own_value_and_next_value_at_distances_one_and_two(length):
             assert context[first + 4] == following  # two tokens before the next record's value
 
 
+def test_a_context_without_neighbours_that_differ_is_left_out():
+    """Fault: one such context ended the evaluation after the training."""
+    found = [prompt.doc["context"] for prompt in PositionResolution(20).prompts(10, Text(), 64, 0)]
+    assert 0 < len(found) < 20
+    assert found == sorted(found)
+
+
 def test_metrics_compare_the_two_log_probabilities():
     task = PositionResolution(1)
     (prompt,) = task.prompts(16, Text(), 64, 0)
