@@ -21,8 +21,10 @@ def with_distinct_labels(plan: Plan) -> Plan:
     averaged. The labels of such models get the settings in which they differ, as in "rope (lr 0.001)".
 
     Raises:
-        ConfigError: if two evaluations of one model would be averaged, such as one task with two settings.
+        ConfigError: if two evaluations of one model would be averaged or joined to one curve, such as one task with two
+            settings.
     """
+    _check_curves(plan.cells)
     shared = _sharing_a_label(plan.cells)
     if not shared:
         return plan
@@ -39,6 +41,21 @@ def with_distinct_labels(plan: Plan) -> Plan:
             f"{_what(same[0])} and {_what(same[1])} have one label: give one of them another name"
         )
     return replace(plan, models=[models[model.id] for model in plan.models], cells=cells)
+
+
+def _check_curves(cells: Sequence[Cell]) -> None:
+    """Raises ConfigError for one task with two settings at two lengths of one model, which a figure would join."""
+    first: dict[tuple[Any, ...], Cell] = {}
+    for cell in cells:
+        task: Task = instantiate(cell.task.build, Task)
+        one = first.setdefault(
+            (cell.model.id, cell.extension.name, task.task, task.variant, task.protocol), cell
+        )
+        if one.length != cell.length and (difference := _difference(one, cell)):
+            raise ConfigError(
+                f"{_what(one)} and at {cell.length} tokens have different settings ({difference}), which one curve would "
+                "join: give both the same settings, or different experiments (name=...)"
+            )
 
 
 def _sharing_a_label(cells: Sequence[Cell]) -> list[list[Cell]]:

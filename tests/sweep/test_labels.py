@@ -127,3 +127,20 @@ def test_the_note_of_selected_rates_names_what_differs(tmp_path) -> None:
     chosen, note = select_learning_rates(plan(*models), tmp_path)
     assert note.endswith(", of 0.001, 0.01: rope (seq_len 64) 0.001, rope (seq_len 128) 0.01, nope 0.001.")
     assert len(chosen.models) == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"build": {**FIXED, "max_context": 256}}, "max_context 64 and 256"),
+        ({"dtype": "bfloat16"}, "dtype float32 and bfloat16"),
+        ({"seed": 1}, "seed 0 and 1"),
+    ],
+)
+def test_two_settings_at_two_lengths_are_not_one_curve(changed, words) -> None:
+    """Fault: the context gain compared other segments of text, or a report failed after everything was measured."""
+    rope = model()
+    long = replace(cell(rope, **changed), length=256)
+    with pytest.raises(ConfigError, match=words):
+        with_distinct_labels(Plan([rope], [cell(rope), long], []))
+    with_distinct_labels(Plan([rope], [cell(rope), replace(cell(rope), length=256)], []))
