@@ -35,6 +35,7 @@ from posbench.plan.pretrained import plan_pretrained
 from posbench.position.extension import ExtensionContext
 from posbench.position.factor_extension import FrequencyScaling, NTKScaling, frequencies
 from posbench.results.gate import MIN_ACCURACY
+from posbench.runtime.oom import is_out_of_memory
 from posbench.tasks.task import Task
 
 LONGROPE, YARN = "longrope", "yarn"  # in configs/extension
@@ -157,7 +158,17 @@ class Losses:
 
 def metrics(model: EvaluatedModel, cell: Cell) -> dict[str, float]:
     """Returns the mean of each metric of a cell."""
-    rows = model.run_task(cell, instantiate(cell.task.build, Task), KernelDispatcher(model.runtime.kernel))
+    try:
+        rows = model.run_task(
+            cell, instantiate(cell.task.build, Task), KernelDispatcher(model.runtime.kernel)
+        )
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"out of memory: {model.plan.label}, {cell.task.name} at {cell.length} tokens: give a smaller "
+            "search.length_multiple or runtime.max_tokens_per_batch, or use a device with more memory"
+        ) from None
     names = dict.fromkeys(row["metric"] for row in rows)
     parts = {name: [row for row in rows if row["metric"] == name] for name in names}
     return {

@@ -60,7 +60,9 @@ def add_cells(store: RowStore, rows: pd.DataFrame, source: str) -> int:
     n_stored = 0
     for cell, measured in ungated.groupby("cell_id", sort=False):
         status = measured["status"].iat[0]
-        if status == "out_of_memory" or store.has(cell):
+        if status == "out_of_memory" or (
+            store.has(cell) and store.run_metadata(cell).get("status") != "out_of_memory"
+        ):
             continue
         store.write(cell, measured, {"status": status, "imported_from": source})
         n_stored += 1
@@ -77,6 +79,8 @@ def merge(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> tuple[pd.Data
         DataError: if a cell has other content on the two sides.
     """
     theirs = without_repeated_cells(theirs)
+    # A device without the memory for a cell measures nothing, so another one's measurement replaces it.
+    ours_unmeasured: list[str] = []
     common = sorted({*ours["cell_id"].unique()} & {*theirs["cell_id"].unique()})
     if common:
         own, other = (
@@ -84,6 +88,10 @@ def merge(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> tuple[pd.Data
             for rows in (ours, theirs)
         )
         for cell in common:
+            if "out_of_memory" in (statuses := [rows[cell]["status"].iat[0] for rows in (own, other)]):
+                if statuses[1] != "out_of_memory":
+                    ours_unmeasured.append(cell)
+                continue
             if difference := first_difference(own[cell], other[cell]):
                 raise DataError(
                     f"{where}: cell {cell} has other content ({difference}): an id stands for one measurement; find out "
@@ -97,7 +105,8 @@ def merge(ours: pd.DataFrame, theirs: pd.DataFrame, where: str) -> tuple[pd.Data
             f"{where}: model {name} has several {' or '.join(MODEL)}: an id stands for one model; find out which rows were "
             "changed, and leave out the others"
         )
-    new = theirs[~theirs["cell_id"].isin(common)]
+    ours = ours[~ours["cell_id"].isin(ours_unmeasured)]
+    new = theirs[theirs["cell_id"].isin(ours_unmeasured) | ~theirs["cell_id"].isin(common)]
     return pd.concat([part for part in (ours, new) if len(part)] or [ours], ignore_index=True), len(common)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from posbench.data.corpus import Corpus
-from posbench.errors import LengthError, unknown
+from posbench.errors import ConfigError, LengthError, unknown
 from posbench.instantiate import register
 from posbench.lm.interface import Prompt, Scores
 from posbench.tasks.fixed_token_strings import FixedTokenCount
@@ -32,6 +32,7 @@ SENTENCES = "The grass is green. The sky is blue. The sun is yellow. Here we go.
 BEFORE, BETWEEN, AFTER = "\nThe pass key is", ". Remember it.", " is the pass key.\n"
 QUESTION = "\nWhat is the pass key? The pass key is"
 FILLERS = ("sentences", "corpus")
+MAX_DIGITS = 18  # of an int64
 
 
 @register("task/passkey")
@@ -49,7 +50,7 @@ class Passkey(Task):
     Args:
         num_examples: number of texts; each hides one number, at every depth.
         num_depths: number of depths, evenly spaced from the start to the end of the filler.
-        num_digits: digits of the number; the first is never 0.
+        num_digits: digits of the number, 1 to 18; the first is never 0.
         filler: "sentences", the paper's five sentences repeated, or "corpus", running text of the test split.
     """
 
@@ -62,6 +63,8 @@ class Passkey(Task):
         self, num_examples: int, num_depths: int, num_digits: int = 5, filler: str = "sentences"
     ) -> None:
         require_positive("passkey", num_examples=num_examples, num_depths=num_depths, num_digits=num_digits)
+        if num_digits > MAX_DIGITS:
+            raise ConfigError(f"passkey num_digits {num_digits}: give 1 to {MAX_DIGITS}")
         if filler not in FILLERS:
             raise unknown("filler of passkey", filler, FILLERS)
         self.num_examples, self.num_depths, self.num_digits, self.filler = (

@@ -13,7 +13,7 @@ from conftest import MODEL, evaluated
 
 from posbench.commands.results import joined_notes
 from posbench.report.experiment import read_metadata, save_experiment
-from posbench.results.exchange import collect_rows, merge
+from posbench.results.exchange import add_cells, collect_rows, merge
 from posbench.results.rows import SCHEMA, RowStore, read_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -260,3 +260,19 @@ def test_a_cell_that_is_there_twice_counts_once(here, theirs):
     for ours in (rows, rows.iloc[:0]):
         found, _ = merge(ours, twice, "here")
         assert len(found) == len(rows)
+
+
+def test_a_measured_cell_replaces_one_that_ran_out_of_memory(tmp_path):
+    """Fault: a cell that a larger device had measured since was called changed, and nothing could be exported."""
+    rows = evaluated()
+    cell = rows["cell_id"].iat[0]
+    short = rows[rows["cell_id"] == cell].head(1).assign(status="out_of_memory", value_sum=None, n=0)
+    without = pd.concat([rows[rows["cell_id"] != cell], short])
+    for ours, theirs in ((without, rows), (rows, without)):
+        merged, _ = merge(ours, theirs, "here")
+        assert len(merged) == len(rows)
+        assert set(merged["status"]) == {"ok"}
+    store = RowStore(tmp_path)
+    store.write(cell, short, {"status": "out_of_memory"})
+    add_cells(store, rows, "theirs")
+    assert len(store.read(cell)) == (rows["cell_id"] == cell).sum()

@@ -262,3 +262,11 @@ def test_all_tables_weight_documents_by_tokens(rows):
     bits = nats / size / math.log(2)
     assert differences.tolist() == pytest.approx((bits["rope"] - bits["alibi"]).tolist())
     assert METRICS["perplexity"].exponential
+
+
+def test_the_caption_of_generated_answers_has_their_criterion():
+    """Fault: it said that every token of the value is the first choice; the generated text has to contain the value."""
+    generated = task_rows("key_value", "json_uuid").replace({"metric": {"exact_match": "substring_match"}})
+    tables = build_tables(generated, ORDER)
+    assert any("the generated text contains" in table.caption for table in tables)
+    assert not any("first choice" in table.caption for table in tables)

@@ -132,3 +132,9 @@ def test_invalid_settings():
         Passkey(1, 0)
     with pytest.raises(ConfigError, match="did you mean 'sentences'"):
         Passkey(1, 1, filler="sentence")
+
+
+def test_numbers_have_at_most_eighteen_digits():
+    """Fault: 19 digits were a traceback."""
+    with pytest.raises(ConfigError, match="num_digits 19: give 1 to 18"):
+        Passkey(1, 1, num_digits=19)

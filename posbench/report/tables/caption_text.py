@@ -13,7 +13,10 @@ PROTOCOLS = {
     "command). Each model has its own, determined with its extension as it is built for the training length.",
     "json_uuid": "Key-value retrieval: a JSON object of UUID pairs fills the context; an answer is correct if every "
     "token of the queried key's value is the model's first choice.",
+    "json_uuid_generated": "Key-value retrieval: a JSON object of UUID pairs fills the context; an answer is correct if "
+    "the generated text contains the queried key's value.",
 }
+GENERATED = {"json_uuid": "json_uuid_generated"}  # protocol -> the one whose answers are generated
 TASKS = {
     "key_value": "Key-value retrieval: key-value records fill the context, and one key is queried; an answer is correct if "
     "the model's first choice is the value of that key.",

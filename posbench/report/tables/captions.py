@@ -10,6 +10,7 @@ import pandas as pd
 from posbench.report.tables.caption_text import (
     ALL_SYNTHETIC,
     CORPORA,
+    GENERATED,
     OWN_TOKENS,
     PROTOCOLS,
     SAMPLE_UNITS,
@@ -216,6 +217,8 @@ def kernels(sides: Sequence[pd.DataFrame]) -> str:
 
 def _description(rows: pd.DataFrame) -> str:
     protocol, task = (rows[name].iat[0] for name in ("protocol", "task"))
+    if "substring_match" in set(rows["metric"]):
+        protocol = GENERATED.get(protocol, protocol)
     return PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
 
 
