@@ -112,7 +112,12 @@ def fill(folder: Path, source: Source, tokenizer: Tokenizer, say: Say, bos: int 
             folder, split, ids, tokenizer.vocab_size if bos is None else bos, tokenizer.vocab_size
         )
         if not documents:
-            raise DataError(f"the {split} split has no documents: give it some, or choose another data=")
+            reasons = [
+                *source.notes[n_notes:],
+                *(["texts that its tokenizer does not decode"] if left_out else []),
+            ]
+            why = f" ({'; '.join(reasons)})" if reasons else ""
+            raise DataError(f"the {split} split has no documents{why}: give it some, or choose another data=")
         say(f"{split}: {tokens:,} tokens in {documents:,} documents")
     for line in source.notes[n_notes:]:
         say(line)

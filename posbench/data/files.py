@@ -101,15 +101,23 @@ class Files(Source):
         """Reads the documents of a split, or of ANY; raises DataError for a file without text."""
         columns = list(dict.fromkeys(filter(None, (self.text_column, self.name_column))))
         for name, path in self.files[group].items():
-            empty = True
+            n_empty, n_texts = 0, 0
             # A txt file has text alone.
             name_column = "" if table.suffix(path).startswith(".txt") else self.name_column
             for index, row in enumerate(table.rows(path, columns)):
                 if text := column_text(row, self.text_column, path):
                     yield Document(column_name(row, name_column, path, f"{name}:{index}"), text)
-                    empty = False
-            if empty:
+                    n_texts += 1
+                else:
+                    n_empty += 1
+            if not n_texts:
                 raise DataError(f"{path} holds no text in {self.text_column!r}: fill or remove it")
+            if (
+                n_empty
+                and (note := f"left out {n_empty} rows of {path} without text in {self.text_column!r}")
+                not in self.notes
+            ):
+                self.notes.append(note)
 
 
 def expand(path: str, skipped: list[Path]) -> dict[str, Path]:

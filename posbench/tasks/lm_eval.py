@@ -8,12 +8,14 @@ only the first begins with bos; the others begin with the last token of the wind
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
-from importlib import import_module
+from importlib import import_module, metadata
 from io import StringIO
 from numbers import Real
 from pathlib import Path
@@ -77,6 +79,15 @@ class LMEval(Task):
         """The method of `LM` for the requests of the task."""
         kind = self.harness_task(0).OUTPUT_TYPE
         return METHODS["loglikelihood" if kind == "multiple_choice" else kind]
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """A hash of the task's settings and documents and of the version of lm-eval, since files of tasks can change."""
+        task = self.harness_task(0)
+        requests = [[request.doc, request.args] for request in task.instances]
+        content = [metadata.version("lm_eval"), task.dump_config(), requests]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
     def harness_task(self, seed: int) -> Any:
         """Returns the task of lm-eval with its requests built, once per process."""

@@ -52,9 +52,11 @@ def filler_text(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.nda
             "choose a shorter length, or a larger corpus"
         )
     start = int(rng.integers(max(1, len(ids) - tokens - len(shard))))
-    # One more token for each document, since bos ids are removed.
+    # One more token for each document, since its bos is removed. The same id can occur inside a text.
     text = ids[start : start + tokens + len(shard)]
-    return text[text != corpus.vocabulary.bos][:tokens].astype(np.int64)
+    bos_indices = shard.starts[:-1] - start
+    bos_indices = bos_indices[(bos_indices >= 0) & (bos_indices < len(text))]
+    return np.delete(text, bos_indices)[:tokens].astype(np.int64)
 
 
 def evaluated_window(corpus: Corpus, rng: np.random.Generator, tokens: int) -> np.ndarray:

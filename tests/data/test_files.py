@@ -246,3 +246,19 @@ def test_books_open(tmp_path: Path) -> None:
     test = open_corpus(config, tmp_path / "cache", lambda line: None).split("test")
     assert "The Origin Of Species" in test.names
     assert len(test.at_least(2**19)) == len(test) == 4
+
+
+def test_rows_without_text_are_counted(tmp_path):
+    """Fault: 60 of 100 rows, whose text had another name, were left out without a line."""
+    rows = [{"body": f"text {index}"} if index % 5 < 2 else {"content": "x"} for index in range(100)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    lines: list[str] = []
+    open_corpus(settings(tmp_path / "rows.jsonl"), tmp_path / "cache", lines.append)
+    assert any("left out 60 rows" in line and "without text in 'body'" in line for line in lines)
+
+
+def test_a_split_that_repeats_train_says_so(tmp_path):
+    """Fault: the error was that the validation split has no documents, without the reason."""
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps({'body': 'same'})}\n" for _ in range(40)))
+    with pytest.raises(DataError, match=r"has no documents .*whose text is in train"):
+        open_corpus(settings(tmp_path / "rows.jsonl"), tmp_path / "cache", lambda line: None)

@@ -10,6 +10,7 @@ from posbench.data import shard
 from posbench.data.corpus import fingerprint, open_corpus
 from posbench.data.vocabulary import Vocabulary
 from posbench.errors import ConfigError
+from posbench.tasks.prompting import filler_text
 
 
 def config(folder: Path, **given: object) -> DataSettings:
@@ -62,3 +63,16 @@ def test_tokens_above_a_low_bos_fit(tmp_path: Path) -> None:
     """The width of a stored token depends on the largest id, which is not the bos of a pretrained model."""
     shard.write(tmp_path, "train", [("a", np.array([70_000]))], bos=0, largest=100_000)
     assert shard.read(tmp_path, "train").tokens.tolist() == [0, 70_000]
+
+
+def test_running_text_keeps_the_id_of_bos_inside_documents(tmp_path: Path) -> None:
+    """Fault: with the id of a line end as bos, prompts were shorter than asked for, and had no line ends."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name in range(30):
+        (folder / f"{name}.txt").write_text("".join(f"line {name} {index}\n" for index in range(40)))
+    corpus = open_corpus(config(folder, bos=10), tmp_path / "cache", lambda line: None)
+    for seed in range(10):
+        text = filler_text(corpus, np.random.default_rng(seed), 300)
+        assert len(text) == 300
+        assert 10 in text

@@ -19,7 +19,7 @@ from posbench.report.figures import house_style
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.panels import draw
 from posbench.runtime.device import autocast_context
-from posbench.tasks.lm_eval import LMEval
+from posbench.tasks.lm_eval import LMEval, load_task
 
 pytest.importorskip("lm_eval")
 from lm_eval import simple_evaluate
@@ -260,3 +260,25 @@ def test_too_short_a_length_is_one_line(posbench, trained, where, folder):
     )
     assert status == 2
     assert "this task generates 4; choose a longer length" in err
+
+
+def test_a_task_with_other_files_is_another_cell(tmp_path):
+    """Fault: after an edit of the yaml, the rows from before it were taken as measured."""
+    tasks = tmp_path / "my_tasks"
+    tasks.mkdir()
+    (tasks / "docs.jsonl").write_text(json.dumps({"question": "a b", "choices": ["c", "d"]}))
+    data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(tasks / "docs.jsonl")}}}
+    versions = []
+    for gold in (0, 1, 0):
+        content = {
+            "task": "edited",
+            **data,
+            "test_split": "test",
+            **TASKS["my_choice"],
+            "doc_to_target": gold,
+        }
+        (tasks / "edited.yaml").write_text(yaml.safe_dump(content))
+        load_task.cache_clear()
+        versions.append(LMEval("edited", include_path=str(tasks)).version)
+    assert versions[0] != versions[1]
+    assert versions[0] == versions[2]
