@@ -27,7 +27,7 @@ from posbench.config.schema import (
 from posbench.data.corpus import Corpus, check_corpus, fingerprint, open_corpus
 from posbench.data.synthetic import check_synthetic_task
 from posbench.errors import ConfigError, IncompatibleError, LengthError, TaskMismatchError, UndefinedError
-from posbench.instantiate import instantiate
+from posbench.instantiate import instantiate, locate
 from posbench.lm.chunks import ChunkEnsemble
 from posbench.model.gpt import Size, build_scheme
 from posbench.plan import feasibility, grid
@@ -234,13 +234,14 @@ def is_defined(scheme: PositionScheme, length: int) -> bool:
 def build_task(
     name: str, evaluation: EvaluationSettings, load_option: LoadOption, max_length: int
 ) -> tuple[TaskSettings, Task]:
-    """Creates the task of an evaluation; max_context "auto" becomes `max_length`, in tokens."""
+    """Creates the task of an evaluation; max_context "auto" becomes a multiple of `max_length`, in tokens."""
     content = load_option("task", evaluation.task or name)
     settings = {**content["build"], **evaluation.settings}
     if settings.get("max_context") == "auto":
         if max_length < 1:
             raise LengthError(f"evaluate.{name}: no lengths; {GIVE_LENGTHS}")
-        settings["max_context"] = max_length
+        multiple = getattr(locate(settings["_target_"]), "max_context_multiple", 1)
+        settings["max_context"] = multiple * max_length
     return TaskSettings(content["name"], settings), instantiate(settings, Task)
 
 
