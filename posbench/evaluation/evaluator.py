@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import os
 import platform
 import resource
 import time
@@ -246,5 +247,8 @@ def run_distributed(
 
 
 def device_name(device: torch.device) -> str:
-    """Returns the name of a GPU, or the architecture of the CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    """Returns the name of a GPU, or the architecture and the memory of the CPU's machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{platform.machine()}, {memory / 2**30:.0f} GB"

@@ -11,6 +11,7 @@ from small_sweeps import cell, model
 from posbench.config import hydra_app
 from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.evaluation.evaluator import device_name
 from posbench.evaluation.oom_report import oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.model.gpt import GPT
@@ -67,3 +68,13 @@ def test_only_lengths_that_were_measured_fitted() -> None:
     store = SimpleNamespace(run_metadata=lambda one: {"status": statuses[one]})
     (line,) = oom_report_lines(cells, store)  # type: ignore[arg-type]
     assert "64 tokens fitted" in line
+
+
+def test_a_machine_with_more_memory_is_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: every CPU had one name, so that a cell that ran out of memory on one machine was never tried on another."""
+    names = set()
+    for gigabytes in (8, 64):
+        sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gigabytes * 2**18}
+        monkeypatch.setattr("posbench.evaluation.evaluator.os.sysconf", sizes.get)
+        names.add(device_name(torch.device("cpu")))
+    assert len(names) == 2
