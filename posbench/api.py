@@ -99,11 +99,12 @@ def train(
     Raises:
         PosbenchError: for settings that are not possible, and for a training that runtime.max_minutes has stopped.
     """
+    from posbench.commands.python_settings import checked, composed
     from posbench.commands.train import train as train_model
 
     by_key = {f"train.{key}": value for key, value in train_settings.items()}
-    given = {**RUNTIME, **_checked(settings, {"train": ("scheme", "size", "data", *by_key)}), **by_key}
-    script = _compose("train", {"scheme": scheme, "size": size, "data": data}, given)
+    given = {**RUNTIME, **checked(settings, {"train": ("scheme", "size", "data", *by_key)}), **by_key}
+    script = composed("train", {"scheme": scheme, "size": size, "data": data}, given)
     with _progress_on_stderr():
         folder = train_model(script)
     if not (folder / "final" / "metadata.json").is_file():
@@ -135,13 +136,14 @@ def load(
         PosbenchError: for a folder without a model, and for settings that are not possible.
     """
     from posbench.commands.checks import check_lm
+    from posbench.commands.python_settings import checked
     from posbench.config.validation import is_given
 
     if not isinstance(model, str | os.PathLike):
         raise ConfigError(f"model {model!r}: give a folder, or a name on the Hugging Face hub")
     path = Path(model).expanduser()
     path = path.parent if path.name == "final" else path
-    settings = _checked(settings, ARGUMENTS)
+    settings = checked(settings, ARGUMENTS)
     own = {**RUNTIME, **settings}
     if (path / "final" / "metadata.json").is_file() and path.absolute().parent.name == "models":
         for group in ("scheme", "size", "data", "train", "lm"):
@@ -255,7 +257,9 @@ def rows(folder: str | Path = "results", categorical: bool = False) -> pd.DataFr
 
 def _script(model: Model, task: str, given: Settings) -> EvaluateScript:
     """Returns the settings of `posbench evaluate` for a model and a task."""
-    script = _compose("evaluate", {"extension": model.extension, "task": task}, {**model.settings, **given})
+    from posbench.commands.python_settings import composed
+
+    script = composed("evaluate", {"extension": model.extension, "task": task}, {**model.settings, **given})
     if model.folder is None:
         return script
     from posbench import checksums
@@ -273,32 +277,6 @@ def _script(model: Model, task: str, given: Settings) -> EvaluateScript:
         )
     own = to_dataclass(ModelSettings, saved, "")
     return replace(script, scheme=own.scheme, size=own.size, data=own.data, train=own.train)
-
-
-def _checked(settings: Settings | None, arguments: Mapping[str, Sequence[str]]) -> Settings:
-    """Returns settings by dotted name; raises ConfigError for other objects, and for those that are arguments."""
-    if not isinstance(settings, Mapping | None):
-        raise ConfigError(f"settings {settings!r}: give values by name, such as {{'runtime.device': 'cpu'}}")
-    for key in settings or {}:
-        if not isinstance(key, str):
-            raise ConfigError(f"settings {key!r}: give names of settings, such as 'runtime.device'")
-        for function, names in arguments.items():
-            if key in names:
-                raise ConfigError(f"settings {key!r}: give it as the argument of {function}")
-    return settings or {}
-
-
-def _compose(command: str, groups: Mapping[str, str], settings: Settings) -> Any:
-    from posbench.config.hydra_compose import compose
-
-    chosen = {
-        **groups,
-        **{key: value for key, value in settings.items() if "." not in key and key != "allow"},
-    }
-    for group, name in chosen.items():
-        if not isinstance(name, str):
-            raise ConfigError(f"{group} {name!r}: give a name, such as those of posbench list")
-    return compose(command, chosen, {key: value for key, value in settings.items() if key not in chosen})
 
 
 @contextlib.contextmanager

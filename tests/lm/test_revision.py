@@ -23,6 +23,7 @@ print(plan.pretrained.settings.revision, tokenizer.revision, plan.settings.data.
 """
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_that_of_the_revision(tmp_path: Path) -> None:
     """Fault: text was encoded by the tokenizer of main, which had to be downloaded if only a revision was there."""
     commit = "b" * 40
