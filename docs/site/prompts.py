@@ -12,10 +12,10 @@ import numpy as np
 from posbench.commands.catalog import Choice, choice, names
 from posbench.commands.describe import address
 from posbench.config.data import DataSettings
+from posbench.config.schema import EvaluationSettings
 from posbench.data.corpus import Corpus, open_corpus
-from posbench.instantiate import instantiate
 from posbench.lm.interface import Prompt
-from posbench.tasks.task import Task
+from posbench.plan.plan import build_task
 
 SOURCES = Path(__file__).parents[2] / "posbench" / "position"  # the text: Python code, as in the demo
 TRAIN_LEN, LENGTH = 64, 160
@@ -89,9 +89,8 @@ def first_prompt(one: Choice, corpus: Corpus) -> Prompt:
     """Returns the first prompt of a task."""
     length = LENGTHS.get(one.name, LENGTH)
     build = {**one.content["build"], **SETTINGS.get(one.name, {})}
-    if build.get("max_context") == "auto":
-        build["max_context"] = length
-    task = instantiate(build, Task)
+    content = {**one.content, "build": build}
+    _, task = build_task(one.name, EvaluationSettings(), lambda group, name: content, length)
     lengths = task.fixed_lengths(corpus)
     return next(iter(task.prompts(lengths[0] if lengths else length, corpus, TRAIN_LEN, 0)))
 

@@ -19,7 +19,7 @@ from posbench.checksums import dump_json, read_json
 from posbench.config.schema import EvaluationSettings, ExtensionSettings
 from posbench.config.search import SearchScript
 from posbench.data.corpus import open_corpus
-from posbench.errors import ConfigError, DataError, IncompatibleError
+from posbench.errors import ConfigError, DataError, IncompatibleError, LengthError
 from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.evaluation.evolution import MARGIN, Factors, on_grid, search
 from posbench.evaluation.pretrained import load_evaluated_model
@@ -49,6 +49,7 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
     Raises:
         IncompatibleError: if the scheme does not rotate, or its layers rotate by different numbers of frequencies, if
             the task has no loss, or if the model fails it at its training length.
+        LengthError: if the task has lengths of its own.
         DataError: if there is no trained model.
     """
     model = plan_model(script) if script.lm.kind == "native" else plan_pretrained(script.lm, script.data)
@@ -68,6 +69,12 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
         )
     results_folder.prepare()
     test = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
+    if fixed := built.fixed_lengths(test):
+        raise LengthError(
+            f"task={task.name}: a search measures at {train_len} and {length} tokens, and the settings of this task give "
+            f"{', '.join(map(str, fixed))}: choose settings that allow any length (key_value_uuid: task.build.num_keys=[]), "
+            "or task=fixed_targets"
+        )
     corpus = replace(test, evaluated_split="validation")
     evaluated = load_evaluated_model(model, results_folder.model_dir(model.id), corpus, script.runtime)
     none = ExtensionSettings()

@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+
+from posbench.lm.native import NativeLM
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +86,8 @@ def test_an_interrupted_search_continues_to_the_same_result(search, tmp_path):
         (("task=key_value",), ("key_value", "at its training length of 16 tokens", "below 90%")),
         (("task=passkey",), ("passkey at 16 tokens", "choose a length of")),
         (("task=attention",), ("not nll or logprob", "task=fixed_targets")),
+        # Fault: num_keys was without an effect.
+        (("task=key_value_uuid", "task.build.num_keys=[3]"), ("at 16 and 64 tokens", "task.build.num_keys=[]")),
         (("scheme=alibi",), ("LongRoPE needs a scheme with inv_freq", "ALiBi")),
         (("search.parents=6",), ("search.parents 6: give at most search.population, 5",)),
         (("search.length_multiple=1",), ("search.length_multiple 1.0", "above 1")),
@@ -97,6 +103,18 @@ def test_mistakes_are_one_line(search, overrides, words):
     assert len(lines) == 1, result.err
     for word in words:
         assert word in lines[0], lines[0]
+
+
+def test_out_of_memory_is_one_line(search, monkeypatch):
+    """Fault: a search that was out of memory ended in a traceback."""
+
+    def read(self: NativeLM, ids: np.ndarray, *others: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(NativeLM, "read", read)
+    result = search()
+    assert (result.code, "Traceback" in result.err) == (2, False)
+    assert "fixed_targets at 16 tokens: give a smaller search.length_multiple" in result.err
 
 
 def test_losses_of_another_search_are_not_used(search):
