@@ -1,5 +1,6 @@
 """The sources of Python's standard library, without its tests: text that requires no installation.
 
+Modules that nearly repeat a larger one, such as most of encodings/, are left out, so that no text of one split is in another.
 They differ between patch releases of Python, and so does the fingerprint of the corpus.
 """
 
@@ -10,10 +11,13 @@ from functools import cached_property
 from pathlib import Path
 
 from posbench.config.data import DataSettings
+from posbench.data.manifest import distinct
 from posbench.data.source import Document, Source, digest
+from posbench.data.sources import Entry
 from posbench.data.splits import split_by_hash
 from posbench.errors import DataError
 
+VERSION = "2"  # of what is left out; 1 had near-duplicates in several splits
 # The fingerprint of modules by their paths, times and sizes: a command needs it several times.
 FINGERPRINTS: dict[tuple[tuple[str, int, int], ...], str] = {}
 SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
@@ -24,37 +28,44 @@ class StandardLibrary(Source):
 
     def __init__(self, config: DataSettings) -> None:
         self.root = Path(sysconfig.get_paths()["stdlib"])
+        self.notes: list[str] = []
 
     @cached_property
     def texts(self) -> dict[str, str]:
         """The text of every module by its path, sorted; about 11 MB, read once."""
-        texts = {}
+        texts, n_other = {}, 0
         for path in modules(self.root):
             try:
                 texts[path.relative_to(self.root).as_posix()] = path.read_bytes().decode("utf-8")
-            except UnicodeDecodeError:
-                continue  # a few declare an older encoding
+            except UnicodeDecodeError:  # a few declare an older encoding
+                n_other += 1
+        self.notes += [f"left out {n_other} modules that are not UTF-8"] if n_other else []
         if not texts:
             raise DataError(f"{self.root} holds no Python sources: choose data=sources or data=files")
         return texts
 
     @cached_property
     def split_of(self) -> dict[str, str]:
-        """The split of every module."""
-        return split_by_hash(self.texts)
+        """The split of every module that is left."""
+        names = {text: name for name, text in self.texts.items() if text}
+        files = [(Entry("", "", len(text.encode()), "", name), text) for text, name in names.items()]
+        kept = [entry.path for entry in distinct(files)]
+        n_left_out = len(self.texts) - len(kept)
+        self.notes.append(f"left out {n_left_out} modules that are empty or nearly repeat a larger one")
+        return split_by_hash(kept)
 
     def fingerprint(self) -> str:
         stats = ((str(path), path.stat()) for path in modules(self.root))
         stamp = tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
         if stamp not in FINGERPRINTS:
             FINGERPRINTS[stamp] = digest(
-                part for name, text in self.texts.items() for part in (self.split_of[name], name, text)
+                [VERSION, *(part for name_and_text in self.texts.items() for part in name_and_text)]
             )
         return FINGERPRINTS[stamp]
 
     def documents(self, split: str) -> Iterator[Document]:
         for name, text in self.texts.items():
-            if text and self.split_of[name] == split:
+            if self.split_of.get(name) == split:
                 yield Document(name, text)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from posbench.config.data import DataSettings
+from posbench.data.manifest import shingles
 from posbench.data.splits import SPLITS
 from posbench.data.stdlib import StandardLibrary
 from posbench.errors import DataError
@@ -18,6 +19,18 @@ def test_modules_occur_once_and_tests_are_left_out() -> None:
     assert not [name for name in names if "/tests/" in name or name.startswith(("test/", "site-packages/"))]
     assert sum(map(len, found.values())) == len(names)
     assert all(found.values())
+
+
+def test_no_module_repeats_one_of_another_split() -> None:
+    """Fault: test modules such as encodings/cp858.py were nearly whole in train."""
+    source = StandardLibrary(DataSettings(source="stdlib"))
+    train = set().union(*(shingles(document.text) for document in source.documents("train")))
+    for split in ("validation", "test"):
+        for document in source.documents(split):
+            own = shingles(document.text)
+            assert len(own & train) <= 0.35 * len(own), document.name
+    (note,) = [one for one in source.notes if "repeat" in one]
+    assert int(note.split()[2]) > 50
 
 
 def test_the_fingerprint_follows_content_and_latin_1_is_skipped(tmp_path: Path) -> None:
