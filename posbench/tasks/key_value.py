@@ -20,6 +20,8 @@ from posbench.tasks.prompting import gold_rank, require_positive
 from posbench.tasks.recall_contexts import recall_contexts
 from posbench.tasks.task import MetricValue, Task
 
+QUERY_AWARE_LENGTH = 15  # tokens from which every length has room for the key before the records
+
 
 @register("task/key_value")
 class KeyValue(Task):
@@ -69,7 +71,7 @@ class KeyValue(Task):
             if last_text_token < 1:
                 raise LengthError(
                     f"key_value, query-aware, at {length} tokens: its {len(question_RS)} records leave no room for the "
-                    f"key before them; choose {length + 1} or more"
+                    f"key before them; choose {QUERY_AWARE_LENGTH} or more"
                 )
             for record, question in enumerate(question_RS):
                 aware = ids.copy()

@@ -13,13 +13,13 @@ are those of `data.ruler`. Deviations of the words:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from posbench.data import ruler
 from posbench.data.corpus import Corpus
-from posbench.errors import LengthError, unknown
+from posbench.errors import ConfigError, LengthError, unknown
 from posbench.lm.interface import Generated, Prompt
 from posbench.tasks.fixed_token_strings import FixedTokenCount
 from posbench.tasks.passkey import FILLERS, SENTENCES
@@ -71,12 +71,16 @@ class RulerTask(Task):
         form: "symbols", evaluated for models trained with the same `train.synthetic_task`, or "words".
         filler: of the words: "sentences", RULER's five sentences repeated, or "corpus", running text.
         max_new_tokens: tokens generated in words; symbols take one for each answer.
+
+    Attributes:
+        words_settings: filler and max_new_tokens of the yaml, the only ones that are allowed with symbols.
     """
 
     protocol = "ruler"
     metric = "recall"
     unit = "fraction"
     output_type = "generate"
+    words_settings: ClassVar[dict[str, Any]] = {"filler": "corpus", "max_new_tokens": 128}
     draws: ClassVar[dict[str, Callable[[np.random.Generator], str]]] = {}  # what to draw, by a plural noun
 
     def __init__(self, num_examples: int, form: str, filler: str, max_new_tokens: int) -> None:
@@ -85,6 +89,11 @@ class RulerTask(Task):
             raise unknown(f"form of {self.task}", form, FORMS)
         if filler not in FILLERS:
             raise unknown(f"filler of {self.task}", filler, FILLERS)
+        for name, value in (("filler", filler), ("max_new_tokens", max_new_tokens)):
+            if form == "symbols" and value != self.words_settings[name]:
+                raise ConfigError(
+                    f"{self.task} with form=symbols: {name}={value} changes nothing: remove it, or give form=words"
+                )
         self.num_examples, self.form, self.filler = num_examples, form, filler
         self.max_new_tokens = max_new_tokens
         self.variant = form if form == "symbols" else f"words-{filler}"

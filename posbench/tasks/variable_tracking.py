@@ -7,7 +7,7 @@ deviations. Deviation: no worked example before the text.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class VariableTracking(RulerTask):
     """
 
     task = "variable_tracking"
+    words_settings: ClassVar[dict[str, Any]] = {"filler": "sentences", "max_new_tokens": 30}
 
     draws = {"variables": random_variable, "values": partial(random_number, digits=5)}
 

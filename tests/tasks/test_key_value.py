@@ -117,10 +117,13 @@ def test_query_aware_metrics_sum_to_those_of_the_plain_context():
 
 
 def test_a_length_without_room_for_the_key_is_an_error():
-    assert prompts(length=8)
-    with pytest.raises(LengthError, match=r"query-aware, at 8 tokens.*choose 9 or more"):
-        prompts(query_aware=True, length=8)
-    assert prompts(query_aware=True, length=9)[0].length == 9
+    """Fault: the error at 11 tokens asked for 12 or more, of which 14 had no room either."""
+    for length in (8, 11, 14):
+        assert prompts(length=length)
+        with pytest.raises(LengthError, match=rf"query-aware, at {length} tokens.*choose 15 or more"):
+            prompts(query_aware=True, length=length)
+    for length in range(15, 60):
+        assert prompts(query_aware=True, length=length)[0].length == length
 
 
 def test_keys_and_values_of_a_pretrained_model_are_ordinary_tokens(monkeypatch):

@@ -68,7 +68,9 @@ class Short(Prose):
         return Shard("test", np.arange(40), np.array([0, 40]), ["d0"])
 
 
-@pytest.mark.parametrize("task", [KeyValue(3), MQAR(3, "mqar_spread"), MultiValue(3, "symbols", "corpus", 1)])
+@pytest.mark.parametrize(
+    "task", [KeyValue(3), MQAR(3, "mqar_spread"), MultiValue(3, "symbols", "corpus", 128)]
+)
 def test_a_short_test_split_is_an_error(task):
     """Fault: prompts were shorter than the length in their rows, or an IndexError."""
     corpus = Short(prose().tokenizer)

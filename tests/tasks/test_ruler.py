@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from test_tasks import Text
 
 from posbench.data import ruler, synthetic
@@ -71,7 +73,7 @@ def test_training_and_evaluation_have_one_form(kind):
     batch = Batches(shard, VOCABULARY, 64, 4, 1.0, 0.0, 0, kind).get_batch(0)
     for ids, loss_mask in zip(batch.ids, batch.loss_mask, strict=True):
         assert follow(kind, ids[:-1][: -loss_mask.sum() + 1]) == ids[1:][loss_mask].tolist()
-    task = TASKS[kind](3, "symbols", "corpus", 30)
+    task = TASKS[kind](3, "symbols", **TASKS[kind].words_settings)
     assert task.required_synthetic_task == kind
     for prompt in task.prompts(64, Digits(), 64, 0):
         assert prompt.length == 64
@@ -133,10 +135,21 @@ def test_bad_settings_and_lengths():
         MultiValue(1, "words", "essay", 30)
     with pytest.raises(ConfigError, match="max_new_tokens=0"):
         MultiQuery(1, "words", "corpus", 0)
+    # Fault: settings of the words were accepted for symbols, where they change nothing.
+    for given, name in ((("sentences", 128), "filler=sentences"), (("corpus", 30), "max_new_tokens=30")):
+        with pytest.raises(ConfigError, match=f"form=symbols: {name} changes nothing: remove it"):
+            MultiValue(1, "symbols", *given)
     with pytest.raises(LengthError, match="multi_query in 10 tokens"):
-        next(MultiQuery(1, "symbols", "corpus", 30).prompts(10, Digits(), 64, 0))
+        next(MultiQuery(1, "symbols", "corpus", 128).prompts(10, Digits(), 64, 0))
     with pytest.raises(LengthError, match=r"variable_tracking at 64 tokens.*choose a length of \d+ or more"):
         next(VariableTracking(1, "words", "corpus", 30).prompts(64, Digits(), 64, 0))
     with pytest.raises(LengthError, match="needs 1 keys and 5 values"):
         synthetic.check_synthetic_task("multi_value", 64, 88, 4, 0.0)
     assert issubclass(MultiValue, RulerTask)
+
+
+@pytest.mark.parametrize("kind", ruler.KINDS)
+def test_the_settings_that_symbols_allow_are_those_of_the_yaml(kind):
+    path = Path(__file__).parents[2] / "configs" / "task" / f"{kind}.yaml"
+    build = yaml.safe_load(path.read_text())["build"]
+    assert TASKS[kind].words_settings == {name: build[name] for name in ("filler", "max_new_tokens")}
