@@ -111,8 +111,8 @@ def train(
         raise PosbenchError(
             "the training has stopped before its end (runtime.max_minutes): the same call continues it"
         )
-    kept = {key: value for key, value in given.items() if key.startswith(("runtime.", "allow", "hydra."))}
-    return load(folder, settings={key: value for key, value in kept.items() if key != "runtime.results_dir"})
+    kept = ("runtime.", "allow", "hydra.")
+    return load(folder, settings={key: value for key, value in given.items() if key.startswith(kept)})
 
 
 def load(
@@ -149,12 +149,13 @@ def load(
         for group in ("scheme", "size", "data", "train", "lm"):
             if is_given(group, settings):
                 raise ConfigError(f"settings of {group} change nothing: {path} is trained, so remove them")
-        if "runtime.results_dir" in settings:
+        results = path.absolute().parents[1]
+        if Path(str(own.get("runtime.results_dir", results))).absolute() != results:
             raise ConfigError(
-                f"settings 'runtime.results_dir': rows of a trained model go to its own results folder, "
-                f"{path.absolute().parents[1]}; remove it, or move the folder"
+                f"settings 'runtime.results_dir': rows of a trained model go to its own results folder, {results}; remove "
+                "it, or move the folder"
             )
-        own["runtime.results_dir"] = str(path.absolute().parents[1])
+        own["runtime.results_dir"] = str(results)
         found = Model(str(model), extension, path.absolute(), own)
     elif path.is_dir() and not (path / "config.json").is_file():
         raise DataError(

@@ -48,5 +48,6 @@ def main(arguments: Sequence[str]) -> int:
         if sweep.name not in names or reader.jobs[RUNNING] or reader.jobs[FAILED]:
             shown[name] = f"{sweep.name}: " + "\n".join(report(reader))
         names.add(sweep.name)
-    print("\n".join(reversed(shown.values())))
+    for text in reversed(shown.values()):
+        print(text)
     return 0

@@ -112,11 +112,8 @@ class Files(Source):
                     n_empty += 1
             if not n_texts:
                 raise DataError(f"{path} holds no text in {self.text_column!r}: fill or remove it")
-            if (
-                n_empty
-                and (note := f"left out {n_empty} rows of {path} without text in {self.text_column!r}")
-                not in self.notes
-            ):
+            note = f"left out {n_empty} rows of {path} without text in {self.text_column!r}"
+            if n_empty and note not in self.notes:
                 self.notes.append(note)
 
 

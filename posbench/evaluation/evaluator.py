@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import logging
 import math
-import os
 import platform
 import resource
 import time
@@ -29,6 +28,7 @@ from posbench.lm.interface import Prompt, Scores
 from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
 from posbench.plan.cell import Cell, FineTuning, ModelPlan
+from posbench.plan.feasibility import cpu_bytes
 from posbench.plan.plan import apply_extension
 from posbench.results.rows import RowStore
 from posbench.runtime.device import autocast_context, free_memory, pick_device
@@ -250,5 +250,4 @@ def device_name(device: torch.device) -> str:
     """Returns the name of a GPU, or the architecture and the memory of the CPU's machine."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{platform.machine()}, {memory / 2**30:.0f} GB"
+    return f"{platform.machine()}, {cpu_bytes() / 2**30:.0f} GB"

@@ -52,10 +52,14 @@ def use_machines_of(runtime: RuntimeSettings) -> None:
     _of_cluster = widths.get(runtime.launcher, 0)
 
 
+def cpu_bytes() -> int:
+    """Returns the main memory of this machine in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def machine_bytes() -> float:
     """Returns the memory of this machine, or that of its GPUs if it is larger."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(memory, GPU_BYTES * n_gpus()) * n_machines()
+    return max(cpu_bytes(), GPU_BYTES * n_gpus()) * n_machines()
 
 
 def check_bytes(what: str, needed: float, remedy: str) -> None:

@@ -185,7 +185,9 @@ def plan_cells(
             continue
         # A prompt raises if the length is not possible, before hours of training.
         prompts = task.prompts(length, corpus, settings.train.seq_len, evaluation.seed)
-        deque(prompts if task.lengths_differ else [next(prompts)], maxlen=0)
+        next(prompts)
+        if task.check_all_prompts:
+            deque(prompts, maxlen=0)
         version = 0 if extension.build is None else extended_scheme.version
         version = version if ensemble is None else ensemble.version
         yield Cell(

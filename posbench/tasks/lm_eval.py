@@ -63,7 +63,7 @@ class LMEval(Task):
     metric = "acc"
     unit = "fraction"
     supports_ensembles = False  # lm-eval does not mark questions
-    lengths_differ = True
+    check_all_prompts = True
 
     def __init__(
         self, name: str, num_examples: int = 100, num_fewshot: int | None = None, include_path: str = ""

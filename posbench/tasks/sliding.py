@@ -2,8 +2,8 @@
 
 The windows of Position Interpolation (arXiv:2306.15595) and YaRN (arXiv:2309.00071), with a stride of 256 tokens. Every
 target has at least `length` - stride tokens of context, except in the first window of a segment, which is a share of
-length / max_context of the targets. Deviation: losses are weighted
-by targets; YaRN's code takes the mean over windows, in which the first one counts as much as one of 256 targets.
+length / max_context of the targets. Deviation: losses are weighted by targets; YaRN's code takes the mean over windows, in
+which the first one counts as much as one of 256 targets.
 """
 
 from __future__ import annotations

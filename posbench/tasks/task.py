@@ -49,8 +49,8 @@ class Task:
         version: incremented when prompts or metrics change; part of a cell's identity.
         output_type: method of `LM` that answers the prompts: "loglikelihood", "generate" or "attention_weights".
         supports_ensembles: whether prompts mark their question (`Prompt.question_len`), which an ensemble repeats.
-        lengths_differ: whether a length can be possible for one prompt and not for another. All prompts are then created
-            when a sweep is planned, otherwise the first.
+        check_all_prompts: creates all prompts when a sweep is planned, and not only the first, because a length that is
+            possible for one prompt may be too short for another.
         required_synthetic_task: `train.synthetic_task` with which a model must have been trained; "" for any model.
     """
 
@@ -63,7 +63,7 @@ class Task:
     variant: str = ""
     supports_ensembles: bool = True
     required_synthetic_task: str = ""
-    lengths_differ: bool = False
+    check_all_prompts: bool = False
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         """Yields prompts of exactly `length` tokens (`Prompt.length`); a task with shorter prompts states it in its docstring.

@@ -66,7 +66,7 @@ def test_tokens_above_a_low_bos_fit(tmp_path: Path) -> None:
 
 
 def test_running_text_keeps_the_id_of_bos_inside_documents(tmp_path: Path) -> None:
-    """Fault: with the id of a line end as bos, prompts were shorter than asked for, and had no line ends."""
+    """Fault: if bos was the id of a line end, all line ends were removed from filler text, and prompts were too short."""
     folder = tmp_path / "text"
     folder.mkdir()
     for name in range(30):

@@ -237,7 +237,7 @@ def test_fine_tuned_models_have_identities_of_their_own():
 
 
 def test_a_long_fine_tuning_has_room_for_both_kinds_of_sequences():
-    """Fault: as many tokens a step were one sequence, and the advice was to change the batch of the base model."""
+    """Fault: the default batch had one sequence, and the error advised to change the batch of the base model."""
     base = TrainSettings(seq_len=16, batch_size=8, synthetic_fraction=0.5)
     tuning = finetune_settings(base, ExtensionSettings("pi", None, {"steps": 2, "seq_len": 128}))
     assert tuning is not None

@@ -54,6 +54,6 @@ def test_a_length_that_is_not_possible_leaves_other_cells_measured(script, monke
     assert result.code == 2
     assert "the second prompt is too long" in result.err
     assert len(list((tmp_path / "results" / "cells").glob("*.parquet"))) == 1
-    monkeypatch.setattr(NonOverlapping, "lengths_differ", True)
+    monkeypatch.setattr(NonOverlapping, "check_all_prompts", True)
     result = script("sweep", *MINIATURE, WINDOWS, FIXED, "--dry-run")
     assert (result.code, "too long" in result.err) == (2, True)

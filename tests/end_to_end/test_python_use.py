@@ -154,7 +154,7 @@ def test_a_mistake_is_one_line(call, expected, monkeypatch):
 
 
 def test_a_training_that_stops_early_is_an_error(cache, text, tmp_path):
-    """Fault: the folder without a model was returned as the name of a pretrained model, or was an error of another cause."""
+    """Fault: the unfinished model was returned as a pretrained one, or the error named another cause."""
     given = settings(tmp_path / "python", cache, text) | {"runtime.max_minutes": 1e-4}
     with pytest.raises(PosbenchError, match="the training has stopped before its end"):
         pb.train("alibi", data="files", settings=given, **TRAIN | {"steps": 10**6})

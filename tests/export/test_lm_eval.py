@@ -263,7 +263,7 @@ def test_too_short_a_length_is_one_line(posbench, trained, where, folder):
 
 
 def test_a_task_with_other_files_is_another_cell(tmp_path):
-    """Fault: after an edit of the yaml, the rows from before it were taken as measured."""
+    """Fault: rows measured before an edit of the yaml were reused."""
     tasks = tmp_path / "my_tasks"
     tasks.mkdir()
     (tasks / "docs.jsonl").write_text(json.dumps({"question": "a b", "choices": ["c", "d"]}))

@@ -263,7 +263,7 @@ def test_a_cell_that_is_there_twice_counts_once(here, theirs):
 
 
 def test_a_measured_cell_replaces_one_that_ran_out_of_memory(tmp_path):
-    """Fault: a cell that a larger device had measured since was called changed, and nothing could be exported."""
+    """Fault: rows could not be exported if a cell had run out of memory and was measured later on another device."""
     rows = evaluated()
     cell = rows["cell_id"].iat[0]
     short = rows[rows["cell_id"] == cell].head(1).assign(status="out_of_memory", value_sum=None, n=0)

@@ -25,7 +25,7 @@ print(plan.pretrained.settings.revision, tokenizer.revision, plan.settings.data.
 
 @pytest.mark.slow
 def test_the_tokenizer_is_that_of_the_revision(tmp_path: Path) -> None:
-    """Fault: text was encoded by the tokenizer of main, which had to be downloaded if only a revision was there."""
+    """Fault: the tokenizer was always that of main, also for the weights of another revision."""
     commit = "b" * 40
     repository = tmp_path / "hub" / "models--me--tiny"
     shutil.copytree(saved(tmp_path / "model", "llama"), repository / "snapshots" / commit)

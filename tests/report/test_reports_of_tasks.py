@@ -265,7 +265,7 @@ def test_all_tables_weight_documents_by_tokens(rows):
 
 
 def test_the_caption_of_generated_answers_has_their_criterion():
-    """Fault: it said that every token of the value is the first choice; the generated text has to contain the value."""
+    """Fault: the caption of generated answers described the criterion of scored answers."""
     generated = task_rows("key_value", "json_uuid").replace({"metric": {"exact_match": "substring_match"}})
     tables = build_tables(generated, ORDER)
     assert any("the generated text contains" in table.caption for table in tables)

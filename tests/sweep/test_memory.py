@@ -75,6 +75,6 @@ def test_a_machine_with_more_memory_is_another_device(monkeypatch: pytest.Monkey
     names = set()
     for gigabytes in (8, 64):
         sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": gigabytes * 2**18}
-        monkeypatch.setattr("posbench.evaluation.evaluator.os.sysconf", sizes.get)
+        monkeypatch.setattr("os.sysconf", sizes.get)
         names.add(device_name(torch.device("cpu")))
     assert len(names) == 2

@@ -173,7 +173,7 @@ def test_status_leaves_out_a_sweep_of_another_version(results, write, capsys):
 
 
 def test_status_shows_an_older_sweep_of_the_same_name_that_has_failed(results, write, capsys):
-    """Fault: of all trainings, whose sweeps have one name, only the one that was started last was shown."""
+    """Fault: all trainings have the sweep name "train", and only the last one was shown."""
     old = write([cell(model(0))])
     write_record(results, by(old, model(0), False), "run", outcome="failed", error="no memory")
     new = write([cell(model(1))])

@@ -110,7 +110,7 @@ def test_a_worker_says_what_is_left(results, write, monkeypatch):
 
 @pytest.mark.parametrize("device", ["meta", "cuda:99", "gpu"])
 def test_a_worker_refuses_a_device_that_is_not_there(results, write, device):
-    """Fault: the jobs failed on it, or it was a traceback."""
+    """Fault: such a device made the jobs fail, or the worker ended in a traceback."""
     sweep = write([cell(model())])
     assignment = Assignment(results.path, sweep.id, "run", frozenset())
     with pytest.raises(ConfigError, match="device"):

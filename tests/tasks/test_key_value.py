@@ -117,7 +117,7 @@ def test_query_aware_metrics_sum_to_those_of_the_plain_context():
 
 
 def test_a_length_without_room_for_the_key_is_an_error():
-    """Fault: the error at 11 tokens asked for 12 or more, of which 14 had no room either."""
+    """Fault: the error advised a length of 12 or more, but 14 tokens are not possible either."""
     for length in (8, 11, 14):
         assert prompts(length=length)
         with pytest.raises(LengthError, match=rf"query-aware, at {length} tokens.*choose 15 or more"):
