@@ -47,8 +47,9 @@ SIZE, VOCABULARY = Size(n_layers=2, d_model=256, n_heads=4), 64
 LENGTH, TRAIN_LEN, BATCH = 300, 128, 2
 SETTINGS = hydra_app.load_group("gpu")["check"]
 # Largest errors of the final hidden states, whose scale is 1, and of gradients relative to the largest of their
-# parameter. float32 products may run in TF32; bfloat16 rounds the activations between layers.
-TOLERANCE = {"float32": (5e-3, 2e-2), "bfloat16": (1e-1, 1e-1)}
+# parameter. On an H200: 6e-6 and 2e-5 in float32; 0.04 and 0.1 in bfloat16, which rounds the activations between layers
+# (gradients 0.01 but for fire, kerple_power and selective_attention).
+TOLERANCE = {"float32": (1e-4, 1e-3), "bfloat16": (0.1, 0.25)}
 STEPS = 40
 
 
@@ -80,6 +81,7 @@ class SchemeVariant:
         shape = SIZE.shape(TRAIN_LEN if self.extension else LENGTH)
         settings = hydra_app.load_group("scheme")[self.scheme]["build"]
         model = GPT(SIZE, VOCABULARY, build_scheme(settings, shape, seed=0), seed=0).to(device)
+        perturb(model)
         if not self.extension:
             return model.train(), LENGTH
         around = hydra_app.load_group("extension")[self.extension]["build"]
@@ -91,6 +93,20 @@ class SchemeVariant:
                 continue
             break
         return model.with_scheme(scheme).eval(), length
+
+
+@torch.no_grad()
+def perturb(model: GPT) -> None:
+    """Moves every parameter by noise of a tenth of its size, or of 0.1 where it is zero.
+
+    The first values can be a point of symmetry at which a gradient is zero but for rounding, such as a bias that is
+    the same for all keys.
+    """
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        size = parameter.detach().float().square().mean().sqrt()
+        noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float32).to(parameter.device)
+        parameter.add_(0.1 * torch.where(size > 0, size, 1.0) * noise)
 
 
 def variants(names: Sequence[str] = ()) -> list[SchemeVariant]:

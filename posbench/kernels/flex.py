@@ -1,7 +1,7 @@
 """FlexAttention: one fused kernel for every bias that is a function of a pair, forward and backward on a GPU.
 
 Each structure of posbench.position.biases becomes a `score_mod` that gathers from a few captured tensors: a distance
-table from [H, N] (its gradient is atomic adds over N addresses per head, not over T5's 32), a separable bias from row
+table from [H, N] (its gradient is atomic adds over N addresses per head and copy, not over T5's 32), a separable bias from row
 and column, indexed content from [B, H, T, K]. Masks become a BlockMask, built one row of blocks at a time, because
 torch's `create_block_mask` writes out T x S. Lengths are padded to powers of two, so that a scheme compiles once per
 batch size and padded length and not for new weights: they are captured as tensors, not as numbers. Scores are float32 in
@@ -22,9 +22,10 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 
 from posbench.kernels.flex_options import BLOCK, kernel_options, pad_tokens, padded_length
 from posbench.kernels.flex_score_mod import bias_parts, build_score_mod, is_written_out
+from posbench.kernels.shared_context import fold_sequences, is_shared_context
 from posbench.position.biases import KeyContentBias, QueryContentBias, SeparableBias
 from posbench.position.call import AttentionCall
-from posbench.position.geometry import Geometry, Mask
+from posbench.position.geometry import Geometry, Mask, apply_mask
 from posbench.position.masks import mask_cache_key
 
 # Largest size of a bias that is written out: 1 GiB in float32.
@@ -73,12 +74,16 @@ def flex(call: AttentionCall, compiled: bool = True) -> tuple[Tensor, Tensor | N
     Args:
         compiled: if False, runs torch's unfused implementation, which writes out T x S: for tests on the CPU.
     """
+    if len(call.q_BHTE) > 1 and is_shared_context(call):
+        return fold_sequences(call, partial(flex, compiled=compiled))
     geo, queries, keys = call.geo, call.q_BHTE.shape[2], call.k_BHSE.shape[2]
     padded_queries, padded_keys = padded_length(queries), padded_length(keys)
     batch = len(call.q_BHTE)
     q = pad_tokens(call.q_BHTE, padded_queries)
-    k, v = (pad_tokens(x.expand(batch, -1, -1, -1), padded_keys) for x in (call.k_BHSE, call.v_BHSD))
-    score_mod = None if call.bias is None else build_score_mod(call.bias, geo, padded_queries, padded_keys)
+    k, v = (pad_tokens(x, padded_keys).expand(batch, -1, -1, -1) for x in (call.k_BHSE, call.v_BHSD))
+    score_mod = (
+        None if call.bias is None else build_score_mod(call.bias, geo, batch, padded_queries, padded_keys)
+    )
     aux = AuxRequest(lse=True) if call.with_lse else None
     # In a compiled model, attention is a part of its graph.
     run: Any = _fused() if compiled and not torch.compiler.is_compiling() else flex_attention
@@ -121,7 +126,7 @@ def _block_mask(geo: Geometry, masks: tuple[Mask, ...], padded_queries: int, pad
         i, j = i + first[0], j + first[1]
         seen = j <= i
         for mask in masks:
-            seen = seen & mask(i, j)
+            seen = seen & apply_mask(mask, i, j)
         return seen
 
     some, every = [], []

@@ -46,7 +46,8 @@ def padded_length(length: int) -> int:
 
 def pad_tokens(x_BHTD: Tensor, length: int) -> Tensor:
     """Pads with zeros to `length` tokens and at least MIN_HEAD_DIM dimensions."""
-    return F.pad(x_BHTD, (0, max(0, MIN_HEAD_DIM - x_BHTD.shape[-1]), 0, length - x_BHTD.shape[2]))
+    dims, tokens = max(0, MIN_HEAD_DIM - x_BHTD.shape[-1]), length - x_BHTD.shape[2]
+    return F.pad(x_BHTD, (0, dims, 0, tokens)) if dims or tokens else x_BHTD  # F.pad always copies
 
 
 def materialize(x: Tensor) -> Tensor:

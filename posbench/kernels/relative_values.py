@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from posbench.position.call import AttentionCall, Kernel
-from posbench.position.geometry import Geometry
+from posbench.position.geometry import Geometry, apply_mask
 from posbench.position.numerics import autocast_disabled, upcast
 
 # Largest clip distance: with more diagonals, the kernel saves no time.
@@ -96,7 +96,7 @@ def diagonals(call: AttentionCall, count: int) -> Tensor:
     assert before is not None
     slot_TN, visible_TN = geo.memo(("diagonals", count), lambda: _slots(geo, before, count))
     for mask in call.masks:
-        visible_TN = visible_TN & mask(geo.q_index_T[:, None], geo.k_index_S[slot_TN])
+        visible_TN = visible_TN & apply_mask(mask, geo.q_index_T[:, None], geo.k_index_S[slot_TN])
     logit_BHTN = call.scale * _products(upcast(call.q_BHTE), upcast(call.k_BHSE), before, count)
     if call.bias is not None:
         logit_BHTN = logit_BHTN + call.bias.gather(geo, slot_TN)

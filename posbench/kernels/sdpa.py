@@ -21,6 +21,7 @@ from posbench.kernels.cpu.mask_pruning import (
     shift_to_causal,
 )
 from posbench.kernels.sdpa_backends import SDPA_AUTOTUNER, tunable
+from posbench.kernels.shared_context import fold_sequences, is_shared_context
 from posbench.position.biases import DistanceBias, SeparableBias
 from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
@@ -58,8 +59,8 @@ def sdpa(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         out, lse = _call(call, call.q_BHTE.flip(2), toeplitz(attention_bias, geo, dtype))
         return out.flip(2), None if lse is None else lse.flip(2)
     if attention_bias is None and not call.masks:
-        if geo.keys_all_past and len(call.k_BHSE) == 1:
-            return _shared_context(call)
+        if is_shared_context(call):
+            return fold_sequences(call, lambda folded: _call(folded, folded.q_BHTE, None))
         unmasked = geo.square or geo.keys_all_past
         mask = None if unmasked else geo.memo(("additive", dtype), lambda: additive(geo.visible(), dtype))
         return _call(call, call.q_BHTE, mask)
@@ -79,14 +80,6 @@ def sdpa(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         parts = [_masked(call, rows) for rows in _blocks(queries, step)]
     outs, lses = zip(*reversed(parts), strict=True)
     return torch.cat(outs, 2), torch.cat(lses, 2) if call.with_lse else None
-
-
-def _shared_context(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-    """Attends from queries of several sequences to all keys of one shared context, as if they were one sequence."""
-    batch, _, queries, _ = call.q_BHTE.shape
-    out, lse = _call(call, call.q_BHTE.transpose(0, 1).flatten(1, 2)[None], None)
-    out = out[0].unflatten(1, (batch, queries)).transpose(0, 1)
-    return out, None if lse is None else lse[0].unflatten(1, (batch, queries)).transpose(0, 1)
 
 
 def _blocks(queries: int, step: int) -> list[slice]:

@@ -13,6 +13,7 @@ from posbench.lm import generation
 from posbench.lm.attention_weights import last_token_attention
 from posbench.lm.batching import input_ids, run_batches
 from posbench.lm.interface import AttentionWeights, Generated, Prompt, Scores
+from posbench.model.attention import can_share_context
 from posbench.model.gpt import GPT, KVCache
 from posbench.position.call import Kernel
 
@@ -94,7 +95,7 @@ class NativeLM:
         return run_batches(
             prompts,
             lambda ids, cache, prompt: self.read(ids, cache, prompt, head),
-            batch_size=self.batch_size_for,
+            batch_size=self.scoring_batch_size,
             prefill=self.prefill,
         )
 
@@ -108,13 +109,23 @@ class NativeLM:
         """Number of sequences of the prompt's length that fit in one forward pass."""
         return max(1, self.max_tokens_per_batch // (prompt.length + 1))
 
+    def scoring_batch_size(self, prompt: Prompt) -> int:
+        """Number of sequences to score in one forward pass: continuations need no copy of a context that they share."""
+        if not (self.shares_prefill(prompt) and can_share_context(self.model.scheme)):
+            return self.batch_size_for(prompt)
+        return max(1, self.max_tokens_per_batch // (prompt.continuations.shape[1] + 1))
+
+    def shares_prefill(self, prompt: Prompt) -> bool:
+        """Whether the context of a prompt is read once for all of its continuations."""
+        shares = len(prompt.continuations) > 1 and self.model.scheme.traits.shared_prefill
+        return shares and len(prompt.context) > 1
+
     def prefill(self, prompt: Prompt) -> KVCache | None:
         """Caches all but the last id of a context that several continuations share.
 
         Returns None for a single continuation, or if the scheme does not allow a shared prefill.
         """
-        shares = len(prompt.continuations) > 1 and self.model.scheme.traits.shared_prefill
-        if not shares or len(prompt.context) < 2:
+        if not self.shares_prefill(prompt):
             return None
         return self.forward(prompt.context[None, :-1], None, prompt.length, use_cache=True)[1]
 

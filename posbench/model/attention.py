@@ -112,7 +112,12 @@ class Attention(nn.Module):
         return x_BHSD.repeat_interleave(self.queries_per_key, 1) if self.queries_per_key > 1 else x_BHSD
 
 
+def can_share_context(scheme: PositionScheme) -> bool:
+    """Returns whether attention to a context and to what follows it can be computed apart and merged."""
+    traits = scheme.traits
+    return traits.softmax_attention and traits.pairwise and traits.lse_mergeable
+
+
 def _can_share(scheme: PositionScheme, cache: LayerCache, new: LayerCache) -> bool:
     """Returns whether several sequences can attend to the single one in the cache without a copy for each."""
-    traits, fewer = scheme.traits, len(cache.k_BHSD) < len(new.k_BHSD)
-    return fewer and traits.softmax_attention and traits.pairwise and traits.lse_mergeable
+    return len(cache.k_BHSD) < len(new.k_BHSD) and can_share_context(scheme)

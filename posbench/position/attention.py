@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -75,7 +77,6 @@ def merge(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
     Args:
         parts: (B, H, T, D) outputs and (B, H, T) log-sum-exps.
     """
-    outs = torch.stack([out for out, _ in parts])
     lses = torch.stack([lse for _, lse in parts if lse is not None])
     # Where no set has a visible key, -inf - -inf would make values and gradients NaN.
     top = lses.amax(0).detach()
@@ -84,5 +85,6 @@ def merge(parts: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor]:
     total = weight.sum(0)
     some = total > 0
     total = torch.where(some, total, 1)
-    out = (outs * (weight / total)[..., None].to(outs.dtype)).sum(0)
+    shares = (weight / total)[..., None].to(parts[0][0].dtype)
+    out = reduce(add, (out * share for (out, _), share in zip(parts, shares, strict=True)))
     return out, torch.where(some, top + torch.log(total), -torch.inf)

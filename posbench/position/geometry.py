@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from types import FunctionType, MethodType
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,12 @@ Value = TypeVar("Value")
 # Maps broadcastable integer tensors of query indices i and key indices j to booleans: True if i may attend to j.
 # Causality is not part of a mask: every kernel adds it. posbench.position.masks has masks that kernels can prune.
 Mask = Callable[[Tensor, Tensor], Tensor]
+
+
+def apply_mask(mask: Mask, i: Tensor, j: Tensor) -> Tensor:
+    """Returns mask(i, j)."""
+    # torch 2.11 cannot trace the call of a dataclass in a compiled graph.
+    return mask(i, j) if isinstance(mask, FunctionType | MethodType) else mask.__call__(i, j)  # type: ignore[operator]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +68,21 @@ class Geometry:
 
     def trim_to_visible_keys(self, rows: slice) -> Geometry:
         """Returns the same queries over the first keys only: those that causality lets any of `rows` see."""
-        hidden = len(self.q_index_T) - rows.indices(len(self.q_index_T))[1]
+        hidden = 0 if rows.stop is None else len(self.q_index_T) - rows.stop
         if not self.ordered or hidden <= 0:
             return self
         return self._with_keys(0, len(self.k_index_S) - hidden)
+
+    def repeat_queries(self, times: int) -> Geometry:
+        """Returns the queries `times` times over, at consecutive indices; every key must lie before them. Memoized."""
+
+        def compute() -> Geometry:
+            assert self.first_query is not None
+            stop = self.first_query + times * len(self.q_index_T)
+            index = torch.arange(self.first_query, stop, device=self.q_index_T.device)
+            return replace(self, q_index_T=index, q_pos_T=index, position_offset=None, _memo={})
+
+        return self if times == 1 else self.memo(("repeated", times), compute)
 
     def slice_keys(self, start: int, stop: int) -> Geometry:
         """Returns the same queries over keys start .. stop-1 of this geometry; memoized."""
@@ -129,7 +147,7 @@ class Geometry:
         i, j = self.q_index_T[rows, None], self.k_index_S[None, :]
         seen = j <= i
         for mask in masks:
-            seen = seen & mask(i, j)
+            seen = seen & apply_mask(mask, i, j)
         return seen
 
     def memo(self, key: Hashable, compute: Callable[[], Value]) -> Value:

@@ -15,7 +15,7 @@ from types import MethodType
 import torch
 from torch import Tensor
 
-from posbench.position.geometry import Mask
+from posbench.position.geometry import Mask, apply_mask
 
 # Key indices start .. stop-1.
 Span = tuple[int, int]
@@ -160,7 +160,7 @@ class OrMask(StructuredMask):
     parts: tuple[StructuredMask, ...]
 
     def __call__(self, i: Tensor, j: Tensor) -> Tensor:
-        return reduce(or_, (part(i, j) for part in self.parts))
+        return reduce(or_, (apply_mask(part, i, j) for part in self.parts))
 
     def spans(self, first: int, last: int) -> list[Span]:
         return _union([span for part in self.parts for span in part.spans(first, last)])
@@ -173,7 +173,7 @@ class AndMask(StructuredMask):
     parts: tuple[Mask, ...]
 
     def __call__(self, i: Tensor, j: Tensor) -> Tensor:
-        return reduce(and_, (part(i, j) for part in self.parts))
+        return reduce(and_, (apply_mask(part, i, j) for part in self.parts))
 
     def spans(self, first: int, last: int) -> list[Span]:
         return visible_key_ranges(self.parts, first, last)

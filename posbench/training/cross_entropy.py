@@ -14,22 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits held at once, 256 MiB in float32; up to this number they are computed in one piece.
-LOGITS = 1 << 26
+# Logits held at once, 256 MiB in float32 on the CPU and 1 GiB on a GPU, where each further piece costs a pass over the
+# gradient of the head; up to this number they are computed in one piece.
+LOGITS = {"cpu": 1 << 26, "cuda": 1 << 28}
 # Target of a position that is left out, as in torch.nn.functional.cross_entropy.
 IGNORE_INDEX = -100
 
 
-def cross_entropy(hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits: int = LOGITS) -> Tensor:
+def cross_entropy(
+    hidden_NW: Tensor, weight_VW: Tensor, target_N: Tensor, logits: int | None = None
+) -> Tensor:
     """Returns the sum of the cross-entropies of softmax(hidden @ weight.T), in nats: a scalar, float32 or float64.
 
     Args:
         hidden_NW: hidden states.
         weight_VW: weight of the output head.
         target_N: target ids; IGNORE_INDEX leaves a position out.
-        logits: number of logits held at once.
+        logits: number of logits held at once; by default that of LOGITS for the device.
     """
-    rows = max(1, logits // len(weight_VW))
+    rows = max(1, (logits or LOGITS.get(hidden_NW.device.type, LOGITS["cpu"])) // len(weight_VW))
     if rows >= len(hidden_NW):
         if _in_place(hidden_NW, weight_VW):
             return _InPlace.apply(hidden_NW, weight_VW, target_N)

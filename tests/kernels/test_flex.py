@@ -1,6 +1,7 @@
 """FlexAttention against `dense`: unfused on the CPU, fused without gradients on the CPU, fused with gradients on a GPU."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from posbench.kernels.dense import dense
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.kernels.flex import block_mask, flex, why_unsupported
 from posbench.kernels.flex_options import BLOCK, padded_length
+from posbench.kernels.flex_score_mod import bias_of_indices
 from posbench.kernels.sdpa import sdpa
+from posbench.kernels.shared_context import is_shared_context
 from posbench.position.biases import DistanceBias, KeyContentBias, QueryContentBias, SeparableBias
 from posbench.position.call import AttentionCall
 from posbench.position.geometry import Geometry
@@ -96,6 +99,38 @@ def test_subset_of_the_keys(structure: str, mask: str) -> None:
         expected, expected_lse = dense(part)
         for out, lse in (flex(part, compiled=False), sdpa(part)):
             torch.testing.assert_close(out, expected, **SINGLE)
+            torch.testing.assert_close(lse, expected_lse, **SINGLE)
+
+
+def test_gradient_of_a_table_through_its_copies() -> None:
+    """Every sequence and block of keys adds to a copy of its own; the table gets the sum of all of them."""
+    length, batch, heads = 150, 2, 3
+    padded = padded_length(length)
+    table = torch.randn(heads, length, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(batch, heads, length, length)
+    geo = Geometry.from_range(0, length)
+    added = bias_of_indices(DistanceBias(lambda n: table[:, n]), geo, batch, padded, padded)
+    b, h, i, j = torch.meshgrid(*map(torch.arange, (batch, heads, length, length)), indexing="ij")
+    bias = DistanceBias(lambda n: table[:, n]).value(geo, slice(None)).float()
+    torch.testing.assert_close(added(b, h, i, j), bias.expand(batch, -1, -1, -1), rtol=0, atol=0)
+    found, wanted = (torch.autograd.grad((one * weight).sum(), table)[0] for one in (added(b, h, i, j), bias))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("with_lse", [False, True])
+@torch.no_grad()
+def test_sequences_that_share_a_context_are_folded(with_lse: bool) -> None:
+    """Keys and values were repeated for every sequence; the queries are now those of one sequence."""
+    context, queries, batch = 200, 5, 3
+    geo = Geometry.from_range(context, context + queries).slice_keys(0, context)
+    k, v = torch.randn(2, 1, 2, context, 16).unbind()
+    call = AttentionCall(torch.randn(batch, 2, queries, 16), k, v, 0.25, geo, with_lse=with_lse)
+    assert is_shared_context(call)
+    expected, expected_lse = dense(call)
+    for kernel in (partial(flex, compiled=False), sdpa):
+        out, lse = kernel(call)
+        torch.testing.assert_close(out, expected, **SINGLE)
+        if with_lse:
             torch.testing.assert_close(lse, expected_lse, **SINGLE)
 
 

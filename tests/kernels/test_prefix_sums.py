@@ -58,7 +58,7 @@ def test_the_bias_of_a_pair_is_that_of_float64() -> None:
     """Each pair of neighbours, and pairs as far apart as the text, relative to the size of their bias."""
     call, decay_BHS = call_of()
     assert call.bias is not None
-    added = bias_of_indices(call.bias, call.geo, 128, KEYS)
+    added = bias_of_indices(call.bias, call.geo, len(call.q_BHTE), 128, KEYS)
     i, j = torch.arange(QUERIES)[:, None], torch.arange(KEYS)
     b, h = torch.zeros((), dtype=torch.long), torch.ones((), dtype=torch.long)
     found = added(b, h, i, j)
@@ -75,7 +75,7 @@ def test_gradients_of_the_parts_are_those_of_the_bias() -> None:
     call, _ = call_of(tokens=16, queries=16)
     assert isinstance(call.bias, SeparableBias)
     leaves = [x.requires_grad_() for x in (call.bias.row_BHT, call.bias.column_BHS)]
-    added = bias_of_indices(call.bias, call.geo, 128, 128)
+    added = bias_of_indices(call.bias, call.geo, len(call.q_BHTE), 128, 128)
     b, h = torch.zeros((), dtype=torch.long), torch.zeros((), dtype=torch.long)
     added(b, h, torch.arange(3)[:, None], torch.arange(5)).sum().backward()
     for leaf, count, times in zip(leaves, (3, 5), (5, 3), strict=True):
