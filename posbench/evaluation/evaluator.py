@@ -10,7 +10,6 @@ import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from posbench.runtime.oom import is_out_of_memory
 from posbench.tasks.task import Task
 from posbench.training import checkpoints
 from posbench.training.trainer import FinetuneStart, TrainingInterrupted, build_model
+from posbench.version import __version__
 
 _log = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class EvaluatedModel:
             if cuda
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "threads": torch.get_num_threads(),
-            "posbench": version("posbench"),
+            "posbench": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -93,7 +93,7 @@ def rotate(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor, interleaved: bool) ->
     """
     if interleaved and not torch.compiler.is_compiling():
         return Rotation(cos_TM, sin_TM)(x_BHTD)
-    first, second = x_BHTD.unflatten(-1, (-1, 2)).unbind(-1) if interleaved else x_BHTD.chunk(2, -1)
+    first, second = (x_BHTD[..., 0::2], x_BHTD[..., 1::2]) if interleaved else x_BHTD.chunk(2, -1)
     pairs = first * cos_TM - second * sin_TM, second * cos_TM + first * sin_TM
     rotated = torch.stack(pairs, -1).flatten(-2) if interleaved else torch.cat(pairs, -1)
     return rotated.to(x_BHTD.dtype)

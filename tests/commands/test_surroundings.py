@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
+
+from posbench.evaluation.evaluator import Evaluator
+from posbench.version import __version__
 
 PRINT = "from posbench import commands; commands.run = lambda _: print('† …', chr(0xDC80)); commands.main()"
 FIGURES = "import posbench.report.figures"
@@ -31,6 +36,18 @@ def test_surroundings(program: str, variables: dict[str, str], tmp_path: Path) -
         cwd=tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_clone_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the clone on PYTHONPATH alone, nine models were trained and no cell could be evaluated."""
+
+    def fails(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata.Distribution, "from_name", fails)
+    evaluator = object.__new__(Evaluator)
+    evaluator.device = torch.device("cpu")
+    assert evaluator.run_metadata("ok", 0.0)["posbench"] == __version__
 
 
 def test_a_folder_of_the_same_name_on_the_path_hides_nothing(tmp_path: Path) -> None:
