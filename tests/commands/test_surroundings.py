@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from posbench.evaluation.evaluator import Evaluator
+from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.version import __version__
 
 PRINT = "from posbench import commands; commands.run = lambda _: print('† …', chr(0xDC80)); commands.main()"
@@ -45,7 +45,7 @@ def test_a_clone_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata.Distribution, "from_name", fails)
-    evaluator = object.__new__(Evaluator)
+    evaluator = object.__new__(EvaluatedModel)
     evaluator.device = torch.device("cpu")
     assert evaluator.run_metadata("ok", 0.0)["posbench"] == __version__
 
