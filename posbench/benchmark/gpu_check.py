@@ -97,15 +97,11 @@ class SchemeVariant:
 
 @torch.no_grad()
 def perturb(model: GPT) -> None:
-    """Moves every parameter by noise of a tenth of its size, or of 0.1 where it is zero.
-
-    The first values can be a point of symmetry at which a gradient is zero but for rounding, such as a bias that is
-    the same for all keys.
-    """
+    """Moves every parameter from its first value, at which a gradient may be zero but for rounding, as bam's are."""
     draw = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
-        size = parameter.detach().float().square().mean().sqrt()
-        noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float32).to(parameter.device)
+        size = parameter.square().mean().sqrt()
+        noise = torch.randn(parameter.shape, generator=draw).to(parameter.device)
         parameter.add_(0.1 * torch.where(size > 0, size, 1.0) * noise)
 
 
