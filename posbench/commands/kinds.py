@@ -50,8 +50,8 @@ def own_kinds(one: Definition) -> dict[str, str]:
     methods = {name: node for base in reversed(classes) for name, node in base.methods().items()}
     defined = {IN_SOME_LAYERS.get(name, name) for name in methods}
     words = {hook: word for hook, word in HOOKS.items() if hook in defined}
-    if "scale_inv_freq" in words:  # FrequencyScaling has it, and a `qk` that only passes it on
-        del words["qk"]
+    if "scale_inv_freq" in words:  # FrequencyScaling has it, and hooks that only pass it on
+        del words["qk"], words["attention_bias"]
     text = " ".join(ast.dump(base.node) for base in classes)
     rotates = "'inv_freq'" in text or "id='rotate'" in text
     if "qk" in words and rotates and "attr='x_BSW'" in text:  # by angles computed from tokens

@@ -7,6 +7,7 @@ distances defines its own handling of fractions.
 """
 
 import math
+from dataclasses import replace
 
 from posbench.instantiate import register
 from posbench.position.factor_extension import FactorExtension
@@ -20,8 +21,7 @@ class PositionInterpolation(FactorExtension):
     requires = frozenset({"positions"})
 
     def check(self, length: int) -> None:
-        # The small term absorbs rounding: (length / train_len) * train_len tokens must count as length.
-        self.inner.check(math.ceil(length / self.factor - 1e-9))
+        self.inner.check(self.compressed_length(length))
 
     def assign_positions(self, geo: Geometry) -> Geometry:
         geo = self.inner.assign_positions(geo)
@@ -30,5 +30,11 @@ class PositionInterpolation(FactorExtension):
         return geo.memo((self, "assign_positions"), lambda: self.interpolate(geo))
 
     def interpolate(self, geo: Geometry) -> Geometry:
-        """The geometry with positions divided by k, in float64."""
-        return geo.with_positions(geo.q_pos_T.double() / self.factor, geo.k_pos_S.double() / self.factor)
+        """Returns the geometry with positions divided by k, in float64, and a length to match."""
+        moved = geo.with_positions(geo.q_pos_T.double() / self.factor, geo.k_pos_S.double() / self.factor)
+        return replace(moved, length=self.compressed_length(geo.length))
+
+    def compressed_length(self, length: int) -> int:
+        """Returns the number of whole positions that the compressed ones of `length` tokens span."""
+        # The small term absorbs rounding: (length / train_len) * train_len tokens must count as length.
+        return math.ceil(length / self.factor - 1e-9)

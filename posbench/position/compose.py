@@ -49,6 +49,7 @@ class Stack(PositionScheme):
             prefix_stable=all(member.traits.prefix_stable for member in members),
             shared_prefill=all(member.traits.shared_prefill for member in members),
             softmax_attention=all(member.traits.softmax_attention for member in members),
+            scalable_logits=all(member.traits.scalable_logits for member in members),
             unbounded_context=all(member.traits.unbounded_context for member in members),
             lse_mergeable=all(member.traits.lse_mergeable for member in members),
             pairwise=all(member.traits.pairwise for member in members),
@@ -56,7 +57,8 @@ class Stack(PositionScheme):
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )
         if not self.traits.softmax_attention:
-            own = [hook for hook in PAIR_HOOKS if getattr(type(self), hook) is not getattr(Stack, hook)]
+            hooks = (*PAIR_HOOKS, "attention")
+            own = [hook for hook in hooks if getattr(type(self), hook) is not getattr(Stack, hook)]
             refuse_hooks(own, type(self), members)
 
     def _members(self) -> list[PositionScheme]:
@@ -140,6 +142,19 @@ def refuse_hooks(hooks: Sequence[str], owner: type, members: Sequence[PositionSc
         raise ConfigError(
             f"{owner.__name__} around {name}: {name} replaces softmax attention, which would ignore {' and '.join(hooks)} "
             f"of {owner.__name__}; choose a base scheme with softmax attention"
+        )
+
+
+def refuse_full_rows(bias: AttentionBias | None, owner: Stack) -> None:
+    """Raises IncompatibleError if the base scheme computes its logits from whole rows.
+
+    For schemes that compute from the logits of their base themselves.
+    """
+    if bias is not None and bias.needs_full_rows:
+        name, base = type(owner).__name__, type(owner.members[0]).__name__
+        raise IncompatibleError(
+            f"{name} around {base}: {base} computes its logits from whole rows, and {name} needs them for each pair; "
+            "choose another base scheme"
         )
 
 

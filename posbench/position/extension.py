@@ -49,7 +49,7 @@ class Extension(PositionScheme):
     Class attributes:
         requires: capabilities that the inner scheme must have, of `Traits.capabilities`. Added automatically are
             "softmax attention" where a hook of PAIR_HOOKS is overridden, "unbounded context" where `regions` or
-            `mask` is, and "mergeable regions" with `splits_regions`.
+            `mask` is, "scalable logits" where `logit_scale` is, and "mergeable regions" with `splits_regions`.
         requires_relative: whether the inner scheme must depend on distances only.
         splits_regions: whether `regions` adds regions to those of the inner scheme.
 
@@ -69,6 +69,8 @@ class Extension(PositionScheme):
             cls.requires = cls.requires | {"softmax attention"}
         if overridden & {"regions", "mask"}:
             cls.requires = cls.requires | {"unbounded context"}
+        if "logit_scale" in overridden:
+            cls.requires = cls.requires | {"scalable logits"}
         if cls.splits_regions:
             cls.requires = cls.requires | {"mergeable regions"}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from posbench.errors import ConfigError, IncompatibleError
+from posbench.position.biases import AttentionBias
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, PositionScheme
@@ -72,9 +73,18 @@ class FrequencyScaling(FactorExtension):
         """Returns the map of the frequencies for one geometry; it is a key of cached angles, so equal maps compare equal."""
         return self.scale_inv_freq
 
-    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    def with_transform(self, inputs: AttentionInputs) -> AttentionInputs:
+        """Returns the inputs for the hooks of the inner scheme, with this extension's change of the frequencies."""
         transform = self.inv_freq_transform(inputs.geo)
-        return self.inner.qk(replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, transform)))
+        return replace(inputs, inv_freq_transforms=(*inputs.inv_freq_transforms, transform))
+
+    def qk(self, inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+        return self.inner.qk(self.with_transform(inputs))
+
+    def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
+        return self.inner.attention_bias(
+            self.with_transform(inputs)
+        )  # may be computed from rotated queries and keys
 
     def rotation_ramp(self, inv_freq_M: Tensor, low: float, high: float) -> Tensor:
         """(M,) clip((r_m - low) / (high - low), 0, 1), r_m the rotations within the training length."""

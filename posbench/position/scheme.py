@@ -60,13 +60,15 @@ class Traits:
         pairwise: the logit of a pair depends only on the two tokens and their positions, so that attention to a
             cached context and to new tokens may be computed apart. False for sums over the keys in between.
         softmax_attention: attention is a softmax over pairs, which extensions may mask, split and scale.
+        scalable_logits: a factor on q . k scales the content of the logits alone, so that extensions may change their
+            temperature. False where q . k also decides at which position a key is read.
         unbounded_context: at least one layer attends to all earlier tokens, so that a window can bound it.
         reads_hidden_states: a hook reads `AttentionInputs.x_BTW` or `x_BSW`. Only then are they passed and kept in the
             KV cache, where they take a third of the memory.
         draws_positions: the scheme places tokens at positions of its own, whatever their indices.
         capabilities: what an extension may require. Declared: "positions" (the scheme uses positions) and
             "inv_freq" (it rotates by `AttentionInputs.inv_freq_transforms`). Derived from the above:
-            "softmax attention", "mergeable regions", "unbounded context" and "indices as positions".
+            "softmax attention", "mergeable regions", "scalable logits", "unbounded context" and "indices as positions".
     """
 
     relative: bool
@@ -75,6 +77,7 @@ class Traits:
     lse_mergeable: bool = True
     pairwise: bool = True
     softmax_attention: bool = True
+    scalable_logits: bool = True
     unbounded_context: bool = True
     reads_hidden_states: bool = False
     draws_positions: bool = False
@@ -84,6 +87,7 @@ class Traits:
         derived = {
             "softmax attention": self.softmax_attention,
             "mergeable regions": self.lse_mergeable,
+            "scalable logits": self.scalable_logits,
             "unbounded context": self.unbounded_context,
             "indices as positions": not self.draws_positions,
         }

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posbench.errors import ConfigError
+from posbench.errors import ConfigError, IncompatibleError
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, QueryRows
-from posbench.position.compose import Stack
+from posbench.position.compose import Stack, refuse_full_rows
 from posbench.position.entmax import LogEntmax15, LogWeights
 from posbench.position.numerics import upcast
 from posbench.position.scheme import AttentionInputs, ModelShape
@@ -60,6 +60,13 @@ class ASEntmax(Stack):
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
         inner = super().attention_bias(inputs)
+        refuse_full_rows(inner, self)
+        if super().softmax_normalizer(inputs) is not None:
+            base = type(self.members[0]).__name__
+            raise IncompatibleError(
+                f"ASEntmax around {base}: {base} replaces the denominator of the softmax, and so does ASEntmax; choose "
+                "another base scheme"
+            )
 
         def bias(rows: QueryRows) -> Tensor:
             content = rows.content_BHRS

@@ -36,13 +36,13 @@ class BigBird(PositionScheme):
         self.block_size = tokens_within_train_len(
             shape, "bigbird block_size", block_size, default, "a sixteenth of it"
         )
-        for name, count in (
-            ("num_global_blocks", num_global_blocks),
-            ("num_random_blocks", num_random_blocks),
-            ("seed", seed),
+        for name, count, most in (
+            ("num_global_blocks", num_global_blocks, (1 << 16) - 1),
+            ("num_random_blocks", num_random_blocks, 100),  # each is compared with all earlier ones
+            ("seed", seed, (1 << 16) - 1),
         ):
-            if not 0 <= count < 1 << 16:
-                raise ConfigError(f"bigbird {name} {count}: give 0 to {(1 << 16) - 1}")
+            if not 0 <= count <= most:
+                raise ConfigError(f"bigbird {name} {count}: give 0 to {most}")
         self.blocks = Blocks(self.block_size, num_global_blocks, num_random_blocks, seed)
 
     def mask(self, inputs: AttentionInputs) -> Mask:

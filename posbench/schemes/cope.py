@@ -25,7 +25,7 @@ class CoPE(PositionScheme):
     Between two integer positions the two vectors are interpolated linearly.
     """
 
-    traits = Traits(relative=True, lse_mergeable=False)
+    traits = Traits(relative=True, lse_mergeable=False, scalable_logits=False)
     decayed_parameters = ("vector_LPD",)
 
     def __init__(self, shape: ModelShape, npos_max: int = 64) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from posbench.errors import ConfigError, IncompatibleError
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
-from posbench.position.compose import Stack
+from posbench.position.compose import Stack, refuse_full_rows
 from posbench.position.numerics import upcast
 from posbench.position.pairwise_mlp import PairwiseMLP
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme
@@ -60,6 +60,7 @@ class DAPE(Stack):
             raise IncompatibleError(
                 f"dape adapts an additive bias and {type(self.members[0]).__name__} has none: give it one that has"
             )
+        refuse_full_rows(inner, self)
 
         def bias(rows: QueryRows) -> Tensor:
             content_BHRS, heads = rows.content_BHRS, rows.content_BHRS.shape[1]

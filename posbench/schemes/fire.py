@@ -34,10 +34,12 @@ class FIRE(PositionScheme):
         self, shape: ModelShape, mlp_width: int = 32, init_c: float = 0.1, init_threshold: float | None = None
     ) -> None:
         super().__init__()
-        if mlp_width < 1 or not init_c > 0 or (init_threshold is not None and not init_threshold > 0):
+        threshold = 1.0 if init_threshold is None else init_threshold
+        if mlp_width < 1 or not 0 < init_c <= 1e6 or not 0 < threshold <= 1e9:
             raise ConfigError(
-                f"fire mlp_width {mlp_width}, init_c {init_c}, init_threshold {init_threshold}: give at least 1 unit, init_c and init_threshold above 0, or "
-                "null for a threshold of a quarter of the training length"
+                f"fire mlp_width {mlp_width}, init_c {init_c}, init_threshold {init_threshold}: give at least 1 unit, "
+                "init_c above 0 and at most 1e6, init_threshold above 0 and at most 1e9, or null for a threshold of a "
+                "quarter of the training length"
             )
         self.init_threshold = shape.train_len / 4 if init_threshold is None else init_threshold
         self.c_L, self.times_L = (nn.Parameter(torch.full((shape.n_layers,), x)) for x in (init_c, 1.0))

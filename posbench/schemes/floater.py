@@ -10,7 +10,6 @@ one each to queries, keys and values; every pass solves the equation (theirs eve
 Runge-Kutta at knots (the 3/8 rule), in float64, with cubic Hermite interpolation between them.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -34,10 +33,10 @@ class Floater(PositionScheme):
     def __init__(self, shape: ModelShape, step: float | None = None, knots: int = 32) -> None:
         super().__init__()
         self.step = 2.55 / shape.train_len if step is None else step
-        if not 0 < self.step < math.inf or knots < 1:
+        if not 0 < self.step <= 100 or knots < 1:
             raise ConfigError(
-                f"floater step {step}, knots {knots}: give a time above 0 from token to token, or null for 2.55 / "
-                "train_len, and at least 1 knot over the training length"
+                f"floater step {step}, knots {knots}: give a time above 0 and at most 100 from token to token, or null "
+                "for 2.55 / train_len, and at least 1 knot over the training length"
             )
         self.knot_spacing = max(1, shape.train_len // knots)  # tokens
         self.start_LW = nn.Parameter(torch.randn(shape.n_layers, shape.d_model))

@@ -37,10 +37,10 @@ class FoX(TokenDecay):
 
 def gate_biases(decay_times: list, heads: int) -> Tensor:
     """Returns biases (H,) with -1 / log sigmoid(bias) from the first time to the last, in tokens."""
-    numbers = all(isinstance(time, int | float) and 0 < time < math.inf for time in decay_times)
+    numbers = all(isinstance(time, int | float) and 0.05 <= time < math.inf for time in decay_times)
     if len(decay_times) != 2 or not numbers or decay_times[0] > decay_times[1]:
         raise ConfigError(
-            f"fox decay_times {decay_times}: give two numbers of tokens above 0, the lesser first, or null"
+            f"fox decay_times {decay_times}: give two numbers of tokens, at least 0.05 and the lesser first, or null"
         )
     shortest, longest = (math.log(time) for time in decay_times)
     return -torch.linspace(shortest, longest, heads).neg().exp().expm1().log()

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.geometry import Mask
 from posbench.position.hybrid import LayerHybrid
@@ -23,6 +24,10 @@ class HWFA(LayerHybrid):
     """Last layer: log_L(i + 1) q_i . k_j / sqrt(D); the others: `base_scheme` where i - j < window."""
 
     def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any], window: int | None = None) -> None:
+        if shape.n_layers < 2:
+            raise ConfigError(
+                "hwfa of 1 layer: give a model of at least 2 layers (size.n_layers), with windows and without"
+            )
         super().__init__(shape, base_scheme, no_rope_layer_interval=max(2, shape.n_layers))
         reach = 3 * shape.train_len // 4
         default = max(1, (reach - 1) // (shape.n_layers - 1) + 1)

@@ -24,8 +24,8 @@ class Sandwich(PositionScheme):
 
     def __init__(self, shape: ModelShape, dims: int = 128, base: float = 10000.0) -> None:
         super().__init__()
-        if dims < 2:
-            raise ConfigError(f"sandwich dims {dims}: give an even number of at least 2 (128 in the paper)")
+        if not 2 <= dims <= 4096 or dims % 2:
+            raise ConfigError(f"sandwich dims {dims}: give an even number from 2 to 4096 (128 in the paper)")
         self.inv_freq = compute_inv_freq(dims, base, of="sandwich dims", setting="base").tolist()
         self.strength_H = shape.n_heads / (8 * torch.arange(1, shape.n_heads + 1, dtype=torch.float64))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from posbench.errors import ConfigError
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, QueryRows, RowwiseBias
-from posbench.position.compose import Stack
+from posbench.position.compose import Stack, refuse_full_rows
 from posbench.position.scheme import AttentionInputs, ModelShape
 
 LOG_ALPHA, BETA_OVER_ALPHA = 0.5, 1.0
@@ -34,6 +34,7 @@ class ScaleInvariant(Stack):
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias:
         inner = super().attention_bias(inputs)
+        refuse_full_rows(inner, self)
 
         def bias(rows: QueryRows) -> Tensor:
             gain_RS, penalty_RS = self.gain(rows.geo.distance(rows.rows).clamp(min=0))

@@ -3,7 +3,8 @@
 Leviathan, Kalman, Matias. Selective Attention Improves Transformer. ICLR 2025, section 3. arXiv:2410.02703. The
 positive content logits of the first head, summed over the queries so far, are subtracted from those of every head; the
 first token is never lowered and no token lowers itself. The logits of earlier queries are needed, which a cache does
-not hold, so that prompts over one context are read anew. It encodes no order, so its configuration is on RoPE.
+not hold, so that prompts over one context are read anew, and which regions with positions of their own would change.
+It encodes no order, so its configuration is on RoPE.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from posbench.instantiate import register
 from posbench.position.biases import AttentionBias, add
-from posbench.position.compose import Stack
+from posbench.position.compose import Stack, refuse_full_rows
 from posbench.position.geometry import Geometry
 from posbench.position.numerics import autocast_disabled, upcast
 from posbench.position.scheme import AttentionInputs, ModelShape
@@ -36,14 +37,26 @@ class SelectiveAttention(Stack):
 
     def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any]) -> None:
         super().__init__(shape, [base_scheme])
-        self.traits = replace(self.traits, shared_prefill=False, pairwise=False)
+        self.traits = replace(self.traits, shared_prefill=False, pairwise=False, lse_mergeable=False)
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
-        q_BHTE, k_BHSE = self.qk(inputs)
-        geo = inputs.geo
+        geo, inner = inputs.geo, super().attention_bias(inputs)
+        refuse_full_rows(inner, self)
+        (q_BHTE, k_BHSE), scale, mask = self.qk(inputs), self.logit_scale(inputs), self.mask(inputs)
         with autocast_disabled(q_BHTE):
             q_BTE, k_BSE = upcast(q_BHTE[:, 0]), upcast(k_BHSE[:, 0])
-            content_BTS = q_BTE @ k_BSE.mT * inputs.q_BHTD.shape[-1] ** -0.5
+            if scale is not None:
+                q_BTE = q_BTE * _first_head(scale, 3)[..., None].to(q_BTE.dtype)
+            logit_BTS = q_BTE @ k_BSE.mT * inputs.q_BHTD.shape[-1] ** -0.5
+        if inner is not None:
+            logit_BTS = logit_BTS + _first_head(inner.value(geo, slice(None)), 4).to(logit_BTS.dtype)
         earlier_TS = (geo.k_index_S < geo.q_index_T[:, None]) & (geo.k_index_S > 0)
-        gate_BTS = content_BTS.relu() * earlier_TS
-        return add((super().attention_bias(inputs), Selection(gate_BTS.cumsum(1) - gate_BTS)))
+        if mask is not None:
+            earlier_TS = earlier_TS & geo.visible((mask,))
+        gate_BTS = logit_BTS.relu() * earlier_TS
+        return add((inner, Selection(gate_BTS.cumsum(1) - gate_BTS)))
+
+
+def _first_head(x: Tensor, dims: int) -> Tensor:
+    """Returns head 0 of a tensor that broadcasts to `dims` dimensions, (B, H, ...)."""
+    return x[(None,) * (dims - x.dim())][:, 0]

@@ -46,6 +46,10 @@ class ShiftedLearned(PositionTable):
                 f"shifted_learned max_position {rows}: give at least the training length, {shape.train_len}, and the longest "
                 "length that is to be evaluated"
             )
+        if not 0 < init_std <= 1e3:
+            raise ConfigError(
+                f"shifted_learned init_std {init_std}: give a number above 0 and at most 1000 (0.02 in the paper)"
+            )
         super().__init__(init_std * torch.randn(rows, shape.d_model), out_of_range)
         self.traits = replace(self.traits, capabilities=frozenset())
         self.eval()

@@ -22,8 +22,10 @@ class Sinusoidal(PositionScheme):
 
     def __init__(self, shape: ModelShape, base: float = 10000.0, scale: float = 1.0) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ConfigError(f"sinusoidal scale {scale}: give a number above 0 (1 in the paper)")
+        if not 0 < scale <= 1e6:
+            raise ConfigError(
+                f"sinusoidal scale {scale}: give a number above 0 and at most 1e6 (1 in the paper)"
+            )
         self.scale = scale
         self.inv_freq_M = compute_inv_freq(shape.d_model, base, of="width", setting="base")
 

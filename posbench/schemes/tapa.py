@@ -23,15 +23,16 @@ class TAPA(PositionScheme):
     qA are the first theta D dimensions of q, qP the others.
     """
 
-    traits = Traits(relative=True, capabilities=frozenset({"positions"}))
+    traits = Traits(relative=True, scalable_logits=False, capabilities=frozenset({"positions"}))
 
     def __init__(self, shape: ModelShape, theta: float = 0.5, alpha: float = 0.1) -> None:
         super().__init__()
         self.amplitude_dims = round(theta * shape.head_dim) if 0 < theta < 1 else 0
-        if not 1 <= self.amplitude_dims < shape.head_dim or not 0 < alpha < math.inf:
+        if not 1 <= self.amplitude_dims < shape.head_dim or not 0 < alpha <= 4:
             raise ConfigError(
                 f"tapa theta {theta}, alpha {alpha} of a head of {shape.head_dim} dimensions: give a theta between 0 "
-                "and 1 that leaves dimensions to both parts, and an alpha above 0 (0.5 and 0.1 in the paper)"
+                "and 1 that leaves dimensions to both parts, and an alpha above 0 and at most 4 (0.5 and 0.1 in the "
+                "paper)"
             )
         self.alpha = alpha
 

@@ -2,8 +2,8 @@
 
 Sun et al. A Length-Extrapolatable Transformer. ACL 2023. arXiv:2212.10554. Constants of the authors' torchscale:
 gamma 0.4, scale_base 512. Pairs of high frequency decay fastest.
-Only distances matter, so positions are counted from the middle of the keys, where neither factor of a pair overflows
-float32 below some 60000 tokens. The paper's blockwise attention at test time is not implemented.
+Only distances matter, so positions are counted from the middle of the keys, where no product of two factors overflows
+float32 below some 30000 tokens, also for a key after its query, whose logit a mask hides. The paper's blockwise attention at test time is not implemented.
 """
 
 import math
@@ -16,7 +16,7 @@ from posbench.instantiate import register
 from posbench.position.rotary import compute_inv_freq, rotary_cos_sin, rotate
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
 
-MAX_EXPONENT = 80.0  # nats; exp overflows float32 at 88
+MAX_EXPONENT = 80.0  # nats, of both factors of a pair together; exp overflows float32 at 88
 
 
 @register("scheme/xpos")
@@ -34,15 +34,16 @@ class XPos(PositionScheme):
         interleaved: bool = True,
     ) -> None:
         super().__init__()
-        if not (gamma > 0 and scale_base > 0):
+        if not (0 < gamma <= 1e6 and 0 < scale_base <= 1e12):
             raise ConfigError(
-                f"xpos gamma {gamma}, scale_base {scale_base}: give numbers above 0 (0.4 and 512 in the paper)"
+                f"xpos gamma {gamma}, scale_base {scale_base}: give numbers above 0, at most 1e6 and 1e12 (0.4 and 512 in "
+                "the paper)"
             )
         self.interleaved = interleaved
         self.inv_freq_M = compute_inv_freq(shape.head_dim, rope_theta)
         part_M = torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim
         self.log_decay_M = torch.log((part_M + gamma) / (1 + gamma)) / scale_base
-        self.max_length = math.floor(2 * MAX_EXPONENT / -float(self.log_decay_M[0]))
+        self.max_length = math.floor(MAX_EXPONENT / -float(self.log_decay_M[0]))
 
     def check(self, length: int) -> None:
         if length > self.max_length:

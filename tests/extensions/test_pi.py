@@ -94,3 +94,14 @@ def test_bad_settings() -> None:
             PositionInterpolation(Llama(SHAPE), context(64), factor)
     with pytest.raises(IncompatibleError, match="needs a scheme with positions"):
         PositionInterpolation(NoPE(SHAPE), context(64))
+
+
+def test_a_table_that_interpolates_is_compressed_once() -> None:
+    """Fault: positions were divided by the factor, and the rows spread over the declared length once more."""
+    table = Learned(SHAPE, out_of_range="interpolate")
+    length = 2 * SHAPE.train_len
+    extended = PositionInterpolation(table, context(length), factor=2.0)
+    geo = extended.assign_positions(Geometry.from_range(0, length))
+    rows = table.rows_at(geo, geo.q_pos_T)
+    torch.testing.assert_close(rows[::2], table.row_NW)
+    torch.testing.assert_close(rows[1:-1:2], (table.row_NW[:-1] + table.row_NW[1:]) / 2)

@@ -7,9 +7,12 @@ import torch
 from extended import SHAPE, Llama, attention, attention_inputs, by_pairs, context, rotary, values
 from transformers.models.ministral3.modeling_ministral3 import get_llama_4_attn_scale
 
-from posbench.errors import ConfigError
+from posbench.errors import ConfigError, IncompatibleError
+from posbench.extensions.log_n import LogNScaling
 from posbench.extensions.temperature import Temperature
 from posbench.schemes.alibi import ALiBi
+from posbench.schemes.cope import CoPE
+from posbench.schemes.tapa import TAPA
 
 
 @pytest.mark.parametrize(("beta", "scale"), [(0.1, None), (0.5, 5)])
@@ -48,3 +51,11 @@ def test_bad_settings() -> None:
             Temperature(Llama(SHAPE), context(64), beta)
     with pytest.raises(ConfigError, match=r"floor_scale 0: .*at least 1"):
         Temperature(Llama(SHAPE), context(64), floor_scale=0)
+
+
+@pytest.mark.parametrize("extension", [Temperature, LogNScaling])
+@pytest.mark.parametrize("scheme", [CoPE, TAPA])
+def test_logits_that_decide_the_position_are_refused(extension: type, scheme: type) -> None:
+    """Fault: a temperature also turned the phase of tapa and moved the positions of cope."""
+    with pytest.raises(IncompatibleError, match="scalable logits"):
+        extension(scheme(SHAPE), context(100))

@@ -49,3 +49,15 @@ def test_attention_equals_diffllama(layer: int) -> None:
 def test_an_odd_number_of_heads_forms_no_pairs() -> None:
     with pytest.raises(ConfigError, match="give an even number"):
         Differential(replace(SHAPE, n_heads=3), ROPE)
+
+
+@pytest.mark.parametrize("base", ["linear_attention.LinearAttention", "kda.KDA", "differential.Differential"])
+def test_a_base_without_softmax_attention_is_refused(base: str) -> None:
+    """Fault: the base was dropped, and the model was that of nope to the bit."""
+    settings = {"_target_": f"posbench.schemes.{base}"}
+    if base.endswith("Differential"):
+        settings["base_scheme"] = ROPE
+    with pytest.raises(
+        ConfigError, match="replaces softmax attention, which would ignore attention of Differential"
+    ):
+        Differential(SHAPE, settings)

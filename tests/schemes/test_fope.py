@@ -89,5 +89,5 @@ def test_bad_settings() -> None:
         (replace(SHAPE, head_dim=2), 0.3),
         (replace(SHAPE, train_len=6), 0.3),
     ):
-        with pytest.raises(ConfigError, match="give an init_norm_gain of at least 0"):
+        with pytest.raises(ConfigError, match="give an init_norm_gain of 0 to 1e6"):
             FoPE(shape, init_norm_gain=gain)

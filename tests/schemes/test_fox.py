@@ -81,5 +81,5 @@ def test_gates_start_at_a_half_or_at_the_given_decay_times() -> None:
 
 @pytest.mark.parametrize("times", [[0, 8], [8, 2], [4], [1, float("inf")], [1, 2, 3], ["a", 2]])
 def test_bad_settings(times: list) -> None:
-    with pytest.raises(ConfigError, match=r"decay_times .* give two numbers of tokens above 0"):
+    with pytest.raises(ConfigError, match=r"decay_times .* give two numbers of tokens, at least 0.05"):
         FoX(SHAPE, times)
