@@ -1,7 +1,8 @@
 """The benchmark: alternating pairs, intervals with their coverage, and peers that compute the same."""
 
+import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from posbench.benchmark.models import (
     BenchmarkShape,
     with_scheme,
 )
-from posbench.benchmark.paired import LEAST_PAIRS, Ratio, of_pairs, time_paired, time_paired_processes
+from posbench.benchmark.paired import LEAST_PAIRS, Ratio, Work, of_pairs, time_paired, time_paired_processes
 from posbench.benchmark.steps import components_of, goal_of
 from posbench.commands import benchmark
 from posbench.config import hydra_app
@@ -75,7 +76,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_training_step_compares_every_peer_at_every_shape(quick: None) -> None:
+def test_training_step_compares_every_peer_at_every_shape(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one process: a process for each model imports torch and transformers eight times."""
+
+    def in_this_process(ours: Callable[[], Work], theirs: Callable[[], Work], seconds: float) -> Ratio:
+        return time_paired(pickle.loads(pickle.dumps(ours))(), pickle.loads(pickle.dumps(theirs))(), seconds)
+
+    monkeypatch.setattr(steps, "time_paired_processes", in_this_process)
+    monkeypatch.setattr(steps, "keep_freed_memory", lambda: None)
     found = list(steps.peers(seconds=0))
     assert [line.peer.split()[0] for line in found] == ["torch", "transformers", "x-transformers", "torch"]
     assert "nanoGPT" in found[0].peer
