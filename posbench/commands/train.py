@@ -64,7 +64,10 @@ def train(script: TrainScript, given: Collection[str] = ()) -> Path:
     folder = results_folder.model_dir(model.id)
     if run_plan(Plan([model], [], []), script.runtime, "train").n_remaining or not world().is_main_process:
         return folder
-    log = checksums.read_json(folder / "final" / "metadata.json")["log_history"]
-    loss = f", validation loss {log[-1]['validation_loss']:.3f} nats" if log else ""
+    metadata = checksums.read_json(folder / "final" / "metadata.json")
+    if metadata["status"] == "diverged":
+        print(f"{model.label}: {folder}; diverged after {metadata['step']} steps")
+        return folder
+    loss = f", validation loss {metadata['log_history'][-1]['validation_loss']:.3f} nats"
     print(f"{model.label}: {folder}{loss}; posbench evaluate with the same settings measures it")
     return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from uuid import uuid4
@@ -26,7 +26,7 @@ from posbench.sweep.state import DONE, FAILED, LEFT, RUNNING, StateReader
 from posbench.sweep.status import Board, format_cost
 from posbench.sweep.worker import Worker, deadline_of, set_device
 from posbench.tracking.tracker import check_tracker
-from posbench.training import compile
+from posbench.training import checkpoints, compile
 
 LAUNCHERS = {"local": launch_local.workers, "slurm": launch_slurm.workers, "ray": launch_ray.workers}
 
@@ -124,6 +124,8 @@ def run_plan(
         shown = f"posbench status {results_folder.path} shows them, and the same command collects"
         say(f"{len(jobs)} jobs are submitted; {shown}")
         return SweepSummary(0, len(jobs))
+    for line in diverged_lines(plan, jobs, results_folder):
+        say(line)
     for line in oom_report_lines(plan.cells, results_folder.store):
         say(line)
     failed = reader.jobs[FAILED]
@@ -135,6 +137,18 @@ def run_plan(
         reason = "time is up" if time.monotonic() >= deadline else "the workers have ended"
         say(f"{reason}: {len(reader.left)} of {len(jobs)} jobs are left; the same command continues")
     return SweepSummary(len(jobs) - len(reader.left), len(reader.left))
+
+
+def diverged_lines(plan: Plan, jobs: Sequence[Job], results_folder: ResultsFolder) -> Iterator[str]:
+    """Yields a line for each model that was trained by these jobs until its loss was not finite."""
+    trained = {job.model for job in jobs if not job.cells}
+    for model in (one for one in plan.all_models if one.id in trained):
+        metadata = checkpoints.read_metadata(results_folder.model_dir(model.id) / "final")
+        if metadata is not None and metadata["status"] == "diverged":
+            yield (
+                f"diverged: {model.label}: the loss is not finite after {metadata['step']} steps; lower train.lr, or look "
+                "at the settings of its scheme"
+            )
 
 
 def launch(reader: StateReader, deadline: float, refresh: Callable[[], None]) -> None:

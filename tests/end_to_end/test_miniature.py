@@ -237,6 +237,7 @@ def test_a_model_that_diverges_becomes_rows(script, tmp_path):
     )
     result = script("sweep", MINIATURE, "grid.scheme=[rope]", "grid.extension=[window]", *wild)
     assert result.code == 0, result
+    assert "diverged: rope, miniature" in result.out, "no line said so, and the rows were a surprise"
     rows = pd.read_parquet(tmp_path / "results" / "miniature" / "rows.parquet")
     assert set(rows["status"]) == {"diverged"}
     assert rows["value_sum"].isna().all()
