@@ -19,6 +19,9 @@ from posbench.position.call import Kernel
 
 # Largest number of logits in memory at once: 64 MiB in float32.
 LOGITS = 1 << 24
+# Largest number of keys, counted once for each of the sequences that share them: a bias that depends on content may be
+# written out for a query and all keys, 16 MiB a head.
+SHARED_KEYS = 1 << 22
 
 # (B, A, W) hidden states and (B, A) targets -> tensors whose first dimension is B.
 Head = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -110,10 +113,16 @@ class NativeLM:
         return max(1, self.max_tokens_per_batch // (prompt.length + 1))
 
     def scoring_batch_size(self, prompt: Prompt) -> int:
-        """Number of sequences to score in one forward pass: continuations need no copy of a context that they share."""
-        if not (self.shares_prefill(prompt) and can_share_context(self.model.scheme)):
-            return self.batch_size_for(prompt)
-        return max(1, self.max_tokens_per_batch // (prompt.continuations.shape[1] + 1))
+        """Number of sequences to score in one forward pass.
+
+        Continuations need no copy of a context that they share, and a GPU reads it once for all of them. The CPU gains
+        nothing.
+        """
+        whole, shares = self.batch_size_for(prompt), self.shares_prefill(prompt)
+        if self.device.type == "cpu" or not (shares and can_share_context(self.model.scheme)):
+            return whole
+        own = self.max_tokens_per_batch // (prompt.continuations.shape[1] + 1)
+        return max(whole, min(own, SHARED_KEYS // prompt.length))
 
     def shares_prefill(self, prompt: Prompt) -> bool:
         """Whether the context of a prompt is read once for all of its continuations."""
