@@ -82,9 +82,8 @@ class FrequencyScaling(FactorExtension):
         return self.inner.qk(self.with_transform(inputs))
 
     def attention_bias(self, inputs: AttentionInputs) -> AttentionBias | None:
-        return self.inner.attention_bias(
-            self.with_transform(inputs)
-        )  # may be computed from rotated queries and keys
+        # It may be computed from rotated queries and keys.
+        return self.inner.attention_bias(self.with_transform(inputs))
 
     def rotation_ramp(self, inv_freq_M: Tensor, low: float, high: float) -> Tensor:
         """(M,) clip((r_m - low) / (high - low), 0, 1), r_m the rotations within the training length."""

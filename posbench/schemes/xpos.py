@@ -3,7 +3,8 @@
 Sun et al. A Length-Extrapolatable Transformer. ACL 2023. arXiv:2212.10554. Constants of the authors' torchscale:
 gamma 0.4, scale_base 512. Pairs of high frequency decay fastest.
 Only distances matter, so positions are counted from the middle of the keys, where no product of two factors overflows
-float32 below some 30000 tokens, also for a key after its query, whose logit a mask hides. The paper's blockwise attention at test time is not implemented.
+float32 below some 30000 tokens, also for a key after its query, whose logit a mask hides. The paper's blockwise
+attention at test time is not implemented.
 """
 
 import math
