@@ -52,4 +52,4 @@ def test_a_signal_ends_a_long_cell(tmp_path: Path, number: int) -> None:
     assert process.returncode == 128 + number
     assert errors.splitlines()[-1] == "stopped; the same command continues from here"
     assert "Traceback" not in errors
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # of 30 for the rest of the sweep; 6 on a loaded machine
