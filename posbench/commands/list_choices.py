@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from posbench.commands import text_table
 from posbench.commands.catalog import GROUPS, choice, names
 
-HEAD = "# Schemes, extensions and tasks by name\n\nWritten by `posbench list --markdown`.\n"
+TITLE = "# Schemes, extensions and tasks by name\n\nWritten by `posbench list --markdown`.\n"
 HEADER = ("name", "kind", "paper", "summary")
 
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = parser("list").parse_args(arguments)
     groups = [settings.group] if settings.group else list(GROUPS)
     if settings.markdown and len(groups) > 1:
-        print(HEAD)
+        print(TITLE)
     for place, group in enumerate(groups):
         if len(groups) > 1:
             print("\n" * (place > 0) + (f"## {group}\n" if settings.markdown else f"{group}:"))

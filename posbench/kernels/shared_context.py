@@ -11,16 +11,16 @@ from posbench.position.call import AttentionCall
 
 
 def is_shared_context(call: AttentionCall) -> bool:
-    """Whether all sequences attend to all keys of one sequence, so that the order of the queries changes nothing."""
+    """Returns whether all sequences attend to the same keys, all of them visible and without a bias."""
     return call.bias is None and not len(call.masks) and call.geo.keys_all_past and len(call.k_BHSE) == 1
 
 
 def fold_sequences(
     call: AttentionCall, run: Callable[[AttentionCall], tuple[Tensor, Tensor | None]]
 ) -> tuple[Tensor, Tensor | None]:
-    """Runs a call of which `is_shared_context` is true with its B sequences as one of B * T queries.
+    """Runs a call with a shared context as one sequence of B * T queries.
 
-    Keys and values are then read once, not once for each sequence.
+    Keys and values are read once in place of once for each of the B sequences.
     """
     batch, _, queries, _ = call.q_BHTE.shape
     q_1HQE = call.q_BHTE.transpose(0, 1).flatten(1, 2)[None]

@@ -146,9 +146,9 @@ def refuse_hooks(hooks: Sequence[str], owner: type, members: Sequence[PositionSc
 
 
 def refuse_full_rows(bias: AttentionBias | None, owner: Stack) -> None:
-    """Raises IncompatibleError if the base scheme computes its logits from whole rows.
+    """Raises IncompatibleError if the bias of the base scheme needs whole rows of logits.
 
-    For schemes that compute from the logits of their base themselves.
+    Called by schemes that compute with the logits of single pairs of their base.
     """
     if bias is not None and bias.needs_full_rows:
         name, base = type(owner).__name__, type(owner.members[0]).__name__

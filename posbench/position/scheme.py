@@ -60,8 +60,8 @@ class Traits:
         pairwise: the logit of a pair depends only on the two tokens and their positions, so that attention to a
             cached context and to new tokens may be computed apart. False for sums over the keys in between.
         softmax_attention: attention is a softmax over pairs, which extensions may mask, split and scale.
-        scalable_logits: a factor on q . k scales the content of the logits alone, so that extensions may change their
-            temperature. False where q . k also decides at which position a key is read.
+        scalable_logits: a factor on q . k changes only the temperature of the softmax, so that extensions may apply
+            one. False if positions are computed from q . k.
         unbounded_context: at least one layer attends to all earlier tokens, so that a window can bound it.
         reads_hidden_states: a hook reads `AttentionInputs.x_BTW` or `x_BSW`. Only then are they passed and kept in the
             KV cache, where they take a third of the memory.

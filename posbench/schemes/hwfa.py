@@ -26,7 +26,7 @@ class HWFA(LayerHybrid):
     def __init__(self, shape: ModelShape, base_scheme: Mapping[str, Any], window: int | None = None) -> None:
         if shape.n_layers < 2:
             raise ConfigError(
-                "hwfa of 1 layer: give a model of at least 2 layers (size.n_layers), with windows and without"
+                "hwfa of 1 layer: give at least 2 layers (size.n_layers), since the last one has no window"
             )
         super().__init__(shape, base_scheme, no_rope_layer_interval=max(2, shape.n_layers))
         reach = 3 * shape.train_len // 4
