@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from posbench.config.setting import MAX_COUNT, Rule, setting
 
-WITH_FILES, WITH_HUB = ("source", Rule(choices=("files",))), ("source", Rule(choices=("hub",)))
-WITH_TABLES = ("source", Rule(choices=("files", "hub")))
+WITH_FILES, WITH_HUB = {"source": Rule(choices=("files",))}, {"source": Rule(choices=("hub",))}
+WITH_TABLES = {"source": Rule(choices=("files", "hub"))}
 
 
 @dataclass
@@ -15,13 +15,13 @@ class TokenizerSettings:
     # bytes, bpe (trained on the train split) or hugging_face
     kind: str = setting("bytes", choices=("bytes", "bpe", "hugging_face"))
     vocab_size: int = setting(
-        8192, least=257, most=10**7, used_with=("kind", Rule(choices=("bpe",)))
+        8192, least=257, most=10**7, used_with={"kind": Rule(choices=("bpe",))}
     )  # bpe: ids to train, at least 257
     name: str = setting(
-        "", used_with=("kind", Rule(choices=("hugging_face",)))
+        "", used_with={"kind": Rule(choices=("hugging_face",))}
     )  # hugging_face: a name on the hub, a saved folder or a tokenizer.json
     # hugging_face, on the hub: a commit, branch or tag; empty is main
-    revision: str = setting("", hash_if_set=True, used_with=("kind", Rule(choices=("hugging_face",))))
+    revision: str = setting("", hash_if_set=True, used_with={"kind": Rule(choices=("hugging_face",))})
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from posbench.config.setting import DTYPES, MAX_COUNT, Rule, setting
 
-PRETRAINED = ("kind", Rule(choices=("hugging_face",)))
+PRETRAINED = {"kind": Rule(choices=("hugging_face",))}
 
 
 @dataclass

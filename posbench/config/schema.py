@@ -31,7 +31,7 @@ RUNNING, TRAINING, EVALUATING = (
     ("train", "sweep"),
     ("evaluate", "search", "sweep"),
 )
-ON_CLUSTER, LOCAL = ("launcher", Rule(choices=("slurm", "ray"))), ("launcher", Rule(choices=("local",)))
+ON_CLUSTER, LOCAL = {"launcher": Rule(choices=("slurm", "ray"))}, {"launcher": Rule(choices=("local",))}
 
 
 @dataclass
@@ -99,19 +99,19 @@ class RuntimeSettings:
     wandb_mode: str = setting(
         "auto",
         choices=("auto", "online", "offline", "disabled"),
-        used_with=("tracker", Rule(choices=("wandb",))),
+        used_with={"tracker": Rule(choices=("wandb",))},
         commands=RUNNING,
     )
     # project of tracker wandb or trackio; empty is WANDB_PROJECT or, without one, posbench
     wandb_project: str = setting(
-        "", used_with=("tracker", Rule(choices=("wandb", "trackio"))), commands=RUNNING
+        "", used_with={"tracker": Rule(choices=("wandb", "trackio"))}, commands=RUNNING
     )
     # Seconds without a sign of a worker on another machine after which its job is taken over.
     lease_seconds: float = setting(90.0, least=1, most=10**5, commands=RUNNING)
     slurm: SlurmSettings = setting(
-        SlurmSettings, used_with=("launcher", Rule(choices=("slurm",))), commands=RUNNING
+        SlurmSettings, used_with={"launcher": Rule(choices=("slurm",))}, commands=RUNNING
     )
-    ray: RaySettings = setting(RaySettings, used_with=("launcher", Rule(choices=("ray",))), commands=RUNNING)
+    ray: RaySettings = setting(RaySettings, used_with={"launcher": Rule(choices=("ray",))}, commands=RUNNING)
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from posbench.identity import HASH_IF_SET
@@ -32,7 +32,7 @@ class Rule:
         lists_of: settings class of which a dictionary has some fields, each with a list of values.
         keys: names that a dictionary may have.
         target: whether a dictionary must name the class to create, in `_target_`.
-        used_with: another field of the class, and the values of it with which this one has an effect.
+        used_with: other fields of the class, each with the values with which this one has an effect.
         commands: the commands in which it has an effect; empty is all.
         distinct: whether a list must not have a value twice.
     """
@@ -47,7 +47,7 @@ class Rule:
     lists_of: Callable[[], type] | None = None
     keys: Sequence[str] = ()
     target: bool = False
-    used_with: tuple[str, Rule] | None = None
+    used_with: Mapping[str, Rule] = field(default_factory=dict)
     commands: Sequence[str] = ()
     distinct: bool = True
 

@@ -6,22 +6,18 @@ from dataclasses import dataclass
 
 from posbench.config.setting import DTYPES, MAX_COUNT, MAX_SEED, Rule, setting
 
+# Kinds of synthetic sequences with a form in which they are evaluated and another one, mixed by query_fraction.
+WITH_TWO_FORMS = (
+    *("associative_recall", "repeated", "copy", "reverse", "unique_copy", "repeated_copy", "sort"),
+    *("binary_majority", "majority", "parity"),
+)
 SYNTHETIC_TASKS = (
-    *(
-        "associative_recall",
-        "recall_questions",
-        "recall_questions_at_ends",
-        "repeated",
-        "copy",
-        "reverse",
-        "unique_copy",
-        "repeated_copy",
-        "sort",
-    ),
-    *("binary_majority", "majority", "parity", "flip_flop", "mqar", "mqar_spread"),
+    *WITH_TWO_FORMS,
+    *("recall_questions", "recall_questions_at_ends", "flip_flop", "mqar", "mqar_spread"),
     *("multi_value", "multi_query", "variable_tracking"),
 )
-WITH_SYNTHETIC = ("synthetic_fraction", Rule(above=0))
+WITH_SYNTHETIC = {"synthetic_fraction": Rule(above=0)}
+WITH_QUERIES = {**WITH_SYNTHETIC, "synthetic_task": Rule(choices=WITH_TWO_FORMS)}
 
 
 @dataclass
@@ -37,12 +33,12 @@ class TrainSettings:
     # synthetic sequences among those of a batch, 0 to 1; the others are text
     synthetic_fraction: float = setting(0.5, least=0, most=1)
     # sequences in the evaluated form among the synthetic ones, 0 to 1
-    query_fraction: float = setting(0.1, least=0, most=1, used_with=WITH_SYNTHETIC)
+    query_fraction: float = setting(0.1, least=0, most=1, used_with=WITH_QUERIES)
     # muon (for the matrices of the blocks, AdamW for all else) or adamw
     optimizer: str = setting("muon", choices=("muon", "adamw"))
     lr: float = setting(0.003, above=0, most=1e30)  # peak learning rate of AdamW
     # peak learning rate of Muon
-    muon_lr: float = setting(0.02, above=0, most=1e30, used_with=("optimizer", Rule(choices=("muon",))))
+    muon_lr: float = setting(0.02, above=0, most=1e30, used_with={"optimizer": Rule(choices=("muon",))})
     # Decoupled weight decay of both optimizers, for weight matrices and embeddings: a step with learning rate r
     # multiplies them by 1 - r * weight_decay.
     weight_decay: float = setting(0.0, least=0, most=1000)

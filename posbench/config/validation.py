@@ -48,20 +48,19 @@ def check_effect(
         )
         if dataclasses.is_dataclass(value):
             check_effect(value, f"{key}.", given, axes)
-        if not rule.used_with:
-            continue
-        other, allowed = f"{prefix}{rule.used_with[0]}", rule.used_with[1]
-        present = axes.get(other, [getattr(settings, rule.used_with[0])])
-        is_set = any(entry != default(one) for entry in axes.get(key, [value]))
-        if (
-            is_set
-            and not any(allows(allowed, entry) for entry in present)
-            and (is_given(key, given) or other not in given)
-        ):
-            raise ConfigError(
-                f"{changed(key, value, default(one))} changes nothing with {other} {', '.join(map(str, present))}: remove it, "
-                f"or give {other} {allowed.allowed}"
-            )
+        for name, allowed in rule.used_with.items():
+            other = f"{prefix}{name}"
+            present = axes.get(other, [getattr(settings, name)])
+            is_set = any(entry != default(one) for entry in axes.get(key, [value]))
+            if (
+                is_set
+                and not any(allows(allowed, entry) for entry in present)
+                and (is_given(key, given) or other not in given)
+            ):
+                raise ConfigError(
+                    f"{changed(key, value, default(one))} changes nothing with {other} "
+                    f"{', '.join(map(str, present))}: remove it, or give {other} {allowed.allowed}"
+                )
 
 
 def default(one: dataclasses.Field[Any]) -> Any:

@@ -47,7 +47,7 @@ class Batches:
         batch_size: B, the sequences of a step.
         synthetic_fraction: fraction of the sequences that are synthetic, rounded to whole sequences.
         query_fraction: probability of a synthetic sequence to have the evaluated form.
-        synthetic_task: kind of the synthetic sequences, one of config.schema.SYNTHETIC_TASKS.
+        synthetic_task: kind of the synthetic sequences, one of config.train.SYNTHETIC_TASKS.
     """
 
     shard: Shard

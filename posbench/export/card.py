@@ -224,11 +224,25 @@ def train_command(settings: ModelSettings, options: Options) -> str:
     words = ["posbench", "train"]
     for group, schema in DEFAULTS.items():
         given = asdict(getattr(settings, group))
-        words.append(f"{group}={given['name']}")
-        base = {**flat(asdict(schema())), **flat(options[group].get(given["name"], given))}
-        words += overrides(group, given, base)
+        files = {name: flat(asdict(schema())) | flat(file) for name, file in options[group].items()}
+        name = nearest(given, files)
+        words += [f"{group}={name}", *overrides(group, given, files.get(name, flat(given)))]
     words += overrides("train", asdict(settings.train), asdict(TrainSettings()))
     return shlex.join(words)
+
+
+def nearest(given: dict[str, Any], files: Mapping[str, dict[str, Any]]) -> str:
+    """Returns the name of the file of a group that settings come from.
+
+    It is the label of the settings. A label that is not a file was given on the command line: then it is the file of
+    the same class with the fewest other settings.
+    """
+    label, settings = given["name"], flat(given)
+    target = settings.get("build._target_")
+    alike = [name for name, file in files.items() if file.get("build._target_") == target]
+    if label in files or not alike:
+        return label
+    return min(alike, key=lambda name: sum(files[name].get(key) != value for key, value in settings.items()))
 
 
 def overrides(group: str, given: dict[str, Any], base: dict[str, Any]) -> list[str]:

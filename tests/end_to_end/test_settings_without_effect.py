@@ -25,6 +25,7 @@ NO_EFFECT = {
         "train.query_fraction=0.5",
     ): "train.query_fraction changes nothing with train.synthetic_fraction 0.0: remove it, or give "
     "train.synthetic_fraction a number above 0",
+    ("train", "train.synthetic_task=mqar", "train.query_fraction=0.5"): "with train.synthetic_task mqar",
     (*MINIATURE, "train.optimizer=adamw", "+grid.train.muon_lr=[0.1,0.2]"): "train.muon_lr changes nothing",
     (*MINIATURE, "+grid.train.optimizer=[adamw]", "train.muon_lr=0.5"): "train.optimizer adamw",
     (

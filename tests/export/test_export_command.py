@@ -134,6 +134,19 @@ def test_the_command_of_the_card_trains_the_same_model(posbench, trained, tmp_pa
         assert {key: composed[group][key] for key in given[group]} == given[group]
 
 
+def test_the_command_of_a_label_that_is_no_file(posbench, tmp_path):
+    """Fault: after a training with scheme.name=mine, the card's command had scheme=mine, which is no choice."""
+    mine = {"_target_": "posbench.schemes.rope.RoPE", "rope_theta": 500.0, "interleaved": True}
+    folder = write_trained(tmp_path / "results", settings(mine, "mine"))
+    posbench("export", folder, "--to", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    command = re.search(r"^posbench train (.*)$", card, re.MULTILINE)[1]
+    assert command.startswith("scheme=rope scheme.name=mine scheme.build.rope_theta=500.0 size=l1h1d16 ")
+    composed = yaml.safe_load(posbench("train", *command.split(), "--cfg", "job")[1])
+    assert composed["scheme"]["name"] == "mine"
+    assert composed["scheme"]["build"] == mine
+
+
 def test_a_length_is_declared(posbench, trained, tmp_path):
     out = tmp_path / "out"
     assert (

@@ -102,16 +102,16 @@ def refusal(settings: Any, prefix: str, *given: str) -> str:
 
 
 USED_WITH = {
-    f"{command} {prefix}{one.name}": (prefix, settings, one, rule.used_with)
+    f"{command} {prefix}{one.name} with {other}": (prefix, settings, one, other, allowed)
     for command, prefix, settings, one, rule in fields()
-    if rule.used_with
+    for other, allowed in rule.used_with.items()
 }
 
 
 @pytest.mark.parametrize("name", USED_WITH)
 def test_a_setting_without_an_effect_is_refused(name: str) -> None:
     """Settings of a launcher, tracker, source, tokenizer or optimizer that is not chosen were accepted in silence."""
-    prefix, usual, one, (other, allowed) = USED_WITH[name]
+    prefix, usual, one, other, allowed = USED_WITH[name]
     values = {
         "launcher": ["inline", "local", "slurm", "ray"],
         "tracker": ["wandb", "trackio", "tensorboard", "none"],
@@ -119,6 +119,7 @@ def test_a_setting_without_an_effect_is_refused(name: str) -> None:
         "kind": ["bytes", "bpe", "hugging_face", "native"],
         "optimizer": ["muon", "adamw"],
         "synthetic_fraction": [0.0, 0.5],
+        "synthetic_task": ["associative_recall", "copy", "mqar", "flip_flop"],
     }[other]
     changed = {one.name: other_value(default(one))}
     has_effect = []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_tasks import Text
 
-from posbench.config.train import SYNTHETIC_TASKS
+from posbench.config.train import SYNTHETIC_TASKS, WITH_TWO_FORMS
 from posbench.data import algorithmic, synthetic
 from posbench.data.batches import Batches
 from posbench.data.shard import Shard
@@ -143,3 +143,12 @@ def test_every_kind_of_synthetic_sequence_has_its_length(kind):
     text = slice(4, 8)
     assert np.array_equal(batch.targets[text], batch.ids[text, 1:])
     assert np.array_equal(batch.rows(text).targets, batch.targets[text])
+
+
+@pytest.mark.parametrize("kind", SYNTHETIC_TASKS)
+def test_query_fraction_changes_kinds_with_two_forms_alone(kind):
+    """Fault: train.query_fraction=0.5 beside mqar was accepted, and trained another model id on the same sequences."""
+    shard = Shard("train", np.arange(900) % 200, np.array([0, 900]), ["text"])
+    vocabulary = Vocabulary("bytes", 256, 150, 20)
+    first, second = (Batches(shard, vocabulary, 64, 8, 1.0, share, 0, kind).get_batch(0) for share in (0, 1))
+    assert np.array_equal(first.ids, second.ids) == (kind not in WITH_TWO_FORMS)
