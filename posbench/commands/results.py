@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.action == "export":
         export_rows(given, shlex.join(["posbench", "results", *arguments]))
     else:
-        import_rows(given)
+        import_rows(given, ["posbench", "results", *arguments])
     return 0
 
 
@@ -63,9 +63,10 @@ def export_rows(given: argparse.Namespace, command: str) -> None:
         check_repository(given.push)
     from posbench.results.data_card import data_card
     from posbench.results.exchange import ROWS_FILE, collect_rows
+    from posbench.results.gate import apply_gate
     from posbench.results.rows import write_rows
 
-    rows = collect_rows(given.results_dir, given.experiments)
+    rows = apply_gate(collect_rows(given.results_dir, given.experiments))
     with atomic_path(given.to) as folder:
         folder.mkdir()
         write_rows(rows, folder / ROWS_FILE)
@@ -76,8 +77,12 @@ def export_rows(given: argparse.Namespace, command: str) -> None:
         print(push_folder(given.to, given.push, "dataset"))
 
 
-def import_rows(given: argparse.Namespace) -> None:
-    """Adds the cells of others to the results folder, or writes an experiment with their rows."""
+def import_rows(given: argparse.Namespace, command: Sequence[str]) -> None:
+    """Adds the cells of others to the results folder, or writes an experiment with their rows.
+
+    Args:
+        command: words of the import, which are stored beside the rows of a new experiment.
+    """
     if not given.name and (given.beside or given.suffix):
         raise ConfigError(
             "--with and --suffix are options of an imported experiment: add --name NAME, or remove them"
@@ -119,9 +124,9 @@ def import_rows(given: argparse.Namespace) -> None:
     metadata = {name: read_metadata(given.results_dir / name) for name in names}
     figures = dict.fromkeys(figure for one in metadata.values() for figure in one["figures"])
     note = joined_notes({name: one.get("caption_note", "") for name, one in metadata.items()})
-    command = metadata.get(given.name, {}).get("command", ())
     order = list(dict.fromkeys(rows["scheme"]))
-    save_experiment(folder, apply_gate(rows), order, list(figures), note, command)
+    made_by = metadata.get(given.name, {}).get("command") or command
+    save_experiment(folder, apply_gate(rows), order, list(figures), note, made_by)
     print(
         f"{theirs['cell_id'].nunique():,} cells of {given.rows}, of which {known:,} are here already: {folder} has "
         f"{len(rows):,} rows; posbench figures 'experiments=[{given.name}]' results_dir={given.results_dir} draws them"

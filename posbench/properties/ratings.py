@@ -22,7 +22,7 @@ def format_compact(value: float) -> str:
     """Formats a number with two digits in few characters."""
     size = abs(value)
     if size >= 1000:
-        return f"{value / 1000:.2g}k"
+        return f"{value / 1000:.2g}k" if size < 99_500 else f"{value:.2g}".replace("e+0", "e")
     if size >= 10 or value == 0:
         return f"{value:.0f}"
     return f"{value:.2g}" if size >= 0.01 else f"{value:.1g}".replace("e-0", "e-")

@@ -11,12 +11,15 @@ def apply_gate(rows: pd.DataFrame) -> pd.DataFrame:
 
     Each protocol and variant of a task is judged separately, by the rows of the model without extension; the verdict
     also holds for the model's extensions. A model with extensions only, such as a fine-tuned one, is judged by the
-    extension that it was trained with. A model without rows at its training length is not judged.
+    extension that it was trained with. A model without rows at its training length keeps its statuses.
     """
+    was = rows["status"] == "not_learned"
+    rows = rows.assign(status=rows["status"].mask(was, "ok"))
     by = ["model_id", "task", "protocol", "variant"]
     keys = pd.MultiIndex.from_frame(rows[by])
     failed = pd.Series(False, index=rows.index)
     judged = pd.Series(False, index=rows.index)
+    has_home = pd.Series(False, index=rows.index)
     for metric in GATE_METRICS:
         of_metric = (rows["metric"] == metric) & ~judged
         home = rows[of_metric & (rows["eval_len"] == rows["train_len"])]
@@ -24,6 +27,8 @@ def apply_gate(rows: pd.DataFrame) -> pd.DataFrame:
         home = home[plain | ~home["model_id"].isin(home.loc[plain, "model_id"])]
         sums = home[home["status"] == "ok"].groupby(by, observed=True)[["value_sum", "n"]].sum()
         below = sums.index[sums["value_sum"] / sums["n"] < MIN_ACCURACY]
+        has_home |= keys.isin(sums.index)
         failed |= ~judged & keys.isin(below)
         judged |= keys.isin(pd.MultiIndex.from_frame(rows.loc[of_metric, by].drop_duplicates()))
+    failed |= was & ~has_home
     return rows.assign(status=rows["status"].mask(failed & (rows["status"] == "ok"), "not_learned"))

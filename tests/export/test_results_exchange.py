@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import MODEL, evaluated
+from synthetic_rows import synthetic_rows
 
 from posbench.commands.results import joined_notes
 from posbench.report.experiment import read_metadata, save_experiment
@@ -48,6 +49,19 @@ def test_every_cell_is_exported_once(posbench, here, tmp_path):
     assert len(rows) == len(evaluated())
     assert f"{len(rows):,} rows of 5 cells" in out
     assert pq.read_schema(tmp_path / "out" / "rows.parquet").metadata[b"posbench.rows"] == b"3"
+
+
+def test_an_export_is_judged_by_the_gate(posbench, tmp_path):
+    """Fault: rows of cells had status ok for models that had not learned the task, and the card says to use these."""
+    rows = synthetic_rows(documents=2, contexts=4, schemes=["nope"]).query("task == 'key_value'")
+    store = RowStore(tmp_path / "results" / "cells")
+    for cell, part in rows.assign(status="ok").groupby("cell_id"):
+        records = part.astype(object).where(part.notna(), None).to_dict("records")
+        store.write(str(cell), records, {})
+    assert (
+        posbench("results", "export", "--to", tmp_path / "out", "--results-dir", tmp_path / "results")[0] == 0
+    )
+    assert set(read_rows(tmp_path / "out" / "rows.parquet")["status"]) == {"not_learned"}
 
 
 def test_the_data_card(posbench, here, tmp_path):

@@ -59,7 +59,7 @@ def test_costs() -> None:
 
 
 def test_compact_numbers() -> None:
-    given = (0.0, 0.00321, 0.0123, 1.25, 12.5, 255.75, 2413.0, -843.0)
+    given = (0.0, 0.00321, 0.0123, 1.25, 12.5, 255.75, 2413.0, -843.0, 99_100.0, 150_000.0)
     assert [format_compact(value) for value in given] == [
         "0",
         "0.003",
@@ -69,6 +69,8 @@ def test_compact_numbers() -> None:
         "256",
         "2.4k",
         "-843",
+        "99k",
+        "1.5e5",
     ]
 
 

@@ -11,7 +11,7 @@ from posbench.report.tables.caption_text import OWN_TOKENS, TUNED
 from posbench.report.tables.captions import captions_with, experiment_note, text, variants
 from posbench.report.tables.formatting import multiple_of
 from posbench.report.tables.gate_caption import gate
-from posbench.report.tables.layout import build_tables
+from posbench.report.tables.layout import BEST_IN_BOLD, build_tables
 from posbench.report.tables.metrics import METRICS
 from posbench.report.tables.summary import aggregate
 from posbench.results.gate import apply_gate
@@ -59,7 +59,7 @@ def test_a_scheme_that_ends_has_its_line_and_a_cross(rows_of_three_seeds: pd.Dat
     with house_style():
         figure, shown = loss_by_position.draw(FigureData.of(pd.concat([rows, short, past]), ORDER))
     assert shown[shown["scheme"] == "learned"]["position"].max() == 64
-    assert "Cross: no value at later positions." in texts(figure)
+    assert "Cross: no value, or not measured, at later positions." in texts(figure)
     # Fault: the line to its label at the left edge crossed all curves, and "a point" stood for bends without markers.
     (label,) = [text for text in figure.axes[0].texts if text.get_text() == "learned ×"]
     assert label.get_position()[0] > 0.3
@@ -162,7 +162,7 @@ def test_one_scheme_is_neither_best_nor_trained_like_others(rows: pd.DataFrame) 
     """Fault: "Best in bold" and "all schemes are trained on the same data" beside a single row."""
     some = rows[(rows["scheme"] == "alibi")]
     for table in build_tables(some):
-        assert "Best in bold" not in table.caption
+        assert BEST_IN_BOLD not in table.caption
         assert "All schemes" not in table.caption
 
 

@@ -2,7 +2,9 @@
 
 import pandas as pd
 import pytest
+from synthetic_rows import synthetic_rows
 
+from posbench.report.tables import gate_caption
 from posbench.results import gate
 
 
@@ -63,3 +65,27 @@ def test_substring_match_decides_without_exact_match(exact, status):
     exactly = rows(("a", "none", 64, exact or 1.0)).iloc[: int(exact is not None)]
     found = gate.apply_gate(pd.concat([contained, exactly], ignore_index=True))
     assert set(found["status"]) == {status}
+
+
+def test_the_gate_is_applied_again_to_rows_that_have_been_judged():
+    """Fault: an export had rows of cells, never judged, beside rows of experiments that were."""
+    given = rows(
+        ("a", "none", 64, 0.5), ("a", "none", 256, 0.4), ("b", "none", 256, 0.4), ("c", "none", 64, 0.95)
+    )
+    half = given.assign(status=["not_learned", "ok", "not_learned", "not_learned", "ok"])
+    assert gate.apply_gate(half)["status"].tolist() == ["not_learned"] * 3 + ["ok", "ok"]
+
+
+def test_the_caption_is_about_models_with_a_number():
+    """Fault: "all models reach an accuracy of 0.90" beside a model that diverged."""
+    some = synthetic_rows(documents=2, contexts=2, schemes=("alibi", "kerple_log")).query(
+        "task == 'key_value'"
+    )
+    diverged = (some["scheme"] == "alibi").to_numpy()
+    assert "Gate: all models reach an accuracy of 0.90 at the training length." in gate_caption.gate(
+        [some], False
+    )
+    some = some.assign(
+        status=some["status"].mask(diverged, "diverged"), value_sum=some["value_sum"].mask(diverged)
+    )
+    assert "Gate: all models with a number reach" in gate_caption.gate([some], False)

@@ -82,6 +82,39 @@ def test_seeds_left_out_are_named():
     assert "1 of 4 seeds has not learned the task and is left out." in text
 
 
+def test_seeds_that_count_at_the_training_length_alone_are_named():
+    """Fault: a number of two seeds that had learned the task and one that had not said that the model had not."""
+    rows = synthetic_rows(seeds=3, documents=8, contexts=8, schemes=("rope", "alibi"))
+    failed = (rows["scheme"] == "alibi") & (rows["train_seed"] == 2) & (rows["task"] == "key_value")
+    rows.loc[failed, "status"] = "not_learned"
+    table = next(
+        one for one in build_tables(rows, ORDER) if one.name == "key_value-synthetic_records-exact_match"
+    )
+    text = to_markdown(table)
+    assert "1 of 3 seeds has not learned the task; it counts here and is left out at longer contexts." in text
+    assert "Not learned: accuracy at the training length" not in text
+    assert "Best of the series without a footnote in bold." in text
+
+
+def test_groups_end_between_ranked_series(rows_of_three_seeds):
+    """Fault: a series without a test had a border of a group above and below it, also in the middle of a group."""
+    alibi = rows_of_three_seeds.query("scheme == 'alibi'")
+    worse = [
+        alibi.assign(
+            scheme=name, value_sum=alibi["value_sum"].mask(alibi["metric"] == "nll", by * alibi["value_sum"])
+        )
+        for name, by in (("one", 1.1), ("two", 1.2), ("three", 1.3))
+    ]
+    rows = pd.concat([rows_of_three_seeds, *worse])
+    few = rows["scheme"].isin(["one", "two"]) & (rows["train_seed"] > 0)
+    with house_style():
+        figure, _ = draw(FigureData.of(rows[~few], ORDER))
+    borders = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+    assert borders == [2.5], "between three, in row 1, and alibi, in row 4"
+    assert "Not ranked: " in texts(figure)
+    assert "one (no test)" in texts(figure)
+
+
 def test_the_figure_draws_intervals_over_seeds_alone(rows, rows_of_three_seeds):
     with house_style():
         assert "intervals, in the csv alone: 95% confidence over documents" in texts(

@@ -117,6 +117,21 @@ def test_a_model_below_the_gate_has_no_number(three_seeds):
     assert decided.settled
 
 
+def test_seeds_that_are_left_out_are_counted(three_seeds):
+    """Fault: a verdict on the seeds that had learned the task did not say that others had not, and asked for a rerun."""
+    rows = three_seeds.assign(
+        status=three_seeds["status"].mask(
+            (three_seeds["scheme"] == "rope") & (three_seeds["train_seed"] == 2), "not_learned"
+        )
+    )
+    effect = {"plus": [{"scheme": "rope", "length_multiple": 4}], "at_least": 0.0}
+    decided = page.decide(
+        claim(effect, select={"task": "key_value"}, metric="exact_match"), lambda name: rows
+    )
+    assert (decided.found[0].seeds, decided.found[0].left_out, decided.settled) == (2, 1, True)
+    assert "| 2 (1 left out) |" in page.markdown([decided], Path("results"))
+
+
 def test_models_of_two_sizes_are_not_one_number():
     """Rows of two sizes were added up by seed and document, and a verdict was given on their mean."""
     rows = synthetic_rows(seeds=3, documents=8, contexts=8)
@@ -184,7 +199,7 @@ def test_seeds_that_cannot_decide_are_said_to(three_seeds):
         claim(effect, select={"task": "key_value"}, metric="exact_match"), lambda name: three_seeds
     )
     text = page.markdown([decided], Path("results"))
-    assert "| **undecided: cannot be decided by 3 seeds** |" in text
+    assert "| **undecided: the interval over 3 seeds is wider than the claimed range** |" in text
     assert "| 0.81 [0.53, 1.00] (Huang et al.: nope) |" in text
 
 

@@ -61,7 +61,8 @@ def draw(
     ]
     handles.append(Line2D([], [], color=GREY, linestyle=":", label="uniform over all tokens"))
     notes = [
-        f"B and H: of each model, the head with the largest weight on the answer at {lengths[0]} tokens. C to G: means over "
+        f"B and H: of each model, the head with the largest weight on the answer at {lengths[0]} tokens, chosen by the contexts "
+        f"that are shown, which favours this length. C to G: means over "
         f"all layers and heads. {bins_note(bins, 'point of A and B')}",
         "Entropy: 1 is uniform over all tokens, 0 a single token. The weight that a softmax with a sink gives to no token "
         "counts as a token.",

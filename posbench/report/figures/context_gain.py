@@ -7,7 +7,7 @@ import pandas as pd
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import GREY, captioned_subplots, signed_scale
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
-from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
+from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width, has_cross
 from posbench.report.tables.captions import caption
 from posbench.report.tables.context_gain import NOTE, context_gain_metric, context_gains
 from posbench.report.tables.metrics import get_metric
@@ -35,7 +35,7 @@ def draw(
             raise MissingRowsError("no gain of context: evaluate the training length and at least one other")
         sides.append((rows, shown, context_gain_metric(what)))
         described.append((rows, gains, context_gain_metric(what)))
-    ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
+    ends = [CROSS] if any(has_cross(shown) for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title,
         caption(described, NOTE, f"The axis is {signed_scale(LINEAR)}.", *ends),

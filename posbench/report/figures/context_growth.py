@@ -3,7 +3,7 @@
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData
-from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
+from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width, has_cross
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import expand_prefix_lengths
@@ -26,7 +26,7 @@ def draw(
     )
     shown = aggregate(expand_prefix_lengths(rows), what)
     baselines = baseline_values(rows, what.baselines)
-    ends = [CROSS] if shown["estimate"].isna().any() else []
+    ends = [CROSS] if has_cross(shown) else []
     figure, axes = captioned_subplots(
         title,
         caption([(rows, shown, what)], *ends),

@@ -84,7 +84,13 @@ def draw(
             one.axhline(column.mean(), color=GREY, linestyle=BASELINE_STYLES[str(baseline)], linewidth=1.2)
         one.set_title(panel.get("title", what.label))
     axes[0, -1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.05, 0.5))
-    return figure, pd.concat([shown.assign(metric=what.name) for _, shown, what in sides])
+    names = ("task", "protocol", "variant")
+    return figure, pd.concat(
+        [
+            shown.assign(metric=what.name, **{name: str(rows[name].iat[0]) for name in names})
+            for rows, shown, what in sides
+        ]
+    )
 
 
 def _stars(

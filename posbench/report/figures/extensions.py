@@ -5,7 +5,7 @@ import pandas as pd
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
-from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
+from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width, has_cross
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import expand_prefix_lengths
@@ -39,7 +39,7 @@ def draw(
     if all(set(shown["extension"]) == {"none"} for _, shown, _ in sides):
         raise MissingRowsError(f"no rows with extensions of {scheme}: evaluate some first")
     baselines = baseline_values(sides[1][0], found.baselines)
-    ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
+    ends = [CROSS] if any(has_cross(shown) for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title or f"Extensions of {scheme} beyond the training length: loss and retrieval",
         caption(sides, *ends),

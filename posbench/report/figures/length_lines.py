@@ -18,16 +18,24 @@ from posbench.report.figures.canvas import (
 )
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.tables.metrics import METRICS, Metric
+from posbench.report.tables.selection import SERIES_COLUMNS
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 MARKERS = 14  # largest number of markers on a line
-CROSS = "Cross: no value at longer contexts."
+CROSS = "Cross: no value, or not measured, at longer contexts."
 
 
 def end_label_width(data: FigureData, shown: pd.DataFrame, baselines: pd.DataFrame | None = None) -> float:
     """Returns the width in inches of the labels at the ends of lines and baselines."""
     names = [] if baselines is None else [METRICS[baseline].label for baseline in baselines]
     return label_width([*(f"{style.label}  00.00" for style, _ in data.series(shown)), *names])
+
+
+def has_cross(shown: pd.DataFrame) -> bool:
+    """Returns whether a line of a summary ends before the others and therefore with a cross."""
+    x = "position" if "position" in shown else "eval_len"
+    drawn = shown[shown["estimate"].notna()]
+    return bool((drawn.groupby(SERIES_COLUMNS, observed=True)[x].max() < shown[x].max()).any())
 
 
 def draw_lines(

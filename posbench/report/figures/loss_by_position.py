@@ -5,7 +5,7 @@ import pandas as pd
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData
-from posbench.report.figures.length_lines import draw_lines, end_label_width
+from posbench.report.figures.length_lines import draw_lines, end_label_width, has_cross
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import longest
@@ -30,7 +30,7 @@ def draw(
     notes = [
         "A value is the mean over the tokens between its position and the one before; not every value has a marker."
     ]
-    notes += ["Cross: no value at later positions."] if not missing.empty else []
+    notes += ["Cross: no value, or not measured, at later positions."] if has_cross(shown) else []
     figure, axes = captioned_subplots(
         title,
         caption([(rows, pd.concat([shown, missing]), what)], *notes),

@@ -9,7 +9,7 @@ from posbench.errors import ConfigError, unknown
 from posbench.report.figures import Drawing
 from posbench.report.figures.canvas import captioned_subplots
 from posbench.report.figures.figure_data import FigureData, MissingRowsError
-from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width
+from posbench.report.figures.length_lines import CROSS, draw_lines, end_label_width, has_cross
 from posbench.report.tables.captions import caption
 from posbench.report.tables.metrics import Metric, get_metric
 from posbench.report.tables.selection import expand_prefix_lengths
@@ -54,7 +54,7 @@ def draw(
         end_label_width(data, shown, baseline)
         for (_, shown, _), baseline in zip(sides, baselines, strict=True)
     ]
-    ends = [CROSS] if any(shown["estimate"].isna().any() for _, shown, _ in sides) else []
+    ends = [CROSS] if any(has_cross(shown) for _, shown, _ in sides) else []
     figure, axes = captioned_subplots(
         title,
         caption(sides, *([note] if note else []), *ends),
@@ -72,7 +72,9 @@ def draw(
     for one in flat[len(drawn) :]:
         one.set_axis_off()
     shown = [
-        shown.assign(metric=what.name, variant=rows["variant"].iat[0]).astype({"variant": str})
+        shown.assign(
+            metric=what.name, **{name: str(rows[name].iat[0]) for name in ("task", "protocol", "variant")}
+        )
         for rows, shown, what in sides
     ]
     return figure, pd.concat(shown)

@@ -31,7 +31,7 @@ from posbench.report.tables.effective_length import (
 from posbench.report.tables.metrics import METRICS, Metric, get_metric, nats_per_token
 from posbench.report.tables.pairwise_tests import pairwise_tests
 from posbench.report.tables.ranking import NOTE as NOTE_OF_GROUPS
-from posbench.report.tables.ranking import ranking
+from posbench.report.tables.ranking import not_ranked, ranking
 from posbench.report.tables.selection import SERIES_COLUMNS, expand_prefix_lengths, series_label
 from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
@@ -91,6 +91,7 @@ def draw(
         *([f"Vertical lines: {', '.join(marks)}."] if marks else []),
         "No mark: not measured, or no value.",
         f"Dotted lines: groups by the {what.label} at {far} tokens. {NOTE_OF_GROUPS}" if len(groups) else "",
+        not_ranked(shown, groups, far) if len(groups) else "",
         *([NOTE, BEYOND] if lengths else []),
     ]
     drawn = f"lines at the longest context{' and of effective lengths' * bool(lengths)}"
@@ -111,9 +112,10 @@ def draw(
     for panel, (rows, shown, what) in zip(axes[0], sides, strict=False):
         _panel(panel, shown, what, names, _wanted(rows, length_multiples))
     group_of = groups.set_index("label")["group"]
-    for row, (below, above) in enumerate(itertools.pairwise(names)):
-        if group_of.get(below, 0) != group_of.get(above, 0):
-            axes[0, 0].axhline(row + 0.5, color=GREY, linestyle=":", linewidth=0.6, zorder=0)
+    in_groups = [(row, group_of[name]) for row, name in enumerate(names) if name in group_of]
+    for (row, below), (next_row, above) in itertools.pairwise(in_groups):
+        if below != above:
+            axes[0, 0].axhline((row + next_row) / 2, color=GREY, linestyle=":", linewidth=0.6, zorder=0)
     train_len = int(sides[0][0]["train_len"].iat[0])
     _reference_lines(axes[0, 1], baselines.mean().to_dict(), found)
     axes[0, 0].set_yticks(range(len(names)), names)

@@ -15,7 +15,7 @@ from posbench.report.html.results import ExperimentResults
 from posbench.report.tables.caption_text import DEPTH_AXIS_LABELS, capital, variant_name
 from posbench.report.tables.captions import caption
 from posbench.report.tables.formatting import format_interval, format_number, multiple_of
-from posbench.report.tables.layout import COMPARED
+from posbench.report.tables.layout import BEST_IN_BOLD, COMPARED
 from posbench.report.tables.markup import Table
 from posbench.report.tables.metrics import Metric, get_metric
 from posbench.report.tables.selection import (
@@ -81,7 +81,7 @@ def _by_length(table: Table, metric: Metric, experiment: ExperimentResults, styl
     return Chart(
         table.name,
         f"{capital(metric.label)} by context length ({protocol}{words})",
-        f"{table.caption} A missing point: no number, for the reason in the table.",
+        f"{table.caption.replace(f'{BEST_IN_BOLD} ', '')} A missing point: no number, for the reason in the table.",
         table.name,
         _series(numbers, metric, experiment, styles),
         _points(numbers, lambda line: _tokens(line.eval_len, train_len)),

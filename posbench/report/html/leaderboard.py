@@ -233,11 +233,13 @@ def _best_of(
     metric = get_metric(table.about["metric"], table.about["task"])
     train_len = int(table.about["train_len"])
     by_column = {f"{measure} {multiple}×": multiple for multiple in MULTIPLES}
-    measured = {
-        multiple: [
-            line for line in lines if math.isfinite(_value(line, column)) and not _unlearned(line, column)
-        ]
+    with_value = {
+        multiple: [line for line in lines if math.isfinite(_value(line, column))]
         for column, multiple in by_column.items()
+    }
+    measured = {
+        multiple: [line for line in found if not _unlearned(line, f"{measure} {multiple}×")]
+        for multiple, found in with_value.items()
     }
     lengths = [multiple for multiple, found in measured.items() if found]
     if not lengths:
@@ -249,6 +251,8 @@ def _best_of(
     differences = _beside(tables, table, "differences")
     equals = [] if differences is None else not_told_apart(differences.numbers, best.label, at * train_len)
     what = f"{words} at {at}× the training length ({at * train_len:,} tokens), {metric.label}"
+    if len(measured[at]) < len(with_value[at]):
+        what += ", of the series whose seeds have all learned the task"
     yield Best(what, best, best.entries[column], equals)
 
 

@@ -70,10 +70,12 @@ class ExperimentResults:
     def series_command(self, scheme: str, extension: str, describe: Describe) -> str:
         """Returns the command that computes the numbers of one series again, in an experiment of another name.
 
+        It is empty if no sweep is known to have computed them.
+
         A scheme whose label is not the name of a configuration, and an extension that the experiment itself defines,
         cannot be chosen from a command line; the command then computes more than the series.
         """
-        if not self.words:
+        if list(self.words[:2]) != ["posbench", "sweep"]:  # such as an import of rows of others
             return ""
         chosen = []
         if describe("scheme", scheme):

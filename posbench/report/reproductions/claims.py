@@ -214,17 +214,19 @@ class Measured:
     Attributes:
         missing: whether there are no rows.
         reason: why rows have no number, such as "not learned".
+        left_out: number of seeds that have rows and do not count, such as those that have not learned the task.
     """
 
     interval: Interval = NO_INTERVAL
     seeds: int = 0
+    left_out: int = 0
     missing: bool = False
     reason: str = ""
 
 
 def measure(claim: Claim, effect: Effect, rows: pd.DataFrame) -> Measured:
     """Returns an effect with its interval, over the seeds and clusters that all its numbers have."""
-    metric, parts = claim.row_metric, []
+    metric, parts, trained = claim.row_metric, [], set[int]()
     for sign, term in effect.terms:
         chosen = selected(rows, {"extension": "none", **(claim.select or {}), **term})
         of_metric = chosen[chosen["metric"].isin(metric.row_metrics)]
@@ -233,6 +235,7 @@ def measure(claim: Claim, effect: Effect, rows: pd.DataFrame) -> Measured:
         if chosen.empty or (of_metric.empty and chosen["value_sum"].notna().any()):
             return Measured(missing=True)
         sums = metric_sums(of_metric, metric, ["train_seed", *CLUSTER], conclusive(of_metric))
+        trained |= set(chosen["train_seed"])
         if sums.empty:
             worst = max(map(STATUSES.index, chosen["status"].unique()))
             return Measured(reason=f"{term_label(term)}: {STATUSES[worst].replace('_', ' ')}")
@@ -248,7 +251,7 @@ def measure(claim: Claim, effect: Effect, rows: pd.DataFrame) -> Measured:
     found = contrast(terms, seeds, clusters)
     if len(terms) == 1 and metric.is_fraction:
         found = replace(found, low=metric.shown(found.low), high=metric.shown(found.high))
-    return Measured(found, seeds.nunique())
+    return Measured(found, seeds.nunique(), len(trained) - seeds.nunique())
 
 
 def selected(rows: pd.DataFrame, term: Mapping[str, Any]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from posbench.results.statistics import MIN_SEEDS
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "undecided"
 NOT_MEASURED, NOT_COMPARABLE = "not measured", "not comparable"
 COLUMNS = ["claim", "effect", "paper", "estimate", "low", "high", "interval_method", "least", "most", "seeds"]
+COLUMNS += ["seeds_left_out"]
 COLUMNS += ["judged_low", "judged_high", "experiment", "effect_verdict", "verdict"]
 INTRODUCTION = f"""This page tests claims of papers on the results in this folder.
 
@@ -40,7 +41,8 @@ with – in the column "paper" has no published number.
 
 The notes name claims for which one effect suffices. Such a claim is reproduced if the interval of one effect lies in its \
 range, and contradicted if the intervals of all effects lie outside. With fewer than {MIN_SEEDS} training seeds, a claim is \
-always undecided, because the intervals are then over documents or contexts and hold for these models alone.
+always undecided, because the intervals are then over documents or contexts and hold for these models alone. Seeds that have \
+not learned the task, or have no number for another reason, do not count; the column "seeds" says how many there are.
 
 Some ranges are around a paper's number, such as 0.78 to 0.84. They limit the difference between our number and the paper's. \
 The interval that is judged then combines the spread of our seeds with that of the paper's seeds. The paper's interval stands \
@@ -66,7 +68,7 @@ class Verdict:
     @property
     def settled(self) -> bool:
         """Whether more seeds or rows are not needed."""
-        enough = [one.seeds >= MIN_SEEDS or bool(one.reason) for one in self.found]
+        enough = [one.seeds + one.left_out >= MIN_SEEDS or bool(one.reason) for one in self.found]
         return self.verdict == NOT_COMPARABLE or (bool(enough) and all(enough))
 
 
@@ -165,8 +167,8 @@ def markdown(verdicts: Sequence[Verdict], results: Path) -> str:
     parts += ["## Notes", "\n".join(f"- {note}" for note in notes)] if notes else []
     if commands:
         parts += [
-            f"## Claims without a verdict\n\nRows are missing, or have fewer than "
-            f"{MIN_SEEDS} training seeds. These commands make them; copy their folders from `results` to this one:",
+            f"## Claims without a verdict\n\nRows are missing, or have fewer than {MIN_SEEDS} training seeds. The commands "
+            f"below compute them. Afterwards, copy the folders of these experiments from `results` to `{results}`.",
             "\n".join(["```bash", *commands, "```"]),
         ]
     return "\n\n".join([*parts, "## Sources", _sources(verdicts)]) + "\n"
@@ -187,7 +189,7 @@ def _shown(one: Verdict) -> str:
         effect.too_wide(found.interval) for effect, found in zip(one.claim.effects, one.found, strict=False)
     )
     if one.verdict == UNDECIDED and wide:
-        return f"{UNDECIDED}: cannot be decided by {seeds} seeds"
+        return f"{UNDECIDED}: the interval over {seeds} seeds is wider than the claimed range"
     return one.verdict
 
 
@@ -201,6 +203,7 @@ def _cells(one: Verdict) -> list[list[str]]:
         ours = measured.reason or format_number(measured.interval.estimate)
         interval = format_interval(measured.interval.low, measured.interval.high)
         seeds = f"{measured.seeds}" if measured.seeds else "–"
+        seeds += f" ({measured.left_out} left out)" if measured.left_out else ""
         lines.append(
             [
                 one.claim.label(effect),
@@ -247,7 +250,8 @@ def _lines(one: Verdict) -> list[dict[str, Any]]:
                 "estimate": interval.estimate,
             }
             | {"low": interval.low, "high": interval.high, "interval_method": interval.method}
-            | {"least": least, "most": most, "seeds": measured.seeds, "experiment": one.experiment}
+            | {"least": least, "most": most, "seeds": measured.seeds}
+            | {"seeds_left_out": measured.left_out, "experiment": one.experiment}
             | {"judged_low": effect.compared(interval).low, "judged_high": effect.compared(interval).high}
             | {"effect_verdict": judged, "verdict": one.verdict}
         )

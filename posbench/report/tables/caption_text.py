@@ -103,6 +103,15 @@ def left_out(seeds: int, of: int, status: str) -> str:
     return f"{seeds} of {of} seeds left out. {status_note(status)}."
 
 
+def some_not_learned(seeds: int, of: int) -> str:
+    """Returns the footnote of a number at the training length over seeds of which some have not learned the task."""
+    one = seeds == 1
+    return (
+        f"{seeds} of {of} seeds {'has' if one else 'have'} {UNLEARNED}; {'it counts' if one else 'they count'} here and "
+        f"{'is' if one else 'are'} left out at longer contexts."
+    )
+
+
 def variant_name(variant: str, task: str = "") -> str:
     """Returns the name of a variant; the plain one of some tasks has a name of its own."""
     if not variant and task in PLAIN_VARIANTS:

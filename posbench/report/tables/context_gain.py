@@ -1,4 +1,4 @@
-"""Gain of context: the loss at the training length minus the loss at other lengths, of the same targets.
+"""Gain of context: the loss at the training length minus the loss at longer ones, of the same targets.
 
 Computed from the protocol of fixed targets, whose targets are the same at every length. The gain is positive if
 more context helps and negative if it hurts. Losses are paired by document, whose difficulty is the same at both lengths.
@@ -48,11 +48,12 @@ def context_gain_metric(metric: Metric) -> Metric:
 
 
 def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Returns a summary, a line per series and length, whose estimate is the gain over the training length.
+    """Returns a summary, a line per series and length from the training length on, with the gain over it as estimate.
 
     Intervals and seeds are those of the paired difference (`paired_intervals`). The gain is NaN if one of the lengths has
     no number.
     """
+    rows = rows[rows["eval_len"] >= rows["train_len"]]
     numbers = aggregate(rows, metric)
     targets = [*SERIES_COLUMNS, "train_seed", *CLUSTER]
     rows = propagate_gate(rows)
@@ -78,9 +79,9 @@ def context_gains(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 def context_gain_table(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: str) -> Table | None:
-    """Returns the table of gains, a row per series and a column per length; None without other lengths than one."""
+    """Returns the table of gains, a row per series and a column per length; None without a length beyond the training length."""
     train_len = int(rows["train_len"].iat[0])
-    lengths = sorted({*rows["eval_len"]} - {train_len})
+    lengths = sorted(length for length in rows["eval_len"].unique() if length > train_len)
     if not lengths or train_len not in set(rows["eval_len"]):
         return None
     numbers = context_gains(rows, metric)

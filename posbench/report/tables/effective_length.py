@@ -206,7 +206,7 @@ def effective_length_table(
     notes = [NOTE_OF_TABLE, NOTE_OF_UNKNOWN] if unknown else [NOTE_OF_TABLE]
     return Table(
         name=name,
-        title=f"Effective length by {metric.label}, in tokens",
+        title=f"Effective length in tokens, by {metric.label}",
         caption=caption(
             [(rows, with_intervals_of(parts[0], shown), metric)],
             *notes,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from posbench.report.tables.caption_text import left_out, status_note
+from posbench.report.tables.caption_text import left_out, some_not_learned, status_note
 from posbench.report.tables.markup import TableCell
 
 SMALLEST = 1e-12  # smaller numbers are rounding errors of 0
@@ -15,7 +15,7 @@ def format_cell(line: Any, best: str | None = None) -> TableCell:
 
     Args:
         line: a row of a summary, or None for an empty cell.
-        best: the formatted number that is printed in bold.
+        best: the formatted number that is printed in bold, unless it has a footnote.
     """
     if line is None:
         return TableCell("")
@@ -26,9 +26,11 @@ def format_cell(line: Any, best: str | None = None) -> TableCell:
     note = "" if line.status == "ok" else f"{status_note(line.status)}."
     if line.seeds_left_out:
         note = left_out(line.seeds_left_out, line.seeds + line.seeds_left_out, line.status)
+    elif 0 < line.seeds_not_learned < line.seeds:
+        note = some_not_learned(line.seeds_not_learned, line.seeds)
     text = format_number(line.estimate)
     return TableCell(
-        f"{text} {format_interval(line.low, line.high)}".strip(), line.status == "ok" and text == best, note
+        f"{text} {format_interval(line.low, line.high)}".strip(), not note and text == best, note
     )
 
 

@@ -30,7 +30,14 @@ def gate(panels: Sequence[pd.DataFrame], tuned: bool) -> str:
     models = pd.concat([propagate_gate(rows)[columns] for rows in judged]).drop_duplicates()
     below = {key: _below(part) for key, part in models.groupby(_JUDGED, observed=True, sort=False)}
     if not any(below.values()):
-        return f"Gate: all models reach an accuracy of {MIN_ACCURACY:.2f} at the training length."
+        # Others diverged, are undefined there or were not evaluated there.
+        home = {model for rows, mask in zip(judged, at_home, strict=True) for model in _measured(rows[mask])}
+        some = (
+            ""
+            if home >= {model for rows in judged for model in rows["model_id"].unique()}
+            else " with a number"
+        )
+        return f"Gate: all models{some} reach an accuracy of {MIN_ACCURACY:.2f} at the training length."
     names = next(iter(below.values()))
     if len(set(below.values())) > 1:
         names = "; ".join(f"{_name(key, list(below))}: {some}" for key, some in below.items() if some)
@@ -39,6 +46,11 @@ def gate(panels: Sequence[pd.DataFrame], tuned: bool) -> str:
         "Gate: a model has values at longer contexts only if its accuracy at the training length, without an "
         f"extension{own}, is at least {MIN_ACCURACY:.2f}. Left out: {names}."
     )
+
+
+def _measured(rows: pd.DataFrame) -> list[str]:
+    """Returns the ids of the models that have a number in some rows."""
+    return rows.loc[rows["value_sum"].notna(), "model_id"].unique().tolist()
 
 
 def _below(models: pd.DataFrame) -> str:

@@ -99,7 +99,8 @@ def _refusal(key: dict[str, Any], column: str, same: pd.DataFrame) -> str:
     ]
     also = "".join(f", {name} {_listed(same[name].unique())}" for name in differing)
     remedy = (
-        "run posbench sweep again, which labels models by the settings in which they differ"
+        "run posbench sweep again, which labels models by the settings in which they differ, or import the experiments of "
+        "others one by one, with --suffix"
         if same["model_id"].nunique() > 1
         else "evaluate them in different experiments (name=...)"
     )

@@ -31,6 +31,7 @@ from posbench.report.tables.summary import aggregate, baseline_values
 from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 
 PROTOCOL = ["task", "protocol", "variant"]
+BEST_IN_BOLD = "Best of the series without a footnote in bold."
 COMPARED = (
     "bits_per_byte",
     "exact_match",
@@ -107,11 +108,12 @@ def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
     numbers = aggregate(rows, metric)
     lengths = sorted(numbers["eval_len"].unique())
     train_len = int(rows["train_len"].iat[0])
-    good = numbers[numbers["status"] == "ok"].groupby("eval_len")["estimate"]
+    complete = (numbers["status"] == "ok") & (numbers["seeds_left_out"] == 0)
+    good = numbers[complete].groupby("eval_len")["estimate"]
     best, bold = {}, []
     series = ordered_series(numbers, order)
     if metric.lower_is_better is not None and len(series) > 1:
-        bold = ["Best in bold."]
+        bold = [BEST_IN_BOLD]
         best = (good.min() if metric.lower_is_better else good.max()).map(format_number).to_dict()
     lines = {(line.scheme, line.extension, line.eval_len): line for line in numbers.itertuples()}
     body = [

@@ -75,7 +75,9 @@ def pairwise_tests(rows: pd.DataFrame, metric: Metric, order: Sequence[str] = ()
                     reasons = [EQUAL]
                 elif seeds < enough:
                     interval = replace(NO_INTERVAL, estimate=interval.estimate)
-                    reasons = [f"fewer than {enough} seeds in common"]
+                    reasons = [
+                        f"fewer than {enough} seeds in common" if seeds else "no seed and document in common"
+                    ]
                 line |= {"a_minus_b": interval.estimate, "low": interval.low, "high": interval.high}
                 line |= {
                     "interval_method": interval.method,

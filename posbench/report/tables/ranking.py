@@ -109,7 +109,7 @@ def ranking_table(
         title=f"{capital(metric.label)} at {length} tokens ({multiple_of(length, train_len)}): ranking",
         caption=caption(
             [(rows, ranked, metric)],
-            _not_ranked(numbers, ranked, length),
+            not_ranked(numbers, ranked, length),
             RANKS,
             NOTE,
             intervals="intervals",
@@ -121,7 +121,7 @@ def ranking_table(
     )
 
 
-def _not_ranked(numbers: pd.DataFrame, ranked: pd.DataFrame, length: int) -> str:
+def not_ranked(numbers: pd.DataFrame, ranked: pd.DataFrame, length: int) -> str:
     """Returns the series without a test, with the reason; '' if there are none."""
     at = numbers[numbers["eval_len"] == length]
     labels = {series_label(line.scheme, line.extension): line for line in at.itertuples()}

@@ -43,7 +43,8 @@ def expand_prefix_lengths(rows: pd.DataFrame) -> pd.DataFrame:
     """Converts rows of the prefix protocol to rows of several lengths; returns rows of other protocols unchanged.
 
     A length has the rows of all buckets of positions that end at or before it. Lengths are the ends of buckets that
-    are the training length times a power of two, and the longest end.
+    are the training length times a power of two, and the longest end of a series, if every series with as much context has
+    a bucket that ends there.
     """
     if not len(rows) or rows["protocol"].iat[0] != "prefix":
         return rows
@@ -53,11 +54,20 @@ def expand_prefix_lengths(rows: pd.DataFrame) -> pd.DataFrame:
         for end, train_len, last in ends.itertuples(index=False)
         if end == last or math.log2(end / train_len) in range(32)
     }
+    ends_of = {
+        key: set(part["position"])
+        for key, part in rows.dropna(subset="position").groupby(["eval_len", *SERIES_COLUMNS], observed=True)
+    }
     parts = []
     for length in sorted(lengths or set(rows["eval_len"])):
         # From the shortest context that is long enough, since losses of some schemes depend on the total length.
         long_enough = rows[rows["eval_len"] >= length]
         shortest = long_enough.groupby([*SERIES_COLUMNS, "train_seed"])["eval_len"].transform("min")
+        used = long_enough.loc[
+            long_enough["eval_len"] == shortest, ["eval_len", *SERIES_COLUMNS]
+        ].drop_duplicates()
+        if any(length not in ends_of.get(key, {length}) for key in used.itertuples(index=False, name=None)):
+            continue
         # Rows without a position, such as those that say that there is no number, hold for all lengths.
         counted = (long_enough["position"] <= length).fillna(True).astype(bool) & (
             long_enough["eval_len"] == shortest

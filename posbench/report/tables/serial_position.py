@@ -167,7 +167,7 @@ def _at_length(
         )
     note = (
         "Primacy: accuracy on the first tenth of the records minus the middle third; recency: the last tenth minus the "
-        "middle third; both above 0: lost in the middle. Lowest at: the depth (0 first record, 1 last) of the fifth with "
+        "middle third; intervals of both above 0: lost in the middle. Lowest at: the depth (0 first record, 1 last) of the fifth with "
         "the lowest accuracy, and its accuracy, blank if several have it; which fifth is lowest is random if all are similar."
     )
     train_len = int(rows["train_len"].iat[0])

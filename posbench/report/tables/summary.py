@@ -16,7 +16,9 @@ from posbench.results.rows import STATUSES
 from posbench.results.statistics import Interval, interval, paired_interval
 
 CLUSTER = ["eval_seed", "doc_id"]
-SUMMARY = ["estimate", "low", "high", "interval_method", "seeds", "seeds_left_out", "n_docs", "n", "status"]
+SUMMARY = ["estimate", "low", "high", "interval_method", "seeds", "seeds_left_out", "seeds_not_learned"]
+SUMMARY += ["n_docs", "n", "status"]
+NOT_LEARNED = STATUSES.index("not_learned")
 NO_INTERVAL = Interval(math.nan, math.nan, math.nan, "")
 
 
@@ -61,8 +63,11 @@ def aggregate(rows: pd.DataFrame, metric: Metric, by: Sequence[str] = ("eval_len
     document_N = codes["eval_seed"] * np.int64(1 + codes["doc_id"].max(initial=0)) + codes["doc_id"]
     of_point = sums.groupby(group).indices
     by_seed = worst_status(rows, [*group, "train_seed"]).unstack("train_seed")
+    # A seed without rows at a point is left out there, if the series has rows of it elsewhere.
+    n_seeds_S = by_seed.groupby(SERIES_COLUMNS).count().gt(0).sum(axis=1)
+    not_learned = by_seed.eq(NOT_LEARNED).sum(axis=1)
     lines = []
-    for key, worst, n_seeds in zip(by_seed.index, by_seed.max(axis=1), by_seed.count(axis=1), strict=True):
+    for key, worst, n_not_learned in zip(by_seed.index, by_seed.max(axis=1), not_learned, strict=True):
         here = of_point.get(key, np.array([], dtype=int))
         seeds, seed_here = np.unique(seed_N[here], return_inverse=True)
         found = NO_INTERVAL
@@ -72,7 +77,10 @@ def aggregate(rows: pd.DataFrame, metric: Metric, by: Sequence[str] = ("eval_len
             dict(zip(group, key, strict=True))
             | {name: metric.shown(getattr(found, name)) for name in ("estimate", "low", "high")}
             | {"interval_method": found.method, "seeds": len(seeds)}
-            | {"seeds_left_out": n_seeds - len(seeds)}
+            | {
+                "seeds_left_out": int(n_seeds_S[key[:2]]) - len(seeds),
+                "seeds_not_learned": int(n_not_learned),
+            }
             # Of a seed, on average: the clusters of seeds can differ, as the documents with key tokens do.
             | {"n_docs": len(here) // max(len(seeds), 1), "n": int(n[here].sum())}
             | {"status": STATUSES[int(worst)]}
