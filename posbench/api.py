@@ -185,7 +185,7 @@ def evaluate(
         model: what `train` or `load` returned, or the first argument of `load`.
         task: name of a task.
         length: tokens of a prompt, or several such lengths; by default the training length. Tasks whose settings fix the
-            lengths, such as key_value_uuid, use those.
+            lengths, such as key_value_uuid, use those and refuse a length.
         seed: of the prompts.
         dtype: of the computation, "float32" or "bfloat16".
         **settings: settings of the task, such as `num_examples=16`; `posbench describe TASK` lists them.
@@ -213,7 +213,7 @@ def evaluate(
     }
     script = _script(model, task, given)
     with _progress_on_stderr():
-        _, rows = measure(script)
+        _, rows = measure(script, ["evaluation.lengths"] if lengths else [])
     if rows is None:
         raise PosbenchError(
             "the evaluation has stopped before its end (runtime.max_minutes): the same call continues it"

@@ -93,8 +93,8 @@ def check_path(path: Any, key: str = "_target_") -> None:
     package = path.partition(".")[0]
     if package != "posbench" and package not in _allowed:
         raise ConfigError(
-            f"{key} {path!r}: module {path.rpartition('.')[0]!r} is not part of posbench and was not imported; add "
-            f"allow=[{package}] to the command line to run its code"
+            f"{key} {path!r}: module {path.rpartition('.')[0]!r} is not part of posbench and was not imported; to run its "
+            f"code, add allow=[{package}] to the command line (--allow {package} for posbench export and worker)"
         )
 
 

@@ -45,8 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         help="seconds for each line; slow lines take the time of their fewest pairs (default: %(default)s)",
     )
-    parser.add_argument("--only", nargs="+", choices=LINES, default=[], help="these groups of lines")
-    parser.add_argument("--scheme", nargs="+", default=[], help="with --only schemes: these schemes")
+    parser.add_argument(
+        "--only", nargs="+", action="extend", choices=LINES, default=[], help="these groups of lines"
+    )
+    parser.add_argument(
+        "--scheme", nargs="+", action="extend", default=[], help="with --only schemes: these schemes"
+    )
     parser.add_argument("--results", type=Path, help=f"folder of a stored run (default: {RESULTS})")
 
 

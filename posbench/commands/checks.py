@@ -113,6 +113,10 @@ def check_evaluation(script: EvaluateScript, given: Collection[str]) -> Extensio
     check_launcher(script.runtime)
     check_lm(script, given)
     feasibility.use_machines_of(script.runtime)
+    if script.ensemble.build is None and script.ensemble.name != "none":
+        raise ConfigError(
+            f"ensemble.name {script.ensemble.name} without an ensemble: choose one, such as ensemble=nbce"
+        )
     extension = grid.resolve_ensemble(script.extension, script.ensemble)
     check_label(extension)
     parts = ["train"] if extension.finetune else []

@@ -22,7 +22,7 @@ import yaml
 from posbench.commands import COMMANDS, load
 from posbench.commands.catalog import choice, names
 from posbench.config import config_dir
-from posbench.config.keys import SCHEMAS, typed_keys
+from posbench.config.keys import SCHEMAS, kind_and_rule, typed_keys
 
 SHELLS = ("bash", "zsh", "fish")
 # Settings that take names of a config group, and the group.
@@ -108,4 +108,7 @@ class Overrides:
         """Returns the values of a key, where they are a closed list."""
         if key in groups or key in NAMED:
             return names(NAMED.get(key, key))
-        return ["true", "false"] if typed_keys(SCHEMAS[self.command]).get(key) is bool else []
+        if typed_keys(SCHEMAS[self.command]).get(key) is bool:
+            return ["true", "false"]
+        found = kind_and_rule(SCHEMAS[self.command], key)
+        return [str(one) for one in found[1].choices] if found else []

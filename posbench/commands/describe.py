@@ -38,6 +38,15 @@ USES = {
     "data": ("posbench train data={name}", "posbench sweep experiment=demo data={name}"),
     "figure": ("posbench sweep experiment=demo 'figures=[{name}]'",),
 }
+# Choices that need other settings, or have lengths of their own -> commands that use them.
+OWN_USES = {
+    "task/key_value_uuid": ("posbench evaluate scheme=SCHEME task=key_value_uuid",),
+    "task/length_generalization": ("posbench sweep experiment=length_generalization",),
+    "task/multi_document": ("posbench evaluate scheme=SCHEME task=multi_document task.build.path=FILE",),
+    "task/lm_eval": ("posbench evaluate scheme=SCHEME task=lm_eval task.name=NAME",),
+    "data/files": ("posbench train data=files data.path=FOLDER",),
+    "extension/none": ("posbench evaluate scheme=SCHEME extension=none",),
+}
 # Config group -> how one of its settings is given on the command line.
 SETTINGS = {
     "scheme": "scheme.build.KEY=VALUE, in a sweep overrides.scheme.{name}.KEY=VALUE",
@@ -116,11 +125,16 @@ def sections(one: Choice) -> Iterator[str]:
         if part.doc:
             yield indented(part.doc)
     if text := settings(one):
-        how = SETTINGS.get(one.group, "KEY=VALUE").format(name=one.name)
+        how = SETTINGS.get(one.group, "of its file").format(name=one.name)
         yield f"settings ({how}):"
         yield indented(text)
     yield "use:"
-    yield "\n".join(f"  {line.format(name=one.name)}" for line in USES[one.group])
+    yield "\n".join(f"  {line}" for line in uses(one.group, one.name))
+
+
+def uses(group: str, name: str) -> list[str]:
+    """Returns commands that use a choice."""
+    return [line.format(name=name) for line in OWN_USES.get(f"{group}/{name}", USES[group])]
 
 
 def definitions(one: Choice) -> list[Definition]:

@@ -96,7 +96,7 @@ def plan_evaluation(
     evaluation = replace(script.evaluation, task=script.task.name)
     load = lambda group, name: task  # noqa: E731
     if not model.pretrained:  # before the model is missed: its training would be in vain
-        check_cells(model, extension, script.task.name, evaluation, load)
+        check_cells(model, extension, "evaluation", evaluation, load)
     if not model.pretrained and not results_folder.is_trained(model.id):
         raise DataError(
             f"no trained model of {model.label} at {results_folder.model_dir(model.id)}: run posbench train "
@@ -104,11 +104,11 @@ def plan_evaluation(
         )
     corpus = open_corpus(model.settings.data, Path(script.runtime.cache_dir))
     if not any(key.startswith("evaluation.length") for key in given):
-        _, made = build_task(script.task.name, evaluation, load, 1)
+        _, made = build_task("evaluation", evaluation, load, 1)
         if made.fixed_lengths(corpus):  # in place of the lengths of configs/evaluate.yaml
             evaluation = replace(evaluation, lengths=[], length_multiples=[])
     try:
-        return model, list(plan_cells(model, extension, script.task.name, evaluation, load, corpus))
+        return model, list(plan_cells(model, extension, "evaluation", evaluation, load, corpus))
     except TaskMismatchError as error:
         raise IncompatibleError(f"{error}: choose another task or another model") from None
 

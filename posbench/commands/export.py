@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
         help="settings of the extension in place of its file's",
@@ -73,7 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of corpora; by default .cache/posbench",
     )
     parser.add_argument(
-        "--allow", nargs="+", default=[], help="packages outside posbench whose classes the model has"
+        "--allow",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="packages outside posbench whose classes the model has",
     )
 
 

@@ -1,6 +1,6 @@
 """Redraws every table and figure from stored rows. It needs neither torch nor the models.
 
-Without settings, all experiments of the results folder are redrawn; what is up to date is left alone.
+Without settings, all experiments of the results folder are drawn again, except those that are up to date.
 
 most used settings:
   experiments=[demo]                     these experiments only

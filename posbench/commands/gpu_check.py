@@ -33,7 +33,7 @@ RESULTS = Path("results/gpu-check")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="(default: %(default)s)")
-    parser.add_argument("--only", nargs="+", default=[], help="these schemes and extensions")
+    parser.add_argument("--only", nargs="+", action="extend", default=[], help="these schemes and extensions")
     parser.add_argument(
         "--max-minutes",
         type=float,

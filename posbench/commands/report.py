@@ -1,7 +1,7 @@
 """Writes the results of a folder as one HTML file, to be opened in a browser. It needs neither torch nor a network.
 
-It has a leaderboard that sorts, filters and searches, curves with intervals, every table, a page for each scheme with
-its formula, picture, properties and price, and the command behind every number.
+It has a leaderboard that sorts, filters and searches, curves with intervals, every table, a section for each scheme with
+its formula, picture, properties and cost, and the command behind every number.
 
 most used settings:
   results_dir=results/published          another results folder, by default results
@@ -71,7 +71,7 @@ def described(group: str, name: str) -> Description | None:
         return None
     one = choice(group, name)
     parts = [(part.name, part.module_doc, part.doc) for part in describe.definitions(one)]
-    commands = [line.format(name=name) for line in describe.USES[group]]
+    commands = describe.uses(group, name)
     summary = one.header or one.summary
     return Description(
         name, one.kind, describe.address(one.paper), summary, parts, describe.settings(one), commands

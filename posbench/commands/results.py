@@ -33,14 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     export = actions.add_parser("export", parents=[results_dir], help="write rows.parquet and README.md")
     export.add_argument("--to", type=Path, required=True, help="the folder to write, new or empty")
-    export.add_argument("--experiments", nargs="+", default=[], help="only their rows; by default all rows")
+    export.add_argument(
+        "--experiments", nargs="+", action="extend", default=[], help="only their rows; by default all rows"
+    )
     export.add_argument("--licence", default="cc-by-4.0", help="of the rows; by default cc-by-4.0")
     export.add_argument("--push", default="", metavar="USER/NAME", help="also upload to a dataset repository")
     add = actions.add_parser("import", parents=[results_dir], help="add rows of others")
     add.add_argument("rows", help="an exported or published folder, a parquet file, or a dataset on the hub")
     add.add_argument("--name", default="", help="write an experiment; rows are added if it is there")
     add.add_argument(
-        "--with", nargs="+", default=[], dest="beside", help="experiments whose rows are added as well"
+        "--with",
+        nargs="+",
+        action="extend",
+        default=[],
+        dest="beside",
+        help="experiments whose rows are added as well",
     )
     add.add_argument("--suffix", default="", help="added to the labels of their schemes, such as their name")
 

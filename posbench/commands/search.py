@@ -39,6 +39,10 @@ def run(script: SearchScript) -> None:
     check_command(script.runtime, "runtime.", given_keys(), "search")
     checks.check_model(script)
     checks.check_build("task", script.task.build)
+    if script.runtime.launcher in ("slurm", "ray"):
+        raise ConfigError(
+            f"runtime.launcher {script.runtime.launcher}: a search runs in one process here, remove runtime={script.runtime.launcher}"
+        )
     settings = script.search
     if settings.parents > settings.population:
         raise ConfigError(

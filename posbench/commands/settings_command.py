@@ -9,7 +9,7 @@ from posbench.runtime.signals import report_error
 FOOTER = """\
 options:
   --cfg job              print all settings and run nothing
-  --multirun             run once for every combination: scheme=rope,alibi train.seed=0,1
+  --multirun             run once for every combination of values: KEY=VALUE,VALUE KEY=VALUE,VALUE
   --config-dir FOLDER    also search FOLDER for choices of your own, such as FOLDER/scheme/mine.yaml
   allow=[my_schemes]     let them use classes of the package my_schemes
 

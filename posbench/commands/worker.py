@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweep", help="the id of the sweep: the name of its file in sweeps/")
     parser.add_argument("--device", default="", help="in place of runtime.device of the sweep")
     parser.add_argument(
-        "--allow", nargs="+", default=[], help="packages outside posbench whose classes it may use"
+        "--allow",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="packages outside posbench whose classes it may use",
     )
 
 

@@ -267,11 +267,12 @@ def _read_option(folders: tuple[tuple[str, str], ...], group: str, name: str) ->
     if found is None:
         raise unknown(group, name, repository.get_group_options(group, ObjectType.CONFIG))
     content = OmegaConf.to_container(found.config, resolve=True)
-    if isinstance(content, Mapping):
-        check_name(f"name of {group} {name}", content.get("name"))
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{group}/{name}.yaml is {content!r}: give settings by name, such as name: {name}")
+    check_name(f"name of {group} {name}", content.get("name"))
     if group in OPTION_SCHEMAS:
         check_option(f"{group}/{name}.yaml", content, OPTION_SCHEMAS[group])
-    return content  # type: ignore[return-value]
+    return dict(content)
 
 
 def load_group(group: str) -> dict[str, dict[str, Any]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import get_args, get_origin
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ConfigTypeError, ValidationError
 
-from posbench.config.keys import keys
+from posbench.config.keys import keys, kind_and_rule
 from posbench.config.overrides import one_value, with_quotes
 from posbench.config.setting import Rule
 from posbench.errors import hint, unknown
@@ -41,7 +41,10 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
     if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         parent = cause.parent_node if isinstance(cause.parent_node, DictConfig) else {}
         present = [f"{prefix}{key.rpartition('.')[0]}.{name}" for name in parent]
-        return unknown_key(f"{prefix}{key}", keys(schema, prefix), present)
+        file = re.match(r"In '(\S+)': ", text)
+        return (f"{file[1]}.yaml: " if file else "") + unknown_key(
+            f"{prefix}{key}", keys(schema, prefix), present
+        )
     if override and override[1].startswith("~") and isinstance(cause, ConfigTypeError):
         return f"{override[1]}: only entries of dictionaries can be removed; give the setting a value"
     if composing := re.match(r"In '(\S+)': \w+ raised while composing config:\n(.+)", text):
@@ -62,13 +65,9 @@ def one_line(error: BaseException, schema: type, prefix: str = "") -> str:
 
 def allowed_values(schema: type, key: str) -> str:
     """Returns what a setting allows, in words with places for {key} and {value}, or "" for an unknown key."""
-    kind: Any = schema
-    rule = Rule()
-    for name in key.split("."):
-        if not dataclasses.is_dataclass(kind) or name not in (hints := get_type_hints(kind)):
-            return ""
-        rule = next(one.metadata.get("rule", Rule()) for one in dataclasses.fields(kind) if one.name == name)
-        kind = hints[name]
+    if (found := kind_and_rule(schema, key)) is None:
+        return ""
+    kind, rule = found
     kinds = (
         {get_origin(one) or one for one in get_args(kind) or [kind]}
         if get_origin(kind) not in (list, dict)

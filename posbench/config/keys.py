@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from posbench.config import schema
 from posbench.config.search import SearchScript
+from posbench.config.setting import Rule
 
 SCHEMAS = {
     "train": schema.TrainScript,
@@ -43,3 +44,15 @@ def typed_keys(schema: type, prefix: str = "") -> dict[str, object]:
         path, kind = f"{prefix}{one.name}", hints[one.name]
         found |= typed_keys(kind, f"{path}.") if dataclasses.is_dataclass(kind) else {path: kind}  # type: ignore[arg-type]
     return found
+
+
+def kind_and_rule(schema: type, key: str) -> tuple[Any, Rule] | None:
+    """Returns the annotation and the Rule of a dotted key; None for an unknown one."""
+    kind: Any = schema
+    rule = Rule()
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(kind) or name not in (hints := get_type_hints(kind)):
+            return None
+        rule = next(one.metadata.get("rule", Rule()) for one in dataclasses.fields(kind) if one.name == name)
+        kind = hints[name]
+    return kind, rule

@@ -20,8 +20,8 @@ class SlurmSettings:
     partition: str | None = setting(None, pattern=ONE_LINE)
     account: str | None = setting(None, pattern=ONE_LINE)
     minutes: int = setting(240, least=1, most=MAX_COUNT)  # time limit of a worker, which is requeued after it
-    gpus: int = setting(0, least=0, most=1024)  # GPUs of a worker
-    cpus: int = setting(1, least=1, most=MAX_PROCESSES)  # CPU cores of a worker
+    gpus: int = setting(1, least=0, most=1024)  # GPUs of a worker; 0 for the CPU
+    cpus: int = setting(4, least=1, most=MAX_PROCESSES)  # CPU cores of a worker
     memory_gb: float | None = setting(None, above=0, most=10**6)
     # Seconds before the time limit at which a worker is signalled to write a checkpoint.
     signal_seconds: int = setting(120, least=1, most=10**5)
@@ -36,5 +36,7 @@ class RaySettings:
 
     address: str | None = None  # of a running cluster, such as auto or ray://host:10001; null starts Ray here
     workers: int = setting(0, least=0, most=10**5)  # number of actors; 0 is as many as the cluster can hold
-    gpus: float = setting(0.0, least=0, most=1024)  # GPUs of a worker, which can be a fraction
+    gpus: float = setting(
+        0.25, least=0, most=1024
+    )  # GPUs of a worker, here four workers a GPU; 0 for the CPU
     cpus: float = setting(1.0, above=0, most=MAX_PROCESSES)  # CPU cores of a worker

@@ -76,6 +76,8 @@ def check_choice(schema: type, argument: str) -> None:
             raise ConfigError(f"{argument}: a sweep has a list, write 'grid.{key}=[{value}]'")
         if schema is SCHEMAS["sweep"] and key == "task":
             raise ConfigError(f"{argument}: write '+evaluate.{value}.length_multiples=[1,2]' in a sweep")
+        if f"{key}s" in {one.name for one in dataclasses.fields(schema)}:
+            raise ConfigError(f"{argument}: this command has a list, write '{key}s=[{value}]'")
         others = f"posbench {', '.join(sorted(with_group))}" if with_group else "other files"
         raise ConfigError(f"{argument}: {key} is no setting of this command, it is for {others}: remove it")
     if value.startswith("["):

@@ -30,7 +30,7 @@ from posbench.instantiate import by_name, instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.plan.cell import Cell, ModelPlan
 from posbench.plan.grid import LoadOption
-from posbench.plan.plan import build_task, build_untrained_scheme, model_shape, plan_model
+from posbench.plan.plan import build_task, build_untrained_scheme, evaluated_lengths, model_shape, plan_model
 from posbench.plan.pretrained import plan_pretrained
 from posbench.position.extension import ExtensionContext
 from posbench.position.factor_extension import FrequencyScaling, NTKScaling, frequencies
@@ -54,7 +54,8 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
     """
     model = plan_model(script) if script.lm.kind == "native" else plan_pretrained(script.lm, script.data)
     train_len, settings = model.settings.train.seq_len, script.search
-    length = round(settings.length_multiple * train_len)
+    multiple = EvaluationSettings(length_multiples=[settings.length_multiple])
+    (length,) = evaluated_lengths(multiple, train_len, "search.length_multiple")
     k = length / train_len
     extension = ExtensionSettings(settings.name, load_option("extension", LONGROPE)["build"] | {"factor": k})
     starts = starting_factors(model, extension, load_option("extension", YARN)["build"], k, length)

@@ -83,8 +83,12 @@ def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> lis
         )
         own = dict(entry.settings)
         layers = own.pop("layers", content.get("layers", "all"))  # of the extension, not of its class
+        if content["build"] is None and (own or group == "variants"):
+            raise ConfigError(
+                f"{group}.{name}: extension {NONE.name} has no settings to change; choose another one"
+            )
         if own:
-            content["build"] = {**(content["build"] or {}), **own}
+            content["build"] = {**content["build"], **own}
         train = {**content.get("finetune", {}), **getattr(entry, "train", {})}
         if group == "finetune" and not train:
             raise ConfigError(
@@ -99,6 +103,10 @@ def resolve_ensemble(extension: ExtensionSettings, ensemble: EnsembleSettings) -
     """Returns the extension, or an extension that stands for the ensemble if there is one; both are an error."""
     if ensemble.build is None:
         return extension
+    if extension.finetune:
+        raise ConfigError(
+            f"extension.finetune with ensemble={ensemble.name}: an ensemble is not fine-tuned, remove it"
+        )
     if extension.name != NONE.name:
         raise ConfigError(
             f"extension={extension.name} with ensemble={ensemble.name}: an ensemble reads at most the training "

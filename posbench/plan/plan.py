@@ -128,7 +128,7 @@ def plan_finetuning(model: ModelPlan, extension: ExtensionSettings, corpus: Corp
 def plan_cells(
     model: ModelPlan,
     extension: ExtensionSettings,
-    name: str,
+    key: str,
     evaluation: EvaluationSettings,
     load_option: LoadOption,
     corpus: Corpus,
@@ -136,7 +136,7 @@ def plan_cells(
     """Yields the cells of one evaluation of one model.
 
     Args:
-        name: the name of the evaluation's entry in the settings.
+        key: of the evaluation in the settings, such as evaluate.fixed_targets.
 
     Raises:
         IncompatibleError: if the scheme of the model does not support the extension.
@@ -147,8 +147,8 @@ def plan_cells(
     scheme = build_untrained_scheme(settings)
     extension = model.pretrained.resolve_extension(extension) if model.pretrained else extension
     model = plan_finetuning(model, extension, corpus)
-    requested_lengths = evaluated_lengths(evaluation, settings.train.seq_len, name)
-    task_settings, task = build_task(name, evaluation, load_option, max(requested_lengths, default=0))
+    requested_lengths = evaluated_lengths(evaluation, settings.train.seq_len, key)
+    task_settings, task = build_task(key, evaluation, load_option, max(requested_lengths, default=0))
     trained_on, needed = settings.train.synthetic_task, task.required_synthetic_task
     if not model.pretrained and needed not in ("", trained_on):
         raise TaskMismatchError(
@@ -158,12 +158,12 @@ def plan_cells(
     fixed = sorted(set(task.fixed_lengths(corpus)))
     if fixed and requested_lengths:
         raise LengthError(
-            f"evaluate.{name}: lengths and length_multiples change nothing, because the settings of task {task_settings.name} "
+            f"{key}: lengths and length_multiples change nothing, because the settings of task {task_settings.name} "
             f"give {', '.join(map(str, fixed))} tokens: remove them"
         )
     lengths = fixed or requested_lengths
     if not lengths or min(lengths) < 1:
-        raise LengthError(f"evaluate.{name}: lengths {lengths}; {GIVE_LENGTHS}")
+        raise LengthError(f"{key}: lengths {lengths}; {GIVE_LENGTHS}")
     scheme_by_length = {length: apply_extension(scheme, extension, settings, length) for length in lengths}
     # An ensemble reads at most the training length at once, and its result for a prefix is not a part of that for
     # the whole text.
@@ -205,20 +205,20 @@ def plan_cells(
 def check_cells(
     model: ModelPlan,
     extension: ExtensionSettings,
-    name: str,
+    key: str,
     evaluation: EvaluationSettings,
     load_option: LoadOption,
 ) -> None:
     """Raises PosbenchError for an extension, a task or lengths that neither weights nor a corpus make possible.
 
     Args:
-        name: as in `plan_cells`.
+        key: as in `plan_cells`.
     """
     settings = model.settings
-    lengths = evaluated_lengths(evaluation, settings.train.seq_len, name)
-    _, task = build_task(name, evaluation, load_option, max(lengths, default=0))
+    lengths = evaluated_lengths(evaluation, settings.train.seq_len, key)
+    _, task = build_task(key, evaluation, load_option, max(lengths, default=0))
     if not lengths and type(task).fixed_lengths is Task.fixed_lengths:
-        raise LengthError(f"evaluate.{name}: no lengths; {GIVE_LENGTHS}")
+        raise LengthError(f"{key}: no lengths; {GIVE_LENGTHS}")
     scheme = build_untrained_scheme(settings)
     for length in lengths or [settings.train.seq_len]:
         apply_extension(scheme, extension, settings, length)
@@ -234,27 +234,27 @@ def is_defined(scheme: PositionScheme, length: int) -> bool:
 
 
 def build_task(
-    name: str, evaluation: EvaluationSettings, load_option: LoadOption, max_length: int
+    key: str, evaluation: EvaluationSettings, load_option: LoadOption, max_length: int
 ) -> tuple[TaskSettings, Task]:
     """Creates the task of an evaluation; max_context "auto" becomes a multiple of `max_length`, in tokens."""
-    content = load_option("task", evaluation.task or name)
+    content = load_option("task", evaluation.task or key.rpartition(".")[2])
     settings = {**content["build"], **evaluation.settings}
     if settings.get("max_context") == "auto":
         if max_length < 1:
-            raise LengthError(f"evaluate.{name}: no lengths; {GIVE_LENGTHS}")
+            raise LengthError(f"{key}: no lengths; {GIVE_LENGTHS}")
         multiple = getattr(locate(settings["_target_"]), "max_context_multiple", 1)
         settings["max_context"] = multiple * max_length
     return TaskSettings(content["name"], settings), instantiate(settings, Task)
 
 
-def evaluated_lengths(evaluation: EvaluationSettings, train_len: int, name: str) -> list[int]:
+def evaluated_lengths(evaluation: EvaluationSettings, train_len: int, key: str) -> list[int]:
     """Returns the lengths of an evaluation in tokens, ascending."""
     lengths = set(evaluation.lengths)
     for multiple in evaluation.length_multiples:
         length = tokens_at(multiple, train_len)
         if not length.is_integer():
             raise LengthError(
-                f"evaluate.{name}: {multiple} times the training length {train_len} is not a whole number of "
+                f"{key}: {multiple} times the training length {train_len} is not a whole number of "
                 "tokens; choose another multiple, or give lengths"
             )
         lengths.add(int(length))
@@ -280,20 +280,17 @@ def plan_sweep(script: SweepScript, load_option: LoadOption, cache: Path) -> Pla
             for name, evaluation in script.evaluate.items():
                 if extension is not NONE and not evaluation.include_extensions:
                     continue
+                key = f"evaluate.{name}"
                 try:
-                    cells += list(plan_cells(model, extension, name, evaluation, load_option, corpus))
-                    measured.add(name)
+                    cells += list(plan_cells(model, extension, key, evaluation, load_option, corpus))
+                    measured.add(key)
                 except TaskMismatchError as error:  # usual in a grid of several synthetic tasks
-                    mismatches.setdefault(name, str(error))
+                    mismatches.setdefault(key, str(error))
                 except IncompatibleError as error:
-                    what = (
-                        f"evaluate.{name}"
-                        if extension is NONE
-                        else f"{settings.scheme.name} + {extension.name}"
-                    )
+                    what = key if extension is NONE else f"{settings.scheme.name} + {extension.name}"
                     skipped.append(f"{what}: {error}")
-    if left := [name for name in mismatches if name not in measured]:
-        skipped.append(f"{', '.join(f'evaluate.{name}' for name in left)}: {mismatches[left[0]]}")
+    if left := [key for key in mismatches if key not in measured]:
+        skipped.append(f"{', '.join(left)}: {mismatches[left[0]]}")
     if skipped and not cells:
         raise ConfigError(f"nothing can be measured: {skipped[0]}; change the grid or the evaluations")
     return Plan(models, cells, list(dict.fromkeys(skipped)))

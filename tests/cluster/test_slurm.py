@@ -90,7 +90,7 @@ def test_a_task_is_preempted_and_a_node_is_lost(tmp_path, cache, expected):
 
 def test_five_hundred_workers_are_submitted_within_ten_seconds(tmp_path):
     assignment = Assignment(tmp_path, "0" * 16, "run", frozenset())
-    slurm = SlurmSettings(workers=500, cpus=1, sbatch={"begin": "now+1hour"})
+    slurm = SlurmSettings(workers=500, gpus=0, cpus=1, sbatch={"begin": "now+1hour"})
     runtime = RuntimeSettings(launcher="slurm", slurm=slurm)
     began = time.monotonic()
     with launch_slurm.workers(assignment, runtime, 2000):

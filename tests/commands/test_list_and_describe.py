@@ -8,7 +8,7 @@ import pytest
 
 from posbench.commands import catalog, kinds
 from posbench.commands.catalog import GROUPS, choice, names
-from posbench.commands.describe import USES
+from posbench.commands.describe import OWN_USES, USES, uses
 from posbench.commands.list_choices import table
 from posbench.commands.source import Definition, definition
 
@@ -162,6 +162,18 @@ def test_the_commands_of_a_description_compose(posbench, group, line):
     status, out, err = posbench(*words, "--cfg", "job")
     assert (status, err) == (0, "")
     assert name in out
+
+
+@pytest.mark.parametrize("choice", OWN_USES)
+def test_the_commands_of_choices_with_needs_of_their_own(posbench, choice):
+    """Fault: task=key_value_uuid was described with lengths, which it refuses, and data=files without data.path."""
+    group, name = choice.split("/")
+    assert name in names(group)
+    for line in uses(group, name):
+        words = shlex.split(line.replace("SCHEME", "rope"))[1:]
+        status, out, err = posbench(*words, "--cfg", "job")
+        assert (status, err) == (0, "")
+        assert name in out
 
 
 def test_a_class_outside_the_package_is_read_from_the_path(tmp_path, monkeypatch):

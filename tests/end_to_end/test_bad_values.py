@@ -138,6 +138,16 @@ BAD_VALUES = {
     ("evaluate", "evaluation.task=key_value"): "give task=NAME",
     ("evaluate", "evaluation.include_extensions=false"): "give task=NAME",
     ("evaluate", "lm.name=x"): "lm.name changes nothing with lm.kind native",
+    ("evaluate", "ensemble=nbce", "+extension.finetune.steps=10"): "an ensemble is not fine-tuned",
+    ("evaluate", "ensemble.name=mine"): "ensemble.name mine without an ensemble",
+    ("search", "runtime=slurm"): "a search runs in one process here",
+    ("search", "search.length_multiple=1.3"): "search.length_multiple: 1.3 times the training length 64",
+    ("evaluate", "evaluation.length_multiples=[1.3]"): "evaluation: 1.3 times the training length 64",
+    (*MINIATURE, "+variants.x={extension: none}"): "extension none has no settings to change",
+    (*MINIATURE, "+variants.x={extension: none, settings: {factor: 2}}"): "variants.x: extension none has no",
+    (*MINIATURE, "figure=ranking"): "write 'figures=[ranking]'",
+    ("figures", "experiment=demo"): "this command has a list, write 'experiments=[demo]'",
+    ("properties", "scheme=rope"): "write 'schemes=[rope]'",
 }
 # Content of a yaml file that a user writes -> a part of the error line.
 BAD_FILES = {
@@ -215,6 +225,22 @@ def test_a_yaml_file_of_a_user(capsys, tmp_path, command, content):
     (tmp_path / "scheme/mine.yaml").write_bytes(data)
     name, override = command.split()
     assert BAD_FILES[content] in posbench(capsys, name, "--config-dir", str(tmp_path), override)
+
+
+def test_a_figure_file_without_settings(capsys, tmp_path):
+    """Fault: a list in figure/mine.yaml was an AttributeError."""
+    (tmp_path / "figure").mkdir()
+    (tmp_path / "figure/mine.yaml").write_text("- a")
+    line = posbench(capsys, "sweep", "experiment=miniature", "--config-dir", str(tmp_path), "figures=[mine]")
+    assert "figure/mine.yaml is ['a']: give settings by name" in line
+
+
+def test_an_experiment_file_without_its_package(capsys, tmp_path):
+    """Fault: "unknown setting 'experiment'" did not name the file, whose first line was missing."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("name: mine\ngrid: {scheme: [rope]}\n")
+    line = posbench(capsys, "sweep", "--config-dir", str(tmp_path), "experiment=mine")
+    assert "experiment/mine.yaml" in line
 
 
 @pytest.mark.parametrize("content", BAD_FILES, ids=repr)

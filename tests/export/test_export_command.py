@@ -15,6 +15,7 @@ import yaml
 from conftest import MODEL, evaluated, settings, write_trained
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from posbench.commands.arguments import parser
 from posbench.config.data import TokenizerSettings
 from posbench.data.corpus import open_corpus
 
@@ -145,6 +146,12 @@ def test_the_command_of_a_label_that_is_no_file(posbench, tmp_path):
     composed = yaml.safe_load(posbench("train", *command.split(), "--cfg", "job")[1])
     assert composed["scheme"]["name"] == "mine"
     assert composed["scheme"]["build"] == mine
+
+
+def test_an_option_that_is_given_twice():
+    """Fault: of `--set factor=4 --set temperature=0.2` the second was kept alone."""
+    words = ["model", "--to", "out", "--set", "factor=4", "--set", "temperature=0.2", "scale=1"]
+    assert parser("export").parse_args(words).set == ["factor=4", "temperature=0.2", "scale=1"]
 
 
 def test_a_length_is_declared(posbench, trained, tmp_path):
