@@ -17,7 +17,7 @@ examples:
   posbench sweep experiment=demo name=short 'grid.scheme=[rope,alibi]' train.seq_len=32
   posbench sweep experiment=demo 'grid.seed=[0,1,2]' size=small runtime.results_dir=results/small
   posbench sweep experiment=demo overrides.scheme.rope.rope_theta=10000
-  posbench sweep experiment=demo +evaluate.sliding.length_multiples=[1,2,4] +evaluate.sliding.settings.stride=16
+  posbench sweep experiment=demo '+evaluate.sliding.length_multiples=[1,2,4]' +evaluate.sliding.settings.stride=16
   posbench sweep experiment=extrapolation runtime.workers_per_gpu=4 runtime.max_minutes=55
   posbench sweep experiment=extrapolation runtime=slurm runtime.wait=false
 
