@@ -200,7 +200,7 @@ def lm_of(shape: BenchmarkShape) -> NativeLM:
     model = ours(shape)[0]
     assert isinstance(model, GPT)
     own = RuntimeSettings()
-    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), nullcontext(), own.max_tokens_per_batch)
+    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), nullcontext, own.max_tokens_per_batch)
 
 
 def ids(*shape: int) -> np.ndarray:

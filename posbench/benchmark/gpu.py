@@ -229,7 +229,7 @@ def lm_of(shape: BenchmarkShape, extension: str = "") -> NativeLM:
         model = model.with_scheme(
             instantiate(settings, Extension, model.scheme, ExtensionContext(known, READ))
         )
-    precision = torch.autocast(DEVICE, torch.bfloat16)
+    precision = partial(torch.autocast, DEVICE, torch.bfloat16)
     return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), precision, 65536)
 
 

@@ -169,7 +169,7 @@ def lm_of(shape: BenchmarkShape, scheme: str = "") -> NativeLM:
     make = with_scheme(hydra_app.load_group("scheme")[scheme]["build"]) if scheme else ours
     model = make(shape)[0]
     assert isinstance(model, GPT)
-    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), nullcontext(), 16384)
+    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), nullcontext, 16384)
 
 
 def main(what: str, first: str, second: str) -> None:

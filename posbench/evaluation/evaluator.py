@@ -8,8 +8,10 @@ import math
 import platform
 import resource
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 
 from posbench.config.schema import RuntimeSettings
 from posbench.data.corpus import Corpus
-from posbench.errors import DataError, UndefinedError
+from posbench.errors import DataError, PosbenchError, UndefinedError, format_error
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.chunks import ChunkEnsemble
@@ -104,7 +106,8 @@ class EvaluatedModel:
                     "example": 0,
                 }
             ]
-        columns = {**self.columns(cell, task), "status": status, "kernel": kernel.ran}
+        ran = {name for part in world().all_gather_object(kernel.ran) for name in part.split("+")} - {"none"}
+        columns = {**self.columns(cell, task), "status": status, "kernel": "+".join(sorted(ran)) or "none"}
         if world().is_main_process:
             rows = [{**columns, **measure} for measure in measures]
             store.write(cell.id, rows, self.run_metadata(status, started) | cell.builds)
@@ -169,7 +172,7 @@ class EvaluatedModel:
             self.model.with_scheme(scheme),
             settings.train.seq_len,
             kernel,
-            autocast_context(self.device, cell.dtype),
+            partial(autocast_context, self.device, cell.dtype),
             self.max_tokens_per_batch,
         )
 
@@ -210,6 +213,7 @@ class EvaluatedModel:
             "status": status,
             "seconds": round(time.monotonic() - started, 3),
             "device": device_name(self.device),
+            "processes_per_gpu": processes_per_gpu(self.runtime),
             # of the process since its start
             "process_peak_bytes": torch.cuda.max_memory_allocated(self.device)
             if cuda
@@ -239,11 +243,21 @@ def run_distributed(
         own = list(method(prompts[here.shard(len(prompts))]))
     except Exception as error:  # raised here, it would leave the other ranks waiting
         own = error.with_traceback(None)  # frames of the traceback keep tensors of the pass alive
+        if not (isinstance(error, PosbenchError | FloatingPointError) or is_out_of_memory(error)):
+            _log.warning("%s", traceback.format_exc())
+            own = RuntimeError(format_error(error))  # errors of a compiler cannot be sent to other processes
     parts = here.all_gather_object(own)
     for part in parts:
         if isinstance(part, Exception):
             raise part
     return list(chain(*parts))
+
+
+def processes_per_gpu(runtime: RuntimeSettings) -> int:
+    """Returns how many worker processes share a GPU and its memory."""
+    if runtime.launcher == "ray":
+        return max(1, int(1 / runtime.ray.gpus)) if runtime.ray.gpus else 1
+    return runtime.workers_per_gpu if runtime.launcher == "local" else 1
 
 
 def device_name(device: torch.device) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class PretrainedModel(EvaluatedModel):
         return HFLM(
             self.black_box,
             self.plan.settings.train.seq_len,
-            autocast_context(self.device, cell.dtype),
+            partial(autocast_context, self.device, cell.dtype),
             self.max_tokens_per_batch,
         )
 

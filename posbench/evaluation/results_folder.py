@@ -83,7 +83,9 @@ class ResultsFolder:
         return checkpoints.read_metadata(self.model_dir(model) / "final") is not None
 
     def is_evaluated(self, cell: str, runtime: RuntimeSettings, verify: bool = True) -> bool:
-        """Returns whether a cell has rows of the wanted kernel; a shortage of memory counts on its own device only.
+        """Returns whether a cell has rows of the wanted kernel.
+
+        A shortage of memory counts on its own device only, and where as many processes share it.
 
         Args:
             cell: its id.
@@ -96,9 +98,11 @@ class ResultsFolder:
         run_metadata = self.store.run_metadata(cell)
         if run_metadata.get("status") != "out_of_memory":
             return True
-        from posbench.evaluation.evaluator import device_name
+        from posbench.evaluation.evaluator import device_name, processes_per_gpu
         from posbench.runtime.device import pick_device
 
+        if run_metadata.get("processes_per_gpu", 1) > processes_per_gpu(runtime):
+            return False
         return run_metadata.get("device") == device_name(pick_device(runtime.device))
 
     def collect(self, cells: Sequence[Cell]) -> pd.DataFrame:

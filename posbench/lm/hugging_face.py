@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -66,7 +66,7 @@ class HFLM:
     Args:
         model: in evaluation mode, on its device.
         train_len: training length in tokens.
-        precision: context of each forward pass: autocast, or a null context.
+        precision: makes the context of a forward pass, autocast or a null context, anew each time.
         max_tokens_per_batch: largest number of tokens in one forward pass; a single longer sequence is still read.
 
     Raises:
@@ -74,7 +74,11 @@ class HFLM:
     """
 
     def __init__(
-        self, model: Any, train_len: int, precision: AbstractContextManager, max_tokens_per_batch: int
+        self,
+        model: Any,
+        train_len: int,
+        precision: Callable[[], AbstractContextManager],
+        max_tokens_per_batch: int,
     ) -> None:
         from transformers import GenerationConfig
 
@@ -172,7 +176,7 @@ class HFLM:
         Some implementations have tables that end there, such as the ALiBi biases of MPT.
         """
         try:
-            with torch.inference_mode(), self.precision:
+            with torch.inference_mode(), self.precision():
                 yield
         except (IndexError, RuntimeError, ValueError) as error:
             if is_out_of_memory(error) or length <= self.train_len:

@@ -34,7 +34,8 @@ class NativeLM:
         model: the GPT, on its device; set to evaluation mode.
         train_len: training length in tokens.
         kernel: computes attention.
-        precision: context of each forward pass: autocast, or a null context.
+        precision: makes the context of a forward pass, autocast or a null context, anew each time: an autocast that is
+            entered again inside itself stays on.
         max_tokens_per_batch: largest number of tokens in one forward pass; a single longer sequence is still read.
     """
 
@@ -43,7 +44,7 @@ class NativeLM:
         model: GPT,
         train_len: int,
         kernel: Kernel,
-        precision: AbstractContextManager,
+        precision: Callable[[], AbstractContextManager],
         max_tokens_per_batch: int,
     ) -> None:
         self.model, self.train_len = model.eval(), train_len
@@ -69,7 +70,7 @@ class NativeLM:
         for prompt in prompts:
             cache = self.prefill(prompt)
             ids_NT = self.tensor(input_ids(prompt, cache)[:, :-1])
-            with torch.inference_mode(), self.precision:
+            with torch.inference_mode(), self.precision():
                 weight_NLHS = last_token_attention(
                     self.model,
                     self.kernel,
@@ -104,7 +105,7 @@ class NativeLM:
 
     def read(self, ids: np.ndarray, cache: KVCache | None, prompt: Prompt, head: Head) -> tuple[Tensor, ...]:
         """Runs one forward pass over (B, T) ids and applies `head` to the states that predict the scored ids."""
-        with torch.inference_mode(), self.precision:
+        with torch.inference_mode(), self.precision():
             hidden_BTW, _ = self.forward(ids[:, :-1], cache, prompt.length)
             return head(hidden_BTW[:, -prompt.n_scored :], self.tensor(ids[:, -prompt.n_scored :]))
 
@@ -147,7 +148,7 @@ class NativeLM:
             cache: keys and values of the ids before.
             length: declared length of the whole sequence in tokens.
         """
-        with torch.inference_mode(), self.precision:
+        with torch.inference_mode(), self.precision():
             return self.model(
                 self.tensor(ids),
                 kernel=self.kernel,
@@ -158,7 +159,7 @@ class NativeLM:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Computes (.., V) float32 logits of (.., W) hidden states."""
-        with torch.inference_mode(), self.precision:
+        with torch.inference_mode(), self.precision():
             return self.model.head(hidden).float()
 
     def candidate_logprobs(self, hidden_NW: Tensor, candidate_ids: np.ndarray | None) -> np.ndarray | None:

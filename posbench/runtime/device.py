@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -43,7 +43,8 @@ def free_memory() -> None:
     gc.collect()  # of models in reference cycles, such as those of compiled code
     release_freed_memory()
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # of a device that an earlier error has ended
+            torch.cuda.empty_cache()
 
 
 def autocast_context(device: torch.device, dtype: str) -> AbstractContextManager[Any]:

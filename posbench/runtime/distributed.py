@@ -42,9 +42,20 @@ _LOST_CONNECTION = (
     "recv",
 )
 
+# Parts of the messages of NCCL about a machine or its settings, which another start would meet again.
+_WRONG_SETUP = ("invalid usage", "unhandled system error")
+
 
 class RankLostError(PosbenchError):
-    """A rank failed or is gone. The run ends; the same command continues it."""
+    """A rank failed or is gone. The run ends; the same command continues it.
+
+    Attributes:
+        has_reason: whether a rank left the reason, as of an error in a job, before it ended.
+    """
+
+    def __init__(self, message: str, has_reason: bool = False) -> None:
+        super().__init__(message)
+        self.has_reason = has_reason
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ class World:
         """Returns the error of a rank that cannot continue, after leaving its reason for the other ranks."""
         message = f"rank {self.rank} of {self.world_size}: {reason}"
         _first_words(self.rank, message)
-        return RankLostError(message)
+        return RankLostError(message, has_reason=True)
 
 
 @contextmanager
@@ -144,11 +155,13 @@ def catch_rank_failure(world: World) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world.world_size == 1 or not any(part in str(error) for part in _LOST_CONNECTION):
+        is_lost = any(part in str(error) for part in _LOST_CONNECTION)
+        if world.world_size == 1 or not is_lost or any(part in str(error) for part in _WRONG_SETUP):
             raise
+        if reason := _announced_failure():
+            raise RankLostError(reason, has_reason=True) from None
         raise RankLostError(
-            _announced_failure()
-            or f"rank {world.rank} of {world.world_size} lost another rank ({str(error).strip().splitlines()[0]}): "
+            f"rank {world.rank} of {world.world_size} lost another rank ({str(error).strip().splitlines()[0]}): "
             "start the same command again, it continues from the last checkpoint"
         ) from None
 
@@ -188,9 +201,9 @@ def world() -> World:
         if words := _announced_failure():
             raise RankLostError(words)
         time.sleep(0.02)
-    atexit.register(dist.destroy_process_group)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=_store(), rank=found.rank, world_size=size, timeout=TIMEOUT)
+    atexit.register(dist.destroy_process_group)
     return found
 
 

@@ -57,10 +57,11 @@ def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iter
     warm_up()
     running: list[tuple[str, BaseProcess, Connection]] = []
     places, deaths = devices(runtime, jobs), 0
+    cores = max(1, (os.cpu_count() or 1) // len(places))
 
     def start(device: str) -> None:
         ours, theirs = multiprocessing.Pipe()
-        arguments = theirs, assignment, device
+        arguments = theirs, assignment, device, cores
         process = multiprocessing.get_context("forkserver").Process(target=serve, args=arguments, daemon=True)
         for _ in range(START_ATTEMPTS):
             # An error is the end of the server of forks, which the next attempt starts again.
@@ -107,9 +108,17 @@ def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iter
             process.kill()
 
 
-def serve(theirs: Connection, assignment: Assignment, device: str) -> None:
-    """Works until no job is left; stops at a checkpoint when the other end of the connection closes, or by a signal."""
-    from posbench.sweep.worker import run_worker
+def serve(theirs: Connection, assignment: Assignment, device: str, cores: int) -> None:
+    """Works until no job is left; stops at a checkpoint when the other end of the connection closes, or by a signal.
+
+    Args:
+        cores: largest number of processes that compile for a GPU, by default one for each core of the machine.
+    """
+    if device.startswith("cuda"):
+        import torch._inductor.config
+
+        torch._inductor.config.compile_threads = min(cores, torch._inductor.config.compile_threads or cores)
+    from posbench.sweep.worker import DeviceLostError, run_worker
 
     try:
         with stop_flag() as signalled:
@@ -117,6 +126,8 @@ def serve(theirs: Connection, assignment: Assignment, device: str) -> None:
             run_worker(assignment, lambda: signalled() or theirs.poll(), device)
     except Interrupted as stopped:
         sys.exit(stopped.status)  # the sweep prints the line
+    except DeviceLostError:  # without words, so that another worker takes its place
+        sys.exit(1)
     except PosbenchError as error:
         with suppress(OSError):
             theirs.send_bytes(str(error).encode())

@@ -5,6 +5,7 @@ A worker that gets USR2, before its time limit or at a pre-emption, writes a che
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from posbench.plan.sweep_file import Assignment
 from posbench.sweep.worker import run_worker
 
 POLL_SECONDS = 5.0
+MAX_FAILURES = 60  # of squeue in a row, five minutes
 KILL_SECONDS = 120  # after SIGTERM; Slurm kills the worker before
 
 
@@ -58,16 +60,33 @@ def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iter
     Args:
         jobs: that are left, of which each worker needs one.
     """
-    name, folder = f"posbench-{assignment.sweep}", assignment.results_dir / "slurm" / assignment.sweep
+    name, folder = job_name(assignment), assignment.results_dir / "slurm" / assignment.sweep
     missing = max(min(runtime.slurm.workers, jobs) - in_queue(name), int(assignment.retries))
     if missing > 0:
         submit(SlurmWorker(assignment), folder, name, runtime.slurm, missing)
 
+    failures = 0
+
     def wait(seconds: float) -> bool:
+        nonlocal failures
         time.sleep(max(seconds, POLL_SECONDS))
-        return in_queue(name) > 0
+        try:
+            found = in_queue(name)
+        except ConfigError:  # a controller that does not answer for some minutes ends no sweep of hours
+            failures += 1
+            if failures > MAX_FAILURES:
+                raise
+            return True
+        failures = 0
+        return found > 0
 
     yield wait
+
+
+def job_name(assignment: Assignment) -> str:
+    """Returns the name of the workers of a sweep in one results folder."""
+    folder = hashlib.sha256(str(assignment.results_dir.resolve()).encode()).hexdigest()[:8]
+    return f"posbench-{assignment.sweep}-{folder}"
 
 
 def submit(worker: SlurmWorker, folder: Path, name: str, settings: SlurmSettings, count: int) -> None:
@@ -98,8 +117,8 @@ def submit(worker: SlurmWorker, folder: Path, name: str, settings: SlurmSettings
 
 
 def in_queue(name: str) -> int:
-    """Returns the number of workers of a name that wait or run; one that is held does neither."""
-    command = ["squeue", "--noheader", "--array", "--name", name, "--format", "%i %r"]
+    """Returns the number of one's own workers of a name that wait or run; one that is held does neither."""
+    command = ["squeue", "--me", "--noheader", "--array", "--name", name, "--format", "%i %r"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True)
     except subprocess.CalledProcessError as error:

@@ -21,6 +21,7 @@ from posbench.plan.job import Job
 from posbench.plan.sweep_file import Assignment, read_sweep
 from posbench.runtime.device import free_memory, pick_device
 from posbench.runtime.distributed import RankLostError, world
+from posbench.runtime.oom import is_end_of_device
 from posbench.runtime.signals import Interrupted
 from posbench.sweep.claims import Claim, Claims
 from posbench.sweep.run_job import JobRunner
@@ -35,6 +36,10 @@ MIN_WAIT, MAX_WAIT = 0.1, 5.0  # seconds between two looks at jobs that others a
 
 class LeaseLostError(PosbenchError):
     """Another process may run the job."""
+
+
+class DeviceLostError(PosbenchError):
+    """This process cannot use its GPU any more, after an error in a job, whose record is written."""
 
 
 class Worker:
@@ -86,6 +91,7 @@ class Worker:
         wait = MIN_WAIT
         while not should_stop() and time.monotonic() < self.deadline:
             jobs = [job for job in self.reader.read().left if self.will_run(job)]
+            jobs.sort(key=lambda job: self.reader.record(job.name).get("outcome") == "failed")  # those last
             # Running jobs as well: a lease may be that of a dead process, which its claim decides.
             for job in filter(self.reader.has_inputs, jobs):
                 if claim := self.claims.acquire(job.name):
@@ -118,6 +124,7 @@ class Worker:
 
         Raises:
             TrainingInterrupted: if it was stopped, with all progress saved.
+            DeviceLostError: after an error of the job that ends the use of the GPU by this process.
         """
 
         def is_over() -> bool:
@@ -130,7 +137,7 @@ class Worker:
                 claim.progress = progress  # type: ignore[assignment]
                 self.on_change()
 
-        started, trace = time.monotonic(), ""
+        started, trace, device_is_gone = time.monotonic(), "", False
         try:
             if claim and claim.crashes >= MAX_CRASHES:
                 raise PosbenchError(
@@ -141,13 +148,19 @@ class Worker:
             outcome = {"outcome": "done", "seconds": time.monotonic() - started, "flops": part * job.flops}
         except LeaseLostError:
             return
-        except (TrainingInterrupted, RankLostError):  # no job can go on without the other ranks
+        except RankLostError as error:  # no job can go on without the other ranks
+            if claim and error.has_reason:  # the next start runs the others first
+                failed = {"outcome": "failed", "error": str(error)}
+                write_record(self.reader.results_folder, job, self.run, **failed)
+            raise
+        except TrainingInterrupted:
             raise
         except PosbenchError as error:
             outcome = {"outcome": "failed", "error": str(error)}
         except Exception as error:  # a bug in one job must not end the others
             if world().world_size > 1:
                 raise
+            device_is_gone = is_end_of_device(error)
             trace, line = traceback.format_exc(), " ".join(f"{type(error).__name__}: {error}".split())
             line += f" (traceback in {self.reader.results_folder.path}/jobs/{job.name}.log)"
             outcome = {"outcome": "failed", "error": line}
@@ -157,6 +170,8 @@ class Worker:
         self.ended.add(job.name)
         if claim and not claim.is_lost:
             write_record(self.reader.results_folder, job, self.run, trace, **outcome)
+        if device_is_gone:  # for every later job of this process; a fresh process can use it
+            raise DeviceLostError(f"{job.label}: {outcome['error']}")
 
 
 def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> tuple[str, int]:

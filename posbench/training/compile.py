@@ -54,6 +54,36 @@ def compile_module(run: Callable[..., Any], cuda_graphs: bool = False, fullgraph
     return torch.compile(run, dynamic=False, fullgraph=fullgraph, options=options)
 
 
+def compiler_errors() -> tuple[type[Exception], ...]:
+    """Returns the classes of errors of torch.compile, whose import takes a second."""
+    return torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit
+
+
+class CompiledUpdate:
+    """A function that changes tensors in place, compiled, or left uncompiled if that fails and is not required.
+
+    Compilation fails before anything is changed.
+    """
+
+    def __init__(self, run: Callable[..., None], required: bool) -> None:
+        self.run, self.required = run, required
+        self.compiled: Callable[..., None] | None = compile_module(run)
+
+    def __call__(self, *arguments: Any) -> None:
+        if self.compiled is not None:
+            try:
+                self.compiled(*arguments)
+                return
+            except compiler_errors() as error:
+                if self.required:
+                    raise IncompatibleError(
+                        f"runtime.compile=true, but the optimizer cannot be compiled here ({format_error(error)}): give "
+                        "auto or false"
+                    ) from None
+                self.compiled = None
+        self.run(*arguments)
+
+
 class CompiledLoss:
     """A loss module compiled to one graph, or left uncompiled if that fails and is not required.
 
@@ -81,15 +111,15 @@ class CompiledLoss:
         batch, reason = (ids_BT, target_index_N, target_N), ""
         if self._first_call:
             self._first_call = False
-            fill_caches(self.loss_module, *batch)
-            if "dense" in self.kernel.ran.split("+") and not self.required:
+            reason = self._try_filling(*batch)
+            if not reason and "dense" in self.kernel.ran.split("+") and not self.required:
                 reason = "dense would be code for every few rows"
         if not reason and self._first_backward and torch.is_grad_enabled():
             reason = self._try_backward(*batch)
         if not reason:
             try:
                 return self._run(*batch)
-            except torch._dynamo.exc.TorchDynamoException as error:
+            except compiler_errors() as error:
                 reason = format_error(error)
         if self.required:
             raise IncompatibleError(
@@ -98,6 +128,16 @@ class CompiledLoss:
         self.status, self.use_cuda_graphs, self._run = f"not compiled ({reason})", False, self.loss_module
         self._first_backward = False
         return self._run(*batch)
+
+    def _try_filling(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> str:
+        """Fills the caches; returns the reason if memory is short for the logits of one sequence, written out."""
+        try:
+            fill_caches(self.loss_module, ids_BT, target_index_N, target_N)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return "its first pass, which writes out the logits of a sequence, runs out of memory"
+        return ""
 
     def _try_backward(self, ids_BT: Tensor, target_index_N: Tensor, target_N: Tensor) -> str:
         """Runs one extra forward and backward pass to trigger compilation; returns the reason if it fails."""

@@ -8,7 +8,7 @@ from torch import nn
 from posbench.config.schema import TrainSettings
 from posbench.model.gpt import GPT
 from posbench.position.scheme import PositionScheme
-from posbench.training.compile import compile_module
+from posbench.training.compile import CompiledUpdate
 from posbench.training.muon import Muon, muon_update
 
 WEIGHTED = (nn.Linear, nn.Embedding, nn.Conv1d)
@@ -22,7 +22,7 @@ def lr_multiplier(settings: TrainSettings, step: int) -> float:
 
 
 def build_optimizers(
-    model: GPT, settings: TrainSettings, compiles: bool = False
+    model: GPT, settings: TrainSettings, compiles: bool = False, required: bool = False
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Returns the optimizers, each with its peak learning rate.
 
@@ -31,6 +31,7 @@ def build_optimizers(
 
     Args:
         compiles: whether to compile the update of Muon; that of AdamW is fused.
+        required: whether a failure to compile is an error.
     """
     optimizers: list[tuple[torch.optim.Optimizer, float]] = []
     others = list(model.parameters())
@@ -38,7 +39,7 @@ def build_optimizers(
         matrices = model.matrix_parameters()
         by_muon = {id(parameter) for parameter, _ in matrices}
         others = [parameter for parameter in others if id(parameter) not in by_muon]
-        update = compile_module(muon_update) if compiles else None
+        update = CompiledUpdate(muon_update, required) if compiles else None
         muon = Muon(matrices, settings.muon_lr, weight_decay=settings.weight_decay, update=update)
         optimizers.append((muon, settings.muon_lr))
     decayed = decayed_parameters(model)

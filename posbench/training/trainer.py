@@ -112,16 +112,16 @@ class Trainer:
         loss_module = LossModule(start.extended if start else self.model, self.kernel)
         parallel = distributed.parallelize(loss_module, self.world)
         gpu, single = self.device.type == "cuda", self.world.world_size == 1
+        required = runtime.compile is True
         self.compiles = should_compile(runtime.compile, self.device, self.world.world_size)
         self.collate = partial(collate, pad_targets=self.compiles or gpu, pin_memory=gpu)
         # A replay overwrites gradients in the memory of its CUDA graph, so they cannot be accumulated there.
         small = self.model.parameter_count() <= CUDA_GRAPH_MAX_PARAMETERS and plan.grad_accum_steps == 1
         if self.compiles and single:
-            required = runtime.compile is True
             self.loss_module: Any = CompiledLoss(loss_module, self.kernel, gpu and small, required)
         else:  # the hooks of DDP break the graph
             self.loss_module = compile_module(parallel, fullgraph=False) if self.compiles else parallel
-        self.optimizers = build_optimizers(self.model, plan, self.compiles and single)
+        self.optimizers = build_optimizers(self.model, plan, self.compiles and single, required)
         self.prefetcher = Prefetcher(self.micro_batches, plan.steps, PREFETCH_DEPTH if gpu else 0)
         self.writer = resume.CheckpointWriter(folder) if folder and self.world.is_main_process else None
         self.steps_done = 0

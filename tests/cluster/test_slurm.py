@@ -96,10 +96,10 @@ def test_five_hundred_workers_are_submitted_within_ten_seconds(tmp_path):
     with launch_slurm.workers(assignment, runtime, 2000):
         seconds = time.monotonic() - began
     print(f"500 workers submitted in {seconds:.1f} s")
-    assert launch_slurm.in_queue("posbench-" + "0" * 16) == 500
+    assert launch_slurm.in_queue(launch_slurm.job_name(assignment)) == 500
     assert seconds < 10
     with launch_slurm.workers(assignment, runtime, 2000):
-        assert launch_slurm.in_queue("posbench-" + "0" * 16) == 500, "they are not submitted twice"
+        assert launch_slurm.in_queue(launch_slurm.job_name(assignment)) == 500, "they are not submitted twice"
 
 
 def submitted(script: str, folder: Path, cache: Path, replaced: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -157,7 +158,7 @@ def test_rows_are_what_the_harness_computes(posbench, trained, where, folder):
         source.model,
         TRAIN_LEN,
         KernelDispatcher("auto"),
-        autocast_context(source.model.embedding.weight.device, "float32"),
+        partial(autocast_context, source.model.embedding.weight.device, "float32"),
         4096,
     )
     manager = TaskManager(include_path=str(tasks), include_defaults=False)

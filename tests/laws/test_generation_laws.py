@@ -23,7 +23,7 @@ QUESTIONS, SUFFIX, NEW = 3, 2, 4
 
 
 def lm_of(built: VariantModel, max_tokens_per_batch: int = 10_000) -> NativeLM:
-    return NativeLM(built.model, 16, KernelDispatcher("auto"), nullcontext(), max_tokens_per_batch)
+    return NativeLM(built.model, 16, KernelDispatcher("auto"), nullcontext, max_tokens_per_batch)
 
 
 def prompt_of(length: int, answer: int = 0, max_new_tokens: int = 0, seed: int = 1) -> Prompt:

@@ -3,6 +3,7 @@
 import cmath
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -180,7 +181,7 @@ def test_native_lm_returns_weights_in_order_with_and_without_a_shared_prefill(sh
     own.traits = traits
     task = KeyValueAttention(num_contexts=2, num_questions=3)
     prompts = list(task.prompts(24, Text(), 16, 0))
-    lm = NativeLM(model, 16, KernelDispatcher("auto"), torch.autocast("cpu", enabled=False), 50)
+    lm = NativeLM(model, 16, KernelDispatcher("auto"), partial(torch.autocast, "cpu", enabled=False), 50)
     answers = list(lm.attention_weights(prompts))
     assert len(answers) == 2
     for prompt, answer in zip(prompts, answers, strict=True):

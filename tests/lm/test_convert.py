@@ -154,10 +154,10 @@ def test_continuations_over_a_grouped_query_cache_equal_transformers(family: str
         made,
         TRAIN_LEN,
         KernelDispatcher("auto"),
-        contextlib.nullcontext(),
+        contextlib.nullcontext,
         max_tokens_per_batch=64,
     )
-    black_box = HFLM(model, TRAIN_LEN, contextlib.nullcontext(), max_tokens_per_batch=64)
+    black_box = HFLM(model, TRAIN_LEN, contextlib.nullcontext, max_tokens_per_batch=64)
     (one,), (other,) = converted.loglikelihood([prompt]), black_box.loglikelihood([prompt])
     np.testing.assert_allclose(one.logprob, other.logprob, atol=1e-4)
     np.testing.assert_array_equal(one.greedy_ids, other.greedy_ids)

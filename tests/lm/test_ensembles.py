@@ -36,7 +36,7 @@ with torch.no_grad():  # sharpens the distributions, so that the entropies of ch
 
 
 def inner() -> NativeLM:
-    return NativeLM(MODEL, TRAIN_LEN, KernelDispatcher("auto"), nullcontext(), 64)
+    return NativeLM(MODEL, TRAIN_LEN, KernelDispatcher("auto"), nullcontext, 64)
 
 
 def ids(*shape: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lm(model: torch.nn.Module, max_tokens_per_batch: int = 64) -> HFLM:
-    return HFLM(model, TRAIN_LEN, contextlib.nullcontext(), max_tokens_per_batch)
+    return HFLM(model, TRAIN_LEN, contextlib.nullcontext, max_tokens_per_batch)
 
 
 def prompt(context: int, continuations: int, answer: int = 3, max_new_tokens: int = 0) -> Prompt:
@@ -202,7 +202,7 @@ def test_a_model_that_attends_to_later_tokens_is_not_causal() -> None:
     bert.model = hf_model("bert", is_decoder=False)
     bert.device, bert.precision, bert.remembers_length, bert.limits_logits, bert.train_len = (
         torch.device("cpu"),
-        contextlib.nullcontext(),
+        contextlib.nullcontext,
         False,
         False,
         TRAIN_LEN,

@@ -177,7 +177,7 @@ def test_rotations_by_layer_type_are_read(family: str, tmp_path: Path) -> None:
     assert found.scaling.build is not None
     assert found.scaling.build["layers"] == [1, 3], "the full-attention layers"
     assert difference(folder) < 1e-5
-    HFLM(load_hf_model(found), TRAIN_LEN, contextlib.nullcontext(), 64)
+    HFLM(load_hf_model(found), TRAIN_LEN, contextlib.nullcontext, 64)
     scaling = {"rope_type": "linear", "factor": 2.0}
     with pytest.raises(IncompatibleError, match=r"full_attention.*rope parameters of their own"):
         inspect_pretrained(settings_of(folder, rope_scaling=scaling))
@@ -212,7 +212,7 @@ def test_models_without_max_position_embeddings(name: str, tmp_path: Path) -> No
     assert (found.train_len, found.scaling.name) == (TRAIN_LEN, "none")
     assert (found.architecture is not None) == (family == "gpt2")
     model = load_hf_model(found)
-    lm = HFLM(model, TRAIN_LEN, contextlib.nullcontext(), 256)
+    lm = HFLM(model, TRAIN_LEN, contextlib.nullcontext, 256)
     rng = np.random.default_rng(0)
     prompts = [
         Prompt(rng.integers(2, VOCABULARY, 10), rng.integers(2, VOCABULARY, (n, 4)), 3) for n in (1, 4)

@@ -19,7 +19,7 @@ CONTEXT, QUESTIONS, TOKENS = 90, 12, 4
 def lm_of(scheme: str, max_tokens: int) -> NativeLM:
     settings = hydra_app.load_group("scheme")[scheme]["build"]
     model = GPT(SIZE, 64, build_scheme(settings, SIZE.shape(128), seed=0), seed=0).double()
-    return NativeLM(model, 128, KernelDispatcher("auto"), nullcontext(), max_tokens)
+    return NativeLM(model, 128, KernelDispatcher("auto"), nullcontext, max_tokens)
 
 
 def prompt() -> Prompt:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -171,6 +172,20 @@ def test_a_lease_is_renewed(tmp_path):
     after = json.loads(claim.path.read_bytes())
     assert after["beats"] > before["beats"]
     assert after["progress"] == [3, 10, "loss 2.0"]
+    assert not claim.is_lost
+    claim.release()
+
+
+def test_a_lease_that_cannot_be_read_for_a_moment_is_kept(tmp_path, monkeypatch):
+    """Fault: one error of a network file system ended a training of hours, which another worker began again."""
+    claim = Claims(tmp_path, "a", 90.0).acquire("job")
+
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fails)
+        assert claim.renew()
     assert not claim.is_lost
     claim.release()
 

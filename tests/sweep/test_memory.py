@@ -1,6 +1,8 @@
 """A worker gives the memory of a model back before its next job, for the other workers of its GPU."""
 
+import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ from small_sweeps import cell, model
 from posbench.config import hydra_app
 from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
-from posbench.evaluation.evaluator import device_name
+from posbench.evaluation.evaluator import device_name, processes_per_gpu
 from posbench.evaluation.oom_report import oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.model.gpt import GPT
@@ -20,6 +22,9 @@ from posbench.plan.jobs import plan_jobs
 from posbench.plan.plan import plan_model
 from posbench.plan.sweep_file import make_sweep
 from posbench.sweep.run_job import JobRunner
+
+sys.path.append(str(Path(__file__).parents[1] / "report"))
+from synthetic_rows import synthetic_rows
 
 
 @pytest.mark.parametrize("scheme", ["rope", "t5"])
@@ -78,3 +83,15 @@ def test_a_machine_with_more_memory_is_another_device(monkeypatch: pytest.Monkey
         monkeypatch.setattr("os.sysconf", sizes.get)
         names.add(device_name(torch.device("cpu")))
     assert len(names) == 2
+
+
+def test_memory_that_others_used_is_no_result(tmp_path: Path) -> None:
+    """Fault: a length that did not fit beside eight other models was never tried again by a process alone."""
+    crowded = RuntimeSettings(device="cpu", workers_per_gpu=9, results_dir=str(tmp_path))
+    results = ResultsFolder(tmp_path)
+    run = {"status": "out_of_memory", "device": device_name(torch.device("cpu")), "processes_per_gpu": 9}
+    rows = synthetic_rows(documents=1, contexts=1, schemes=["alibi"]).head(1).assign(cell_id="one")
+    results.store.write("one", rows, run)
+    assert results.is_evaluated("one", crowded, verify=False)
+    assert not results.is_evaluated("one", replace(crowded, workers_per_gpu=1), verify=False)
+    assert processes_per_gpu(replace(crowded, launcher="ray")) == 4

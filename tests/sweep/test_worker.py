@@ -17,7 +17,7 @@ from posbench.plan.sweep_file import Assignment
 from posbench.sweep import claims
 from posbench.sweep.run import LAUNCHERS, run_plan
 from posbench.sweep.state import StateReader, read_record, write_record
-from posbench.sweep.worker import MAX_CRASHES, Worker, run_worker
+from posbench.sweep.worker import MAX_CRASHES, DeviceLostError, Worker, run_worker
 
 
 class Runner:
@@ -82,6 +82,26 @@ def test_a_failure_is_recorded_and_tried_again_by_the_next_run_only(results, wri
     assert work(sweep) == [], "not again under the same command"
     assert len(work(sweep, run="next")) == 4
     assert not StateReader(sweep, results).read().left
+
+
+def test_an_error_that_ends_the_device_ends_the_process(results, write, work):
+    """Fault: the record was not written, so that every fresh worker died by the same job until the sweep ended."""
+    sweep = write([cell(model(0)), cell(model(1))])
+    first, second = (job.name for job in sweep.jobs if not job.cells)
+    with pytest.raises(DeviceLostError, match="device-side assert"):
+        work(sweep, {first: RuntimeError("CUDA error: device-side assert triggered")})
+    assert read_record(results, first)["outcome"] == "failed"
+    assert first not in work(sweep), "the worker that takes its place runs the others"
+    assert read_record(results, second)["outcome"] == "done"
+
+
+def test_what_an_earlier_command_has_failed_is_tried_last(results, write, work):
+    """Fault: under torchrun, where a failure ends all ranks, the jobs after it never ran, however often it was started."""
+    sweep = write([cell(model(0)), cell(model(1))])
+    trainings = [job for job in sweep.jobs if not job.cells]
+    write_record(results, trainings[0], "earlier", outcome="failed", error="no memory")
+    started = work(sweep)
+    assert started.index(trainings[0].name) > started.index(trainings[1].name)
 
 
 def test_workers_of_two_commands_do_not_retry_each_others_failures_for_ever(results, write, work):

@@ -143,7 +143,7 @@ def lm() -> NativeLM:
     scheme = {"_target_": "posbench.schemes.rope.RoPE"}
     size = Size(2, 32, 2, 2)
     model = GPT(size, prose().vocabulary.vocab_size, build_scheme(scheme, size.shape(LENGTH), 0), 0)
-    return NativeLM(model, LENGTH, KernelDispatcher("auto"), nullcontext(), 700)
+    return NativeLM(model, LENGTH, KernelDispatcher("auto"), nullcontext, 700)
 
 
 @pytest.mark.parametrize("query_aware", [False, True])

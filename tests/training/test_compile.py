@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, IncompatibleError, format_error
 from posbench.runtime.distributed import World
-from posbench.runtime.oom import is_out_of_memory
+from posbench.runtime.oom import is_end_of_device, is_out_of_memory
 from posbench.sweep import launch_local, run, worker
 from posbench.training import compile
 from posbench.training.muon import Muon, muon_update
@@ -229,8 +229,44 @@ def test_ranks_without_a_gpu_of_their_own(monkeypatch, device: str, local_rank: 
 
 
 @pytest.mark.parametrize(
-    "error", ["CUDA error: out of memory\nCUDA kernel errors might be", "CUDNN_STATUS_ALLOC_FAILED"]
+    "error",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "Triton Error [CUDA]: out of memory",
+        "CUDA driver error: out of memory",
+    ],
 )
 def test_memory_that_runs_out_outside_the_allocator(error: str) -> None:
     """Fault: a GPU that several workers had filled was a traceback, without a smaller batch or advice."""
     assert is_out_of_memory(RuntimeError(error))
+    assert not is_end_of_device(RuntimeError(error))
+
+
+def test_memory_is_short_for_the_first_pass(small_trainer, tmp_path, monkeypatch) -> None:
+    """Fault: the first pass of one sequence writes out its logits, and ended trainings that fit without compilation."""
+
+    def fails(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(compile, "fill_caches", fails)
+    monkeypatch.setattr("posbench.training.trainer.should_compile", lambda *arguments: True)
+    trainer = small_trainer(tmp_path, "rope", RuntimeSettings(device="cpu"))
+    trainer.step(0)
+    assert "runs out of memory" in trainer.loss_module.status
+
+
+def test_an_optimizer_that_does_not_compile_runs_uncompiled(monkeypatch) -> None:
+    """Fault: without a compiler the loss fell back, and the update of Muon ended every training."""
+
+    def fails(*arguments: object) -> None:
+        raise torch._dynamo.exc.InternalTorchDynamoError("no compiler")
+
+    monkeypatch.setattr(compile, "compile_module", lambda run: fails)
+    done: list[int] = []
+    update = compile.CompiledUpdate(done.append, required=False)
+    update(1)
+    update(2)
+    assert done == [1, 2]
+    with pytest.raises(IncompatibleError, match="the optimizer cannot be compiled here"):
+        compile.CompiledUpdate(done.append, required=True)(3)
