@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from posbench.config.schema import RuntimeSettings
 from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.version import __version__
 
@@ -46,6 +47,7 @@ def test_a_clone_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata.Distribution, "from_name", fails)
     evaluator = object.__new__(EvaluatedModel)
+    evaluator.runtime = RuntimeSettings()
     evaluator.device = torch.device("cpu")
     assert evaluator.run_metadata("ok", 0.0)["posbench"] == __version__
 

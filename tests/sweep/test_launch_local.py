@@ -90,7 +90,7 @@ def evaluate(folder, fails):
 def serve(theirs, assignment, fails):
     """Serves in a child process, with a tracked run as its work."""
     worker.run_worker = lambda *_: evaluate(assignment.results_dir, fails)
-    launch_local.serve(theirs, assignment, "cpu")
+    launch_local.serve(theirs, assignment, "cpu", 1)
 
 
 @pytest.mark.parametrize("fails", [False, True])
