@@ -52,7 +52,7 @@ def test_every_cell_is_exported_once(posbench, here, tmp_path):
 
 
 def test_an_export_is_judged_by_the_gate(posbench, tmp_path):
-    """Fault: rows of cells had status ok for models that had not learned the task, and the card says to use these."""
+    """Fault: an export had status ok for models below the gate, and its card recommends the rows with status ok."""
     rows = synthetic_rows(documents=2, contexts=4, schemes=["nope"]).query("task == 'key_value'")
     store = RowStore(tmp_path / "results" / "cells")
     for cell, part in rows.assign(status="ok").groupby("cell_id"):

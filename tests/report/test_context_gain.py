@@ -29,7 +29,7 @@ def test_lengths_without_a_gain_have_no_table(lengths):
 
 
 def test_contexts_below_the_training_length_have_no_gain():
-    """Fault: at half of the training length, "below 0 more context hurts" was said of less context."""
+    """Fault: the caption "below 0 more context hurts" was also for half the training length, where it is the opposite."""
     rows = made({"rope": (2.0, 1.9, 2.5)})
     rows = rows.assign(train_len=128)
     table = context_gain_table(rows, BITS, ORDER, "name")

@@ -117,7 +117,7 @@ def test_a_model_below_the_gate_has_no_number(three_seeds):
 
 
 def test_seeds_that_are_left_out_are_counted(three_seeds):
-    """Fault: a verdict on the seeds that had learned the task did not say that others had not, and asked for a rerun."""
+    """Fault: the page did not count seeds below the gate, and listed a command for a rerun that cannot help."""
     rows = three_seeds.assign(
         status=three_seeds["status"].mask(
             (three_seeds["scheme"] == "rope") & (three_seeds["train_seed"] == 2), "not_learned"

@@ -41,8 +41,9 @@ with – in the column "paper" has no published number.
 
 The notes name claims for which one effect suffices. Such a claim is reproduced if the interval of one effect lies in its \
 range, and contradicted if the intervals of all effects lie outside. With fewer than {MIN_SEEDS} training seeds, a claim is \
-always undecided, because the intervals are then over documents or contexts and hold for these models alone. Seeds that have \
-not learned the task, or have no number for another reason, do not count; the column "seeds" says how many there are.
+always undecided, because the intervals are then over documents or contexts and hold for these models alone. Seeds below \
+the gate, or without a number for another reason, do not count. The column "seeds" has the number of seeds that count and, in \
+brackets, of those that are left out.
 
 Some ranges are around a paper's number, such as 0.78 to 0.84. They limit the difference between our number and the paper's. \
 The interval that is judged then combines the spread of our seeds with that of the paper's seeds. The paper's interval stands \
