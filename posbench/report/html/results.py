@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,15 @@ class ExperimentResults:
 
     def rows_query(self, about: Mapping[str, Any]) -> str:
         """Returns a line of Python that reads the rows with the values of some columns, such as those of a table."""
-        settings = [name for name in SETTING_COLUMNS if self.rows[name].nunique() > 1]
-        columns = ["scheme", "extension", *PROTOCOL, *settings]
+        columns = ["scheme", "extension", *PROTOCOL, *self.settings_that_differ]
         conditions = " and ".join(f"{name} == {_plain(about[name])!r}" for name in columns if name in about)
         read = f"pandas.read_parquet({self.rows_file.as_posix()!r})"
         return f"{read}.query({conditions!r})" if conditions else read
+
+    @cached_property
+    def settings_that_differ(self) -> list[str]:
+        """Names of the settings of which the rows have several values."""
+        return [name for name in SETTING_COLUMNS if self.rows[name].nunique() > 1]
 
     def rows_of(self, about: Mapping[str, Any]) -> pd.DataFrame:
         """Returns the rows of a table."""

@@ -210,36 +210,34 @@ def _sections(
         "extension": (around - ensembles) | set(cards.by_extension),
         "ensemble": ensembles,
     }
+    results = list(_results(experiments))
     pictured = {"scheme": cards.by_scheme, "extension": cards.by_extension, "ensemble": {}}
     for group, every in names.items():
         column = "scheme" if group == "scheme" else "extension"
+        place = ("scheme", "extension").index(column)
         for name in sorted(every):
             own = [line for line in lines if name == getattr(line, column)]
-            results = list(_results(experiments, column, name))
-            sources = list(dict.fromkeys(result.experiment.name for result in results))
+            of_name = [one[2] for one in results if one[place] == name]
+            sources = list(dict.fromkeys(result.experiment.name for result in of_name))
             queries = [one.rows_query({column: name}) for one in experiments if one.name in sources]
             card = pictured[group].get(name)
-            yield Section(group, name, describe(group, name), card, own, results, queries)
+            yield Section(group, name, describe(group, name), card, own, of_name, queries)
 
 
-def _results(experiments: Sequence[ExperimentResults], column: str, name: str) -> Iterator[Result]:
-    """Yields the numbers of a scheme or extension in the tables of main metrics."""
+def _results(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str, Result]]:
+    """Yields scheme, extension and the numbers of every series in the tables of main metrics."""
     for one in experiments:
         for table in one.tables:
             if table.about["kind"] != "values" or table.about["metric"] not in DRAWN:
                 continue
-            numbers = table.numbers[table.numbers[column] == name]
-            words = (
-                table.about["metric"],
-                table.about["task"],
-                table.about["protocol"],
-                table.about["variant"],
-            )
+            words = [table.about[name] for name in ("metric", "task", "protocol", "variant")]
             measure = ", ".join(str(word).replace("_", " ") for word in words if word not in ("", "none"))
-            for scheme, extension in ordered_series(numbers, one.order):
-                of_series = numbers[(numbers["scheme"] == scheme) & (numbers["extension"] == extension)]
-                values = [(f"{line.eval_len:,}", format_cell(line).text) for line in of_series.itertuples()]
-                yield Result(one, series_label(scheme, extension), measure, values)
+            values: dict[tuple[str, str], list[tuple[str, str]]] = {}
+            for line in table.numbers.itertuples():
+                cell = f"{line.eval_len:,}", format_cell(line).text
+                values.setdefault((line.scheme, line.extension), []).append(cell)
+            for pair in ordered_series(table.numbers, one.order):
+                yield *pair, Result(one, series_label(*pair), measure, values[pair])
 
 
 def _protocols(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str]]:

@@ -217,7 +217,7 @@ def kernels(sides: Sequence[pd.DataFrame]) -> str:
 
 def _description(rows: pd.DataFrame) -> str:
     protocol, task = (rows[name].iat[0] for name in ("protocol", "task"))
-    if "substring_match" in set(rows["metric"]):
+    if (rows["metric"] == "substring_match").any():
         protocol = GENERATED.get(protocol, protocol)
     return PROTOCOLS.get(protocol) or TASKS.get(task) or f"Protocol {protocol}."
 
