@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class SchemeProbe:
     settings: Mapping[str, Any]
     shape: ModelShape
     scheme: PositionScheme
+    # Results of last_token_logits, which several properties read.
+    _last_token: dict[tuple[int, float], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], shape: ModelShape = SHAPE, seed: int = 0) -> SchemeProbe:
@@ -164,10 +166,14 @@ def last_token_logits(probe: SchemeProbe, length: int, position_scale: float = 1
 
     P runs over layers, heads and four different tokens. The scheme cannot distinguish positions with equal columns.
     """
-    geo = probe.geometry(length, position_scale=position_scale)
-    last = slice(length - 1, length)
-    layers = probe.attention_inputs(probe.repeated_tokens(4, length), geo)
-    return torch.cat([logits(probe.scheme, inputs, last).flatten(0, 2) for inputs in layers])
+    key = length, float(position_scale)
+    if key not in probe._last_token:
+        geo = probe.geometry(length, position_scale=position_scale)
+        last = slice(length - 1, length)
+        layers = probe.attention_inputs(probe.repeated_tokens(4, length), geo)
+        found = [logits(probe.scheme, inputs, last).flatten(0, 2) for inputs in layers]
+        probe._last_token[key] = torch.cat(found)
+    return probe._last_token[key]
 
 
 def content_logits(probe: SchemeProbe) -> Tensor:
