@@ -1,4 +1,4 @@
-"""Confidence intervals over seeds and clusters (documents or contexts), paired differences, Holm's p."""
+"""Confidence intervals over seeds and clusters (documents or contexts), paired differences, corrected p."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -159,16 +159,6 @@ def t_multiples(influence_C: Floats) -> tuple[Floats, Floats]:
         return quantile * (1 + np.where(towards_tail > 0, LENGTHEN / clusters, SHORTEN) * towards_tail)
 
     return multiple(-skewness), multiple(skewness)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns Holm's adjusted p-values: rejecting those below 0.05 keeps the family-wise error at 5%."""
-    p_M = np.asarray(p_values, dtype=float)
-    order_M = np.argsort(p_M, kind="stable")
-    scaled_M = p_M[order_M] * np.arange(len(p_M), 0, -1)
-    adjusted_M = np.empty_like(p_M)
-    adjusted_M[order_M] = np.minimum(np.maximum.accumulate(scaled_M), 1.0)
-    return adjusted_M.tolist()
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

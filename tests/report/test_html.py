@@ -1,6 +1,7 @@
 """The report in HTML: escaping, what it holds without JavaScript, and its bad input."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -178,7 +179,9 @@ def test_the_leaderboard_has_the_numbers_of_the_tables(rows: pd.DataFrame, tmp_p
     loss, retrieval = board.best
     assert loss.line.label in ("rope + window", "rope + rerope")
     assert "8× the training length (512 tokens)" in loss.measure
-    assert retrieval.line.label == "rope + rerope" or retrieval.equals
+    entries = [line.entries["retrieval 4×"] for line in board.lines if "retrieval 4×" in line.entries]
+    highest = max(entry.value for entry in entries if not math.isnan(entry.value) and not entry.note)
+    assert retrieval.line.entries["retrieval 4×"].value == highest
 
 
 def test_a_scheme_without_the_longest_context_has_its_curve(rows: pd.DataFrame, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from posbench.results.statistics import (
     MIN_CLUSTERS,
     MIN_SEEDS,
     cluster_error,
-    holm,
     interval,
     paired_interval,
     t_multiples,
@@ -143,13 +142,6 @@ def test_pairing_removes_the_difficulty_of_documents(documents):
     assert paired.p_value < 0.01
     same = paired_over_clusters((sums, counts), (sums, counts))
     assert (same.low, same.high, same.p_value) == (0, 0, 1)
-
-
-def test_holm_by_hand():
-    # Sorted: .005 * 4, .01 * 3, .03 * 2, .04 * 1, then the running maximum.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 DRAWS = 30_000  # intervals of each simulation, so that a coverage has a standard error of 0.13%

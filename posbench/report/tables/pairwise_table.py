@@ -64,7 +64,7 @@ def _at_length(
             f"{a} against {b}",
             format_number(sign * line.a_minus_b),
             format_interval(low, high),
-            _p(line.p_holm),
+            _p(line.p_adjusted),
         ]
         texts += [_count(line.n_docs), _count(line.seeds)]
         body.append([*map(TableCell, texts), TableCell(line.conclusion, best=" beats " in line.conclusion)])
@@ -77,10 +77,10 @@ def _at_length(
         title=f"{capital(metric.label)} at {length} tokens ({multiple_of(length, train_len)}): pairwise comparison",
         caption=caption(
             [(rows, shown, metric)],
-            *_reading_guide(here, found, ranked, pairs, clusters, metric),
+            *_reading_guide(here, ranked, pairs, clusters, metric),
             intervals="intervals of the differences",
         ),
-        header=["a against b", "a – b", "95% interval", "p (Holm)", clusters, "seeds", "conclusion"],
+        header=["a against b", "a – b", "95% interval", "p", clusters, "seeds", "conclusion"],
         body=body,
         numbers=here,
         words=["conclusion"],
@@ -102,7 +102,6 @@ def chosen_pairs(ranked: list[str]) -> list[tuple[str, str]]:
 
 def _reading_guide(
     here: pd.DataFrame,
-    found: pd.DataFrame,
     ranked: list[str],
     pairs: list[tuple[str, str]],
     clusters: str,
@@ -132,10 +131,9 @@ def _reading_guide(
         f"Of {len(tested)} pairs tested at this length, {significant} differ significantly.",
         f"Not beaten: {unbeaten}.",
         f"Test: {'; '.join(tests)}.",
-        f"Significant: p < {ALPHA:g} after Holm's correction for the {int(found['p_value'].notna().sum())} pairs at all "
-        "lengths; intervals are not corrected and can exclude 0 without significance. "
-        f"{capital(NOT_SIGNIFICANT)} does not mean equality. The ranking has the weaker correction of Benjamini and "
-        "Hochberg for the pairs at its length, by which more pairs differ.",
+        f"Significant: p < {ALPHA:g} after the correction of Benjamini and Hochberg for these {len(tested)} pairs, so that a "
+        "pair can be significant in a table with other series and not in this one. Intervals are not corrected and can "
+        f"exclude 0 without significance. {capital(NOT_SIGNIFICANT)} does not mean equality.",
     ]
 
 

@@ -1,8 +1,6 @@
 """Ranking of many series at one length, as ranges of ranks and groups: neighbours are often not told apart.
 
-Told apart are pairs with p < 0.05 after the correction of Benjamini and Hochberg for all pairs at the length, which aims at
-an expected share of 5% false ones among them (a guarantee for independent or positively dependent tests). Holm's correction,
-which allows no false one at all, tells few of thousands of pairs apart with three seeds.
+Told apart are pairs with a corrected p below 0.05 (`pairwise_tests`).
 """
 
 from typing import Any
@@ -16,12 +14,11 @@ from posbench.report.tables.markup import Table, TableCell
 from posbench.report.tables.metrics import Metric
 from posbench.report.tables.pairwise_tests import ALPHA
 from posbench.report.tables.selection import series_label
-from posbench.results.statistics import benjamini_hochberg
 
 NOTE = (
     "A group starts at the best series that differs significantly from the first of the group above "
-    f"(p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length; the table of differences has "
-    "Holm's, by which fewer pairs differ)."
+    f"(p < {ALPHA:g} after Benjamini and Hochberg's correction for all pairs at this length). Series of one group can "
+    "differ, and neighbours in two groups need not."
 )
 RANKS = (
     "Ranks: the first number is 1 plus the number of significantly better series; the second is the number of series, this "
@@ -46,9 +43,8 @@ def _tested(found: pd.DataFrame, length: int) -> pd.DataFrame:
 
 def _apart(tested: pd.DataFrame) -> set[frozenset[str]]:
     """Returns the pairs that differ significantly."""
-    corrected = benjamini_hochberg(tested["p_value"].tolist())
-    lines = zip(tested.itertuples(), corrected, strict=True)
-    return {frozenset((str(line.a), str(line.b))) for line, p in lines if p < ALPHA}
+    apart = tested.loc[tested["p_adjusted"] < ALPHA, ["a", "b"]]
+    return {frozenset(pair) for pair in apart.itertuples(index=False, name=None)}
 
 
 def ranking(numbers: pd.DataFrame, found: pd.DataFrame, metric: Metric, length: int) -> pd.DataFrame:
