@@ -282,5 +282,13 @@ def load_group(group: str) -> dict[str, dict[str, Any]]:
 
 @cache
 def _read_group(folder: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(folder.glob("*.yaml"))
-    return {file.stem: OmegaConf.to_container(OmegaConf.load(file)) for file in files}  # type: ignore[misc]
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        try:
+            content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        except (yaml.YAMLError, UnicodeDecodeError, AssertionError, OSError) as error:
+            raise ConfigError(f"{folder.name}/{file.name}: {yaml_error(error)}") from None
+        if not isinstance(content, dict):
+            raise ConfigError(f"{folder.name}/{file.name} is {content!r}: give settings by name")
+        found[file.stem] = content
+    return found

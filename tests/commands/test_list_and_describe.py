@@ -11,6 +11,8 @@ from posbench.commands.catalog import GROUPS, choice, names
 from posbench.commands.describe import OWN_USES, USES, uses
 from posbench.commands.list_choices import table
 from posbench.commands.source import Definition, definition
+from posbench.config import hydra_app
+from posbench.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHOICES = [(group, name) for group in GROUPS.values() for name in names(group)]
@@ -191,3 +193,15 @@ def test_a_class_outside_the_package_is_read_from_the_path(tmp_path, monkeypatch
 
 def test_headers_of_yaml_files():
     assert catalog.header("# @package _global_\n# One.\n#\n# Two.\nname: x\n# three\n") == "One.  Two."
+
+
+@pytest.mark.parametrize("content", ["a: b: c", "- a", b"\xff"], ids=repr)
+def test_a_group_with_a_broken_file_is_one_line(tmp_path, monkeypatch, content):
+    """Fault: a claim with a colon too many ended `posbench reproductions` by a traceback."""
+    (tmp_path / "claim").mkdir()
+    (tmp_path / "claim" / "mine.yaml").write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
+    monkeypatch.setattr(hydra_app, "config_dir", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=r"^claim/mine\.yaml[^\n]*$"):
+        hydra_app.load_group("claim")

@@ -45,7 +45,7 @@ def test_a_gate_that_some_seeds_miss_says_how_many(rows_of_three_seeds: pd.DataF
         figure, _ = retrieval_by_position.draw(FigureData.of(rows, ORDER))
     assert (
         "Gate: a model has values at longer contexts only if its accuracy at the training length, without an extension, is "
-        "at least 0.90. Left out: alibi (1 of 3 seeds)."
+        "at least 0.90. Left out at longer contexts: alibi (1 of 3 seeds)."
     ) in texts(figure)
 
 
@@ -141,10 +141,10 @@ def test_series_below_the_gate_are_named_where_they_have_no_row(rows: pd.DataFra
     name = "key_value-synthetic_records-exact_match"
     ranking = tables[f"{name}-ranking"]
     assert "nope" not in ranking.numbers["scheme"].tolist()
-    assert "Left out: nope." in ranking.caption
+    assert "Left out at longer contexts: nope." in ranking.caption
     assert "Not ranked: learned (undefined), nope (not learned)." in ranking.caption
     positions = tables[f"{name}-serial_position"]
-    assert all("Left out: nope." in one.caption for one in (positions, *positions.more))
+    assert all("Left out at longer contexts: nope." in one.caption for one in (positions, *positions.more))
 
 
 def test_intervals_without_width_are_explained(rows: pd.DataFrame) -> None:
@@ -223,10 +223,12 @@ def test_a_gate_of_several_tasks_names_them(rows_of_three_seeds: pd.DataFrame) -
         failed = (rows["scheme"] == "alibi") & rows["train_seed"].isin(lost)
         panels.append(rows.assign(status=rows["status"].mask(failed, "not_learned")))
     one, other, passed = panels
-    assert gate([one], False).endswith("Left out: alibi (2 of 3 seeds).")
-    assert gate([one, one.assign(task="mqar")], False).endswith("Left out: alibi (2 of 3 seeds).")
-    both = "Left out: key value: alibi (2 of 3 seeds); passkey: alibi (1 of 3 seeds)."
+    assert gate([one], False).endswith("Left out at longer contexts: alibi (2 of 3 seeds).")
+    assert gate([one, one.assign(task="mqar")], False).endswith(
+        "Left out at longer contexts: alibi (2 of 3 seeds)."
+    )
+    both = "Left out at longer contexts: key value: alibi (2 of 3 seeds); passkey: alibi (1 of 3 seeds)."
     assert gate([one, other], False).endswith(both)
     assert gate([other, passed], False).endswith(
-        "Left out: passkey (question after the context): alibi (1 of 3 seeds)."
+        "Left out at longer contexts: passkey (question after the context): alibi (1 of 3 seeds)."
     )

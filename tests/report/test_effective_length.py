@@ -132,6 +132,18 @@ def test_models_that_have_not_learned_the_task_have_none():
     assert math.isinf(lines.loc["rope", "estimate"])
 
 
+def test_an_extension_below_the_gate_has_none():
+    """Fault: an extension at chance, .14 and then .07, kept half of its score, and its effective length was "> 256"."""
+    rows = made({"rope": (1.0, 1.0, 1.0), "other": (0.14, 0.1, 0.08)}, "key_value")
+    whose = {"scheme": "rope", "extension": "drope", "model_id": "rope0"}
+    extended = rows["scheme"] == "other"
+    rows = rows.assign(status="ok", **{key: rows[key].mask(extended, value) for key, value in whose.items()})
+    lines = effective_lengths(rows, EXACT, Threshold(0.5)).set_index("extension")
+    assert math.isnan(lines.loc["drope", "estimate"])
+    assert lines.loc["drope", "status"] == "not_learned"
+    assert math.isinf(lines.loc["none", "estimate"])
+
+
 def test_the_table_writes_what_is_beyond_the_longest_length():
     found = {table.name: to_markdown(table) for table in build_tables(made(CURVES), ORDER)}
     text = found["perplexity-fixed_targets-bits_per_byte-effective_length"]

@@ -244,7 +244,7 @@ def test_retrieval_shows_baselines_and_omits_models_that_have_not_learned(rows):
     drawn = shown[shown["estimate"].notna()]
     assert set(drawn[drawn["scheme"] == "nope"]["eval_len"]) == {64}
     assert shown["chance"].eq(1 / 16).all()
-    assert "Left out: nope." in texts(figure)
+    assert "Left out at longer contexts: nope." in texts(figure)
 
 
 def test_kernels_are_not_mixed_within_a_series(rows, tmp_path):

@@ -103,7 +103,7 @@ def test_tables_of_passkey_retrieval(passkeys):
     assert "| (chance) | 0.0010 | 0.0010 |" in accuracy
     assert "| (gate) | 0.90 |  |" in accuracy
     assert "not learned" in accuracy
-    assert "Left out: nope." in accuracy
+    assert "Left out at longer contexts: nope." in accuracy
     assert "(random value of the context)" not in accuracy
     assert "accuracy of passkey-passkey at the training length" in found["models"]
     assert "| (gate) |  |  |  | 0.90 |" in found["models"]

@@ -15,7 +15,7 @@ from synthetic_rows import synthetic_rows
 import posbench
 from posbench.errors import ConfigError
 from posbench.report.reproductions import claims, page
-from posbench.report.reproductions.claims import Claim
+from posbench.report.reproductions.claims import Claim, term_label
 from posbench.report.tables.identities import report_rows
 from posbench.report.tables.metrics import get_metric
 from posbench.report.tables.selection import propagate_gate
@@ -77,6 +77,20 @@ def test_verdicts(three_seeds, effects, settings, verdict):
     assert page.decide(claim(*effects, **settings), lambda name: three_seeds).verdict == verdict
     if verdict != "not comparable":
         assert page.decide(claim(*effects, **settings), lambda name: None).verdict == "not measured"
+
+
+def test_a_claim_without_a_number_of_a_paper_says_so(three_seeds):
+    """Fault: "reproduced" stood beside claims of which no paper has a number."""
+    decided = page.decide(claim(break_of(at_least=0.05)), lambda name: three_seeds)
+    text = page.markdown([decided], Path("results"))
+    assert "**reproduced (no published number)**" in text
+
+
+def test_lengths_of_length_generalization_are_numbers_of_symbols():
+    """Fault: "at 202" meant inputs of 51 to 100 symbols, which are not 202 tokens under every rule."""
+    term = {"scheme": "nope", "eval_len": 202, "task": "length_generalization"}
+    assert term_label(term) == "nope at up to 100 symbols"
+    assert term_label(term | {"task": "mqar"}) == "nope at 202 tokens"
 
 
 def test_one_seed_decides_nothing(rows):

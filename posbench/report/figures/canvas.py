@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -140,17 +141,20 @@ def value_axis(
         axes.set_ylabel(f"{name} (log scale)")
         axes.set_yscale("log")
         axes.set_ylim(low / 1.1, high * 1.1)
-        steps = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 3, 5)]
-        axes.yaxis.set_major_locator(
-            FixedLocator([step for step in steps if low / 1.1 <= step <= high * 1.1])
-        )
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        log_ticks(axes.yaxis, low / 1.1, high * 1.1)
     else:
         margin = 0.06 * (high - low) or 0.1
         axes.set_ylim(low - margin, high + margin)
         if linear is not None:
             _signed_axis(axes, linear)
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Labels round numbers of a logarithmic axis."""
+    steps = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 3, 5)]
+    axis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def signed_scale(linear: float) -> str:

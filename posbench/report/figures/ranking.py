@@ -15,6 +15,7 @@ from posbench.report.figures.canvas import (
     GREY,
     captioned_subplots,
     label_width,
+    log_ticks,
     mean_label,
     over_seeds,
 )
@@ -169,8 +170,13 @@ def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], len
     panel.set_ylim(-0.7, len(names) - 0.3)
     panel.set_xlabel(what.label)
     panel.tick_params(axis="y", length=0)
+    low, high = shown["estimate"].min(), shown["estimate"].max()
     if what.is_fraction:
         panel.set_xlim(-0.02, 1.02)
+    elif low > 0 and high / low > 4:
+        panel.set_xlabel(f"{what.label} (log scale)")
+        panel.set_xscale("log")
+        log_ticks(panel.xaxis, *panel.get_xlim())
 
 
 def _reference_lines(panel: Axes, baselines: Mapping[str, float], what: Metric) -> None:

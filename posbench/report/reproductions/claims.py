@@ -28,6 +28,7 @@ LABELLED = (
     "model_size",
     "length_multiple",
     "eval_len",
+    "task",
 )  # settings of `select` that labels repeat
 TOKENS = {"shortest": "min", "longest": "max"}  # trainings of an experiment by their tokens
 Settings = TypeVar("Settings")
@@ -277,7 +278,10 @@ def term_label(term: Mapping[str, Any]) -> str:
     words += [f"{term['training']} training"] if "training" in term else []
     words += [f"{term['part']} records"] if "part" in term else []
     words += [f"at {term['length_multiple']:g}×"] if "length_multiple" in term else []
-    words += [f"at {term['eval_len']}"] if "eval_len" in term else []
+    if "eval_len" in term:
+        symbols = term.get("task") == "length_generalization"
+        length = f"up to {(term['eval_len'] - 2) // 2} symbols" if symbols else f"{term['eval_len']} tokens"
+        words += [f"at {length}"]
     return " ".join(word for word in words if word)
 
 

@@ -42,7 +42,7 @@ with – in the column "paper" has no published number.
 The notes name claims for which one effect suffices. Such a claim is reproduced if the interval of one effect lies in its \
 range, and contradicted if the intervals of all effects lie outside. With fewer than {MIN_SEEDS} training seeds, a claim is \
 always undecided, because the intervals are then over documents or contexts and hold for these models alone. Seeds below \
-the gate, or without a number for another reason, do not count. The column "seeds" has the number of seeds that count and, in \
+the gate, or without a number for another reason, do not count; the gate is not applied at the training length. The column "seeds" has the number of seeds that count and, in \
 brackets, of those that are left out.
 
 Some ranges are around a paper's number, such as 0.78 to 0.84. They limit the difference between our number and the paper's. \
@@ -52,8 +52,11 @@ decide the claim.
 
 Losses are in nats per token. In claims about text, a token is a byte here and a word or part of a word in the papers, and the \
 models here are far smaller. Only signs and orders can be compared in these claims. This includes the U-shape, although the \
-limit of its range is a paper's number. In length generalization and associative recall, models and tasks have the papers' \
-sizes, but the trainings differ. The papers' models are listed under Sources."""
+limit of its range is a paper's number. In length generalization, models and tasks have the papers' sizes, but the trainings \
+differ; "up to 100 symbols" is the range of 51 to 100, and "up to 150 symbols" that of 101 to 150. In associative recall, the \
+task and the width are the paper's. The papers' models are listed under Sources.
+
+What was chosen or changed after numbers had been seen is in the notes."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,8 @@ def _shown(one: Verdict) -> str:
     )
     if one.verdict == UNDECIDED and wide:
         return f"{UNDECIDED}: the interval over {seeds} seeds is wider than the claimed range"
+    if one.verdict == REPRODUCED and not any(effect.published for effect in one.claim.effects):
+        return f"{REPRODUCED} (no published number)"
     return one.verdict
 
 

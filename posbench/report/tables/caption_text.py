@@ -27,9 +27,9 @@ TASKS = {
     "position_resolution": "Neighbouring positions: correct if a record's value (one token after its key) is more "
     "probable than the next record's value (two tokens after the key's second occurrence), given the key.",
     "algorithmic": "Sequences to {variant}, teacher-forced; a whole answer is correct if the model's first choice is right at "
-    "every symbol; chance is practically zero.",
+    "every symbol and at the end after them; chance is practically zero.",
     "length_generalization": "Sequences under the rule {variant}, teacher-forced, by range of their number of symbols. "
-    "{ranges} A whole answer is correct if the model's first choice is right at every symbol.",
+    "{ranges} A whole answer is correct if the model's first choice is right at every symbol and at the end after them.",
     "flip_flop": "Flip-flop language ({variant}): after a read, the bit of the last write is predicted; a whole answer is all "
     "reads of a sequence.",
     "mqar": "Multi-query associative recall: pairs of a key and a value, and later each key again; an answer is correct if "

@@ -31,6 +31,7 @@ from posbench.report.tables.selection import (
     series_label,
 )
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, aggregate, metric_sums, paired_intervals
+from posbench.results.gate import MIN_ACCURACY
 from posbench.results.rows import STATUSES
 from posbench.results.statistics import Interval
 
@@ -77,7 +78,8 @@ SHARES = (Threshold(0.85), Threshold(0.5))
 def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) -> pd.DataFrame:
     """Returns a line per series: estimate, low and high in tokens, possibly infinite, and what they are computed from.
 
-    A series without a number at its training length, or that has not learned the task, has NaN. `seeds` counts the
+    A series without a number at its training length, or that has not learned the task, has NaN. So has one whose score at the
+    training length is below the gate, such as that of an extension: half of a score at chance is no length. `seeds` counts the
     seeds with a number at every length up to the effective one.
 
     Args:
@@ -101,7 +103,10 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         home = part.iloc[0]
         found = [margins.get((scheme, extension, length), NO_INTERVAL) for length in lengths]
         bounded = _bounded(found)
-        judged = lengths[0] == train_len and home["status"] != "not_learned" and home["seeds"] > 0
+        below = threshold.share is not None and home["estimate"] < MIN_ACCURACY
+        judged = (
+            lengths[0] == train_len and home["status"] != "not_learned" and home["seeds"] > 0 and not below
+        )
         ends = {
             name: _crossing(lengths[:count], [getattr(one, name) for one in found[:count]])
             if judged
@@ -123,7 +128,7 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         left = int(at_start.get((scheme, extension), 0) - seeds) if judged else 0
         # As in other tables, the status of a number without some seeds is theirs.
         worst = max([home["status"], *part["status"][used]], key=STATUSES.index)
-        theirs = "not_learned" if (scheme, extension) in unlearned else worst
+        theirs = "not_learned" if below or (scheme, extension) in unlearned else worst
         # The method of a longer length: at the training length a loss differs from itself by nothing.
         method = found[-1].method or found[0].method
         lines.append(

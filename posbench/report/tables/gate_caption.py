@@ -44,7 +44,7 @@ def gate(panels: Sequence[pd.DataFrame], tuned: bool) -> str:
     own = " (fine-tuned models: with their own)" if tuned else ""
     return (
         "Gate: a model has values at longer contexts only if its accuracy at the training length, without an "
-        f"extension{own}, is at least {MIN_ACCURACY:.2f}. Left out: {names}."
+        f"extension{own}, is at least {MIN_ACCURACY:.2f}. Left out at longer contexts: {names}."
     )
 
 

@@ -114,7 +114,9 @@ def _by_length(rows: pd.DataFrame, metric: Metric, order: Sequence[str], name: s
     series = ordered_series(numbers, order)
     if metric.lower_is_better is not None and len(series) > 1:
         bold = [BEST_IN_BOLD]
-        best = (good.min() if metric.lower_is_better else good.max()).map(format_number).to_dict()
+        ends = good.agg(["min", "max"])
+        differ = ends["min"] < ends["max"]  # of equal ones, none is the best
+        best = ends.loc[differ, "min" if metric.lower_is_better else "max"].map(format_number).to_dict()
     lines = {(line.scheme, line.extension, line.eval_len): line for line in numbers.itertuples()}
     body = [
         [
