@@ -94,10 +94,8 @@ def test_a_continued_run_equals_an_uninterrupted_one(corpus, tmp_path, stop_at, 
     with pytest.raises(TrainingInterrupted):
         trainer.run(stop=stop)
     # Fault: a restart from step 0 has the same bits, and no test noticed it.
-    assert (
-        Trainer(settings(optimizer=optimizer), corpus, tmp_path / "cut", RuntimeSettings()).steps_done
-        == stop_at
-    )
+    resumed = Trainer(settings(optimizer=optimizer), corpus, tmp_path / "cut", RuntimeSettings())
+    assert resumed.steps_done == stop_at
     cut = train(corpus, tmp_path / "cut", optimizer=optimizer)
     assert same(whole, cut)
     assert whole["log_history"] == cut["log_history"]
