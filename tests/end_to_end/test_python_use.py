@@ -11,6 +11,7 @@ import pytest
 
 import posbench as pb
 from posbench.errors import ConfigError, DataError, PosbenchError
+from posbench.evaluation import evaluator
 from posbench.evaluation.evaluator import EvaluatedModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
@@ -94,6 +95,26 @@ def test_a_loss_that_is_not_finite_leaves_no_number(cache, text, tmp_path, monke
     monkeypatch.setattr(EvaluatedModel, "run_task", run_task)
     rows = pb.evaluate(model, "fixed_targets", [16, 32], num_examples=2)
     assert rows.groupby("eval_len")["status"].unique().map(list).to_dict() == {16: ["ok"], 32: ["diverged"]}
+    assert rows.loc[rows["eval_len"] == 32, "value_sum"].isna().all()
+
+
+def test_a_logit_that_is_not_a_number_is_no_wrong_answer(cache, text, tmp_path, monkeypatch):
+    """Fault: no test noticed NaN logits counted as wrong answers, an accuracy of 0 with status ok."""
+    task = {"train.synthetic_fraction": 1, "train.synthetic_task": "mqar"}
+    given = settings(tmp_path / "python", cache, text) | task
+    model = pb.train("alibi", data="files", settings=given, **TRAIN)
+    scored = evaluator.run_distributed
+
+    def broken(method, prompts, should_stop):
+        found = scored(method, prompts, should_stop)
+        if prompts[0].length == 32:
+            found[-1].logprob[0, -1] = math.nan
+        return found
+
+    monkeypatch.setattr(evaluator, "run_distributed", broken)
+    rows = pb.evaluate(model, "mqar", [16, 32], num_examples=2)
+    found = rows.groupby("eval_len")["status"].unique().map(list).to_dict()
+    assert found == {16: ["not_learned"], 32: ["diverged"]}
     assert rows.loc[rows["eval_len"] == 32, "value_sum"].isna().all()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from posbench.evaluation.search import mean_loss
 from posbench.lm.native import NativeLM
 
 pytestmark = pytest.mark.slow
@@ -69,8 +70,15 @@ def test_the_result_is_an_extension_with_the_lowest_loss(search, script, tmp_pat
     assert nll["value_sum"].sum() / nll["n"].sum() == pytest.approx(loss, abs=1e-9)
 
 
-def test_an_interrupted_search_continues_to_the_same_result(search, tmp_path):
+def test_an_interrupted_search_continues_to_the_same_result(search, tmp_path, monkeypatch):
     assert search("search.name=whole").code == 0
+    measured = []
+
+    def recorded(model, cell):
+        measured.append((model.corpus.evaluated_split, *cell.extension.build["long_factor"]))
+        return mean_loss(model, cell)
+
+    monkeypatch.setattr("posbench.evaluation.search.mean_loss", recorded)
     assert search("search.name=parts", "search.iterations=0").code == 0
     first, _ = files(tmp_path, "parts")
     assert search("search.name=parts").code == 0
@@ -78,6 +86,8 @@ def test_an_interrupted_search_continues_to_the_same_result(search, tmp_path):
     assert parts["candidates"] == whole["candidates"]
     assert parts["candidates"][: len(first["candidates"])] == first["candidates"]
     assert one["build"] == other["build"]
+    # Fault: no test noticed that a continued search measured everything again.
+    assert len(measured) == len(set(measured)) > len(parts["candidates"])
 
 
 @pytest.mark.parametrize(

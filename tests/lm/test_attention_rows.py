@@ -215,10 +215,11 @@ def test_metrics_of_known_weights():
     assert queried[0] == 0
     assert queried[-1] == records - 1
     assert len(queried) == 4
-    weight = np.zeros((4, 1, 3, length))
+    weight = np.zeros((4, 2, 3, length))
     weight[:, 0, 0] = 1 / length  # uniform
     weight[np.arange(4), 0, 1, prompt.doc["gold_index"]] = 1  # only the answer
     weight[:, 0, 2, 0] = 0.5  # half on the first token, half missing
+    weight[:, 1] = weight[:, 0, ::-1]
     for row, continuation in enumerate(prompt.continuations):
         assert prompt.context[prompt.doc["gold_index"][row]] == continuation[1]
         assert prompt.context[prompt.doc["gold_index"][row] - 1] == continuation[0]
@@ -229,12 +230,16 @@ def test_metrics_of_known_weights():
     assert [found["sink_attention", 0, head, None] for head in range(3)] == [4 / 64, 0, 0.5]
     assert found["last_quarter_attention", 0, 0, None] == 0.25
     assert [found["answer_attention", 0, head, queried[0]] for head in range(3)] == [1 / 64, 1, 0]
-    ends = [key[3] for key in found if key[0] == "attention_at_distance" and key[2] == 0]
+    ends = [key[3] for key in found if key[:3] == ("attention_at_distance", 0, 0)]
     assert ends == [64, 32, 16, 8, 4, 2, 1]
     assert found["attention_at_distance", 0, 0, 64] == 0.5
     assert found["attention_at_distance", 0, 2, 64] == 0.5
     for head, total in enumerate((1, 1, 0.5)):
         assert sum(found["attention_at_distance", 0, head, end] for end in ends) == pytest.approx(total)
+    # Fault: no test noticed numbers of the first layer in place of those of the second.
+    first = {(metric, head, at): one for (metric, layer, head, at), one in found.items() if layer == 0}
+    second = {(metric, 2 - head, at): one for (metric, layer, head, at), one in found.items() if layer == 1}
+    assert second == pytest.approx(first)
 
 
 def test_buckets_double_in_size_and_distance_zero_has_its_own():

@@ -14,7 +14,7 @@ from posbench.benchmark.line import Line
 from posbench.benchmark.paired import of_pairs
 from posbench.errors import IncompatibleError
 from posbench.lm.hf_check import check_difference, largest_difference
-from posbench.plan import lr_selection
+from posbench.plan.lr_selection import best_rate
 from posbench.position.biases import AttentionBias, DistanceBias
 from posbench.position.geometry import Geometry
 from posbench.position.scheme import AttentionInputs, ModelShape, PositionScheme, Traits
@@ -66,16 +66,26 @@ def test_a_measurement_that_is_nan_fails_its_line(least: bool) -> None:
     assert not Line("step", "peer", 1.0, of_pairs(pairs), least=least).passed
 
 
-@pytest.mark.parametrize("losses", [[NAN, 2.0, 1.0], [2.0, NAN, 1.0], [math.inf, NAN, 1.0]])
-def test_a_learning_rate_whose_loss_is_nan_is_not_selected(losses: list[float], tmp_path: Path) -> None:
-    """NaN was the minimum where it came first."""
+def trained(losses: list[float], models: Path) -> list[list[str]]:
+    """Writes a trained model for each loss; returns their names, one for each learning rate."""
     for index, loss in enumerate(losses):
-        final = tmp_path / str(index) / "final"
+        final = models / str(index) / "final"
         final.mkdir(parents=True)
         metadata = {"status": "ok", "log_history": [{"validation_loss": loss}]}
         (final / "metadata.json").write_bytes(checksums.dump_json(metadata))
-    found = [lr_selection.final_validation_loss([tmp_path / str(index)]) for index in range(3)]
-    assert min(range(3), key=lambda each: found[each]) == 2
+    return [[str(index)] for index in range(len(losses))]
+
+
+@pytest.mark.parametrize("losses", [[NAN, 2.0, 1.0], [2.0, NAN, 1.0], [math.inf, NAN, 1.0]])
+def test_a_learning_rate_whose_loss_is_nan_is_not_selected(losses: list[float], tmp_path: Path) -> None:
+    """NaN was the minimum where it came first."""
+    assert best_rate(trained(losses, tmp_path), tmp_path) == 2
+
+
+@pytest.mark.parametrize("losses", [[NAN], [NAN, math.inf], [math.inf, math.inf]])
+def test_no_learning_rate_is_selected_where_all_diverged(losses: list[float], tmp_path: Path) -> None:
+    """Fault: no test noticed that the first rate was selected if no loss was a number."""
+    assert best_rate(trained(losses, tmp_path), tmp_path) is None
 
 
 class Broken(PositionScheme):

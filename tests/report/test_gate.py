@@ -67,6 +67,14 @@ def test_substring_match_decides_without_exact_match(exact, status):
     assert set(found["status"]) == {status}
 
 
+@pytest.mark.parametrize(("accuracy", "status"), [(0.5, "not_learned"), (0.95, "ok")])
+def test_recall_decides_where_it_is_the_only_accuracy(accuracy, status):
+    """Fault: no test noticed that tasks of RULER, which have no other accuracy, were never judged."""
+    lines = ("a", "none", 64, accuracy), ("a", "none", 256, 0.4)
+    given = rows(*lines).iloc[:2].assign(metric="recall", task="multi_value")
+    assert set(gate.apply_gate(given)["status"]) == {status}
+
+
 def test_the_gate_is_applied_again_to_rows_that_have_been_judged():
     """Fault: an export had rows of cells, never judged, beside rows of experiments that were."""
     given = rows(

@@ -1,10 +1,14 @@
 """The evolutionary search on losses with a known minimum: it finds it, within the paper's bounds, as seeded."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from posbench.config.search import SearchSettings
+from posbench.errors import ConfigError
 from posbench.evaluation.evolution import Factors, mutate, on_grid, search
+from posbench.evaluation.search import Losses
 
 K, TARGET = 4.0, (1.0, 1.3, 2.1, 3.4, 4.6)
 STARTS = [[K] * 5, [K ** (m / 4) for m in range(5)], [1.0, 1.0, 2.5, 4.0, 4.0]]
@@ -60,3 +64,17 @@ def test_a_space_without_new_candidates_ends() -> None:
     assert len(calls) == len(set(calls)) <= 26
     rng = np.random.default_rng(0)
     assert mutate((1.0,), 1.0, 0.3, {(1.0,): 0.0}, rng) == (1.0,)
+
+
+def test_a_continued_search_keeps_the_losses_of_its_file(tmp_path: Path) -> None:
+    """Fault: no test noticed that they were measured again, since a measurement gives the same loss."""
+    path = tmp_path / "candidates.json"
+    first = Losses(path, "a search")
+    assert [first.get(factors, distance) for factors in (TARGET, (1.0,) * 5)] == [0.0, distance((1.0,) * 5)]
+    other = Losses(path, "a search")
+    assert other.get(TARGET, lambda factors: 7.0) == 0.0
+    assert other.get((2.0,) * 5, lambda factors: 7.0) == 7.0
+    again = Losses(path, "a search")
+    assert again.losses == {TARGET: 0.0, (1.0,) * 5: distance((1.0,) * 5), (2.0,) * 5: 7.0}
+    with pytest.raises(ConfigError, match="of another model"):
+        Losses(path, "another search")

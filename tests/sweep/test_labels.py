@@ -129,6 +129,18 @@ def test_the_note_of_selected_rates_names_what_differs(tmp_path) -> None:
     assert len(chosen.models) == 5
 
 
+def test_a_scheme_that_diverged_at_every_rate_is_one_line(tmp_path) -> None:
+    """Fault: no test noticed that the first of the diverged rates was selected."""
+    models = [model(lr=lr, muon_lr=20 * lr) for lr in (0.001, 0.01)]
+    for one in models:
+        document = {"status": "diverged", "log_history": [{"validation_loss": 1.0}]}
+        write_bytes(tmp_path / one.id / "final" / "metadata.json", checksums.dump_json(document))
+    with pytest.raises(
+        ConfigError, match=r"diverged at every rate of grid\.lr \[0\.001, 0\.01\]: give lower rates$"
+    ):
+        select_learning_rates(plan(*models), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

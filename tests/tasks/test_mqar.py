@@ -101,8 +101,13 @@ def test_prompts_and_metrics(layout, num_pairs):
         depths = [one.depth for one in measures if one.metric == "exact_match"]
         # Fault: depth was the place in the sequence, so that all pairs lay in the first tenth.
         assert depths == pytest.approx(np.linspace(0, 1, count))
-        (in_context,) = [one for one in measures if one.metric == "predicted_in_context"]
-        assert (in_context.value_sum, in_context.n) == (count - 1, count)
+        of_sequence = {one.metric: (one.value_sum, one.n) for one in measures if one.metric != "exact_match"}
+        # Fault: no test noticed a chance of one in the number of keys, 4095, or another sum for values of the sequence.
+        assert of_sequence == {
+            "predicted_in_context": (count - 1, count),
+            "chance": (count / 4096, count),
+            "random_in_context": (1, count),
+        }
 
 
 @pytest.mark.parametrize("layout", mqar.LAYOUTS)

@@ -98,6 +98,9 @@ def test_prefix_sums_by_bucket(length):
         assert sum(one.n for one in nll) == length
         assert sum(one.value_sum for one in nll) == length * (length + 1) / 2
         assert [one.position for one in nll] == list(bucket_ends(length, TRAIN_LEN))
+        # Fault: no test noticed one byte for each token, here of two.
+        size = [(one.position, one.value_sum, one.n) for one in measures if one.metric == "bytes"]
+        assert size == [(one.position, 2 * one.n, one.n) for one in nll]
         first = nll[0]
         assert first.value_sum == sum(range(1, first.n + 1))
     assert task.lengths_to_run([16, 32], True) == [32]
@@ -147,7 +150,10 @@ def test_key_value_metrics_of_known_predictions():
     greedy = gold.copy()
     greedy[0] = 5  # a wrong id of text
     greedy[1] = gold[gold != gold[1]][0]  # a wrong value of the context
-    measures = list(task.process_results(prompt, Scores(np.full((18, 1), -0.1), greedy[:, None])))
+    logprob = np.linspace(-3, -0.1, 18)
+    measures = list(task.process_results(prompt, Scores(logprob[:, None], greedy[:, None])))
+    # Fault: no test noticed log-probabilities of the opposite sign.
+    assert [one.value_sum for one in measures if one.metric == "logprob"] == logprob.tolist()
     matches = [one for one in measures if one.metric == "exact_match"]
     assert [one.value_sum for one in matches] == [0.0, 0.0] + [1.0] * 16
     assert [one.depth for one in matches] == [i / 17 for i in range(18)]

@@ -93,6 +93,9 @@ def test_a_continued_run_equals_an_uninterrupted_one(corpus, tmp_path, stop_at, 
     )
     with pytest.raises(TrainingInterrupted):
         trainer.run(stop=stop)
+    # Fault: a restart from step 0 has the same bits, and no test noticed it.
+    resumed = Trainer(settings(optimizer=optimizer), corpus, tmp_path / "cut", RuntimeSettings())
+    assert resumed.steps_done == stop_at
     cut = train(corpus, tmp_path / "cut", optimizer=optimizer)
     assert same(whole, cut)
     assert whole["log_history"] == cut["log_history"]
@@ -116,6 +119,8 @@ def test_gradient_accumulation_changes_only_rounding(corpus, tmp_path):
     whole, parts = train(corpus, tmp_path / "a"), train(corpus, tmp_path / "b", grad_accum_steps=4)
     for name, tensor in whole["weights"].items():
         torch.testing.assert_close(tensor, parts["weights"][name], rtol=0, atol=2e-3)
+    losses = [[entry["loss"] for entry in one["log_history"]] for one in (whole, parts)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_a_run_that_diverges_ends_with_that_status(corpus, tmp_path):
