@@ -90,6 +90,7 @@ def test_a_squeue_that_fails_is_one_line(program):
 
 def test_workers_that_sbatch_refuses_are_one_line(program, tmp_path):
     """Fault: a traceback of submitit in its place passed unnoticed without a cluster."""
+    pytest.importorskip("submitit")
     program("srun")
     program("squeue")
     program("sbatch", error=r"sbatch: error:\ninvalid partition\n", status=1)
