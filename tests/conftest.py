@@ -11,6 +11,7 @@ SMOKE = {
     "test_masks.py",
     "test_repository.py",
     "test_tracking.py",
+    "test_trackio.py",
     "test_wandb.py",
     "test_wandb_online.py",
     "cluster/test_batch_script.py",

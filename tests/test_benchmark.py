@@ -50,13 +50,18 @@ def test_the_ratio_is_paired() -> None:
 
 
 def test_the_interval_covers_the_true_median() -> None:
+    """Fault: the range of all medians that were drawn, which always covers it, passed unnoticed."""
     rng = np.random.default_rng(0)
-    covered = 0
+    covered, widths = 0, []
     for _ in range(100):
         pairs_P2 = rng.lognormal(0.0, 0.2, (25, 2))
         ratio = of_pairs(pairs_P2)
         covered += ratio.low <= 1.0 <= ratio.high
+        widths.append(np.log(ratio.high / ratio.low))
     assert covered >= 88
+    # The error of a median of 25 logarithms, each the difference of two of 0.2, is sqrt(pi / 2) that of their mean.
+    error = np.sqrt(np.pi / 2) * np.sqrt(2) * 0.2 / np.sqrt(25)
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
 @pytest.mark.parametrize(("low", "passed"), [(0.5, True), (1.09, True), (1.11, False)])

@@ -108,9 +108,23 @@ def test_a_base_model_that_is_not_on_the_server_is_one_warning(
     assert [name for name, _ in fake.calls][-2:] == ["log", "finish"]
 
 
-def test_a_worker_waits_until_others_have_uploaded_to_the_same_run() -> None:
+def test_a_worker_waits_until_others_have_uploaded_to_the_same_run(
+    fake: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault: a worker waited 60 seconds for a run that another worker can hold for 120, and lost its evaluations."""
-    assert wandb.LOCK_TIMEOUT >= 4 * wandb.UPLOAD_TIMEOUT
+    waits: list[float] = []
+    acquire = wandb.Lock.acquire
+
+    def record(self: wandb.Lock, timeout: float) -> Any:
+        waits.append(timeout)
+        return acquire(self, timeout=timeout)
+
+    monkeypatch.setattr(wandb.Lock, "acquire", record)
+    run = open_wandb_run(WandbSettings("online"), info(tmp_path))
+    assert run
+    run.finish(True)
+    (waited,) = waits
+    assert waited >= 4 * wandb.UPLOAD_TIMEOUT
 
 
 def rows() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Mistakes in the settings of Slurm, without a cluster."""
+"""Mistakes in the settings of Slurm, and what its programs answer, without a cluster."""
 
 import pytest
 
@@ -56,3 +56,71 @@ def test_options_that_contradict_settings_are_refused(slurm, words, monkeypatch)
     monkeypatch.setattr("posbench.config.checks.which", lambda program: program)
     with pytest.raises(ConfigError, match=words):
         check_launcher(RuntimeSettings(launcher="slurm", slurm=slurm))
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """Puts a program of Slurm that prints and ends as the test says in front of PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    def write(name, out="", error="", status=0):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\nprintf '{out}'\nprintf '{error}' >&2\nexit {status}\n")
+        path.chmod(0o755)
+
+    return write
+
+
+def test_workers_that_are_held_are_not_in_the_queue(program):
+    """Fault: a count of held workers, for which the command would wait for ever, passed unnoticed without a cluster."""
+    program("squeue", r"1_0 JobHeldUser\n1_1 None\n1_2 JobHeldAdmin\n1_3 Resources\n")
+    assert launch_slurm.in_queue("x") == 2
+    program("squeue")
+    assert launch_slurm.in_queue("x") == 0
+
+
+def test_a_squeue_that_fails_is_one_line(program):
+    """Fault: a traceback in its place passed unnoticed without a cluster."""
+    program("squeue", error=r"slurm_load_jobs error:\nUnable to contact\n", status=1)
+    with pytest.raises(
+        ConfigError, match=r"^squeue failed \(slurm_load_jobs error: Unable to contact\): is Slurm"
+    ):
+        launch_slurm.in_queue("x")
+
+
+def test_workers_that_sbatch_refuses_are_one_line(program, tmp_path):
+    """Fault: a traceback of submitit in its place passed unnoticed without a cluster."""
+    pytest.importorskip("submitit")
+    program("srun")
+    program("squeue")
+    program("sbatch", error=r"sbatch: error:\ninvalid partition\n", status=1)
+    runtime = RuntimeSettings(launcher="slurm", slurm=SlurmSettings(partition="nosuch"))
+    started = launch_slurm.workers(Assignment(tmp_path, "id", "run", frozenset()), runtime, 1)
+    with (
+        pytest.raises(
+            ConfigError, match=r"^sbatch has refused the workers \(.*invalid partition.*\): change"
+        ),
+        started,
+    ):
+        pass
+
+
+def test_a_controller_that_does_not_answer_for_long_ends_the_command(monkeypatch, tmp_path):
+    """Fault: an end at the first failure of squeue, and none at all, passed unnoticed without a cluster."""
+    answers = []
+
+    def in_queue(name):
+        if answer := answers.pop(0):
+            return answer
+        raise ConfigError("squeue failed")
+
+    monkeypatch.setattr(launch_slurm, "in_queue", in_queue)
+    monkeypatch.setattr(launch_slurm, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(launch_slurm, "submit", lambda *given: None)
+    silent = [None] * launch_slurm.MAX_FAILURES
+    answers += [4, *silent, 1, *silent, None]
+    with launch_slurm.workers(Assignment(tmp_path, "id", "run", frozenset()), RuntimeSettings(), 9) as wait:
+        for _ in range(2 * launch_slurm.MAX_FAILURES + 1):
+            assert wait(0)
+        with pytest.raises(ConfigError, match="squeue failed"):
+            wait(0)

@@ -68,7 +68,12 @@ BAD_VALUES = {
     ("train", "size.n_layers=1000000"): "size.n_layers 1000000",
     ("train", "size.n_layers=100000", "size.d_model=6000"): "GB of memory",
     ("train", "runtime.num_threads=100000"): "runtime.num_threads 100000",
-    (*MINIATURE, "evaluate.key_value.settings.num_contexts=1000000000"): "give fewer contexts",
+    (*MINIATURE, "evaluate.key_value.settings.num_contexts=1000000000"): "prompts and the limit is 10000000",
+    (
+        *MINIATURE,
+        "evaluate.key_value.settings.num_contexts=9000000",
+        "+evaluate.key_value.lengths=[100000]",
+    ): "give fewer contexts or a shorter length",
     (*MINIATURE, "+grid.train.batch_size=[8,1000000000]"): "GB of memory",
     (*MINIATURE, "+finetune.pi_9={extension: pi, train: {steps: 9, batch_size: 1000000000}}"): "GB of memory",
     # types inside free dictionaries
@@ -149,12 +154,12 @@ BAD_VALUES = {
     ("figures", "experiment=demo"): "this command has a list, write 'experiments=[demo]'",
     ("properties", "scheme=rope"): "write 'schemes=[rope]'",
 }
-# Content of a yaml file that a user writes -> a part of the error line.
+# Content of a yaml file that a user writes -> a part of the error line, or two parts, of which Hydra writes the second.
 BAD_FILES = {
     "name: [a\nbuild: {": "not valid yaml",
     "name: x\n\tbuild: 3": "not valid yaml",
     "name: x\nbuild: !!python/object/apply:os.getcwd []": "tag",
-    "- a": "",
+    "- a": "settings by name|list is not a subclass of SchemeSettings",
     "": "name",
     "name: x\nbuild: {_target_: posbench.schemes.nope.NoPE}\nextra: 3": "extra",
     "name:\nbuild: {_target_: posbench.schemes.nope.NoPE}": "None",
@@ -224,7 +229,8 @@ def test_a_yaml_file_of_a_user(capsys, tmp_path, command, content):
     data = content if isinstance(content, bytes) else content.encode()
     (tmp_path / "scheme/mine.yaml").write_bytes(data)
     name, override = command.split()
-    assert BAD_FILES[content] in posbench(capsys, name, "--config-dir", str(tmp_path), override)
+    line = posbench(capsys, name, "--config-dir", str(tmp_path), override)
+    assert any(words in line for words in BAD_FILES[content].split("|"))
 
 
 def test_a_figure_file_without_settings(capsys, tmp_path):
@@ -255,7 +261,7 @@ def test_a_yaml_file_of_a_user_in_lists(capsys, monkeypatch, tmp_path, command, 
     catalog.choice.cache_clear()
     line = posbench(capsys, *command.split())
     catalog.choice.cache_clear()
-    assert BAD_FILES[content] in line
+    assert any(words in line for words in BAD_FILES[content].split("|"))
     assert "mine.yaml" in line
 
 

@@ -77,4 +77,8 @@ def test_evaluate_with_an_ensemble(script, tmp_path):
         "ensemble=chunks",
     )
     assert alone.code == 0, alone
-    assert "undefined" in alone.out or "–" in alone.out or "n/a" in alone.out, alone.out
+    cells = [pd.read_parquet(path) for path in (tmp_path / "results" / "cells").rglob("*.parquet")]
+    (rows,) = [one for one in cells if set(one["extension"]) == {"chunks"}]
+    assert set(rows["status"]) == {"undefined"}
+    assert rows["value_sum"].isna().all()
+    assert "| rope + chunks | –† |" in alone.out

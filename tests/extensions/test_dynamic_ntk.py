@@ -56,6 +56,7 @@ def test_angles_are_computed_once_per_length() -> None:
     scheme, inputs = DynamicNTK(Llama(SHAPE), context(64)), attention_inputs(40)
     scheme.qk(inputs)
     held = len(inputs.geo._memo)
+    assert held > 0
     scheme.qk(inputs)
     assert len(inputs.geo._memo) == held
 

@@ -116,5 +116,22 @@ def test_incompatible_schemes_raise_at_construction(extension: str) -> None:
         assert lacks or one_frequency or (target.requires_relative and not inner.traits.relative)
 
 
+def test_schemes_without_what_an_extension_requires_are_incompatible() -> None:
+    """Fault: extensions that refuse no scheme passed unnoticed, since INCOMPATIBLE is what they refuse."""
+    all_traits = {scheme: Variant(scheme).inner().traits for scheme in SCHEMES}
+    targets = {extension: locate(settings["_target_"]) for extension, settings in EXTENSIONS.items()}
+    expected = {
+        Variant(scheme, extension)
+        for scheme, traits in all_traits.items()
+        for extension, target in targets.items()
+        if target.requires - traits.capabilities or (target.requires_relative and not traits.relative)
+    }
+    assert expected <= set(INCOMPATIBLE)
+    assert expected >= {
+        *(Variant("alibi", "yarn"), Variant("nope", "pi"), Variant("fire", "drope")),
+        *(Variant("linear_attention", "window"), Variant("window", "window"), Variant("tapa", "log_n")),
+    }
+
+
 def test_every_extension_supports_some_scheme() -> None:
     assert {variant.extension for variant in EXTENDED} == set(EXTENSIONS)

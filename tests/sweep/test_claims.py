@@ -190,6 +190,23 @@ def test_a_lease_that_cannot_be_read_for_a_moment_is_kept(tmp_path, monkeypatch)
     claim.release()
 
 
+def test_a_disk_that_is_full_for_a_moment_keeps_the_claim(tmp_path, monkeypatch):
+    """Fault: an error of writing that ends the thread which renews the lease passed unnoticed."""
+    claim = Claims(tmp_path, "a", 90.0).acquire("job")
+
+    def fails(path, content):
+        raise ConfigError(f"{path} cannot be written: No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(files, "write_bytes", fails)
+        assert claim.renew()
+    assert not claim.is_lost
+    before = claim.beats
+    assert claim.renew()
+    assert json.loads(claim.path.read_bytes())["beats"] > before
+    claim.release()
+
+
 def test_a_torn_lease_is_waited_for(tmp_path, no_locks):
     """A machine that died while it created the lease."""
     clock = Clock()

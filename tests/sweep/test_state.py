@@ -14,6 +14,7 @@ from small_sweeps import cell, finish, model, tuned
 from posbench.checksums import dump_json
 from posbench.commands import status
 from posbench.config.data import TokenizerSettings
+from posbench.errors import DataError
 from posbench.plan.cell import Plan
 from posbench.plan.cost import training_cost
 from posbench.plan.jobs import plan_jobs
@@ -140,8 +141,14 @@ def test_rows_of_another_kernel_are_left_on_a_login_node(results, write):
     assert len(StateReader(sweep, results).read().left) == 1, "a file that cannot be read"
     pq.write_table(pa.table({"kernel": ["sdpa"]}), path)
     assert len(StateReader(sweep, results).read().left) == 1
-    pq.write_table(pa.table({"kernel": ["dense"]}), path)
-    assert not StateReader(sweep, results).read().left
+    for kernels in (
+        ["dense"],
+        ["none"],
+        ["transformers"],
+        ["dense", "none"],
+    ):  # without attention, or not ours
+        pq.write_table(pa.table({"kernel": kernels}), path)
+        assert not StateReader(sweep, results).read().left, kernels
 
 
 def test_a_record_that_cannot_be_read_is_read_again(results, write):
@@ -158,6 +165,25 @@ def test_a_record_that_cannot_be_read_is_read_again(results, write):
     write_record(results, training, "run", outcome="failed", error="no memory")
     reader.read()
     assert list(board.ends(False)) == [f"{training.label} FAILED: no memory"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"format": -1}, "format -1, this version reads"),
+        ({"jobs": {"model": "../x"}}, "a name that is no file name"),
+        ({"jobs": {"name": "/tmp/x"}}, "a name that is no file name"),
+    ],
+)
+def test_a_sweep_that_this_version_cannot_use(results, write, changes, reason):
+    """Fault: a reader without checks of the format and of names, which become names of files, passed unnoticed."""
+    sweep = write([cell(model())])
+    document = json.loads(json.dumps(sweep.document))
+    document["jobs"][0] |= changes.get("jobs", {})
+    document |= {key: value for key, value in changes.items() if key != "jobs"}
+    (results.path / "sweeps" / f"{sweep.id}.json").write_bytes(dump_json(document))
+    with pytest.raises(DataError, match=reason):
+        read_sweep(results.path, sweep.id)
 
 
 def test_status_leaves_out_a_sweep_of_another_version(results, write, capsys):
@@ -198,6 +224,15 @@ def test_the_time_left_follows_from_finished_jobs(results, write):
         write_record(results, measuring, "run", outcome="done", seconds=1.0, flops=measuring.flops)
     reader.read()
     assert abs(reader.seconds_left() - 22.0) < 1e-6
+    claims = Claims(results.path / "locks", "run", 90)
+    held = [claims.acquire(by(sweep, model(seed), False).name) for seed in (2, 3)]
+    held[0].progress = (1, 2, "")
+    held[0].renew()
+    reader.read()
+    left = reader.seconds_left()
+    for claim in held:
+        claim.release()
+    assert abs(left - (10 / 2 + 10 + 1 + 1) / 2) < 1e-6, "half a training less, and two at once"
 
 
 def test_the_status_of_two_thousand_jobs_within_two_seconds(results, write):

@@ -210,6 +210,20 @@ def test_a_lost_claim_ends_its_job_without_a_record(results, write, work, monkey
     assert len(lost) > 1
 
 
+def test_a_claim_that_is_lost_when_its_job_ends_leaves_no_record(results, write, work, monkeypatch):
+    """Fault: a record over that of the process which may have taken the job over passed unnoticed."""
+    sweep, looks = write([cell(model())]), []
+
+    def is_lost(claim):
+        looks.append(1)
+        return len(looks) == 2  # as the job runs, then as it has ended
+
+    monkeypatch.setattr(claims.Claim, "is_lost", property(is_lost))
+    first, second = work(sweep)
+    assert read_record(results, first) == {}
+    assert read_record(results, second)["outcome"] == "done"
+
+
 def test_failures_that_no_worker_tries_again_end_the_command(results, monkeypatch):
     """Fault: with workers of an earlier command in the queue, it said that jobs are left, with status 0 and no reason."""
     plan, retries = Plan([model()], [cell(model())], []), []

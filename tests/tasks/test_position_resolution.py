@@ -1,13 +1,16 @@
 """Resolution of neighbouring positions; extensions of a sweep under several settings."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from test_tasks import Text
 
 from posbench.config.schema import FinetuneSettings, GridSettings, SweepScript, VariantSettings
-from posbench.errors import ConfigError
+from posbench.errors import ConfigError, LengthError
 from posbench.lm.interface import Scores
 from posbench.plan import grid
+from posbench.tasks import position_resolution
 from posbench.tasks.position_resolution import PositionResolution
 
 FILE = {"name": "pi", "build": {"_target_": "posbench.extensions.pi.PositionInterpolation", "factor": "auto"}}
@@ -37,6 +40,14 @@ def test_a_context_without_neighbours_that_differ_is_left_out():
     found = [prompt.doc["context"] for prompt in PositionResolution(20).prompts(10, Text(), 64, 0)]
     assert 0 < len(found) < 20
     assert found == sorted(found)
+
+
+def test_contexts_whose_neighbours_are_all_alike_are_an_error(monkeypatch):
+    """Fault: an evaluation without a prompt, and so without rows, passed unnoticed."""
+    alike = SimpleNamespace(key_ids=np.arange(3), value_ids=np.full(3, 7), ids=np.arange(9))
+    monkeypatch.setattr(position_resolution, "recall_contexts", lambda *_: iter([alike] * 4))
+    with pytest.raises(LengthError, match="at 10 tokens: no context has two neighbouring values that differ"):
+        list(PositionResolution(4).prompts(10, Text(), 64, 0))
 
 
 def test_metrics_compare_the_two_log_probabilities():
@@ -89,4 +100,11 @@ def test_entries_with_the_same_name_are_an_error():
         finetune={"twice": FinetuneSettings("pi", train={"steps": 5})},
     )
     with pytest.raises(ConfigError, match=r"finetune\.twice"):
+        grid.extensions(script, "rope", lambda group, name: dict(FILE))
+
+
+def test_an_ensemble_with_the_name_of_an_extension_is_an_error():
+    """Fault: two groups of rows under one name passed unnoticed."""
+    script = SweepScript(grid=GridSettings(scheme=["rope"], extension=["pi"], ensemble=["mine"]))
+    with pytest.raises(ConfigError, match=r"grid\.extension has a pi as well; rename one of the two"):
         grid.extensions(script, "rope", lambda group, name: dict(FILE))
