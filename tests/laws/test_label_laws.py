@@ -201,10 +201,12 @@ EXPERIMENTS = sorted(path.parent for path in (ROOT / "results" / "published").gl
 @cache
 def published(folder: Path) -> pd.DataFrame:
     """The rows of two documents or contexts of every cell of two seeds, of the three schemes most extended."""
-    rows = read_rows(folder / "rows.parquet")
-    rows = rows[rows["train_seed"] < 2]
-    extensions = rows.groupby("scheme")["extension"].nunique().sort_values(ascending=False, kind="stable")
-    rows = rows[rows["scheme"].isin(extensions.index[:3])]
+    path = folder / "rows.parquet"
+    series = pd.read_parquet(path, columns=["scheme", "extension"])
+    extensions = series.groupby("scheme")["extension"].nunique().sort_values(ascending=False, kind="stable")
+    # Millions of rows: only those that are used are read.
+    wanted = [("train_seed", "<", 2), ("scheme", "in", list(extensions.index[:3]))]
+    rows = pd.read_parquet(path, filters=wanted)
     documents = rows[["cell_id", "doc_id"]].drop_duplicates()
     few = documents[documents.groupby("cell_id").cumcount() < 2]
     return rows.merge(few, on=["cell_id", "doc_id"])
