@@ -1,4 +1,4 @@
-"""Mistakes in the settings of Slurm, and what its programs answer, without a cluster."""
+"""Mistakes in the settings of Slurm, and errors of its programs, without a cluster."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_options_that_contradict_settings_are_refused(slurm, words, monkeypatch)
 
 @pytest.fixture
 def program(monkeypatch, tmp_path):
-    """Puts a program of Slurm that prints and ends as the test says in front of PATH."""
+    """Returns a function that adds a fake Slurm program to PATH, with the output and exit status given."""
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
     def write(name, out="", error="", status=0):
@@ -72,7 +72,7 @@ def program(monkeypatch, tmp_path):
 
 
 def test_workers_that_are_held_are_not_in_the_queue(program):
-    """Fault: a count of held workers, for which the command would wait for ever, passed unnoticed without a cluster."""
+    """Fault: no test without a cluster noticed that held workers were counted, for which the command would wait for ever."""
     program("squeue", r"1_0 JobHeldUser\n1_1 None\n1_2 JobHeldAdmin\n1_3 Resources\n")
     assert launch_slurm.in_queue("x") == 2
     program("squeue")
@@ -80,7 +80,7 @@ def test_workers_that_are_held_are_not_in_the_queue(program):
 
 
 def test_a_squeue_that_fails_is_one_line(program):
-    """Fault: a traceback in its place passed unnoticed without a cluster."""
+    """Fault: no test without a cluster noticed a traceback."""
     program("squeue", error=r"slurm_load_jobs error:\nUnable to contact\n", status=1)
     with pytest.raises(
         ConfigError, match=r"^squeue failed \(slurm_load_jobs error: Unable to contact\): is Slurm"
@@ -89,7 +89,7 @@ def test_a_squeue_that_fails_is_one_line(program):
 
 
 def test_workers_that_sbatch_refuses_are_one_line(program, tmp_path):
-    """Fault: a traceback of submitit in its place passed unnoticed without a cluster."""
+    """Fault: no test without a cluster noticed a traceback of submitit."""
     pytest.importorskip("submitit")
     program("srun")
     program("squeue")
@@ -106,7 +106,7 @@ def test_workers_that_sbatch_refuses_are_one_line(program, tmp_path):
 
 
 def test_a_controller_that_does_not_answer_for_long_ends_the_command(monkeypatch, tmp_path):
-    """Fault: an end at the first failure of squeue, and none at all, passed unnoticed without a cluster."""
+    """Fault: no test without a cluster noticed a command that ended at the first failure of squeue, or never."""
     answers = []
 
     def in_queue(name):

@@ -195,7 +195,7 @@ def cache(tmp_path_factory):
 
 
 class NoAnswer(BaseException):
-    """Raised in a command that takes too long, which takes an OSError such as TimeoutError for one of a disk."""
+    """Raised in a command that takes too long. posbench reports an OSError, such as TimeoutError, as an error of the disk."""
 
 
 def too_long(*_):

@@ -97,7 +97,7 @@ def test_fewer_seeds_than_the_others_are_no_stronger_evidence(rows_of_three_seed
 
 
 def test_the_correction_is_over_all_pairs_of_a_length(rows):
-    """Fault: by Holm's correction over all lengths, .99 and .08 were not told apart in a table of 80 series."""
+    """Fault: with Holm's correction over all lengths, accuracies of .99 and .08 did not differ significantly among 80 series."""
     found = pairwise_tests(of(rows, "fixed_targets", ["nope", "rope", "alibi", "learned"]), BITS, ORDER)
     tested = found[found["p_value"].notna()]
     assert len(tested) == 6 + 4 * 3
@@ -129,7 +129,7 @@ def test_printed_tables(printed):
         "**Bits per byte at 1024 tokens (16×): pairwise comparison**",
     ]
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if " against " in line]
-    assert ["a against b", "a – b", "95% interval", "p", "documents", "seeds", "conclusion"] in lines
+    assert ["a against b", "a – b", "95% interval", "adjusted p", "documents", "seeds", "conclusion"] in lines
     found = {line[0]: line for line in lines}
     assert found["rope + window against rope"][-1] == "**rope + window beats rope**"
     assert found["rope + window against rope"][1].startswith("-")
@@ -145,7 +145,7 @@ def test_captions_name_the_test(printed, rows_of_three_seeds):
         "intervals of the differences: 95% confidence over contexts",
         "Test: cluster t adjusted for skewness over contexts, paired by contexts",
         "results hold for these models",
-        "after the correction of Benjamini and Hochberg for these",
+        "after Benjamini and Hochberg's correction for these",
         "Not beaten: ",
         "No significant difference does not mean equality",
         "Attention kernel: sdpa in float32.",

@@ -40,9 +40,14 @@ class Result:
     """The numbers of one series in one table: (length, text) of each."""
 
     experiment: ExperimentResults
-    label: str
+    scheme: str
+    extension: str
     measure: str
     values: Sequence[tuple[str, str]]
+
+    @property
+    def label(self) -> str:
+        return series_label(self.scheme, self.extension)
 
 
 @dataclass(frozen=True)
@@ -214,18 +219,17 @@ def _sections(
     pictured = {"scheme": cards.by_scheme, "extension": cards.by_extension, "ensemble": {}}
     for group, every in names.items():
         column = "scheme" if group == "scheme" else "extension"
-        place = ("scheme", "extension").index(column)
         for name in sorted(every):
             own = [line for line in lines if name == getattr(line, column)]
-            of_name = [one[2] for one in results if one[place] == name]
-            sources = list(dict.fromkeys(result.experiment.name for result in of_name))
+            with_it = [one for one in results if getattr(one, column) == name]
+            sources = list(dict.fromkeys(result.experiment.name for result in with_it))
             queries = [one.rows_query({column: name}) for one in experiments if one.name in sources]
             card = pictured[group].get(name)
-            yield Section(group, name, describe(group, name), card, own, of_name, queries)
+            yield Section(group, name, describe(group, name), card, own, with_it, queries)
 
 
-def _results(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str, Result]]:
-    """Yields scheme, extension and the numbers of every series in the tables of main metrics."""
+def _results(experiments: Sequence[ExperimentResults]) -> Iterator[Result]:
+    """Yields the numbers of every series in the tables of main metrics."""
     for one in experiments:
         for table in one.tables:
             if table.about["kind"] != "values" or table.about["metric"] not in DRAWN:
@@ -237,7 +241,7 @@ def _results(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, st
                 cell = f"{line.eval_len:,}", format_cell(line).text
                 values.setdefault((line.scheme, line.extension), []).append(cell)
             for pair in ordered_series(table.numbers, one.order):
-                yield *pair, Result(one, series_label(*pair), measure, values[pair])
+                yield Result(one, *pair, measure, values[pair])
 
 
 def _protocols(experiments: Sequence[ExperimentResults]) -> Iterator[tuple[str, str]]:

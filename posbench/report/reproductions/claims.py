@@ -29,7 +29,7 @@ LABELLED = (
     "length_multiple",
     "eval_len",
     "task",
-)  # settings of `select` that labels repeat
+)  # settings of `select` that labels depend on
 TOKENS = {"shortest": "min", "longest": "max"}  # trainings of an experiment by their tokens
 Settings = TypeVar("Settings")
 

@@ -41,9 +41,9 @@ with – in the column "paper" has no published number.
 
 The notes name claims for which one effect suffices. Such a claim is reproduced if the interval of one effect lies in its \
 range, and contradicted if the intervals of all effects lie outside. With fewer than {MIN_SEEDS} training seeds, a claim is \
-always undecided, because the intervals are then over documents or contexts and hold for these models alone. Seeds below \
-the gate, or without a number for another reason, do not count; the gate is not applied at the training length. The column "seeds" has the number of seeds that count and, in \
-brackets, of those that are left out.
+always undecided, because the intervals are then over documents or contexts and hold for these models alone. Past the training \
+length, seeds below the gate do not count. Seeds without a number for another reason never count. The column "seeds" has the \
+number of seeds that count and, in brackets, of those that are left out.
 
 Some ranges are around a paper's number, such as 0.78 to 0.84. They limit the difference between our number and the paper's. \
 The interval that is judged then combines the spread of our seeds with that of the paper's seeds. The paper's interval stands \
@@ -56,7 +56,7 @@ limit of its range is a paper's number. In length generalization, models and tas
 differ; "up to 100 symbols" is the range of 51 to 100, and "up to 150 symbols" that of 101 to 150. In associative recall, the \
 task and the width are the paper's. The papers' models are listed under Sources.
 
-What was chosen or changed after numbers had been seen is in the notes."""
+The notes say which claims and limits were chosen or changed after the numbers had been seen."""
 
 
 @dataclass(frozen=True)

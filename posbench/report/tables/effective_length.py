@@ -31,7 +31,7 @@ from posbench.report.tables.selection import (
     series_label,
 )
 from posbench.report.tables.summary import CLUSTER, NO_INTERVAL, aggregate, metric_sums, paired_intervals
-from posbench.results.gate import MIN_ACCURACY
+from posbench.results.gate import GATE_METRICS, MIN_ACCURACY
 from posbench.results.rows import STATUSES
 from posbench.results.statistics import Interval
 
@@ -78,9 +78,9 @@ SHARES = (Threshold(0.85), Threshold(0.5))
 def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) -> pd.DataFrame:
     """Returns a line per series: estimate, low and high in tokens, possibly infinite, and what they are computed from.
 
-    A series without a number at its training length, or that has not learned the task, has NaN. So has one whose score at the
-    training length is below the gate, such as that of an extension: half of a score at chance is no length. `seeds` counts the
-    seeds with a number at every length up to the effective one.
+    A series without a number at its training length, or that has not learned the task, has NaN. So has a series with an
+    extension whose accuracy at the training length is below the gate: it can keep half of an accuracy at chance at every
+    length. `seeds` counts the seeds with a number at every length up to the effective one.
 
     Args:
         rows: of one protocol and setting, with lengths from the training length on.
@@ -103,7 +103,7 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
         home = part.iloc[0]
         found = [margins.get((scheme, extension, length), NO_INTERVAL) for length in lengths]
         bounded = _bounded(found)
-        below = threshold.share is not None and home["estimate"] < MIN_ACCURACY
+        below = metric.name in GATE_METRICS and home["estimate"] < MIN_ACCURACY
         judged = (
             lengths[0] == train_len and home["status"] != "not_learned" and home["seeds"] > 0 and not below
         )

@@ -80,7 +80,7 @@ def _at_length(
             *_reading_guide(here, ranked, pairs, clusters, metric),
             intervals="intervals of the differences",
         ),
-        header=["a against b", "a – b", "95% interval", "p", clusters, "seeds", "conclusion"],
+        header=["a against b", "a – b", "95% interval", "adjusted p", clusters, "seeds", "conclusion"],
         body=body,
         numbers=here,
         words=["conclusion"],
@@ -131,9 +131,9 @@ def _reading_guide(
         f"Of {len(tested)} pairs tested at this length, {significant} differ significantly.",
         f"Not beaten: {unbeaten}.",
         f"Test: {'; '.join(tests)}.",
-        f"Significant: p < {ALPHA:g} after the correction of Benjamini and Hochberg for these {len(tested)} pairs, so that a "
-        "pair can be significant in a table with other series and not in this one. Intervals are not corrected and can "
-        f"exclude 0 without significance. {capital(NOT_SIGNIFICANT)} does not mean equality.",
+        f"Significant: p < {ALPHA:g} after Benjamini and Hochberg's correction for these {len(tested)} pairs (adjusted p). It "
+        "depends on the series of the table: in another table, the same pair can differ significantly or not. Intervals are "
+        f"not corrected and can exclude 0 without significance. {capital(NOT_SIGNIFICANT)} does not mean equality.",
     ]
 
 

@@ -2,8 +2,8 @@
 
 Pairs are seeds and documents (or contexts) that both series have. The correction is that of Benjamini and Hochberg for all
 pairs at a length, which aims at an expected share of 5% false ones among the significant differences (a guarantee for
-independent or positively dependent tests). Holm's correction, which allows no false one at all, finds hardly a difference
-among the thousands of pairs of 80 series with three seeds.
+independent or positively dependent tests). Holm's correction controls the chance of any false one. It finds almost no
+differences among the thousands of pairs of 80 series with three seeds.
 Where there are MIN_SEEDS seeds, two series with fewer in common, as of models below the gate, are not tested: the test over
 documents alone leaves out the variance between trainings, and finds differences between equal schemes.
 """
