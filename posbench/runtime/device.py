@@ -25,11 +25,9 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"runtime.device {name!r}: give auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"device {name!r}: give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"runtime.device {name!r}: this machine has no CUDA device; give runtime.device=cpu or auto"
-        )
+        raise ConfigError(f"device {name!r}: this machine has no CUDA device; give cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; give cuda:0 to "

@@ -128,7 +128,7 @@ def test_a_missing_gpu_is_reported(script):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    assert_error(script("sweep", *MINIATURE, "runtime.device=cuda"), "no CUDA device", "device=cpu")
+    assert_error(script("sweep", *MINIATURE, "runtime.device=cuda"), "no CUDA device", "give cpu or auto")
 
 
 @pytest.mark.parametrize(
