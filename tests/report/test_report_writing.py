@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from synthetic_rows import synthetic_rows
 from test_figure_kinds import KINDS, config
 
 from posbench.errors import ConfigError
@@ -40,6 +43,17 @@ def test_deleted_files_are_redrawn_with_the_same_bytes(few, tmp_path):
     assert contents(write_report(few, FIGURES, tmp_path, ORDER)) == first
     elsewhere = write_report(few, FIGURES, tmp_path / "elsewhere", ORDER)
     assert contents(elsewhere) == first
+
+
+def test_a_task_that_no_model_has_learned_has_a_report(tmp_path):
+    """Fault: from 128 documents on, with lengths that are undefined, the report ended in an error of pandas."""
+    rows = synthetic_rows(contexts=128, schemes=["nope"])
+    rows = rows[rows["task"] == "key_value"]
+    assert set(rows["status"]) == {"not_learned"}
+    longer = rows["eval_len"] > rows["train_len"]
+    undefined = {"status": "undefined", "doc_id": "", "n": 0, "value_sum": np.nan}
+    rows = pd.concat([rows[~longer], rows[longer].drop_duplicates("eval_len").assign(**undefined)])
+    assert write_report(rows, [config("retrieval_by_position")], tmp_path, ["nope"])
 
 
 def test_reports_are_redrawn_after_changes_only(few, tmp_path):

@@ -106,6 +106,8 @@ def paired_intervals(pairs: pd.DataFrame, by: Sequence[str]) -> dict[tuple, Inte
     seed = [*by, "train_seed"]
     counted = pairs.groupby(seed)[["denominator_a", "denominator_b"]].transform("sum").gt(0).all(axis=1)
     pairs = pairs[counted]
+    if pairs.empty:  # pandas cannot read the categories of an empty index that joins have made
+        return {}
     sides = [
         [pairs[f"{part}_{side}"].to_numpy() for part in ("numerator", "denominator")] for side in ("a", "b")
     ]
