@@ -150,7 +150,7 @@ def load(
             if is_given(group, settings):
                 raise ConfigError(f"settings of {group} change nothing: {path} is trained, so remove them")
         results = path.absolute().parents[1]
-        if Path(str(own.get("runtime.results_dir", results))).absolute() != results:
+        if Path(str(own.get("runtime.results_dir", results))).expanduser().absolute() != results:
             raise ConfigError(
                 f"settings 'runtime.results_dir': rows of a trained model go to its own results folder, {results}; remove "
                 "it, or move the folder"

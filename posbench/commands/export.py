@@ -155,7 +155,7 @@ def trained_folder(model: str, results_dir: Path) -> Path | None:
                 f"{folder} has no finished model: run posbench train with the same settings, which continues from its "
                 "last checkpoint"
             )
-        return folder
+        return folder.absolute()
     return None
 
 

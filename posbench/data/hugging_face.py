@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from posbench.data import subword
 from posbench.data.network import need_hub
 from posbench.data.subword import Subword
-from posbench.errors import ConfigError, DataError
+from posbench.errors import ConfigError, DataError, PosbenchError
 
 OFFLINE = "data.tokenizer.kind=bytes or bpe, or a folder that holds a tokenizer"
 
@@ -68,7 +68,9 @@ def load_auto(name: str, revision: str = "") -> Any:
                 raise
             need_hub(f"tokenizer {name!r}", OFFLINE)
             return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
+    except PosbenchError:
+        raise
+    except Exception as error:  # the Rust library raises no class of its own
         reason = str(error).strip().split("\n")[0].rstrip()
         if reason.endswith(":"):  # a list of what is missing follows
             reason = "it has no file of a tokenizer"

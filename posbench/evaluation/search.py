@@ -148,12 +148,21 @@ class Losses:
         self.path, self.id = path, id
         self.losses: dict[Factors, float] = {}
         if path.exists():
-            content = read_json(path)
-            if content["id"] != id:
+            try:
+                content = read_json(path)
+                given, losses = (
+                    content["id"],
+                    {tuple(one): float(loss) for one, loss in content["candidates"]},
+                )
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise DataError(
+                    f"{path} is damaged ({error}): remove it, and its losses are measured again"
+                ) from None
+            if given != id:
                 raise ConfigError(
                     f"{path} is of another model, corpus, task, length or seed: choose another search.name, or remove it"
                 )
-            self.losses = {tuple(factors): loss for factors, loss in content["candidates"]}
+            self.losses = losses
 
     def get(self, factors: Factors, measure: Callable[[Factors], float]) -> float:
         """Returns the loss of a candidate, measured unless it is in the file."""
@@ -198,7 +207,13 @@ def mean_loss(model: EvaluatedModel, cell: Cell) -> float:
 
 def check_capable(model: EvaluatedModel, cell: Cell) -> None:
     """Raises IncompatibleError if the task has no loss, or if the model does not solve it at its training length."""
-    found, task = metrics(model, cell), cell.task.name
+    try:
+        found, task = metrics(model, cell), cell.task.name
+    except FloatingPointError:
+        raise IncompatibleError(
+            f"{model.plan.label}: its logits are not finite at its training length, so that nothing can be searched; "
+            "train it with a smaller learning rate"
+        ) from None
     if not set(LOSSES) & set(found):
         raise IncompatibleError(
             f"task={task} measures {', '.join(found)}, not nll or logprob, which a search minimises: choose "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -177,11 +178,15 @@ def rows_of(source: SourceModel, results_dir: Path) -> tuple[pd.DataFrame, list[
     """
     store = RowStore(results_dir / "cells")
     evaluations: dict[tuple[str, ...], dict[str, dict[int, tuple[str, str]]]] = {}
-    is_extended = False
+    is_extended, unreadable = False, []
     for path in sorted(store.root.glob("*.parquet")) if source.id else ():
-        if "model_id" not in pq.read_schema(path).names:  # of an old version
+        try:
+            if "model_id" not in pq.read_schema(path).names:  # of an old version
+                continue
+            found = pq.read_table(path, columns=["model_id", "eval_len", "eval_seed", "dtype", *LABELS])
+        except (pa.ArrowException, OSError):
+            unreadable.append(path.name)
             continue
-        found = pq.read_table(path, columns=["model_id", "eval_len", "eval_seed", "dtype", *LABELS])
         first: dict[str, Any] = next(iter(found.slice(0, 1).to_pylist()), {})
         if first.get("model_id") != source.id:
             continue
@@ -195,7 +200,7 @@ def rows_of(source: SourceModel, results_dir: Path) -> tuple[pd.DataFrame, list[
         cell = run.get("date", ""), path.stem
         of_task[first["eval_len"]] = max(of_task.get(first["eval_len"], cell), cell)
     newest = [max(found.values(), key=lambda cells: max(cells.values())) for found in evaluations.values()]
-    notes = []
+    notes = [f"Left out because they cannot be read: {', '.join(unreadable)}."] if unreadable else []
     if source.extension.build is not None and not is_extended:
         notes.append(
             "Not evaluated by posbench with these settings of the extension and this declared length; rows are of the "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def one_line_errors(name: str, file: str = "") -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         reason = f"{file}: {first_line(error)}" if file else first_line(error)
-        if "gated" in reason or "401" in reason or "403" in reason:
+        if not Path(name).exists() and re.search(r"\bgated\b|\b40[13]\b", reason):
             raise DataError(
                 f"model {name!r} is gated or private: accept its licence on the hub, log in with `hf auth login`, "
                 "and try again"

@@ -53,6 +53,7 @@ class Stack(PositionScheme):
             unbounded_context=all(member.traits.unbounded_context for member in members),
             lse_mergeable=all(member.traits.lse_mergeable for member in members),
             pairwise=all(member.traits.pairwise for member in members),
+            draws_positions=any(member.traits.draws_positions for member in members),
             reads_hidden_states=any(member.traits.reads_hidden_states for member in members),
             capabilities=frozenset().union(*(member.traits.capabilities for member in members)),
         )

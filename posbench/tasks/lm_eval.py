@@ -9,12 +9,13 @@ only the first begins with bos; the others begin with the last token of the wind
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from functools import cache
+from functools import cache, partial
 from importlib import import_module, metadata
 from io import StringIO
 from numbers import Real
@@ -86,7 +87,7 @@ class LMEval(Task):
         task = self.harness_task(0)
         requests = [[request.doc, request.args] for request in task.instances]
         content = [metadata.version("lm_eval"), task.dump_config(), requests]
-        text = json.dumps(content, sort_keys=True, default=str)
+        text = json.dumps(content, sort_keys=True, default=source_of)
         return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
     def harness_task(self, seed: int) -> Any:
@@ -229,3 +230,18 @@ def load_task(name: str, include_path: str, num_fewshot: int | None, num_example
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"lm_eval task {name!r} cannot be loaded ({reason}): choose another task") from None
     return task
+
+
+def source_of(value: Any) -> Any:
+    """Returns what identifies a value of a task's settings in every process, for functions their source.
+
+    The text of a function holds its address in memory.
+    """
+    if isinstance(value, partial):
+        return [source_of(value.func), list(value.args), value.keywords]
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (OSError, TypeError):  # a function without a file, or an object that can be called
+            return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
+    return str(value)
