@@ -12,9 +12,10 @@ import hashlib
 import inspect
 import json
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cache, partial
 from importlib import import_module, metadata
 from io import StringIO
@@ -240,8 +241,6 @@ def source_of(value: Any) -> Any:
     if isinstance(value, partial):
         return [source_of(value.func), list(value.args), value.keywords]
     if callable(value):
-        try:
+        with suppress(OSError, TypeError):  # a function without a file, or an object that can be called
             return inspect.getsource(value)
-        except (OSError, TypeError):  # a function without a file, or an object that can be called
-            return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
-    return str(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))

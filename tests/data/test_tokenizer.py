@@ -161,3 +161,14 @@ def test_a_path_without_a_tokenizer_is_named(tmp_path: Path) -> None:
             hugging_face.load.__wrapped__(f"{tmp_path}/tokenizer.json")
     with pytest.raises(ConfigError, match=r"needs data\.tokenizer\.name"):
         hugging_face.load("")
+
+
+def test_an_error_of_the_rust_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: a traceback, since this library raises plain exceptions."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise Exception("data did not match any variant of untagged enum ModelWrapper")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", refuse)
+    with pytest.raises(DataError, match=r"can be loaded \(data did not match"):
+        hugging_face.load_auto(str(tmp_path), "")

@@ -197,8 +197,10 @@ def test_arguments_of_other_types_are_one_line(call, words):
         call()
 
 
-def test_rows_of_a_trained_model_stay_beside_it(cache, text, tmp_path):
-    """Fault: runtime.results_dir in the settings of a trained model was ignored."""
+def test_rows_of_a_trained_model_stay_beside_it(cache, text, tmp_path, monkeypatch):
+    """Fault: runtime.results_dir in the settings of a trained model was ignored, and one with ~ was refused."""
     model = pb.train("alibi", data="files", settings=settings(tmp_path / "python", cache, text), **TRAIN)
     with pytest.raises(ConfigError, match=r"runtime\.results_dir.*own results folder"):
         pb.load(model.folder, settings={"runtime.results_dir": tmp_path / "elsewhere"})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pb.load(model.folder, settings={"runtime.results_dir": "~/python"}).folder == model.folder

@@ -20,7 +20,7 @@ from posbench.report.figures import house_style
 from posbench.report.figures.figure_data import FigureData
 from posbench.report.figures.panels import draw
 from posbench.runtime.device import autocast_context
-from posbench.tasks.lm_eval import LMEval, load_task
+from posbench.tasks.lm_eval import LMEval, load_task, source_of
 
 pytest.importorskip("lm_eval")
 from lm_eval import simple_evaluate
@@ -283,3 +283,12 @@ def test_a_task_with_other_files_is_another_cell(tmp_path):
         versions.append(LMEval("edited", include_path=str(tasks)).version)
     assert versions[0] != versions[1]
     assert versions[0] == versions[2]
+
+
+def test_functions_of_a_task_are_the_same_in_every_process():
+    """Fault: the version of a task with functions, such as hellaswag, held their addresses, and no cell was found again."""
+    found = source_of(partial(json.loads, "1", cls=None))
+    assert found == source_of(partial(json.loads, "1", cls=None))
+    assert "def loads" in found[0]
+    for value in (lambda document: document, json.JSONDecoder(), print, partial(print, "a")):
+        assert " at 0x" not in json.dumps(source_of(value), default=source_of)

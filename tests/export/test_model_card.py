@@ -100,3 +100,12 @@ def test_two_evaluations_of_a_task(posbench, rope, tmp_path):
     assert "Earlier evaluations with other settings of perplexity fixed_targets are left out." in text
     assert "| 128 (2" in text
     assert "| 256 (4" not in text
+
+
+def test_a_cell_that_cannot_be_read(rope, tmp_path):
+    """Fault: a damaged cell, also of another model, ended every export in a traceback."""
+    write_rows(tmp_path / "results", "none")
+    (tmp_path / "results" / "cells" / "torn.parquet").write_bytes(b"PAR1")
+    _, without, notes = lengths_of(rope, None, 64)
+    assert without == [64, 128, 256]
+    assert notes == ["Left out because they cannot be read: torn.parquet."]

@@ -179,3 +179,10 @@ def test_a_single_region_with_other_positions_survives_a_stack() -> None:
     inputs = attention_inputs()
     stack = Stack(SHAPE, [ALiBi(SHAPE), Shifted(SHAPE)])
     assert torch.equal(stack.regions(inputs)[0].geo.q_pos_T, inputs.geo.q_pos_T + 3)
+
+
+def test_a_stack_draws_the_positions_of_its_members() -> None:
+    """Fault: a scheme around random positions took extensions that hide keys by their positions."""
+    stack = Stack(SHAPE, [RANDOMIZED, ALIBI])
+    assert stack.traits.draws_positions
+    assert "indices as positions" not in stack.traits.capabilities

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from posbench.config.search import SearchSettings
-from posbench.errors import ConfigError
+from posbench.errors import ConfigError, DataError
 from posbench.evaluation.evolution import Factors, mutate, on_grid, search
 from posbench.evaluation.search import Losses
 
@@ -78,3 +78,11 @@ def test_a_continued_search_keeps_the_losses_of_its_file(tmp_path: Path) -> None
     assert again.losses == {TARGET: 0.0, (1.0,) * 5: distance((1.0,) * 5), (2.0,) * 5: 7.0}
     with pytest.raises(ConfigError, match="of another model"):
         Losses(path, "another search")
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"id": "a search"}', '{"id": "a search", "candidates": [[1]]}'])
+def test_a_damaged_file_is_one_line(tmp_path: Path, text: str) -> None:
+    """Fault: a traceback."""
+    (tmp_path / "candidates.json").write_text(text)
+    with pytest.raises(DataError, match=r"candidates\.json is damaged .*: remove it"):
+        Losses(tmp_path / "candidates.json", "a search")
