@@ -25,7 +25,7 @@ install: .venv/.ready ## create .venv from pyproject.toml and requirements-lock.
 demo: .venv/.ready ## train, evaluate and draw on two CPU cores, in minutes, without a download
 	$(BIN)/posbench sweep experiment=demo $(ARGS)
 
-sweep: .venv/.ready ## the whole extrapolation experiment; started again, it does what is missing
+sweep: .venv/.ready ## run the whole extrapolation experiment; a second call continues where the first stopped
 	$(BIN)/posbench sweep experiment=extrapolation $(ARGS)
 
 figures: .venv/.ready ## redraw every figure and table from the rows, without torch
@@ -34,10 +34,10 @@ figures: .venv/.ready ## redraw every figure and table from the rows, without to
 report: .venv/.ready ## write results/report.html, the results as one page for the browser, without torch
 	$(BIN)/posbench report $(ARGS)
 
-benchmark: .venv/.ready ## time it beside other implementations and its own goals; fails where it is slow
+benchmark: .venv/.ready ## time posbench beside other implementations and its own goals; fails if it is too slow
 	$(BIN)/posbench benchmark $(ARGS)
 
-test: .venv/.ready ## run the tests but those marked slow, one process a core
+test: .venv/.ready ## run all tests except those marked slow, one process for each core, at most 8
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m 'not slow' $(ARGS)
 
 # One process more than cores, up to 8: many of these tests wait for processes that they have started.

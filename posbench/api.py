@@ -1,7 +1,7 @@
-"""Python functions for those who want neither a command line nor a config: `import posbench as pb`.
+"""Functions for use from Python, without a command line or configs: `import posbench as pb`.
 
-Each function composes the settings of the command of its name and calls the code of that command, so that models, rows
-and ids are the same. Progress is printed to stderr. A mistake raises PosbenchError, whose message is one line.
+`train` and `evaluate` run the code of `posbench train` and `posbench evaluate`, and `choices` that of `posbench list`,
+so models, rows and ids are the same. Progress is printed to stderr. A mistake raises PosbenchError with one line.
 
 >>> import posbench as pb
 >>> model = pb.train("alibi", seq_len=64, steps=300)

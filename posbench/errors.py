@@ -7,7 +7,7 @@ from posbench.renamed import RENAMED, current_name
 
 
 class PosbenchError(Exception):
-    """A mistake of the user or a limit of the software; scripts print its message and exit with status 2."""
+    """A mistake of the user or a limit of the software; commands print its one-line message and exit with status 2."""
 
 
 class ConfigError(PosbenchError):

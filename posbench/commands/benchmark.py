@@ -60,7 +60,9 @@ def main(arguments: Sequence[str]) -> int:
 
     settings = parser("benchmark").parse_args(arguments)
     if settings.scheme and settings.only != ["schemes"]:
-        raise ConfigError("--scheme goes with --only schemes")
+        raise ConfigError(
+            "--scheme changes nothing here: add --only schemes, and no other part, or remove --scheme"
+        )
     check_number("--seconds", settings.seconds, Rule(above=0))
     check_names("scheme", settings.scheme, names("scheme"))
     import torch

@@ -198,5 +198,5 @@ def declared(extension: ExtensionSettings, length: int | None) -> int | None:
             "export the model without it"
         )
     if extension.build is not None and length is None:
-        raise ConfigError(f"--extension {extension.name} needs --length, the tokens that it is built for")
+        raise ConfigError(f"extension {extension.name} is built for one length: give --length in tokens")
     return length

@@ -24,8 +24,8 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 class LongRoPE(FrequencyScaling):
     """theta_m becomes theta_m / f_m, and q . k is multiplied by 1 + ln k / ln L; k is `factor`.
 
-    f is `short_factor` up to the training length L and `long_factor` past it, of the evaluated length or of the text read,
-    whichever is longer.
+    f is `short_factor` up to the training length L and `long_factor` past it. The length that counts is the larger of
+    the evaluated length and the number of tokens read.
     """
 
     def __init__(

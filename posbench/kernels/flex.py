@@ -1,11 +1,11 @@
 """FlexAttention: one fused kernel for every bias that is a function of a pair, forward and backward on a GPU.
 
 Each structure of posbench.position.biases becomes a `score_mod` that gathers from a few captured tensors: a distance
-table from [H, N], a separable bias from row and column, indexed content from [B, H, T, K]. The gradient of a gather is
-atomic additions: those of a table go to several copies of it, over N addresses each and not over T5's 32. Masks become
-a BlockMask, built one row of blocks at a time, because torch's `create_block_mask` writes out T x S. Lengths are padded to powers of two, so that a scheme compiles once per
-batch size and padded length and not for new weights: they are captured as tensors, not as numbers. Scores are float32 in
-every dtype.
+table from [H, N], a separable bias from row and column, indexed content from [B, H, T, K]. The gradient of a gather uses
+atomic additions; those of a table are spread over several copies of it, with N addresses each instead of T5's 32. Masks
+become a BlockMask, built one row of blocks at a time, because torch's `create_block_mask` writes out T x S. Lengths are
+padded to powers of two, so that a scheme compiles once per batch size and padded length; weights are captured as tensors,
+not as numbers, so that new ones need no compilation. Scores are float32 in every dtype.
 
 On the CPU there is only a forward pass and, once compiled, no log-sum-exp.
 """

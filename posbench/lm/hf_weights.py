@@ -173,7 +173,7 @@ def from_hf_state_dict(
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise DataError(
-            f"{name} does not have the weights that its config.json describes ({first})"
+            f"{name} does not have the weights that its config.json describes ({first}): check that the folder is complete"
         ) from None
     if architecture.tie_embeddings:  # load_state_dict with assign=True creates two parameters
         model.head.weight = model.embedding.weight

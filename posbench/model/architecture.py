@@ -94,11 +94,12 @@ class Size:
         """The architecture of this size.
 
         Raises:
-            ConfigError: if the heads do not divide the width and `head_dim` is None.
+            ConfigError: if n_heads is below 1, or does not divide d_model while `head_dim` is None.
         """
         if self.n_heads < 1 or (self.head_dim is None and self.d_model % self.n_heads):
             raise ConfigError(
-                f"{self.n_heads} heads do not divide the width {self.d_model}: choose heads among the divisors of the width"
+                f"size.n_heads {self.n_heads} does not divide size.d_model {self.d_model}: choose a divisor, or set "
+                "size.head_dim"
             )
         head_dim = self.head_dim or self.d_model // self.n_heads
         return Architecture(

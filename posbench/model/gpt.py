@@ -1,7 +1,7 @@
-"""A GPT whose only source of position information is its scheme.
+"""A GPT whose position information comes from its scheme and the causal mask alone.
 
-Models trained here have RMSNorm, a GELU MLP four times the width, and an untied head; `Architecture` has the switches
-of pretrained families. Token embeddings start at standard deviation 1: with a smaller one the identity of a token is
+Models trained here have RMSNorm, a GELU MLP of `Size.mlp_ratio` times d_model, and an untied head; `Architecture` has
+the switches of pretrained families. Token embeddings start at standard deviation 1: with a smaller one the identity of a token is
 lost in the outputs of the first blocks of a small model. Biases of queries, keys and values start at standard deviation
 0.5, so that attention by position alone is possible from the first step.
 """

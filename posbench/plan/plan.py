@@ -153,7 +153,7 @@ def plan_cells(
     if not model.pretrained and needed not in ("", trained_on):
         raise TaskMismatchError(
             f"task {task_settings.name} needs a model of train.synthetic_task={needed}, and {model.label} was trained on "
-            f"{trained_on}"
+            f"{trained_on}: train with train.synthetic_task={needed}, or choose another task"
         )
     fixed = sorted(set(task.fixed_lengths(corpus)))
     if fixed and requested_lengths:
@@ -171,7 +171,9 @@ def plan_cells(
         None if extension.ensemble is None else instantiate(extension.ensemble, ChunkEnsemble, None, None)
     )
     if ensemble is not None and not (task.supports_ensembles and hasattr(ensemble, task.output_type)):
-        raise TaskMismatchError(f"{extension.name} cannot answer task {task_settings.name}")
+        raise TaskMismatchError(
+            f"{extension.name} cannot answer task {task_settings.name}: choose another task, or ensemble=none"
+        )
     if ensemble is not None and model.pretrained and model.pretrained.architecture is None:
         raise IncompatibleError(
             f"{extension.name} needs whole distributions, which a black box does not give: use a model that is converted"

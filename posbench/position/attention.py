@@ -36,7 +36,8 @@ def attend_to(scheme: PositionScheme, parts: list[tuple[AttentionInputs, Tensor]
     pieces = [(inputs, v, region) for inputs, v in parts for region in scheme.regions(inputs)]
     if len(pieces) > 1 and not scheme.traits.lse_mergeable:
         raise IncompatibleError(
-            f"{type(scheme).__name__} splits the pairs into regions and its bias depends on whole rows: use one or the other"
+            f"{type(scheme).__name__}: the logits of a query depend on all of its keys, so attention cannot be computed by "
+            "regions or parts and merged; choose another scheme, or an extension without regions"
         )
     with_lse = len(pieces) > 1 or softmax_normalizer is not None
     results = [kernel(_attention_call(scheme, *piece, with_lse)) for piece in pieces]

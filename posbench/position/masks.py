@@ -1,7 +1,8 @@
-"""Structured masks: masks that compare equal, and whose visible keys can be bounded without evaluating them.
+"""Structured masks: masks that are values, and whose visible keys can be bounded without evaluating them.
 
-A mask may be any function of two indices. A `StructuredMask` is also a value: what is built for it can be cached,
-and kernels leave out the keys that it hides, so that a window over a long text costs only its own pairs.
+A mask may be any function of two indices. A `StructuredMask` is a frozen dataclass: masks of one class and equal
+settings compare equal, so tables built for a mask can be cached. Kernels skip the keys that it hides, so a window
+over a long text costs only its own pairs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class StructuredMask:
-    """Base class of masks that compare equal if they hide the same keys."""
+    """Base class of masks that compare equal if their class and settings are equal."""
 
     def __call__(self, i: Tensor, j: Tensor) -> Tensor:
         """Returns booleans, True where query index i may attend to key index j; broadcasts."""
@@ -207,7 +208,10 @@ def visible_key_ranges(masks: tuple[Mask, ...], first: int, last: int) -> list[S
 
 
 def mask_cache_key(mask: Mask) -> Hashable | None:
-    """Returns a key that is equal for masks that hide the same keys; None for functions, which equal only themselves."""
+    """Returns a hashable key of a mask, equal for masks of one structure and equal settings; None if it has no key.
+
+    Structured masks and bound methods have a key; other functions, and combinations that contain one, have none.
+    """
     if isinstance(mask, AndMask | OrMask):
         names = tuple(mask_cache_key(part) for part in mask.parts)
         return None if None in names else (type(mask), *names)

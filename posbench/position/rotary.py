@@ -31,8 +31,8 @@ def compute_inv_freq(
     """
     if dims % 2:
         raise ConfigError(
-            f"sines and cosines take pairs of dimensions and the {of} is {dims}: choose a width and heads with an "
-            "even width / heads"
+            f"sines and cosines take pairs of dimensions, and the {of} is {dims}: choose an even one (size.d_model, "
+            "size.n_heads or size.head_dim)"
         )
     if not base > 1:
         raise ConfigError(
@@ -51,7 +51,7 @@ def transform_inv_freq(inv_freq_M: Tensor, inputs: AttentionInputs) -> Tensor:
 def cos_sin(pos_T: Tensor, inv_freq_M: Tensor, dtype: torch.dtype) -> CosSin:
     """Returns the cosines and sines of position * frequency, (T, M) each.
 
-    Angles are computed in float64 and rounded once: bfloat16 holds no integer above 256 exactly, and float32
+    Angles are computed in float64 and rounded once: bfloat16 holds no odd integer above 256 exactly, and float32
     angles lose digits as positions grow.
     """
     angle_TM = pos_T.double()[:, None] * inv_freq_M

@@ -1,7 +1,7 @@
-"""The base class of position schemes: everything by which a model can tell the order of its tokens.
+"""Base class of position schemes: the hooks by which a scheme adds position information to a model.
 
-The base class changes nothing, which is NoPE. A scheme overrides the hooks that it needs; callers never test
-which scheme they hold.
+The base class changes nothing: it is NoPE, where order is visible through the causal mask alone. A scheme overrides
+the hooks that it needs; code that calls hooks never tests the class of a scheme.
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ class PositionScheme(nn.Module):
 
             attention_output(out_BHTD, x_BTW, layer)   (B, H, T, D) before the output projection   out_BHTD
 
-    One object serves all layers of a model. `__init__` may draw parameters from the global generator: the model
-    builds the scheme under a seed of its own, so that no other initial weight changes. Constants are plain
-    float64 tensors, not buffers, so that casting a model to bfloat16 does not round them; kernels round once.
+    One object serves all layers of a model. `__init__` may draw parameters from the global generator:
+    `posbench.model.gpt.build_scheme` calls it under a seed of its own, so the other initial weights do not change.
+    Constants are plain float64 tensors, not buffers: casting a model to bfloat16 does not round them; kernels round once.
 
     Attributes:
         traits: what the scheme guarantees.

@@ -3,7 +3,8 @@
 Bianchessi et al. Bayesian Attention Mechanism: A Probabilistic Framework for Positional Encoding and Context Length
 Extrapolation. ICLR 2026. arXiv:2505.22842. As in the authors' published code (github.com/ArthurSBianchessi/BAM): a prior
 for each layer and head, which starts uniform (shape 0, log scale 0), and a location of 0 that is not trained. A shape of 1
-is ALiBi's; with a negative shape a head prefers far keys. Their BAM with scalable softmax is the scheme ssmax around it.
+is ALiBi's; with a negative shape a head prefers far keys. For the paper's BAM with
+scalable softmax, stack `ssmax` on it.
 """
 
 import torch

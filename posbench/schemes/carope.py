@@ -1,9 +1,9 @@
-"""CARoPE: RoPE whose frequencies are drawn from each token, one base for each head.
+"""CARoPE: RoPE whose frequencies are computed from each token, with one base for each head.
 
 Veisi, Fartoot, Amirzadeh. Context-aware Rotary Position Embedding. 2025. arXiv:2507.23083, section 2. The base of a token
-and head lies between 0 and 1; pair m turns by its m-th power at every token, as RoPE's pairs turn by powers of
-10000^(-2/D). Computed from the normalised input of the layer, with weights for each layer, where the paper says "the
-embedding of the token". The paper starts from RoPE's frequencies, which this function of a token has for no weights. Here,
+and head lies between 0 and 1; each token turns pair m by the m-th power of the base, as RoPE turns its pairs by powers of
+10000^(-2/D). The base is computed from the normalised input of the layer, with weights for each layer; the paper has "the
+embedding of the token". Deviation: the paper starts from RoPE's frequencies, which no weights of this function give. Here,
 weights start at standard deviation 0.02, where the base is about 0.59, that of RoPE in heads of 35 dimensions.
 """
 

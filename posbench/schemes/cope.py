@@ -4,8 +4,7 @@ Golovneva et al. Contextual Position Encoding: Learning to Count What's Importan
 in appendix B. arXiv:2405.18719.
 As in that listing, gates are computed from scaled logits, position vectors are multiplied with unscaled queries, and
 masked keys do not count. It has no default number of positions; 64 is that of DAPE's authors. One table for each layer,
-shared by its heads; the authors initialize it to zero, here it is drawn at standard deviation d_model^-0.5, as other
-tables are.
+shared by its heads. Deviation: the authors initialize it to zero; here it is drawn at standard deviation d_model^-0.5.
 """
 
 import torch

@@ -4,9 +4,9 @@ Zheng et al. DAPE: Data-Adaptive Positional Encoding for Length Extrapolation. N
 arXiv:2405.14722. With a kernel of 3 keys it is its successor, DAPE V2: Process Attention Score as Feature Map for
 Length Extrapolation. ACL 2025, section 3. arXiv:2410.04798.
 The bias is that of any scheme with an additive bias, KERPLE's by default. As in the authors' code, the hidden layer
-has 32 units with LeakyReLU and weights are drawn uniformly within fan_in^-0.5. Pairs that are not visible are 0
-before the first convolution, as in their code, and also before the second; there their last row of a text differs
-from the same row of a longer text.
+has 32 units with LeakyReLU and weights are drawn uniformly within fan_in^-0.5. Pairs that are not visible are set to 0
+before the first convolution, as in their code, and here also before the second. Deviation: without the second zeroing,
+as in their code, the last row of a text differs from the same row within a longer text.
 """
 
 from collections.abc import Mapping

@@ -6,8 +6,8 @@ arXiv:2111.09543).
 Position-to-content reads row delta(j, i) in the paper and row delta(i, j) in the authors' code and its ports
 (github.com/microsoft/DeBERTa/issues/162): `p2c_rows` selects one. One embedding of rows for all layers, projected by
 each layer; no biases, no dropout, no absolute positions before the output. Rows start at standard deviation 1 (the
-authors': 0.02), and w is 64 by default (theirs: 512). Of the 2w rows only those exist that a causal model reads. A
-fractional distance uses the row of its integer part.
+authors': 0.02), and w is 64 by default (theirs: 512). The table has only those of the 2w rows that a causal model reads.
+A fractional distance uses the row of its integer part.
 """
 
 import math

@@ -5,8 +5,8 @@ ICML 2025. arXiv:2412.17739.
 As in the authors' code, no coefficient is trained. The frequencies that complete a period within the training
 length are kept; at most D/4 pairs have a mixture, drawn around one frequency each; sine and cosine, heads and layers
 have their own; the other pairs are multiplied by x + J x, J a quarter turn, at every position. The coefficients
-depend on the setting `seed`, not on the model's seed. Half-split pairs. Frequencies can be extended where two or more
-are kept. Mixtures of positions are not relative.
+depend on the setting `seed`, not on the model's seed. Half-split pairs. Extensions that scale frequencies need at least two
+kept ones. Mixtures of positions are not relative.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Chen et al. HoPE: A Novel Positional Encoding Without Long-Term Decay for Enhanced Context Awareness and
 Extrapolation. ACL 2025. arXiv:2410.21216. Not the HoPE of arXiv:2509.05218.
-The other pairs of dimensions are not rotated. Frequencies can be extended where two or more are kept.
+The other pairs of dimensions are not rotated. Extensions that scale frequencies need at least two kept ones.
 """
 
 import math

@@ -1,10 +1,10 @@
 """Scale-invariant attention: a gain on the logits that grows with the distance, and a penalty that balances it.
 
-Anson, Wang, Aitchison. Scale-invariant Attention. NeurIPS 2025. arXiv:2505.17083. From a summary that
-quotes the formula and from an independent implementation, which agree; the paper was not at hand. With it the total weight
-of the keys from T to cT tokens back, and their effective number, hardly depend on T. The paper stacks it on p-RoPE, as
-the configuration does; alpha = beta = e^(1/2) make it the identity at distance 0. Because the gain belongs to a pair,
-logits are computed row by row, on a GPU too.
+Anson, Wang, Aitchison. Scale-invariant Attention. NeurIPS 2025. arXiv:2505.17083. Implemented from a summary that quotes
+the formula and from an independent implementation, which agree; the paper itself was not available. Under the scheme,
+the total weight of the keys from T to cT tokens back, and their effective number, hardly depend on T. The paper stacks
+it on p-RoPE, as the configuration does; alpha = beta = e^(1/2) make it the identity at distance 0. The gain belongs to a
+pair, so logits are computed row by row, also on a GPU.
 """
 
 import math

@@ -1,10 +1,11 @@
 """Selective attention: each token can lower the logits of earlier tokens for all tokens after it.
 
 Leviathan, Kalman, Matias. Selective Attention Improves Transformer. ICLR 2025, section 3. arXiv:2410.02703. The
-positive content logits of the first head, summed over the queries so far, are subtracted from those of every head; the
-first token is never lowered and no token lowers itself. The logits of earlier queries are needed, which a cache does
-not hold, so that prompts over one context are read anew, and which regions with positions of their own would change.
-It encodes no order, so its configuration is on RoPE.
+positive logits of the first head (those of the base scheme, with its bias), summed over the queries so far, are
+subtracted from the logits of every head. The first token is never lowered, and no token lowers itself. Logits of
+earlier queries are required: a cache does not hold them, so prompts over one context are read again for each
+continuation, and regions with other positions would change them, so extensions with regions do not apply. It
+encodes no order, so its configuration is built around RoPE.
 """
 
 from collections.abc import Mapping

@@ -66,7 +66,9 @@ def encode_pair(corpus: Corpus, context: str, continuation: str) -> tuple[np.nda
 def scored(head_C: np.ndarray, continuation_S: np.ndarray, corpus: Corpus, length: int) -> Prompt:
     """Returns the prompt that scores a continuation."""
     if not len(continuation_S):
-        raise LengthError("lm_eval: a continuation of this task has no tokens of its own behind its context")
+        raise LengthError(
+            "lm_eval: a continuation of this task encodes to no token after its context: choose another task or tokenizer"
+        )
     room = length + 1 - len(continuation_S)
     if room < 1:
         raise LengthError(

@@ -59,7 +59,7 @@ class LongPPL(Perplexity):
         super().__init__(max_context, num_examples)
         if min_context_gain < 0 or max_loss <= 0:
             raise ConfigError(
-                f"key_tokens with min_context_gain {min_context_gain} and max_loss {max_loss}: give nats, "
+                f"longppl with min_context_gain {min_context_gain} and max_loss {max_loss}: give nats, "
                 "min_context_gain at least 0 and max_loss above 0"
             )
         self.short_context_len = short_context_len
@@ -70,8 +70,8 @@ class LongPPL(Perplexity):
         short = targets if self.short_context_len is None else self.short_context_len
         if not 1 <= short <= max(1, train_len // 2) or not train_len <= length:
             raise LengthError(
-                f"key_tokens at {length} tokens with a short context of {short}: give a length of {train_len} (the "
-                f"training length) or more, and a short context from 1 to {max(1, train_len // 2)} (half of it)"
+                f"longppl at {length} tokens with a short_context_len of {short}: give a length of {train_len} (the "
+                f"training length) or more, and a short_context_len from 1 to {max(1, train_len // 2)} (half of it)"
             )
         segments = list(self.segments(length, corpus, seed))
         sizes = (length + 1, None), (train_len + 1, train_len), (short + targets, train_len)

@@ -243,7 +243,7 @@ def test_a_scheme_from_outside_must_be_allowed(posbench, outside, tmp_path):
         (["--push", "a/b/c"], "is not a repository"),
         (["--extension", "yarrn"], "did you mean 'yarn'"),
         (["--extension", "nbce", "--length", "128"], "is an ensemble"),
-        (["--extension", "window"], "needs --length"),
+        (["--extension", "window"], "is built for one length: give --length"),
         (["--extension", "yarn", "--length", "128"], "needs a scheme with inv_freq"),
         (["--extension", "window", "--length", "128", "--set", "widnow=4"], "widnow"),
         (["--extension", "window", "--length", "128", "--set", "window"], "write KEY=VALUE"),

@@ -121,7 +121,7 @@ def test_regions_of_a_rowwise_bias_raise() -> None:
     call, _ = case("none")
     stream = torch.zeros(2, KEYS, HEADS * DIMS, dtype=torch.float64)
     inputs = AttentionInputs(0, call.geo, stream, stream, call.q_BHTE, call.k_BHSE)
-    with pytest.raises(IncompatibleError, match=r"^Split splits .* whole rows: use one or the other$"):
+    with pytest.raises(IncompatibleError, match=r"^Split: .* depend on all of its keys, .* without regions$"):
         attend(Split(), inputs, call.v_BHSD, KernelDispatcher("auto"))
 
 

@@ -1,6 +1,6 @@
-"""Ranking of many series at one length, as ranges of ranks and groups: neighbours are often not told apart.
+"""Ranking of many series at one length, as ranges of ranks and groups, since neighbours often do not differ significantly.
 
-Told apart are pairs with a corrected p below 0.05 (`pairwise_tests`).
+Two series differ significantly if their corrected p is below 0.05 (`pairwise_tests`).
 """
 
 from typing import Any
