@@ -78,7 +78,7 @@ def _sharing_a_label(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def _row_labels(cell: Cell) -> tuple[Any, ...]:
-    """The labels that the rows of a cell carry, without the seed of the training excluded."""
+    """The labels that the rows of a cell carry, with the seed of the training."""
     task: Task = instantiate(cell.task.build, Task)
     model = cell.model
     named = (task.task, task.variant, task.protocol, cell.length)
