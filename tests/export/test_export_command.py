@@ -16,7 +16,6 @@ from conftest import MODEL, evaluated, settings, write_trained
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posbench.commands.arguments import parser
-from posbench.commands.export import trained_folder
 from posbench.config.data import TokenizerSettings
 from posbench.data.corpus import open_corpus
 
@@ -299,12 +298,3 @@ def test_a_black_box_is_there_already(posbench, tmp_path):
     assert status == 2
     assert "there is nothing to export" in err
     assert Path(folder / "config.json").exists()
-
-
-def test_the_folder_of_a_model_by_its_name(tmp_path, monkeypatch):
-    """Fault: `posbench export ID` within the folder of all models ended in an IndexError."""
-    (tmp_path / "models" / "0f3a" / "final").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "models")
-    assert trained_folder("0f3a", tmp_path) == tmp_path / "models" / "0f3a"
-    monkeypatch.chdir(tmp_path / "models" / "0f3a")
-    assert trained_folder("final", tmp_path) == tmp_path / "models" / "0f3a"

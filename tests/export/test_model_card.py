@@ -6,6 +6,7 @@ import pytest
 from conftest import MODEL, settings, write_trained
 from synthetic_rows import synthetic_rows
 
+from posbench.commands.export import trained_folder
 from posbench.config.schema import ExtensionSettings
 from posbench.export import card
 from posbench.export.source_model import load_trained
@@ -109,3 +110,12 @@ def test_a_cell_that_cannot_be_read(rope, tmp_path):
     _, without, notes = lengths_of(rope, None, 64)
     assert without == [64, 128, 256]
     assert notes == ["Left out because they cannot be read: torn.parquet."]
+
+
+def test_the_folder_of_a_model_by_its_name(tmp_path, monkeypatch):
+    """Fault: `posbench export ID` within the folder of all models ended in an IndexError."""
+    (tmp_path / "models" / "0f3a" / "final").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "models")
+    assert trained_folder("0f3a", tmp_path) == tmp_path / "models" / "0f3a"
+    monkeypatch.chdir(tmp_path / "models" / "0f3a")
+    assert trained_folder("final", tmp_path) == tmp_path / "models" / "0f3a"

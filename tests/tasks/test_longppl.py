@@ -67,7 +67,7 @@ def test_without_key_tokens_their_loss_is_missing():
 def test_invalid_lengths_and_settings():
     with pytest.raises(LengthError, match=r"16 \(the training length\) or more"):
         next(LongPPL(MAX_CONTEXT, 1).prompts(8, Text(), TRAIN_LEN, 0))
-    with pytest.raises(LengthError, match=r"short context from 1 to 8 \(half of it\)"):
+    with pytest.raises(LengthError, match=r"short_context_len from 1 to 8 \(half of it\)"):
         next(LongPPL(MAX_CONTEXT, 1, 9).prompts(16, Text(), TRAIN_LEN, 0))
     with pytest.raises(ConfigError, match="max_loss above 0"):
         LongPPL(MAX_CONTEXT, 1, max_loss=0.0)
