@@ -150,10 +150,8 @@ class Losses:
         if path.exists():
             try:
                 content = read_json(path)
-                given, losses = (
-                    content["id"],
-                    {tuple(one): float(loss) for one, loss in content["candidates"]},
-                )
+                given = content["id"]
+                losses = {tuple(factors): float(loss) for factors, loss in content["candidates"]}
             except (OSError, ValueError, LookupError, TypeError) as error:
                 raise DataError(
                     f"{path} is damaged ({error}): remove it, and its losses are measured again"

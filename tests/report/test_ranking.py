@@ -86,7 +86,7 @@ def test_seeds_left_out_are_named():
 
 
 def test_seeds_that_count_at_the_training_length_alone_are_named():
-    """Fault: with one of three seeds below the gate, the footnote said "not learned" of the whole series."""
+    """Fault: if one of three seeds was below the gate, the footnote called the whole series "not learned"."""
     rows = synthetic_rows(seeds=3, documents=8, contexts=8, schemes=("rope", "alibi"))
     failed = (rows["scheme"] == "alibi") & (rows["train_seed"] == 2) & (rows["task"] == "key_value")
     rows.loc[failed, "status"] = "not_learned"
