@@ -38,7 +38,7 @@ def assert_error(result, *expected: str) -> None:
         (["grid.train.lr=[1]"], ["+grid.train.lr"]),
         (["grid.scheme=[]"], ["grid.scheme"]),
         (["+overrides.scheme.rope.rope_thta=3"], ["'rope_thta'", "did you mean 'rope_theta'"]),
-        (["size.n_heads=5"], ["5 heads", "width 16"]),
+        (["size.n_heads=5"], ["size.n_heads 5", "size.d_model 16"]),
         (["size.d_model=6"], ["head dimension", "even"]),
         (["train.steps=0"], ["train.steps 0", "at least 1"]),
         (["train.batch_size=8", "train.grad_accum_steps=3"], ["grad_accum_steps 3", "divisor"]),
