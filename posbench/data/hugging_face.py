@@ -26,7 +26,16 @@ def load(name: str, revision: str = "") -> Subword:
 
 
 def bos_id(name: str, revision: str = "") -> int:
-    """Returns the id at the start of a text for a tokenizer's model: its bos, else its eos (GPT-2), else its pad."""
+    """Returns the id at the start of a text for a tokenizer's model: its bos, else its eos (GPT-2), else its pad.
+
+    Raises:
+        DataError: if it has none of them, or is a single file.
+    """
+    if name.endswith(".json"):
+        raise DataError(
+            f"data.tokenizer.name {name!r}: a file does not state which id begins a text for a pretrained model; give "
+            "the folder of the tokenizer"
+        )
     loaded = load_auto(name, revision)
     for index in (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id):
         if index is not None:

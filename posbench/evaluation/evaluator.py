@@ -114,7 +114,7 @@ class EvaluatedModel:
         return status
 
     def run_task(self, cell: Cell, task: Task, kernel: KernelDispatcher) -> list[dict[str, Any]]:
-        """Returns the measured columns of the rows of a cell; halves the batch as long as memory is short.
+        """Returns the measured columns of the rows of a cell; reduces the batch as long as memory is short.
 
         Raises:
             FloatingPointError: if a logit of the model is not a number.
@@ -124,44 +124,60 @@ class EvaluatedModel:
             self.adapt_prompt(task, prompt)
             for prompt in task.prompts(cell.length, self.corpus, train_len, cell.seed)
         ]
-        longest = max((prompt.length for prompt in prompts), default=0)
-        while True:
+        whole = 1 + max((prompt.length for prompt in prompts), default=0)
+        # Passes over a chunk, or over continuations of a context in memory, read less than a whole sequence.
+        has_shorter_passes = cell.extension.ensemble is not None or any(
+            len(prompt.continuations) > 1 for prompt in prompts
+        )
+        limits = batch_limits(self.max_tokens_per_batch, whole, has_shorter_passes)
+        for limit, smaller in zip(limits, [*limits[1:], None], strict=True):
+            if limit >= whole:  # a limit of 1 is for this cell alone, the others are kept for later cells
+                self.max_tokens_per_batch = limit
             try:
-                results: list[Any] = []
-                for length, some in groupby(prompts, lambda prompt: prompt.extension_length or cell.length):
-                    lm = self.lm_or_ensemble(replace(cell, length=length), kernel)
-                    results += run_distributed(getattr(lm, task.output_type), list(some), self.should_stop)
-                for result in results:
-                    if isinstance(result, Scores):
-                        check_numbers(torch.from_numpy(result.logprob))
+                results = self.results(cell, task, prompts, kernel, limit)
                 break
             except Exception as error:  # the same on every rank
-                if not is_out_of_memory(error) or self.max_tokens_per_batch < 2 * (longest + 1):
+                if smaller is None or not is_out_of_memory(error):
                     raise
-            # After the except block, because the frames of the error keep its tensors alive. Later cells keep the
-            # smaller batch.
-            self.max_tokens_per_batch //= 2
+            # After the except block, because the frames of the error keep its tensors alive.
             _log.warning(
                 "out of memory with runtime.max_tokens_per_batch=%d at %d tokens: continuing with %d",
-                2 * self.max_tokens_per_batch,
+                limit,
                 cell.length,
-                self.max_tokens_per_batch,
+                smaller,
             )
             free_memory()
         return [vars(measure) for measure in task.process_all_results(zip(prompts, results, strict=True))]
+
+    def results(
+        self, cell: Cell, task: Task, prompts: list[Prompt], kernel: KernelDispatcher, max_tokens: int
+    ) -> list[Any]:
+        """Returns the answers of the model to the prompts, in order; `max_tokens` limits one forward pass.
+
+        Raises:
+            FloatingPointError: if a log-probability is not a number.
+        """
+        found: list[Any] = []
+        for length, some in groupby(prompts, lambda prompt: prompt.extension_length or cell.length):
+            lm = self.lm_or_ensemble(replace(cell, length=length), kernel, max_tokens)
+            found += run_distributed(getattr(lm, task.output_type), list(some), self.should_stop)
+        for result in found:
+            if isinstance(result, Scores):
+                check_numbers(torch.from_numpy(result.logprob))
+        return found
 
     def adapt_prompt(self, task: Task, prompt: Prompt) -> Prompt:
         """Returns the prompt as the model reads it."""
         return prompt
 
-    def lm_or_ensemble(self, cell: Cell, kernel: KernelDispatcher) -> Any:
+    def lm_or_ensemble(self, cell: Cell, kernel: KernelDispatcher, max_tokens: int) -> Any:
         """Returns the language model of a cell, inside its ensemble if it has one."""
-        lm = self.lm(cell, kernel)
+        lm = self.lm(cell, kernel, max_tokens)
         if cell.extension.ensemble is None:
             return lm
         return instantiate(cell.extension.ensemble, ChunkEnsemble, lm, self.corpus.vocabulary.bos)
 
-    def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
+    def lm(self, cell: Cell, kernel: KernelDispatcher, max_tokens: int) -> Any:
         """Returns the language model of a cell, with its extension."""
         settings = self.plan.settings
         length = cell.length
@@ -173,7 +189,7 @@ class EvaluatedModel:
             settings.train.seq_len,
             kernel,
             partial(autocast_context, self.device, cell.dtype),
-            self.max_tokens_per_batch,
+            max_tokens,
         )
 
     def finetune_start(self, tuning: FineTuning) -> FinetuneStart:
@@ -224,6 +240,19 @@ class EvaluatedModel:
             "python": platform.python_version(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+
+
+def batch_limits(first: int, whole: int, has_shorter_passes: bool) -> list[int]:
+    """Returns the limits in tokens of a forward pass that are tried in turn while memory is short.
+
+    Args:
+        first: the limit to begin with, which is halved as long as a batch of sequences of `whole` tokens gets smaller.
+        has_shorter_passes: whether batches of shorter sequences get smaller below that; the last limit is then 1.
+    """
+    limits = [first]
+    while limits[-1] // 2 >= whole:
+        limits.append(limits[-1] // 2)
+    return [*limits, 1] if has_shorter_passes and limits[-1] > 1 else limits
 
 
 def run_distributed(

@@ -9,11 +9,7 @@ from typing import Any
 
 import torch
 
-from posbench.config.data import TokenizerSettings
-from posbench.config.schema import (
-    RuntimeSettings,
-)
-from posbench.data import hugging_face
+from posbench.config.schema import RuntimeSettings
 from posbench.data.corpus import Corpus
 from posbench.errors import LengthError, UndefinedError
 from posbench.evaluation.evaluator import EvaluatedModel
@@ -28,20 +24,6 @@ from posbench.plan.plan import apply_extension, build_untrained_scheme
 from posbench.position.scheme import PositionScheme
 from posbench.runtime.device import autocast_context, pick_device
 from posbench.tasks.task import Task
-
-
-def eos_ids(model: Any, tokenizer: TokenizerSettings) -> tuple[int, ...]:
-    """Returns the ids that end an answer, as the model's generation settings and the tokenizer state them."""
-    loaded = (
-        None
-        if tokenizer.name.endswith(".json")
-        else hugging_face.load_auto(tokenizer.name, tokenizer.revision)
-    )
-    found: set[int] = set()
-    for source in (model.generation_config, model.config, loaded):
-        given = getattr(source, "eos_token_id", None)
-        found |= set(given if isinstance(given, list | tuple) else [] if given is None else [given])
-    return tuple(sorted(found))
 
 
 def defined_lengths(scheme: PositionScheme, lengths: list[int], train_len: int) -> list[int]:
@@ -67,13 +49,12 @@ class PretrainedModel(EvaluatedModel):
         self.max_tokens_per_batch = runtime.max_tokens_per_batch
         self.device, self.dtype = pick_device(runtime.device), pretrained.settings.dtype
         hf_model = load_hf_model(pretrained).to(self.device)
-        ends = eos_ids(hf_model, plan.settings.data.tokenizer)
-        self.corpus = replace(corpus, vocabulary=replace(corpus.vocabulary, eos_ids=ends))
+        self.corpus = replace(corpus, vocabulary=replace(corpus.vocabulary, eos_ids=plan.eos_ids))
         count = sum(parameter.numel() for parameter in hf_model.parameters())
         self.metadata = {"status": "ok", "n_params": count, "train_tokens": 0}
         self.opening: dict[str, Any] = {
             "first_token": f"every prompt begins with id {corpus.vocabulary.bos}, at every length",
-            "eos_ids": list(ends),
+            "eos_ids": list(plan.eos_ids),
         }
         self.black_box: torch.nn.Module | None = hf_model
         if pretrained.architecture is None:
@@ -113,15 +94,15 @@ class PretrainedModel(EvaluatedModel):
     def run_metadata(self, status: str, started: float) -> dict[str, Any]:
         return super().run_metadata(status, started) | self.opening
 
-    def lm(self, cell: Cell, kernel: KernelDispatcher) -> Any:
+    def lm(self, cell: Cell, kernel: KernelDispatcher, max_tokens: int) -> Any:
         if self.black_box is None:
-            return super().lm(cell, kernel)
+            return super().lm(cell, kernel, max_tokens)
         kernel.note("transformers")
         return HFLM(
             self.black_box,
             self.plan.settings.train.seq_len,
             partial(autocast_context, self.device, cell.dtype),
-            self.max_tokens_per_batch,
+            max_tokens,
         )
 
     def columns(self, cell: Cell, task: Task) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from posbench.config.schema import ExtensionSettings, LMSettings
 from posbench.errors import ConfigError, DataError, IncompatibleError
 from posbench.identity import identity
 from posbench.lm import hf_families, hf_positions, hf_rope_scaling
-from posbench.lm.hf_loading import from_pretrained, hub_commit, load_config, one_line_errors, source_id
+from posbench.lm.hf_loading import (
+    from_pretrained,
+    hub_commit,
+    load_config,
+    load_generation_config,
+    one_line_errors,
+    source_id,
+)
 from posbench.lm.hugging_face import OpaquePositions
 from posbench.model.architecture import Architecture
 
@@ -146,6 +153,20 @@ def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
         config.model_type,
         reason,
     )
+
+
+def eos_ids(settings: LMSettings, tokenizer: Any) -> tuple[int, ...]:
+    """Returns the ids that end an answer: those of the configuration, the generation settings and the tokenizer.
+
+    Args:
+        tokenizer: a tokenizer of transformers.
+    """
+    sources = [load_config(settings), load_generation_config(settings), tokenizer]
+    found: set[int] = set()
+    for source in sources:
+        given = getattr(source, "eos_token_id", None)
+        found |= set(given if isinstance(given, list | tuple) else [] if given is None else [given])
+    return tuple(sorted(found))
 
 
 def opaque_scheme_settings(config: Any, name: str) -> dict[str, Any]:

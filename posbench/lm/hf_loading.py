@@ -24,6 +24,13 @@ from posbench.runtime.oom import is_out_of_memory
 
 REMEDY = "give a folder with config.json and weights, or a causal language model's name on the hub"
 WEIGHTS = ("*.safetensors", "*.bin")
+GENERATION_CONFIG = "generation_config.json"
+# Arguments of transformers' `cached_file`.
+ABSENT_IS_NONE = (
+    "_raise_exceptions_for_missing_entries",
+    "_raise_exceptions_for_connection_errors",
+    "_raise_exceptions_for_gated_repo",
+)
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -73,6 +80,22 @@ def from_pretrained(auto_class: Any, settings: LMSettings, **kwargs: Any) -> Any
                 raise
             need_hub(f"model {name!r}", "a folder that holds a model")
             return auto_class.from_pretrained(name, **kwargs)
+
+
+def load_generation_config(settings: LMSettings) -> Any:
+    """Loads generation_config.json of a model, first from local files and then from the hub; None without that file."""
+    from transformers import GenerationConfig
+    from transformers.utils.hub import cached_file
+
+    name = settings.name
+    where: dict[str, Any] = {"revision": settings.revision or "main"} | dict.fromkeys(ABSENT_IS_NONE, False)
+    with one_line_errors(name):
+        file = cached_file(name, GENERATION_CONFIG, local_files_only=True, **where)
+        if file is None and not Path(name).exists():
+            with contextlib.suppress(DataError):
+                need_hub(f"{GENERATION_CONFIG} of {name!r}")
+                file = cached_file(name, GENERATION_CONFIG, **where)
+        return GenerationConfig.from_pretrained(Path(file).parent) if file else None
 
 
 def override_rope_scaling(config: Any, settings: LMSettings) -> None:

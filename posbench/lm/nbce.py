@@ -26,7 +26,8 @@ from posbench.lm.interface import Prompt, VocabLogprobsLM
 class NBCE(ChunkEnsemble):
     """log p(t) = (1 + beta) log p(t | pooled chunk) - beta log p(t | no context), normalised.
 
-    An id that top_p removes from the prior keeps the log-probability of the pooled chunk.
+    An id that top_p removes from the prior keeps the log-probability of the pooled chunk. With pooling "mean", an id that
+    top_p removes from one chunk has probability 0. Where this removes every id, chunks are pooled without top_p.
 
     Args:
         beta: weight of the prior, at least 0; applied to a single chunk too. With pooling "mean", the number of chunks
@@ -38,6 +39,8 @@ class NBCE(ChunkEnsemble):
     Raises:
         ConfigError: for settings outside these ranges.
     """
+
+    version = 4
 
     def __init__(
         self,
@@ -65,9 +68,14 @@ class NBCE(ChunkEnsemble):
 
     def pool(self, logprob_KRV: np.ndarray) -> np.ndarray:
         """Pools (K, R, V) log-probabilities, the last of them those without context, into (R, V), in nats."""
-        logprob_KRV = nucleus(logprob_KRV, self.top_p)
-        chunks_KRV, prior_RV = logprob_KRV[:-1], logprob_KRV[-1]
-        pooled_RV = min_entropy_logprobs(chunks_KRV) if self.pooling == "min_entropy" else chunks_KRV.mean(0)
+        likely_KRV = nucleus(logprob_KRV, self.top_p)
+        chunks_KRV, prior_RV = likely_KRV[:-1], likely_KRV[-1]
+        if self.pooling == "min_entropy":
+            pooled_RV = min_entropy_logprobs(chunks_KRV)
+        else:
+            pooled_RV = chunks_KRV.mean(0)
+            removed_R = np.isneginf(pooled_RV).all(-1)
+            pooled_RV[removed_R] = logprob_KRV[:-1, removed_R].mean(0)
         finite_RV = np.maximum(prior_RV, -100)  # avoids inf - inf, which `where` would evaluate
         posterior_RV = np.where(
             prior_RV > -100, (1 + self.beta) * pooled_RV - self.beta * finite_RV, pooled_RV

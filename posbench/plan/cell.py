@@ -40,6 +40,7 @@ class ModelPlan:
             pretrained model they describe it.
         corpus: the fingerprint of its data.
         version: of its scheme.
+        eos_ids: ids with which a pretrained model ends an answer.
     """
 
     settings: ModelSettings
@@ -47,6 +48,7 @@ class ModelPlan:
     version: int
     fine_tuning: FineTuning | None = None
     pretrained: PretrainedInfo | None = None
+    eos_ids: tuple[int, ...] = ()
 
     @property
     def train(self) -> TrainSettings:
@@ -55,11 +57,11 @@ class ModelPlan:
 
     @cached_property
     def id(self) -> str:
-        """A hash of everything that its weights depend on; labels are left out."""
+        """A hash of everything that its weights and answers depend on; labels are left out."""
         settings, symbols = self.settings, [self.settings.data.num_keys, self.settings.data.num_values]
         scheme = [by_name(settings.scheme.build), self.version]
         if self.pretrained:
-            return identity(["pretrained", self.pretrained.id, *scheme, *symbols])
+            return identity(["pretrained", self.pretrained.id, *scheme, *symbols, list(self.eos_ids)])
         if self.fine_tuning:
             extension = [by_name(self.fine_tuning.extension.build), self.fine_tuning.extension_version]
             return identity(

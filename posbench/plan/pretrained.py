@@ -7,7 +7,7 @@ from posbench.config.schema import LMSettings, ModelSettings, SchemeSettings, Si
 from posbench.data import hugging_face
 from posbench.data.corpus import fingerprint, with_model_tokenizer
 from posbench.errors import DataError
-from posbench.lm.hf_config import inspect_pretrained
+from posbench.lm.hf_config import eos_ids, inspect_pretrained
 from posbench.plan.cell import ModelPlan
 from posbench.plan.plan import build_untrained_scheme
 
@@ -42,4 +42,5 @@ def plan_pretrained(lm: LMSettings, data: DataSettings) -> ModelPlan:
         TrainSettings(seq_len=pretrained.train_len),
     )
     version = build_untrained_scheme(settings).version
-    return ModelPlan(settings, fingerprint(data), version, pretrained=pretrained)
+    ends = eos_ids(pretrained.settings, hugging_face.load_auto(data.tokenizer.name, data.tokenizer.revision))
+    return ModelPlan(settings, fingerprint(data), version, pretrained=pretrained, eos_ids=ends)

@@ -175,6 +175,25 @@ def test_the_bos_stands_before_every_prompt_at_every_length(evaluate, monkeypatc
     assert "Every prompt begins with the token that begins a text, at every length" in result.out
 
 
+def test_ids_that_end_an_answer_enter_the_id(evaluate, folders, tmp_path):
+    """Fault: another eos in generation_config.json changed generated answers, and the rows of the first were found."""
+    shutil.copytree(folders / "plain", tmp_path / "plain")
+    file = tmp_path / "plain" / "generation_config.json"
+    for eos, cells in ((1, 1), (1, 1), ([1, 5], 2)):
+        file.write_text(json.dumps({"eos_token_id": eos}))
+        result, rows = evaluate(str(tmp_path / "plain"), *SHORT, "evaluation.length_multiples=[1]")
+        assert result.code == 0, result
+        assert rows["cell_id"].nunique() == cells
+    assert sorted(sidecar["eos_ids"] for sidecar in sidecars(tmp_path / "results")) == [[1], [1, 5]]
+
+
+def test_the_file_of_a_tokenizer_states_no_bos(evaluate, folders):
+    """Fault: "not a tokenizer that can be loaded", of a file that is one."""
+    file = folders / "plain" / "tokenizer.json"
+    tokenizer = ("data.tokenizer.kind=hugging_face", f"data.tokenizer.name={file}")
+    assert_error(evaluate("plain", *SHORT, *tokenizer)[0], "tokenizer.json", "the folder of the tokenizer")
+
+
 def test_text_after_eos_is_no_answer(evaluate, monkeypatch):
     """ " I do not know.</s> VALUE" counted as right, and answers had room for 41 tokens in place of 100."""
     seen: list[tuple[int, str]] = []

@@ -227,6 +227,18 @@ def test_a_question_that_fills_the_training_length_is_undefined():
         next(ChunkEnsemble(inner(), BOS).loglikelihood([Prompt(ids(20), ids(1, 17), 17)]))
 
 
+def test_chunks_without_a_common_likely_id():
+    """Fault: the mean over chunks whose nuclei share no id was not a number."""
+    # The first position: two certain chunks that disagree. The second: one id is likely in both.
+    chunks = np.array([[[0.97, 0.02, 0.01], [0.5, 0.5, 0.0]], [[0.01, 0.97, 0.02], [0.5, 0.0, 0.5]]])
+    prior = np.full((1, 2, 3), 1 / 3)
+    with np.errstate(divide="ignore"):
+        logprob = np.log(np.concatenate([chunks, prior]))
+    pooled = NBCE(inner(), BOS, pooling="mean", top_p=0.9).pool(logprob)
+    product = np.sqrt(chunks[:, 0].prod(0)) ** 1.25
+    np.testing.assert_allclose(np.exp(pooled), [product / product.sum(), [1, 0, 0]], atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "settings", [{"beta": -1.0}, {"top_p": 0.0}, {"pooling": "best"}], ids=lambda one: next(iter(one))
 )

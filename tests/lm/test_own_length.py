@@ -120,5 +120,5 @@ def test_chunks_are_read_with_the_short_factors(tmp_path: Path) -> None:
         expected = made.model.with_scheme(short)(ids)[0]
         for ensemble in (None, {"_target_": "ensemble/chunks"}):
             cell.extension = ExtensionSettings("it", found.scaling.build, ensemble=ensemble)
-            lm = made.lm(cell, KernelDispatcher("auto"))
+            lm = made.lm(cell, KernelDispatcher("auto"), 64)
             assert lm.model(ids)[0].equal(expected) == (ensemble is not None)

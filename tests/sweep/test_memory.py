@@ -5,7 +5,9 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_sweeps import cell, model
@@ -13,9 +15,10 @@ from small_sweeps import cell, model
 from posbench.config import hydra_app
 from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
-from posbench.evaluation.evaluator import device_name, processes_per_gpu
+from posbench.evaluation.evaluator import EvaluatedModel, device_name, processes_per_gpu
 from posbench.evaluation.oom_report import oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
+from posbench.lm.interface import Prompt
 from posbench.model.gpt import GPT
 from posbench.plan.cell import Plan
 from posbench.plan.jobs import plan_jobs
@@ -95,3 +98,41 @@ def test_memory_that_others_used_is_no_result(tmp_path: Path) -> None:
     assert results.is_evaluated("one", crowded, verify=False)
     assert not results.is_evaluated("one", replace(crowded, workers_per_gpu=1), verify=False)
     assert processes_per_gpu(replace(crowded, launcher="ray")) == 4
+
+
+@pytest.mark.parametrize("continuations", [1, 3])
+def test_batches_of_short_passes_get_smaller_than_a_sequence(continuations: int) -> None:
+    """Fault: out of memory was recorded while the continuations of a context could still be read one at a time."""
+    evaluated = object.__new__(EvaluatedModel)
+    evaluated.plan, evaluated.corpus = (
+        SimpleNamespace(settings=SimpleNamespace(train=SimpleNamespace(seq_len=8))),
+        None,
+    )  # type: ignore[assignment]
+    evaluated.max_tokens_per_batch, evaluated.should_stop = 400, lambda: False
+    prompt = Prompt(np.arange(90), np.zeros((continuations, 10), int), n_scored=1)
+    tried: list[int] = []
+
+    def lm(cell: object, kernel: object, max_tokens: int) -> object:
+        def loglikelihood(prompts: list[Prompt]) -> list[None]:
+            tried.append(max_tokens)
+            if max_tokens > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return [None] * len(prompts)
+
+        return SimpleNamespace(loglikelihood=loglikelihood)
+
+    evaluated.lm = lm  # type: ignore[method-assign]
+    task: Any = SimpleNamespace(
+        prompts=lambda *_: [prompt],
+        output_type="loglikelihood",
+        process_all_results=lambda results: results and [],
+    )
+    one = cell(model(), 99)
+    if continuations == 1:
+        with pytest.raises(torch.OutOfMemoryError):
+            evaluated.run_task(one, task, None)  # type: ignore[arg-type]
+        assert tried == [400, 200, 100]
+    else:
+        assert evaluated.run_task(one, task, None) == []  # type: ignore[arg-type]
+        assert tried == [400, 200, 100, 1]
+    assert evaluated.max_tokens_per_batch == 100
