@@ -119,7 +119,7 @@ def load(
     model: str | Path,
     extension: str = "none",
     *,
-    data: str = "sources",
+    data: str | None = None,
     settings: Settings | None = None,
 ) -> Model:
     """Names a trained or pretrained model, with a context extension around it.
@@ -128,7 +128,8 @@ def load(
         model: the folder of a model that posbench has trained, such as "results/models/0f3a...", a folder with a
             transformers model, or a name on the Hugging Face hub.
         extension: name of a context extension.
-        data: name of the corpus that a pretrained model is evaluated on. A model trained here keeps its own.
+        data: name of the corpus that a pretrained model is evaluated on, by default "sources". A model trained here
+            keeps its own.
         settings: further settings of `posbench evaluate` by dotted name, such as {"extension.build.factor": 4},
             {"ensemble": "nbce"} or {"runtime.device": "cpu"}. Those of the model itself are fixed.
 
@@ -147,8 +148,10 @@ def load(
     own = {**RUNTIME, **settings}
     if (path / "final" / "metadata.json").is_file() and path.absolute().parent.name == "models":
         for group in ("scheme", "size", "data", "train", "lm"):
-            if is_given(group, settings):
-                raise ConfigError(f"settings of {group} change nothing: {path} is trained, so remove them")
+            if is_given(group, settings) or group == "data" and data is not None:
+                raise ConfigError(
+                    f"settings of {group} change nothing: {path} is a trained model, so remove them"
+                )
         results = path.absolute().parents[1]
         if Path(str(own.get("runtime.results_dir", results))).expanduser().absolute() != results:
             raise ConfigError(
@@ -164,7 +167,10 @@ def load(
         )
     else:
         found = Model(
-            str(model), extension, None, {"lm": "hugging_face", "lm.name": str(model), "data": data, **own}
+            str(model),
+            extension,
+            None,
+            {"lm": "hugging_face", "lm.name": str(model), "data": data or "sources", **own},
         )
     check_lm(_script(found, "fixed_targets", {}), list(settings))
     return found

@@ -55,7 +55,9 @@ def write_trained(data: DataSettings, cache: Path, length: int, folder: Path) ->
         encoder = subword.open_file(folder / subword.FILE)
     if data.bos is None:
         names = [BOS, *symbols("key", vocabulary.key_ids), *symbols("value", vocabulary.value_ids)]
-        encoder.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+        encoder.add_special_tokens(
+            [AddedToken(unused_name(encoder, name), special=True, normalized=False) for name in names]
+        )
     bos = encoder.id_to_token(vocabulary.bos)
     if bos is None or encoder.get_vocab_size() > vocabulary.vocab_size:
         raise IncompatibleError(
@@ -83,6 +85,13 @@ def byte_encoder() -> Tokenizer:
     encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     encoder.decoder = decoders.ByteLevel()
     return encoder
+
+
+def unused_name(encoder: Tokenizer, name: str) -> str:
+    """Returns `name`, with underscores after it as long as it is a token of the tokenizer, so that it gets a new id."""
+    while encoder.token_to_id(name) is not None:
+        name += "_"
+    return name
 
 
 def symbols(kind: str, ids: np.ndarray) -> list[str]:

@@ -183,7 +183,7 @@ def plan_cells(
     for length, extended_scheme in scheme_by_length.items():
         # An undefined length becomes a row too. Of the defined lengths, some tasks need only the longest.
         stable = extended_scheme.traits.prefix_stable and ensemble is None
-        if length in defined and length not in task.lengths_to_run(defined, stable):
+        if length in defined and length not in task.lengths_to_run(defined, stable, settings.train.seq_len):
             continue
         # A prompt raises if the length is not possible, before hours of training.
         prompts = task.prompts(length, corpus, settings.train.seq_len, evaluation.seed)

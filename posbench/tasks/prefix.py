@@ -1,7 +1,8 @@
 """Perplexity by position: the loss of documents from their first token on.
 
 If the model computes the same for a prefix whatever follows it (`Traits.prefix_stable`), one pass at the longest length
-gives all shorter lengths; otherwise every length has a pass of its own.
+gives the shorter lengths that are the training length times a power of two, at which reports cut it. Any other
+length, and every length of any other model, has a pass of its own.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class Prefix(Perplexity):
     def starts(self, tokens: int) -> range:
         return range(1)
 
-    def lengths_to_run(self, lengths: list[int], prefix_stable: bool) -> list[int]:
-        return [max(lengths)] if prefix_stable else lengths
+    def lengths_to_run(self, lengths: list[int], prefix_stable: bool, train_len: int) -> list[int]:
+        cut = [train_len << doublings for doublings in range(32)] if prefix_stable else []
+        return [length for length in lengths if length == max(lengths) or length not in cut]
 
     def prompts(self, length: int, corpus: Corpus, train_len: int, seed: int) -> Iterator[Prompt]:
         ends = bucket_ends(length, train_len)

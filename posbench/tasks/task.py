@@ -105,11 +105,12 @@ class Task:
         """
         return []
 
-    def lengths_to_run(self, lengths: list[int], prefix_stable: bool) -> list[int]:
+    def lengths_to_run(self, lengths: list[int], prefix_stable: bool, train_len: int) -> list[int]:
         """Returns the lengths that need forward passes of their own.
 
         Args:
             lengths: requested lengths in tokens.
             prefix_stable: whether the model computes the same for a prefix whatever follows it.
+            train_len: training length of the model in tokens.
         """
         return lengths

@@ -74,6 +74,8 @@ def test_the_settings_of_a_trained_model_are_fixed(text, cache, tmp_path):
     for given in ({"scheme": "rope"}, {"train.seed": 5}, {"data.path": "x"}, {"lm.dtype": "bfloat16"}):
         with pytest.raises(ConfigError, match="change nothing"):
             pb.load(model.folder, settings=given)
+    with pytest.raises(ConfigError, match="data change nothing"):  # fault: ignored in silence
+        pb.load(model.folder, data="stdlib")
     with pytest.raises(PosbenchError, match="lengths and length_multiples change nothing"):
         pb.evaluate(model, "key_value_uuid", 64)  # was measured at 75, 140 and 300 keys
     rows = pb.evaluate(model, "fixed_targets", np.int64(16), seed=np.int64(3), num_examples=2)

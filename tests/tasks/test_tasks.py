@@ -103,8 +103,10 @@ def test_prefix_sums_by_bucket(length):
         assert size == [(one.position, 2 * one.n, one.n) for one in nll]
         first = nll[0]
         assert first.value_sum == sum(range(1, first.n + 1))
-    assert task.lengths_to_run([16, 32], True) == [32]
-    assert task.lengths_to_run([16, 32], False) == [16, 32]
+    assert task.lengths_to_run([16, 32], True, TRAIN_LEN) == [32]
+    assert task.lengths_to_run([16, 32], False, TRAIN_LEN) == [16, 32]
+    # Fault: lengths that reports do not cut from the longest pass were left out in silence.
+    assert task.lengths_to_run([8, 16, 40, 48, 64], True, 16) == [8, 40, 48, 64]
 
 
 def test_buckets_end_at_doublings_of_the_training_length():
