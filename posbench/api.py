@@ -96,6 +96,9 @@ def train(
         **train_settings: settings of the training, such as `seq_len=128`, `steps=1000` or `seed=1`: those that the command
             line gives as train.KEY.
 
+    Returns:
+        The model without an extension, to be given to `evaluate`.
+
     Raises:
         PosbenchError: for settings that are not possible, and for a training that runtime.max_minutes has stopped.
     """
@@ -133,6 +136,9 @@ def load(
         settings: further settings of `posbench evaluate` by dotted name, such as {"extension.build.factor": 4},
             {"ensemble": "nbce"} or {"runtime.device": "cpu"}. Those of the model itself are fixed.
 
+    Returns:
+        The model, to be given to `evaluate`, before its weights are read.
+
     Raises:
         PosbenchError: for a folder without a model, and for settings that are not possible.
     """
@@ -148,7 +154,7 @@ def load(
     own = {**RUNTIME, **settings}
     if (path / "final" / "metadata.json").is_file() and path.absolute().parent.name == "models":
         for group in ("scheme", "size", "data", "train", "lm"):
-            if is_given(group, settings) or group == "data" and data is not None:
+            if is_given(group, settings) or (group == "data" and data is not None):
                 raise ConfigError(
                     f"settings of {group} change nothing: {path} is a trained model, so remove them"
                 )
@@ -234,6 +240,9 @@ def rows(folder: str | Path = "results", categorical: bool = False) -> pd.DataFr
         folder: the folder of an experiment, such as "results/demo", or a results folder, whose rows are those of all
             its cells.
         categorical: return strings as sorted categories, which are faster to group and compare.
+
+    Returns:
+        One number in each row, as `evaluate` returns them.
 
     Raises:
         DataError: if there are no rows.

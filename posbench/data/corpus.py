@@ -38,6 +38,9 @@ class Corpus:
     Attributes:
         name: label in rows, tables and figures.
         fingerprint: 16 hexadecimal digits, a hash of documents, splits and tokenizer.
+        vocabulary: all ids of a model that is trained on it: text, bos, keys and values.
+        tokenizer: of the text.
+        folder: its files, in the cache.
         evaluated_split: name of the split that tasks read.
     """
 
@@ -54,7 +57,11 @@ class Corpus:
         return self.split(self.evaluated_split)
 
     def split(self, name: str) -> Shard:
-        """Returns the split train, validation or test."""
+        """Returns the split `name`: "train", "validation" or "test".
+
+        Raises:
+            ConfigError: for another name.
+        """
         if name not in SPLITS:
             raise unknown("split", name, SPLITS)
         return self._shards[name]
@@ -81,6 +88,8 @@ def open_corpus(config: DataSettings, cache: Path, progress: build.Say | None = 
     opens it even if the fingerprint cannot be computed there.
 
     Args:
+        config: settings of `data`.
+        cache: folder of all corpora.
         progress: called with each line for the user, by default printed to stderr.
 
     Raises:

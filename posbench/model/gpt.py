@@ -110,12 +110,18 @@ class SoftcappedLinear(nn.Linear):
 
 
 class GPT(nn.Module):
-    """Token ids to final hidden states; `head` maps these to logits, which callers compute in chunks."""
+    """Token ids to final hidden states; `head` maps these to logits, which callers compute in chunks.
+
+    Args:
+        size: dimensions of a model that is trained here, or the architecture of a pretrained one.
+        vocab_size: number of ids.
+        scheme: the position scheme of all layers.
+        seed: of the initial weights; with None, a state dict must fill them.
+    """
 
     def __init__(
         self, size: Size | Architecture, vocab_size: int, scheme: PositionScheme, seed: int | None
     ) -> None:
-        """Draws the weights from `seed`; with None they are left for a state dict to fill."""
         super().__init__()
         self.architecture = config = size.architecture if isinstance(size, Size) else size
         self.embedding = nn.Embedding(vocab_size, config.d_model)

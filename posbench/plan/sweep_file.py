@@ -38,7 +38,7 @@ SAFE = re.compile(r"[\w+-][\w.+-]*")
 
 
 class Assignment(NamedTuple):
-    """What a worker is started with.
+    """The arguments with which a worker is started.
 
     Attributes:
         results_dir: the results folder.

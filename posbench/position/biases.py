@@ -150,6 +150,7 @@ class QueryContentBias(AttentionBias):
 
     Attributes:
         content_BHTK: (B or 1, H, T, K) nats, K the number of classes.
+        index: distances to classes.
     """
 
     content_BHTK: Tensor
@@ -171,6 +172,7 @@ class KeyContentBias(AttentionBias):
 
     Attributes:
         content_BHSK: (B or 1, H, S, K) nats, K the number of classes.
+        index: distances to classes.
     """
 
     content_BHSK: Tensor
@@ -285,6 +287,7 @@ class RelativeValues:
 
     Attributes:
         table_KD: (K, D), K the number of classes; shared by all heads.
+        index: distances to classes.
         clip_distance: distance in tokens from which on all distances have the same class.
     """
 
@@ -293,7 +296,11 @@ class RelativeValues:
     clip_distance: int
 
     def weighted(self, weight_BHRS: Tensor, geo: Geometry, rows: slice) -> Tensor:
-        """Returns (B, H, R, D): the sum over the keys of weight times vector."""
+        """Returns the (B, H, R, D) sums over the keys of weight times vector.
+
+        Args:
+            weight_BHRS: attention weights of the R queries `rows` of `geo`.
+        """
         index_RS = self.index(geo.distance(rows).clamp(min=0))
         by_class = weight_BHRS.new_zeros(*weight_BHRS.shape[:-1], len(self.table_KD))
         by_class = by_class.scatter_add(-1, index_RS.expand(weight_BHRS.shape), weight_BHRS)

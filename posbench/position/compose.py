@@ -34,6 +34,7 @@ class Stack(PositionScheme):
     Raises:
         ConfigError: if a member replaces attention and a subclass has hooks of softmax attention, which it would
             ignore.
+        IncompatibleError: in a forward pass, if two members do what only one may do.
     """
 
     def __init__(self, shape: ModelShape, schemes: Sequence[Mapping[str, Any] | PositionScheme]) -> None:

@@ -20,13 +20,24 @@ Setting = TypeVar("Setting")
 
 @dataclass(frozen=True)
 class ExtensionContext:
-    """The model's shape and the evaluated length in tokens."""
+    """Values of a model and of an evaluation on which an extension may depend.
+
+    Attributes:
+        shape: the sizes of the model, its training length included.
+        length: evaluated length in tokens, for which the extension is built.
+    """
 
     shape: ModelShape
     length: int
 
     def tokens(self, setting: str, given: int | None, default: int | None = None, least: int = 1) -> int:
-        """Returns the value of a setting that counts tokens. None means the default, for settings that have one.
+        """Returns the value of a setting that counts tokens.
+
+        Args:
+            setting: its name in errors.
+            given: its value; None for `default`.
+            default: None for a setting without a default.
+            least: smallest possible value.
 
         Raises:
             ConfigError: if it is not a whole number of at least `least`.
@@ -52,6 +63,9 @@ class Extension(PositionScheme):
             `mask` is, "scalable logits" where `logit_scale` is, and "mergeable regions" with `splits_regions`.
         requires_relative: whether the inner scheme must depend on distances only.
         splits_regions: whether `regions` adds regions to those of the inner scheme.
+
+    Args:
+        inner: the trained scheme, or an extension of it.
 
     Raises:
         IncompatibleError: if the inner scheme does not meet these requirements.
@@ -103,6 +117,9 @@ class Extension(PositionScheme):
         """Returns a setting, or `auto()` where "auto" is given.
 
         A value from the evaluated length also changes what is computed for a prefix: `prefix_stable` becomes False.
+
+        Args:
+            auto: computes the value from the evaluated length.
         """
         if given != "auto":
             return given

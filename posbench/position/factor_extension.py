@@ -18,7 +18,11 @@ from posbench.position.scheme import AttentionInputs, PositionScheme
 
 
 def check_factor(factor: float | str) -> float:
-    """Returns `factor` as a float; raises ConfigError unless it is a finite number of at least 1."""
+    """Returns a factor as a float.
+
+    Raises:
+        ConfigError: unless it is a finite number of at least 1.
+    """
     if isinstance(factor, str) or not 1 <= factor < math.inf:
         raise ConfigError(f"factor {factor!r}: give a number of at least 1, or auto")
     return float(factor)
@@ -86,7 +90,12 @@ class FrequencyScaling(FactorExtension):
         return self.inner.attention_bias(self.with_transform(inputs))
 
     def rotation_ramp(self, inv_freq_M: Tensor, low: float, high: float) -> Tensor:
-        """(M,) clip((r_m - low) / (high - low), 0, 1), r_m the rotations within the training length."""
+        """Returns the (M,) values clip((r_m - low) / (high - low), 0, 1), r_m the rotations within the training length.
+
+        Args:
+            inv_freq_M: float64 radians per token.
+            low, high: numbers of rotations.
+        """
         rotations_M = inv_freq_M * self.context.shape.train_len / (2 * math.pi)
         return ((rotations_M - low) / (high - low)).clamp(0, 1)
 

@@ -54,7 +54,11 @@ class Geometry:
     def from_range(
         cls, start: int, stop: int, length: int | None = None, device: torch.device | str | None = None
     ) -> Geometry:
-        """Returns queries start .. stop-1 over keys 0 .. stop-1, with positions equal to indices."""
+        """Returns queries start .. stop-1 over keys 0 .. stop-1, with positions equal to indices.
+
+        Args:
+            length: declared length in tokens of the whole sequence, by default `stop`.
+        """
         # A model keeps the geometry, and may be trained after it was evaluated in inference mode.
         with torch.inference_mode(False):
             index = torch.arange(stop, device=device)
@@ -63,7 +67,12 @@ class Geometry:
     def with_positions(
         self, q_pos_T: Tensor, k_pos_S: Tensor, position_offset: int | None = None
     ) -> Geometry:
-        """Returns the same tokens at other positions."""
+        """Returns the same tokens at other positions.
+
+        Args:
+            q_pos_T, k_pos_S: int64 or float64 positions in tokens.
+            position_offset: q_pos_T[0] - k_pos_S[0] if both run in steps of one, else None.
+        """
         return replace(self, q_pos_T=q_pos_T, k_pos_S=k_pos_S, position_offset=position_offset, _memo={})
 
     def trim_to_visible_keys(self, rows: slice) -> Geometry:

@@ -31,7 +31,7 @@ class StructuredMask:
         raise NotImplementedError
 
     def spans(self, first: int, last: int) -> list[Span]:
-        """Returns sorted, disjoint spans that contain every key visible to any query first .. last.
+        """Returns sorted, disjoint spans that contain every key visible to any of the queries first .. last.
 
         They may contain other keys, and indices outside the sequence.
         """
@@ -97,7 +97,12 @@ class SameChunk(StructuredMask):
 
 @dataclass(frozen=True)
 class EarlierChunks(StructuredMask):
-    """The keys of all chunks of `tokens` that are more than `before` chunks earlier than the query's."""
+    """The keys of all chunks that are more than `before` chunks earlier than the query's chunk.
+
+    Attributes:
+        tokens: length of a chunk; the first begins at index 0.
+        before: number of chunks before the query's chunk that are hidden as well.
+    """
 
     tokens: int
     before: int = 0

@@ -24,6 +24,8 @@ def compute_inv_freq(
     """Returns the angular frequencies base^(-2m/dims), m = 0 .. dims/2 - 1, in float64 radians per token.
 
     Args:
+        dims: number of dimensions that rotate, two for each frequency.
+        base: rope_theta of transformers.
         of, setting: names of `dims` and `base` in the errors.
 
     Raises:
@@ -42,7 +44,7 @@ def compute_inv_freq(
 
 
 def transform_inv_freq(inv_freq_M: Tensor, inputs: AttentionInputs) -> Tensor:
-    """Applies the changes that extensions make to angular frequencies, the innermost first."""
+    """Applies the changes of `inputs.inv_freq_transforms` to (M,) angular frequencies, the innermost extension first."""
     for transform in reversed(inputs.inv_freq_transforms):
         inv_freq_M = transform(inv_freq_M)
     return inv_freq_M
@@ -53,6 +55,11 @@ def cos_sin(pos_T: Tensor, inv_freq_M: Tensor, dtype: torch.dtype) -> CosSin:
 
     Angles are computed in float64 and rounded once: bfloat16 holds no odd integer above 256 exactly, and float32
     angles lose digits as positions grow.
+
+    Args:
+        pos_T: positions in tokens, of any dtype.
+        inv_freq_M: float64 radians per token.
+        dtype: of the result.
     """
     angle_TM = pos_T.double()[:, None] * inv_freq_M
     return angle_TM.cos().to(dtype), angle_TM.sin().to(dtype)
@@ -68,7 +75,11 @@ def rotary_cos_sin(
 ) -> tuple[CosSin, CosSin]:
     """Returns (cos, sin) at the queries and (cos, sin) at the keys, (T, M) and (S, M); kept on the geometry for `owner`.
 
-    Where `n_pairs` exceeds the number of frequencies, the remaining pairs get the angle 0.
+    Args:
+        inv_freq_M: float64 radians per token, before the changes of extensions.
+        owner: hashable object that computes the same frequencies at every call, such as a scheme without trained ones.
+        n_pairs: number of pairs M of the result, by default that of the frequencies. Pairs past the last frequency have
+            the angle 0.
     """
     dtype = rotary_dtype(inputs.q_BHTD)
 
@@ -90,6 +101,9 @@ def rotate(x_BHTD: Tensor, cos_TM: Tensor, sin_TM: Tensor, interleaved: bool) ->
 
     Half-split (Llama, GPT-NeoX) pairs m with m + D/2, interleaved (RoFormer, GPT-J) pairs 2m with 2m + 1: the
     same family of functions, up to a permutation of the dimensions.
+
+    Args:
+        cos_TM, sin_TM: of the angle of each token and pair, M = D / 2.
     """
     if interleaved and not torch.compiler.is_compiling():
         return Rotation(cos_TM, sin_TM)(x_BHTD)
@@ -103,6 +117,9 @@ class Rotation:
     """The rotation of interleaved pairs as a complex product, which takes a third of the time of four real ones.
 
     The compiler generates no code for complex numbers.
+
+    Args:
+        cos_TM, sin_TM: of the angle of each token and pair, float32 or float64.
     """
 
     def __init__(self, cos_TM: Tensor, sin_TM: Tensor) -> None:
@@ -161,6 +178,14 @@ def rotate_qk(
     """Returns queries and keys with pair m of each head rotated by position * inv_freq_M[m].
 
     Pairs past the last frequency are not rotated. Cosines and sines are kept on the geometry for `owner`.
+
+    Args:
+        inv_freq_M: float64 radians per token, before the changes of extensions.
+        owner: see `rotary_cos_sin`.
+        interleaved: see `rotate`.
+
+    Returns:
+        (B, H, T, D) and (B, H, S, D), in the dtype of the inputs.
     """
     n_pairs = inputs.q_BHTD.shape[-1] // 2
     at_q, at_k = rotary_cos_sin(inv_freq_M, inputs, owner, n_pairs)

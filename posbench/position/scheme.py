@@ -173,7 +173,12 @@ class PositionScheme(nn.Module):
         return x_BTW
 
     def attention(self, inputs: AttentionInputs, v_BHSD: Tensor, kernel: Kernel) -> Tensor | None:
-        """Returns the (B, H, T, D) output of an attention that is no softmax over pairs, or None for `attend`."""
+        """Returns the (B, H, T, D) output of an attention that is no softmax over pairs, or None for `attend`.
+
+        Args:
+            v_BHSD: projected values.
+            kernel: computes softmax attention, for schemes that combine it with another.
+        """
         return None
 
     def attention_output(self, out_BHTD: Tensor, x_BTW: Tensor, layer: int) -> Tensor:

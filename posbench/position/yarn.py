@@ -16,7 +16,21 @@ RAMPS = ("dimensions", "rotations", "fractional_dimensions")
 
 
 class YaRNScaling(FrequencyScaling):
-    """Args: k, the ramp and its ends in rotations within the training length, and t: see `extensions/yarn.py`."""
+    """Frequencies between those that are kept and those that are divided by k, and a lower temperature.
+
+    Peng et al. YaRN: Efficient Context Window Extension of Large Language Models. 2023, sections 3.2 to 3.4.
+    arXiv:2309.00071.
+
+    Args:
+        factor: k; see `FactorExtension`.
+        ramp: one of RAMPS, the quantity in which the share of a frequency that is kept is linear.
+        beta_fast, beta_slow: rotations within the training length from which on frequencies are kept, and up to which they
+            are divided by k.
+        temperature: c in q . k * (c ln k + 1)^2.
+
+    Raises:
+        ConfigError: for another ramp, ends in another order, or a negative temperature.
+    """
 
     def __init__(
         self,
@@ -51,7 +65,7 @@ class YaRNScaling(FrequencyScaling):
         return torch.lerp(inv_freq_M / self.factor, inv_freq_M, kept_M)
 
     def dimension_ramp(self, inv_freq_M: Tensor) -> Tensor:
-        """(M,) r of the authors' code: 0 is interpolated, 1 is kept, linear in the index of the frequency between."""
+        """Returns the (M,) kept shares of the authors' code, 0 to 1, linear in the index of a frequency between."""
         rotations_M = inv_freq_M * self.context.shape.train_len / (2 * math.pi)
         count = len(inv_freq_M)
         # Frequencies are geometric: the index at which a number of rotations lies is linear in its logarithm.

@@ -20,8 +20,9 @@ from posbench.plan.lr_selection import best_rate
 from posbench.plan.sweep_file import Sweep
 from posbench.sweep.claims import LEASE, read_lease
 
-# What a job is: all its files are there, or it belongs to a rate of grid.lr that was not selected; else it is left. It
-# can start, failed when it ran last, is held by a process, or needs a model that is not trained.
+# States of a job. DONE: all its files are there. UNNEEDED: it belongs to a rate of grid.lr that was not selected. The
+# others are left to do: they can start, failed when they ran last, are held by a process, or need a model that is not
+# trained yet.
 DONE, UNNEEDED = "done", "unneeded"
 LEFT = READY, FAILED, RUNNING, WAITING = "to start", "failed", "running", "waits for a model"
 

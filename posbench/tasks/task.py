@@ -80,11 +80,19 @@ class Task:
         raise NotImplementedError
 
     def process_results(self, prompt: Prompt, scores: Any) -> Iterator[MetricValue]:
-        """Computes the metrics of one prompt from its answer: `Scores`, `Generated` or `AttentionWeights`."""
+        """Computes the metrics of one prompt.
+
+        Args:
+            scores: the answer of the model: `Scores`, `Generated` or `AttentionWeights`, by `output_type`.
+        """
         raise NotImplementedError
 
     def process_all_results(self, answered: Iterable[tuple[Prompt, Any]]) -> Iterator[MetricValue]:
-        """Computes the metrics of all prompts of a cell, in order; overridden by tasks that compare prompts."""
+        """Computes the metrics of all prompts of a cell, in order; overridden by tasks that compare prompts.
+
+        Args:
+            answered: each prompt with the answer of the model.
+        """
         for prompt, scores in answered:
             yield from self.process_results(prompt, scores)
 

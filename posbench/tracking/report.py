@@ -1,4 +1,4 @@
-"""What the tracker shows of rows, checkpoints and reports."""
+"""Sends rows, checkpoints and reports to a tracker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tracker does: the interface of the adapters, and the description of a run."""
+"""The interface of the adapters of trackers, and the description of a run."""
 
 from __future__ import annotations
 

@@ -27,7 +27,14 @@ class MissingRowsError(ConfigError):
 
 @dataclass(frozen=True)
 class FigureData:
-    """Rows that figures select from, and the line style of every series, by (scheme, extension)."""
+    """Rows that figures select from.
+
+    Attributes:
+        rows: rows of an experiment, models below the gate marked.
+        order: schemes in the order in which figures show them.
+        line_styles: line style of every series, by (scheme, extension).
+        mix_kernels: allows a series whose rows come from several attention kernels.
+    """
 
     rows: pd.DataFrame
     order: Sequence[str]
@@ -36,6 +43,7 @@ class FigureData:
 
     @classmethod
     def of(cls, rows: pd.DataFrame, order: Sequence[str]) -> "FigureData":
+        """Returns the data of all rows of an experiment."""
         rows = report_rows(rows)
         # Styles are assigned from all rows, so that a series looks the same in every figure.
         line_styles = assign_line_styles(ordered_series(rows, order))
@@ -43,10 +51,15 @@ class FigureData:
         return cls(propagate_gate(rows), order, line_styles)
 
     def narrowed(self, filters: Mapping[str, Any] | None, mix_kernels: bool) -> "FigureData":
-        """Returns the data with only those rows that have the given value, or one of several, in each column.
+        """Returns the data with some of the rows.
+
+        Args:
+            filters: the value, or a list of values, that a row must have, by column.
+            mix_kernels: see `FigureData`.
 
         Raises:
-            MissingRowsError: there are none.
+            ConfigError: if there is no such column.
+            MissingRowsError: if there are no such rows.
         """
         rows = self.rows
         for column, wanted in (filters or {}).items():
@@ -62,17 +75,20 @@ class FigureData:
         """Returns the rows of one task, with the given values in other columns.
 
         Args:
-            of: a metric; only the rows that a figure of this metric needs.
+            task: a value of the column `task`.
+            of: a metric, to select only the rows that a figure of it needs; None selects all rows.
             wanted: values by column. None allows any value, but protocol, variant and settings must be unique; of
                 several variants, None selects the plain one.
 
         Raises:
-            MissingRowsError: there are no rows, or only rows without numbers.
-            ConfigError: several protocols, variants or settings remain.
-            IncompatibleError: a series mixes attention kernels, unless that is allowed.
+            ConfigError: if there is no such column, or several protocols, variants or settings remain.
+            MissingRowsError: if there are no rows, or only rows without numbers.
+            IncompatibleError: if a series mixes attention kernels and `mix_kernels` is False.
         """
         chosen = self.rows["task"] == task
         for column, value in wanted.items():
+            if column not in self.rows:
+                raise unknown("column", column, self.rows.columns)
             chosen = chosen if value is None else chosen & (self.rows[column] == value)
         if wanted.get("variant") is None and (plain := chosen & (self.rows["variant"] == "")).any():
             chosen = plain
@@ -99,6 +115,10 @@ class FigureData:
         return rows
 
     def series(self, shown: pd.DataFrame) -> list[tuple[LineStyle, pd.DataFrame]]:
-        """Returns the style and the lines of each series of a summary, in the order of the experiment."""
+        """Returns the line style and the rows of each series of a summary, in the order of the experiment.
+
+        Args:
+            shown: a summary with the columns scheme and extension.
+        """
         groups = dict(iter(shown.groupby(SERIES_COLUMNS)))
         return [(self.line_styles[key], groups[key]) for key in ordered_series(shown, self.order)]

@@ -1,4 +1,4 @@
-"""What `posbench properties` has measured of each scheme: property card, picture and cost, read from its files."""
+"""Measured properties of each scheme: property card, picture and cost, read from the files of `posbench properties`."""
 
 from __future__ import annotations
 

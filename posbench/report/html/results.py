@@ -21,11 +21,12 @@ from posbench.report.tables.selection import SETTING_COLUMNS, series_label
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a choice, such as a scheme, without its results.
+    """The description of a choice, such as a scheme, without its results.
 
     Attributes:
         kind: in a few words, such as "additive bias".
         paper: address, "" if there is none.
+        summary: one line.
         parts: (name, text) of each class: the docstring of its module and the formula.
         settings: yaml text with the defaults.
         commands: that use the choice.
@@ -49,6 +50,10 @@ class ExperimentResults:
     """Rows and tables of an experiment.
 
     Attributes:
+        name: of the experiment.
+        rows_file: the file of `rows`.
+        order: schemes in the order in which figures show them.
+        note: text of the experiment, for its readers.
         words: of the command that computed the rows; empty if it is not known.
     """
 

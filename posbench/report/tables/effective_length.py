@@ -48,7 +48,12 @@ NOTE_OF_UNKNOWN = (
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a measure must keep of its value at the training length: a share of a score, or a loss within some nats."""
+    """The condition of an effective length on a measure, relative to its value at the training length.
+
+    Attributes:
+        share: smallest share of a score, 0 to 1; None for a loss.
+        nats: largest increase of a loss per token.
+    """
 
     share: float | None = None
     nats: float = 0.1
