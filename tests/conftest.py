@@ -1,9 +1,13 @@
 """The tests of `make smoke`: about a minute on two cores, and something of every layer."""
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from posbench.commands import run
 
 ROOT = Path(__file__).parent
 # Whole files, and single tests as FILE::TEST.
@@ -75,3 +79,19 @@ def is_smoke(item: pytest.Item) -> bool:
         call = getattr(item, "callspec", None)
         return call is not None and call.id in VARIANTS
     return path in SMOKE or f"{path}::{getattr(item, 'originalname', item.name)}" in SMOKE
+
+
+@pytest.fixture
+def posbench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs `posbench` with arguments; its status, stdout and stderr."""
+    monkeypatch.setattr("sys.argv", ["posbench"])  # restored after Hydra's arguments have replaced it
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        status = run([str(one) for one in arguments])
+        return status, *capsys.readouterr()
+
+    return call

@@ -140,8 +140,9 @@ def test_evaluation_lines_compare_the_same_work(quick: None, monkeypatch: pytest
     monkeypatch.setattr(evaluation, "CONTEXTS", ((16, 0.5),))
     monkeypatch.setattr(evaluation, "QUESTIONS", 2)
     monkeypatch.setattr(evaluation, "LENGTHS", (8, 16, 32))
-    lm = evaluation.lm_of(BenchmarkShape(n_layers=1, d_model=32, n_heads=2, seq_len=16, batch_size=1))
-    monkeypatch.setattr(evaluation, "lm_of", lambda shape: lm)
+    shape = BenchmarkShape(n_layers=1, d_model=32, n_heads=2, seq_len=16, batch_size=1)
+    lm = evaluation.as_lm(evaluation.ours(shape)[0], shape)
+    monkeypatch.setattr(evaluation, "as_lm", lambda model, shape: lm)
     (line,) = evaluation.retrieval(0)
     assert line.ratio
     read: list[int] = []

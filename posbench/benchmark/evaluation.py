@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from posbench.benchmark.line import Line
-from posbench.benchmark.models import BenchmarkShape, ours
+from posbench.benchmark.models import BenchmarkShape, as_lm, ours
 from posbench.benchmark.paired import FEW_PAIRS, time_paired
 from posbench.benchmark.steps import RecordingKernel
 from posbench.config import hydra_app
@@ -32,7 +31,6 @@ from posbench.evaluation.evaluator import EvaluatedModel
 from posbench.instantiate import instantiate
 from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt
-from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
 from posbench.plan import grid
 from posbench.plan.plan import plan_cells, plan_model
@@ -59,7 +57,7 @@ SHARE = 8
 
 def retrieval(seconds: float) -> Iterator[Line]:
     """Compares all questions of a context, scored over one prefill, with generation question by question."""
-    lm = lm_of(RETRIEVAL)
+    lm = as_lm(ours(RETRIEVAL)[0], RETRIEVAL)
     for context, goal in CONTEXTS:
         prompt = Prompt(ids(context), ids(QUESTIONS, QUESTION + VALUE), VALUE)
         single = [
@@ -84,7 +82,7 @@ def retrieval(seconds: float) -> Iterator[Line]:
 
 def prefix(seconds: float) -> Iterator[Line]:
     """Compares perplexity at six lengths from one pass at the longest with separate passes."""
-    lm, longest = lm_of(PREFIX), max(LENGTHS)
+    lm, longest = as_lm(ours(PREFIX)[0], PREFIX), max(LENGTHS)
     text = ids(longest + 1)
 
     def score(*windows: tuple[int, int]) -> Callable[[], object]:
@@ -193,14 +191,6 @@ def demo() -> SweepScript:
         overrides=OverrideSettings(**content["overrides"]),
         evaluate={name: entry for name, entry in tasks.items() if entry.include_extensions},
     )
-
-
-def lm_of(shape: BenchmarkShape) -> NativeLM:
-    """posbench's RoPE model, untrained, wrapped as evaluation wraps it."""
-    model = ours(shape)[0]
-    assert isinstance(model, GPT)
-    own = RuntimeSettings()
-    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), nullcontext, own.max_tokens_per_batch)
 
 
 def ids(*shape: int) -> np.ndarray:

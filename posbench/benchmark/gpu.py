@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from posbench.benchmark.evaluation import QUESTION, QUESTIONS, VALUE, ids
 from posbench.benchmark.line import Line
-from posbench.benchmark.models import BenchmarkShape, plain, with_scheme
+from posbench.benchmark.models import BenchmarkShape, as_lm, plain, with_scheme
 from posbench.benchmark.paired import LEAST_PAIRS, Ratio, Work, of_pairs, time_paired
 from posbench.benchmark.steps import step_of
 from posbench.config import hydra_app
@@ -29,12 +30,11 @@ from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSetting
 from posbench.data.corpus import open_corpus
 from posbench.errors import format_error
 from posbench.instantiate import instantiate
-from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.kernels.flex import flex
 from posbench.kernels.sdpa_backends import SDPA_AUTOTUNER
 from posbench.lm.interface import Prompt
 from posbench.lm.native import NativeLM
-from posbench.model.gpt import GPT, Size
+from posbench.model.gpt import Size
 from posbench.position.call import AttentionCall
 from posbench.position.extension import Extension, ExtensionContext
 from posbench.position.geometry import Geometry
@@ -221,16 +221,14 @@ def retrieval(seconds: float) -> Ratio:
 
 def lm_of(shape: BenchmarkShape, extension: str = "") -> NativeLM:
     """An untrained RoPE model in bfloat16, wrapped as evaluation wraps it; with an extension, for READ tokens."""
-    model = with_scheme(hydra_app.load_group("scheme")[SETTINGS["plain"]]["build"])(shape)[0].to(DEVICE)
-    assert isinstance(model, GPT)
+    model: Any = with_scheme(hydra_app.load_group("scheme")[SETTINGS["plain"]]["build"])(shape)[0].to(DEVICE)
     if extension:
         known = Size(shape.n_layers, shape.d_model, shape.n_heads).shape(shape.seq_len)
         settings = hydra_app.load_group("extension")[extension]["build"]
         model = model.with_scheme(
             instantiate(settings, Extension, model.scheme, ExtensionContext(known, READ))
         )
-    precision = partial(torch.autocast, DEVICE, torch.bfloat16)
-    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), precision, 65536)
+    return as_lm(model, shape, partial(torch.autocast, DEVICE, torch.bfloat16), max_tokens_per_batch=65536)
 
 
 def synchronized(work: Work) -> Work:

@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,12 @@ import torch
 import torch.nn.functional as F
 
 from posbench.benchmark.line import Line
-from posbench.benchmark.models import BenchmarkShape, ours, with_scheme
+from posbench.benchmark.models import BenchmarkShape, as_lm, ours, with_scheme
 from posbench.benchmark.paired import FEW_PAIRS, Ratio, of_pairs, time_paired
 from posbench.benchmark.steps import components_of
 from posbench.config import hydra_app
 from posbench.errors import LengthError, UndefinedError
-from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.lm.interface import Prompt
-from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT
 
 STATUS = Path("/proc/self/status")
@@ -130,7 +127,7 @@ def memory_of(field: str) -> int:
 
 def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """Two functions that score random hidden states: NativeLM's chunks, and all logits at once."""
-    lm = lm_of(HEAD)
+    lm = as_lm(ours(HEAD)[0], HEAD)
     hidden = torch.randn(1, rows, HEAD.d_model)
     target = torch.randint(VOCABULARY, (1, rows))
 
@@ -148,7 +145,7 @@ def head_work(rows: int) -> tuple[Callable[[], object], Callable[[], object]]:
 
 def read_work(name: str, length: int) -> Callable[[], object]:
     """A function that evaluates one prompt of `length` tokens under a scheme."""
-    lm = lm_of(READER, name)
+    lm = as_lm(with_scheme(hydra_app.load_group("scheme")[name]["build"])(READER)[0], READER)
     text = np.arange(length + 1) % 256
     return lambda: list(lm.loglikelihood([Prompt(text[:-64], text[None, -64:], 64)]))
 
@@ -162,14 +159,6 @@ def train_work(name: str, length: int) -> Callable[[], object]:
         F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
 
     return step
-
-
-def lm_of(shape: BenchmarkShape, scheme: str = "") -> NativeLM:
-    """An untrained model, wrapped as evaluation wraps it."""
-    make = with_scheme(hydra_app.load_group("scheme")[scheme]["build"]) if scheme else ours
-    model = make(shape)[0]
-    assert isinstance(model, GPT)
-    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), nullcontext, 16384)
 
 
 def main(what: str, first: str, second: str) -> None:

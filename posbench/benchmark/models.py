@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posbench.errors import DataError
+from posbench.kernels.dispatcher import KernelDispatcher
+from posbench.lm.native import NativeLM
 from posbench.model.gpt import GPT, Size, build_scheme
 from posbench.schemes.rope import RoPE
 
@@ -52,6 +55,17 @@ def with_scheme(build: dict[str, Any]) -> Maker:
         return model, lambda ids: model.head(model(ids)[0])
 
     return make
+
+
+def as_lm(
+    model: nn.Module,
+    shape: BenchmarkShape,
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+    max_tokens_per_batch: int = 16384,
+) -> NativeLM:
+    """Returns a model of posbench, wrapped as evaluation wraps it."""
+    assert isinstance(model, GPT)
+    return NativeLM(model, shape.seq_len, KernelDispatcher("auto"), precision, max_tokens_per_batch)
 
 
 def gpt2(shape: BenchmarkShape) -> tuple[nn.Module, Model]:

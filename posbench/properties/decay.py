@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +10,7 @@ from posbench.properties.probe import EXACT, MULTIPLES, SchemeProbe, logits_or_w
 
 HEAD_DIM = 64  # rotations of few dimensions are not representative
 FALL = 0.05  # relative to the logit without a scheme
-KINDS = ("falls", "envelope falls", "flat", "no")
+KINDS = ("flat", "no", "envelope falls", "falls")  # from the least decay to the strongest
 
 
 def curves(probe: SchemeProbe) -> NDArray[np.float64]:
@@ -60,8 +58,7 @@ def decay(curve_LN: NDArray[np.float64]) -> dict[str, object]:
     first value by 5% of the logit without a scheme. flat: the curve is constant. no: none of these.
     """
     kinds = [_of_one(curve) for curve in distinct(curve_LN)]
-    order: Sequence[str] = ("flat", "no", "envelope falls", "falls")
-    least = min(kinds, key=lambda one: order.index(str(one["decay"])))
+    least = min(kinds, key=lambda one: KINDS.index(str(one["decay"])))
     return {"curves": len(kinds), **least}
 
 

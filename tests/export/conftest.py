@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
-from posbench.commands import run
 from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, SchemeSettings, SizeSettings, TrainSettings
 from posbench.results.rows import RowStore
@@ -68,17 +66,3 @@ def trained(tmp_path: Path) -> Path:
         records = part.astype(object).where(part.notna(), None).to_dict("records")
         store.write(str(cell), records, {})
     return write_trained(tmp_path / "results", settings())
-
-
-@pytest.fixture
-def posbench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `posbench` with arguments; its status, stdout and stderr."""
-    monkeypatch.setattr("sys.argv", ["posbench"])
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        GlobalHydra.instance().clear()
-        capsys.readouterr()
-        status = run([str(one) for one in arguments])
-        return status, *capsys.readouterr()
-
-    return call

@@ -1,7 +1,7 @@
 """Layout of figures: title, panels and caption in inches, axes of lengths and values, labels at line ends."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,11 +89,7 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
     ticks = [tick for tick in doublings if lengths[0] <= tick <= lengths[-1]]
     if not ticks or lengths[-1] >= 1.4 * ticks[-1]:  # the longest length, where its label has space
         ticks.append(lengths[-1])
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda length, _: f"{length:.0f}\n{multiple_of(length, train_len)}")
-    )
+    fixed_ticks(axes.xaxis, ticks, lambda length: f"{length:.0f}\n{multiple_of(length, train_len)}")
     axes.set_xlabel(name)
     axes.axvline(train_len, color=GREY, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
     axes.annotate(
@@ -105,6 +101,13 @@ def length_axis(axes: Axes, lengths: Sequence[int], train_len: int, name: str) -
         fontsize=7.5,
         color=GREY,
     )
+
+
+def fixed_ticks(axis: Axis, ticks: Sequence[float], label: Callable[[float], str] = "{:g}".format) -> None:
+    """Labels these ticks of an axis and no others."""
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: label(value)))
 
 
 def over_seeds(shown: pd.DataFrame) -> pd.Series:
@@ -152,9 +155,7 @@ def value_axis(
 def log_ticks(axis: Axis, low: float, high: float) -> None:
     """Labels round numbers of a logarithmic axis."""
     steps = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 3, 5)]
-    axis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    fixed_ticks(axis, [step for step in steps if low <= step <= high])
 
 
 def signed_scale(linear: float) -> str:
@@ -168,9 +169,7 @@ def _signed_axis(axes: Axes, linear: float) -> None:
     axes.set_ylim(min(1.15 * low, -linear), max(1.15 * high, linear))
     steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
     ticks = [sign * step for step in steps if step >= linear for sign in (-1, 1)]
-    axes.yaxis.set_major_locator(FixedLocator([0, *ticks]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    fixed_ticks(axes.yaxis, [0, *ticks])
 
 
 def mean_label(baseline: str, values: pd.Series) -> str:

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from posbench.config.lengths import tokens_at
 from posbench.report.figures import Drawing
@@ -12,6 +11,7 @@ from posbench.report.figures.canvas import (
     band,
     captioned_subplots,
     end_labels,
+    fixed_ticks,
     signed_scale,
     value_axis,
 )
@@ -105,8 +105,6 @@ def _lines(
         text = f"{style.label}  {end['estimate']:z.2f}"
         labels.append(EndLabel(end["train_tokens"], end["estimate"], text, style.colour))
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(sorted(shown["train_tokens"].unique())))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: f"{tokens / 1e6:.3g}"))
+    fixed_ticks(axes.xaxis, sorted(shown["train_tokens"].unique()), lambda tokens: f"{tokens / 1e6:.3g}")
     axes.set_xlabel("training tokens (millions)")
     end_labels(axes, labels)

@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from posbench.errors import ConfigError
 from posbench.report.figures import Drawing
@@ -15,6 +14,7 @@ from posbench.report.figures.canvas import (
     GREY,
     band,
     captioned_subplots,
+    fixed_ticks,
     label_width,
     mean_label,
     value_axis,
@@ -130,7 +130,5 @@ def lines(axes: Axes, shown: pd.DataFrame, what: Metric, line_styles: Mapping[in
         star = line[line["best"]].iloc[:1]
         axes.plot(star["factor"], star["estimate"], "*", color=style.colour, markersize=14, zorder=4)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(sorted(shown["factor"].unique())))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda factor, _: f"{factor:g}"))
+    fixed_ticks(axes.xaxis, sorted(shown["factor"].unique()))
     axes.set_xlabel("factor k by which positions are divided")
