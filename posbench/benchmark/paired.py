@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -135,9 +136,10 @@ def _serve(make: Callable[[], Work], warm: int, threads: int, connection: Connec
         work()
     gc.collect()
     gc.disable()
-    while True:
-        connection.recv()
-        connection.send(_seconds(work))
+    with suppress(EOFError):  # of a caller that has ended
+        while True:
+            connection.recv()
+            connection.send(_seconds(work))
 
 
 def of_pairs(pairs_P2: np.ndarray) -> Ratio:
