@@ -64,22 +64,35 @@ def registered_name(path: str) -> str:
 def by_name(settings: Any) -> Any:
     """Returns settings for hashing: every `_target_`, also a nested one, is replaced by its registered name.
 
-    For an argument of type float of a class of this package, a whole number is a float: 10000 and 10000.0 are one setting.
+    For an argument of a class of this package that may be a float, 10000 and 10000.0 are one setting.
     """
     if isinstance(settings, Mapping):
         path = settings.get("_target_")
         hints = _hints(locate(path)) if str(path).startswith("posbench.") else {}
         return {
-            key: registered_name(value)
-            if key == "_target_"
-            else float(value)
-            if type(value) is int and hints.get(key) is float
-            else by_name(value)
+            key: registered_name(value) if key == "_target_" else by_name(_one_number(value, hints.get(key)))
             for key, value in settings.items()
         }
     if isinstance(settings, list | tuple):
         return [by_name(value) for value in settings]
     return settings
+
+
+def whole_as_int(value: Any) -> Any:
+    """Returns settings in which whole numbers of type float are ints, so that 4 and 4.0 have one hash."""
+    if isinstance(value, Mapping):
+        return {key: whole_as_int(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole_as_int(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _one_number(value: Any, annotation: Any) -> Any:
+    """Returns a whole number as a float for an argument of type float, as an int for one of several types."""
+    if annotation is float:
+        return float(value) if type(value) is int else value
+    several = any(kind in (float, list[float]) for kind in get_args(annotation))
+    return whole_as_int(value) if several else value
 
 
 def check_path(path: Any, key: str = "_target_") -> None:

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
+from posbench.errors import ConfigError
+
 # Names that annotations of settings use.
 TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (bool, int, float, str, list, dict, tuple)},
@@ -157,7 +159,10 @@ def parts(build: Any) -> Iterator[dict[str, Any]]:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
+    try:
+        return ast.parse(path.read_text("utf-8"))
+    except (OSError, ValueError, SyntaxError) as error:  # of a file of the user
+        raise ConfigError(f"{path} cannot be read ({error}): mend it, or choose another class") from None
 
 
 def _in_tree(path: Path, tree: ast.Module, name: str) -> Definition | None:

@@ -31,6 +31,7 @@ from posbench.model.gpt import GPT
 from posbench.plan.cell import Cell, FineTuning, ModelPlan
 from posbench.plan.feasibility import cpu_bytes
 from posbench.plan.plan import apply_extension
+from posbench.plan.versions import check_cell
 from posbench.results.rows import RowStore
 from posbench.runtime.device import autocast_context, free_memory, pick_device
 from posbench.runtime.distributed import world
@@ -77,6 +78,7 @@ class EvaluatedModel:
         started = time.monotonic()
         kernel = KernelDispatcher(self.runtime.kernel)
         task = instantiate(cell.task.build, Task)
+        check_cell(cell, task)
         measures: list[dict[str, Any]] = []
         status = "ok" if self.metadata["status"] == "ok" else "diverged"
         if status == "ok":

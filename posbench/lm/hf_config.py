@@ -15,6 +15,7 @@ import torch
 from posbench.config.schema import ExtensionSettings, LMSettings
 from posbench.errors import ConfigError, DataError, IncompatibleError
 from posbench.identity import identity
+from posbench.instantiate import whole_as_int
 from posbench.lm import hf_families, hf_positions, hf_rope_scaling
 from posbench.lm.hf_loading import (
     from_pretrained,
@@ -138,7 +139,7 @@ def inspect_pretrained(settings: LMSettings) -> PretrainedInfo:
             [
                 source_id(settings),
                 settings.dtype,
-                settings.rope_scaling,
+                whole_as_int(dict(settings.rope_scaling)),
                 architecture is not None,
                 VERSION,
                 train_len,

@@ -24,6 +24,7 @@ from posbench.runtime.oom import is_out_of_memory
 
 REMEDY = "give a folder with config.json and weights, or a causal language model's name on the hub"
 WEIGHTS = ("*.safetensors", "*.bin")
+ORIGINAL_LENGTH = "original_max_position_embeddings"
 GENERATION_CONFIG = "generation_config.json"
 # Arguments of transformers' `cached_file`.
 ABSENT_IS_NONE = (
@@ -117,8 +118,10 @@ def override_rope_scaling(config: Any, settings: LMSettings) -> None:
         )
     if requested.get("rope_type") not in rope_types:
         raise unknown("lm.rope_scaling.rope_type", str(requested.get("rope_type")), rope_types)
-    kept = ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+    kept = ("rope_theta", "partial_rotary_factor", ORIGINAL_LENGTH)
     config.rope_parameters = {key: own[key] for key in kept if key in own} | requested
+    if ORIGINAL_LENGTH in requested and hasattr(config, ORIGINAL_LENGTH):
+        setattr(config, ORIGINAL_LENGTH, requested[ORIGINAL_LENGTH])  # which transformers reads in its place
     try:
         config.standardize_rope_params()
         with recorded_warnings("transformers.modeling_rope_utils") as warnings:
@@ -126,7 +129,7 @@ def override_rope_scaling(config: Any, settings: LMSettings) -> None:
         # Of keys that the type does not read, transformers only warns: "Unrecognized keys ...: {'a', 'b'}".
         ignored = [
             key for key in requested if any(repr(key) in line.rpartition(": ")[2] for line in warnings)
-        ]
+        ] + hf_rope_scaling.ignored_keys(config, requested)
         if ignored:
             raise ConfigError(
                 f"lm.rope_scaling.{ignored[0]} changes nothing with rope_type {requested['rope_type']}: remove it, or give "

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from posbench.errors import IncompatibleError
+from posbench.lm.hf_families import KEYS_READ
 from posbench.lm.hf_positions import (
     Settings,
     is_scaled,
@@ -55,6 +56,22 @@ def scaling_settings(config: Any) -> Settings | None:
         for extension, layers in found
     ]
     return {"_target_": CHAIN, "extensions": parts} if len(parts) > 1 else next(iter(parts), None)
+
+
+def ignored_keys(config: Any, requested: Settings) -> list[str]:
+    """Returns the requested RoPE parameters that transformers replaces, or does not read beside the others.
+
+    Args:
+        config: a configuration whose standardized `rope_parameters` come from `requested`.
+    """
+    found = [key for key, value in requested.items() if config.rope_parameters.get(key) != value]
+    temperature = [key for key in ("mscale", "mscale_all_dim") if requested.get(key)]
+    if temperature and (len(temperature) == 1 or requested.get("attention_factor") is not None):
+        found += temperature  # of yarn: both, in place of attention_factor
+    is_partial = "partial_rotary_factor" in KEYS_READ.get(config.model_type, ("partial_rotary_factor",))
+    if "partial_rotary_factor" in requested and not is_partial and not is_scaled(requested):
+        found.append("partial_rotary_factor")
+    return found
 
 
 def at_own_length(config: Any, build: Settings | None, train_len: int) -> Settings | None:

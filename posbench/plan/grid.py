@@ -49,9 +49,14 @@ def models(script: SweepScript, load_option: LoadOption) -> Iterator[ModelSettin
 
 
 def extensions(script: SweepScript, scheme: str, load_option: LoadOption) -> list[ExtensionSettings]:
-    """Returns the extensions to evaluate a scheme of the grid with; those with fine-tuning come last."""
+    """Returns the extensions to evaluate a scheme of the grid with; those with fine-tuning come last.
+
+    Args:
+        scheme: its label, which may differ from the name of its file.
+    """
     axes = script.grid
-    if axes.extended_schemes and scheme not in axes.extended_schemes:
+    extended = [load_option("scheme", name)["name"] for name in axes.extended_schemes]
+    if extended and scheme not in extended:
         return []
     found = [
         ExtensionSettings(**with_overrides("extension", name, script.overrides.extension, load_option))

@@ -149,7 +149,7 @@ def plan_cells(
     model = plan_finetuning(model, extension, corpus)
     requested_lengths = evaluated_lengths(evaluation, settings.train.seq_len, key)
     task_settings, task = build_task(key, evaluation, load_option, max(requested_lengths, default=0))
-    trained_on, needed = settings.train.synthetic_task, task.required_synthetic_task
+    trained_on, needed = model.train.synthetic_task, task.required_synthetic_task
     if not model.pretrained and needed not in ("", trained_on):
         raise TaskMismatchError(
             f"task {task_settings.name} needs a model of train.synthetic_task={needed}, and {model.label} was trained on "

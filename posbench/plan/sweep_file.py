@@ -46,6 +46,7 @@ class Assignment(NamedTuple):
         run: id of the command that starts it.
         packages: packages outside posbench whose classes it may use.
         deadline: when it stops, by time.monotonic() of the machine that has started it.
+        processes_per_gpu: number of workers that share a GPU and its memory.
         retries: whether a job has failed under an earlier command, whose workers do not try it again.
     """
 
@@ -55,6 +56,7 @@ class Assignment(NamedTuple):
     packages: frozenset[str]
     deadline: float = math.inf
     retries: bool = False
+    processes_per_gpu: int = 1
 
 
 def make_sweep(name: str, plan: Plan, jobs: list[Job], runtime: RuntimeSettings) -> Sweep:

@@ -113,6 +113,9 @@ class OnLayers(Extension):
         return self._at(inputs.layer).attention(self._inputs(inputs), v_BHSD, kernel)
 
 
+OnLayers.requires = frozenset()  # its hooks only delegate; `extension` has requirements of its own
+
+
 @register("extension/chain")
 class Chain(Extension):
     """Several extensions, each around the one before, such as those of different layers.
@@ -166,7 +169,7 @@ def is_windowed(scheme: PositionScheme, context: ExtensionContext, layer: int) -
     """Returns whether the scheme masks earlier tokens in a layer, for the last token of a text past the training length."""
     shape, tokens = context.shape, max(context.length, 4 * context.shape.train_len)
     like = next(scheme.parameters(), torch.empty(0))
-    geo = scheme.assign_positions(Geometry.from_range(tokens - 1, tokens, device=like.device))
+    geo = Geometry.from_range(tokens - 1, tokens, device=like.device)  # masks use indices alone
     q_BHTD = like.new_zeros(1, shape.n_heads, 1, shape.head_dim)
     k_BHSD = q_BHTD.expand(-1, -1, tokens, -1)
     x_BSW = like.new_zeros(1, 1, shape.d_model).expand(-1, tokens, -1)

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, PosbenchError
+from posbench.evaluation.evaluator import processes_per_gpu
 from posbench.evaluation.oom_report import oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allowed_packages
@@ -166,7 +167,9 @@ def launch(reader: StateReader, deadline: float, refresh: Callable[[], None]) ->
     # Other machines have other clocks; their workers count from their own start.
     deadline = deadline if runtime.launcher == "local" else math.inf
     retries = bool(reader.jobs[FAILED])
-    assignment = Assignment(folder, reader.sweep.id, run, allowed_packages(), deadline, retries)
+    assignment = Assignment(
+        folder, reader.sweep.id, run, allowed_packages(), deadline, retries, processes_per_gpu(runtime)
+    )
     with LAUNCHERS[runtime.launcher](assignment, runtime, jobs) as wait:
         # Workers that still wait for a place find nothing to do once no job is left.
         while runtime.wait and reader.left and wait(0.5):

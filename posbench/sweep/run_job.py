@@ -19,6 +19,7 @@ from posbench.files import remove_leftovers
 from posbench.plan.cell import ModelPlan
 from posbench.plan.job import Job
 from posbench.plan.sweep_file import Sweep
+from posbench.plan.versions import check_model
 from posbench.runtime.allocator import keep_freed_memory
 from posbench.runtime.device import free_memory
 from posbench.runtime.distributed import world
@@ -61,9 +62,14 @@ class JobRunner:
             free_memory()
 
     def corpus(self, model: ModelPlan) -> Corpus:
-        """Returns the corpus of a model."""
+        """Returns the corpus of a model.
+
+        Raises:
+            DataError: if the text or the code differs from that with which the sweep was planned.
+        """
         if model.corpus not in self.corpora:
             self.corpora[model.corpus] = open_corpus(model.settings.data, Path(self.runtime.cache_dir))
+        check_model(model, self.corpora[model.corpus])
         return self.corpora[model.corpus]
 
     def tracked_run(self, model: ModelPlan) -> TrackedRun:

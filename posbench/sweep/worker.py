@@ -185,7 +185,12 @@ def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: 
     """
     allow(assignment.packages)
     sweep, folder = read_sweep(assignment.results_dir, assignment.sweep), assignment.results_dir
-    runtime = replace(sweep.runtime, device=device or sweep.runtime.device, results_dir=str(folder))
+    runtime = replace(
+        sweep.runtime,
+        device=device or sweep.runtime.device,
+        results_dir=str(folder),
+        workers_per_gpu=assignment.processes_per_gpu,
+    )
     pick_device(runtime.device)
     runtime, deadline = set_device(runtime), min(assignment.deadline, deadline_of(runtime))
     reader = StateReader(sweep, ResultsFolder(folder), runtime)

@@ -164,13 +164,18 @@ def test_an_unknown_dtype(script):
     assert_error(script("evaluate", *small, "evaluation.dtype=float16"), "float16", "bfloat16")
 
 
-def test_train_rejects_bad_input(script):
+def test_train_rejects_bad_input(script, tmp_path, monkeypatch):
     assert_error(script("train", "scheme=rop"), "scheme 'rop'", "did you mean 'rope'")
     assert_error(script("train", "scheme.build.rope_thet=3"), "rope_thet")
     assert_error(script("train", "+scheme.build.rope_thet=3"), "'rope_thet'", "rope_theta")
     assert_error(script("train", "scheme.build._target_=nowhere.Nothing"), "'nowhere'", "allow=[nowhere]")
     allowed = script("train", "scheme.build._target_=nowhere.Nothing", "allow=[nowhere]")
     assert_error(allowed, "nowhere.Nothing", "PYTHONPATH")
+    # Fault: a traceback.
+    (tmp_path / "broken_scheme.py").write_text("class Mine\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    broken = script("train", "scheme.build._target_=broken_scheme.Mine", "allow=[broken_scheme]")
+    assert_error(broken, "broken_scheme.py", "line 1", "mend it")
     muon = ["scheme=nope", "scheme.build._target_=posbench.training.muon.Muon", "+scheme.build.lr=0.1"]
     assert_error(script("train", *muon), "PositionScheme")
 

@@ -246,3 +246,20 @@ def test_a_long_fine_tuning_has_room_for_both_kinds_of_sequences():
     tuning = finetune_settings(base, ExtensionSettings("pi", None, {"steps": 2, "seq_len": 128}))
     assert tuning is not None
     assert tuning.batch_size == 2
+
+
+def test_a_model_is_fine_tuned_on_another_task(script, tmp_path):
+    """Fault: it was judged by the task of its pretraining, and refused the one that it was tuned on."""
+    tuning = "{extension: none, train: {steps: 2, synthetic_fraction: 1.0, synthetic_task: copy}}"
+    result = script(
+        "sweep",
+        *MINIATURE,
+        "grid.scheme=[rope]",
+        "grid.extended_schemes=[]",
+        "grid.extension=[]",
+        f"+finetune.copying={tuning}",
+        "+evaluate.algorithmic={length_multiples: [1], settings: {rule: copy, num_examples: 2}}",
+    )
+    assert result.code == 0, result
+    rows = pd.concat([pd.read_parquet(file) for file in (tmp_path / "results" / "cells").glob("*.parquet")])
+    assert set(rows.loc[rows["task"] == "algorithmic", "extension"]) == {"copying"}

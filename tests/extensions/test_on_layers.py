@@ -17,8 +17,9 @@ from posbench.kernels.dispatcher import KernelDispatcher
 from posbench.model.gpt import GPT, Size
 from posbench.position.compose import Layered, Stack
 from posbench.position.extension import Extension
-from posbench.position.on_layers import OnLayers
+from posbench.position.on_layers import OnLayers, is_windowed
 from posbench.position.scheme import PositionScheme
+from posbench.schemes.randomized import Randomized
 from posbench.schemes.window import Window
 
 TOKENS, SIZE = 48, Size(n_layers=2, d_model=16, n_heads=2)
@@ -104,6 +105,22 @@ def test_windowed_layers_are_the_others() -> None:
     windowed = Stack(SHAPE, [Llama(SHAPE), Window(SHAPE, 8)])
     inner = Layered(SHAPE, [windowed, Llama(SHAPE)])
     assert OnLayers(inner, context(TOKENS), EXTENSIONS["yarn"], "windowed").layers == {0}
+
+
+def test_a_model_with_a_window_in_every_layer() -> None:
+    """Fault: refused, because of requirements that no extension of a rotation has."""
+    inner = Stack(SHAPE, [Llama(SHAPE), Window(SHAPE, 8)])
+    for layers in ("windowed", [0]):
+        assert 0 in OnLayers(inner, context(TOKENS), EXTENSIONS["yarn"], layers).layers
+    with pytest.raises(IncompatibleError, match="unbounded context"):
+        OnLayers(inner, context(TOKENS), {"_target_": "posbench.extensions.window.Window", "window": 4}, [0])
+
+
+def test_layers_of_a_scheme_with_random_positions() -> None:
+    """Fault: an IndexError where the text is longer than the positions to draw from."""
+    rotation = {"_target_": "posbench.schemes.rope.RoPE"}
+    inner = Randomized(SHAPE, rotation, max_position=SHAPE.train_len)
+    assert is_windowed(inner, context(TOKENS), 0) is False
 
 
 @pytest.mark.parametrize("layers", [[2], [-1], [0, 0]])

@@ -243,6 +243,8 @@ def test_models_that_cannot_be_loaded(tmp_path: Path) -> None:
     for given, key in (
         ({"rope_type": "default", "factor": 4.0}, "factor"),
         ({"rope_type": "linear", "factor": 2.0, "beta_fast": 3}, "beta_fast"),
+        ({"rope_type": "yarn", "factor": 2.0, "mscale": 0.7}, "mscale"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ):
         # fault: accepted, and the model under another id
         assert_error(f"lm.rope_scaling.{key} changes nothing", ConfigError, name=folder, rope_scaling=given)

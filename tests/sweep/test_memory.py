@@ -23,8 +23,9 @@ from posbench.model.gpt import GPT
 from posbench.plan.cell import Plan
 from posbench.plan.jobs import plan_jobs
 from posbench.plan.plan import plan_model
-from posbench.plan.sweep_file import make_sweep
+from posbench.plan.sweep_file import Assignment, make_sweep, write_sweep
 from posbench.sweep.run_job import JobRunner
+from posbench.sweep.worker import run_worker
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))
 from synthetic_rows import synthetic_rows
@@ -86,6 +87,22 @@ def test_a_machine_with_more_memory_is_another_device(monkeypatch: pytest.Monkey
         monkeypatch.setattr("os.sysconf", sizes.get)
         names.add(device_name(torch.device("cpu")))
     assert len(names) == 2
+
+
+def test_workers_know_how_many_share_their_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: they recorded one process, since the sweep's file has no settings of its start."""
+    results, seen = ResultsFolder(tmp_path), []
+    results.prepare()
+    plan = Plan([model()], [], [])
+    sweep = make_sweep("test", plan, plan_jobs(plan), RuntimeSettings(device="cpu", workers_per_gpu=9))
+    write_sweep(tmp_path, sweep)
+    runner = SimpleNamespace(run=lambda *_: 1.0)
+    monkeypatch.setattr(
+        "posbench.sweep.worker.JobRunner", lambda sweep, folder, runtime: seen.append(runtime) or runner
+    )
+    assignment = Assignment(tmp_path, sweep.id, "run", frozenset(), processes_per_gpu=9)
+    run_worker(assignment, lambda: True)
+    assert [processes_per_gpu(runtime) for runtime in seen] == [9]
 
 
 def test_memory_that_others_used_is_no_result(tmp_path: Path) -> None:

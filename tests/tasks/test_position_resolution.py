@@ -93,6 +93,15 @@ def test_an_extension_with_several_settings():
     ]
 
 
+def test_extended_schemes_are_names_of_files():
+    """Fault: a scheme whose label differs from the name of its file was evaluated without extensions, in silence."""
+    script = SweepScript(grid=GridSettings(scheme=["mine"], extension=["pi"], extended_schemes=["mine"]))
+    labels = {"mine": "rope-500k"}
+    load = lambda group, name: {**FILE, "name": labels.get(name, name)}  # noqa: E731
+    assert [one.name for one in grid.extensions(script, "rope-500k", load)] == ["pi"]
+    assert grid.extensions(script, "alibi", load) == []
+
+
 def test_entries_with_the_same_name_are_an_error():
     script = SweepScript(
         grid=GridSettings(scheme=["rope"]),

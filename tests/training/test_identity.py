@@ -13,7 +13,7 @@ from posbench.config.schema import (
     SizeSettings,
     TrainSettings,
 )
-from posbench.identity import hashed_fields
+from posbench.identity import hashed_fields, identity
 from posbench.instantiate import by_name, locate
 from posbench.plan.cell import FineTuning, ModelPlan
 
@@ -45,6 +45,12 @@ def test_whole_numbers_of_type_float():
     assert replace(plan(), settings=ModelSettings(whole)).id == plan().id
     assert plan(weight_decay=0).id == plan(weight_decay=0.0).id
     assert isinstance(hashed_fields(TrainSettings(steps=7))["steps"], int)
+    # Fault: factor=4 and 4.0 were two cells, since it may be "auto" as well.
+    ntk, longrope = ({"_target_": f"posbench.extensions.{name}"} for name in ("ntk.NTK", "longrope.LongRoPE"))
+    assert identity(by_name({**ntk, "factor": 4})) == identity(by_name({**ntk, "factor": 4.0}))
+    assert by_name({**ntk, "factor": 1.5})["factor"] == 1.5
+    long = [identity(by_name({**longrope, "long_factor": factors})) for factors in ([1.0, 2.5], [1, 2.5])]
+    assert long[0] == long[1]
 
 
 @pytest.mark.parametrize("settings", [TrainSettings(), SizeSettings()])
