@@ -46,7 +46,7 @@ class PretrainedModel(EvaluatedModel):
         self, plan: ModelPlan, pretrained: PretrainedInfo, corpus: Corpus, runtime: RuntimeSettings
     ) -> None:
         self.plan, self.corpus, self.runtime = plan, corpus, runtime
-        self.max_tokens_per_batch = runtime.max_tokens_per_batch
+        self.max_tokens_per_batch, self.should_stop = runtime.max_tokens_per_batch, lambda: False
         self.device, self.dtype = pick_device(runtime.device), pretrained.settings.dtype
         hf_model = load_hf_model(pretrained).to(self.device)
         self.corpus = replace(corpus, vocabulary=replace(corpus.vocabulary, eos_ids=plan.eos_ids))

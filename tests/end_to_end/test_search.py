@@ -1,6 +1,7 @@
 """posbench search on a small trained model: a yaml that evaluate reads, exact continuation, and one-line errors."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import yaml
 
 from posbench.evaluation.search import mean_loss
 from posbench.lm.native import NativeLM
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "lm"))
+from pretrained_models import saved
 
 pytestmark = pytest.mark.slow
 
@@ -135,3 +139,15 @@ def test_losses_of_another_search_are_not_used(search):
         "candidates.json is of another model, corpus, task, length or seed: choose another search.name"
         in result.err
     )
+
+
+def test_a_pretrained_model_is_judged_with_its_own_scaling(script, tmp_path, monkeypatch):
+    """Faults: without it, a capable model was said to answer too little; and every search of one ended in a traceback."""
+    rope = {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0}
+    folder = saved(tmp_path / "scaled", "llama", rope_parameters=rope)
+    judged: list[str] = []
+    check = "posbench.evaluation.search.check_capable"
+    monkeypatch.setattr(check, lambda model, cell: judged.append(cell.extension.name))
+    result = script("search", "lm=hugging_face", f"lm.name={folder}", "data=stdlib", *SMALL, EXAMPLES)
+    assert judged == ["own_linear"], result
+    assert result.code == 0, result
