@@ -28,20 +28,17 @@ FOREIGN_AGE = 86_400  # seconds after which a temporary file of another host is 
 
 
 @contextmanager
-def atomic_path(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, to be written as a file or a folder, which then replaces `path`.
 
     A process that is killed, or a crash of the machine, leaves the old or the new content; of a folder that replaces
     another neither, if it comes between two renames. If the block raises, the temporary path is removed.
-
-    Args:
-        temporary: by default a hidden name with the process id and the host, so that several processes can write at
-            once. A fixed name, which requires a lock, lets the next writer remove what a killed one has left.
+    Several processes can write at once, since the temporary path has a hidden name with the process id and the host.
 
     Raises:
         ConfigError: if the path cannot be written, for example because the disk is full.
     """
-    temporary = temporary or _temporary(path)
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers_once(path.parent)
@@ -105,12 +102,19 @@ class Lock(FileLock):
     def acquire(self, *args: Any, **kwargs: Any) -> Any:
         """Acquires the lock; raises Timeout if it is held elsewhere, and DataError if the file cannot be locked."""
         try:
-            return super().acquire(*args, **kwargs)
+            acquired = super().acquire(*args, **kwargs)
+            if not isinstance(self, Lock):  # filelock now uses a file that outlives a killed process
+                self.release()
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            return acquired
         except Timeout:
             raise
-        except OSError as error:  # such as a network file system that is mounted without locks
+        except (
+            OSError,
+            NotImplementedError,
+        ) as error:  # such as a network file system that is mounted without locks
             raise DataError(
-                f"{self.lock_file} cannot be locked ({error.strerror or error}): choose a runtime.results_dir and a "
+                f"{self.lock_file} cannot be locked ({getattr(error, 'strerror', None) or error}): choose a runtime.results_dir and a "
                 "runtime.cache_dir on a disk that is writable and has file locks"
             ) from None
 

@@ -61,15 +61,6 @@ def test_an_error_leaves_the_old_content_alone(tmp_path: Path, kind: str) -> Non
     assert path.read_text() == "old"
 
 
-def test_the_remains_of_a_killed_writer_are_replaced(tmp_path: Path) -> None:
-    partial = tmp_path / "folder.partial"
-    partial.mkdir()
-    (partial / "stray").touch()
-    with atomic_path(tmp_path / "folder", partial) as temporary:
-        temporary.mkdir()
-    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
-
-
 @pytest.mark.parametrize(
     ("name", "locked", "kept"),
     [

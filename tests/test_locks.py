@@ -1,4 +1,6 @@
-"""Fault: on a file system without locks, flock's ENOLCK ended a sweep or the build of a corpus with a traceback."""
+"""Faults: on a file system without locks, flock's ENOLCK ended a sweep or the build of a corpus with a traceback, and with
+ENOSYS a file that outlives a killed process was the lock.
+"""
 
 import errno
 import fcntl
@@ -12,7 +14,7 @@ from posbench.errors import DataError
 from posbench.files import Lock
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO, errno.ENOTSUP, errno.ENOSYS])
 def test_a_lock_that_is_refused_is_one_line(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,10 @@ class Batch:
         own = None if self.own_targets is None else self.own_targets[part]
         return Batch(self.ids[part], self.loss_mask[part], own)
 
+    def split(self, size: int) -> list[Batch]:
+        """Returns parts of `size` sequences each."""
+        return [self.rows(slice(start, start + size)) for start in range(0, len(self.ids), size)]
+
 
 @dataclass(frozen=True)
 class Batches:

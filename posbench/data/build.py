@@ -36,8 +36,8 @@ def ensure(
 ) -> None:
     """Builds the folder unless it is complete.
 
-    A process that is killed leaves at most a folder *.partial, which the next build replaces. A damaged folder is
-    renamed and built again.
+    A process that is killed leaves at most a folder *.tmp, which a later build removes. A damaged folder is renamed and
+    built again.
 
     Args:
         make_parts: returns the source and a function that makes the tokenizer; called only if the folder has to be built.
@@ -57,7 +57,7 @@ def ensure(
                 set_aside(folder, damage, say)
             if not folder.exists():
                 say(f"building the corpus {folder}")
-                with atomic_path(folder, folder.with_suffix(".partial")) as partial:
+                with atomic_path(folder) as partial:
                     partial.mkdir()
                     source, make_tokenizer = make_parts()
                     before = source.fingerprint()

@@ -285,10 +285,15 @@ def run_distributed(
 
 
 def processes_per_gpu(runtime: RuntimeSettings) -> int:
-    """Returns how many worker processes share a GPU and its memory."""
+    """Returns the largest number of worker processes that share a GPU and its memory."""
     if runtime.launcher == "ray":
         return max(1, int(1 / runtime.ray.gpus)) if runtime.ray.gpus else 1
-    return runtime.workers_per_gpu if runtime.launcher == "local" else 1
+    if runtime.launcher != "local":
+        return 1
+    if not runtime.num_workers or runtime.device == "cpu":
+        return runtime.workers_per_gpu
+    gpus = 1 if runtime.device.startswith("cuda:") else torch.cuda.device_count()
+    return math.ceil(runtime.num_workers / max(1, gpus)) if gpus else 1
 
 
 def device_name(device: torch.device) -> str:

@@ -35,9 +35,13 @@ def _advice(model: ModelPlan) -> str:
     train, ranks = model.train, world().world_size
     per_rank = train.batch_size // ranks
     micro_steps = [n for n in range(train.grad_accum_steps + 1, per_rank + 1) if per_rank % n == 0]
-    remedies = [f"train.grad_accum_steps={micro_steps[0]}"] if micro_steps else []
-    remedies += ["a smaller train.batch_size" if micro_steps else "a shorter train.seq_len or a smaller size"]
-    remedies += ["train.dtype=bfloat16"] if train.dtype == "float32" else []
+    # Other settings of train would train its base model again.
+    key = f"finetune.{model.fine_tuning.extension.name}.train" if model.fine_tuning else "train"
+    remedies = [f"{key}.grad_accum_steps={micro_steps[0]}"] if micro_steps else []
+    remedies += [
+        f"a smaller {key}.batch_size" if micro_steps else f"a shorter {key}.seq_len or a smaller size"
+    ]
+    remedies += [f"{key}.dtype=bfloat16"] if train.dtype == "float32" else []
     at_once = per_rank // train.grad_accum_steps
     return (
         f"out of memory in training {model.label}, {at_once} x {train.seq_len} tokens at once: "

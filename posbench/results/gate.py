@@ -1,5 +1,6 @@
 """The retrieval gate: a model that has not learned a task at its training length is not judged at other lengths."""
 
+import numpy as np
 import pandas as pd
 
 MIN_ACCURACY = 0.9
@@ -10,12 +11,15 @@ def apply_gate(rows: pd.DataFrame) -> pd.DataFrame:
     """Sets the status `not_learned` for tasks whose accuracy at the training length is below MIN_ACCURACY.
 
     Each protocol and variant of a task is judged separately, by the rows of the model without extension; the verdict
-    also holds for the model's extensions. A model with extensions only, such as a fine-tuned one, is judged by the
-    extension that it was trained with. A model without rows at its training length keeps its statuses.
+    also holds for the model's extensions. A model with extensions only, such as a fine-tuned one or a pretrained one with
+    its own scaling, is judged with each of them separately. A model without rows at its training length keeps its statuses.
     """
     was = rows["status"] == "not_learned"
     rows = rows.assign(status=rows["status"].mask(was, "ok"))
-    by = ["model_id", "task", "protocol", "variant"]
+    judges = rows["metric"].isin(GATE_METRICS) & (rows["eval_len"] == rows["train_len"])
+    plain = rows["model_id"].isin(rows.loc[judges & (rows["extension"] == "none"), "model_id"].unique())
+    rows = rows.assign(judge=np.where(plain, -1, pd.factorize(rows["extension"])[0]))
+    by = ["model_id", "task", "protocol", "variant", "judge"]
     keys = pd.MultiIndex.from_frame(rows[by])
     failed = pd.Series(False, index=rows.index)
     judged = pd.Series(False, index=rows.index)
@@ -23,12 +27,12 @@ def apply_gate(rows: pd.DataFrame) -> pd.DataFrame:
     for metric in GATE_METRICS:
         of_metric = (rows["metric"] == metric) & ~judged
         home = rows[of_metric & (rows["eval_len"] == rows["train_len"])]
-        plain = home["extension"] == "none"
-        home = home[plain | ~home["model_id"].isin(home.loc[plain, "model_id"])]
+        home = home[(home["extension"] == "none") | (home["judge"] >= 0)]
         sums = home[home["status"] == "ok"].groupby(by, observed=True)[["value_sum", "n"]].sum()
         below = sums.index[sums["value_sum"] / sums["n"] < MIN_ACCURACY]
         has_home |= keys.isin(sums.index)
         failed |= ~judged & keys.isin(below)
         judged |= keys.isin(pd.MultiIndex.from_frame(rows.loc[of_metric, by].drop_duplicates()))
     failed |= was & ~has_home
-    return rows.assign(status=rows["status"].mask(failed & (rows["status"] == "ok"), "not_learned"))
+    status = rows["status"].mask(failed & (rows["status"] == "ok"), "not_learned")
+    return rows.drop(columns="judge").assign(status=status)

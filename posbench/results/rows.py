@@ -100,7 +100,10 @@ class RowStore:
             ConfigError: the folder cannot be written.
         """
         table = _table_of(rows)
-        # The sidecar goes first, so that a cell that is there has one.
+        # Earlier rows go first, so that none is left beside a sidecar that is not its own; then the sidecar is written, so
+        # that a cell that is there has one.
+        if self.path(cell).exists():
+            self.path(cell).unlink()
         sidecar = dict(sorted(run_metadata.items()))
         write_bytes(self.path(cell).with_suffix(".json"), checksums.dump_json(sidecar))
         _write(table, self.path(cell))

@@ -15,7 +15,7 @@ from posbench.config.schema import RuntimeSettings
 from posbench.errors import ConfigError, PosbenchError
 from posbench.plan.sweep_file import Assignment
 from posbench.runtime.signals import SIGNALS, Interrupted, stop_flag
-from posbench.sweep.worker import run_worker
+from posbench.sweep.worker import DeviceLostError, run_worker
 from posbench.tracking import tracker
 
 CONNECT_SECONDS = 10.0
@@ -26,12 +26,13 @@ SUBMIT_SECONDS = 3.0  # until calls have reached their actors
 class RayWorker:
     """A worker in an actor."""
 
-    def work(self, folder: str, assignment: Assignment, stays: bool) -> str:
+    def work(self, folder: str, assignment: Assignment, stays: bool, device: str = "") -> str:
         """Works until no job is left; returns an error, or nothing.
 
         Args:
             folder: the current one of the sweep, from which it names files.
             stays: whether the sweep waits for the actor, which else ends itself.
+            device: see `run_worker`.
         """
         import ray
 
@@ -40,7 +41,10 @@ class RayWorker:
             os.chdir(folder)
         try:
             with stop_flag() as signalled:
-                run_worker(assignment, lambda: signalled() or ray.get_runtime_context().is_canceled())
+                run_worker(assignment, lambda: signalled() or ray.get_runtime_context().is_canceled(), device)
+        except DeviceLostError:  # a new process can use the device: Ray starts the actor and its task again
+            tracker.wait_for_calls()
+            os._exit(1)
         except (PosbenchError, Interrupted) as ended:
             error = str(ended) if isinstance(ended, PosbenchError) else ""
         tracker.wait_for_calls()  # Ray kills actors, without exit hooks
@@ -100,7 +104,9 @@ def workers(assignment: Assignment, runtime: RuntimeSettings, jobs: int) -> Iter
         ray.wait(
             [one.__ray_ready__.remote() for one in actors], num_returns=len(actors), timeout=STOP_SECONDS
         )
-    pending = [one.work.remote(os.getcwd(), assignment, runtime.wait) for one in actors]
+    # Ray does not hide GPUs from an actor without any.
+    device = "cpu" if not settings.gpus and runtime.device == "auto" else ""
+    pending = [one.work.remote(os.getcwd(), assignment, runtime.wait, device) for one in actors]
     if not runtime.wait:
         ray.wait(pending, timeout=SUBMIT_SECONDS)
 

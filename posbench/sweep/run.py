@@ -42,6 +42,13 @@ class SweepSummary:
 
 def check_runtime(runtime: RuntimeSettings) -> None:
     """Raises ConfigError for runtime settings that are not possible, before anything starts."""
+    if world().world_size > 1 and (
+        runtime.launcher in ("slurm", "ray") or runtime.num_workers or runtime.workers_per_gpu > 1
+    ):
+        raise ConfigError(
+            f"runtime.launcher {runtime.launcher}, num_workers {runtime.num_workers} and workers_per_gpu "
+            f"{runtime.workers_per_gpu} change nothing under torchrun, whose processes do the work: remove them"
+        )
     if runtime.launcher in ("inline", "local"):
         device = pick_device(runtime.device)
         compile.should_compile(runtime.compile, device)

@@ -65,6 +65,7 @@ class StateReader:
             self.results_folder.store.has(cell)
         self.read()
         self.models -= {one for one in self.required & self.models if not self.results_folder.is_trained(one)}
+        self.best.clear()  # rates that were selected beside a damaged model
         self.read()
 
     def read(self) -> StateReader:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from posbench.config.schema import RuntimeSettings
-from posbench.errors import ConfigError, PosbenchError
+from posbench.errors import ConfigError, PosbenchError, format_error
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.instantiate import allow
 from posbench.plan.job import Job
@@ -149,9 +149,8 @@ class Worker:
         except LeaseLostError:
             return
         except RankLostError as error:  # no job can go on without the other ranks
-            if claim and error.has_reason:  # the next start runs the others first
-                failed = {"outcome": "failed", "error": str(error)}
-                write_record(self.reader.results_folder, job, self.run, **failed)
+            if error.has_reason:
+                self.record_failure(job, claim, str(error))
             raise
         except TrainingInterrupted:
             raise
@@ -159,6 +158,7 @@ class Worker:
             outcome = {"outcome": "failed", "error": str(error)}
         except Exception as error:  # a bug in one job must not end the others
             if world().world_size > 1:
+                self.record_failure(job, claim, format_error(error), traceback.format_exc())
                 raise
             device_is_gone = is_end_of_device(error)
             trace, line = traceback.format_exc(), " ".join(f"{type(error).__name__}: {error}".split())
@@ -172,6 +172,12 @@ class Worker:
             write_record(self.reader.results_folder, job, self.run, trace, **outcome)
         if device_is_gone:  # for every later job of this process; a fresh process can use it
             raise DeviceLostError(f"{job.label}: {outcome['error']}")
+
+    def record_failure(self, job: Job, claim: Claim | None, error: str, trace: str = "") -> None:
+        """Records a failure that ends all ranks, so that the next start runs the other jobs first."""
+        if claim and not claim.is_lost:
+            failed = {"outcome": "failed", "error": error}
+            write_record(self.reader.results_folder, job, self.run, trace, **failed)
 
 
 def run_worker(assignment: Assignment, should_stop: Callable[[], bool], device: str = "") -> tuple[str, int]:

@@ -102,6 +102,7 @@ class Trainer:
         check(plan)
         check_corpus(corpus, plan.seq_len)
         distributed.check(plan.batch_size, plan.grad_accum_steps, self.world.world_size)
+        self.rows_at_once = plan.batch_size // self.world.world_size // plan.grad_accum_steps
         self.device = pick_device(runtime.device)
         self.kernel = KernelDispatcher(runtime.kernel)
         model = start.model if start else build_model(settings, vocabulary.vocab_size)
@@ -247,9 +248,7 @@ class Trainer:
         """Returns the number of scored targets of a step on all ranks, and this rank's micro-batches as CPU tensors."""
         batch = self.batches.get_batch(step + (self.start.steps if self.start else 0))
         own = batch.rows(self.world.shard(self.plan.batch_size))
-        size = len(own.ids) // self.plan.grad_accum_steps
-        rows = [slice(start, start + size) for start in range(0, len(own.ids), size)]
-        return int(batch.loss_mask.sum()), [self.collate(own.rows(part)) for part in rows]
+        return int(batch.loss_mask.sum()), [self.collate(part) for part in own.split(self.rows_at_once)]
 
     def no_sync(self, more: bool) -> AbstractContextManager[Any]:
         """Returns a context in which DDP does not reduce gradients, if more micro-batches follow."""
@@ -268,7 +267,8 @@ class Trainer:
         nats, count = 0.0, self.plan.val_batches
         for index in range(self.world.rank, count, self.world.world_size):
             batch = self.held_out.get_batch(index)
-            nats += self.loss(self.collate(batch)).item() / int(batch.loss_mask.sum())
+            losses = [self.loss(self.collate(part)).item() for part in batch.split(self.rows_at_once)]
+            nats += sum(losses) / int(batch.loss_mask.sum())
         return self.world.all_reduce_sum(nats) / count
 
     def save(self, step: int, losses: list[Tensor]) -> None:

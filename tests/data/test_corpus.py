@@ -15,6 +15,7 @@ from posbench.config.data import DataSettings, TokenizerSettings
 from posbench.data import shard, sources
 from posbench.data.corpus import Corpus, fingerprint, open_corpus
 from posbench.errors import ConfigError, DataError
+from posbench.files import host
 
 Originals = dict[str, dict[str, str]]
 
@@ -173,7 +174,9 @@ def test_a_damaged_corpus_is_set_aside_and_rebuilt(
 
 
 def test_the_remains_of_a_killed_build_are_replaced(config: DataSettings, tmp_path: Path) -> None:
-    left = tmp_path / f"{fingerprint(config)}.partial"
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = tmp_path / f".{fingerprint(config)}.{dead.pid}@{host()}.tmp"
     left.mkdir()
     (left / "train.bin").write_bytes(b"half")
     (left / "stray").write_bytes(b"")

@@ -150,4 +150,4 @@ def test_a_corpus_without_room_says_why(kind: str, tmp_path: Path) -> None:
             open_corpus(settings, tmp_path / "cache", lambda line: None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list((tmp_path / "cache").glob("*.partial"))
+    assert not list((tmp_path / "cache").glob(".*.tmp"))

@@ -235,6 +235,16 @@ def test_a_seed_below_the_gate_leaves_the_others():
     assert "1 of 3 seeds has not learned the task and is left out." in text
 
 
+def test_a_note_names_the_left_out_seed_and_the_end():
+    """Fault: a length that ends where the scheme is undefined looked like a measured one beside a seed that was left out."""
+    rows = made({"learned": (1.0, 0.9, 0.4)}, "key_value", seeds=3, spread=0.01)
+    undefined = rows["eval_len"] > rows["train_len"]
+    values = rows["value_sum"].mask(rows["train_seed"] == 2, 5.0).mask(undefined)
+    rows = gate.apply_gate(rows.assign(status=np.where(undefined, "undefined", "ok"), value_sum=values))
+    text = to_markdown(effective_length_table(rows, EXACT, ORDER, "name"))
+    assert "1 of 3 seeds has not learned the task and is left out. Undefined" in text
+
+
 def test_ranges_of_lengths_are_not_interpolated():
     """Fault: length generalization, whose scores are of 51 to 100 symbols and so on, had a length between two of them."""
     rows = made({"rope": (1.0, 0.9, 0.4)}, "key_value").assign(task="length_generalization")

@@ -184,3 +184,11 @@ def test_labels_that_look_alike_when_printed_are_not_averaged(rows, tmp_path):
     first = few.assign(scheme="rope\x01")
     with pytest.raises(DataError, match="would average"):
         draw_figure(config("fixed_targets"), pd.concat([first, second]), tmp_path)
+
+
+def test_no_mark_of_a_footnote_begins_a_heading():
+    """Fault: the sixth footnote of a table was a heading, "# Out of memory."."""
+    cells = [TableCell("1", note=f"note {number}.") for number in range(13)]
+    table = Table("name", "title", "caption", ["scheme"], [[cell] for cell in cells], pd.DataFrame())
+    assert not [line for line in to_markdown(table).splitlines() if line.startswith(("#", "-", ">", "+"))]
+    assert to_latex(table).isascii()

@@ -40,6 +40,12 @@ def test_fine_tuned_model_is_judged_with_its_extension():
     assert found == ["not_learned", "not_learned", "ok"]
 
 
+def test_extensions_of_a_model_that_is_never_plain_are_judged_apart():
+    """Fault: .99 with the scaling of a pretrained model and .60 with another extension were one accuracy of .80."""
+    given = rows(("own", "llama3", 64, 0.99), ("own", "pi", 64, 0.6), ("own", "llama3", 256, 0.9))
+    assert gate.apply_gate(given)["status"].tolist() == ["ok", "not_learned", "ok", "ok"]
+
+
 def test_models_without_the_training_length_are_not_judged():
     assert set(gate.apply_gate(rows(("a", "none", 256, 0.1)))["status"]) == {"ok"}
 

@@ -124,6 +124,13 @@ def test_best_factors_are_marked(rows):
     assert far.loc[far["best"], "extension"].tolist() == [far.loc[far["estimate"].idxmax(), "extension"]]
 
 
+def test_density_without_its_extensions_is_left_out(rows):
+    """Fault: a traceback at the end of the sweep."""
+    settings = {"title": "Density", "scheme": "rope", "panels": [LOSS]}
+    with pytest.raises(MissingRowsError, match="with any of the extensions tuned_1, tuned_2"):
+        density.draw(FigureData.of(rows, ORDER), factors={"tuned_1": 1, "tuned_2": 2}, **settings)
+
+
 def test_factors_without_values_are_named_beside_the_stars(rows):
     """Fault: stars at k = 2 compared two of four factors, as the others missed the gate; the caption did not say so.
 

@@ -193,6 +193,17 @@ def test_folder_that_cannot_be_written_raises(tmp_path, some):
     assert "\n" not in str(error.value)
 
 
+def test_rows_are_not_left_beside_the_metadata_of_others(tmp_path, some, monkeypatch):
+    """Fault: a full disk between the two files left rows out of memory with the status ok, which were never measured again."""
+    store = RowStore(tmp_path / "cells")
+    store.write("abc", some, {"status": "out_of_memory"})
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("posbench.results.rows._write", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="No space"):
+        store.write("abc", some, {"status": "ok"})
+    assert not store.has("abc")
+
+
 def test_has_is_fast(tmp_path, some):
     store = RowStore(tmp_path)
     store.write("0", some, {})

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_sweeps import cell, model
+from small_sweeps import cell, model, tuned
 
 from posbench.config import hydra_app
 from posbench.config.data import DataSettings
 from posbench.config.schema import ModelSettings, RuntimeSettings, SchemeSettings, SizeSettings, TrainSettings
+from posbench.errors import ConfigError
 from posbench.evaluation.evaluator import EvaluatedModel, device_name, processes_per_gpu
-from posbench.evaluation.oom_report import oom_report_lines
+from posbench.evaluation.oom_report import explain_oom, oom_report_lines
 from posbench.evaluation.results_folder import ResultsFolder
 from posbench.lm.interface import Prompt
 from posbench.model.gpt import GPT
@@ -105,7 +106,7 @@ def test_workers_know_how_many_share_their_gpu(tmp_path: Path, monkeypatch: pyte
     assert [processes_per_gpu(runtime) for runtime in seen] == [9]
 
 
-def test_memory_that_others_used_is_no_result(tmp_path: Path) -> None:
+def test_memory_that_others_used_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: a length that did not fit beside eight other models was never tried again by a process alone."""
     crowded = RuntimeSettings(device="cpu", workers_per_gpu=9, results_dir=str(tmp_path))
     results = ResultsFolder(tmp_path)
@@ -115,6 +116,20 @@ def test_memory_that_others_used_is_no_result(tmp_path: Path) -> None:
     assert results.is_evaluated("one", crowded, verify=False)
     assert not results.is_evaluated("one", replace(crowded, workers_per_gpu=1), verify=False)
     assert processes_per_gpu(replace(crowded, launcher="ray")) == 4
+    # Fault: eight workers of one GPU by num_workers counted as one.
+    eight = replace(crowded, device="auto", workers_per_gpu=1, num_workers=8)
+    for gpus, expected in ((0, 1), (1, 8), (3, 3)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        assert processes_per_gpu(eight) == expected
+    assert processes_per_gpu(replace(eight, device="cuda:1")) == 8
+
+
+def test_the_advice_for_a_fine_tuning_leaves_its_base_model() -> None:
+    """Fault: "give train.grad_accum_steps", which trains every base model of the sweep again."""
+    one = tuned(model())
+    words = r"give finetune\.longer\.train\.grad_accum_steps=2 or a smaller finetune"
+    with pytest.raises(ConfigError, match=words), explain_oom(one):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 @pytest.mark.parametrize("continuations", [1, 3])

@@ -3,7 +3,8 @@
 import math
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 from small_sweeps import cell, finish, model, tuned
@@ -126,6 +127,27 @@ def test_a_worker_says_what_is_left(results, write, monkeypatch):
         "no job is left",
         0,
     )
+
+
+def test_a_bug_under_torchrun_is_recorded(results, write, work, monkeypatch):
+    """Fault: no record, so that every start ran into the same job first."""
+    sweep = write([cell(model())])
+    training = next(job for job in sweep.jobs if not job.cells)
+    ranks = SimpleNamespace(world_size=2, is_main_process=True, from_main=lambda call: call())
+    ranks.fail_together = ranks.any_rank = lambda *_: nullcontext()
+    monkeypatch.setattr("posbench.sweep.worker.world", lambda: ranks)
+    worker = Worker(StateReader(sweep, results), RuntimeSettings(device="cpu"), "run")
+    worker.runner = SimpleNamespace(run=lambda *_: 1 / 0)
+    claim = SimpleNamespace(is_lost=False, crashes=0, progress=None)
+    with pytest.raises(ZeroDivisionError):
+        worker.run_job(training, claim, lambda: False)
+    record = read_record(results, training.name)
+    assert (record["outcome"], record["error"]) == ("failed", "ZeroDivisionError: division by zero")
+    claim.is_lost = True  # another process runs the job, and its record stays
+    write_record(results, training, "other", outcome="done")
+    with pytest.raises(ZeroDivisionError):
+        worker.run_job(training, claim, lambda: False)
+    assert read_record(results, training.name)["outcome"] == "done"
 
 
 @pytest.mark.parametrize("device", ["meta", "cuda:99", "gpu"])

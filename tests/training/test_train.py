@@ -123,6 +123,20 @@ def test_gradient_accumulation_changes_only_rounding(corpus, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+def test_a_validation_reads_as_many_sequences_at_once_as_a_training_step(corpus, tmp_path, monkeypatch):
+    """Fault: it read the whole batch, so that gradient accumulation did not help against a lack of memory."""
+    sizes: list[int] = []
+    inner = Trainer.loss
+    monkeypatch.setattr(
+        Trainer, "loss", lambda self, tensors: (sizes.append(len(tensors[0])), inner(self, tensors))[1]
+    )
+    split = train(corpus, tmp_path / "split", grad_accum_steps=4)
+    assert set(sizes) == {TRAIN.batch_size // 4}
+    whole = train(corpus, tmp_path / "whole")
+    losses = [one["log_history"][0]["validation_loss"] for one in (split, whole)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
 def test_a_run_that_diverges_ends_with_that_status(corpus, tmp_path):
     metadata = train(corpus, tmp_path, lr=1e30, muon_lr=1e30, max_grad_norm=0.0, warmup_fraction=0.0)
     assert metadata["status"] == "diverged"

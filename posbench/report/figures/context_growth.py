@@ -22,7 +22,7 @@ def draw(
     """Draws a metric of the plain schemes by context length."""
     what = get_metric(metric, task)
     rows = data.select(
-        what.tasks[0] if task is None else task, protocol=protocol, variant=variant, extension="none"
+        what.tasks[0] if task is None else task, of=what, protocol=protocol, variant=variant, extension="none"
     )
     shown = aggregate(expand_prefix_lengths(rows), what)
     baselines = baseline_values(rows, what.baselines)

@@ -19,7 +19,7 @@ from posbench.report.figures.canvas import (
     mean_label,
     value_axis,
 )
-from posbench.report.figures.figure_data import FigureData
+from posbench.report.figures.figure_data import FigureData, MissingRowsError
 from posbench.report.figures.line_styles import LineStyle
 from posbench.report.figures.panels import side
 from posbench.report.tables.captions import caption
@@ -114,6 +114,10 @@ def chosen(
     rows, shown, what = side(data, panel, scheme, None)
     rows = rows[rows["extension"].isin(list(factors))]
     shown = shown[shown["extension"].isin(list(factors))]
+    if shown["estimate"].isna().all():
+        raise MissingRowsError(
+            f"no numbers of {what.label} with any of the extensions {', '.join(factors)}: evaluate some, or leave the figure out"
+        )
     shown = shown.assign(factor=shown["extension"].astype(str).map(dict(factors)).astype(float))
     per_length = shown.groupby("eval_len")["estimate"]
     best = per_length.transform("min" if what.lower_is_better else "max")

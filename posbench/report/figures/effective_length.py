@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,9 @@ def draw_lengths(axes: Axes, shown: pd.DataFrame, names: Sequence[str], train_le
     labels = list(dict.fromkeys(zip(shown["metric"], shown["threshold"], strict=True)))
     offsets = np.linspace(0.22, -0.22, len(labels)) if len(labels) > 1 else [0.0]
     edge = float(shown["longest"].max()) * 1.15
-    for (metric, threshold), offset, mark, colour in zip(labels, offsets, MARKS, COLOURS, strict=False):
+    for (metric, threshold), offset, mark, colour in zip(
+        labels, offsets, cycle(MARKS), cycle(COLOURS), strict=False
+    ):
         part = shown[(shown["metric"] == metric) & (shown["threshold"] == threshold)]
         part = part[part["estimate"].notna()]
         y = np.array(

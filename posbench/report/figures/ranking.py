@@ -158,7 +158,7 @@ def _panel(panel: Axes, shown: pd.DataFrame, what: Metric, names: list[str], len
         found = line["estimate"].dropna()
         if len(found) > 1:
             panel.hlines(row_of[series_label(*name)], found.min(), found.max(), color="#bbbbbb", linewidth=1)
-    for length, colour, mark in zip(lengths, colours, MARKS, strict=False):
+    for length, colour, mark in zip(lengths, colours, itertools.cycle(MARKS), strict=False):
         here = shown[shown["eval_len"] == length]
         rows = [
             row_of[series_label(*pair)] for pair in here[SERIES_COLUMNS].itertuples(index=False, name=None)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from posbench.report.html.results import Describe, ExperimentResults
-from posbench.report.tables.caption_text import STATUS_NOTES, TUNING, UNLEARNED, is_tuned
+from posbench.report.tables.caption_text import TUNING, is_tuned
 from posbench.report.tables.effective_length import LOSS, SHARES, length_cell
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.markup import Table
@@ -238,7 +238,7 @@ def _best_of(
         for column, multiple in by_column.items()
     }
     measured = {
-        multiple: [line for line in found if not _unlearned(line, f"{measure} {multiple}×")]
+        multiple: [line for line in found if not line.entries[f"{measure} {multiple}×"].note]
         for multiple, found in with_value.items()
     }
     lengths = [multiple for multiple, found in measured.items() if found]
@@ -252,14 +252,9 @@ def _best_of(
     equals = [] if differences is None else not_told_apart(differences.numbers, best.label, at * train_len)
     what = f"{words} at {at}× the training length ({at * train_len:,} tokens), {metric.label}"
     if len(measured[at]) < len(with_value[at]):
-        what += ", of the series whose seeds have all learned the task"
+        what += ", of the series that have a value with every seed"
     yield Best(what, best, best.entries[column], equals)
 
 
 def _value(line: Line, column: str) -> float:
     return line.entries[column].value if column in line.entries else math.nan
-
-
-def _unlearned(line: Line, column: str) -> bool:
-    note = line.entries[column].note
-    return STATUS_NOTES["not_learned"] in note or UNLEARNED in note

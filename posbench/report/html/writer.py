@@ -23,6 +23,7 @@ from posbench.report.html.charts import DRAWN, Chart, charts
 from posbench.report.html.leaderboard import Board, Line, boards, columns_of, ranked_by, title
 from posbench.report.html.results import Describe, Description, ExperimentResults, read_results
 from posbench.report.tables.caption_text import PROTOCOLS, STATUS_NOTES, TASKS
+from posbench.report.tables.captions import captions_with
 from posbench.report.tables.effective_length import NOTE_OF_TABLE
 from posbench.report.tables.formatting import format_cell
 from posbench.report.tables.layout import PROTOCOL
@@ -105,7 +106,10 @@ def write_html(
         for folder in folders
     ]
     found = [board for one in experiments for board in boards(one, cards.costs, describe)]
-    drawn = {one.name: list(charts(one)) for one in experiments}
+    drawn = {}
+    for one in experiments:
+        with captions_with(one.note):
+            drawn[one.name] = list(charts(one))
     columns = columns_of(found)
     text = (
         _environment()

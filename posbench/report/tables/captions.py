@@ -24,7 +24,7 @@ from posbench.report.tables.caption_text import (
     variant_name,
 )
 from posbench.report.tables.gate_caption import gate
-from posbench.report.tables.metrics import METRICS, Metric
+from posbench.report.tables.metrics import METRICS, SYMBOL_TASKS, Metric
 from posbench.report.tables.selection import SERIES_COLUMNS, series_label, series_labels
 from posbench.report.tables.summary import baseline_values
 from posbench.results.statistics import MIN_CLUSTERS, MIN_SEEDS
@@ -126,7 +126,8 @@ def counts(rows: pd.DataFrame, shown: pd.DataFrame, metric: Metric, intervals: s
     drawn = shown[shown["seeds"] > 0]
     clusters, items = SAMPLE_UNITS.get(rows["task"].iat[0], ("documents", "tokens"))
     items = {"tokens": "scored tokens", "answers or symbols": "answers"}.get(items, items)
-    items = "symbols" if metric.name == "symbol_accuracy" else items
+    of_symbols = metric.name == "logprob" and rows["task"].iat[0] in SYMBOL_TASKS
+    items = "symbols" if metric.name == "symbol_accuracy" or of_symbols else items
     n = f"{_span(drawn['n'] // drawn['seeds'])} {items} in {_span(drawn['n_docs'])} {clusters}"
     point = "per point" if "position" in shown else "per length"
     one = set(drawn["seeds"]) == {1}
@@ -171,10 +172,12 @@ def baselines(rows: pd.DataFrame, metric: Metric) -> str:
 
 
 def text(rows: pd.DataFrame) -> str:
-    """Returns the name of the corpus, unless neither training nor evaluation has text."""
+    """Returns the name of the corpus, unless neither training nor evaluation has text of it."""
     in_text = rows["variant"].astype(str).str.startswith("spread").any()
     if _NOTE.get().startswith(ALL_SYNTHETIC) and set(rows["task"]) <= SYMBOLIC_TASKS and not in_text:
         return ""
+    if set(rows["task"]) == {"lm_eval"} and not rows["train_tokens"].iat[0]:
+        return ""  # the corpus of a pretrained model gives only its tokenizer
     corpus = rows["corpus"].iat[0]
     return f"Text: {CORPORA.get(corpus, corpus)}."
 

@@ -75,6 +75,7 @@ COLUMNS = [
     "seeds",
     "seeds_left_out",
     "status",
+    "end",
 ]
 LOSS = (Threshold(),)
 SHARES = (Threshold(0.85), Threshold(0.5))
@@ -140,6 +141,7 @@ def effective_lengths(rows: pd.DataFrame, metric: Metric, threshold: Threshold) 
             {"scheme": scheme, "extension": extension, "threshold": threshold.label, **ends}
             | {"longest": lengths[-1], "interval_method": method, "seeds": seeds}
             | {"seeds_left_out": left, "status": theirs if left or not judged else _reason(part)}
+            | {"end": _reason(part)}
         )
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -244,13 +246,15 @@ def with_intervals_of(lengths: pd.DataFrame, numbers: pd.DataFrame) -> pd.DataFr
 
 def length_cell(line: object) -> TableCell:
     """Returns the cell of a line of `effective_lengths`: the length, its interval and a footnote."""
-    names = ("estimate", "low", "high", "longest", "status", "seeds", "seeds_left_out")
-    estimate, low, high, longest, status, seeds, missing = (getattr(line, name) for name in names)
+    names = ("estimate", "low", "high", "longest", "status", "seeds", "seeds_left_out", "end")
+    estimate, low, high, longest, status, seeds, missing, end = (getattr(line, name) for name in names)
     if math.isnan(estimate):
         return TableCell("not learned" if status == "not_learned" else "–", note=f"{status_note(status)}.")
     note = "" if status == "ok" else f"{status_note(status)}."
     if missing:
         note = left_out(missing, seeds + missing, status)
+        if end not in ("ok", status) and estimate < longest:
+            note += f" {status_note(end)}."
     ends = [UNKNOWN if math.isnan(length) else format_length(length, longest) for length in (low, high)]
     text = format_length(estimate, longest)
     if {*ends} not in ({text}, {UNKNOWN}):

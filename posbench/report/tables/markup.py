@@ -8,7 +8,7 @@ import pandas as pd
 
 from posbench import escaping
 
-_MARKS = ["†", "‡", "§", "¶", "‖", "#"]
+_MARKS = ["†", "‡", "§", "¶", "‖", "◊"]  # none begins a block of markdown
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ BASELINES = ("chance", "random_in_context")
 _TEXT = ("perplexity", "longppl")
 _RETRIEVAL = ("key_value", "passkey", "multi_document", "mqar")
 _ALGORITHMS = ("algorithmic", "length_generalization", "flip_flop")
+SYMBOL_TASKS = ("algorithmic", "length_generalization")  # whose answers have several symbols
 _ANSWERS = (*_RETRIEVAL, *_ALGORITHMS)
 _RULER = ("multi_value", "multi_query", "variable_tracking")
 _ALL = [
@@ -83,7 +84,6 @@ _ALL = [
         "accuracy of whole answers",
         False,
         is_fraction=True,
-        baselines=("chance",),
     ),
     Metric(
         "substring_match",
@@ -95,7 +95,15 @@ _ALL = [
         baselines=BASELINES,
     ),
     Metric("recall", _RULER, "recall", "recall of the answers", False, is_fraction=True),
-    Metric("symbol_accuracy", _ALGORITHMS, "symbol_accuracy", "symbol accuracy", False, is_fraction=True),
+    Metric(
+        "symbol_accuracy",
+        _ALGORITHMS,
+        "symbol_accuracy",
+        "symbol accuracy",
+        False,
+        is_fraction=True,
+        baselines=("chance",),  # of one read of flip_flop; the other tasks have none
+    ),
     Metric(
         "token_accuracy",
         ("repetition",),
@@ -131,6 +139,7 @@ _ALL = [
         is_fraction=True,
         baselines=("chance",),
     ),
+    Metric("logprob", SYMBOL_TASKS, "logprob", "log-probability of a symbol (nats)", False, most=0),
     Metric("logprob", _ANSWERS, "logprob", "log-probability of the answer (nats)", False, most=0),
     Metric("rank", _ANSWERS, "rank", "mean rank of the answer", True, least=1),
     Metric("reciprocal_rank", _ANSWERS, "reciprocal_rank", "mean reciprocal rank", False, is_fraction=True),
