@@ -86,7 +86,7 @@ def train(
     settings: Settings | None = None,
     **train_settings: Any,
 ) -> Model:
-    """Trains a model, or returns the one that was trained with the same settings: `posbench train`.
+    """Trains a model, or returns the one that was trained with the same settings, for `evaluate`: `posbench train`.
 
     Args:
         scheme: name of a position scheme.
@@ -95,9 +95,6 @@ def train(
         settings: further settings by dotted name, such as {"size.n_layers": 2, "runtime.results_dir": "results"}.
         **train_settings: settings of the training, such as `seq_len=128`, `steps=1000` or `seed=1`: those that the command
             line gives as train.KEY.
-
-    Returns:
-        The model without an extension, to be given to `evaluate`.
 
     Raises:
         PosbenchError: for settings that are not possible, and for a training that runtime.max_minutes has stopped.
@@ -125,7 +122,7 @@ def load(
     data: str | None = None,
     settings: Settings | None = None,
 ) -> Model:
-    """Names a trained or pretrained model, with a context extension around it.
+    """Returns a trained or pretrained model, with a context extension around it, for `evaluate`.
 
     Args:
         model: the folder of a model that posbench has trained, such as "results/models/0f3a...", a folder with a
@@ -135,9 +132,6 @@ def load(
             keeps its own.
         settings: further settings of `posbench evaluate` by dotted name, such as {"extension.build.factor": 4},
             {"ensemble": "nbce"} or {"runtime.device": "cpu"}. Those of the model itself are fixed.
-
-    Returns:
-        The model, to be given to `evaluate`, before its weights are read.
 
     Raises:
         PosbenchError: for a folder without a model, and for settings that are not possible.

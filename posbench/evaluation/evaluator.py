@@ -98,16 +98,8 @@ class EvaluatedModel:
             if status == "diverged":
                 _log.warning("%s: a number is not finite at %d tokens", self.plan.label, cell.length)
         if not measures:
-            measures = [
-                {
-                    "metric": task.metric,
-                    "value_sum": None,
-                    "n": 0,
-                    "unit": task.unit,
-                    "doc_id": "",
-                    "example": 0,
-                }
-            ]
+            nothing = {"value_sum": None, "n": 0, "doc_id": "", "example": 0}
+            measures = [{"metric": task.metric, "unit": task.unit, **nothing}]
         ran = {name for part in world().all_gather_object(kernel.ran) for name in part.split("+")} - {"none"}
         columns = {**self.columns(cell, task), "status": status, "kernel": "+".join(sorted(ran)) or "none"}
         if world().is_main_process:

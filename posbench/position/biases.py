@@ -149,8 +149,7 @@ class QueryContentBias(AttentionBias):
     """bias(h, i, j) = content(h, i)[index(i - j)]: depends on the query's content and a class of the distance.
 
     Attributes:
-        content_BHTK: (B or 1, H, T, K) nats, K the number of classes.
-        index: distances to classes.
+        content_BHTK: (B or 1, H, T, K) nats, K the number of classes that `index` gives.
     """
 
     content_BHTK: Tensor
@@ -171,8 +170,7 @@ class KeyContentBias(AttentionBias):
     """bias(h, i, j) = content(h, j)[index(i - j)]: depends on the key's content and a class of the distance.
 
     Attributes:
-        content_BHSK: (B or 1, H, S, K) nats, K the number of classes.
-        index: distances to classes.
+        content_BHSK: (B or 1, H, S, K) nats, K the number of classes that `index` gives.
     """
 
     content_BHSK: Tensor
@@ -286,8 +284,7 @@ class RelativeValues:
     """Vectors added to the values by pair: value(i, j) = v_j + table[index(i - j)].
 
     Attributes:
-        table_KD: (K, D), K the number of classes; shared by all heads.
-        index: distances to classes.
+        table_KD: (K, D), K the number of classes that `index` gives; shared by all heads.
         clip_distance: distance in tokens from which on all distances have the same class.
     """
 
@@ -296,11 +293,7 @@ class RelativeValues:
     clip_distance: int
 
     def weighted(self, weight_BHRS: Tensor, geo: Geometry, rows: slice) -> Tensor:
-        """Returns the (B, H, R, D) sums over the keys of weight times vector.
-
-        Args:
-            weight_BHRS: attention weights of the R queries `rows` of `geo`.
-        """
+        """Returns the (B, H, R, D) sums over the keys of attention weight times vector, for the R queries `rows`."""
         index_RS = self.index(geo.distance(rows).clamp(min=0))
         by_class = weight_BHRS.new_zeros(*weight_BHRS.shape[:-1], len(self.table_KD))
         by_class = by_class.scatter_add(-1, index_RS.expand(weight_BHRS.shape), weight_BHRS)
