@@ -33,6 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     A process that is killed, or a crash of the machine, leaves the old or the new content; of a folder that replaces
     another neither, if it comes between two renames. If the block raises, the temporary path is removed.
+
     Several processes can write at once, since the temporary path has a hidden name with the process id and the host.
 
     Raises:
@@ -112,9 +113,10 @@ class Lock(FileLock):
         except (
             OSError,
             NotImplementedError,
-        ) as error:  # such as a network file system that is mounted without locks
+        ) as error:  # of a network file system that is mounted without locks
+            reason = getattr(error, "strerror", None) or error
             raise DataError(
-                f"{self.lock_file} cannot be locked ({getattr(error, 'strerror', None) or error}): choose a runtime.results_dir and a "
+                f"{self.lock_file} cannot be locked ({reason}): choose a runtime.results_dir and a "
                 "runtime.cache_dir on a disk that is writable and has file locks"
             ) from None
 

@@ -285,7 +285,7 @@ def processes_per_gpu(runtime: RuntimeSettings) -> int:
     if not runtime.num_workers or runtime.device == "cpu":
         return runtime.workers_per_gpu
     gpus = 1 if runtime.device.startswith("cuda:") else torch.cuda.device_count()
-    return math.ceil(runtime.num_workers / max(1, gpus)) if gpus else 1
+    return math.ceil(runtime.num_workers / gpus) if gpus else 1
 
 
 def device_name(device: torch.device) -> str:

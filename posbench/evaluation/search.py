@@ -78,9 +78,9 @@ def run_search(script: SearchScript, load_option: LoadOption) -> Path:
         )
     corpus = replace(test, evaluated_split="validation")
     evaluated = load_evaluated_model(model, results_folder.model_dir(model.id), corpus, script.runtime)
-    none = ExtensionSettings()
-    none = model.pretrained.resolve_extension(none) if model.pretrained else none
-    base = Cell(model, none, 0, task, 0, train_len, settings.seed, "float32")
+    plain = ExtensionSettings()
+    plain = model.pretrained.resolve_extension(plain) if model.pretrained else plain
+    base = Cell(model, plain, 0, task, 0, train_len, settings.seed, "float32")
     check_capable(evaluated, base)
     folder = results_folder.path / "search" / settings.name
     measured = [

@@ -142,7 +142,7 @@ def test_losses_of_another_search_are_not_used(search):
 
 
 def test_a_pretrained_model_is_judged_with_its_own_scaling(script, tmp_path, monkeypatch):
-    """Faults: without it, a capable model was said to answer too little; and every search of one ended in a traceback."""
+    """Faults: the check of a pretrained model ignored its RoPE scaling, and the search of one ended in a traceback."""
     rope = {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0}
     folder = saved(tmp_path / "scaled", "llama", rope_parameters=rope)
     judged: list[str] = []
